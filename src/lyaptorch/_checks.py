@@ -1,0 +1,83 @@
+"""Argument checks in one message style: what came, what was expected, what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+
+def integer(name: str, value: object, low: int, high: int | None = None, *, do: str = "") -> int:
+    """Return `value` as an int within `low..high`, or raise."""
+    bounds = f"an integer >= {low}" if high is None else f"an integer in {low}..{high}"
+    outside = isinstance(value, bool) or not isinstance(value, int)
+    if outside or value < low or (high is not None and value > high):  # type: ignore[operator]
+        raise ValueError(f"{name} must be {bounds}, got {value!r}{_advice(do)}")
+    return value  # type: ignore[return-value]
+
+
+def positive(name: str, value: float, *, do: str = "") -> float:
+    """Return `value` if it is a finite number above zero, or raise."""
+    if not 0.0 < value < float("inf"):
+        raise ValueError(f"{name} must be a finite number above 0, got {value!r}{_advice(do)}")
+    return value
+
+
+def choice(name: str, value: str, known: Iterable[str]) -> str:
+    """Return `value` if it is a known name, or raise and name the nearest one."""
+    names = sorted(known)
+    if value not in names:
+        near = difflib.get_close_matches(str(value), names, n=1, cutoff=0.4)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"unknown {name} {value!r}{hint} Known: {', '.join(names)}")
+    return value
+
+
+def finite(name: str, value: Tensor, *, do: str = "clean the data or lower the gain") -> Tensor:
+    """Return `value` if it holds neither NaN nor inf, or raise and say where the first one stands."""
+    if not torch.isfinite(value).all():
+        first = tuple(torch.nonzero(~torch.isfinite(value))[0].tolist())
+        raise ValueError(
+            f"{name} must be finite, got {value[first].item()} at index {first} of shape "
+            f"{tuple(value.shape)}{_advice(do)}"
+        )
+    return value
+
+
+def tensor(name: str, value: object) -> Tensor:
+    """Return `value` if it is a floating tensor, or raise."""
+    if not isinstance(value, Tensor):
+        raise ValueError(f"{name} must be a torch.Tensor, got {type(value).__name__}; use torch.as_tensor")
+    if not value.is_floating_point():
+        raise ValueError(f"{name} must be a floating tensor, got {value.dtype}; call .float() or .double()")
+    return value
+
+
+def alike(name: str, value: Tensor, reference_name: str, reference: Tensor) -> Tensor:
+    """Return `value` if its dtype and device are those of `reference`, or raise."""
+    if value.dtype != reference.dtype:
+        raise ValueError(
+            f"{name} must have the dtype of {reference_name}, {reference.dtype}, got {value.dtype}; "
+            f"convert one of them with .to({reference.dtype})"
+        )
+    if value.device != reference.device:
+        raise ValueError(
+            f"{name} must be on the device of {reference_name}, {reference.device}, got {value.device}; "
+            f"move one of them with .to()"
+        )
+    return value
+
+
+def shape(name: str, value: Tensor, expected: tuple[int, ...], letters: str, *, do: str = "") -> Tensor:
+    """Return `value` if it has exactly the shape `expected`, or raise; `letters` names the dimensions."""
+    if tuple(value.shape) != expected:
+        raise ValueError(
+            f"{name} must have shape {letters} = {expected}, got {tuple(value.shape)}{_advice(do)}"
+        )
+    return value
+
+
+def _advice(do: str) -> str:
+    return f"; {do}" if do else ""

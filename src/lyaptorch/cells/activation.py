@@ -1,0 +1,194 @@
+"""Activation: a value, its slope, and the slope's derivatives, in one object."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from lyaptorch import _checks
+
+Elementwise: TypeAlias = Callable[..., Tensor]
+
+
+class Activation(nn.Module):
+    """An elementwise non-linearity f(x; p) together with every derivative that flossing needs.
+
+    `slope` is what stands in Jacobians and what backpropagation multiplies with; `curvature` is its
+    derivative. What is not given is derived by forward-mode autodiff. A surrogate is an activation
+    whose slope is not the derivative of its value: it says so with `surrogate=True`, and its value
+    then backpropagates through `slope`.
+
+    Args:
+        value: f, a function of `(x, *parameters)` acting on each element.
+        slope: f', the same signature; derived from `value` when missing.
+        curvature: f'', the same signature; derived from `slope` when missing.
+        parameters: numbers, tensors or `nn.Parameter`s that broadcast against states `(*e, b, n)`,
+            passed to the three functions in this order.
+        surrogate: whether `slope` is meant to differ from the derivative of `value`.
+        name: how the activation is shown.
+
+    Raises:
+        ValueError: if `slope` is not the derivative of `value` although `surrogate` is false, or if
+            `surrogate` is true and no slope is given.
+
+    Example:
+        >>> softplus = Activation(torch.nn.functional.softplus, name="softplus")
+        >>> softplus.slope(torch.zeros(1, dtype=torch.float64))
+        tensor([0.5000], dtype=torch.float64)
+    """
+
+    def __init__(
+        self,
+        value: Elementwise,
+        slope: Elementwise | None = None,
+        curvature: Elementwise | None = None,
+        *,
+        parameters: Mapping[str, float | Tensor] | None = None,
+        surrogate: bool = False,
+        name: str = "custom",
+    ) -> None:
+        super().__init__()
+        if surrogate and slope is None:
+            raise ValueError(f"the surrogate activation {name!r} needs a slope, got none; pass slope=")
+        self.name, self.surrogate = name, surrogate
+        self._value, self._given_slope, self._given_curvature = value, slope, curvature
+        self._names = tuple(parameters or ())
+        for key, number in (parameters or {}).items():
+            if isinstance(number, nn.Parameter):
+                self.register_parameter(key, number)
+            else:
+                self.register_buffer(key, torch.as_tensor(number, dtype=torch.get_default_dtype()))
+        if slope is not None and not surrogate:
+            self._check_slope()
+
+    @property
+    def arguments(self) -> tuple[Tensor, ...]:
+        """The parameters, in the order in which `value`, `slope` and `curvature` take them."""
+        return tuple(getattr(self, key) for key in self._names)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """f(x); under autodiff its derivative is `slope(x)`."""
+        if self.surrogate:
+            out: Tensor = _Surrogate.apply(self, x, *self.arguments)  # type: ignore[no-untyped-call]
+            return out
+        return self._value(x, *self.arguments)
+
+    def slope(self, x: Tensor) -> Tensor:
+        """f'(x); under autodiff its derivative is `curvature(x)`."""
+        return self._slope(x, *self.arguments)
+
+    def curvature(self, x: Tensor) -> Tensor:
+        """f''(x), the derivative of the slope."""
+        if self._given_curvature is not None:
+            return self._given_curvature(x, *self.arguments)
+        return _derivative(self.slope, x)
+
+    def parameter_derivatives(self, x: Tensor) -> tuple[tuple[Tensor, Tensor], ...]:
+        """For each parameter p the pair (df/dp, df'/dp) at every element of `x`.
+
+        To backpropagation the value of a surrogate does not depend on its sharpness: df/dp is zero.
+        """
+        p = self.arguments
+
+        def along(function: Elementwise, i: int) -> Tensor:
+            return _derivative(lambda q: function(x, *p[:i], q, *p[i + 1 :]), p[i]).expand_as(x)
+
+        zero = torch.zeros_like(x)
+        return tuple(
+            (zero if self.surrogate else along(self._value, i), along(self._slope, i)) for i in range(len(p))
+        )
+
+    def extra_repr(self) -> str:
+        """The name shown by `print(cell)`."""
+        return self.name
+
+    def _slope(self, x: Tensor, *parameters: Tensor) -> Tensor:
+        if self._given_slope is not None:
+            return self._given_slope(x, *parameters)
+        return _derivative(lambda y: self._value(y, *parameters), x)
+
+    def _check_slope(self) -> None:
+        """Off the grid of round numbers, where kinks stand, slope and derivative must agree."""
+        if any(p.numel() > 1 for p in self.arguments):
+            return
+        x = torch.linspace(-2.03, 2.07, 9, dtype=torch.float64)
+        parameters = tuple(p.detach().double().reshape(()) for p in self.arguments)
+        derivative = _derivative(lambda y: self._value(y, *parameters), x)
+        given = self._slope(x, *parameters).detach()
+        if not torch.allclose(derivative.detach(), given, rtol=1e-5, atol=1e-8):
+            worst = (derivative - given).abs().argmax()
+            raise ValueError(
+                f"the slope of {self.name!r} must be the derivative of its value, got {given[worst]:.6g} "
+                f"instead of {derivative[worst]:.6g} at x = {x[worst]:.3g}; mend it, or pass surrogate=True"
+            )
+
+
+class _Surrogate(torch.autograd.Function):
+    """The value forwards, the slope backwards (and in forward mode)."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(activation: Activation, x: Tensor, *parameters: Tensor) -> Tensor:
+        return activation._value(x, *parameters)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.activation = inputs[0]
+        ctx.save_for_backward(*inputs[1:])
+        ctx.save_for_forward(*inputs[1:])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        x, *parameters = ctx.saved_tensors
+        return None, grad * ctx.activation._slope(x, *parameters), *(None for _ in parameters)
+
+    @staticmethod
+    def jvp(ctx: Any, _: None, tangent: Tensor, *others: Tensor | None) -> Tensor:  # type: ignore[override]
+        x, *parameters = ctx.saved_tensors
+        slope: Tensor = ctx.activation._slope(x, *parameters)
+        return slope * tangent
+
+
+def _derivative(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """The derivative of an elementwise function, by one forward-mode product."""
+    tangent: Tensor = torch.func.jvp(function, (x,), (torch.ones_like(x),))[1]
+    return tangent
+
+
+def sech2(x: Tensor) -> Tensor:
+    """sech(x)^2 to full relative precision: 1/cosh^2 overflows and 1 - tanh^2 is 0 from |x| = 9.5 on."""
+    decay = torch.exp(-2.0 * x.abs())
+    return 4.0 * decay / (1.0 + decay).square()
+
+
+def tanh() -> Activation:
+    """The hyperbolic tangent."""
+    return Activation(torch.tanh, sech2, lambda x: -2.0 * torch.tanh(x) * sech2(x), name="tanh")
+
+
+def relu() -> Activation:
+    """max(x, 0), with slope 0 at x = 0."""
+    return Activation(torch.relu, lambda x: (x > 0).to(x.dtype), torch.zeros_like, name="relu")
+
+
+def linear() -> Activation:
+    """The identity."""
+    return Activation(lambda x: x, torch.ones_like, torch.zeros_like, name="linear")
+
+
+ACTIVATIONS: dict[str, Callable[[], Activation]] = {"tanh": tanh, "relu": relu, "linear": linear}
+
+
+def activation(spec: str | Activation) -> Activation:
+    """The activation called `spec`, or `spec` itself.
+
+    Raises:
+        ValueError: for an unknown name (the nearest one is named).
+    """
+    if isinstance(spec, Activation):
+        return spec
+    return ACTIVATIONS[_checks.choice("activation", spec, ACTIVATIONS)]()

@@ -1,0 +1,185 @@
+"""What must hold before a trajectory is run: shapes, numbers, and, for a foreign step, manners."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from lyaptorch import _checks
+from lyaptorch._random import DEFAULT_SEED, Stream
+from lyaptorch.cells.protocol import Cell, pushforward_forward_mode, pushforward_reverse_mode
+
+STATE_NAMES = {"h", "hx", "state", "hidden", "h0", "h_prev", "hidden_state"}
+INPUT_NAMES = {"x", "input", "inputs", "inp", "u"}
+
+
+def fit(cell: Cell, inputs: Tensor, h0: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Inputs `(t, *e, b, m)` and state `(*e, b, n)` in full shape, checked against the cell.
+
+    A step that the library did not write is probed, once.
+
+    Raises:
+        ValueError: for wrong shapes, dtypes, devices, NaN or inf in inputs, h0 or weights, a missing h0
+            where the state size comes from it, or a step that breaks the contract of `probe`.
+    """
+    _checks.tensor("inputs", inputs)
+    foreign = cell.state_size == 0
+    if foreign and h0 is None:
+        raise ValueError("h0 must be given for a function or module, whose state size comes from it, got None")
+    ensemble = tuple(h0.shape[:-2]) if foreign and h0 is not None else cell.ensemble
+    letters = "(t, b, m)" if not ensemble else "(t, *e, b, m)"
+    if inputs.dim() not in (3, len(ensemble) + 3) or inputs.shape[1:-2] not in ((), ensemble):
+        raise ValueError(
+            f"inputs must have shape {letters} with *e = {ensemble}, got {tuple(inputs.shape)}; time comes "
+            "first, then the ensemble (or nothing), then trajectories and channels"
+        )
+    t, b, m = inputs.shape[0], *inputs.shape[-2:]
+    if t < 1 or b < 1:
+        raise ValueError(f"inputs must hold at least 1 step and 1 trajectory, got shape {tuple(inputs.shape)}")
+    if not foreign and m != cell.input_size:
+        raise ValueError(
+            f"inputs must have {cell.input_size} channels for this cell, got {m}; the last dimension is m"
+        )
+    tensors = cell.tensors()
+    for name, value in [*cell.named_parameters(), *cell.named_buffers()]:
+        _checks.finite(name, value)
+    if h0 is None:
+        h0 = torch.zeros(*ensemble, b, cell.state_size, dtype=inputs.dtype, device=inputs.device)
+    elif not foreign:
+        _checks.shape("h0", _checks.tensor("h0", h0), (*ensemble, b, cell.state_size), "(*e, b, n)")
+    elif _checks.tensor("h0", h0).dim() < 2 or h0.shape[-2] != b:
+        raise ValueError(f"h0 must have shape (*e, b, n) with b = {b} as in inputs, got {tuple(h0.shape)}")
+    reference = ("the weights", tensors[0]) if tensors else ("inputs", inputs)
+    for name, value in (("inputs", inputs), ("h0", h0)):
+        _checks.finite(name, _checks.alike(name, value, *reference))
+    inputs = inputs.reshape(t, *[1] * (len(ensemble) + 3 - inputs.dim()), *inputs.shape[1:])
+    inputs = inputs.expand(t, *ensemble, b, m)
+    if cell.unproven:
+        probe(cell, inputs[0], h0)
+    return inputs, h0
+
+
+def probe(cell: Cell, x: Tensor, h: Tensor) -> None:
+    """Check a step that the library did not write, and choose how to differentiate it.
+
+    It must return one tensor like the state, give the same answer twice, treat trajectories
+    independently and stay finite. Then `<v, D q>` from forward mode is compared with `<D^T v, q>` from
+    reverse mode; where forward mode is missing or differs, `cell.reverse_mode` is set, with a warning.
+
+    Raises:
+        ValueError: naming what does not hold.
+    """
+    x, h = x.detach(), h.detach()
+    after = _call(cell, x, h)
+    if not torch.isfinite(after).all():
+        raise ValueError("step(x, h) must be finite at h0, got NaN or inf; choose another h0 or lower the gain")
+    if not torch.equal(after, _call(cell, x, h)):
+        raise ValueError(
+            "step(x, h) must give the same answer twice, got two different ones; a random or stateful step has "
+            "no Jacobian product: draw noise beforehand and pass it as inputs, and call .eval() on dropout"
+        )
+    _check_batch(cell, x, h)
+    _choose_mode(cell, x, h)
+    cell.unproven = False
+
+
+def _call(cell: Cell, x: Tensor, h: Tensor) -> Tensor:
+    """step(x, h), and an error that tells a swapped signature from a broken step."""
+    swapped = (
+        "step must take (input, state) in this order, got (state, input): "
+        "wrap it as lambda x, h: step(h, x)"
+    )
+    names = _parameter_names(cell)
+    if len(names) >= 2 and names[0] in STATE_NAMES and names[1] in INPUT_NAMES:
+        raise ValueError(swapped)
+    try:
+        after = cell.step(x, h)
+    except Exception as error:
+        if _fits(cell, h, x, h):
+            raise ValueError(swapped) from error
+        raise ValueError(
+            f"step(x, h) failed for x {tuple(x.shape)} and h {tuple(h.shape)}: {error}; "
+            "it must map inputs (*e, b, m) and states (*e, b, n) to states"
+        ) from error
+    if not isinstance(after, Tensor) or after.shape != h.shape or after.dtype != h.dtype:
+        if _fits(cell, h, x, h):
+            raise ValueError(swapped)
+        got = (
+            f"{tuple(after.shape)} {after.dtype}" if isinstance(after, Tensor) else f"a {type(after).__name__}"
+        )
+        raise ValueError(
+            f"step(x, h) must return one tensor like the state, {tuple(h.shape)} {h.dtype}, got {got}"
+        )
+    return after.detach()
+
+
+def _fits(cell: Cell, first: Tensor, second: Tensor, h: Tensor) -> bool:
+    if first.shape == second.shape:
+        return False
+    try:
+        after = cell.step(first, second)
+    except Exception:
+        return False
+    return isinstance(after, Tensor) and after.shape == h.shape
+
+
+def _parameter_names(cell: Cell) -> list[str]:
+    function: Callable[..., object] = getattr(cell, "function", cell.step)
+    if isinstance(function, torch.nn.Module):
+        function = function.forward
+    try:
+        return [name.lower() for name in inspect.signature(function).parameters]
+    except (TypeError, ValueError):
+        return []
+
+
+def _check_batch(cell: Cell, x: Tensor, h: Tensor) -> None:
+    """Move a second trajectory: the first one must not notice."""
+    noise = Stream(DEFAULT_SEED, "probe").normal(tuple(h[..., :1, :].shape), members=0, dtype=h.dtype)
+    one, two = h[..., :1, :], h[..., :1, :] + 1e-2 * (1 + h[..., :1, :].abs()) * noise.to(h.device)
+    pair = torch.cat([x[..., :1, :]] * 2, -2)
+    try:
+        same, moved = cell.step(pair, torch.cat([one, one], -2)), cell.step(pair, torch.cat([one, two], -2))
+    except Exception as error:
+        raise ValueError(
+            f"step(x, h) must take any number of trajectories, got an error for 2 of them: {error}; the k "
+            "tangent vectors travel as extra trajectories"
+        ) from error
+    off = (same[..., 0, :] - moved[..., 0, :]).abs().max()
+    if not off <= 100 * torch.finfo(h.dtype).eps * (1 + same.abs().max()):
+        raise ValueError(
+            f"step(x, h) must treat trajectories independently, got a change of {off.item():.2g} in one when "
+            "another moved; call .eval() on batch normalisation"
+        )
+
+
+def _choose_mode(cell: Cell, x: Tensor, h: Tensor) -> None:
+    stream = Stream(DEFAULT_SEED, "probe")
+    q = stream.normal((*h.shape, 1), members=1, dtype=h.dtype).to(h.device)
+    v = stream.normal((*h.shape, 1), members=2, dtype=h.dtype).to(h.device)
+    y = h.clone().requires_grad_()
+    with torch.enable_grad():
+        after = cell.step(x, y)
+    pulled = torch.zeros_like(y)
+    if after.requires_grad:
+        (pulled,) = torch.autograd.grad(after, y, v.squeeze(-1), allow_unused=True, materialize_grads=True)
+    reverse = (pulled * q.squeeze(-1)).sum(-1)
+    try:
+        with torch.no_grad():
+            forward = (pushforward_forward_mode(cell, x, h, q)[1] * v).sum((-2, -1))
+    except Exception as error:  # forward mode may be missing in any way
+        cause = f"forward mode is missing ({str(error).splitlines()[0]})"
+    else:
+        scale = 1 + reverse.abs().max() + forward.abs().max()
+        if (forward - reverse).abs().max() <= 1e3 * torch.finfo(h.dtype).eps * scale:
+            return
+        cause = (
+            "forward and reverse mode disagree (a torch.no_grad or detach inside, or an old-style "
+            "autograd.Function)"
+        )
+    cell.reverse_mode = True
+    warnings.warn(f"{cause}; using reverse mode for this step, at n vector products a step", stacklevel=5)

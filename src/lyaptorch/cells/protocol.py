@@ -1,0 +1,146 @@
+"""Cell: a recurrent step together with what it does to perturbations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from lyaptorch._types import Frame, Input, State
+from lyaptorch.cells.form import Form, Pullback
+
+
+class Cell(nn.Module):
+    """What evolves: `h' = step(x, h)`, input first, state second, as in `torch.nn.*Cell`.
+
+    A subclass writes `step`. It may write `pushforward` (else one forward-mode product is used), or
+    return a `Form`, which brings both, and a hand-written `pullback`, with it.
+
+    Attributes:
+        input_size: m.
+        state_size: n, the size of the whole state.
+        ensemble: the leading dimensions `*e` of every parameter; `()` for one network.
+        unproven: whether `step` is still to be probed before its first trajectory.
+        reverse_mode: whether the probe found that forward mode cannot be used.
+
+    Example:
+        >>> class Decay(Cell):
+        ...     def step(self, x, h):
+        ...         return 0.5 * h + x
+        >>> h, DQ = Decay(2, 2).pushforward(torch.zeros(1, 2), torch.ones(1, 2), torch.eye(2)[None])
+        >>> DQ[0]
+        tensor([[0.5000, 0.0000],
+                [0.0000, 0.5000]])
+    """
+
+    def __init__(self, input_size: int, state_size: int, ensemble: tuple[int, ...] = ()) -> None:
+        super().__init__()
+        self.input_size, self.state_size, self.ensemble = input_size, state_size, tuple(ensemble)
+        self.unproven = type(self).pushforward is Cell.pushforward
+        self.reverse_mode = False
+
+    def step(self, x: Input, h: State) -> State:
+        """The next state."""
+        raise NotImplementedError(f"{type(self).__name__} must define step(x, h)")
+
+    def forward(self, x: Input, h: State) -> State:
+        """The same as `step`."""
+        return self.step(x, h)
+
+    def pushforward(self, x: Input, h: State, Q: Frame) -> tuple[State, Frame]:
+        """The next state and D Q, the tangent vectors Q one step later. Cost O(b k) steps."""
+        mode = pushforward_reverse_mode if self.reverse_mode else pushforward_forward_mode
+        return mode(self, x, h, Q)
+
+    def pullback(
+        self,
+        x: Tensor,
+        h: Tensor,
+        Q: Tensor,
+        h_bar: Tensor,
+        Z: Tensor,
+        leaves: Sequence[Tensor],
+        want_x: bool,
+    ) -> Pullback:
+        """The vjp of `pushforward`: cotangents (h_bar, Z) of (h', D Q) to h, Q, x and each of `leaves`."""
+        h, Q, x = h.detach().requires_grad_(), Q.detach().requires_grad_(), x.detach()
+        wanted = [h, Q, x.requires_grad_(), *leaves] if want_x else [h, Q, *leaves]
+        with torch.enable_grad():
+            outputs = self.pushforward(x, h, Q)
+        pairs = [(y, bar) for y, bar in zip(outputs, (h_bar, Z), strict=True) if y.requires_grad]
+        if not pairs:
+            bars = [torch.zeros_like(w) for w in wanted]
+        else:
+            # retain_graph: the step may read tensors that were computed outside it
+            bars = list(
+                torch.autograd.grad(
+                    [y for y, _ in pairs],
+                    wanted,
+                    [bar for _, bar in pairs],
+                    retain_graph=True,
+                    allow_unused=True,
+                    materialize_grads=True,
+                )
+            )
+        x_bar = bars.pop(2) if want_x else None
+        return bars[0], bars[1], x_bar, bars[2:]
+
+    def form(self) -> Form | None:
+        """The step as data, where it has that shape."""
+        return None
+
+    def leaves(self, x: Tensor, h: Tensor) -> list[Tensor]:
+        """The tensors with `requires_grad` that the step depends on."""
+        return [p for p in self.parameters() if p.requires_grad]
+
+    def tensors(self) -> list[Tensor]:
+        """Every floating parameter and buffer: they share one dtype and device with the state."""
+        return [p for p in [*self.parameters(), *self.buffers()] if p.is_floating_point()]
+
+    def extra_repr(self) -> str:
+        """Sizes, as `print(cell)` shows them."""
+        tail = f", ensemble={self.ensemble}" if self.ensemble else ""
+        return f"{self.input_size}, {self.state_size}{tail}"
+
+
+class FormCell(Cell):
+    """A cell that is wholly described by its `Form`."""
+
+    def form(self) -> Form:
+        """The step as data."""
+        raise NotImplementedError(f"{type(self).__name__} must define form()")
+
+    def step(self, x: Input, h: State) -> State:
+        """The next state."""
+        return self.form().step(x, h)
+
+    def pushforward(self, x: Input, h: State, Q: Frame) -> tuple[State, Frame]:
+        """The next state and D Q. Cost O(b n^2 k)."""
+        return self.form().pushforward(x, h, Q)
+
+
+def pushforward_forward_mode(cell: Cell, x: Tensor, h: Tensor, Q: Tensor) -> tuple[Tensor, Tensor]:
+    """h' and D Q by ONE forward-mode product, the k columns folded into the batch."""
+    b, n, k = Q.shape[-3:]
+    x, h, q = repeat_batch(x, k), repeat_batch(h, k), Q.mT.flatten(-3, -2)
+    after, pushed = torch.func.jvp(lambda y: cell.step(x, y), (h,), (q,))
+    return after.unflatten(-2, (b, k))[..., 0, :], pushed.unflatten(-2, (b, k)).mT
+
+
+def pushforward_reverse_mode(cell: Cell, x: Tensor, h: Tensor, Q: Tensor) -> tuple[Tensor, Tensor]:
+    """h' and D Q where forward mode fails: D row by row, n copies of the batch and one reverse pass."""
+    b, n = h.shape[-2:]
+    keep = torch.is_grad_enabled()
+    with torch.enable_grad():
+        copies = repeat_batch(h if h.requires_grad else h.detach().requires_grad_(), n)
+        after = cell.step(repeat_batch(x, n), copies)
+        rows = torch.eye(n, dtype=h.dtype, device=h.device).expand(*h.shape[:-2], b, n, n).flatten(-3, -2)
+        (D,) = torch.autograd.grad(after, copies, rows, create_graph=keep, materialize_grads=True)
+        after, D = after.unflatten(-2, (b, n))[..., 0, :], D.unflatten(-2, (b, n))
+    return (after, D @ Q) if keep else (after.detach(), D.detach() @ Q)
+
+
+def repeat_batch(x: Tensor, times: int) -> Tensor:
+    """`(*e, b, m)` to `(*e, b * times, m)`: each row `times` times in a row."""
+    return x.unsqueeze(-2).expand(*x.shape[:-1], times, x.shape[-1]).flatten(-3, -2)

@@ -1,0 +1,195 @@
+"""The log-R adjoint: the gradient of any loss that sees only log R_ii, over a whole sequence.
+
+With c_s the loss gradient with respect to log diag R_s, start from X = Q_T diag(c_T) and go backwards:
+
+    Z = X R_{s+1}^{-T};   D_bar += Z Q_s^T;   X = D_s^T Z + Q_s diag(c_s - c_{s+1})
+
+D_s is never formed: one backward step is the vjp of `pushforward` with the cotangents (h_bar, Z), which
+also carries the gradient through the trajectory. Inside an interval of several steps the products D..D Q
+are computed again. The strictly upper triangle of Q^T X is exactly zero, but round-off grows there, so it
+is projected out whenever the columns' growth has spread by more than `SPREAD` nats.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lyaptorch.tangent.scan import Dynamics, Span, Tape, stack_growth, sweep
+
+SPREAD = 2.3
+"""Nats by which summed log R_ii may differ between columns before X is projected again."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is scanned and how.
+
+    Attributes:
+        dynamics: the cell or its Form.
+        leaves: the tensors with `requires_grad` that the dynamics depend on.
+        segments: the spans, cut into the pieces that are recomputed one at a time (one piece: none is).
+        cut: detach the state every `cut` steps; None for never.
+        method: how to orthonormalise.
+    """
+
+    dynamics: Dynamics
+    leaves: tuple[Tensor, ...]
+    segments: tuple[tuple[Span, ...], ...]
+    cut: int | None
+    method: str
+
+
+class Scan(torch.autograd.Function):
+    """(inputs, h0, frame, leaves) to (log_r of every span, healthy, final state, final frame)."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, problem: Problem, inputs: Tensor, h: Tensor, frame: Tensor, *leaves: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        keep = len(problem.segments) == 1
+        state, Q, dead = h, frame, None
+        pivots: list[Tensor] = []
+        deaths: list[Tensor | None] = []
+        ctx.starts, ctx.tapes = [], []
+        for segment in problem.segments:
+            tape = Tape() if keep else None
+            ctx.starts.append((state, Q, dead))
+            ctx.tapes.append(tape)
+            end = sweep(problem.dynamics, inputs, state, Q, dead, segment, method=problem.method, tape=tape)
+            state, Q, dead = end.h, end.Q, end.dead
+            pivots += end.pivots
+            deaths += end.deaths
+        log_r, healthy = stack_growth(pivots, deaths)
+        ctx.problem = problem
+        # the leaves are saved for autograd's check that nobody changed them in place
+        ctx.save_for_backward(inputs, h, log_r, healthy, Q, *leaves)
+        ctx.mark_non_differentiable(healthy, Q)
+        ctx.set_materialize_grads(False)
+        return log_r, healthy, state, Q
+
+    @staticmethod
+    def backward(  # type: ignore[override]
+        ctx: Any, log_r_bar: Tensor | None, _healthy: None, state_bar: Tensor | None, _frame: None
+    ) -> tuple[Tensor | None, ...]:
+        inputs, h0, log_r, healthy, Q, *_ = ctx.saved_tensors
+        problem: Problem = ctx.problem
+        with torch.no_grad():
+            c = torch.zeros_like(log_r) if log_r_bar is None else torch.where(healthy, log_r_bar, 0.0)
+            h_bar = torch.zeros_like(h0) if state_bar is None else state_bar
+            sweep_back = _SweepBack(problem, inputs.detach(), c, log_r, ctx.needs_input_grad[1])
+            X = Q * c[-1].unsqueeze(-2)
+            for segment, start, tape in zip(
+                reversed(problem.segments), reversed(ctx.starts), reversed(ctx.tapes), strict=True
+            ):
+                if tape is None:
+                    tape = Tape()
+                    sweep(problem.dynamics, inputs, *start, segment, method=problem.method, tape=tape)
+                X, h_bar = sweep_back.segment(segment, tape, Q, X, h_bar)
+                Q = tape.frames[0]
+            bars = [sweep_back.inputs_bar, h_bar, X, *sweep_back.leaf_bars]
+            _warn_if_exploded(bars, log_r)
+        if torch.is_grad_enabled():
+            bars = [b if b is None else _Once.apply(b, *ctx.saved_tensors) for b in bars]  # type: ignore[no-untyped-call]
+        return None, *bars
+
+
+class _SweepBack:
+    """The backward sweep's fixed data and the gradients it accumulates."""
+
+    def __init__(self, problem: Problem, inputs: Tensor, c: Tensor, log_r: Tensor, want_x: bool) -> None:
+        self.problem, self.inputs, self.c = problem, inputs, c
+        self.leaf_bars = [torch.zeros_like(leaf) for leaf in problem.leaves]
+        self.inputs_bar = torch.zeros_like(inputs) if want_x else None
+        self.index = len(c)
+        self.changes = (c[1:] != c[:-1]).flatten(1).any(1).tolist()
+        self.project = _projections(log_r)
+
+    def segment(
+        self, segment: tuple[Span, ...], tape: Tape, after: Tensor, X: Tensor, h_bar: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Take (X, h_bar) from the end of a segment, where the frame is `after`, to its start."""
+        first = segment[0].start
+        for span, Q, R in zip(reversed(segment), reversed(tape.frames), reversed(tape.factors), strict=True):
+            self.index -= 1
+            if self.project[self.index]:
+                X = X - after @ torch.triu(after.mT @ X, 1)
+            X = torch.linalg.solve_triangular(R.mT, X, upper=False, left=False)
+            states = tape.states[span.start - first : span.stop - first]
+            X, h_bar = self._span(span, states, Q, X, h_bar)
+            if self.index > 0 and self.changes[self.index - 1]:
+                X = X + Q * (self.c[self.index - 1] - self.c[self.index]).unsqueeze(-2)
+            after = Q
+        return X, h_bar
+
+    def _span(
+        self, span: Span, states: list[Tensor], Q: Tensor, Z: Tensor, h_bar: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Through the steps of one interval; the products within it are computed again."""
+        dynamics, inputs, cut = self.problem.dynamics, self.inputs, self.problem.cut
+        products = [Q]
+        for s in range(span.start, span.stop - 1):
+            products.append(dynamics.pushforward(inputs[s], states[s - span.start], products[-1])[1])
+        for s in range(span.stop - 1, span.start - 1, -1):
+            h_bar, Z, x_bar, bars = dynamics.pullback(
+                inputs[s],
+                states[s - span.start],
+                products.pop(),
+                h_bar,
+                Z,
+                self.problem.leaves,
+                self.inputs_bar is not None,
+            )
+            for total, bar in zip(self.leaf_bars, bars, strict=True):
+                total += bar
+            if self.inputs_bar is not None and x_bar is not None:
+                self.inputs_bar[s] = x_bar
+            if cut and s % cut == 0:
+                h_bar = torch.zeros_like(h_bar)
+        return Z, h_bar
+
+
+def _projections(log_r: Tensor) -> list[bool]:
+    """At the end of which spans X is projected; spreads of single spans add up to a bound."""
+    finite = torch.isfinite(log_r)
+    top = torch.where(finite, log_r, -torch.inf).amax(-1)
+    bottom = torch.where(finite, log_r, torch.inf).amin(-1)
+    spread = torch.where(finite.any(-1), top - bottom, 0.0).flatten(1).amax(1).tolist()
+    project, total = [False] * len(spread), 0.0
+    for s in range(len(spread) - 1, 0, -1):
+        total += spread[s]
+        if total > SPREAD:
+            project[s - 1], total = True, 0.0
+    return project
+
+
+def _warn_if_exploded(bars: Sequence[Tensor | None], log_r: Tensor) -> None:
+    if all(bar is None or torch.isfinite(bar).all() for bar in bars):
+        return
+    leading = log_r[..., 0].mean(0).max().item()
+    warnings.warn(
+        f"the gradient of the exponents is not finite (growth of the first column {leading:+.3f} nats per "
+        "interval): through the trajectory of a chaotic network it grows like exp(lambda_1 t); "
+        'use fewer steps, state_grad="detach", or state_grad= a truncation length',
+        stacklevel=2,
+    )
+
+
+class _Once(torch.autograd.Function):
+    """The identity, whose derivative is an error with a way out."""
+
+    @staticmethod
+    def forward(ctx: Any, bar: Tensor, *_: Tensor) -> Tensor:  # type: ignore[override]
+        return bar.clone()
+
+    @staticmethod
+    def backward(ctx: Any, _: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        raise RuntimeError(
+            "the whole-sequence scan can be differentiated once, and a second derivative was asked for; "
+            'call lyapunov_spectrum(..., backend="autograd")'
+        )

@@ -1,0 +1,97 @@
+"""Growth: what the tangent vectors gained in each interval, and what follows from it.
+
+Everything here is a pure function of `log R_ii`. Exponents are in nats per step, or, with `dt`, in nats
+per unit of time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lyaptorch._types import Exponents, Healthy, LogR, Steps
+
+LOST = {torch.float32: 11.0, torch.float64: 31.0}
+"""Largest (lambda_1 - lambda_i) * interval, in nats, at which round-off leaves lambda_i standing."""
+
+
+@dataclass(frozen=True)
+class Growth:
+    """The growth of k tangent vectors over s intervals.
+
+    Attributes:
+        log_r: `(s, *e, b, k)`, log R_ii of each interval; -inf from the interval in which a column dies.
+        steps: `(s,)`, steps in each interval.
+        healthy: `(s, *e, b, k)`, whether the column was alive at the end of the interval.
+    """
+
+    log_r: LogR
+    steps: Steps
+    healthy: Healthy
+
+
+def exponents(growth: Growth, dt: float = 1.0) -> Exponents:
+    """lambda_i = sum_s log R_ii(s) / (steps dt), in the frame's column order.
+
+    Source: Gradient Flossing, eq 7 and 27.
+    """
+    return growth.log_r.sum(0) / (growth.steps.sum() * dt)
+
+
+def running(growth: Growth, dt: float = 1.0) -> LogR:
+    """The estimate of every exponent after each interval, `(s, *e, b, k)`."""
+    elapsed = growth.steps.cumsum(0).reshape(-1, *[1] * (growth.log_r.dim() - 1))
+    return growth.log_r.cumsum(0) / (elapsed * dt)
+
+
+def stderr(growth: Growth, dt: float = 1.0) -> Exponents:
+    """Standard error of every exponent, from about sqrt(s) batch means of the growth.
+
+    Batches, not single intervals, because growth is autocorrelated. It is inf with fewer than 4 intervals
+    and where a column died: then nothing can be said.
+    """
+    s = growth.log_r.shape[0]
+    if s < 4:
+        return torch.full_like(growth.log_r[0], torch.inf).detach()
+    count = int(s**0.5)
+    length = s // count
+    log_r = growth.log_r.detach()[s - count * length :].unflatten(0, (count, length)).sum(1)
+    steps = growth.steps[s - count * length :].unflatten(0, (count, length)).sum(1)
+    means = log_r / (steps.reshape(-1, *[1] * (log_r.dim() - 1)) * dt)
+    error = means.std(0) / count**0.5
+    return torch.where(growth.healthy[-1], error, torch.inf)
+
+
+def reliable(growth: Growth) -> Tensor:
+    """Which exponents round-off has left standing, `(*e, b, k)` bool.
+
+    A direction is lost when (lambda_1 - lambda_i) * interval exceeds about 11 nats in float32 or 31 in
+    float64, and when its column died.
+    """
+    rates = exponents(growth).detach()
+    leading = rates.amax(-1, keepdim=True)
+    gap = (leading - rates) * growth.steps.max()
+    return growth.healthy[-1] & (gap < LOST[growth.log_r.dtype])
+
+
+def kaplan_yorke(growth: Growth) -> Tensor:
+    """Kaplan-Yorke dimension `(*e, b)`: j + (lambda_1 + ... + lambda_j) / |lambda_{j+1}|.
+
+    j is the last index at which the sum of the sorted exponents is not negative. With fewer exponents
+    than it takes for the sum to turn negative, the answer is k, a lower bound (and exact if k = n).
+    """
+    ordered = exponents(growth).sort(-1, descending=True).values
+    total = ordered.cumsum(-1)
+    j = (total >= 0).sum(-1, keepdim=True)
+    last = (j - 1).clamp_min(0)
+    after = j.clamp_max(ordered.shape[-1] - 1)
+    part = torch.gather(total, -1, last) / torch.gather(ordered, -1, after).abs()
+    inside = (j > 0) & (j < ordered.shape[-1])
+    return (j + torch.where(inside, part, 0.0)).squeeze(-1)
+
+
+def entropy(growth: Growth, dt: float = 1.0) -> Tensor:
+    """Sum of the positive exponents `(*e, b)`, an upper bound of the entropy rate (Pesin)."""
+    return exponents(growth, dt).clamp_min(0.0).sum(-1)

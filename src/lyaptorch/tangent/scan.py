@@ -1,0 +1,146 @@
+"""The scan: carry a state and a frame along a trajectory, reorthonormalising every few steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from lyaptorch.cells.form import Pullback
+from lyaptorch.cells.protocol import Cell
+from lyaptorch.tangent.qr import Factors, orthonormalise
+
+
+ADVICE = "the dynamics overflow; lower the gain or the inputs, or use float64"
+
+
+class Dynamics(Protocol):
+    """What the scan needs of a cell; a `Form` has it, too."""
+
+    def pushforward(self, x: Tensor, h: Tensor, Q: Tensor) -> tuple[Tensor, Tensor]:
+        """The next state and D Q."""
+
+    def pullback(
+        self,
+        x: Tensor,
+        h: Tensor,
+        Q: Tensor,
+        h_bar: Tensor,
+        Z: Tensor,
+        leaves: Sequence[Tensor],
+        want_x: bool,
+    ) -> Pullback:
+        """The vjp of `pushforward`."""
+
+
+class Span(NamedTuple):
+    """Steps start .. stop - 1, with one reorthonormalisation at the end."""
+
+    start: int
+    stop: int
+    counted: bool
+
+
+def spans(tangent_transient: int, steps: int, interval: int) -> list[Span]:
+    """Cut `steps` steps into intervals; the uncounted ones end exactly where counting begins."""
+    cuts = [*range(0, tangent_transient, interval), *range(tangent_transient, steps, interval), steps]
+    return [Span(a, b, a >= tangent_transient) for a, b in zip(cuts, cuts[1:], strict=False)]
+
+
+def settle(cell: Cell, inputs: Tensor, h: Tensor) -> Tensor:
+    """The state after all `inputs`, without gradient; `h` itself where there are none."""
+    if len(inputs) == 0:
+        return h
+    with torch.no_grad():
+        h = h.detach()
+        for x in inputs:
+            h = cell.step(x, h)
+    if not torch.isfinite(h).all():
+        raise FloatingPointError(f"the state is not finite after a transient of {len(inputs)} steps: {ADVICE}")
+    return h
+
+
+@dataclass
+class Tape:
+    """What the forward sweep leaves for the backward one: a state per step, a frame and an R per span."""
+
+    states: list[Tensor] = field(default_factory=list)
+    frames: list[Tensor] = field(default_factory=list)
+    factors: list[Tensor] = field(default_factory=list)
+
+
+class Sweep(NamedTuple):
+    """The end of a sweep: state, frame and dead columns; per span the diagonal of R and the dead columns."""
+
+    h: Tensor
+    Q: Tensor
+    dead: Tensor | None
+    pivots: list[Tensor]
+    deaths: list[Tensor | None]
+
+
+def sweep(
+    dynamics: Dynamics,
+    inputs: Tensor,
+    h: Tensor,
+    Q: Tensor,
+    dead: Tensor | None,
+    over: Sequence[Span],
+    *,
+    method: str = "auto",
+    factor: Callable[..., Factors] = orthonormalise,
+    cut: int | None = None,
+    tape: Tape | None = None,
+) -> Sweep:
+    """Scan forwards over the spans `over`. Cost O(t n^2 k + s n k^2) per trajectory of a dense cell.
+
+    Args:
+        dynamics: the cell or its Form.
+        inputs: `(t, *e, b, m)`.
+        h: state `(*e, b, n)` before the first span.
+        Q: frame `(*e, b, n, k)`.
+        dead: `(*e, b, k)` columns already dead, or None.
+        over: the spans.
+        method: how to orthonormalise.
+        factor: `orthonormalise`, or `qr` for plain autograd.
+        cut: detach the state every `cut` steps (plain autograd only).
+        tape: filled with what the adjoint needs, when given.
+
+    Raises:
+        FloatingPointError: if a state or tangent vector overflows; names the step.
+    """
+    pivots: list[Tensor] = []
+    deaths: list[Tensor | None] = []
+    for span in over:
+        if tape is not None:
+            tape.frames.append(Q)
+        for s in range(span.start, span.stop):
+            if cut and s % cut == 0:
+                h = h.detach()
+            if tape is not None:
+                tape.states.append(h)
+            h, Q = dynamics.pushforward(inputs[s], h, Q)
+        try:
+            Q, R, dead = factor(Q, dead, method)
+        except FloatingPointError as error:
+            raise FloatingPointError(f"{error} after step {span.stop}: {ADVICE}") from error
+        if tape is not None:
+            tape.factors.append(R)
+        pivots.append(R.diagonal(dim1=-2, dim2=-1))
+        deaths.append(dead)
+    if not torch.isfinite(h).all():
+        raise FloatingPointError(f"the state is not finite after step {over[-1].stop}: {ADVICE}")
+    return Sweep(h, Q, dead, pivots, deaths)
+
+
+def stack_growth(pivots: Sequence[Tensor], deaths: Sequence[Tensor | None]) -> tuple[Tensor, Tensor]:
+    """`log R_ii (s, *e, b, k)`, -inf where dead, and the mask of the living."""
+    diagonal = torch.stack(list(pivots))
+    if deaths[-1] is None:
+        return diagonal.log(), torch.ones_like(diagonal, dtype=torch.bool)
+    none = torch.zeros_like(deaths[-1])
+    dead = torch.stack([none if d is None else d for d in deaths])
+    return torch.where(dead, -torch.inf, diagonal.log()), ~dead

@@ -1,0 +1,212 @@
+"""`lyapunov_spectrum`: differentiable Lyapunov exponents of any recurrent step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+
+from lyaptorch import _checks
+from lyaptorch._random import Stream, seed_from
+from lyaptorch._types import Exponents, Inputs, LogR, State
+from lyaptorch.cells import Cell, as_cell, fit, random_frame
+from lyaptorch.tangent import growth as growth_of
+from lyaptorch.tangent.qr import METHODS, qr
+from lyaptorch.tangent.adjoint import Problem, Scan
+from lyaptorch.tangent.growth import Growth
+from lyaptorch.tangent.scan import Dynamics, Span, settle, spans, stack_growth, sweep
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+BACKENDS = ("torch", "autograd")
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """The Lyapunov spectrum of one scan, and what follows from its growth.
+
+    Attributes:
+        growth: log R_ii per interval.
+        final_state: `(*e, b, n)`, the state after the last step; differentiable.
+        final_frame: `(*e, b, n, k)`, the orthonormal frame there.
+        dt: time per step.
+    """
+
+    growth: Growth
+    final_state: State
+    final_frame: Tensor
+    dt: float = 1.0
+
+    @property
+    def exponents(self) -> Exponents:
+        """`(*e, b, k)`, in nats per step (per unit of time when `dt` was given), unsorted, differentiable."""
+        return growth_of.exponents(self.growth, self.dt)
+
+    def running(self) -> LogR:
+        """The estimate after each interval, `(s, *e, b, k)`."""
+        return growth_of.running(self.growth, self.dt)
+
+    def stderr(self) -> Exponents:
+        """Standard error of each exponent, by batch means; inf where nothing can be said."""
+        return growth_of.stderr(self.growth, self.dt)
+
+    @property
+    def reliable(self) -> Tensor:
+        """`(*e, b, k)` bool: which exponents round-off has left standing."""
+        return growth_of.reliable(self.growth)
+
+    def kaplan_yorke(self) -> Tensor:
+        """Kaplan-Yorke dimension `(*e, b)`; k where the sum never turns negative, a lower bound."""
+        return growth_of.kaplan_yorke(self.growth)
+
+    def entropy(self) -> Tensor:
+        """Sum of positive exponents `(*e, b)`, nats per step (per unit of time with `dt`)."""
+        return growth_of.entropy(self.growth, self.dt)
+
+    def plot(self) -> Figure:
+        """The spectrum with error bars, and how the estimates converged."""
+        from lyaptorch.plots import plot_spectrum
+
+        return plot_spectrum(self)
+
+
+def lyapunov_spectrum(
+    cell: Cell | torch.nn.Module | Callable[[Tensor, Tensor], Tensor],
+    inputs: Inputs,
+    *,
+    k: int | None = None,
+    h0: Tensor | None = None,
+    transient: int = 0,
+    tangent_transient: int = 0,
+    interval: int = 1,
+    frame: Tensor | None = None,
+    generator: torch.Generator | None = None,
+    dt: float = 1.0,
+    state_grad: Literal["full", "detach"] | int = "full",
+    backend: Literal["torch", "autograd"] | None = None,
+    checkpoint: int | None = None,
+    qr_method: Literal["auto", "cholesky2", "householder"] = "auto",
+) -> Spectrum:
+    """The first k Lyapunov exponents along a driven trajectory, differentiable.
+
+    With `Qtilde = D_s Q_s = Q_{s+1} R_{s+1}` (QR, positive diagonal) at every `interval` steps and at
+    the end, `lambda_i = sum_s log (R_s)_ii / steps`. They depend on `interval` only by round-off. The
+    gradient runs through the Jacobians and, by `state_grad`, through the trajectory.
+
+    Args:
+        cell: a cell, a `torch.nn.RNN` or `RNNCell`, or any module or function `step(x, h)`.
+        inputs: `(t, *e, b, m)`; a missing `*e` broadcasts. t = transient + tangent_transient + counted.
+        k: how many exponents, 1..n; all n when missing.
+        h0: initial state `(*e, b, n)`; zeros when missing (a function needs it: its size comes from there).
+        transient: first steps, of the state only; without gradient.
+        tangent_transient: next steps, of state and frame, not counted, with gradient.
+        interval: steps between reorthonormalisations.
+        frame: orthonormal `(n, k)` or `(*e, b, n, k)`; random when missing, the same for all members.
+        generator: seeds the random frame.
+        dt: time per step; exponents come in nats per unit of time.
+        state_grad: "full", "detach" (the trajectory is a constant), or L: the state is detached every L
+            steps after the transient, so that 1 is "detach".
+        backend: "torch" (one hand-written adjoint for the whole sequence; the default), or "autograd"
+            (plain autograd through every QR: slower, more memory, second derivatives).
+        checkpoint: keep only the state and the frame at about every `checkpoint` steps and compute the rest
+            again in the backward pass.
+        qr_method: "auto", "cholesky2" or "householder".
+
+    Returns:
+        A `Spectrum`. Cost O(t n^2 k + (t / interval) n k^2) time per trajectory of a dense cell; memory,
+        when a gradient is needed, t states and t / interval frames and triangles.
+
+    Raises:
+        ValueError: for arguments out of range, wrong shapes, dtypes or devices, NaN or inf, a frame that
+            is not orthonormal, or a step that mixes the batch, is random, or takes (state, input).
+        FloatingPointError: if the dynamics overflow; names the step.
+
+    Example:
+        >>> import lyaptorch as lt
+        >>> cell = lt.RateCell(1, 32, gain=1.0)
+        >>> spec = lt.lyapunov_spectrum(cell, torch.zeros(200, 1, 1), k=4, transient=100)
+        >>> spec.exponents.shape
+        torch.Size([1, 4])
+
+    Source: Gradient Flossing, sections 2-3 and appendix J; Benettin et al. (1980).
+    """
+    cell = as_cell(cell)
+    inputs, h = fit(cell, inputs, h0)
+    t, n = inputs.shape[0], h.shape[-1]
+    k = n if k is None else _checks.integer("k", k, 1, n, do=f"a state of size {n} has {n} exponents")
+    _checks.integer("transient", transient, 0)
+    _checks.integer("tangent_transient", tangent_transient, 0)
+    _checks.integer("interval", interval, 1)
+    _checks.positive("dt", dt)
+    counted = t - transient - tangent_transient
+    if counted < 1:
+        raise ValueError(
+            f"inputs must hold transient + tangent_transient + at least 1 counted step, got t={t} for "
+            f"{transient} + {tangent_transient} + 1; pass more inputs or shorten the transients"
+        )
+    cut = _cut(state_grad)
+    _checks.choice("backend", backend or "torch", BACKENDS)
+    _checks.choice("qr_method", qr_method, METHODS)
+    if checkpoint is not None:
+        _checks.integer("checkpoint", checkpoint, 1)
+    Q = _frame(frame, k, h, generator)
+    h, inputs = settle(cell, inputs[:transient], h), inputs[transient:]
+    over = spans(tangent_transient, t - transient, interval)
+    form = cell.form()
+    leaves = cell.leaves(inputs[0], h)
+    dynamics: Dynamics = form if form is not None and form.owns(leaves) else cell
+    if backend == "autograd":
+        end = sweep(cell, inputs, h, Q, None, over, method=qr_method, factor=qr, cut=cut)
+        log_r, healthy = stack_growth(end.pivots, end.deaths)
+        h, Q = end.h, end.Q.detach()
+    elif torch.is_grad_enabled() and any(z.requires_grad for z in (inputs, h, Q, *leaves)):
+        problem = Problem(dynamics, tuple(leaves), _segments(over, checkpoint), cut, qr_method)
+        log_r, healthy, h, Q = Scan.apply(problem, inputs, h, Q, *leaves)  # type: ignore[no-untyped-call]
+    else:
+        with torch.no_grad():
+            end = sweep(dynamics, inputs, h, Q, None, over, method=qr_method)
+        (log_r, healthy), h, Q = stack_growth(end.pivots, end.deaths), end.h, end.Q
+    first = sum(not span.counted for span in over)
+    steps = torch.tensor([s.stop - s.start for s in over[first:]], device=log_r.device)
+    return Spectrum(Growth(log_r[first:], steps, healthy[first:]), h, Q, dt)
+
+
+def _cut(state_grad: str | int) -> int | None:
+    if isinstance(state_grad, str):
+        _checks.choice("state_grad", state_grad, ("full", "detach"))
+        return 1 if state_grad == "detach" else None
+    return _checks.integer("state_grad", state_grad, 1, do='or pass "full" or "detach"')
+
+
+def _segments(over: list[Span], checkpoint: int | None) -> tuple[tuple[Span, ...], ...]:
+    """Consecutive spans of about `checkpoint` steps each."""
+    if checkpoint is None:
+        return (tuple(over),)
+    groups: dict[int, list[Span]] = {}
+    for span in over:
+        groups.setdefault(span.start // checkpoint, []).append(span)
+    return tuple(tuple(group) for group in groups.values())
+
+
+def _frame(frame: Tensor | None, k: int, h: Tensor, generator: torch.Generator | None) -> Tensor:
+    n, full = h.shape[-1], (*h.shape, k)
+    if frame is None:
+        stream, nobody = Stream(seed_from(generator), "frame"), torch.zeros((), dtype=torch.int64, device=h.device)
+        return random_frame(n, k, stream, nobody, dtype=h.dtype).expand(full)
+    _checks.alike("frame", _checks.tensor("frame", frame), "the state", h)
+    if tuple(frame.shape) not in ((n, k), full):
+        raise ValueError(
+            f"frame must have shape (n, k) = {(n, k)} or (*e, b, n, k) = {full}, got {tuple(frame.shape)}; "
+            "it has exactly k columns"
+        )
+    _checks.finite("frame", frame)
+    off = (frame.mT @ frame - torch.eye(k, dtype=frame.dtype, device=frame.device)).abs().max().item()
+    if off > torch.finfo(frame.dtype).eps ** 0.5:
+        raise ValueError(
+            f"frame must have orthonormal columns, got |Q^T Q - 1| up to {off:.2g}; take Q of torch.linalg.qr"
+        )
+    return frame.expand(full)

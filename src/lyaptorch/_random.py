@@ -3,7 +3,7 @@
 A number is a pure function of (seed, stream, member, epoch, index) in int64 tensor operations: nothing has to
 be stored, and a resume, a captured graph or another device sees the same bits. The idea is that of Salmon et
 al. (2011), Parallel random numbers: as easy as 1, 2, 3; the mixing function is splitmix64 of Steele, Lea &
-Flood (2014), Fast splittable pseudorandom number generators, Figure 17. It keeps no secrets.
+Flood (2014), Fast splittable pseudorandom number generators, with Stafford's constants (variant 13).
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
@@ -160,9 +161,12 @@ def _derivative(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 
 def sech2(x: Tensor) -> Tensor:
-    """sech(x)^2 to full relative precision: 1/cosh^2 overflows and 1 - tanh^2 is 0 from |x| = 9.5 on."""
-    decay = torch.exp(-2.0 * x.abs())
-    return 4.0 * decay / (1.0 + decay).square()
+    """sech(x)^2 to full relative precision: 1 - tanh^2 is 0 from |x| = 9.5 on in float32.
+
+    From where cosh^2 would overflow it stays at its least value, about 1 / max, with slope 0, not NaN.
+    """
+    limit = 0.5 * math.log(torch.finfo(x.dtype).max)
+    return torch.cosh(x.clamp(-limit, limit)).pow(-2)
 
 
 def tanh() -> Activation:

@@ -29,7 +29,9 @@ def fit(cell: Cell, inputs: Tensor, h0: Tensor | None) -> tuple[Tensor, Tensor]:
     _checks.tensor("inputs", inputs)
     foreign = cell.state_size == 0
     if foreign and h0 is None:
-        raise ValueError("h0 must be given for a function or module, whose state size comes from it, got None")
+        raise ValueError(
+            "h0 must be given for a function or module, whose state size comes from it, got None"
+        )
     ensemble = tuple(h0.shape[:-2]) if foreign and h0 is not None else cell.ensemble
     letters = "(t, b, m)" if not ensemble else "(t, *e, b, m)"
     if inputs.dim() not in (3, len(ensemble) + 3) or inputs.shape[1:-2] not in ((), ensemble):
@@ -39,7 +41,9 @@ def fit(cell: Cell, inputs: Tensor, h0: Tensor | None) -> tuple[Tensor, Tensor]:
         )
     t, b, m = inputs.shape[0], *inputs.shape[-2:]
     if t < 1 or b < 1:
-        raise ValueError(f"inputs must hold at least 1 step and 1 trajectory, got shape {tuple(inputs.shape)}")
+        raise ValueError(
+            f"inputs must hold at least 1 step and 1 trajectory, got shape {tuple(inputs.shape)}"
+        )
     if not foreign and m != cell.input_size:
         raise ValueError(
             f"inputs must have {cell.input_size} channels for this cell, got {m}; the last dimension is m"
@@ -76,7 +80,9 @@ def probe(cell: Cell, x: Tensor, h: Tensor) -> None:
     x, h = x.detach(), h.detach()
     after = _call(cell, x, h)
     if not torch.isfinite(after).all():
-        raise ValueError("step(x, h) must be finite at h0, got NaN or inf; choose another h0 or lower the gain")
+        raise ValueError(
+            "step(x, h) must be finite at h0, got NaN or inf; choose another h0 or lower the gain"
+        )
     if not torch.equal(after, _call(cell, x, h)):
         raise ValueError(
             "step(x, h) must give the same answer twice, got two different ones; a random or stateful step has "
@@ -90,8 +96,7 @@ def probe(cell: Cell, x: Tensor, h: Tensor) -> None:
 def _call(cell: Cell, x: Tensor, h: Tensor) -> Tensor:
     """step(x, h), and an error that tells a swapped signature from a broken step."""
     swapped = (
-        "step must take (input, state) in this order, got (state, input): "
-        "wrap it as lambda x, h: step(h, x)"
+        "step must take (input, state) in this order, got (state, input): wrap it as lambda x, h: step(h, x)"
     )
     names = _parameter_names(cell)
     if len(names) >= 2 and names[0] in STATE_NAMES and names[1] in INPUT_NAMES:
@@ -109,7 +114,9 @@ def _call(cell: Cell, x: Tensor, h: Tensor) -> Tensor:
         if _fits(cell, h, x, h):
             raise ValueError(swapped)
         got = (
-            f"{tuple(after.shape)} {after.dtype}" if isinstance(after, Tensor) else f"a {type(after).__name__}"
+            f"{tuple(after.shape)} {after.dtype}"
+            if isinstance(after, Tensor)
+            else f"a {type(after).__name__}"
         )
         raise ValueError(
             f"step(x, h) must return one tensor like the state, {tuple(h.shape)} {h.dtype}, got {got}"

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
 from lyaptorch._types import Frame, Input, State
-from lyaptorch.cells.form import Form, Pullback
+from lyaptorch.cells.form import Form
 
 
 class Cell(nn.Module):
     """What evolves: `h' = step(x, h)`, input first, state second, as in `torch.nn.*Cell`.
 
     A subclass writes `step`. It may write `pushforward` (else one forward-mode product is used), or
-    return a `Form`, which brings both, and a hand-written `pullback`, with it.
+    return a `Form`, which brings both with it, and a hand-written adjoint.
 
     Attributes:
         input_size: m.
@@ -53,39 +51,6 @@ class Cell(nn.Module):
         mode = pushforward_reverse_mode if self.reverse_mode else pushforward_forward_mode
         return mode(self, x, h, Q)
 
-    def pullback(
-        self,
-        x: Tensor,
-        h: Tensor,
-        Q: Tensor,
-        h_bar: Tensor,
-        Z: Tensor,
-        leaves: Sequence[Tensor],
-        want_x: bool,
-    ) -> Pullback:
-        """The vjp of `pushforward`: cotangents (h_bar, Z) of (h', D Q) to h, Q, x and each of `leaves`."""
-        h, Q, x = h.detach().requires_grad_(), Q.detach().requires_grad_(), x.detach()
-        wanted = [h, Q, x.requires_grad_(), *leaves] if want_x else [h, Q, *leaves]
-        with torch.enable_grad():
-            outputs = self.pushforward(x, h, Q)
-        pairs = [(y, bar) for y, bar in zip(outputs, (h_bar, Z), strict=True) if y.requires_grad]
-        if not pairs:
-            bars = [torch.zeros_like(w) for w in wanted]
-        else:
-            # retain_graph: the step may read tensors that were computed outside it
-            bars = list(
-                torch.autograd.grad(
-                    [y for y, _ in pairs],
-                    wanted,
-                    [bar for _, bar in pairs],
-                    retain_graph=True,
-                    allow_unused=True,
-                    materialize_grads=True,
-                )
-            )
-        x_bar = bars.pop(2) if want_x else None
-        return bars[0], bars[1], x_bar, bars[2:]
-
     def form(self) -> Form | None:
         """The step as data, where it has that shape."""
         return None
@@ -113,11 +78,13 @@ class FormCell(Cell):
 
     def step(self, x: Input, h: State) -> State:
         """The next state."""
-        return self.form().step(x, h)
+        form = self.form()
+        return form.step(form.drive(x), h)
 
     def pushforward(self, x: Input, h: State, Q: Frame) -> tuple[State, Frame]:
         """The next state and D Q. Cost O(b n^2 k)."""
-        return self.form().pushforward(x, h, Q)
+        form = self.form()
+        return form.pushforward(form.drive(x), h, Q)
 
 
 def pushforward_forward_mode(cell: Cell, x: Tensor, h: Tensor, Q: Tensor) -> tuple[Tensor, Tensor]:

@@ -20,7 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lyaptorch.tangent.scan import Dynamics, Span, Tape, stack_growth, sweep
+from lyaptorch.cells import Cell
+from lyaptorch.tangent.dynamics import Dynamics, bind
+from lyaptorch.tangent.scan import Span, Tape, stack_growth, sweep
 
 SPREAD = 2.3
 """Nats by which summed log R_ii may differ between columns before X is projected again."""
@@ -31,14 +33,14 @@ class Problem:
     """What is scanned and how.
 
     Attributes:
-        dynamics: the cell or its Form.
-        leaves: the tensors with `requires_grad` that the dynamics depend on.
+        cell: what evolves.
+        leaves: the tensors with `requires_grad` that the cell depends on.
         segments: the spans, cut into the pieces that are recomputed one at a time (one piece: none is).
         cut: detach the state every `cut` steps; None for never.
         method: how to orthonormalise.
     """
 
-    dynamics: Dynamics
+    cell: Cell
     leaves: tuple[Tensor, ...]
     segments: tuple[tuple[Span, ...], ...]
     cut: int | None
@@ -56,12 +58,12 @@ class Scan(torch.autograd.Function):
         state, Q, dead = h, frame, None
         pivots: list[Tensor] = []
         deaths: list[Tensor | None] = []
-        ctx.starts, ctx.tapes = [], []
+        dynamics, ctx.starts, ctx.tapes = bind(problem.cell, inputs, ()), [], []
         for segment in problem.segments:
             tape = Tape() if keep else None
             ctx.starts.append((state, Q, dead))
             ctx.tapes.append(tape)
-            end = sweep(problem.dynamics, inputs, state, Q, dead, segment, method=problem.method, tape=tape)
+            end = sweep(dynamics, state, Q, dead, segment, method=problem.method, tape=tape)
             state, Q, dead = end.h, end.Q, end.dead
             pivots += end.pivots
             deaths += end.deaths
@@ -77,22 +79,24 @@ class Scan(torch.autograd.Function):
     def backward(  # type: ignore[override]
         ctx: Any, log_r_bar: Tensor | None, _healthy: None, state_bar: Tensor | None, _frame: None
     ) -> tuple[Tensor | None, ...]:
-        inputs, h0, log_r, healthy, Q, *_ = ctx.saved_tensors
+        inputs, h0, log_r, healthy, Q, *_leaves = ctx.saved_tensors
         problem: Problem = ctx.problem
         with torch.no_grad():
             c = torch.zeros_like(log_r) if log_r_bar is None else torch.where(healthy, log_r_bar, 0.0)
             h_bar = torch.zeros_like(h0) if state_bar is None else state_bar
-            sweep_back = _SweepBack(problem, inputs.detach(), c, log_r, ctx.needs_input_grad[1])
+            dynamics = bind(problem.cell, inputs, problem.leaves)
+            sweep_back = _SweepBack(dynamics, problem.cut, c, log_r)
             X = Q * c[-1].unsqueeze(-2)
             for segment, start, tape in zip(
                 reversed(problem.segments), reversed(ctx.starts), reversed(ctx.tapes), strict=True
             ):
                 if tape is None:
                     tape = Tape()
-                    sweep(problem.dynamics, inputs, *start, segment, method=problem.method, tape=tape)
+                    sweep(dynamics, *start, segment, method=problem.method, tape=tape)
                 X, h_bar = sweep_back.segment(segment, tape, Q, X, h_bar)
                 Q = tape.frames[0]
-            bars = [sweep_back.inputs_bar, h_bar, X, *sweep_back.leaf_bars]
+            inputs_bar, leaf_bars = dynamics.bars
+            bars = [inputs_bar, h_bar, X, *leaf_bars]
             _warn_if_exploded(bars, log_r)
         if torch.is_grad_enabled():
             bars = [b if b is None else _Once.apply(b, *ctx.saved_tensors) for b in bars]  # type: ignore[no-untyped-call]
@@ -100,12 +104,10 @@ class Scan(torch.autograd.Function):
 
 
 class _SweepBack:
-    """The backward sweep's fixed data and the gradients it accumulates."""
+    """The backward sweep: takes (X, h_bar) from the end of the sequence to its start."""
 
-    def __init__(self, problem: Problem, inputs: Tensor, c: Tensor, log_r: Tensor, want_x: bool) -> None:
-        self.problem, self.inputs, self.c = problem, inputs, c
-        self.leaf_bars = [torch.zeros_like(leaf) for leaf in problem.leaves]
-        self.inputs_bar = torch.zeros_like(inputs) if want_x else None
+    def __init__(self, dynamics: Dynamics, cut: int | None, c: Tensor, log_r: Tensor) -> None:
+        self.dynamics, self.cut, self.c = dynamics, cut, c
         self.index = len(c)
         self.changes = (c[1:] != c[:-1]).flatten(1).any(1).tolist()
         self.project = _projections(log_r)
@@ -113,43 +115,28 @@ class _SweepBack:
     def segment(
         self, segment: tuple[Span, ...], tape: Tape, after: Tensor, X: Tensor, h_bar: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Take (X, h_bar) from the end of a segment, where the frame is `after`, to its start."""
-        first = segment[0].start
+        """Through the spans of a segment at whose end the frame is `after`."""
+        self.dynamics.begin(segment[0].start, tape.states)
         for span, Q, R in zip(reversed(segment), reversed(tape.frames), reversed(tape.factors), strict=True):
             self.index -= 1
             if self.project[self.index]:
                 X = X - after @ torch.triu(after.mT @ X, 1)
-            X = torch.linalg.solve_triangular(R.mT, X, upper=False, left=False)
-            states = tape.states[span.start - first : span.stop - first]
-            X, h_bar = self._span(span, states, Q, X, h_bar)
+            Z = torch.linalg.solve_triangular(R.mT, X, upper=False, left=False)
+            X, h_bar = self._span(span, Q, Z, h_bar)
             if self.index > 0 and self.changes[self.index - 1]:
                 X = X + Q * (self.c[self.index - 1] - self.c[self.index]).unsqueeze(-2)
             after = Q
+        self.dynamics.finish()
         return X, h_bar
 
-    def _span(
-        self, span: Span, states: list[Tensor], Q: Tensor, Z: Tensor, h_bar: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def _span(self, span: Span, Q: Tensor, Z: Tensor, h_bar: Tensor) -> tuple[Tensor, Tensor]:
         """Through the steps of one interval; the products within it are computed again."""
-        dynamics, inputs, cut = self.problem.dynamics, self.inputs, self.problem.cut
         products = [Q]
         for s in range(span.start, span.stop - 1):
-            products.append(dynamics.pushforward(inputs[s], states[s - span.start], products[-1])[1])
+            products.append(self.dynamics.product(s, products[-1]))
         for s in range(span.stop - 1, span.start - 1, -1):
-            h_bar, Z, x_bar, bars = dynamics.pullback(
-                inputs[s],
-                states[s - span.start],
-                products.pop(),
-                h_bar,
-                Z,
-                self.problem.leaves,
-                self.inputs_bar is not None,
-            )
-            for total, bar in zip(self.leaf_bars, bars, strict=True):
-                total += bar
-            if self.inputs_bar is not None and x_bar is not None:
-                self.inputs_bar[s] = x_bar
-            if cut and s % cut == 0:
+            h_bar, Z = self.dynamics.pullback(s, products.pop(), h_bar, Z)
+            if self.cut and s % self.cut == 0:
                 h_bar = torch.zeros_like(h_bar)
         return Z, h_bar
 

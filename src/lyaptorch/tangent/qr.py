@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-ONE_PASS = 1 / 20
-"""Smallest R_ii / |a_i| at which a single Cholesky pass is trusted."""
+ONE_PASS = 40.0
+"""Largest |a_i| / R_ii at which a single Cholesky pass is trusted."""
 DEAD = 16
 """A column is dead when R_ii <= DEAD * eps * |a_i|."""
 METHODS = ("auto", "cholesky2", "householder")
@@ -42,28 +42,29 @@ def orthonormalise(A: Tensor, dead: Tensor | None = None, method: str = "auto") 
     """
     if method == "householder":
         return _any_rank(A, dead)
-    R, worst = _cholesky(A, dead)
+    R, norms, info = _cholesky(A, dead)
     Q = torch.linalg.solve_triangular(R, A, upper=True, left=False)
-    least = worst.amin().item()
-    if method == "auto" and least >= ONE_PASS:
+    diagonal = R.diagonal(dim1=-2, dim2=-1)
+    # a failed factorisation leaves its pivot below zero or NaN, and info says so, too
+    if method == "auto" and (diagonal * ONE_PASS >= norms).all() and not info.any():
         return Factors(Q, R, dead)
-    second, straight = _cholesky(Q, dead)
-    Q, R = torch.linalg.solve_triangular(second, Q, upper=True, left=False), second @ R
-    # a second pass mends what the first left nearly straight; NaN compares false
-    mended = (worst >= (1e3 * torch.finfo(A.dtype).eps) ** 0.5) & (straight >= 0.5)
+    second, again, info_again = _cholesky(Q, dead)
+    Q = torch.linalg.solve_triangular(second, Q, upper=True, left=False)
+    # a second pass mends what the first left nearly straight
+    mended = (diagonal >= norms * (1e3 * torch.finfo(A.dtype).eps) ** 0.5).all(-1) & (info == 0)
+    mended &= (second.diagonal(dim1=-2, dim2=-1) >= 0.5 * again).all(-1) & (info_again == 0)
     if mended.all():
-        return Factors(Q, R, dead)
-    return _replace(Factors(Q, R, dead), ~mended, A)
+        return Factors(Q, second @ R, dead)
+    return _replace(Factors(Q, second @ R, dead), ~mended, A)
 
 
-def _cholesky(A: Tensor, dead: Tensor | None) -> tuple[Tensor, Tensor]:
-    """R of A^T A = R^T R and the smallest R_ii / |a_i| of each matrix; NaN or negative where it failed."""
+def _cholesky(A: Tensor, dead: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """R of A^T A = R^T R, the lengths of A's columns (1 where dead), and LAPACK's info."""
     G = A.mT @ A
     if dead is not None:
         G = G + torch.diag_embed(dead.to(G.dtype))
     R, info = torch.linalg.cholesky_ex(G, upper=True)
-    ratio = (R.diagonal(dim1=-2, dim2=-1) / G.diagonal(dim1=-2, dim2=-1).sqrt()).amin(-1)
-    return R, torch.where(info == 0, ratio, -1.0)
+    return R, G.diagonal(dim1=-2, dim2=-1).sqrt(), info
 
 
 def _replace(factors: Factors, sick: Tensor, A: Tensor) -> Factors:

@@ -4,36 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from lyaptorch.cells.form import Pullback
-from lyaptorch.cells.protocol import Cell
+from lyaptorch.cells import Cell
+from lyaptorch.tangent.dynamics import Dynamics
 from lyaptorch.tangent.qr import Factors, orthonormalise
 
 
 ADVICE = "the dynamics overflow; lower the gain or the inputs, or use float64"
-
-
-class Dynamics(Protocol):
-    """What the scan needs of a cell; a `Form` has it, too."""
-
-    def pushforward(self, x: Tensor, h: Tensor, Q: Tensor) -> tuple[Tensor, Tensor]:
-        """The next state and D Q."""
-
-    def pullback(
-        self,
-        x: Tensor,
-        h: Tensor,
-        Q: Tensor,
-        h_bar: Tensor,
-        Z: Tensor,
-        leaves: Sequence[Tensor],
-        want_x: bool,
-    ) -> Pullback:
-        """The vjp of `pushforward`."""
 
 
 class Span(NamedTuple):
@@ -59,7 +40,9 @@ def settle(cell: Cell, inputs: Tensor, h: Tensor) -> Tensor:
         for x in inputs:
             h = cell.step(x, h)
     if not torch.isfinite(h).all():
-        raise FloatingPointError(f"the state is not finite after a transient of {len(inputs)} steps: {ADVICE}")
+        raise FloatingPointError(
+            f"the state is not finite after a transient of {len(inputs)} steps: {ADVICE}"
+        )
     return h
 
 
@@ -84,7 +67,6 @@ class Sweep(NamedTuple):
 
 def sweep(
     dynamics: Dynamics,
-    inputs: Tensor,
     h: Tensor,
     Q: Tensor,
     dead: Tensor | None,
@@ -98,8 +80,7 @@ def sweep(
     """Scan forwards over the spans `over`. Cost O(t n^2 k + s n k^2) per trajectory of a dense cell.
 
     Args:
-        dynamics: the cell or its Form.
-        inputs: `(t, *e, b, m)`.
+        dynamics: the cell, bound to its inputs.
         h: state `(*e, b, n)` before the first span.
         Q: frame `(*e, b, n, k)`.
         dead: `(*e, b, k)` columns already dead, or None.
@@ -122,7 +103,7 @@ def sweep(
                 h = h.detach()
             if tape is not None:
                 tape.states.append(h)
-            h, Q = dynamics.pushforward(inputs[s], h, Q)
+            h, Q = dynamics.pushforward(s, h, Q)
         try:
             Q, R, dead = factor(Q, dead, method)
         except FloatingPointError as error:

@@ -16,8 +16,9 @@ from lyaptorch.cells import Cell, as_cell, fit, random_frame
 from lyaptorch.tangent import growth as growth_of
 from lyaptorch.tangent.qr import METHODS, qr
 from lyaptorch.tangent.adjoint import Problem, Scan
+from lyaptorch.tangent.dynamics import CellDynamics, bind
 from lyaptorch.tangent.growth import Growth
-from lyaptorch.tangent.scan import Dynamics, Span, settle, spans, stack_growth, sweep
+from lyaptorch.tangent.scan import Span, settle, spans, stack_growth, sweep
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -156,19 +157,19 @@ def lyapunov_spectrum(
     Q = _frame(frame, k, h, generator)
     h, inputs = settle(cell, inputs[:transient], h), inputs[transient:]
     over = spans(tangent_transient, t - transient, interval)
-    form = cell.form()
     leaves = cell.leaves(inputs[0], h)
-    dynamics: Dynamics = form if form is not None and form.owns(leaves) else cell
     if backend == "autograd":
-        end = sweep(cell, inputs, h, Q, None, over, method=qr_method, factor=qr, cut=cut)
+        end = sweep(
+            CellDynamics(cell, inputs, leaves), h, Q, None, over, method=qr_method, factor=qr, cut=cut
+        )
         log_r, healthy = stack_growth(end.pivots, end.deaths)
         h, Q = end.h, end.Q.detach()
     elif torch.is_grad_enabled() and any(z.requires_grad for z in (inputs, h, Q, *leaves)):
-        problem = Problem(dynamics, tuple(leaves), _segments(over, checkpoint), cut, qr_method)
+        problem = Problem(cell, tuple(leaves), _segments(over, checkpoint), cut, qr_method)
         log_r, healthy, h, Q = Scan.apply(problem, inputs, h, Q, *leaves)  # type: ignore[no-untyped-call]
     else:
         with torch.no_grad():
-            end = sweep(dynamics, inputs, h, Q, None, over, method=qr_method)
+            end = sweep(bind(cell, inputs, []), h, Q, None, over, method=qr_method)
         (log_r, healthy), h, Q = stack_growth(end.pivots, end.deaths), end.h, end.Q
     first = sum(not span.counted for span in over)
     steps = torch.tensor([s.stop - s.start for s in over[first:]], device=log_r.device)
@@ -195,7 +196,10 @@ def _segments(over: list[Span], checkpoint: int | None) -> tuple[tuple[Span, ...
 def _frame(frame: Tensor | None, k: int, h: Tensor, generator: torch.Generator | None) -> Tensor:
     n, full = h.shape[-1], (*h.shape, k)
     if frame is None:
-        stream, nobody = Stream(seed_from(generator), "frame"), torch.zeros((), dtype=torch.int64, device=h.device)
+        stream, nobody = (
+            Stream(seed_from(generator), "frame"),
+            torch.zeros((), dtype=torch.int64, device=h.device),
+        )
         return random_frame(n, k, stream, nobody, dtype=h.dtype).expand(full)
     _checks.alike("frame", _checks.tensor("frame", frame), "the state", h)
     if tuple(frame.shape) not in ((n, k), full):

@@ -6,6 +6,7 @@ from lyaptorch.cells.form import Form
 from lyaptorch.cells.probe import fit
 from lyaptorch.cells.protocol import Cell, FormCell
 from lyaptorch.cells.rate import ElmanCell, RateCell
+from lyaptorch.cells.trajectory import settle, unroll
 from lyaptorch.cells.weights import WEIGHTS, random_frame
 
 __all__ = [
@@ -21,4 +22,6 @@ __all__ = [
     "as_cell",
     "fit",
     "random_frame",
+    "settle",
+    "unroll",
 ]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from lyaptorch.cells.activation import Activation
@@ -29,14 +31,17 @@ class Form:
     inner: Activation | None
     outer: Activation | None
 
+    def weights(self) -> list[Tensor]:
+        """W, V and the biases."""
+        return [self.weight_hh, self.weight_ih, *self.biases]
+
     def tensors(self) -> list[Tensor]:
         """Everything the step depends on."""
-        own = [self.weight_hh, self.weight_ih, *self.biases]
-        return own + [p for f in (self.inner, self.outer) if f is not None for p in f.arguments]
+        return self.weights() + [p for f in (self.inner, self.outer) if f is not None for p in f.arguments]
 
     def drive(self, x: Tensor) -> Tensor:
         """V x + sum b `(..., *e, b, n)`, of one step or of a whole sequence in one product."""
-        drive = x @ self.weight_ih.mT
+        drive = linear(x, self.weight_ih)
         for bias in self.biases:
             drive = drive + bias.unsqueeze(-2)
         return drive
@@ -63,3 +68,42 @@ class Form:
 def rows(Y: Tensor, W: Tensor) -> Tensor:
     """Y W for rows Y `(*e, b, k, n)`: trajectories and columns share one product with the weights."""
     return (Y.flatten(-3, -2) @ W).unflatten(-2, Y.shape[-3:-1])
+
+
+def linear(x: Tensor, W: Tensor) -> Tensor:
+    """W x for x `(*e, b, m)` or, in one product a member, for a whole sequence `(t, *e, b, m)`."""
+    if x.dim() <= W.dim() or W.dim() == 2:
+        return x @ W.mT
+    y = time_in_batch(x) @ W.mT
+    return torch.unflatten(y, -2, (len(x), -1)).movedim(-3, 0)
+
+
+def weight_gradients(
+    form: Form, leaves: Sequence[Tensor], inputs: Tensor, values: Tensor, a_bars: Tensor
+) -> list[Tensor]:
+    """The gradient of each of `leaves` from cotangents of a = W u + V x + sum b, over a whole sequence.
+
+    Args:
+        form: what was computed.
+        leaves: some of its weights; zero is returned for anything else.
+        inputs: x `(t, *e, b, m)`.
+        values: u = g(h) `(t, *e, b, n)`.
+        a_bars: cotangents of a, `(t, *e, b, n)`.
+    """
+    a_bars = time_in_batch(a_bars)
+    gradients = []
+    for leaf in leaves:
+        if leaf is form.weight_hh:
+            gradients.append(a_bars.mT @ time_in_batch(values))
+        elif leaf is form.weight_ih:
+            gradients.append(a_bars.mT @ time_in_batch(inputs))
+        elif any(leaf is bias for bias in form.biases):
+            gradients.append(a_bars.sum(-2))
+        else:
+            gradients.append(torch.zeros_like(leaf))
+    return gradients
+
+
+def time_in_batch(x: Tensor) -> Tensor:
+    """`(t, *e, b, n)` to `(*e, t b, n)`."""
+    return x.movedim(0, -3).flatten(-3, -2)

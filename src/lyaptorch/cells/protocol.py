@@ -103,7 +103,9 @@ def pushforward_reverse_mode(cell: Cell, x: Tensor, h: Tensor, Q: Tensor) -> tup
         copies = repeat_batch(h if h.requires_grad else h.detach().requires_grad_(), n)
         after = cell.step(repeat_batch(x, n), copies)
         rows = torch.eye(n, dtype=h.dtype, device=h.device).expand(*h.shape[:-2], b, n, n).flatten(-3, -2)
-        (D,) = torch.autograd.grad(after, copies, rows, create_graph=keep, materialize_grads=True)
+        D = torch.zeros_like(rows)
+        if after.requires_grad:  # else all of the step is under torch.no_grad
+            (D,) = torch.autograd.grad(after, copies, rows, create_graph=keep, materialize_grads=True)
         after, D = after.unflatten(-2, (b, n))[..., 0, :], D.unflatten(-2, (b, n))
     return (after, D @ Q) if keep else (after.detach(), D.detach() @ Q)
 

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from lyaptorch.cells import Cell
+from lyaptorch.cells.trajectory import once
 from lyaptorch.tangent.dynamics import Dynamics, bind
 from lyaptorch.tangent.scan import Span, Tape, stack_growth, sweep
 
@@ -99,7 +100,7 @@ class Scan(torch.autograd.Function):
             bars = [inputs_bar, h_bar, X, *leaf_bars]
             _warn_if_exploded(bars, log_r)
         if torch.is_grad_enabled():
-            bars = [b if b is None else _Once.apply(b, *ctx.saved_tensors) for b in bars]  # type: ignore[no-untyped-call]
+            bars = once(bars, ctx.saved_tensors, 'call lyapunov_spectrum(..., backend="autograd")')
         return None, *bars
 
 
@@ -165,18 +166,3 @@ def _warn_if_exploded(bars: Sequence[Tensor | None], log_r: Tensor) -> None:
         'use fewer steps, state_grad="detach", or state_grad= a truncation length',
         stacklevel=2,
     )
-
-
-class _Once(torch.autograd.Function):
-    """The identity, whose derivative is an error with a way out."""
-
-    @staticmethod
-    def forward(ctx: Any, bar: Tensor, *_: Tensor) -> Tensor:  # type: ignore[override]
-        return bar.clone()
-
-    @staticmethod
-    def backward(ctx: Any, _: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        raise RuntimeError(
-            "the whole-sequence scan can be differentiated once, and a second derivative was asked for; "
-            'call lyapunov_spectrum(..., backend="autograd")'
-        )

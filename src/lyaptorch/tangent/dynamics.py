@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lyaptorch.cells import Activation, Cell, Form
-from lyaptorch.cells.form import rows
+from lyaptorch.cells.form import linear, rows, weight_gradients
 
 
 class Dynamics(Protocol):
@@ -52,7 +52,7 @@ class CellDynamics:
 
     def __init__(self, cell: Cell, inputs: Tensor, leaves: Sequence[Tensor]) -> None:
         self.cell, self.inputs, self.leaves = cell, inputs, leaves
-        self._totals: list[Tensor] = []
+        self._totals = [torch.zeros_like(leaf) for leaf in leaves]
         self._x_bars: Tensor | None = None
 
     def pushforward(self, s: int, h: Tensor, Q: Tensor) -> tuple[Tensor, Tensor]:
@@ -60,9 +60,8 @@ class CellDynamics:
 
     def begin(self, start: int, states: Sequence[Tensor]) -> None:
         self._start, self._states = start, states
-        if not self._totals:
-            self._totals = [torch.zeros_like(leaf) for leaf in self.leaves]
-            self._x_bars = torch.zeros_like(self.inputs) if self.inputs.requires_grad else None
+        if self._x_bars is None and self.inputs.requires_grad:
+            self._x_bars = torch.zeros_like(self.inputs)
 
     def product(self, s: int, Q: Tensor) -> Tensor:
         return self.pushforward(s, self._states[s - self._start], Q)[1]
@@ -112,7 +111,7 @@ class FormDynamics:
         self.form, self.inputs, self.leaves = form, inputs, leaves
         with torch.no_grad():
             self.drive = form.drive(inputs)
-        self._totals: dict[int, Tensor] = {}
+        self._totals = {id(leaf): torch.zeros_like(leaf) for leaf in leaves}
         self._x_bars: Tensor | None = None
 
     def pushforward(self, s: int, h: Tensor, Q: Tensor) -> tuple[Tensor, Tensor]:
@@ -120,9 +119,8 @@ class FormDynamics:
 
     def begin(self, start: int, states: Sequence[Tensor]) -> None:
         form, h = self.form, torch.stack(list(states))
-        if not self._totals:
-            self._totals = {id(leaf): torch.zeros_like(leaf) for leaf in self.leaves}
-            self._x_bars = torch.zeros_like(self.inputs) if self.inputs.requires_grad else None
+        if self._x_bars is None and self.inputs.requires_grad:
+            self._x_bars = torch.zeros_like(self.inputs)
         self._start, self._states, self._values = start, h, h
         self._W_frames: Tensor | None = None
         if any(leaf is form.weight_hh for leaf in self.leaves):
@@ -134,7 +132,7 @@ class FormDynamics:
             self._values, self._g1, self._g2 = form.inner(h), form.inner.slope(h), form.inner.curvature(h)
             self._g_bars, self._g1_bars = torch.empty_like(h), torch.empty_like(h)
         if form.outer is not None:
-            self._a = self._values @ form.weight_hh.mT + self.drive[start : start + len(h)]
+            self._a = linear(self._values, form.weight_hh) + self.drive[start : start + len(h)]
             self._f1, self._f2 = form.outer.slope(self._a), form.outer.curvature(self._a)
             self._f_bars, self._f1_bars = torch.empty_like(h), torch.empty_like(h)
 
@@ -167,19 +165,12 @@ class FormDynamics:
         return u_bar * slope + self._g2[i] * bend, (A * slope.unsqueeze(-2)).mT
 
     def finish(self) -> None:
-        form, a_bars = self.form, _time_in_batch(self._a_bars)
-        stop = self._start + len(self._states)
-        inputs = self.inputs[self._start : stop]
+        form, inputs = self.form, self.inputs[self._start : self._start + len(self._states)]
         if self._x_bars is not None:
-            self._x_bars[self._start : stop] = self._a_bars @ form.weight_ih
-        for leaf in self.leaves:
-            total = self._totals[id(leaf)]
-            if leaf is form.weight_hh:
-                total += a_bars.mT @ _time_in_batch(self._values)
-            elif leaf is form.weight_ih:
-                total += a_bars.mT @ _time_in_batch(inputs)
-            elif any(leaf is bias for bias in form.biases):
-                total += a_bars.sum(-2)
+            self._x_bars[self._start : self._start + len(inputs)] = linear(self._a_bars, form.weight_ih.mT)
+        bars = weight_gradients(form, self.leaves, inputs, self._values, self._a_bars)
+        for leaf, bar in zip(self.leaves, bars, strict=True):
+            self._totals[id(leaf)] += bar
         if form.inner is not None:
             self._add_parameters(form.inner, self._states, self._g_bars, self._g1_bars)
         if form.outer is not None:
@@ -196,7 +187,3 @@ class FormDynamics:
             if id(p) in self._totals:
                 self._totals[id(p)] += (value_bar * dvalue + slope_bar * dslope).sum_to_size(p.shape)
 
-
-def _time_in_batch(x: Tensor) -> Tensor:
-    """`(t, *e, b, n)` to `(*e, t b, n)`."""
-    return x.movedim(0, -3).flatten(-3, -2)

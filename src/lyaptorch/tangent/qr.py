@@ -46,7 +46,8 @@ def orthonormalise(A: Tensor, dead: Tensor | None = None, method: str = "auto") 
     Q = torch.linalg.solve_triangular(R, A, upper=True, left=False)
     diagonal = R.diagonal(dim1=-2, dim2=-1)
     # a failed factorisation leaves its pivot below zero or NaN, and info says so, too
-    if method == "auto" and (diagonal * ONE_PASS >= norms).all() and not info.any():
+    # where a squared length overflowed, inf - inf is NaN and fails the comparison
+    if method == "auto" and (norms - diagonal * ONE_PASS <= 0).all() and not info.any():
         return Factors(Q, R, dead)
     second, again, info_again = _cholesky(Q, dead)
     Q = torch.linalg.solve_triangular(second, Q, upper=True, left=False)
@@ -95,7 +96,7 @@ def _any_rank(A: Tensor, dead: Tensor | None) -> Factors:
     order = torch.argsort(dead.to(torch.int8), dim=-1, stable=True)
     back = torch.argsort(order, dim=-1)
     Q, R = torch.linalg.qr(torch.gather(A, -1, order.unsqueeze(-2).expand_as(A)))
-    signs = torch.where(R.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0)
+    signs = torch.where(R.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0).to(A.dtype)
     Q, R = Q * signs.unsqueeze(-2), R * signs.unsqueeze(-1)
     Q = torch.gather(Q, -1, back.unsqueeze(-2).expand_as(Q))
     R = torch.gather(R, -1, back.unsqueeze(-2).expand_as(R))

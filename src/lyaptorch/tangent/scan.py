@@ -9,12 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lyaptorch.cells import Cell
+from lyaptorch.cells.trajectory import ADVICE
 from lyaptorch.tangent.dynamics import Dynamics
 from lyaptorch.tangent.qr import Factors, orthonormalise
-
-
-ADVICE = "the dynamics overflow; lower the gain or the inputs, or use float64"
 
 
 class Span(NamedTuple):
@@ -29,21 +26,6 @@ def spans(tangent_transient: int, steps: int, interval: int) -> list[Span]:
     """Cut `steps` steps into intervals; the uncounted ones end exactly where counting begins."""
     cuts = [*range(0, tangent_transient, interval), *range(tangent_transient, steps, interval), steps]
     return [Span(a, b, a >= tangent_transient) for a, b in zip(cuts, cuts[1:], strict=False)]
-
-
-def settle(cell: Cell, inputs: Tensor, h: Tensor) -> Tensor:
-    """The state after all `inputs`, without gradient; `h` itself where there are none."""
-    if len(inputs) == 0:
-        return h
-    with torch.no_grad():
-        h = h.detach()
-        for x in inputs:
-            h = cell.step(x, h)
-    if not torch.isfinite(h).all():
-        raise FloatingPointError(
-            f"the state is not finite after a transient of {len(inputs)} steps: {ADVICE}"
-        )
-    return h
 
 
 @dataclass

@@ -12,13 +12,13 @@ from torch import Tensor
 from lyaptorch import _checks
 from lyaptorch._random import Stream, seed_from
 from lyaptorch._types import Exponents, Inputs, LogR, State
-from lyaptorch.cells import Cell, as_cell, fit, random_frame
+from lyaptorch.cells import Cell, as_cell, fit, random_frame, settle
 from lyaptorch.tangent import growth as growth_of
 from lyaptorch.tangent.qr import METHODS, qr
 from lyaptorch.tangent.adjoint import Problem, Scan
 from lyaptorch.tangent.dynamics import CellDynamics, bind
 from lyaptorch.tangent.growth import Growth
-from lyaptorch.tangent.scan import Span, settle, spans, stack_growth, sweep
+from lyaptorch.tangent.scan import Span, spans, stack_growth, sweep
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

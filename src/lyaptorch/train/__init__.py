@@ -1,1 +1,8 @@
-"""TODO"""
+"""One loop: models, optimisers for ensembles, flossing and training."""
+
+from lyaptorch.train.floss import floss
+from lyaptorch.train.loop import evaluate, train
+from lyaptorch.train.model import Model, Readout, settled_state
+from lyaptorch.train.presets import PRESETS
+
+__all__ = ["PRESETS", "Model", "Readout", "evaluate", "floss", "settled_state", "train"]

@@ -1,0 +1,61 @@
+"""The flossing loss: squared distance of Lyapunov exponents from a target."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lyaptorch import _checks
+from lyaptorch._types import Exponents, Number, PerMember
+
+REDUCTIONS = ("mean", "sum", "none")
+
+
+def flossing_loss(
+    exponents: Exponents, target: Number = 0.0, reduction: str = "mean", k: int | Tensor | None = None
+) -> PerMember:
+    """(lambda_i - target)^2, reduced over i, averaged over trajectories and summed over members.
+
+    Dead columns (-inf) carry no value and no gradient; "mean" divides by the number of the others.
+
+    Args:
+        exponents: `(*e, b, k)` of `lyapunov_spectrum`.
+        target: a number, or a tensor of shape `*e`.
+        reduction: "mean" or "sum" over the exponents, or "none": the mean, one value for each member.
+        k: how many leading exponents count, a number or a tensor of shape `*e`; all when missing.
+
+    Returns:
+        A scalar, or `(*e,)` for "none". Units: (nats per step)^2.
+
+    Raises:
+        ValueError: for an unknown reduction, or a target or k whose shape is not `*e`.
+
+    Example:
+        >>> flossing_loss(torch.tensor([[0.5, -0.5, -torch.inf]]))
+        tensor(0.2500)
+
+    Source: Gradient Flossing, eq 4 (which says sum; all published code takes the mean).
+    """
+    _checks.choice("reduction", reduction, REDUCTIONS)
+    ensemble = tuple(exponents.shape[:-2])
+    counts = exponents != -torch.inf
+    if k is not None:
+        rank = torch.arange(exponents.shape[-1], device=exponents.device)
+        counts = counts & (rank < _per_member("k", k, ensemble, exponents))
+    distance = exponents - _per_member("target", target, ensemble, exponents)
+    # the mask goes in before the square: -inf squared has no gradient that zero could mend
+    squares = torch.where(counts, distance, 0.0).square().sum(-1)
+    if reduction != "sum":
+        squares = squares / counts.sum(-1).clamp_min(1)
+    members = squares.mean(-1)
+    return members if reduction == "none" else members.sum()
+
+
+def _per_member(name: str, value: Number, ensemble: tuple[int, ...], like: Tensor) -> Tensor:
+    """A number or `*e` tensor, shaped against `(*e, b, k)`."""
+    value = torch.as_tensor(value, device=like.device)
+    if value.dim() and tuple(value.shape) != ensemble:
+        raise ValueError(
+            f"{name} must be a number or have the ensemble's shape {ensemble}, got {tuple(value.shape)}"
+        )
+    return value[..., None, None].to(like.dtype)

@@ -1,0 +1,71 @@
+"""Batch and Task: inputs, targets and mask, drawn from counter-based streams."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from lyaptorch._types import Inputs
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a network sees and what it should answer.
+
+    Attributes:
+        inputs: `(t, *e, b, m)`.
+        targets: `(t, *e, b, o)`.
+        mask: `(t, *e)`, the steps whose target was really shown; only these count.
+    """
+
+    inputs: Inputs
+    targets: Float[Tensor, "t *e b o"]
+    mask: Bool[Tensor, "t *e"]
+
+
+class Task(Protocol):
+    """A source of batches; it knows no model."""
+
+    input_size: int
+    output_size: int
+    loss: str
+
+    def inputs(
+        self,
+        seed: int,
+        *,
+        members: Tensor,
+        epoch: int | Tensor,
+        batch: int,
+        length: int,
+        stream: str = "task",
+        dtype: torch.dtype | None = None,
+    ) -> Inputs:
+        """The inputs alone `(t, *e, b, m)`, of any length; arguments as `draw`."""
+
+    def draw(
+        self,
+        seed: int,
+        *,
+        members: Tensor,
+        epoch: int | Tensor,
+        batch: int,
+        length: int,
+        stream: str = "task",
+        dtype: torch.dtype | None = None,
+    ) -> Batch:
+        """The batch of one epoch, the same for a member alone and in any ensemble.
+
+        Args:
+            seed: of the run.
+            members: ids `*e`.
+            epoch: which batch.
+            batch: trajectories b.
+            length: steps t.
+            stream: which of several independent sequences of batches.
+            dtype: of inputs and targets.
+        """

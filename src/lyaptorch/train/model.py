@@ -1,0 +1,181 @@
+"""Model: a cell and its readout; the only module that sees targets."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from lyaptorch import _checks
+from lyaptorch._random import Stream, member_ids, seed_from
+from lyaptorch._types import Inputs, Number, PerMember, State, States
+from lyaptorch.cells import Cell, as_cell, fit, settle, unroll
+from lyaptorch.cells.form import linear
+from lyaptorch.tasks import Batch
+
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "binary_cross_entropy": lambda z, y: nn.functional.binary_cross_entropy_with_logits(z, y, reduction="none"),
+}
+"""Loss of every output, before the mask."""
+CORRECT: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "binary_cross_entropy": lambda z, y: (z > 0) == (y > 0.5),
+}
+"""Whether every output is right, for losses that have a right and a wrong."""
+
+
+class Readout(nn.Module):
+    """An affine map of the state, one for each member: `h -> R h + o`.
+
+    Initially R ~ N(0, scale^2) and o = `offset` (the published setting has scale 1, WITHOUT 1/sqrt n).
+
+    Args:
+        state_size: n.
+        output_size: o.
+        scale: standard deviation of the weights.
+        offset: initial bias.
+        ensemble: leading dimensions `*e`.
+        members: ids of shape `*e`; equal ids get equal numbers.
+        generator: seeds the weights; None is a fixed seed.
+    """
+
+    def __init__(
+        self,
+        state_size: int,
+        output_size: int,
+        *,
+        scale: float = 1.0,
+        offset: float = 1e-3,
+        ensemble: tuple[int, ...] = (),
+        members: int | Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        ids, stream = member_ids(ensemble, members), Stream(seed_from(generator), "readout")
+        self.weight = nn.Parameter(scale * stream.normal((output_size, state_size), members=ids))
+        self.bias = nn.Parameter(torch.full((*ensemble, output_size), offset))
+
+    def forward(self, h: Tensor) -> Tensor:
+        """`(..., *e, b, n)` to `(..., *e, b, o)`."""
+        return linear(h, self.weight) + self.bias.unsqueeze(-2)
+
+
+class Model(nn.Module):
+    """A recurrent network that answers at every step: cell, readout, initial state and loss.
+
+    Args:
+        cell: anything that `as_cell` takes.
+        readout: maps states `(t, *e, b, n)` to outputs; `Readout`, or any module.
+        h0: initial state, `(*e, rows, n)` with one row for each trajectory or a single row for all;
+            trained when an `nn.Parameter`; zeros when missing.
+        loss: "binary_cross_entropy".
+
+    Raises:
+        ValueError: for an unknown loss or an h0 that does not fit the cell.
+
+    Example:
+        >>> import lyaptorch as lt
+        >>> cell = lt.RateCell(1, 16, ensemble=(3,))
+        >>> model = Model(cell, Readout(16, 1, ensemble=(3,)))
+        >>> model(torch.zeros(20, 5, 1)).shape
+        torch.Size([20, 3, 5, 1])
+    """
+
+    def __init__(
+        self,
+        cell: Cell | nn.Module | Callable[[Tensor, Tensor], Tensor],
+        readout: nn.Module,
+        *,
+        h0: Tensor | None = None,
+        loss: str = "binary_cross_entropy",
+    ) -> None:
+        super().__init__()
+        self.cell, self.readout = as_cell(cell), readout
+        self.loss_name = _checks.choice("loss", loss, LOSSES)
+        self.h0: Tensor | None
+        if isinstance(h0, nn.Parameter):
+            self.h0 = h0
+        else:
+            self.register_buffer("h0", h0)
+
+    @property
+    def ensemble(self) -> tuple[int, ...]:
+        """The leading dimensions `*e` of every parameter."""
+        return self.cell.ensemble
+
+    def initial_state(self, batch: int) -> State | None:
+        """The first `batch` rows of h0 (its single row for all), or None."""
+        if self.h0 is None:
+            return None
+        rows = self.h0.shape[-2]
+        if rows == 1:
+            return self.h0.expand(*self.h0.shape[:-2], batch, -1)
+        if batch > rows:
+            raise ValueError(
+                f"batch must be at most {rows}, the rows of the trained initial state, got {batch}; "
+                "give h0 more rows, or a single one for all"
+            )
+        return self.h0[..., :batch, :]
+
+    def states(self, inputs: Inputs) -> States:
+        """The states after each step."""
+        inputs, h = fit(self.cell, inputs, self.initial_state(inputs.shape[-2]))
+        return unroll(self.cell, inputs, h)
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        """Outputs `(t, *e, b, o)` for inputs `(t, *e, b, m)`."""
+        outputs: Tensor = self.readout(self.states(inputs))
+        return outputs
+
+    def loss(self, batch: Batch) -> tuple[PerMember, PerMember]:
+        """Loss and share of right answers of each member, over the steps that count."""
+        outputs = self(batch.inputs)
+        if outputs.shape != batch.targets.shape:
+            raise ValueError(
+                f"the readout must answer like the targets, {tuple(batch.targets.shape)}, "
+                f"got {tuple(outputs.shape)}"
+            )
+        mask = batch.mask[..., None, None].to(outputs.dtype)
+        dims = (0, -2, -1)
+        count = mask.expand_as(outputs).sum(dims)
+        loss = (LOSSES[self.loss_name](outputs, batch.targets) * mask).sum(dims) / count
+        with torch.no_grad():
+            right = (CORRECT[self.loss_name](outputs, batch.targets) * mask).sum(dims) / count
+        return loss, right
+
+    def select(self, members: Tensor) -> Model:
+        """A copy with the members where the bool mask `*e` is true, as an ensemble `(count,)`."""
+        ensemble = self.ensemble
+        copied = copy.deepcopy(self)
+        for name, tensor in (*copied.named_parameters(), *copied.named_buffers()):
+            if tuple(tensor.shape[: len(ensemble)]) == ensemble:
+                tensor.data = tensor.data[members]
+            elif isinstance(tensor, nn.Parameter):
+                raise ValueError(f"parameter {name} is shared by all members, which ties them together")
+        for module in copied.modules():
+            if isinstance(module, Cell):
+                module.ensemble = (int(members.sum()),)
+        return copied
+
+    def put(self, members: Tensor, selected: Model) -> None:
+        """Write the parameters of `select(members)` back."""
+        ensemble = self.ensemble
+        with torch.no_grad():
+            for own, new in zip(self.parameters(), selected.parameters(), strict=True):
+                if tuple(own.shape[: len(ensemble)]) == ensemble:
+                    own[members] = new
+
+
+def settled_state(
+    cell: Cell,
+    rows: int,
+    *,
+    steps: int = 100,
+    members: int | Tensor | None = None,
+    generator: torch.Generator | None = None,
+) -> nn.Parameter:
+    """A trainable initial state `(*e, rows, n)`: N(0, 1), then `steps` steps without input."""
+    ids, stream = member_ids(cell.ensemble, members), Stream(seed_from(generator), "h0")
+    h = stream.normal((rows, cell.state_size), members=ids)
+    return nn.Parameter(settle(cell, *fit(cell, torch.zeros(steps, rows, cell.input_size), h)))

@@ -1,0 +1,84 @@
+"""Adam and clipping, member by member: no member's step depends on another's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lyaptorch._types import Number
+
+
+class MemberAdam:
+    """Adam whose state has the ensemble's dimensions, its step count included.
+
+    Args:
+        parameters: each `(*e, ...)`.
+        ensemble: `*e`.
+        lr: learning rate, a number or `*e`.
+        betas: decay of the first and second moments.
+        eps: added to the root of the second moment.
+
+    Source: Kingma & Ba (2015), algorithm 1.
+    """
+
+    def __init__(
+        self,
+        parameters: Sequence[Tensor],
+        ensemble: tuple[int, ...],
+        lr: Number = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+    ) -> None:
+        self.parameters, self.ensemble, self.betas, self.eps = list(parameters), ensemble, betas, eps
+        first = self.parameters[0]
+        self.lr = torch.as_tensor(lr, dtype=first.dtype, device=first.device).expand(ensemble).clone()
+        self.count = torch.zeros(ensemble, dtype=torch.int64, device=first.device)
+        self.means = [torch.zeros_like(p) for p in self.parameters]
+        self.squares = [torch.zeros_like(p) for p in self.parameters]
+
+    @torch.no_grad()
+    def step(self, gradients: Sequence[Tensor]) -> None:
+        """Move every member's parameters against its gradients."""
+        beta1, beta2 = self.betas
+        self.count += 1
+        count = self.count.to(torch.float64)
+        rate = (self.lr / (1 - beta1**count)).to(self.lr.dtype)
+        correction = (1 - beta2**count).sqrt().to(self.lr.dtype)
+        for p, g, m, v in zip(self.parameters, gradients, self.means, self.squares, strict=True):
+            m.lerp_(g, 1 - beta1)
+            v.mul_(beta2).addcmul_(g, g, value=1 - beta2)
+            denominator = v.sqrt() / expand(correction, p) + self.eps
+            p.sub_(expand(rate, p) * m / denominator)
+
+    def select(self, parameters: Sequence[Tensor], members: Tensor) -> MemberAdam:
+        """The same optimiser for the copied `parameters` of some members."""
+        part = MemberAdam(parameters, (int(members.sum()),), self.lr[members], self.betas, self.eps)
+        part.count = self.count[members]
+        part.means = [m[members] for m in self.means]
+        part.squares = [v[members] for v in self.squares]
+        return part
+
+    def put(self, members: Tensor, part: MemberAdam) -> None:
+        """Write the state of `select(..., members)` back."""
+        self.count[members] = part.count
+        for own, new in zip((*self.means, *self.squares), (*part.means, *part.squares), strict=True):
+            own[members] = new
+
+
+def clip(gradients: Sequence[Tensor], ensemble: tuple[int, ...], norm: Number) -> list[Tensor]:
+    """Scale each tensor's gradient, member by member, to at most this norm."""
+    clipped = []
+    for g in gradients:
+        lengths = torch.linalg.vector_norm(g.reshape(*ensemble, -1), dim=-1)
+        limit = torch.as_tensor(norm, dtype=g.dtype, device=g.device)
+        # no clamp of the length: a gradient of length 0 keeps factor 1
+        factor = torch.where(lengths > limit, limit / lengths, 1.0)
+        clipped.append(g * expand(factor, g))
+    return clipped
+
+
+def expand(value: Tensor, like: Tensor) -> Tensor:
+    """`*e` shaped to scale `(*e, ...)`."""
+    return value.reshape(*value.shape, *[1] * (like.dim() - value.dim()))

@@ -1,0 +1,47 @@
+"""One thread, and public shapes checked by beartype: here, and nowhere else."""
+
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import beartype
+import jaxtyping
+import pytest
+import torch
+from beartype.roar import BeartypeDecorHintPep3119Exception
+
+
+def checked(function: Callable[..., Any]) -> Callable[..., Any]:
+    """beartype; a signature that names a protocol which cannot be checked at run time is let go."""
+    try:
+        return beartype.beartype(function)
+    except BeartypeDecorHintPep3119Exception:
+        return function
+
+
+# before anything imports lyaptorch
+jaxtyping.install_import_hook("lyaptorch", "conftest.checked")
+
+torch.set_num_threads(1)
+
+with warnings.catch_warnings():
+    # torch's first forward-mode product of a process uses torch.jit.script, which torch deprecates
+    warnings.filterwarnings("ignore", ".*torch.jit.script.*", DeprecationWarning)
+    torch.func.jvp(torch.sin, (torch.zeros(()),), (torch.ones(()),))
+
+
+@pytest.fixture
+def double() -> Iterator[None]:
+    """Tensors and cells are made in float64."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """The library as users run it: its own checks speak, not beartype's."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

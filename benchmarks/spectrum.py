@@ -5,6 +5,7 @@ Interleaved medians of forward + backward in one run, one thread, float32: `pyth
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import time
 from collections.abc import Callable
@@ -46,7 +47,7 @@ def case(ensemble: tuple[int, ...], method: str) -> Callable[[], Tensor]:
     return run
 
 
-def main(rounds: int = 15) -> None:
+def main(rounds: int) -> None:
     torch.set_num_threads(1)
     cases = {
         "plain loop, 1 network": (case((), "plain"), 1),
@@ -69,4 +70,6 @@ def main(rounds: int = 15) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=15)
+    main(parser.parse_args().rounds)

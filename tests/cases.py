@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lyaptorch import Activation, Cell, ElmanCell, RateCell, as_cell
 from lyaptorch._random import Stream, member_ids
 from lyaptorch.cells.activation import sech2
-from lyaptorch.cells.weights import gaussian
+from lyaptorch.cells.weights import orthogonal
 
 M, N = 2, 4
 """Input and state size of every case."""
@@ -62,11 +62,12 @@ def setup(
         torch.manual_seed(3)
         cell = case.make(ensemble=ensemble, members=members)
         inputs = 0.7 * Stream(5, "inputs").normal((t, b, M), members=ids)
-        h0 = 0.5 * Stream(5, "h0").normal((b, N), members=ids)
+        # positive, so that rectified units start open
+        h0 = 0.5 * Stream(5, "h0").normal((b, N), members=ids).abs()
     return Setup(cell, inputs.movedim(-3, 0), h0)
 
 
-def softplus_like() -> Activation:
+def softplus() -> Activation:
     """No derivative is given: all are derived."""
     return Activation(lambda x: torch.log1p(torch.exp(x)) - 0.7, name="softplus")
 
@@ -114,7 +115,7 @@ class Written(Leaky):
 
 def _weights(ensemble: tuple[int, ...], members: int | Tensor | None) -> tuple[Tensor, Tensor]:
     ids = member_ids(ensemble, members)
-    return gaussian(1.2)(N, Stream(1, "W"), ids), Stream(1, "V").normal((N, M), members=ids)
+    return orthogonal(1.2)(N, Stream(1, "W"), ids), Stream(1, "V").normal((N, M), members=ids)
 
 
 def function(**kw: Any) -> Cell:
@@ -124,27 +125,40 @@ def function(**kw: Any) -> Cell:
     return as_cell(lambda x, h: torch.sin(h @ W.mT) * (1.5 + torch.cos(h)) + x @ V.mT)
 
 
+def rectified(kind: type[RateCell | ElmanCell], bias: str) -> Callable[..., Cell]:
+    """All units stay open but the last, which stays shut: one exponent is -inf."""
+
+    def make(**kw: Any) -> Cell:
+        cell = kind(M, N, weights="orthogonal", gain=0.5, activation="relu", **kw)
+        with torch.no_grad():
+            cell.weight_ih.mul_(0.2)
+            getattr(cell, bias).copy_(torch.tensor([3.0, 3.0, 3.0, -30.0]))
+        return cell
+
+    return make
+
+
 def rate(**settings: Any) -> Callable[..., Cell]:
-    return lambda **kw: RateCell(M, N, **settings, **kw)
+    return lambda **kw: RateCell(M, N, **{"weights": "orthogonal", "gain": 1.2, **settings}, **kw)
 
 
 def elman(**settings: Any) -> Callable[..., Cell]:
-    return lambda **kw: ElmanCell(M, N, **settings, **kw)
+    return lambda **kw: ElmanCell(M, N, **{"weights": "orthogonal", "gain": 1.2, **settings}, **kw)
 
 
 CASES = [
-    Case("rate-tanh", rate(gain=1.2)),
-    Case("rate-relu", rate(gain=1.2, activation="relu"), rank=1),
-    Case("rate-linear", rate(activation="linear", bias=False)),
-    Case("rate-user", rate(activation=softplus_like())),
-    Case("rate-trainable", lambda **kw: RateCell(M, N, activation=steep_tanh(), **kw)),
-    Case("rate-surrogate", lambda **kw: RateCell(M, N, activation=soft_sign(), **kw)),
-    Case("elman-tanh", elman(gain=1.5)),
-    Case("elman-relu", elman(gain=1.5, activation="relu"), rank=1),
-    Case("elman-linear", elman(activation="linear", weights="orthogonal")),
-    Case("elman-user", elman(activation=softplus_like(), bias=False)),
-    Case("elman-trainable", lambda **kw: ElmanCell(M, N, activation=steep_tanh(), **kw)),
-    Case("elman-surrogate", lambda **kw: ElmanCell(M, N, activation=soft_sign(), **kw)),
+    Case("rate-tanh", rate()),
+    Case("rate-relu", rectified(RateCell, "bias"), rank=N - 1),
+    Case("rate-linear", rate(activation="linear", weights="gaussian", bias=False)),
+    Case("rate-user", rate(activation=softplus())),
+    Case("rate-trainable", lambda **kw: rate(activation=steep_tanh())(**kw)),
+    Case("rate-surrogate", lambda **kw: rate(activation=soft_sign())(**kw)),
+    Case("elman-tanh", elman(weights="uniform")),
+    Case("elman-relu", rectified(ElmanCell, "bias_ih"), rank=N - 1),
+    Case("elman-linear", elman(activation="linear")),
+    Case("elman-user", elman(activation=softplus(), bias=False)),
+    Case("elman-trainable", lambda **kw: elman(activation=steep_tanh())(**kw)),
+    Case("elman-surrogate", lambda **kw: elman(activation=soft_sign())(**kw)),
     Case("user-step", Leaky),
     Case("user-pushforward", Written),
     Case("function", function),

@@ -30,6 +30,12 @@ with warnings.catch_warnings():
     torch.func.jvp(torch.sin, (torch.zeros(()),), (torch.ones(()),))
 
 
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    """A test draws the same numbers alone and among others."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture
 def double() -> Iterator[None]:
     """Tensors and cells are made in float64."""

@@ -30,8 +30,8 @@ def choice(name: str, value: str, known: Iterable[str]) -> str:
     names = sorted(known)
     if value not in names:
         near = difflib.get_close_matches(str(value), names, n=1, cutoff=0.4)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"unknown {name} {value!r}{hint} Known: {', '.join(names)}")
+        hint = f", did you mean {near[0]!r}?" if near else ";"
+        raise ValueError(f"unknown {name} {value!r}{hint} known: {', '.join(names)}")
     return value
 
 

@@ -1,42 +1,38 @@
-"""One run's result, in memory and on disk: the only result format of the project.
-
-A third of this module stands between a file and the HDF5 library, which on a flipped bit may load other
-values or hang, and which is not safe against a forged file.
-"""
+"""One run's result, in memory and on disk: the only result format of the project."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import importlib.util
 import io
 import json
-import os
-import platform
 import re
-import tempfile
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from lyaptorch import _checks
+from lyaptorch._files import (
+    AGAIN,
+    host_facts,
+    refuse_objects,
+    replace_file,
+    sealed,
+    to_json,
+    unsealed,
+    writable_folder,
+)
 
 if TYPE_CHECKING:
     import xarray
+    from matplotlib.figure import Figure
 
 _FORMAT, _VERSION = "lyaptorch record", 1
-_SEAL = b"\nlyaptorch record, sha256 of all bytes before this line: "
-_AGAIN = "restore it from a copy or run again"
-_ELSEWHERE = "pass another folder (on the command line: --runs)"
 
 
 class Variable(NamedTuple):
@@ -76,6 +72,7 @@ class Record:
         Record('train': loss (member 1, epoch 3), epoch (epoch 3))
         >>> record["loss"].min()
         np.float32(0.125)
+        >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     Record.load(record.save(Path(folder) / "first")) == record
         True
@@ -96,7 +93,7 @@ class Record:
         if not isinstance(config, Mapping):
             raise ValueError(f"config must be a dict, got {type(config).__name__}; use dataclasses.asdict")
         object.__setattr__(self, "kind", _text("kind", kind))
-        object.__setattr__(self, "config", json.loads(_json("config", dict(config))))
+        object.__setattr__(self, "config", json.loads(to_json("config", dict(config))))
         object.__setattr__(self, "variables", {n: _variable(n, given) for n, given in variables.items()})
         coordinates = {n: _variable(n, given) for n, given in (coordinates or {}).items()}
         object.__setattr__(self, "coordinates", coordinates)
@@ -126,7 +123,7 @@ class Record:
         import xarray
 
         attributes = {"format": _FORMAT, "format_version": _VERSION, "kind": self.kind}
-        attributes["config"] = _json("config", self.config)
+        attributes["config"] = to_json("config", self.config)
         return xarray.Dataset(dict(self.variables), dict(self.coordinates), attributes)
 
     def save(self, path: Path | str, *, host: Mapping[str, Any] | None = None) -> Path:
@@ -143,16 +140,16 @@ class Record:
             ValueError: if the folder cannot be written or `host` is no JSON.
         """
         path = _with_suffix(path)
-        facts = _json("host", {**_host_facts(), **(host or {})}, indent=2)
+        facts = to_json("host", {**host_facts(), **(host or {})}, indent=2)
         dataset = self.dataset.assign_attrs(checksum=self._digest())
         # netCDF through xarray marks NaN as missing by default; here it is a value
         exact: dict[Any, dict[str, Any]] = {name: {"_FillValue": None} for name in dataset.variables}
         # in memory first: when the disk is full, HDF5 does not raise but ends the process
         body = io.BytesIO()
         dataset.to_netcdf(body, engine="h5netcdf", encoding=exact)
-        _writable(path.parent)
-        _replace(path.with_suffix(".host.json"), f"{facts}\n".encode())
-        _replace(path, _sealed(body.getvalue()))
+        writable_folder(path.parent)
+        replace_file(path.with_suffix(".host.json"), f"{facts}\n".encode())
+        replace_file(path, sealed(body.getvalue()))
         return path
 
     @classmethod
@@ -165,9 +162,9 @@ class Record:
         import xarray
 
         path = Path(path) if Path(path).is_file() else _with_suffix(path)
-        body = _unsealed(path)
+        body = unsealed(path)
         try:
-            _refuse_objects(body)
+            refuse_objects(body)
             with xarray.open_dataset(
                 io.BytesIO(body), engine="h5netcdf", mask_and_scale=False, decode_times=False
             ) as data:
@@ -177,12 +174,18 @@ class Record:
                 coordinates = {name: v for name, v in entries.items() if name in data.coords}
                 record = cls(data.attrs["kind"], json.loads(data.attrs["config"]), variables, coordinates)
                 if record._digest() != data.attrs["checksum"]:
-                    raise ValueError(f"values and checksum disagree, so it is damaged; {_AGAIN}")
+                    raise ValueError(f"values and checksum disagree, so it is damaged; {AGAIN}")
         except Exception as error:  # h5py and xarray raise almost any type on a malformed file
             known = type(error) is ValueError
-            reason = str(error) if known else f"it is damaged, {error!r}; {_AGAIN}"
+            reason = str(error) if known else f"it is damaged, {error!r}; {AGAIN}"
             raise ValueError(f"cannot load {path}: {reason}") from error
         return record
+
+    def plot(self) -> Figure:
+        """The figure of this kind of Record, drawn from its data alone."""
+        from lyaptorch.plots import plot_record
+
+        return plot_record(self)
 
     def _digest(self) -> str:
         """Return a checksum of all that makes two Records equal; the order of names does not count."""
@@ -192,7 +195,7 @@ class Record:
                 little = v.values.astype(v.values.dtype.newbyteorder("<"), copy=False)
                 table.append((name, v.dims, v.attributes, little.dtype.str, little.shape))
                 data.append(little.tobytes())
-        head = _json("record", [self.kind, self.config, len(self.variables), table])
+        head = to_json("record", [self.kind, self.config, len(self.variables), table])
         return f"sha256:{hashlib.sha256(head.encode() + b''.join(data)).hexdigest()}"
 
 
@@ -207,6 +210,7 @@ def run_path(runs: Path | str, name: str) -> Path:
         ModuleNotFoundError: if xarray or h5netcdf is missing.
 
     Example:
+        >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     first = run_path(folder, "demo")
         ...     saved = Record("demo", {}, {}).save(first)
@@ -218,7 +222,7 @@ def run_path(runs: Path | str, name: str) -> Path:
     for module in ("xarray", "h5netcdf"):
         if importlib.util.find_spec(module) is None:
             raise ModuleNotFoundError(f"a Record is written by {module}; pip install xarray 'h5netcdf[h5py]'")
-    path, count = _writable(Path(runs)) / f"{name}.nc", 1
+    path, count = writable_folder(Path(runs)) / f"{name}.nc", 1
     while path.exists():
         count += 1
         path = path.with_name(f"{name}-{count}.nc")
@@ -233,7 +237,7 @@ def _with_suffix(path: Path | str) -> Path:
 def _check_format(attributes: Mapping[str, Any]) -> None:
     missing = {"format", "format_version", "kind", "config", "checksum"} - attributes.keys()
     if missing:
-        raise ValueError(f"it must have the attributes {', '.join(sorted(missing))}, got none; {_AGAIN}")
+        raise ValueError(f"it must have the attributes {', '.join(sorted(missing))}, got none; {AGAIN}")
     for name, known in (("format", _FORMAT), ("format_version", _VERSION)):
         if str(attributes[name]) != str(known):
             raise ValueError(f"{name} must be {known!r}, got {attributes[name]!s:.80}; update lyaptorch")
@@ -301,89 +305,3 @@ def _text(name: str, value: object) -> str:
     if not isinstance(value, str) or not value or re.search("[\0\ud800-\udfff]", value):
         raise ValueError(f"{name} must be text without NUL or lone surrogates, got {value!r:.80}; change it")
     return value
-
-
-def _json(name: str, value: object, indent: int | None = None) -> str:
-    try:
-        return json.dumps(value, allow_nan=False, sort_keys=True, indent=indent)
-    except (TypeError, ValueError, RecursionError) as error:
-        need = f"{name} must hold dicts, lists, text, finite numbers, booleans and None, as JSON does"
-        raise ValueError(f"{need}, got {error}; convert it with str(), float() or .tolist()") from error
-
-
-def _host_facts() -> dict[str, Any]:
-    facts: dict[str, Any] = {"time": datetime.now(UTC).isoformat(timespec="seconds")}
-    facts |= {"host": platform.node(), "platform": platform.platform(), "threads": torch.get_num_threads()}
-    facts |= {"python": platform.python_version(), "torch": torch.__version__}
-    with contextlib.suppress(metadata.PackageNotFoundError):
-        facts["lyaptorch"] = metadata.version("lyaptorch")
-    return facts
-
-
-def _writable(folder: Path) -> Path:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return folder
-    except OSError as error:
-        raise ValueError(f"cannot write to the folder {folder}, got {error}; {_ELSEWHERE}") from error
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Write atomically: the draft stands in the same folder, and vanishes on any failure."""
-    draft = path.with_name(f".{uuid.uuid4().hex}.tmp")
-    try:
-        with draft.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    except OSError as error:
-        raise ValueError(f"cannot write {path}, got {error}; free space or {_ELSEWHERE}") from error
-    finally:
-        draft.unlink(missing_ok=True)
-
-
-def _sealed(body: bytes) -> bytes:
-    """Append a checksum line; HDF5 ignores what stands after its own end."""
-    return body + _SEAL + hashlib.sha256(body).hexdigest().encode()
-
-
-def _unsealed(path: Path) -> bytes:
-    """Return the HDF5 bytes if they are whole: on one flipped bit the HDF5 library may hang."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ValueError(f"cannot load {path}: got {error}; check the path") from error
-    body, seal, _ = data.rpartition(_SEAL)
-    if not seal:
-        raise ValueError(f"cannot load {path}: no Record or cut off: no checksum at its end; {_AGAIN}")
-    if data != _sealed(body):
-        raise ValueError(f"cannot load {path}: it is damaged, its bytes and checksum disagree; {_AGAIN}")
-    return body
-
-
-def _refuse_objects(body: bytes) -> None:
-    """Raise unless the file holds numbers and text only, before any value is read.
-
-    A checksum proves no good intent: out of bytes of an opaque type tagged NUMPY:|O, h5py makes pointers to
-    Python objects; links, virtual and external data reach into other files.
-    """
-    import h5py  # type: ignore[import-untyped]
-
-    def plain(kind: Any) -> bool:
-        if kind.get_class() == h5py.h5t.VLEN:
-            return plain(kind.get_super())
-        if kind.get_class() == h5py.h5t.COMPOUND:
-            return all(plain(kind.get_member_type(i)) for i in range(kind.get_nmembers()))
-        return kind.get_class() in (h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.STRING, h5py.h5t.REFERENCE)
-
-    with h5py.File(io.BytesIO(body), "r") as file:
-        fine = all(isinstance(file.get(name, getlink=True), h5py.HardLink) for name in file)
-        data = list(file.values()) if fine else []
-        fine = fine and all(isinstance(d, h5py.Dataset) and not (d.is_virtual or d.external) for d in data)
-        kinds = [d.id.get_type() for d in data] if fine else []
-        for ident in (file.id, *(d.id for d in data)):
-            kinds += [h5py.h5a.open(ident, index=i).get_type() for i in range(h5py.h5a.get_num_attrs(ident))]
-        if not fine or not all(plain(kind) for kind in kinds):
-            raise ValueError("it must hold numbers and text only, got a type or link beyond; do not trust it")

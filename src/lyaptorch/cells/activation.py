@@ -143,12 +143,12 @@ class _Surrogate(torch.autograd.Function):
         ctx.save_for_forward(*inputs[1:])
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, *parameters = ctx.saved_tensors
         return None, grad * ctx.activation._slope(x, *parameters), *(None for _ in parameters)
 
     @staticmethod
-    def jvp(ctx: Any, _: None, tangent: Tensor, *others: Tensor | None) -> Tensor:  # type: ignore[override]
+    def jvp(ctx: Any, _: None, tangent: Tensor, *others: Tensor | None) -> Tensor:
         x, *parameters = ctx.saved_tensors
         slope: Tensor = ctx.activation._slope(x, *parameters)
         return slope * tangent

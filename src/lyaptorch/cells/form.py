@@ -67,7 +67,7 @@ class Form:
 
 def rows(Y: Tensor, W: Tensor) -> Tensor:
     """Y W for rows Y `(*e, b, k, n)`: trajectories and columns share one product with the weights."""
-    return (Y.flatten(-3, -2) @ W).unflatten(-2, Y.shape[-3:-1])
+    return torch.unflatten(Y.flatten(-3, -2) @ W, -2, Y.shape[-3:-1])
 
 
 def linear(x: Tensor, W: Tensor) -> Tensor:

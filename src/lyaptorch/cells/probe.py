@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lyaptorch import _checks
 from lyaptorch._random import DEFAULT_SEED, Stream
-from lyaptorch.cells.protocol import Cell, pushforward_forward_mode, pushforward_reverse_mode
+from lyaptorch.cells.protocol import Cell, pushforward_forward_mode
 
 STATE_NAMES = {"h", "hx", "state", "hidden", "h0", "h_prev", "hidden_state"}
 INPUT_NAMES = {"x", "input", "inputs", "inp", "u"}
@@ -86,8 +86,8 @@ def probe(cell: Cell, x: Tensor, h: Tensor) -> None:
     h = _beside(cell, x, h)
     if not torch.equal(_call(cell, x, h), _call(cell, x, h)):
         raise ValueError(
-            "step(x, h) must give the same answer twice, got two different ones; a random or stateful step has "
-            "no Jacobian product: draw noise beforehand and pass it as inputs, and call .eval() on dropout"
+            "step(x, h) must give the same answer twice, got two different ones; a random or stateful step "
+            "has no Jacobian product: draw noise beforehand, pass it as inputs, and call .eval() on dropout"
         )
     _check_batch(cell, x, h)
     _choose_mode(cell, x, h)

@@ -56,8 +56,10 @@ class Cell(nn.Module):
         return None
 
     def leaves(self, x: Tensor, h: Tensor) -> list[Tensor]:
-        """The tensors with `requires_grad` that the step depends on."""
-        return [p for p in self.parameters() if p.requires_grad]
+        """The tensors with `requires_grad` that the step depends on, in the cell or closed over."""
+        own = [p for p in [*self.parameters(), *self.buffers()] if p.requires_grad and p.is_leaf]
+        known = {id(p) for p in own}
+        return own + [p for p in graph_leaves(self, x, h) if id(p) not in known]
 
     def tensors(self) -> list[Tensor]:
         """Every floating parameter and buffer: they share one dtype and device with the state."""
@@ -76,6 +78,10 @@ class FormCell(Cell):
         """The step as data."""
         raise NotImplementedError(f"{type(self).__name__} must define form()")
 
+    def leaves(self, x: Tensor, h: Tensor) -> list[Tensor]:
+        """The tensors with `requires_grad` that the step depends on; an activation may hold computed ones."""
+        return [p for p in [*self.parameters(), *self.buffers()] if p.requires_grad]
+
     def step(self, x: Input, h: State) -> State:
         """The next state."""
         form = self.form()
@@ -89,10 +95,11 @@ class FormCell(Cell):
 
 def pushforward_forward_mode(cell: Cell, x: Tensor, h: Tensor, Q: Tensor) -> tuple[Tensor, Tensor]:
     """h' and D Q by ONE forward-mode product, the k columns folded into the batch."""
-    b, n, k = Q.shape[-3:]
+    b, k = Q.shape[-3], Q.shape[-1]
     x, h, q = repeat_batch(x, k), repeat_batch(h, k), Q.mT.flatten(-3, -2)
-    after, pushed = torch.func.jvp(lambda y: cell.step(x, y), (h,), (q,))
-    return after.unflatten(-2, (b, k))[..., 0, :], pushed.unflatten(-2, (b, k)).mT
+    result: tuple[Tensor, Tensor] = torch.func.jvp(lambda y: cell.step(x, y), (h,), (q,))  # type: ignore[assignment]
+    after, pushed = (torch.unflatten(y, -2, (b, k)) for y in result)
+    return after[..., 0, :], pushed.mT
 
 
 def pushforward_reverse_mode(cell: Cell, x: Tensor, h: Tensor, Q: Tensor) -> tuple[Tensor, Tensor]:
@@ -106,10 +113,29 @@ def pushforward_reverse_mode(cell: Cell, x: Tensor, h: Tensor, Q: Tensor) -> tup
         D = torch.zeros_like(rows)
         if after.requires_grad:  # else all of the step is under torch.no_grad
             (D,) = torch.autograd.grad(after, copies, rows, create_graph=keep, materialize_grads=True)
-        after, D = after.unflatten(-2, (b, n))[..., 0, :], D.unflatten(-2, (b, n))
+        after, D = torch.unflatten(after, -2, (b, n))[..., 0, :], torch.unflatten(D, -2, (b, n))
     return (after, D @ Q) if keep else (after.detach(), D.detach() @ Q)
+
+
+def graph_leaves(cell: Cell, x: Tensor, h: Tensor) -> list[Tensor]:
+    """Every leaf with `requires_grad` in the graph of one step."""
+    with torch.enable_grad():
+        after = cell.step(x.detach(), h.detach())
+    found: dict[int, Tensor] = {}
+    seen, stack = set(), [after.grad_fn]
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        leaf = getattr(node, "variable", None)
+        if leaf is not None:
+            found[id(leaf)] = leaf
+        stack += [parent for parent, _ in node.next_functions]
+    return list(found.values())
 
 
 def repeat_batch(x: Tensor, times: int) -> Tensor:
     """`(*e, b, m)` to `(*e, b * times, m)`: each row `times` times in a row."""
-    return x.unsqueeze(-2).expand(*x.shape[:-1], times, x.shape[-1]).flatten(-3, -2)
+    # contiguous, because forward mode writes, and with b = 1 the rows would share their memory
+    return x.unsqueeze(-2).expand(*x.shape[:-1], times, x.shape[-1]).flatten(-3, -2).contiguous()

@@ -8,10 +8,12 @@ from torch import Tensor, nn
 from lyaptorch import _checks
 from lyaptorch._random import Stream, member_ids, seed_from
 from lyaptorch._types import Number
-from lyaptorch.cells.activation import Activation, activation as activation_of
+from lyaptorch.cells.activation import Activation
+from lyaptorch.cells.activation import activation as activation_of
 from lyaptorch.cells.form import Form
 from lyaptorch.cells.protocol import FormCell
-from lyaptorch.cells.weights import Weights, weights as weights_of
+from lyaptorch.cells.weights import Weights
+from lyaptorch.cells.weights import weights as weights_of
 
 
 class RateCell(FormCell):

@@ -51,7 +51,9 @@ def settle(cell: Cell, inputs: Inputs, h: State) -> State:
         for x in inputs:
             h = cell.step(x, h)
     if not torch.isfinite(h).all():
-        raise FloatingPointError(f"the state is not finite after a transient of {len(inputs)} steps: {ADVICE}")
+        raise FloatingPointError(
+            f"the state is not finite after a transient of {len(inputs)} steps: {ADVICE}"
+        )
     return h
 
 
@@ -59,7 +61,9 @@ class _Unroll(torch.autograd.Function):
     """(inputs, h0, leaves) to all states of h' = f(W g(h) + V x + b), with backpropagation by hand."""
 
     @staticmethod
-    def forward(ctx: Any, form: Form, leaves: Sequence[Tensor], inputs: Tensor, h0: Tensor, *_: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, form: Form, leaves: Sequence[Tensor], inputs: Tensor, h0: Tensor, *_: Tensor
+    ) -> Tensor:
         drive = form.drive(inputs)
         states = torch.empty(len(inputs), *h0.shape, dtype=h0.dtype, device=h0.device)
         h = h0
@@ -71,7 +75,7 @@ class _Unroll(torch.autograd.Function):
         return states
 
     @staticmethod
-    def backward(ctx: Any, states_bar: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, states_bar: Tensor) -> tuple[Tensor | None, ...]:
         inputs, h0, drive, states, *_ = ctx.saved_tensors
         form: Form = ctx.form
         with torch.no_grad():
@@ -112,7 +116,7 @@ class _Once(torch.autograd.Function):
         return bar.clone()
 
     @staticmethod
-    def backward(ctx: Any, _: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, _: Tensor) -> tuple[Tensor | None, ...]:
         raise RuntimeError(
             "a whole-sequence function can be differentiated once, and a second derivative was asked for; "
             + ctx.advice

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -27,7 +28,7 @@ def gaussian(gain: Number = 1.0) -> Weights:
 
     def draw(n: int, stream: Stream, members: Tensor) -> Tensor:
         W = stream.normal((n, n), members=members)
-        return W * per_matrix(gain, W) / n**0.5
+        return W * per_matrix(gain, W) / math.sqrt(n)
 
     return draw
 
@@ -50,13 +51,13 @@ def uniform(gain: Number = 1.0) -> Weights:
 
     def draw(n: int, stream: Stream, members: Tensor) -> Tensor:
         W = 2 * stream.uniform((n, n), members=members) - 1
-        return W * per_matrix(gain, W) / n**0.5
+        return W * per_matrix(gain, W) / math.sqrt(n)
 
     return draw
 
 
 def orthogonal(gain: Number = 1.0) -> Weights:
-    """g times a Haar-random orthogonal matrix."""
+    """G times a Haar-random orthogonal matrix."""
 
     def draw(n: int, stream: Stream, members: Tensor) -> Tensor:
         Q = random_frame(n, n, stream, members)
@@ -66,7 +67,7 @@ def orthogonal(gain: Number = 1.0) -> Weights:
 
 
 def identity(gain: Number = 1.0) -> Weights:
-    """g times the identity."""
+    """G times the identity."""
 
     def draw(n: int, stream: Stream, members: Tensor) -> Tensor:
         W = torch.eye(n, device=members.device).expand(*members.shape, n, n)
@@ -110,4 +111,5 @@ def random_frame(
     A = stream.normal((k, n), members=members, epoch=epoch, dtype=torch.float64, device=members.device).mT
     Q, R = torch.linalg.qr(A)
     signs = torch.where(R.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0)
-    return (Q * signs.unsqueeze(-2)).to(dtype or torch.get_default_dtype())
+    frame: Tensor = Q * signs.unsqueeze(-2)
+    return frame.to(dtype or torch.get_default_dtype())

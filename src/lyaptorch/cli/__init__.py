@@ -1,1 +1,33 @@
-"""TODO"""
+"""The command `lyap`: parsing only."""
+
+from __future__ import annotations
+
+import sys
+
+from lyaptorch.cli.demo import demo
+from lyaptorch.cli.listing import list_all
+from lyaptorch.cli.spectrum import spectrum
+
+__all__ = ["main"]
+
+
+def main() -> int:
+    """Run the command line; errors end in one sentence, an interrupt in status 130."""
+    import tyro
+
+    app = tyro.extras.SubcommandApp()
+    app.command(name="demo")(demo)
+    app.command(name="spectrum")(spectrum)
+    app.command(name="list")(list_all)
+    try:
+        app.cli(
+            prog="lyap",
+            description="Measure, predict and control how gradients flow through recurrent networks.",
+        )
+    except (ValueError, FloatingPointError) as error:
+        print(f"lyap: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("lyap: interrupted; nothing was written", file=sys.stderr)
+        return 130
+    return 0

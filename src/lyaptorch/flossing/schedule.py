@@ -47,6 +47,8 @@ class FlossPhase:
         interval: steps between reorthonormalisations.
         target: exponent to reach, nats per step; a number or one for each member.
         lr: learning rate of flossing's own Adam; a number or one for each member.
+        clip: largest gradient norm of each tensor of each member, a number or one for each member; None, the
+            published setting, for no limit.
         reduction: "mean" or "sum" over the exponents.
         frame: "redrawn" each epoch, or "fixed", as in the authors' script.
         batch: trajectories in each scan.
@@ -65,6 +67,7 @@ class FlossPhase:
     interval: int = 1
     target: Number = 0.0
     lr: Number = 1e-3
+    clip: Number | None = None
     reduction: str = "mean"
     frame: str = "redrawn"
     batch: int = 1

@@ -52,7 +52,7 @@ class Scan(torch.autograd.Function):
     """(inputs, h0, frame, leaves) to (log_r of every span, healthy, final state, final frame)."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, problem: Problem, inputs: Tensor, h: Tensor, frame: Tensor, *leaves: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         keep = len(problem.segments) == 1
@@ -77,7 +77,7 @@ class Scan(torch.autograd.Function):
         return log_r, healthy, state, Q
 
     @staticmethod
-    def backward(  # type: ignore[override]
+    def backward(
         ctx: Any, log_r_bar: Tensor | None, _healthy: None, state_bar: Tensor | None, _frame: None
     ) -> tuple[Tensor | None, ...]:
         inputs, h0, log_r, healthy, Q, *_leaves = ctx.saved_tensors
@@ -93,7 +93,8 @@ class Scan(torch.autograd.Function):
             ):
                 if tape is None:
                     tape = Tape()
-                    sweep(dynamics, *start, segment, method=problem.method, tape=tape)
+                    before, Q_before, dead = start
+                    sweep(dynamics, before, Q_before, dead, segment, method=problem.method, tape=tape)
                 X, h_bar = sweep_back.segment(segment, tape, Q, X, h_bar)
                 Q = tape.frames[0]
             inputs_bar, leaf_bars = dynamics.bars

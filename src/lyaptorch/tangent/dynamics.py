@@ -186,4 +186,3 @@ class FormDynamics:
         for p, (dvalue, dslope) in zip(f.arguments, f.parameter_derivatives(x), strict=True):
             if id(p) in self._totals:
                 self._totals[id(p)] += (value_bar * dvalue + slope_bar * dslope).sum_to_size(p.shape)
-

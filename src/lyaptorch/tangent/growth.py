@@ -37,13 +37,12 @@ def exponents(growth: Growth, dt: float = 1.0) -> Exponents:
 
     Source: Gradient Flossing, eq 7 and 27.
     """
-    return growth.log_r.sum(0) / (growth.steps.sum() * dt)
+    return growth.log_r.sum(0) / (_elapsed(growth)[-1] * dt)
 
 
 def running(growth: Growth, dt: float = 1.0) -> LogR:
     """The estimate of every exponent after each interval, `(s, *e, b, k)`."""
-    elapsed = growth.steps.cumsum(0).reshape(-1, *[1] * (growth.log_r.dim() - 1))
-    return growth.log_r.cumsum(0) / (elapsed * dt)
+    return growth.log_r.cumsum(0) / (_elapsed(growth) * dt)
 
 
 def stderr(growth: Growth, dt: float = 1.0) -> Exponents:
@@ -57,8 +56,8 @@ def stderr(growth: Growth, dt: float = 1.0) -> Exponents:
         return torch.full_like(growth.log_r[0], torch.inf).detach()
     count = int(s**0.5)
     length = s // count
-    log_r = growth.log_r.detach()[s - count * length :].unflatten(0, (count, length)).sum(1)
-    steps = growth.steps[s - count * length :].unflatten(0, (count, length)).sum(1)
+    log_r = torch.unflatten(growth.log_r.detach()[s - count * length :], 0, (count, length)).sum(1)
+    steps = torch.unflatten(growth.steps[s - count * length :], 0, (count, length)).sum(1).to(log_r.dtype)
     means = log_r / (steps.reshape(-1, *[1] * (log_r.dim() - 1)) * dt)
     error = means.std(0) / count**0.5
     return torch.where(growth.healthy[-1], error, torch.inf)
@@ -95,3 +94,8 @@ def kaplan_yorke(growth: Growth) -> Tensor:
 def entropy(growth: Growth, dt: float = 1.0) -> Tensor:
     """Sum of the positive exponents `(*e, b)`, an upper bound of the entropy rate (Pesin)."""
     return exponents(growth, dt).clamp_min(0.0).sum(-1)
+
+
+def _elapsed(growth: Growth) -> Tensor:
+    """Steps so far `(s, 1, ..., 1)`, floating: an integer tensor times dt would have the default dtype."""
+    return growth.steps.cumsum(0).to(growth.log_r.dtype).reshape(-1, *[1] * (growth.log_r.dim() - 1))

@@ -147,7 +147,7 @@ def qr(A: Tensor, dead: Tensor | None = None, method: str = "auto") -> Factors:
 
 class _QR(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, A: Tensor, dead: Tensor | None, method: str) -> Factors:  # type: ignore[override]
+    def forward(ctx: Any, A: Tensor, dead: Tensor | None, method: str) -> Factors:
         factors = orthonormalise(A, dead, method)
         ctx.dead = factors.dead
         ctx.save_for_backward(factors.Q, factors.R)
@@ -156,7 +156,7 @@ class _QR(torch.autograd.Function):
         return factors
 
     @staticmethod
-    def backward(ctx: Any, Q_bar: Tensor, R_bar: Tensor, _: None) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, Q_bar: Tensor, R_bar: Tensor, _: Tensor | None) -> tuple[Tensor, None, None]:
         Q, R = ctx.saved_tensors
         if ctx.dead is not None:
             off = ctx.dead.unsqueeze(-1) | ctx.dead.unsqueeze(-2)

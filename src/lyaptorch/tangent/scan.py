@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -25,7 +26,7 @@ class Span(NamedTuple):
 def spans(tangent_transient: int, steps: int, interval: int) -> list[Span]:
     """Cut `steps` steps into intervals; the uncounted ones end exactly where counting begins."""
     cuts = [*range(0, tangent_transient, interval), *range(tangent_transient, steps, interval), steps]
-    return [Span(a, b, a >= tangent_transient) for a, b in zip(cuts, cuts[1:], strict=False)]
+    return [Span(a, b, a >= tangent_transient) for a, b in itertools.pairwise(cuts)]
 
 
 @dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -14,10 +14,10 @@ from lyaptorch._random import Stream, seed_from
 from lyaptorch._types import Exponents, Inputs, LogR, State
 from lyaptorch.cells import Cell, as_cell, fit, random_frame, settle
 from lyaptorch.tangent import growth as growth_of
-from lyaptorch.tangent.qr import METHODS, qr
 from lyaptorch.tangent.adjoint import Problem, Scan
 from lyaptorch.tangent.dynamics import CellDynamics, bind
 from lyaptorch.tangent.growth import Growth
+from lyaptorch.tangent.qr import METHODS, qr
 from lyaptorch.tangent.scan import Span, spans, stack_growth, sweep
 
 if TYPE_CHECKING:
@@ -87,10 +87,10 @@ def lyapunov_spectrum(
     frame: Tensor | None = None,
     generator: torch.Generator | None = None,
     dt: float = 1.0,
-    state_grad: Literal["full", "detach"] | int = "full",
-    backend: Literal["torch", "autograd"] | None = None,
+    state_grad: str | int = "full",
+    backend: str | None = None,
     checkpoint: int | None = None,
-    qr_method: Literal["auto", "cholesky2", "householder"] = "auto",
+    qr_method: str = "auto",
 ) -> Spectrum:
     """The first k Lyapunov exponents along a driven trajectory, differentiable.
 

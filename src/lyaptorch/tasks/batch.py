@@ -30,9 +30,17 @@ class Batch:
 class Task(Protocol):
     """A source of batches; it knows no model."""
 
-    input_size: int
-    output_size: int
-    loss: str
+    @property
+    def input_size(self) -> int:
+        """Channels m of the inputs."""
+
+    @property
+    def output_size(self) -> int:
+        """Channels o of the targets."""
+
+    @property
+    def loss(self) -> str:
+        """The loss that suits the targets, by its name in `Model`."""
 
     def inputs(
         self,

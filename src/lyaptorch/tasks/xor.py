@@ -92,5 +92,5 @@ class TemporalXOR:
 
 
 def _earlier(x: Tensor, when: Tensor) -> Tensor:
-    """x `(t, *e, b, 1)` at the steps `when` `(t, *e)`; step 0 stands in for steps before the start."""
+    """X `(t, *e, b, 1)` at the steps `when` `(t, *e)`; step 0 stands in for steps before the start."""
     return torch.gather(x, 0, when.clamp_min(0)[..., None, None].expand_as(x))

@@ -17,6 +17,7 @@ from lyaptorch.record import Record
 from lyaptorch.tangent import lyapunov_spectrum
 from lyaptorch.tasks import Task
 from lyaptorch.train.optim import MemberAdam
+from lyaptorch.train.optim import clip as clip_gradients
 from lyaptorch.train.progress import progress
 
 PUBLISHED_K = 75
@@ -33,6 +34,7 @@ def floss(
     tangent_transient: int = 16,
     interval: int = 1,
     target: Number = 0.0,
+    clip: Number | None = None,
     reduction: str = "mean",
     frame: str = "redrawn",
     batch: int = 1,
@@ -48,8 +50,18 @@ def floss(
         cell: anything that `as_cell` takes; its parameters with `requires_grad` are trained.
         inputs: a task, which gives fresh inputs each epoch, or a tensor `(t, *e, b, m)`, t >= steps, whose
             first `steps` are used each time.
-        k, epochs, lr, steps, tangent_transient, interval, target, reduction, frame, batch, state_grad:
-            see `FlossPhase`; `batch` goes with a task.
+        k: how many exponents, a number or one for each member; 75, or n where that is less, when missing.
+        epochs: flossing steps.
+        lr: learning rate of Adam, a number or one for each member.
+        steps: steps of each scan, the tangent transient included.
+        tangent_transient: first steps of the scan, not counted.
+        interval: steps between reorthonormalisations.
+        target: exponent to reach, nats per step, a number or one for each member.
+        clip: largest gradient norm of each tensor of each member; None for no limit.
+        reduction: "mean" or "sum" over the exponents.
+        frame: "redrawn" each epoch, or "fixed".
+        batch: trajectories drawn from a task.
+        state_grad: how far the gradient follows the trajectory, as in `lyapunov_spectrum`.
         h0: initial state `(*e, b, n)`; zeros when missing.
         members: ids of shape `*e`; equal ids draw equal numbers.
         generator: seeds inputs and frames; None is a fixed seed.
@@ -82,6 +94,7 @@ def floss(
         interval=interval,
         target=target,
         lr=lr,
+        clip=clip,
         reduction=reduction,
         frame=frame,
         batch=batch,
@@ -89,22 +102,21 @@ def floss(
     )
     ensemble = cell.ensemble if cell.state_size or h0 is None else tuple(h0.shape[:-2])
     ids = member_ids(ensemble, members)
-    if isinstance(inputs, Tensor):
-        if len(inputs) < steps:
-            raise ValueError(f"inputs must hold steps={steps} steps, got {len(inputs)}; pass fewer steps")
-        fixed = inputs[:steps]
-
-        def source(epoch: int) -> Tensor:
-            return fixed
-    else:
-        source = flossing_inputs(inputs, phase, seed, ids, cell)
+    if isinstance(inputs, Tensor) and len(inputs) < steps:
+        raise ValueError(f"inputs must hold steps={steps} steps, got {len(inputs)}; pass fewer steps")
+    source = flossing_inputs(inputs, phase, seed, ids, cell)
     checked, state = fit(cell, source(0), h0)
     leaves = cell.leaves(checked[0], state)
     if not leaves:
         raise ValueError("there is nothing to floss: no parameter of the cell has requires_grad; set it")
     adam = MemberAdam(leaves, ensemble, lr)
     exponents, losses = floss_epochs(cell, source, phase, adam, seed, state, show_progress=show_progress)
-    config = {"phase": phase_config(phase), "seed": seed, "cell": type(cell).__name__, "members": ids.tolist()}
+    config = {
+        "phase": phase_config(phase),
+        "seed": seed,
+        "cell": type(cell).__name__,
+        "members": ids.tolist(),
+    }
     return Record("floss", config, flossing_variables(exponents, losses))
 
 
@@ -152,20 +164,25 @@ def floss_epochs(
             ).exponents
             losses[i] = flossing_loss(lambdas, phase.target, "none", phase.k).detach()
             loss = flossing_loss(lambdas, phase.target, phase.reduction, phase.k)
-            adam.step(torch.autograd.grad(loss, adam.parameters, materialize_grads=True))
+            gradients = torch.autograd.grad(loss, adam.parameters, materialize_grads=True)
+            if phase.clip is not None:
+                gradients = clip_gradients(gradients, tuple(ensemble), phase.clip)
+            adam.step(gradients)
             exponents[i] = lambdas.detach().mean(-2)
             advance(f"loss {losses[i].mean().item():.2e}")
     return exponents, losses
 
 
 def flossing_inputs(
-    task: Task, phase: FlossPhase, seed: int, ids: Tensor, cell: Cell
+    given: Tensor | Task, phase: FlossPhase, seed: int, ids: Tensor, cell: Cell
 ) -> Callable[[int], Tensor]:
-    """The task's inputs for flossing: a stream of their own, of the phase's length and batch."""
+    """The inputs of an epoch: the first steps of a tensor, or a stream of its own of a task."""
     tensors = cell.tensors()
 
     def source(epoch: int) -> Tensor:
-        return task.inputs(
+        if isinstance(given, Tensor):
+            return given[: phase.steps]
+        return given.inputs(
             seed,
             members=ids,
             epoch=epoch,
@@ -184,11 +201,17 @@ def flossing_variables(exponents: Tensor, losses: Tensor) -> dict[str, Any]:
     lambdas = exponents.reshape(count, -1, k).movedim(0, 1)
     return {
         "exponents": (("member", "floss_epoch", "index"), lambdas, {"units": "nats per step"}),
-        "floss_loss": (("member", "floss_epoch"), losses.reshape(count, -1).mT, {"units": "(nats per step)^2"}),
+        "floss_loss": (
+            ("member", "floss_epoch"),
+            losses.reshape(count, -1).mT,
+            {"units": "(nats per step)^2"},
+        ),
     }
 
 
 def phase_config(phase: Any) -> dict[str, Any]:
     """A phase as JSON: its type and its fields, tensors as lists."""
-    fields = {key: value.tolist() if isinstance(value, Tensor) else value for key, value in vars(phase).items()}
+    fields = {
+        key: value.tolist() if isinstance(value, Tensor) else value for key, value in vars(phase).items()
+    }
     return {"type": type(phase).__name__, **fields}

@@ -17,7 +17,8 @@ from lyaptorch.record import Record
 from lyaptorch.tasks import Task
 from lyaptorch.train.floss import floss_epochs, flossing_inputs, flossing_variables, phase_config
 from lyaptorch.train.model import Model
-from lyaptorch.train.optim import MemberAdam, clip as clip_gradients
+from lyaptorch.train.optim import MemberAdam
+from lyaptorch.train.optim import clip as clip_gradients
 from lyaptorch.train.progress import progress
 
 
@@ -109,8 +110,8 @@ class _Run:
         for name, p in model.named_parameters():
             if p.requires_grad and tuple(p.shape[: self.ids.dim()]) != model.ensemble:
                 raise ValueError(
-                    f"parameter {name} must have the leading dimensions {model.ensemble} of the ensemble, got "
-                    f"{tuple(p.shape)}: members that share it are not independent"
+                    f"parameter {name} must have the leading dimensions {model.ensemble} of the ensemble, "
+                    f"got {tuple(p.shape)}: members that share it are not independent"
                 )
         self.adam = MemberAdam(self.parameters, model.ensemble, lr)
         self.floss_adam = MemberAdam(_trainable(model.cell), model.ensemble)
@@ -155,9 +156,10 @@ class _Run:
         if not torch.isfinite(loss).all():
             sick = ids[~torch.isfinite(loss)].tolist()
             raise FloatingPointError(
-                f"the loss is not finite at epoch {self.epoch} for member {sick}; lower the learning rate or clip"
+                f"the loss is not finite at epoch {self.epoch} for member {sick}; "
+                "lower the learning rate or clip"
             )
-        gradients = list(torch.autograd.grad(loss.sum(), adam.parameters, materialize_grads=True))
+        gradients = torch.autograd.grad(loss.sum(), adam.parameters, materialize_grads=True)
         if clip is not None:
             gradients = clip_gradients(gradients, tuple(ids.shape), clip)
         adam.step(gradients)
@@ -170,8 +172,8 @@ class _Run:
         if mask is not None:
             model, ids = self.model.select(mask), ids[mask]
             adam = adam.select(_trainable(model.cell), mask)
-            k, target, lr = (_of(value, mask) for value in (phase.k, phase.target, phase.lr))
-            phase = replace(phase, k=k, target=target, lr=lr, members=None)
+            own = {name: _of(getattr(phase, name), mask) for name in ("k", "target", "lr", "clip")}
+            phase = replace(phase, members=None, **own)
         adam.lr = torch.as_tensor(phase.lr, dtype=adam.lr.dtype, device=adam.lr.device).expand_as(adam.lr)
         source = flossing_inputs(self.task, phase, self.seed, ids, model.cell)
         row = model.initial_state(1)
@@ -211,11 +213,17 @@ class _Run:
         }
         variables: dict[str, Any] = {}
         for name, values in (("loss", self.losses), ("accuracy", self.accuracies)):
-            flat = torch.stack(values).reshape(len(values), -1).mT if values else torch.zeros(self.ids.numel(), 0)
+            flat = (
+                torch.stack(values).reshape(len(values), -1).mT
+                if values
+                else torch.zeros(self.ids.numel(), 0)
+            )
             variables[name] = (("member", "epoch"), flat)
         if self.exponents:
             k = max(e.shape[-1] for e in self.exponents)
-            padded = [torch.nn.functional.pad(e, (0, k - e.shape[-1]), value=torch.nan) for e in self.exponents]
+            padded = [
+                torch.nn.functional.pad(e, (0, k - e.shape[-1]), value=torch.nan) for e in self.exponents
+            ]
             variables |= flossing_variables(torch.stack(padded), torch.stack(self.floss_losses))
             variables["at_epoch"] = (("floss_epoch",), torch.tensor(self.at_epoch))
         return Record("train", config, variables)
@@ -237,9 +245,7 @@ def evaluate(
     with torch.no_grad():
         pairs = [
             model.loss(
-                task.draw(
-                    seed, members=ids, epoch=i, batch=batch, length=length, stream="test", dtype=dtype
-                )
+                task.draw(seed, members=ids, epoch=i, batch=batch, length=length, stream="test", dtype=dtype)
             )
             for i in range(_checks.integer("batches", batches, 1))
         ]

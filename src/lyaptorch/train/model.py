@@ -10,13 +10,15 @@ from torch import Tensor, nn
 
 from lyaptorch import _checks
 from lyaptorch._random import Stream, member_ids, seed_from
-from lyaptorch._types import Inputs, Number, PerMember, State, States
+from lyaptorch._types import Inputs, PerMember, State, States
 from lyaptorch.cells import Cell, as_cell, fit, settle, unroll
 from lyaptorch.cells.form import linear
 from lyaptorch.tasks import Batch
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "binary_cross_entropy": lambda z, y: nn.functional.binary_cross_entropy_with_logits(z, y, reduction="none"),
+    "binary_cross_entropy": lambda z, y: nn.functional.binary_cross_entropy_with_logits(
+        z, y, reduction="none"
+    ),
 }
 """Loss of every output, before the mask."""
 CORRECT: dict[str, Callable[[Tensor, Tensor], Tensor]] = {

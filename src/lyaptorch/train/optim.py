@@ -67,7 +67,7 @@ class MemberAdam:
             own[members] = new
 
 
-def clip(gradients: Sequence[Tensor], ensemble: tuple[int, ...], norm: Number) -> list[Tensor]:
+def clip(gradients: Sequence[Tensor], ensemble: tuple[int, ...], norm: Number) -> tuple[Tensor, ...]:
     """Scale each tensor's gradient, member by member, to at most this norm."""
     clipped = []
     for g in gradients:
@@ -76,7 +76,7 @@ def clip(gradients: Sequence[Tensor], ensemble: tuple[int, ...], norm: Number) -
         # no clamp of the length: a gradient of length 0 keeps factor 1
         factor = torch.where(lengths > limit, limit / lengths, 1.0)
         clipped.append(g * expand(factor, g))
-    return clipped
+    return tuple(clipped)
 
 
 def expand(value: Tensor, like: Tensor) -> Tensor:

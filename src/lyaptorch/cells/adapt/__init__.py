@@ -34,8 +34,8 @@ def as_cell(obj: Cell | nn.Module | Callable[[Tensor, Tensor], Tensor]) -> Cell:
         return elman(obj)
     if isinstance(obj, nn.RNNBase | nn.LSTMCell):
         raise ValueError(
-            f"as_cell takes torch.nn.RNN, RNNCell, or a step whose state is one tensor, got {type(obj).__name__}; "
-            "write step(x, h) with the states packed into one tensor"
+            f"as_cell takes torch.nn.RNN, RNNCell, or a step whose state is one tensor, got a "
+            f"{type(obj).__name__}; write step(x, h) with its states packed into one tensor"
         )
     if callable(obj):
         return FunctionCell(obj)

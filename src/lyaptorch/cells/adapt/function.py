@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
-from lyaptorch.cells.protocol import Cell
+from lyaptorch.cells.protocol import Cell, graph_leaves
 
 
 class FunctionCell(Cell):
@@ -26,17 +25,4 @@ class FunctionCell(Cell):
 
     def leaves(self, x: Tensor, h: Tensor) -> list[Tensor]:
         """Every leaf with `requires_grad` in the graph of one step."""
-        with torch.enable_grad():
-            after = self.step(x.detach(), h.detach())
-        found: dict[int, Tensor] = {}
-        seen, stack = set(), [after.grad_fn]
-        while stack:
-            node = stack.pop()
-            if node is None or node in seen:
-                continue
-            seen.add(node)
-            leaf = getattr(node, "variable", None)
-            if leaf is not None:
-                found[id(leaf)] = leaf
-            stack += [parent for parent, _ in node.next_functions]
-        return list(found.values())
+        return graph_leaves(self, x, h)

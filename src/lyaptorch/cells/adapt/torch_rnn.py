@@ -19,8 +19,8 @@ def elman(module: nn.RNN | nn.RNNCell) -> ElmanCell:
         if module.num_layers > 1 or module.bidirectional:
             raise ValueError(
                 "as_cell takes a torch.nn.RNN with one layer and one direction, got "
-                f"num_layers={module.num_layers}, bidirectional={module.bidirectional}; wrap its layers in one "
-                "step(x, h) with the states concatenated"
+                f"num_layers={module.num_layers}, bidirectional={module.bidirectional}; wrap its layers in "
+                "one step(x, h) with the states concatenated"
             )
     cell = ElmanCell(module.input_size, module.hidden_size, activation=module.nonlinearity, bias=module.bias)
     for name in ("weight_ih", "weight_hh", *(("bias_ih", "bias_hh") if module.bias else ())):

@@ -1,0 +1,114 @@
+"""What stands between a Record and the HDF5 library: atomic writes, and checks before a file is parsed.
+
+On a flipped bit the library may load other values or hang, and it is not safe against a forged file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import platform
+import tempfile
+import uuid
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+SEAL = b"\nlyaptorch record, sha256 of all bytes before this line: "
+AGAIN = "restore it from a copy or run again"
+ELSEWHERE = "pass another folder (on the command line: --runs)"
+
+
+def to_json(name: str, value: object, indent: int | None = None) -> str:
+    """Return `value` as JSON with sorted keys, or raise."""
+    try:
+        return json.dumps(value, allow_nan=False, sort_keys=True, indent=indent)
+    except (TypeError, ValueError, RecursionError) as error:
+        need = f"{name} must hold dicts, lists, text, finite numbers, booleans and None, as JSON does"
+        raise ValueError(f"{need}, got {error}; convert it with str(), float() or .tolist()") from error
+
+
+def host_facts() -> dict[str, Any]:
+    """Return what differs between equal runs."""
+    facts: dict[str, Any] = {"time": datetime.now(UTC).isoformat(timespec="seconds")}
+    facts |= {"host": platform.node(), "platform": platform.platform(), "threads": torch.get_num_threads()}
+    facts |= {"python": platform.python_version(), "torch": torch.__version__}
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        facts["lyaptorch"] = metadata.version("lyaptorch")
+    return facts
+
+
+def writable_folder(folder: Path) -> Path:
+    """Return the folder, made and written to for a test, or raise."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        raise ValueError(f"cannot write to the folder {folder}, got {error}; {ELSEWHERE}") from error
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Write atomically: the draft stands in the same folder, and vanishes on any failure."""
+    draft = path.with_name(f".{uuid.uuid4().hex}.tmp")
+    try:
+        with draft.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except OSError as error:
+        raise ValueError(f"cannot write {path}, got {error}; free space or {ELSEWHERE}") from error
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def sealed(body: bytes) -> bytes:
+    """Append a checksum line; HDF5 ignores what stands after its own end."""
+    return body + SEAL + hashlib.sha256(body).hexdigest().encode()
+
+
+def unsealed(path: Path) -> bytes:
+    """Return the HDF5 bytes if they are whole: on one flipped bit the HDF5 library may hang."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"cannot load {path}: got {error}; check the path") from error
+    body, seal, _ = data.rpartition(SEAL)
+    if not seal:
+        raise ValueError(f"cannot load {path}: no Record or cut off: no checksum at its end; {AGAIN}")
+    if data != sealed(body):
+        raise ValueError(f"cannot load {path}: it is damaged, its bytes and checksum disagree; {AGAIN}")
+    return body
+
+
+def refuse_objects(body: bytes) -> None:
+    """Raise unless the file holds numbers and text only, before any value is read.
+
+    A checksum proves no good intent: out of bytes of an opaque type tagged NUMPY:|O, h5py makes pointers to
+    Python objects; links, virtual and external data reach into other files.
+    """
+    import h5py  # type: ignore[import-untyped]
+
+    def plain(kind: Any) -> bool:
+        if kind.get_class() == h5py.h5t.VLEN:
+            return plain(kind.get_super())
+        if kind.get_class() == h5py.h5t.COMPOUND:
+            return all(plain(kind.get_member_type(i)) for i in range(kind.get_nmembers()))
+        return kind.get_class() in (h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.STRING, h5py.h5t.REFERENCE)
+
+    with h5py.File(io.BytesIO(body), "r") as file:
+        fine = all(isinstance(file.get(name, getlink=True), h5py.HardLink) for name in file)
+        data = list(file.values()) if fine else []
+        fine = fine and all(isinstance(d, h5py.Dataset) and not (d.is_virtual or d.external) for d in data)
+        kinds = [d.id.get_type() for d in data] if fine else []
+        for ident in (file.id, *(d.id for d in data)):
+            kinds += [h5py.h5a.open(ident, index=i).get_type() for i in range(h5py.h5a.get_num_attrs(ident))]
+        if not fine or not all(plain(kind) for kind in kinds):
+            raise ValueError("it must hold numbers and text only, got a type or link beyond; do not trust it")

@@ -1,0 +1,39 @@
+"""What every command does with its result: save, draw, print."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from lyaptorch.record import Record
+
+
+def save(record: Record, path: Path, seconds: float) -> Path:
+    """Write the Record at `path` and its figure beside it; return the figure's path."""
+    path = record.save(path, host={"seconds": seconds})
+    figure = path.with_suffix(".png")
+    draft = figure.with_name(f".{figure.name}")
+    record.plot().savefig(draft, format="png")
+    draft.replace(figure)
+    return figure
+
+
+def show(
+    as_json: bool, summary: Mapping[str, Any], tables: list[Table], path: Path, figure: Path, seconds: float
+) -> None:
+    """Print the summary as one JSON object, or the tables and where the files are."""
+    if as_json:
+        print(
+            json.dumps({**summary, "record": str(path), "figure": str(figure), "seconds": round(seconds, 1)})
+        )
+        return
+    console = Console()
+    for table in tables:
+        console.print(table)
+    console.print(f"Record {path}\nFigure {figure}", highlight=False, soft_wrap=True)
+    console.print(f"{seconds:.0f} s", highlight=False)

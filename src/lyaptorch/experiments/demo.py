@@ -1,0 +1,123 @@
+"""The main job in two minutes: flossing makes an untrainable network trainable."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lyaptorch._random import Stream
+from lyaptorch.flossing import FitPhase, FlossPhase
+from lyaptorch.record import Record
+from lyaptorch.tangent import Spectrum, lyapunov_spectrum
+from lyaptorch.tasks import TemporalXOR
+from lyaptorch.train import Model, evaluate, train
+from lyaptorch.train.presets import gf2023
+
+TRANSIENT = 100
+"""Steps before, and again while, the frame settles, when the spectrum is measured."""
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Plain and preflossed copies of the same networks learn the same binary temporal XOR.
+
+    Attributes:
+        delay: longest lag of the task, even.
+        seeds: networks in each of the two groups.
+        hidden_size: units n.
+        k: exponents flossed.
+        floss_epochs: flossing steps before training.
+        epochs: training steps.
+        batch: trajectories of a training step.
+        length: steps of a trial.
+        measure: steps over which the spectrum is measured.
+        seed: determines everything.
+    """
+
+    delay: int = 30
+    seeds: int = 3
+    hidden_size: int = 80
+    k: int = 75
+    floss_epochs: int = 500
+    epochs: int = 600
+    batch: int = 16
+    length: int = 300
+    measure: int = 500
+    seed: int = 0
+
+    def run(self, show_progress: bool | None = None) -> Record:
+        """Floss one group, measure both spectra, train all together.
+
+        Returns:
+            A Record with `accuracy`, `loss (member, epoch)`, `exponents (member, floss_epoch, index)`,
+            `spectrum`, `spectrum_error (member, rank)` before training, `final_accuracy (member)` on fresh
+            batches, and the coordinates `flossed`, `network (member)`.
+        """
+        networks = torch.arange(self.seeds).repeat(2, 1)
+        flossed = torch.tensor([False, True])[:, None].expand(2, self.seeds)
+        task = TemporalXOR(self.delay)
+        model = gf2023(
+            task,
+            hidden_size=self.hidden_size,
+            rows=self.batch,
+            ensemble=(2, self.seeds),
+            members=networks,
+            generator=self._generator(),
+        )
+        run = partial(
+            train,
+            model,
+            task,
+            batch=self.batch,
+            length=self.length,
+            members=networks,
+            show_progress=show_progress,
+        )
+        pre = FlossPhase(self.floss_epochs, k=self.k, members=flossed)
+        before = run((pre,), generator=self._generator())
+        spectrum = self._spectrum(model, task, networks)
+        after = run((FitPhase(self.epochs),), generator=self._generator())
+        _, accuracy = evaluate(
+            model,
+            task,
+            batch=self.batch,
+            length=self.length,
+            members=networks,
+            generator=self._generator(),
+        )
+        nats = {"units": "nats per step"}
+        variables: dict[str, Any] = {
+            "accuracy": after.variables["accuracy"],
+            "loss": after.variables["loss"],
+            "exponents": before.variables["exponents"],
+            "floss_loss": before.variables["floss_loss"],
+            "spectrum": (("member", "rank"), spectrum.exponents.reshape(-1, self.hidden_size), nats),
+            "spectrum_error": (("member", "rank"), spectrum.stderr().reshape(-1, self.hidden_size), nats),
+            "final_accuracy": (("member",), accuracy.reshape(-1)),
+        }
+        coordinates = {
+            "flossed": (("member",), flossed.reshape(-1)),
+            "network": (("member",), networks.reshape(-1)),
+        }
+        return Record("demo", asdict(self), variables, coordinates)
+
+    def _generator(self) -> torch.Generator:
+        return torch.Generator().manual_seed(self.seed)
+
+    @torch.no_grad()
+    def _spectrum(self, model: Model, task: TemporalXOR, networks: Tensor) -> Spectrum:
+        seed = Stream(self.seed, "demo").seed
+        inputs = task.inputs(
+            seed, members=networks, epoch=0, batch=1, length=2 * TRANSIENT + self.measure, stream="spectrum"
+        )
+        return lyapunov_spectrum(
+            model.cell,
+            inputs,
+            h0=model.initial_state(1),
+            transient=TRANSIENT,
+            tangent_transient=TRANSIENT,
+        )

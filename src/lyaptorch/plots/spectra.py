@@ -1,0 +1,71 @@
+"""Figures of spectra: the exponents with their errors, and how the estimates converged."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from lyaptorch.plots.style import BLUE, GREY, ORANGE, panels, style
+
+Array = NDArray[np.floating]
+
+
+def spectrum_figure(
+    exponents: Array,
+    stderr: Array,
+    reliable: NDArray[np.bool_],
+    running: Array,
+    elapsed: Array,
+    unit: str = "step",
+) -> Figure:
+    """Two panels: lambda_i against i / n, and the running estimates of a few of them.
+
+    Args:
+        exponents: `(rows, k)`; a row is one trajectory of one network. Thin lines; their mean is thick.
+        stderr: `(rows, k)`; drawn when there is one row.
+        reliable: `(rows, k)`; others are drawn hollow.
+        running: `(s, rows, k)`.
+        elapsed: `(s,)`, time of each running estimate.
+        unit: of time.
+    """
+    with style():
+        figure, (left, right) = panels(2)
+        _draw_spectrum(left, exponents, stderr, reliable)
+        left.set(xlabel="index $i$", ylabel=rf"$\lambda_i$ (nats per {unit})", title="Lyapunov spectrum")
+        k = exponents.shape[-1]
+        shown = sorted({0, k // 4, k // 2, k - 1})
+        for i in shown:
+            mean = _finite_mean(running[:, :, i], axis=1)
+            right.plot(elapsed, mean, color=BLUE, alpha=1 - 0.7 * i / k, label=rf"$\lambda_{{{i + 1}}}$")
+        right.set(xlabel=f"time ({unit}s)", ylabel="running estimate", title="Convergence", xscale="log")
+        right.legend()
+    return figure
+
+
+def _draw_spectrum(axes: Axes, exponents: Array, stderr: Array, reliable: NDArray[np.bool_]) -> None:
+    index = np.arange(1, exponents.shape[-1] + 1)
+    rows = np.where(np.isfinite(exponents), exponents, np.nan)
+    axes.axhline(0, color=GREY, linewidth=0.8)
+    if len(rows) == 1:
+        error = np.where(np.isfinite(stderr), stderr, np.nan)
+        axes.errorbar(index, rows[0], yerr=error[0], color=BLUE, marker=".", markersize=4, linewidth=1)
+    else:
+        axes.plot(index, rows.T, color=BLUE, alpha=0.25, linewidth=0.8)
+        axes.plot(index, _finite_mean(rows, axis=0), color=BLUE, linewidth=1.8)
+    lost = ~reliable & np.isfinite(rows)
+    if lost.any():
+        at = np.nonzero(lost)
+        axes.plot(
+            index[at[1]], rows[at], "o", mfc="white", color=ORANGE, markersize=4, label="lost to round-off"
+        )
+        axes.legend()
+
+
+def _finite_mean(values: Array, axis: int) -> Array:
+    """The mean of what is finite, NaN where nothing is."""
+    finite = np.isfinite(values)
+    count = finite.sum(axis)
+    total = np.where(finite, values, 0.0).sum(axis)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)

@@ -1,0 +1,158 @@
+"""The whole-sequence adjoint against autograd through every QR, ours and LAPACK's."""
+
+import pytest
+import reference
+import torch
+from cases import M, N, every, setup
+from reference import random_frame, relative_error
+from torch import nn
+
+import lyaptorch as lt
+from lyaptorch.cells.activation import sech2
+
+pytestmark = pytest.mark.usefixtures("double")
+
+SMALL, LARGE = 1e-9, 1e-7  # relative agreement for n <= 20 and for n = k = 80 (float64)
+
+SETTINGS = {
+    "plain": {},
+    "interval": {"interval": 3, "tangent_transient": 2},
+    "transient": {"transient": 2, "tangent_transient": 3, "interval": 2},
+    "detach": {"state_grad": "detach"},
+    "truncated": {"state_grad": 3, "interval": 2, "tangent_transient": 1},
+}
+
+
+def loss_of(running, final_state):
+    """Weights every interval, column, trajectory and member differently, and sees the final state."""
+    weights = torch.linspace(-1, 2, running.numel()).reshape(running.shape).cos()
+    return (weights * running).sum() + running[-1].square().sum() + 0.3 * final_state.sin().sum()
+
+
+def gradients(loss, wanted):
+    return torch.autograd.grad(loss, wanted, materialize_grads=True, allow_unused=True, retain_graph=True)
+
+
+def agree(got, expected, tolerance=SMALL):
+    for g, e in zip(got, expected, strict=True):
+        if e.abs().max() == 0:
+            assert g.abs().max() == 0
+        else:
+            assert relative_error(g, e) < tolerance
+
+
+@every()
+@pytest.mark.parametrize("name", SETTINGS)
+def test_every_cell(case, ensemble, name):
+    cell, inputs, h0 = setup(case, ensemble, t=9)
+    k, settings = 3, dict(SETTINGS[name])
+    frame = random_frame(N, k)
+    wanted = [z.requires_grad_() for z in (inputs, h0, frame)] + cell.leaves(inputs[0], h0)
+    grads = {}
+    for backend in (None, "autograd"):
+        spec = lt.lyapunov_spectrum(cell, inputs, h0=h0, frame=frame, k=k, backend=backend, **settings)
+        grads[backend] = gradients(loss_of(spec.running(), spec.final_state), wanted)
+    agree(grads[None], grads["autograd"])
+    if len(ensemble) < 2:
+        cut = {"full": None, "detach": 1}.get(settings.get("state_grad", "full"), 3)
+        settings.pop("state_grad", None)
+        dense = reference.scan(cell, inputs, h0, frame, cut=cut, create_graph=True, **settings)
+        agree(grads[None], gradients(loss_of(dense.running(), dense.final_state), wanted))
+
+
+@every()
+@pytest.mark.parametrize("checkpoint", [1, 4, 100])
+def test_checkpointing_changes_nothing(case, ensemble, checkpoint):
+    s = setup(case, ensemble, t=11)
+    wanted = [z.requires_grad_() for z in (s.inputs, s.h0)] + s.cell.leaves(s.inputs[0], s.h0)
+    grads = []
+    for settings in ({}, {"checkpoint": checkpoint}):
+        spec = lt.lyapunov_spectrum(s.cell, s.inputs, h0=s.h0, k=2, interval=2, tangent_transient=3, **settings)
+        grads.append(gradients(loss_of(spec.running(), spec.final_state), wanted))
+    agree(grads[1], grads[0], 1e-12)  # the same operations in the same order
+
+
+@pytest.mark.parametrize("checkpoint", [None, 4])
+@pytest.mark.parametrize("make", [lambda: lt.RateCell(M, N), lambda: lt.as_cell(nn.GRUCell(M, N))])
+def test_the_gradient_of_inputs_alone(make, checkpoint):
+    cell = make().requires_grad_(False)
+    inputs, h0 = torch.randn(12, 2, M).requires_grad_(), torch.randn(2, N)
+    grads = [
+        gradients(lt.lyapunov_spectrum(cell, inputs, h0=h0, k=2, **settings).exponents.square().sum(), [inputs])
+        for settings in ({"checkpoint": checkpoint}, {"backend": "autograd"})
+    ]
+    agree(*grads)
+
+
+@pytest.mark.parametrize("interval", [1, 3])
+@pytest.mark.parametrize("kind", [lt.RateCell, lt.ElmanCell])
+def test_twenty_units_over_a_hundred_steps(kind, interval):
+    cell = kind(1, 20, gain=1.0)
+    inputs, frame = torch.randn(100, 1, 1), random_frame(20, 12)
+    grads = []
+    for backend in (None, "autograd"):
+        spec = lt.lyapunov_spectrum(cell, inputs, k=12, frame=frame, interval=interval, backend=backend)
+        grads.append(gradients(loss_of(spec.running(), spec.final_state), list(cell.parameters())))
+    agree(*grads)
+
+
+@pytest.mark.parametrize("interval", [1, 2])
+def test_eighty_units_and_all_exponents_against_lapack(interval):
+    cell, inputs, frame = lt.RateCell(1, 80), torch.randn(24, 1, 1), random_frame(80, 80)
+    spec = lt.lyapunov_spectrum(cell, inputs, frame=frame, tangent_transient=4, interval=interval)
+    wanted = list(cell.parameters())
+    got = gradients(spec.exponents.square().mean(), wanted)
+    W, V, b = cell.weight_hh, cell.weight_ih, cell.bias
+    h, Q, growth = torch.zeros(80), frame, 0.0
+    for s, x in enumerate(inputs[:, 0]):
+        Q, h = (W * sech2(h)) @ Q, W @ torch.tanh(h) + V @ x + b
+        if (s + 1) % interval == 0:
+            Q, R = reference.positive_qr(Q)
+            growth = growth + (R.diagonal().log() if s >= 4 else 0.0)
+    torch.testing.assert_close(spec.exponents[0], growth / 20, rtol=0, atol=1e-9)
+    agree(got, gradients((growth / 20).square().mean(), wanted), LARGE)
+
+
+def test_eighty_units_over_three_hundred_steps_against_autograd():
+    cell, inputs = lt.RateCell(1, 80), torch.randn(300, 1, 1)
+    grads = []
+    for backend in (None, "autograd"):
+        spec = lt.lyapunov_spectrum(cell, inputs, backend=backend, tangent_transient=20, state_grad=50)
+        grads.append(gradients(spec.exponents.square().mean(), list(cell.parameters())))
+    agree(*grads, LARGE)
+
+
+@pytest.mark.parametrize("cut", [1, 2, 5])
+def test_truncation_against_a_loop_with_detach(cut):
+    cell, inputs, frame = lt.ElmanCell(M, N, gain=1.5), torch.randn(12, 1, M), random_frame(N, 2)
+    wanted, Q, h, growth = list(cell.parameters()), frame, torch.zeros(1, N), 0.0
+    for s, x in enumerate(inputs):
+        h = h.detach() if s % cut == 0 else h
+        h = cell(x, h)
+        Q, R = reference.positive_qr((1 - h[0] ** 2)[:, None] * (cell.weight_hh @ Q))
+        growth = growth + R.diagonal().log()
+    spec = lt.lyapunov_spectrum(cell, inputs, k=2, frame=frame, state_grad=cut)
+    agree(gradients(spec.exponents.square().sum(), wanted), gradients((growth / 12).square().sum(), wanted))
+    if cut == 1:
+        detached = lt.lyapunov_spectrum(cell, inputs, k=2, frame=frame, state_grad="detach")
+        agree(gradients(detached.exponents.square().sum(), wanted), gradients(spec.exponents.square().sum(), wanted), 1e-14)
+
+
+@pytest.mark.parametrize("backend", [None, "autograd"])
+def test_gradcheck(backend):
+    cell = lt.RateCell(1, 3, gain=1.1)
+    names = [name for name, _ in cell.named_parameters()]
+
+    def growth(inputs, h0, *weights):
+        def step(x, h):
+            return torch.func.functional_call(cell, dict(zip(names, weights, strict=True)), (x, h))
+
+        spec = lt.lyapunov_spectrum(
+            step, inputs, h0=h0, k=2, frame=random_frame(3, 2), tangent_transient=1, interval=2, backend=backend
+        )
+        return spec.growth.log_r, spec.final_state
+
+    leaves = [torch.randn(4, 1, 1), torch.randn(1, 3), *(p.detach().clone() for p in cell.parameters())]
+    assert torch.autograd.gradcheck(growth, [z.requires_grad_() for z in leaves])
+    if backend == "autograd":
+        assert torch.autograd.gradgradcheck(growth, [z.requires_grad_() for z in leaves])

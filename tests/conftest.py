@@ -1,7 +1,9 @@
 """One thread, and public shapes checked by beartype: here, and nowhere else."""
 
+import importlib.util
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import beartype
@@ -19,8 +21,10 @@ def checked(function: Callable[..., Any]) -> Callable[..., Any]:
         return function
 
 
-# before anything imports lyaptorch
-jaxtyping.install_import_hook("lyaptorch", "conftest.checked")
+# before anything imports lyaptorch; not the draws, which torch.compile traces, nor the checks in them
+ROOT = Path(importlib.util.find_spec("lyaptorch").origin).parent
+CHECKED = [f"lyaptorch.{path.stem}" for path in ROOT.iterdir() if path.stem not in ("_random", "_checks")]
+jaxtyping.install_import_hook(CHECKED, "conftest.checked")
 
 torch.set_num_threads(1)
 

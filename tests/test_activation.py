@@ -1,8 +1,7 @@
-import cases
 import pytest
 import torch
-from torch import nn
 
+import cases
 import lyaptorch as lt
 from lyaptorch import Activation
 from lyaptorch.cells.activation import ACTIVATIONS, activation, sech2
@@ -10,7 +9,7 @@ from lyaptorch.cells.activation import ACTIVATIONS, activation, sech2
 pytestmark = pytest.mark.usefixtures("double")
 
 SMOOTH = {
-    **{name: make for name, make in ACTIVATIONS.items()},
+    **ACTIVATIONS,
     "softplus": cases.softplus,
     "steep_tanh": cases.steep_tanh,
 }
@@ -43,7 +42,9 @@ def test_the_slope_of_a_trainable_activation_backpropagates_to_its_parameters(ma
 
 
 def test_a_wrong_slope_is_refused_unless_it_is_declared_a_surrogate():
-    with pytest.raises(ValueError, match=r"slope of 'off' must be the derivative .* mend it, or pass surrogate"):
+    with pytest.raises(
+        ValueError, match=r"slope of 'off' must be the derivative .* mend it, or pass surrogate"
+    ):
         Activation(torch.tanh, lambda x: 1.001 * sech2(x), name="off")
     with pytest.raises(ValueError, match=r"slope of 'off' must be the derivative"):
         Activation(
@@ -65,7 +66,7 @@ def test_activations_by_name_and_as_they_are():
     f = cases.soft_sign()
     assert activation(f) is f
     assert torch.equal(activation("linear")(X), X)
-    with pytest.raises(ValueError, match=r"unknown activation 'rleu'; did you mean 'relu'\?"):
+    with pytest.raises(ValueError, match=r"unknown activation 'rleu', did you mean 'relu'\?"):
         activation("rleu")
 
 
@@ -98,7 +99,9 @@ def test_sech2_keeps_its_relative_precision_and_never_overflows(dtype):
 def test_the_gradient_of_sech2_keeps_its_relative_precision(dtype):
     x = torch.linspace(-20, 20, 201, dtype=dtype)
     exact = -2 * torch.tanh(x.double()) / torch.cosh(x.double()) ** 2
-    torch.testing.assert_close(derivative(sech2, x).double(), exact, rtol=200 * torch.finfo(dtype).eps, atol=1e-30)
+    torch.testing.assert_close(
+        derivative(sech2, x).double(), exact, rtol=200 * torch.finfo(dtype).eps, atol=1e-30
+    )
     curvature = activation("tanh").curvature(x).double()
     torch.testing.assert_close(curvature, exact, rtol=200 * torch.finfo(dtype).eps, atol=1e-30)
 

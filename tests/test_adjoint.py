@@ -1,14 +1,14 @@
 """The whole-sequence adjoint against autograd through every QR, ours and LAPACK's."""
 
 import pytest
-import reference
 import torch
-from cases import M, N, every, setup
-from reference import random_frame, relative_error
 from torch import nn
 
 import lyaptorch as lt
+import reference
+from cases import M, N, every, setup
 from lyaptorch.cells.activation import sech2
+from reference import random_frame
 
 pytestmark = pytest.mark.usefixtures("double")
 
@@ -35,10 +35,8 @@ def gradients(loss, wanted):
 
 def agree(got, expected, tolerance=SMALL):
     for g, e in zip(got, expected, strict=True):
-        if e.abs().max() == 0:
-            assert g.abs().max() == 0
-        else:
-            assert relative_error(g, e) < tolerance
+        # where a gradient vanishes, as that of the frame of an orthogonal map, there is only round-off
+        assert (g - e).abs().max() <= tolerance * e.abs().max().clamp_min(1e-3)
 
 
 @every()
@@ -67,7 +65,9 @@ def test_checkpointing_changes_nothing(case, ensemble, checkpoint):
     wanted = [z.requires_grad_() for z in (s.inputs, s.h0)] + s.cell.leaves(s.inputs[0], s.h0)
     grads = []
     for settings in ({}, {"checkpoint": checkpoint}):
-        spec = lt.lyapunov_spectrum(s.cell, s.inputs, h0=s.h0, k=2, interval=2, tangent_transient=3, **settings)
+        spec = lt.lyapunov_spectrum(
+            s.cell, s.inputs, h0=s.h0, k=2, interval=2, tangent_transient=3, **settings
+        )
         grads.append(gradients(loss_of(spec.running(), spec.final_state), wanted))
     agree(grads[1], grads[0], 1e-12)  # the same operations in the same order
 
@@ -78,7 +78,9 @@ def test_the_gradient_of_inputs_alone(make, checkpoint):
     cell = make().requires_grad_(False)
     inputs, h0 = torch.randn(12, 2, M).requires_grad_(), torch.randn(2, N)
     grads = [
-        gradients(lt.lyapunov_spectrum(cell, inputs, h0=h0, k=2, **settings).exponents.square().sum(), [inputs])
+        gradients(
+            lt.lyapunov_spectrum(cell, inputs, h0=h0, k=2, **settings).exponents.square().sum(), [inputs]
+        )
         for settings in ({"checkpoint": checkpoint}, {"backend": "autograd"})
     ]
     agree(*grads)
@@ -135,7 +137,11 @@ def test_truncation_against_a_loop_with_detach(cut):
     agree(gradients(spec.exponents.square().sum(), wanted), gradients((growth / 12).square().sum(), wanted))
     if cut == 1:
         detached = lt.lyapunov_spectrum(cell, inputs, k=2, frame=frame, state_grad="detach")
-        agree(gradients(detached.exponents.square().sum(), wanted), gradients(spec.exponents.square().sum(), wanted), 1e-14)
+        agree(
+            gradients(detached.exponents.square().sum(), wanted),
+            gradients(spec.exponents.square().sum(), wanted),
+            1e-14,
+        )
 
 
 @pytest.mark.parametrize("backend", [None, "autograd"])
@@ -148,7 +154,14 @@ def test_gradcheck(backend):
             return torch.func.functional_call(cell, dict(zip(names, weights, strict=True)), (x, h))
 
         spec = lt.lyapunov_spectrum(
-            step, inputs, h0=h0, k=2, frame=random_frame(3, 2), tangent_transient=1, interval=2, backend=backend
+            step,
+            inputs,
+            h0=h0,
+            k=2,
+            frame=random_frame(3, 2),
+            tangent_transient=1,
+            interval=2,
+            backend=backend,
         )
         return spec.growth.log_r, spec.final_state
 

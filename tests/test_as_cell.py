@@ -1,10 +1,10 @@
 import pytest
-import reference
 import torch
-from cases import M, N
 from torch import nn
 
 import lyaptorch as lt
+import reference
+from cases import M, N
 from lyaptorch.cells import FunctionCell
 
 pytestmark = pytest.mark.usefixtures("double")
@@ -104,11 +104,17 @@ def test_a_method_a_lambda_and_a_callable_object_are_steps():
 @pytest.mark.parametrize(
     ("obj", "message"),
     [
-        (nn.RNN(M, N, num_layers=2), r"one layer and one direction, got num_layers=2, bidirectional=False; wrap"),
+        (
+            nn.RNN(M, N, num_layers=2),
+            r"one layer and one direction, got num_layers=2, bidirectional=False; wrap",
+        ),
         (nn.RNN(M, N, bidirectional=True), r"got num_layers=1, bidirectional=True"),
-        (nn.LSTM(M, N), r"a step whose state is one tensor, got LSTM; write step\(x, h\) with the states packed"),
-        (nn.LSTMCell(M, N), r"got LSTMCell"),
-        (nn.GRU(M, N), r"got GRU"),
+        (
+            nn.LSTM(M, N),
+            r"a step whose state is one tensor, got a LSTM; write step\(x, h\) .* packed into one",
+        ),
+        (nn.LSTMCell(M, N), r"got a LSTMCell"),
+        (nn.GRU(M, N), r"got a GRU"),
         ("tanh", r"as_cell takes a cell, a module or a function step\(x, h\), got str"),
         (torch.zeros(4, 4), r"got Tensor"),
     ],

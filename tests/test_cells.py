@@ -1,11 +1,11 @@
 import pytest
-import reference
 import torch
-from cases import M, N, every, setup
 from jaxtyping import TypeCheckError
 from torch import nn
 
 import lyaptorch as lt
+import reference
+from cases import M, N, every, setup
 from lyaptorch.cells.activation import sech2
 from lyaptorch.cells.protocol import pushforward_forward_mode, pushforward_reverse_mode
 
@@ -116,11 +116,15 @@ def test_public_shapes_are_checked_in_tests():
         ((0, 4), {}, r"input_size must be an integer >= 1, got 0"),
         ((2, 0), {}, r"hidden_size must be an integer >= 1, got 0"),
         ((2, 4.0), {}, r"hidden_size must be an integer >= 1, got 4.0"),
-        ((2, 4), {"activation": "tahn"}, r"unknown activation 'tahn'; did you mean 'tanh'\?"),
-        ((2, 4), {"weights": "gausian"}, r"unknown weights 'gausian'; did you mean 'gaussian'\?"),
+        ((2, 4), {"activation": "tahn"}, r"unknown activation 'tahn', did you mean 'tanh'\?"),
+        ((2, 4), {"weights": "gausian"}, r"unknown weights 'gausian', did you mean 'gaussian'\?"),
         ((2, 4), {"ensemble": (3, 0)}, r"each entry of ensemble must be an integer >= 1, got 0"),
         ((2, 4), {"ensemble": (3,), "gain": torch.ones(2)}, r"shape of ensemble, \(3,\), got \(2,\)"),
-        ((2, 4), {"ensemble": (3,), "members": torch.arange(2)}, r"members must have shape \*e = \(3,\), got \(2,\)"),
+        (
+            (2, 4),
+            {"ensemble": (3,), "members": torch.arange(2)},
+            r"members must have shape \*e = \(3,\), got \(2,\)",
+        ),
         ((2, 4), {"generator": 7}, r"generator must be a torch.Generator or None, got int"),
     ],
 )

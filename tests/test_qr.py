@@ -4,9 +4,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference import positive_qr, random_frame, relative_error
 
 from lyaptorch.tangent.qr import METHODS, orthonormalise, qr
+from reference import positive_qr, random_frame, relative_error
 
 pytestmark = pytest.mark.usefixtures("double")
 
@@ -191,7 +191,9 @@ def test_no_matrix_that_lapack_can_factor_is_refused(n, k, power, spread, seed, 
     A = torch.randn(n, k, generator=generator)
     # columns shear into each other, and each has a scale of its own
     shear = torch.randn(k, k, generator=generator).triu(1) * 10.0 ** (seed % 7)
-    scales = 10.0 ** (power + (torch.rand(k, generator=generator) - 0.5) * min(spread, 2 * (290 - abs(power))))
+    scales = 10.0 ** (
+        power + (torch.rand(k, generator=generator) - 0.5) * min(spread, 2 * (290 - abs(power)))
+    )
     A = (A + A @ shear) * scales
     Q, R, dead = orthonormalise(A, None, method)
     assert torch.isfinite(Q).all()

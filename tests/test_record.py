@@ -21,8 +21,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from lyaptorch import record as module
-from lyaptorch.record import Record, run_path
+from lyaptorch import _files
+from lyaptorch._files import run_path
+from lyaptorch.record import Record
 
 DTYPES = ["?", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8", "U4"]
 LENGTHS = {"member": 2, "epoch": 3, "delay": 1, "empty": 0}
@@ -333,13 +334,13 @@ def test_a_folder_in_the_place_of_the_file(tmp_path):
         Record.load(tmp_path / "x.nc")
 
 
-def test_run_path_counts_up_and_makes_the_folder(tmp_path):
-    names = []
-    for _ in range(3):
-        path = run_path(tmp_path / "new" / "runs", "demo")
-        assert path == run_path(str(tmp_path / "new" / "runs"), "demo")
-        names.append(Record("demo", {}, {}).save(path).name)
-    assert names == ["demo.nc", "demo-2.nc", "demo-3.nc"]
+def test_fresh_saves_count_up_and_never_replace(tmp_path):
+    path = run_path(str(tmp_path / "new" / "runs"), "demo")
+    records = [Record("demo", {"number": i}, {}) for i in range(3)]
+    paths = [record.save(path, fresh=True) for record in records]
+    assert [p.name for p in paths] == ["demo.nc", "demo-2.nc", "demo-3.nc"]
+    assert [Record.load(p) for p in paths] == records
+    assert all(p.with_suffix(".host.json").is_file() for p in paths)
 
 
 @pytest.mark.usefixtures("unchecked")
@@ -431,7 +432,7 @@ line = (("a",), [1, 2])
         ({"variables": {"x": (("a",), ["\ud800"])}}, "x must be text without NUL or lone surrogates"),
         (
             {"variables": {"x": (("a",), [1], {"unit": "s"})}},
-            "unknown attribute of x 'unit'; did you mean 'units'",
+            "unknown attribute of x 'unit', did you mean 'units'",
         ),
         ({"variables": {"x": (("a",), [1], {"units": 3})}}, "units must be text .*got 3; change it"),
     ],
@@ -442,7 +443,7 @@ def test_construction_refuses(changes, message):
 
 
 def test_an_unknown_name_is_told_the_nearest():
-    with pytest.raises(ValueError, match=r"unknown variable or coordinate 'los'; did you mean 'loss'\?"):
+    with pytest.raises(ValueError, match=r"unknown variable or coordinate 'los', did you mean 'loss'\?"):
         example()["los"]
 
 
@@ -465,8 +466,8 @@ def written(path, data):
         (b"\x89HDF\r\n\x1a\n", "no Record or cut off"),
         (b"CDF\x01 an older netCDF", "no Record or cut off"),
         (pickle.dumps({"a": 1}), "no Record or cut off"),
-        (module._sealed(b""), "it is damaged, OSError.*; restore it"),
-        (module._sealed(b"\x89HDF\r\n\x1a\n" + bytes(200)), "it is damaged, OSError.*; restore it"),
+        (_files.sealed(b""), "it is damaged, OSError.*; restore it"),
+        (_files.sealed(b"\x89HDF\r\n\x1a\n" + bytes(200)), "it is damaged, OSError.*; restore it"),
     ],
 )
 def test_files_that_are_no_record(tmp_path, data, message):
@@ -504,21 +505,21 @@ def test_appended_bytes_never_load(tmp_path, sealed):
 
 
 def test_a_seal_among_the_values_confuses_nobody(tmp_path):
-    text = module._sealed(b"x").decode()
+    text = _files.sealed(b"x").decode()
     record = Record("test", {"text": text}, {"x": ((), text)})
     path = record.save(tmp_path / "x")
     assert Record.load(path) == record
     whole = path.read_bytes()
     with pytest.raises(ValueError, match="it is damaged"):
-        Record.load(written(tmp_path / "cut.nc", whole[: whole.index(module._SEAL) + 150]))
+        Record.load(written(tmp_path / "cut.nc", whole[: whole.index(_files.SEAL) + 150]))
 
 
 def forged(path, change, record=None):
     """A Record changed by `change(h5py file)` and sealed again, as by an attacker."""
-    body = io.BytesIO(module._unsealed((record or example()).save(path)))
+    body = io.BytesIO(_files.unsealed((record or example()).save(path)))
     with h5py.File(body, "r+") as file:
         change(file)
-    return written(path, module._sealed(body.getvalue()))
+    return written(path, _files.sealed(body.getvalue()))
 
 
 def put(name, value):

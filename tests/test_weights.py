@@ -1,8 +1,8 @@
 import pytest
 import torch
-from cases import M, N
 
 import lyaptorch as lt
+from cases import M, N
 from lyaptorch._random import Stream, member_ids
 from lyaptorch.cells.weights import WEIGHTS, random_frame, weights
 
@@ -129,7 +129,9 @@ def test_torchs_setting_is_the_default_of_an_elman_cell():
 def test_weights_as_a_function():
     cell = lt.RateCell(M, N, weights=lambda n, stream, members: 2 * torch.eye(n).expand(*members.shape, n, n))
     assert torch.equal(cell.weight_hh, 2 * torch.eye(N))
-    with pytest.raises(ValueError, match=r"gain=2.0 has no effect on weights given as a function; build it in"):
+    with pytest.raises(
+        ValueError, match=r"gain=2.0 has no effect on weights given as a function; build it in"
+    ):
         lt.RateCell(M, N, gain=2.0, weights=lambda n, stream, members: torch.eye(n))
 
 
@@ -138,7 +140,9 @@ class TestFrame:
     def test_columns_are_orthonormal(self, dtype, tolerance):
         Q = random_frame(20, 7, STREAM, member_ids((3,)), dtype=dtype)
         assert Q.dtype == dtype
-        torch.testing.assert_close(Q.mT @ Q, torch.eye(7, dtype=dtype).expand(3, 7, 7), rtol=0, atol=tolerance)
+        torch.testing.assert_close(
+            Q.mT @ Q, torch.eye(7, dtype=dtype).expand(3, 7, 7), rtol=0, atol=tolerance
+        )
 
     def test_the_first_columns_do_not_depend_on_k(self):
         wide = random_frame(20, 20, STREAM, member_ids((3,)))

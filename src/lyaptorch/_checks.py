@@ -79,5 +79,15 @@ def shape(name: str, value: Tensor, expected: tuple[int, ...], letters: str, *, 
     return value
 
 
+def per_member(name: str, value: float | Tensor, ensemble: tuple[int, ...]) -> float | Tensor:
+    """Return `value` if it is a number or has the ensemble's shape, or raise: none is broadcast."""
+    if isinstance(value, Tensor) and value.dim() and tuple(value.shape) != tuple(ensemble):
+        raise ValueError(
+            f"{name} must be a number or have the ensemble's shape {tuple(ensemble)}, "
+            f"got {tuple(value.shape)}; give one value for each member"
+        )
+    return value
+
+
 def _advice(do: str) -> str:
     return f"; {do}" if do else ""

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.util
 import io
 import json
 import os
 import platform
+import re
 import tempfile
 import uuid
 from datetime import UTC, datetime
@@ -44,6 +46,23 @@ def host_facts() -> dict[str, Any]:
     return facts
 
 
+def run_path(runs: Path | str, name: str) -> Path:
+    """Return the file `<name>.nc` in the folder `runs`, where `Record.save(..., fresh=True)` will write.
+
+    Call it before the long work: what would keep a Record from being written there is raised here.
+
+    Raises:
+        ValueError: if `name` is no plain file name, or the folder cannot be created or written.
+        ModuleNotFoundError: if xarray or h5netcdf is missing.
+    """
+    if not isinstance(name, str) or not re.fullmatch(r"\w[\w.+-]{,99}", name):
+        raise ValueError(f"name must be letters, digits or _.+-, got {name!r:.120}; put folders into runs")
+    for module in ("xarray", "h5netcdf"):
+        if importlib.util.find_spec(module) is None:
+            raise ModuleNotFoundError(f"a Record is written by {module}; pip install xarray 'h5netcdf[h5py]'")
+    return writable_folder(Path(runs)) / f"{name}.nc"
+
+
 def writable_folder(folder: Path) -> Path:
     """Return the folder, made and written to for a test, or raise."""
     try:
@@ -54,15 +73,25 @@ def writable_folder(folder: Path) -> Path:
         raise ValueError(f"cannot write to the folder {folder}, got {error}; {ELSEWHERE}") from error
 
 
-def replace_file(path: Path, data: bytes) -> None:
-    """Write atomically: the draft stands in the same folder, and vanishes on any failure."""
+def replace_file(path: Path, data: bytes, *, fresh: bool = False) -> None:
+    """Write atomically: the draft stands in the same folder, and vanishes on any failure.
+
+    Raises:
+        FileExistsError: if `fresh` and the file exists; two processes cannot both write it.
+        ValueError: if it cannot be written.
+    """
     draft = path.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
         with draft.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        draft.replace(path)
+        if fresh:
+            os.link(draft, path)
+        else:
+            draft.replace(path)
+    except FileExistsError:
+        raise
     except OSError as error:
         raise ValueError(f"cannot write {path}, got {error}; free space or {ELSEWHERE}") from error
     finally:

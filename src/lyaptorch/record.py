@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import io
 import json
 import re
@@ -65,6 +64,7 @@ class Record:
         ValueError: if dims and shapes disagree, a value has another type, or config is no JSON.
 
     Example:
+        >>> import tempfile, torch
         >>> loss = torch.tensor([[0.5, 0.25, 0.125]])
         >>> record = Record("train", {"lr": 0.001}, {"loss": (("member", "epoch"), loss, {"units": "nats"})},
         ...                 {"epoch": (("epoch",), [1, 2, 3])})
@@ -72,7 +72,6 @@ class Record:
         Record('train': loss (member 1, epoch 3), epoch (epoch 3))
         >>> record["loss"].min()
         np.float32(0.125)
-        >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     Record.load(record.save(Path(folder) / "first")) == record
         True
@@ -126,7 +125,7 @@ class Record:
         attributes["config"] = to_json("config", self.config)
         return xarray.Dataset(dict(self.variables), dict(self.coordinates), attributes)
 
-    def save(self, path: Path | str, *, host: Mapping[str, Any] | None = None) -> Path:
+    def save(self, path: Path | str, *, host: Mapping[str, Any] | None = None, fresh: bool = False) -> Path:
         """Write netCDF to `path` and volatile facts to `<stem>.host.json` beside it; return the path.
 
         A failure leaves the file at `path` as it was. Equal Records give equal bytes (for equal versions of
@@ -135,6 +134,7 @@ class Record:
         Args:
             path: Where to; `.nc` is added when missing, and so are folders.
             host: Further volatile facts, such as wall seconds.
+            fresh: Never replace a Record: take `<name>-2.nc`, `-3`, ... if the file exists.
 
         Raises:
             ValueError: if the folder cannot be written or `host` is no JSON.
@@ -148,8 +148,17 @@ class Record:
         body = io.BytesIO()
         dataset.to_netcdf(body, engine="h5netcdf", encoding=exact)
         writable_folder(path.parent)
+        data, count, name = sealed(body.getvalue()), 1, path.stem
+        while fresh:
+            try:
+                replace_file(path, data, fresh=True)
+                break
+            except FileExistsError:
+                count += 1
+                path = path.with_name(f"{name}-{count}.nc")
         replace_file(path.with_suffix(".host.json"), f"{facts}\n".encode())
-        replace_file(path, sealed(body.getvalue()))
+        if not fresh:
+            replace_file(path, data)
         return path
 
     @classmethod
@@ -197,36 +206,6 @@ class Record:
                 data.append(little.tobytes())
         head = to_json("record", [self.kind, self.config, len(self.variables), table])
         return f"sha256:{hashlib.sha256(head.encode() + b''.join(data)).hexdigest()}"
-
-
-def run_path(runs: Path | str, name: str) -> Path:
-    """Return a fresh file in the folder `runs`: `<name>.nc`, or `<name>-2.nc`, `-3`... if that exists.
-
-    Call it before the long work: what would keep `Record.save` from writing there is raised here. The file
-    is not created, so two runs that start together need different names.
-
-    Raises:
-        ValueError: if `name` is no plain file name, or the folder cannot be created or written.
-        ModuleNotFoundError: if xarray or h5netcdf is missing.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     first = run_path(folder, "demo")
-        ...     saved = Record("demo", {}, {}).save(first)
-        ...     first.name, run_path(folder, "demo").name
-        ('demo.nc', 'demo-2.nc')
-    """
-    if not isinstance(name, str) or not re.fullmatch(r"\w[\w.+-]{,99}", name):
-        raise ValueError(f"name must be letters, digits or _.+-, got {name!r:.120}; put folders into runs")
-    for module in ("xarray", "h5netcdf"):
-        if importlib.util.find_spec(module) is None:
-            raise ModuleNotFoundError(f"a Record is written by {module}; pip install xarray 'h5netcdf[h5py]'")
-    path, count = writable_folder(Path(runs)) / f"{name}.nc", 1
-    while path.exists():
-        count += 1
-        path = path.with_name(f"{name}-{count}.nc")
-    return path
 
 
 def _with_suffix(path: Path | str) -> Path:

@@ -3,10 +3,10 @@
 import math
 
 import pytest
-import reference
 import torch
 
 import lyaptorch as lt
+import reference
 
 pytestmark = pytest.mark.usefixtures("double")
 
@@ -63,7 +63,9 @@ def test_a_defective_map_grows_like_its_eigenvalue(kind):
     W = torch.tensor([[0.5, 1.0], [0.0, 0.5]])
     spec = lt.lyapunov_spectrum(linear(kind, W), torch.zeros(2000, 1, 1))
     # a Jordan block adds log t / t
-    torch.testing.assert_close(spec.exponents[0], torch.full((2,), 0.5).log(), rtol=0, atol=math.log(2000) / 1000)
+    torch.testing.assert_close(
+        spec.exponents[0], torch.full((2,), 0.5).log(), rtol=0, atol=math.log(2000) / 1000
+    )
     assert spec.exponents.sum().item() == pytest.approx(2 * math.log(0.5), abs=1e-12)
 
 
@@ -121,7 +123,9 @@ def test_the_logistic_map():
 
 
 def test_a_torus_rotation_neither_stretches_nor_shrinks():
-    spec = lt.lyapunov_spectrum(lambda x, h: torch.remainder(h + x, 1.0), torch.rand(50, 2, 3), h0=torch.rand(2, 3))
+    spec = lt.lyapunov_spectrum(
+        lambda x, h: torch.remainder(h + x, 1.0), torch.rand(50, 2, 3), h0=torch.rand(2, 3)
+    )
     torch.testing.assert_close(spec.exponents, torch.zeros(2, 3), rtol=0, atol=1e-14)
 
 

@@ -3,11 +3,11 @@
 import math
 
 import pytest
-import reference
 import torch
-from cases import CASES, M, N, every, setup
 
 import lyaptorch as lt
+import reference
+from cases import CASES, M, N, every, setup
 
 DTYPES = [torch.float64, torch.float32]
 
@@ -25,7 +25,9 @@ def close(got, expected, log_r=None):
         tolerance = tolerance if got.shape[-1:] == log_r.shape[-1:] else tolerance.max()
     off = (got - expected).abs() / (1 + expected.abs())
     bad = ~((got == expected) | (off <= tolerance))
-    assert not bad.any(), f"off by {off[bad].max():.2g}, tolerance {tolerance.tolist()}, in {bad.sum()} entries"
+    assert not bad.any(), (
+        f"off by {off[bad].max():.2g}, tolerance {tolerance.tolist()}, in {bad.sum()} entries"
+    )
 
 
 def run(s, **settings):
@@ -113,7 +115,14 @@ def test_the_interval_and_the_way_to_orthonormalise_change_nothing(case, ensembl
     s = setup(case, ensemble, dtype, t=22)
     settings = {"transient": 2, "tangent_transient": 3, "k": min(case.rank, 3)}
     base = run(s, **settings)
-    ways = ((1, "cholesky2"), (1, "householder"), (2, "auto"), (5, "cholesky2"), (7, "auto"), (100, "householder"))
+    ways = (
+        (1, "cholesky2"),
+        (1, "householder"),
+        (2, "auto"),
+        (5, "cholesky2"),
+        (7, "auto"),
+        (100, "householder"),
+    )
     for interval, method in ways:
         spec = run(s, interval=interval, qr_method=method, **settings)
         assert spec.growth.steps.sum() == 17

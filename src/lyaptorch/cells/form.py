@@ -93,14 +93,16 @@ def weight_gradients(
     a_bars = time_in_batch(a_bars)
     gradients = []
     for leaf in leaves:
+        # of all its uses: weights may be tied
+        bar = torch.zeros_like(leaf)
         if leaf is form.weight_hh:
-            gradients.append(a_bars.mT @ time_in_batch(values))
-        elif leaf is form.weight_ih:
-            gradients.append(a_bars.mT @ time_in_batch(inputs))
-        elif any(leaf is bias for bias in form.biases):
-            gradients.append(a_bars.sum(-2))
-        else:
-            gradients.append(torch.zeros_like(leaf))
+            bar = bar + a_bars.mT @ time_in_batch(values)
+        if leaf is form.weight_ih:
+            bar = bar + a_bars.mT @ time_in_batch(inputs)
+        for bias in form.biases:
+            if leaf is bias:
+                bar = bar + a_bars.sum(-2)
+        gradients.append(bar)
     return gradients
 
 

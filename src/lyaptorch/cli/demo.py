@@ -10,9 +10,10 @@ import torch
 import tyro
 from rich.table import Table
 
+from lyaptorch._files import run_path
 from lyaptorch.cli.output import save, show
 from lyaptorch.experiments import Demo
-from lyaptorch.record import Record, run_path
+from lyaptorch.record import Record
 
 
 def demo(
@@ -36,7 +37,7 @@ def demo(
     path, start = run_path(runs, "demo"), time.monotonic()
     record = config.run(show_progress=False if json else None)
     seconds = time.monotonic() - start
-    figure = save(record, path, seconds)
+    path, figure = save(record, path, seconds)
     show(json, _summary(record), [_table(record)], path, figure, seconds)
 
 
@@ -51,19 +52,19 @@ def _summary(record: Record) -> dict[str, object]:
 
 
 def _table(record: Record) -> Table:
-    config, n = record.config, record.config["hidden_size"]
+    config = record.config
     table = Table(
         title=f"Binary temporal XOR, delay {config['delay']}",
         caption=f"λ in nats per step, before training; accuracy after {config['epochs']} epochs",
     )
-    ranks = sorted({1, (config["k"] + 1) // 2, config["k"], n})
-    for name in ("network", "", *(f"λ{rank}" for rank in ranks), "accuracy"):
+    ranks = sorted({1, (config["k"] + 1) // 2, config["k"]})
+    for name in ("net", "", *(f"λ{rank}" for rank in ranks), "accuracy"):
         table.add_column(name, justify="right", no_wrap=True)
     for row, (network, on) in enumerate(zip(record["network"], record["flossed"], strict=True)):
         values, errors = record["spectrum"][row], record["spectrum_error"][row]
         table.add_row(
             str(network),
-            "preflossed" if on else "plain",
+            "flossed" if on else "plain",
             *(f"{values[rank - 1]:+.2f}±{errors[rank - 1]:.2f}" for rank in ranks),
             f"{record['final_accuracy'][row]:.3f}",
             style="bold" if on else "",

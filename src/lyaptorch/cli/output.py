@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,17 +11,18 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from lyaptorch._files import replace_file
 from lyaptorch.record import Record
 
 
-def save(record: Record, path: Path, seconds: float) -> Path:
-    """Write the Record at `path` and its figure beside it; return the figure's path."""
-    path = record.save(path, host={"seconds": seconds})
+def save(record: Record, path: Path, seconds: float) -> tuple[Path, Path]:
+    """Write the Record at `path`, or the next free name, and its figure beside it; return both paths."""
+    path = record.save(path, host={"seconds": seconds}, fresh=True)
+    drawing = io.BytesIO()
+    record.plot().savefig(drawing, format="png")
     figure = path.with_suffix(".png")
-    draft = figure.with_name(f".{figure.name}")
-    record.plot().savefig(draft, format="png")
-    draft.replace(figure)
-    return figure
+    replace_file(figure, drawing.getvalue())
+    return path, figure
 
 
 def show(

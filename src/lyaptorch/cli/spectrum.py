@@ -17,10 +17,11 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from lyaptorch import _checks
+from lyaptorch._files import run_path
 from lyaptorch._random import Stream
 from lyaptorch.cells import Cell, ElmanCell, RateCell, as_cell
 from lyaptorch.cli.output import save, show
-from lyaptorch.record import Record, run_path
+from lyaptorch.record import Record
 from lyaptorch.tangent import Spectrum, lyapunov_spectrum
 from lyaptorch.tasks import TASKS
 
@@ -117,7 +118,7 @@ def spectrum(
         config |= {"n": n, "gain": gain, "activation": activation, "weights": weights}
     record = Record("spectrum", config, *_variables(measured))
     seconds = time.monotonic() - start
-    figure = save(record, path, seconds)
+    path, figure = save(record, path, seconds)
     show(json, _summary(measured), [_table(measured, dt)], path, figure, seconds)
 
 

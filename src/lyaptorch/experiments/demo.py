@@ -31,6 +31,8 @@ class Demo:
         hidden_size: units n.
         k: exponents flossed.
         floss_epochs: flossing steps before training.
+        floss_clip: largest norm of a flossing gradient. The paper has no limit; then the rare huge gradients
+            of a nearly singular step stall Adam, and one network in eight or so hardly flosses.
         epochs: training steps.
         batch: trajectories of a training step.
         length: steps of a trial.
@@ -43,6 +45,7 @@ class Demo:
     hidden_size: int = 80
     k: int = 75
     floss_epochs: int = 500
+    floss_clip: float = 1.0
     epochs: int = 600
     batch: int = 16
     length: int = 300
@@ -77,7 +80,7 @@ class Demo:
             members=networks,
             show_progress=show_progress,
         )
-        pre = FlossPhase(self.floss_epochs, k=self.k, members=flossed)
+        pre = FlossPhase(self.floss_epochs, k=self.k, clip=self.floss_clip, members=flossed)
         before = run((pre,), generator=self._generator())
         spectrum = self._spectrum(model, task, networks)
         after = run((FitPhase(self.epochs),), generator=self._generator())

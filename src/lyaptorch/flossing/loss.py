@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from lyaptorch import _checks
-from lyaptorch._types import Exponents, Number, PerMember
+from lyaptorch._types import Exponents, Number
 
 REDUCTIONS = ("mean", "sum", "none")
 
 
 def flossing_loss(
     exponents: Exponents, target: Number = 0.0, reduction: str = "mean", k: int | Tensor | None = None
-) -> PerMember:
+) -> Float[Tensor, "..."]:
     """(lambda_i - target)^2, reduced over i, averaged over trajectories and summed over members.
 
     Dead columns (-inf) carry no value and no gradient; "mean" divides by the number of the others.
@@ -51,11 +52,7 @@ def flossing_loss(
     return members if reduction == "none" else members.sum()
 
 
-def _per_member(name: str, value: Number, ensemble: tuple[int, ...], like: Tensor) -> Tensor:
+def _per_member(name: str, value: int | Number, ensemble: tuple[int, ...], like: Tensor) -> Tensor:
     """A number or `*e` tensor, shaped against `(*e, b, k)`."""
-    value = torch.as_tensor(value, device=like.device)
-    if value.dim() and tuple(value.shape) != ensemble:
-        raise ValueError(
-            f"{name} must be a number or have the ensemble's shape {ensemble}, got {tuple(value.shape)}"
-        )
+    value = torch.as_tensor(_checks.per_member(name, value, ensemble), device=like.device)
     return value[..., None, None].to(like.dtype)

@@ -78,6 +78,7 @@ def sweep(
     """
     pivots: list[Tensor] = []
     deaths: list[Tensor | None] = []
+    start = h, Q
     for span in over:
         if tape is not None:
             tape.frames.append(Q)
@@ -96,7 +97,8 @@ def sweep(
         pivots.append(R.diagonal(dim1=-2, dim2=-1))
         deaths.append(dead)
     if not torch.isfinite(h).all():
-        raise FloatingPointError(f"the state is not finite after step {over[-1].stop}: {ADVICE}")
+        step = _overflow(dynamics, *start, over)
+        raise FloatingPointError(f"the state is not finite after step {step}: {ADVICE}")
     return Sweep(h, Q, dead, pivots, deaths)
 
 
@@ -108,3 +110,13 @@ def stack_growth(pivots: Sequence[Tensor], deaths: Sequence[Tensor | None]) -> t
     none = torch.zeros_like(deaths[-1])
     dead = torch.stack([none if d is None else d for d in deaths])
     return torch.where(dead, -torch.inf, diagonal.log()), ~dead
+
+
+@torch.no_grad()
+def _overflow(dynamics: Dynamics, h: Tensor, Q: Tensor, over: Sequence[Span]) -> int:
+    """The number of steps after which the state is not finite, by taking them again."""
+    for s in range(over[0].start, over[-1].stop):
+        h, _ = dynamics.pushforward(s, h, Q[..., :1])
+        if not torch.isfinite(h).all():
+            return s + 1
+    return over[-1].stop

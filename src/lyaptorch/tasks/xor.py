@@ -73,11 +73,7 @@ class TemporalXOR:
     ) -> Batch:
         """Random bits and their XOR; see `Task.draw`."""
         delay = torch.as_tensor(self.delay, device=members.device)
-        if delay.dim() and delay.shape != members.shape:
-            raise ValueError(
-                f"delay must be a number or have the ensemble's shape {tuple(members.shape)}, "
-                f"got {tuple(delay.shape)}"
-            )
+        _checks.per_member("delay", delay, tuple(members.shape))
         if int(delay.max()) >= length:
             raise ValueError(
                 f"delay must be below the length of a trial, got delay={int(delay.max())} and "

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from lyaptorch import _checks
 from lyaptorch.cells import RateCell
 
 CAT_EXPONENT = math.log((3 + math.sqrt(5)) / 2)
@@ -47,6 +48,9 @@ def xor_network(delay: int) -> tuple[RateCell, Tensor, Tensor]:
 
     Source: Gradient Flossing, eq 21.
     """
+    _checks.integer("delay", delay, 2)
+    if delay % 2:
+        raise ValueError(f"delay must be even, got {delay}; the shorter lag is half of it")
     n = delay + 4
     plus, minus = delay, delay + 1
     cell = RateCell(1, n, activation="relu", bias=False)

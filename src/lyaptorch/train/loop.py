@@ -174,7 +174,7 @@ class _Run:
             adam = adam.select(_trainable(model.cell), mask)
             own = {name: _of(getattr(phase, name), mask) for name in ("k", "target", "lr", "clip")}
             phase = replace(phase, members=None, **own)
-        adam.lr = torch.as_tensor(phase.lr, dtype=adam.lr.dtype, device=adam.lr.device).expand_as(adam.lr)
+        adam.set_lr(phase.lr)
         source = flossing_inputs(self.task, phase, self.seed, ids, model.cell)
         row = model.initial_state(1)
         if row is not None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lyaptorch import _checks
 from lyaptorch._types import Number
 
 
@@ -33,10 +34,16 @@ class MemberAdam:
     ) -> None:
         self.parameters, self.ensemble, self.betas, self.eps = list(parameters), ensemble, betas, eps
         first = self.parameters[0]
-        self.lr = torch.as_tensor(lr, dtype=first.dtype, device=first.device).expand(ensemble).clone()
+        self.lr = torch.zeros(ensemble, dtype=first.dtype, device=first.device)
+        self.set_lr(lr)
         self.count = torch.zeros(ensemble, dtype=torch.int64, device=first.device)
         self.means = [torch.zeros_like(p) for p in self.parameters]
         self.squares = [torch.zeros_like(p) for p in self.parameters]
+
+    def set_lr(self, lr: Number) -> None:
+        """Change the learning rate, a number or `*e`."""
+        lr = torch.as_tensor(_checks.per_member("lr", lr, self.ensemble), dtype=self.lr.dtype)
+        self.lr = lr.to(self.lr.device).expand(self.ensemble).clone()
 
     @torch.no_grad()
     def step(self, gradients: Sequence[Tensor]) -> None:
@@ -72,7 +79,7 @@ def clip(gradients: Sequence[Tensor], ensemble: tuple[int, ...], norm: Number) -
     clipped = []
     for g in gradients:
         lengths = torch.linalg.vector_norm(g.reshape(*ensemble, -1), dim=-1)
-        limit = torch.as_tensor(norm, dtype=g.dtype, device=g.device)
+        limit = torch.as_tensor(_checks.per_member("clip", norm, ensemble), dtype=g.dtype, device=g.device)
         # no clamp of the length: a gradient of length 0 keeps factor 1
         factor = torch.where(lengths > limit, limit / lengths, 1.0)
         clipped.append(g * expand(factor, g))

@@ -1,0 +1,202 @@
+"""Who may import whom, and how large a module may grow, read from the source with `ast`."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import lyaptorch
+
+SRC = Path(lyaptorch.__file__).parent
+MODULES = {
+    ".".join(path.relative_to(SRC).with_suffix("").parts)
+    .removesuffix(".__init__")
+    .replace("__init__", ""): path
+    for path in sorted(SRC.rglob("*.py"))
+}
+"""Every module by its name without `lyaptorch.`; the package itself is the empty name."""
+
+SHARED = ("_types", "_checks", "_random")
+MAY_IMPORT = {
+    "_types": (),
+    "_checks": (),
+    "_random": (),
+    "_files": (),
+    "record": ("_files",),
+    "cells": (),
+    "theory": (),
+    "tasks": (),
+    "kernels": ("cells.form", "cells.activation"),
+    "tangent": ("kernels", "cells"),
+    "flossing": ("tangent", "cells"),
+    "analysis": ("tangent", "cells", "theory"),
+    "train": ("flossing", "analysis", "tangent", "kernels", "cells", "tasks.batch", "record"),
+    "experiments": ("train", "tasks", "analysis", "theory", "flossing", "tangent", "cells", "record"),
+    "integrations": ("flossing", "tangent", "cells", "train.floss"),
+    "testing": ("tangent", "cells"),
+    "plots": ("record",),
+    "sweep": (),
+    "cli": ("",),
+    "": ("",),
+}
+"""The arrows of the design, beside those within a package and those to `SHARED`; "" is everything."""
+
+EXTERNAL = {"matplotlib": ("plots",), "ray": ("sweep",)}
+"""Libraries that only these packages import."""
+
+LAZY = "plots"
+"""What a method called `plot` may import besides."""
+
+FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "misc", "common"}
+
+
+def package_of(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def is_type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
+
+
+def imports(module: str, tree: ast.Module) -> Iterator[tuple[str, str, int]]:
+    """Every imported module, the innermost function that imports it, and the line."""
+    parts = module.split(".") if module else []
+    stack: list[tuple[ast.AST, str]] = [(tree, "")]
+    while stack:
+        node, function = stack.pop()
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            function = node.name
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, function, node.lineno
+        if isinstance(node, ast.ImportFrom):
+            package = parts if MODULES[module].name == "__init__.py" else parts[:-1]
+            start = ["lyaptorch", *package[: len(package) - node.level + 1]] if node.level else []
+            target = ".".join([*start, *([node.module] if node.module else [])])
+            for alias in node.names:
+                submodule = f"{target}.{alias.name}"
+                known = submodule.removeprefix("lyaptorch.") in MODULES and submodule.startswith("lyaptorch.")
+                yield (submodule if known else target), function, node.lineno
+        children = node.orelse if is_type_checking(node) else ast.iter_child_nodes(node)
+        stack += [(child, function) for child in children]
+
+
+def wrong_arrows(module: str, tree: ast.Module) -> list[str]:
+    own = package_of(module)
+    wrong = []
+    for target, function, line in imports(module, tree):
+        inside = target == "lyaptorch" or target.startswith("lyaptorch.")
+        if not inside:
+            owners = EXTERNAL.get(package_of(target))
+            if owners is not None and own not in owners:
+                wrong.append(f"{module}:{line} imports {target}")
+            continue
+        name = target.removeprefix("lyaptorch").removeprefix(".")
+        allowed = (
+            *SHARED,
+            *MAY_IMPORT[own],
+            *((own,) if own else ()),
+            *((LAZY,) if function == "plot" else ()),
+        )
+        if not any(prefix in ("", name) or name.startswith(f"{prefix}.") for prefix in allowed):
+            wrong.append(f"{module}:{line} imports {target}")
+    return wrong
+
+
+def parsed(module: str) -> ast.Module:
+    return ast.parse(MODULES[module].read_text(encoding="utf-8"))
+
+
+every_module = pytest.mark.parametrize("module", MODULES, ids=lambda name: name or "lyaptorch")
+
+
+@every_module
+def test_imports_follow_the_design(module):
+    assert package_of(module) in MAY_IMPORT, (
+        "a new package: give it its arrows in MAY_IMPORT and in the design"
+    )
+    assert wrong_arrows(module, parsed(module)) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "count"),
+    [
+        (
+            "cells.rate",
+            "import torch\nfrom lyaptorch import _checks\nfrom lyaptorch.cells.form import Form",
+            0,
+        ),
+        ("cells.rate", "from lyaptorch.tangent import Growth", 1),
+        ("cells.rate", "from ..tangent.qr import qr", 1),
+        ("cells.rate", "from .form import Form", 0),
+        ("cells.rate", "from .. import _checks", 0),
+        ("cells.rate", "import lyaptorch", 1),
+        ("cells.rate", "from lyaptorch import RateCell", 1),
+        ("cells.rate", "def f():\n    from lyaptorch.tangent import qr", 1),
+        (
+            "cells.rate",
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from lyaptorch.tangent import qr",
+            0,
+        ),
+        ("cells.rate", "if TYPE_CHECKING:\n    pass\nelse:\n    import lyaptorch.tangent", 1),
+        (
+            "tangent.spectrum",
+            "class A:\n    def plot(self):\n        from lyaptorch.plots import plot_spectrum",
+            0,
+        ),
+        ("tangent.spectrum", "from lyaptorch.plots import plot_spectrum", 1),
+        ("tangent.spectrum", "class A:\n    def plot(self):\n        import matplotlib.pyplot", 1),
+        ("tangent.spectrum", "import ray", 1),
+        ("train", "from lyaptorch.tasks.batch import Batch\nfrom lyaptorch.tasks import batch", 0),
+        ("train", "from lyaptorch.tasks import DelayedCopy", 1),
+        ("plots", "import matplotlib\nfrom lyaptorch.record import Record", 0),
+        ("", "from lyaptorch.cells import RateCell", 0),
+    ],
+)
+def test_a_wrong_arrow_would_be_found(module, source, count):
+    assert len(wrong_arrows(module, ast.parse(source))) == count
+
+
+def test_importing_the_library_loads_no_heavy_optional_dependency():
+    heavy = ("matplotlib", "xarray", "ray", "scipy")
+    code = f"import sys, lyaptorch; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+@every_module
+def test_a_module_is_short_and_says_what_it_is_about(module):
+    assert not FORBIDDEN_NAMES & set(module.split("."))
+    lines = MODULES[module].read_text(encoding="utf-8").count("\n")
+    assert lines <= 300
+
+
+def length(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Lines of code, without signature and docstring."""
+    body = function.body[1:] if ast.get_docstring(function) else function.body
+    return body[-1].end_lineno - body[0].lineno + 1 if body else 0
+
+
+@every_module
+def test_functions_are_short(module):
+    functions = [n for n in ast.walk(parsed(module)) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
+    assert [f"{f.name}: {length(f)} lines" for f in functions if length(f) > 60] == []
+
+
+@every_module
+def test_what_is_public_has_a_docstring(module):
+    tree = parsed(module)
+    definitions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    public = [n for n in tree.body if isinstance(n, definitions) and not n.name.startswith("_")]
+    assert ast.get_docstring(tree), "the module itself has none"
+    assert [n.name for n in public if not ast.get_docstring(n)] == []
+
+
+@pytest.mark.parametrize("name", lyaptorch.__all__)
+def test_every_exported_name_exists_and_is_documented(name):
+    assert getattr(lyaptorch, name).__doc__

@@ -1,0 +1,220 @@
+import pytest
+import torch
+
+import lyaptorch as lt
+import reference
+from cases import M, N
+from lyaptorch import Growth
+from lyaptorch.cells import FunctionCell
+from lyaptorch.tangent import growth as growth_of
+from reference import random_frame
+
+pytestmark = pytest.mark.usefixtures("double")
+
+
+def growth(rows, steps=None, healthy=None):
+    """A Growth of one trajectory from a list of intervals."""
+    log_r = torch.tensor(rows).unsqueeze(1)
+    steps = torch.ones(len(rows), dtype=torch.int64) if steps is None else torch.tensor(steps)
+    return Growth(log_r, steps, log_r > -torch.inf if healthy is None else healthy)
+
+
+def gradients(loss, cell):
+    wanted = list(cell.parameters())
+    return torch.autograd.grad(loss, wanted, allow_unused=True, materialize_grads=True)
+
+
+class TestGrowth:
+    def test_exponents_divide_once_by_all_steps(self):
+        g = growth([[2.0, -1.0], [1.0, -4.0]], steps=[3, 1])
+        torch.testing.assert_close(growth_of.exponents(g), torch.tensor([[0.75, -1.25]]))
+        torch.testing.assert_close(growth_of.exponents(g, dt=0.5), torch.tensor([[1.5, -2.5]]))
+        torch.testing.assert_close(
+            growth_of.running(g), torch.tensor([[[2 / 3, -1 / 3]], [[0.75, -1.25]]]), rtol=1e-15, atol=0
+        )
+
+    def test_the_last_running_estimate_is_the_exponent(self):
+        spec = lt.lyapunov_spectrum(lt.RateCell(M, N), torch.randn(23, 3, M), interval=4, dt=0.1)
+        assert spec.running().shape == (6, 3, N)
+        torch.testing.assert_close(spec.running()[-1], spec.exponents, rtol=1e-14, atol=0)
+
+    def test_an_error_bar_covers_the_spread_of_independent_trajectories(self):
+        cell = lt.RateCell(M, 8, gain=1.5)
+        spec = lt.lyapunov_spectrum(cell, torch.randn(440, 64, M), k=3, transient=20, tangent_transient=20)
+        ratio = spec.stderr().square().mean(0).sqrt() / spec.exponents.detach().std(0)
+        assert ((ratio > 0.5) & (ratio < 2)).all()
+
+    def test_batches_see_autocorrelation(self):
+        """Intervals in equal pairs: half as many independent numbers, an error sqrt 2 larger."""
+        x = torch.randn(5000, 1, 8)
+        plain, paired = (
+            Growth(y, torch.ones(len(y), dtype=torch.int64), torch.ones_like(y, dtype=torch.bool))
+            for y in (torch.cat([x, torch.randn(5000, 1, 8)]), x.repeat_interleave(2, 0))
+        )
+        errors = [growth_of.stderr(g).square().mean().sqrt().item() for g in (plain, paired)]
+        # 8 columns of 100 batches: the error of an error is 1 / sqrt(2 * 800) = 2.5%
+        assert errors[0] == pytest.approx(0.01, rel=0.1)
+        assert errors[1] == pytest.approx(0.01 * 2**0.5, rel=0.1)
+
+    def test_where_nothing_can_be_said_the_error_is_infinite(self):
+        assert (growth_of.stderr(growth([[1.0], [2.0], [3.0]])) == torch.inf).all()
+        dying = growth([[1.0, 0.0]] * 4 + [[1.1, -torch.inf]] * 4)
+        error = growth_of.stderr(dying)[0]
+        assert torch.isfinite(error[0])
+        assert error[1] == torch.inf
+
+    @pytest.mark.parametrize(("dtype", "limit"), [(torch.float32, 11.0), (torch.float64, 31.0)])
+    def test_what_is_too_far_below_the_first_is_not_reliable(self, dtype, limit):
+        for steps in (1, 5):
+            rates = torch.tensor(
+                [-1.0, 0.5, 0.5 - (limit - 0.5) / steps, 0.5 - (limit + 0.5) / steps], dtype=dtype
+            )
+            log_r = (rates * steps).expand(6, 2, 4)
+            g = Growth(log_r, torch.full((6,), steps), torch.ones(6, 2, 4, dtype=torch.bool))
+            assert growth_of.reliable(g).tolist() == [[True, True, True, False]] * 2
+        g.healthy[-1, 0, 0] = False
+        assert growth_of.reliable(g)[:, 0].tolist() == [False, True]
+
+    @pytest.mark.parametrize(
+        ("rates", "dimension", "entropy"),
+        [
+            ([0.5, 0.1, -0.2, -1.0], 3 + 0.4 / 1.0, 0.6),
+            ([-1.0, 0.1, 0.5, -0.2], 3 + 0.4 / 1.0, 0.6),
+            ([0.4192, -1.6232], 1 + 0.4192 / 1.6232, 0.4192),
+            ([0.906, 0.0, -14.57], 2 + 0.906 / 14.57, 0.906),
+            ([-0.1, -0.2], 0.0, 0.0),
+            ([0.3, 0.2], 2.0, 0.5),
+            ([0.5, -0.25], 2.0, 0.5),
+            ([0.5, -torch.inf, -torch.inf], 1.0, 0.5),
+            ([-torch.inf, -torch.inf], 0.0, 0.0),
+        ],
+    )
+    def test_dimension_and_entropy_of_known_spectra(self, rates, dimension, entropy):
+        g = growth([rates] * 3)
+        assert growth_of.kaplan_yorke(g).item() == pytest.approx(dimension, abs=1e-12)
+        assert growth_of.entropy(g).item() == pytest.approx(entropy, abs=1e-12)
+        assert growth_of.entropy(g, dt=0.1).item() == pytest.approx(10 * entropy, abs=1e-11)
+
+
+class TestRankDeficiency:
+    """Weights of rank 3: the fourth column dies in the first step."""
+
+    frame = random_frame(6, 5)
+
+    def cell(self):
+        cell = lt.RateCell(M, 6, activation="relu")
+        with torch.no_grad():
+            left, right = torch.rand(6, 3), torch.rand(3, 6)
+            cell.weight_hh.copy_(0.4 * left @ right / 3)
+            cell.bias.fill_(2.0)
+        return cell
+
+    def run(self, cell, k, **settings):
+        inputs = 0.1 * torch.randn(12, 2, M, generator=torch.Generator().manual_seed(0))
+        frame = self.frame[:, :k]
+        return lt.lyapunov_spectrum(cell, inputs, k=k, frame=frame, h0=torch.ones(2, 6), **settings)
+
+    @pytest.mark.parametrize("interval", [1, 3])
+    @pytest.mark.parametrize("backend", [None, "autograd"])
+    def test_the_dead_are_masked_and_the_living_do_not_notice(self, backend, interval):
+        cell, settings = self.cell(), {"backend": backend, "interval": interval}
+        grads = {}
+        for k in (3, 4, 5):
+            spec = self.run(cell, k, **settings)
+            alive = torch.arange(k) < 3
+            assert torch.equal(spec.exponents == -torch.inf, ~alive.expand(2, k))
+            assert torch.equal(spec.growth.healthy, alive.expand(12 // interval, 2, k))
+            assert torch.equal(spec.reliable, alive.expand(2, k))
+            assert not torch.isnan(spec.running()).any()
+            loss = spec.exponents[spec.growth.healthy[-1]].square().sum()
+            assert torch.isfinite(loss)
+            grads[k] = [loss, spec.exponents[:, :3], *gradients(loss, cell)]
+        for k in (4, 5):
+            for got, expected in zip(grads[k], grads[3], strict=True):
+                torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-12)
+
+    def test_a_loss_over_all_columns_gets_no_nan_from_the_dead(self):
+        cell = self.cell()
+        spec = self.run(cell, 5)
+        kept = torch.where(spec.growth.healthy[-1], spec.exponents, 0.0)
+        for g in gradients(kept.sum(), cell):
+            assert torch.isfinite(g).all()
+
+    def test_a_column_between_the_living_dies_alone(self):
+        cell = lt.RateCell(1, 4, activation="linear", bias=False)
+        with torch.no_grad():
+            cell.weight_hh.copy_(torch.diag(torch.tensor([0.5, 0.0, 2.0, 0.3])))
+        spec = lt.lyapunov_spectrum(cell, torch.zeros(9, 1, 1), frame=torch.eye(4))
+        expected = torch.tensor([[0.5, 0.0, 2.0, 0.3]]).log()
+        torch.testing.assert_close(spec.exponents, expected, rtol=1e-14, atol=0)
+        loss = spec.exponents[spec.reliable].sum()
+        (gradient,) = torch.autograd.grad(loss, cell.weight_hh)
+        torch.testing.assert_close(
+            gradient.diagonal(), torch.tensor([2.0, 0.0, 0.5, 1 / 0.3]), rtol=1e-12, atol=0
+        )
+
+
+@pytest.mark.parametrize("ensemble", [(), (2,), (2, 3)])
+@pytest.mark.parametrize("b", [1, 4])
+def test_shapes_keep_every_dimension(ensemble, b):
+    cell = lt.RateCell(M, N, ensemble=ensemble)
+    spec = lt.lyapunov_spectrum(cell, torch.randn(9, b, M), k=3, interval=2, transient=1)
+    assert spec.exponents.shape == spec.stderr().shape == spec.reliable.shape == (*ensemble, b, 3)
+    assert (
+        spec.running().shape == spec.growth.log_r.shape == spec.growth.healthy.shape == (4, *ensemble, b, 3)
+    )
+    assert spec.kaplan_yorke().shape == spec.entropy().shape == (*ensemble, b)
+    assert spec.final_state.shape == (*ensemble, b, N)
+    assert spec.final_frame.shape == (*ensemble, b, N, 3)
+    assert lt.lyapunov_spectrum(cell, torch.randn(9, b, M)).exponents.shape == (*ensemble, b, N)
+
+
+def test_the_final_state_is_that_of_rolling_by_hand():
+    cell, inputs = lt.RateCell(M, N), torch.randn(9, 2, M)
+    h = torch.zeros(2, N)
+    for x in inputs:
+        h = cell(x, h)
+    spec = lt.lyapunov_spectrum(cell, inputs, k=1, transient=3, tangent_transient=2)
+    torch.testing.assert_close(spec.final_state, h, rtol=0, atol=1e-14)
+
+
+def test_the_frame_is_random_reproducible_and_seeded():
+    cell, inputs = lt.RateCell(M, N), torch.randn(5, 1, M)
+
+    def run(seed):
+        generator = None if seed is None else torch.Generator().manual_seed(seed)
+        return lt.lyapunov_spectrum(cell, inputs, k=2, generator=generator).exponents
+
+    state = torch.get_rng_state()
+    assert torch.equal(run(None), run(None))
+    assert torch.equal(run(1), run(1))
+    assert not torch.equal(run(1), run(2))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_frame_per_trajectory():
+    cell, inputs = lt.RateCell(M, N), torch.randn(6, 2, M)
+    frames = torch.stack([random_frame(N, 2, seed=s) for s in (1, 2)])
+    spec = lt.lyapunov_spectrum(cell, inputs, k=2, frame=frames)
+    for j in range(2):
+        one = lt.lyapunov_spectrum(cell, inputs[:, [j]], k=2, frame=frames[j])
+        torch.testing.assert_close(spec.exponents[[j]], one.exponents, rtol=0, atol=1e-13)
+
+
+def test_float32_agrees_with_float64():
+    cell, inputs, frame = lt.RateCell(1, 40), 0.3 * torch.randn(200, 1, 1), random_frame(40, 40)
+    exact = lt.lyapunov_spectrum(cell, inputs, frame=frame)
+    grads = [torch.autograd.grad(exact.exponents[0, :20].square().sum(), cell.weight_hh)[0]]
+    single = lt.lyapunov_spectrum(cell.float(), inputs.float(), frame=frame.float())
+    assert single.exponents.dtype == torch.float32
+    # exponents spread over some 5 nats a step: round-off e^5 eps
+    torch.testing.assert_close(single.exponents.double(), exact.exponents, rtol=0, atol=1e-4)
+    grads += torch.autograd.grad(single.exponents[0, :20].square().sum(), cell.weight_hh)
+    assert reference.relative_error(grads[1].double(), grads[0]) < 1e-3
+
+
+def test_a_function_cell_made_beforehand_is_used_as_it_is():
+    cell = FunctionCell(lambda x, h: torch.tanh(h))
+    spec = lt.lyapunov_spectrum(cell, torch.zeros(3, 1, 1), h0=torch.ones(1, 2))
+    assert not cell.unproven
+    assert spec.exponents.shape == (1, 2)

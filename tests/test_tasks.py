@@ -1,0 +1,173 @@
+import pytest
+import torch
+from torch import nn
+
+from lyaptorch import Model, evaluate, lyapunov_spectrum
+from lyaptorch.tasks import TASKS, TemporalXOR
+from lyaptorch.testing import xor_network
+
+IDS = torch.tensor([[4, 0, 7], [2, 2, 9]])
+
+
+def draw(delay, members, *, epoch=0, stream="task", batch=3, length=20, seed=5):
+    return TemporalXOR(delay).draw(
+        seed, members=members, epoch=epoch, batch=batch, length=length, stream=stream
+    )
+
+
+def xor(bits, delay):
+    """The targets of one trajectory, None where nothing was shown."""
+    near, far = delay // 2, delay
+    return [bits[t - near] ^ bits[t - far] if t >= far else None for t in range(len(bits))]
+
+
+def hand_made(delay, task_delay):
+    """Accuracy of the hand-made network for one delay on the task of another."""
+    cell, weight, bias = xor_network(delay)
+    readout = nn.Linear(cell.state_size, 1)
+    with torch.no_grad():
+        readout.weight.copy_(weight)
+        readout.bias.copy_(bias)
+    task = TemporalXOR(task_delay)
+    return evaluate(Model(cell, readout), task, batch=8, length=2 * task_delay + 20, batches=3)[1].item()
+
+
+@pytest.mark.parametrize("delay", [2, 4, 6, 10])
+def test_the_targets_are_the_xor_of_two_earlier_bits_and_the_mask_starts_at_d(delay):
+    batch = draw(delay, torch.tensor(0))
+    assert batch.inputs.shape == batch.targets.shape == (20, 3, 1)
+    assert batch.mask.tolist() == [t >= delay for t in range(20)]
+    for row in range(3):
+        expected = xor(batch.inputs[:, row, 0].int().tolist(), delay)
+        assert batch.targets[delay:, row, 0].int().tolist() == expected[delay:]
+    assert 0 < batch.targets[delay:].mean() < 1
+
+
+def test_a_delay_for_each_member():
+    delay = torch.tensor([[2, 4, 6], [4, 8, 18]])
+    batch = draw(delay, IDS)
+    assert batch.inputs.shape == batch.targets.shape == (20, 2, 3, 3, 1)
+    assert batch.mask.shape == (20, 2, 3)
+    for i in range(2):
+        for j in range(3):
+            alone = draw(int(delay[i, j]), IDS[i, j])
+            assert torch.equal(batch.inputs[:, i, j], alone.inputs)
+            assert torch.equal(batch.mask[:, i, j], alone.mask)
+            assert torch.equal(batch.targets[:, i, j][alone.mask], alone.targets[alone.mask])
+
+
+def test_inputs_and_targets_are_bits_and_fair():
+    batch = draw(4, torch.arange(50), batch=10, length=100)
+    for bits in (batch.inputs, batch.targets[batch.mask]):
+        assert set(bits.unique().tolist()) == {0.0, 1.0}
+        # 5 standard errors of the mean; targets have as many independent bits up to a factor of 2
+        assert abs(bits.mean().item() - 0.5) < 5 * 0.5 / (bits.numel() / 2) ** 0.5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_dtype(dtype):
+    batch = TemporalXOR(4).draw(0, members=torch.arange(2), epoch=0, batch=2, length=9, dtype=dtype)
+    assert batch.inputs.dtype == batch.targets.dtype == dtype
+    other = TemporalXOR(4).draw(0, members=torch.arange(2), epoch=0, batch=2, length=9, dtype=torch.float32)
+    assert torch.equal(batch.inputs.float(), other.inputs)
+
+
+def test_a_member_draws_the_same_alone_and_in_any_ensemble():
+    together = draw(4, IDS)
+    assert torch.equal(together.inputs[:, 1, 0], together.inputs[:, 1, 1])
+    for i in range(2):
+        for j in range(3):
+            assert torch.equal(together.inputs[:, i, j], draw(4, IDS[i, j]).inputs)
+            assert torch.equal(together.inputs[:, i, j], draw(4, IDS[i : i + 1, j]).inputs[:, 0])
+
+
+def test_members_epochs_streams_seeds_and_trajectories_differ():
+    member = torch.tensor(3)
+    one = draw(4, member, length=60).inputs
+    others = [
+        draw(4, torch.tensor(4), length=60),
+        draw(4, member, epoch=1, length=60),
+        draw(4, member, stream="test", length=60),
+        draw(4, member, seed=6, length=60),
+    ]
+    for other in others:
+        # 180 fair bits: equal shares beyond 5 standard errors would tell a shift or a copy
+        assert abs((other.inputs == one).float().mean().item() - 0.5) < 5 * 0.5 / 180**0.5
+    assert not torch.equal(one[:, 0], one[:, 1])
+    assert torch.equal(one, draw(4, member, length=60).inputs)
+
+
+def test_an_epoch_for_each_member():
+    epochs = torch.tensor([[0, 5, 1], [3, 0, 2]])
+    together = draw(4, IDS, epoch=epochs)
+    for i in range(2):
+        for j in range(3):
+            alone = draw(4, IDS[i, j], epoch=int(epochs[i, j]))
+            assert torch.equal(together.inputs[:, i, j], alone.inputs)
+
+
+def test_the_inputs_alone_are_those_of_the_batch():
+    kw = {"members": IDS, "epoch": 2, "batch": 3, "length": 20}
+    task = TemporalXOR(4)
+    assert torch.equal(task.inputs(5, **kw), task.draw(5, **kw).inputs)
+    # of any length, below the delay too
+    assert TemporalXOR(30).inputs(5, **kw).shape == (20, 2, 3, 3, 1)
+
+
+def test_the_task_tells_a_model_its_sizes_and_loss():
+    task = TemporalXOR(4)
+    assert (task.input_size, task.output_size, task.loss) == (1, 1, "binary_cross_entropy")
+    assert TASKS["temporal_xor"] is TemporalXOR
+
+
+@pytest.mark.parametrize("delay", [2, 4, 6, 30])
+def test_a_network_made_by_hand_scores_exactly_100_percent(delay):
+    assert hand_made(delay, delay) == 1.0
+
+
+def test_the_network_for_another_delay_does_not():
+    assert hand_made(6, 4) < 0.8
+    assert hand_made(4, 6) < 0.8
+
+
+def test_the_line_of_the_hand_made_network_is_nilpotent():
+    cell, _, _ = xor_network(4)
+    inputs = TemporalXOR(4).inputs(0, members=torch.tensor(0), epoch=0, batch=1, length=40)
+    assert (lyapunov_spectrum(cell, inputs).exponents == -torch.inf).all()
+
+
+@pytest.mark.parametrize("delay", [0, 3])
+def test_no_network_is_made_for_a_delay_that_the_task_cannot_have(delay):
+    with pytest.raises(ValueError, match=f"delay must be .*got {delay}"):
+        xor_network(delay)
+
+
+@pytest.mark.parametrize(
+    ("delay", "message"),
+    [
+        (3, "delay must be even, got 3; the shorter lag is half of it: try 4"),
+        (0, "delay must be an integer >= 2, got 0; it is the longest lag"),
+        (-2, "delay must be an integer >= 2, got -2"),
+        (torch.tensor([4, 5]), "delay must be even, got 5"),
+        (torch.tensor([[4], [0]]), "delay must be an integer >= 2, got 0"),
+        (torch.tensor([4.0, 6.0]), "delay must be an integer >= 2, got 4.0"),
+    ],
+)
+def test_delays_that_cannot_be(delay, message):
+    with pytest.raises(ValueError, match=message):
+        TemporalXOR(delay)
+
+
+@pytest.mark.parametrize("delay", [20, 30, torch.tensor([2, 20])])
+def test_a_delay_that_the_length_does_not_hold(delay):
+    message = r"delay must be below the length of a trial, got delay=[23]0 and length=20; pass a longer"
+    with pytest.raises(ValueError, match=message):
+        draw(delay, torch.arange(2))
+    assert draw(18, torch.arange(2)).mask.sum(0).tolist() == [2, 2]
+
+
+@pytest.mark.parametrize("shape", [(3,), (1, 2), (2, 1)])
+def test_a_delay_of_another_shape_than_the_ensemble(shape):
+    message = r"delay must be a number or have the ensemble's shape \(2,\), got"
+    with pytest.raises(ValueError, match=message):
+        draw(torch.full(shape, 4), torch.arange(2))

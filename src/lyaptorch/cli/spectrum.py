@@ -23,7 +23,7 @@ from lyaptorch.cells import Cell, ElmanCell, RateCell, as_cell
 from lyaptorch.cli.output import save, show
 from lyaptorch.record import Record
 from lyaptorch.tangent import Spectrum, lyapunov_spectrum
-from lyaptorch.tasks import TASKS
+from lyaptorch.tasks import TASKS, Task
 
 CELLS: dict[str, Callable[..., Cell]] = {"rate": RateCell, "elman": ElmanCell}
 SHOWN = 12
@@ -163,7 +163,7 @@ def _inputs(spec: str, total: int, trajectories: int, channels: int, delay: int,
     if spec == "noise":
         return Stream(seed, "noise").normal(shape, members=nobody)
     known = {"noise", "zero", "a .npy file", *TASKS}
-    task = TASKS[_checks.choice("inputs", spec, known)](delay)
+    task: Task = TASKS[_checks.choice("inputs", spec, known)](delay)
     return task.inputs(seed, members=nobody, epoch=0, batch=trajectories, length=total)
 
 
@@ -211,10 +211,8 @@ def _summary(measured: Spectrum) -> dict[str, Any]:
 def _table(measured: Spectrum, dt: float) -> Table:
     unit = "step" if dt == 1.0 else "unit of time"
     b, k = measured.exponents.shape
-    table = Table(
-        title=f"Lyapunov exponents, nats per {unit}" + (f", mean of {b} trajectories" if b > 1 else "")
-    )
-    for name in ("i", "λ", "± error", ""):
+    table = Table(title=f"Lyapunov spectrum, mean of {b} trajectories" if b > 1 else "Lyapunov spectrum")
+    for name in ("i", f"λ (nats per {unit})", "± error", ""):
         table.add_column(name, justify="right")
     value, reliable = measured.exponents.mean(0), measured.reliable.all(0)
     # trajectories driven by different inputs are independent samples of the same network
@@ -224,7 +222,7 @@ def _table(measured: Spectrum, dt: float) -> Table:
         if k > SHOWN and i == k - SHOWN // 2:
             table.add_row("…", "…", "…", "")
         note = "" if reliable[i] else "lost to round-off, or dead"
-        table.add_row(str(i + 1), f"{value[i]:+.4f}", f"{error[i]:.4f}", note)
+        table.add_row(str(i + 1), f"{value[i]:+.4f}", f"{error[i]:.2g}", note)
     dimension, entropy = measured.kaplan_yorke().mean(), measured.entropy().mean()
-    table.caption = f"Kaplan-Yorke dimension {dimension:.2f}, entropy rate at most {entropy:.4f}"
+    table.caption = f"Kaplan-Yorke dimension {dimension:.2f}, entropy rate ≤ {entropy:.4f}"
     return table

@@ -26,6 +26,10 @@ class Batch:
     targets: Float[Tensor, "t *e b o"]
     mask: Bool[Tensor, "t *e"]
 
+    def select(self, members: Tensor) -> Batch:
+        """What the members see where the bool mask `*e` is true, as an ensemble `(count,)`."""
+        return Batch(self.inputs[:, members], self.targets[:, members], self.mask[:, members])
+
 
 class Task(Protocol):
     """A source of batches; it knows no model."""

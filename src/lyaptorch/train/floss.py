@@ -16,7 +16,7 @@ from lyaptorch.flossing import FlossPhase, flossing_loss
 from lyaptorch.record import Record
 from lyaptorch.tangent import lyapunov_spectrum
 from lyaptorch.tasks import Task
-from lyaptorch.train.optim import MemberAdam
+from lyaptorch.train.optim import MemberAdam, finite
 from lyaptorch.train.optim import clip as clip_gradients
 from lyaptorch.train.progress import progress
 
@@ -74,7 +74,7 @@ def floss(
 
     Raises:
         ValueError: as `FlossPhase` and `lyapunov_spectrum` do.
-        FloatingPointError: if the dynamics overflow.
+        FloatingPointError: if the dynamics or a gradient overflow; names the epoch.
 
     Example:
         >>> import lyaptorch as lt
@@ -106,11 +106,8 @@ def floss(
         raise ValueError(f"inputs must hold steps={steps} steps, got {len(inputs)}; pass fewer steps")
     source = flossing_inputs(inputs, phase, seed, ids, cell)
     checked, state = fit(cell, source(0), h0)
-    leaves = cell.leaves(checked[0], state)
-    if not leaves:
-        raise ValueError("there is nothing to floss: no parameter of the cell has requires_grad; set it")
-    adam = MemberAdam(leaves, ensemble, lr)
-    exponents, losses = floss_epochs(cell, source, phase, adam, seed, state, show_progress=show_progress)
+    adam = MemberAdam(cell.leaves(checked[0], state), ensemble, lr)
+    exponents, losses = floss_epochs(cell, source, phase, adam, seed, state, ids, show_progress=show_progress)
     config = {
         "phase": phase_config(phase),
         "seed": seed,
@@ -127,6 +124,7 @@ def floss_epochs(
     adam: MemberAdam,
     seed: int,
     h0: Tensor,
+    ids: Tensor,
     *,
     first_epoch: int = 0,
     show_progress: bool | None = None,
@@ -140,9 +138,12 @@ def floss_epochs(
         adam: flossing's optimiser.
         seed: of the run.
         h0: initial state `(*e, b, n)`.
+        ids: of the members `*e`, for messages.
         first_epoch: flossing epochs that went before.
         show_progress: None shows a bar on a terminal.
     """
+    if not adam.parameters:
+        raise ValueError("there is nothing to floss: no parameter of the cell has requires_grad; set it")
     n, ensemble = h0.shape[-1], h0.shape[:-2]
     k = min(PUBLISHED_K, n) if phase.k is None else int(torch.as_tensor(phase.k).max())
     _checks.integer("k", k, 1, n, do=f"a state of size {n} has {n} exponents")
@@ -152,19 +153,28 @@ def floss_epochs(
     with progress("flossing", phase.epochs, show_progress) as advance:
         for i in range(phase.epochs):
             drawn = first_epoch + i if phase.frame == "redrawn" else 0
-            lambdas = lyapunov_spectrum(
-                cell,
-                source(first_epoch + i),
-                k=k,
-                h0=h0,
-                tangent_transient=phase.tangent_transient,
-                interval=phase.interval,
-                frame=random_frame(n, k, stream, nobody, epoch=drawn, dtype=h0.dtype),
-                state_grad=phase.state_grad,
-            ).exponents
+            try:
+                lambdas = lyapunov_spectrum(
+                    cell,
+                    source(first_epoch + i),
+                    k=k,
+                    h0=h0,
+                    tangent_transient=phase.tangent_transient,
+                    interval=phase.interval,
+                    frame=random_frame(n, k, stream, nobody, epoch=drawn, dtype=h0.dtype),
+                    state_grad=phase.state_grad,
+                ).exponents
+            except FloatingPointError as error:
+                raise FloatingPointError(f"at flossing epoch {first_epoch + i}: {error}") from error
             losses[i] = flossing_loss(lambdas, phase.target, "none", phase.k).detach()
             loss = flossing_loss(lambdas, phase.target, phase.reduction, phase.k)
             gradients = torch.autograd.grad(loss, adam.parameters, materialize_grads=True)
+            fine = finite(gradients, tuple(ensemble))
+            if not fine.all():
+                raise FloatingPointError(
+                    f"the gradient is not finite at flossing epoch {first_epoch + i} for member "
+                    f'{ids[~fine].tolist()}; use fewer steps, state_grad="detach" or a truncation length'
+                )
             if phase.clip is not None:
                 gradients = clip_gradients(gradients, tuple(ensemble), phase.clip)
             adam.step(gradients)

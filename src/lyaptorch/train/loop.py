@@ -17,7 +17,7 @@ from lyaptorch.record import Record
 from lyaptorch.tasks import Task
 from lyaptorch.train.floss import floss_epochs, flossing_inputs, flossing_variables, phase_config
 from lyaptorch.train.model import Model
-from lyaptorch.train.optim import MemberAdam
+from lyaptorch.train.optim import MemberAdam, finite
 from lyaptorch.train.optim import clip as clip_gradients
 from lyaptorch.train.progress import progress
 
@@ -62,7 +62,8 @@ def train(
 
     Raises:
         ValueError: for a schedule, shapes or hyperparameters that do not fit; the sentence says how.
-        FloatingPointError: if a member's loss or dynamics overflow; names epoch and member.
+        FloatingPointError: if a member's loss or gradient is not finite, before the step, naming epoch and
+            member; or if the dynamics overflow.
 
     Example:
         >>> import lyaptorch as lt
@@ -75,14 +76,13 @@ def train(
     Source: Gradient Flossing, sections 6-7.
     """
     run = _Run(model, task, batch, length, lr, clip, members, seed_from(generator), show_progress)
+    config = run.config(schedule)
     for phase in schedule:
         if isinstance(phase, FitPhase):
             run.fit(phase)
-        elif isinstance(phase, FlossPhase):
-            run.floss(phase)
         else:
-            raise ValueError(f"a schedule holds FitPhase and FlossPhase, got {type(phase).__name__}")
-    return run.record(schedule)
+            run.floss(phase)
+    return Record("train", config, run.variables())
 
 
 class _Run:
@@ -132,7 +132,7 @@ class _Run:
             ids, clip = ids[mask], _of(clip, mask)
         with progress("training", phase.epochs, self.show_progress) as advance:
             for _ in range(phase.epochs):
-                loss, right = self._fit_step(model, adam, ids, clip)
+                loss, right = self._fit_step(model, adam, ids, clip, mask)
                 self.losses.append(_scatter(loss, mask, self.model.ensemble))
                 self.accuracies.append(_scatter(right, mask, self.model.ensemble))
                 self.epoch += 1
@@ -142,28 +142,32 @@ class _Run:
             self.adam.put(mask, adam)
 
     def _fit_step(
-        self, model: Model, adam: MemberAdam, ids: Tensor, clip: Number | None
+        self, model: Model, adam: MemberAdam, ids: Tensor, clip: Number | None, mask: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         batch = self.task.draw(
             self.seed,
-            members=ids,
+            members=self.ids,
             epoch=self.epoch,
             batch=self.batch,
             length=self.length,
             dtype=self.parameters[0].dtype,
         )
-        loss, right = model.loss(batch)
-        if not torch.isfinite(loss).all():
-            sick = ids[~torch.isfinite(loss)].tolist()
-            raise FloatingPointError(
-                f"the loss is not finite at epoch {self.epoch} for member {sick}; "
-                "lower the learning rate or clip"
-            )
+        # a task may have a delay for each member of the whole ensemble
+        loss, right = model.loss(batch if mask is None else batch.select(mask))
+        self._check_finite("loss", torch.isfinite(loss), ids)
         gradients = torch.autograd.grad(loss.sum(), adam.parameters, materialize_grads=True)
+        self._check_finite("gradient", finite(gradients, tuple(ids.shape)), ids)
         if clip is not None:
             gradients = clip_gradients(gradients, tuple(ids.shape), clip)
         adam.step(gradients)
         return loss.detach(), right
+
+    def _check_finite(self, what: str, fine: Tensor, ids: Tensor) -> None:
+        if not fine.all():
+            raise FloatingPointError(
+                f"the {what} is not finite at epoch {self.epoch} for member {ids[~fine].tolist()}; "
+                "lower the learning rate, the clip, the gain or the length of a trial"
+            )
 
     def floss(self, phase: FlossPhase) -> None:
         """Flossing steps, from the first row of the initial state."""
@@ -187,6 +191,7 @@ class _Run:
             adam,
             self.seed,
             h0,
+            ids,
             first_epoch=self.floss_epoch,
             show_progress=self.show_progress,
         )
@@ -198,8 +203,12 @@ class _Run:
             self.model.put(mask, model)
             self.floss_adam.put(mask, adam)
 
-    def record(self, schedule: Schedule) -> Record:
-        """What happened, members flattened into one dimension."""
+    def config(self, schedule: Schedule) -> dict[str, Any]:
+        """The run as JSON; what does not fit into it is refused here, not after the training."""
+        for phase in schedule:
+            if not isinstance(phase, FitPhase | FlossPhase):
+                raise ValueError(f"a schedule holds FitPhase and FlossPhase, got {type(phase).__name__}")
+            _mask(phase.members, self.model.ensemble)
         config = {
             "schedule": [phase_config(phase) for phase in schedule],
             "task": {"type": type(self.task).__name__, **_plain(vars(self.task))},
@@ -211,13 +220,14 @@ class _Run:
             **_plain({"lr": self.lr, "clip": self.clip}),
             "seed": self.seed,
         }
+        return Record("train", config, {}).config
+
+    def variables(self) -> dict[str, Any]:
+        """What happened, members flattened into one dimension."""
         variables: dict[str, Any] = {}
         for name, values in (("loss", self.losses), ("accuracy", self.accuracies)):
-            flat = (
-                torch.stack(values).reshape(len(values), -1).mT
-                if values
-                else torch.zeros(self.ids.numel(), 0)
-            )
+            rows = [value.reshape(-1) for value in values]
+            flat = torch.stack(rows, 1) if rows else torch.zeros(self.ids.numel(), 0)
             variables[name] = (("member", "epoch"), flat)
         if self.exponents:
             k = max(e.shape[-1] for e in self.exponents)
@@ -226,7 +236,7 @@ class _Run:
             ]
             variables |= flossing_variables(torch.stack(padded), torch.stack(self.floss_losses))
             variables["at_epoch"] = (("floss_epoch",), torch.tensor(self.at_epoch))
-        return Record("train", config, variables)
+        return variables
 
 
 def evaluate(
@@ -266,6 +276,8 @@ def _mask(members: Tensor | None, ensemble: tuple[int, ...]) -> Tensor | None:
             f"members of a phase must be a bool tensor of the ensemble's shape {ensemble}, "
             f"got {members.dtype} {tuple(members.shape)}"
         )
+    if not members.any():
+        raise ValueError("members of a phase must not be all false: nobody would take part; drop the phase")
     return None if members.all() else members
 
 

@@ -95,6 +95,9 @@ class Model(nn.Module):
         super().__init__()
         self.cell, self.readout = as_cell(cell), readout
         self.loss_name = _checks.choice("loss", loss, LOSSES)
+        if h0 is not None and self.cell.state_size:
+            rows = h0.shape[-2] if h0.dim() > 1 else 1
+            _checks.shape("h0", h0, (*self.ensemble, rows, self.cell.state_size), "(*e, rows, n)")
         self.h0: Tensor | None
         if isinstance(h0, nn.Parameter):
             self.h0 = h0

@@ -33,7 +33,13 @@ class MemberAdam:
         eps: float = 1e-8,
     ) -> None:
         self.parameters, self.ensemble, self.betas, self.eps = list(parameters), ensemble, betas, eps
-        first = self.parameters[0]
+        for p in self.parameters:
+            if tuple(p.shape[: len(ensemble)]) != tuple(ensemble):
+                raise ValueError(
+                    f"a parameter must have the leading dimensions {tuple(ensemble)} of the ensemble, "
+                    f"got {tuple(p.shape)}: members that share it are not independent"
+                )
+        first = self.parameters[0] if self.parameters else torch.zeros(())
         self.lr = torch.zeros(ensemble, dtype=first.dtype, device=first.device)
         self.set_lr(lr)
         self.count = torch.zeros(ensemble, dtype=torch.int64, device=first.device)
@@ -78,7 +84,7 @@ def clip(gradients: Sequence[Tensor], ensemble: tuple[int, ...], norm: Number) -
     """Scale each tensor's gradient, member by member, to at most this norm."""
     clipped = []
     for g in gradients:
-        lengths = torch.linalg.vector_norm(g.reshape(*ensemble, -1), dim=-1)
+        lengths = torch.linalg.vector_norm(g.unsqueeze(-1).flatten(len(ensemble)), dim=-1)
         limit = torch.as_tensor(_checks.per_member("clip", norm, ensemble), dtype=g.dtype, device=g.device)
         # no clamp of the length: a gradient of length 0 keeps factor 1
         factor = torch.where(lengths > limit, limit / lengths, 1.0)
@@ -86,6 +92,12 @@ def clip(gradients: Sequence[Tensor], ensemble: tuple[int, ...], norm: Number) -
     return tuple(clipped)
 
 
+def finite(gradients: Sequence[Tensor], ensemble: tuple[int, ...]) -> Tensor:
+    """Whose gradients hold neither NaN nor inf, `*e` bool."""
+    fine = [torch.isfinite(g).unsqueeze(-1).flatten(len(ensemble)).all(-1) for g in gradients]
+    return torch.stack(fine).all(0)
+
+
 def expand(value: Tensor, like: Tensor) -> Tensor:
     """`*e` shaped to scale `(*e, ...)`."""
-    return value.reshape(*value.shape, *[1] * (like.dim() - value.dim()))
+    return value.reshape((*value.shape, *[1] * (like.dim() - value.dim())))

@@ -1,0 +1,107 @@
+"""Recall: number of items and delay varied independently."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from lyaptorch import _checks
+from lyaptorch._random import Stream
+from lyaptorch._types import Inputs
+from lyaptorch.tasks.batch import Batch
+
+
+@dataclass(frozen=True)
+class Recall:
+    """Remember `items` bits and repeat them `delay` steps later, again and again.
+
+    In a period of `delay + items` steps, the first `items` show bits on channel 0, then comes silence, and
+    in the last `items` steps, cued by channel 1, the bits are to be repeated in order. Unlike the streaming
+    tasks, a longer delay does not mean more to remember.
+
+    Attributes:
+        items: bits to remember, at most `delay`.
+        delay: steps from a bit to its repetition.
+
+    Raises:
+        ValueError: for items outside 1..delay; on drawing, if the length does not hold one period.
+
+    Example:
+        >>> Recall(2, 4).draw(0, members=torch.arange(1), epoch=0, batch=1, length=6).mask[:, 0]
+        tensor([False, False, False, False,  True,  True])
+
+    Source: Gradient Flossing, section 7.1 (its open question).
+    """
+
+    items: int
+    delay: int
+
+    def __post_init__(self) -> None:
+        _checks.integer("delay", self.delay, 1)
+        _checks.integer(
+            "items", self.items, 1, self.delay, do="repetition may not overlap with what is shown"
+        )
+
+    @property
+    def input_size(self) -> int:
+        """Two: bits and cue."""
+        return 2
+
+    @property
+    def output_size(self) -> int:
+        """One."""
+        return 1
+
+    @property
+    def loss(self) -> str:
+        """Cross-entropy."""
+        return "binary_cross_entropy"
+
+    def inputs(
+        self,
+        seed: int,
+        *,
+        members: torch.Tensor,
+        epoch: int | torch.Tensor,
+        batch: int,
+        length: int,
+        stream: str = "task",
+        dtype: torch.dtype | None = None,
+    ) -> Inputs:
+        """Bits and cue; see `Task.inputs`."""
+        bits = Stream(seed, stream).bernoulli(
+            (length, batch), members=members, epoch=epoch, dtype=dtype, device=members.device
+        )
+        phase = self._phase(length, members)
+        shown, cued = phase < self.items, phase >= self.delay
+        x = torch.stack([bits.movedim(-2, 0) * shown, cued.to(bits.dtype).expand_as(bits.movedim(-2, 0))], -1)
+        return x / self.input_size
+
+    def draw(
+        self,
+        seed: int,
+        *,
+        members: torch.Tensor,
+        epoch: int | torch.Tensor,
+        batch: int,
+        length: int,
+        stream: str = "task",
+        dtype: torch.dtype | None = None,
+    ) -> Batch:
+        """Inputs, and targets where the cue is on; see `Task.draw`."""
+        if length < self.delay + self.items:
+            raise ValueError(
+                f"length must hold delay + items = {self.delay + self.items} steps, got {length}; pass more"
+            )
+        x = self.inputs(
+            seed, members=members, epoch=epoch, batch=batch, length=length, stream=stream, dtype=dtype
+        )
+        targets = torch.roll(x[..., :1] * self.input_size, self.delay, 0)
+        mask = (self._phase(length, members) >= self.delay)[..., 0].expand(length, *members.shape)
+        return Batch(x, targets, mask)
+
+    def _phase(self, length: int, members: torch.Tensor) -> torch.Tensor:
+        """Where in its period each step is, `(t, *1, 1)`."""
+        steps = torch.arange(length, device=members.device)
+        return (steps % (self.delay + self.items)).reshape(-1, *[1] * (members.dim() + 1))

@@ -19,13 +19,13 @@ MODULES = {
 }
 """Every module by its name without `lyaptorch.`; the package itself is the empty name."""
 
-SHARED = ("_types", "_checks", "_random")
+SHARED = ("_types", "_checks", "_random", "_files")
 MAY_IMPORT = {
     "_types": (),
     "_checks": (),
     "_random": (),
     "_files": (),
-    "record": ("_files",),
+    "record": (),
     "cells": (),
     "theory": (),
     "tasks": (),

@@ -441,11 +441,11 @@ def test_member_ids_count_unless_given():
         ),
         (
             lambda: STREAM.uniform((2,), members=0, dtype=torch.int64),
-            r"unknown dtype .*'torch\.int64'.*Known: ",
+            r"unknown dtype .*'torch\.int64'.*known: ",
         ),
         (
             lambda: STREAM.normal((2,), members=0, dtype=torch.int64),
-            r"unknown dtype .*'torch\.int64'.*Known: ",
+            r"unknown dtype .*'torch\.int64'.*known: ",
         ),
         (
             lambda: seed_from(3),

@@ -140,6 +140,35 @@ class TestRankDeficiency:
         for g in gradients(kept.sum(), cell):
             assert torch.isfinite(g).all()
 
+    @pytest.mark.parametrize("settings", [{}, {"backend": "autograd"}, {"checkpoint": 3}])
+    def test_a_column_that_dies_on_the_way_has_a_past(self, settings):
+        """Its growth before counts, with a gradient; it is -inf ever after; the others do not notice."""
+        W = (torch.eye(4) + 0.1 * torch.randn(4, 4)).requires_grad_()
+        inputs = 1 + 0.2 * torch.rand(10, 1, 4)
+        frame, cut = torch.linalg.qr(torch.randn(4, 4))[0], inputs.clone()
+        cut[6:, :, 3] = 0.0
+        loss = {}
+        for name, x in (("dying", cut), ("living", inputs[:6]), ("three", cut)):
+            k = 3 if name == "three" else 4
+            spec = lt.lyapunov_spectrum(
+                lambda x, h: (h * x) @ W.mT, x, h0=torch.ones(1, 4), k=k, frame=frame[:, :k], **settings
+            )
+            if name == "dying":
+                expected = torch.ones(10, 1, 4, dtype=torch.bool)
+                expected[6:, :, 3] = False
+                assert torch.equal(spec.growth.healthy, expected)
+                assert torch.equal(spec.exponents == -torch.inf, torch.arange(4).expand(1, 4) == 3)
+            loss[name] = spec.growth.log_r
+        past = loss["dying"][:6, :, 3].sum(), loss["living"][:, :, 3].sum()
+        rest = loss["dying"][..., :3].square().sum(), loss["three"].square().sum()
+        for got, wanted in (past, rest):
+            torch.testing.assert_close(got, wanted, rtol=1e-12, atol=0)
+            grads = [torch.autograd.grad(y, W, retain_graph=True)[0] for y in (got, wanted)]
+            torch.testing.assert_close(*grads, rtol=1e-9, atol=1e-11)
+        # the gradient of -inf is that of its past
+        (total,) = torch.autograd.grad(loss["dying"][..., 3].sum(), W, retain_graph=True)
+        torch.testing.assert_close(total, torch.autograd.grad(past[1], W)[0], rtol=1e-9, atol=1e-11)
+
     def test_a_column_between_the_living_dies_alone(self):
         cell = lt.RateCell(1, 4, activation="linear", bias=False)
         with torch.no_grad():

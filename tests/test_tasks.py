@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from lyaptorch import Model, evaluate, lyapunov_spectrum
-from lyaptorch.tasks import TASKS, TemporalXOR
+from lyaptorch import FitPhase, Model, evaluate, lyapunov_spectrum, presets, train
+from lyaptorch.tasks import TASKS, DelayedCopy, Recall, SpatialXOR, TemporalXOR
 from lyaptorch.testing import xor_network
 
 IDS = torch.tensor([[4, 0, 7], [2, 2, 9]])
@@ -171,3 +171,89 @@ def test_a_delay_of_another_shape_than_the_ensemble(shape):
     message = r"delay must be a number or have the ensemble's shape \(2,\), got"
     with pytest.raises(ValueError, match=message):
         draw(torch.full(shape, 4), torch.arange(2))
+
+
+@pytest.mark.parametrize("binary", [True, False])
+@pytest.mark.parametrize("delay", [1, 7, torch.tensor([[1, 2, 3], [4, 5, 6]])])
+def test_a_copy_is_what_was_seen_d_steps_ago(binary, delay):
+    batch = DelayedCopy(delay, binary=binary).draw(5, members=IDS, epoch=0, batch=3, length=20)
+    delay = torch.as_tensor(delay).expand(2, 3)
+    for i in range(2):
+        for j in range(3):
+            d = int(delay[i, j])
+            assert torch.equal(batch.targets[d:, i, j], batch.inputs[:-d, i, j])
+            assert batch.mask[:, i, j].tolist() == [t >= d for t in range(20)]
+    assert (set(batch.inputs.unique().tolist()) == {0.0, 1.0}) == binary
+    assert 0 <= batch.inputs.min() < 0.1
+    assert batch.inputs.max() > 0.9
+
+
+def test_a_deeper_xor_differs_of_differences():
+    for depth, delay in ((2, 8), (3, 8)):
+        for binary in (True, False):
+            task = TemporalXOR(delay, binary=binary, depth=depth)
+            batch = task.draw(5, members=torch.tensor(1), epoch=0, batch=2, length=20)
+            x = batch.inputs[:, :, 0].tolist()
+            for t in range(delay, 20):
+                for row in range(2):
+                    taps = [x[t - (i + 1) * delay // 2**depth][row] for i in range(2**depth)]
+                    while len(taps) > 1:
+                        taps = [abs(taps[i] - taps[i + 1]) for i in range(0, len(taps), 2)]
+                    assert batch.targets[t, row, 0].item() == pytest.approx(taps[0], abs=1e-6)
+
+
+def test_spatial_xor_is_the_parity_of_three_channels():
+    batch = SpatialXOR(4).draw(5, members=torch.arange(2), epoch=0, batch=3, length=20)
+    assert batch.inputs.shape == (20, 2, 3, 3)
+    # the published setting divides the input by the number of channels
+    bits = batch.inputs * 3
+    assert set(bits.round(decimals=6).unique().tolist()) == {0.0, 1.0}
+    assert torch.equal(batch.targets[4:, ..., 0], bits[:-4].sum(-1).round() % 2)
+
+
+def test_recall_repeats_what_it_was_shown_when_cued():
+    items, delay, length = 2, 5, 21
+    batch = Recall(items, delay).draw(5, members=IDS, epoch=0, batch=3, length=length)
+    assert batch.inputs.shape == (length, 2, 3, 3, 2)
+    x, period = batch.inputs * 2, delay + items
+    for t in range(length):
+        shown, cued = t % period < items, t % period >= delay
+        assert (batch.mask[t] == cued).all()
+        assert (x[t, ..., 1] == cued).all()
+        assert shown or (x[t, ..., 0] == 0).all()
+        if cued:
+            assert torch.equal(batch.targets[t, ..., 0], x[t - delay, ..., 0])
+    assert 0 < batch.targets[batch.mask].mean() < 1
+    assert torch.equal(
+        batch.inputs[:, 1, 2],
+        Recall(items, delay).draw(5, members=IDS[1, 2], epoch=0, batch=3, length=length).inputs,
+    )
+
+
+@pytest.mark.parametrize("task", [DelayedCopy(3), DelayedCopy(3, binary=True), SpatialXOR(3), Recall(2, 3)])
+def test_every_task_is_learned_by_a_model_of_its_sizes_and_loss(task):
+    model = presets.gf2023(task, hidden_size=6, rows=2)
+    record = train(model, task, (FitPhase(2),), batch=2, length=12)
+    assert torch.isfinite(torch.tensor(record["loss"])).all()
+    assert (model.cell.input_size, model.loss_name) == (task.input_size, task.loss)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: DelayedCopy(0), "delay must be an integer >= 1, got 0"),
+        (lambda: SpatialXOR(0), "delay must be an integer >= 1, got 0"),
+        (lambda: SpatialXOR(3, binary=False), "SpatialXOR has binary inputs only"),
+        (lambda: TemporalXOR(6, depth=2), "delay must be a multiple of 4, got 6.*try 8"),
+        (lambda: TemporalXOR(6, depth=0), r"depth must be an integer in 1\.\.10, got 0"),
+        (lambda: Recall(4, 3), r"items must be an integer in 1\.\.3, got 4; repetition may not overlap"),
+        (lambda: Recall(0, 3), r"items must be an integer in 1\.\.3, got 0"),
+        (
+            lambda: Recall(2, 3).draw(0, members=IDS, epoch=0, batch=1, length=4),
+            "length must hold delay . items = 5 steps, got 4",
+        ),
+    ],
+)
+def test_tasks_that_cannot_be(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

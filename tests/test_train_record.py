@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from test_train import LENGTH, MASK, ROWS, SCAN, TASK, D, N, make, numbers, run, same, seeded
 
 import lyaptorch as lt
 from lyaptorch import FitPhase, FlossPhase
 from lyaptorch.tasks import TemporalXOR
+from test_train import LENGTH, MASK, ROWS, SCAN, TASK, D, N, make, numbers, run, same, seeded
 
 pytestmark = pytest.mark.usefixtures("double")
 
@@ -29,30 +29,41 @@ def test_the_layout_of_a_record():
     assert dims == {
         "loss": ("member", "epoch"),
         "accuracy": ("member", "epoch"),
+        "gradient_norm": ("member", "epoch"),
         "exponents": ("member", "floss_epoch", "index"),
         "floss_loss": ("member", "floss_epoch"),
-        "at_epoch": ("floss_epoch",),
+        "at_epoch": ("member", "floss_epoch"),
+        "fit_flops": ("member",),
+        "floss_flops": ("member",),
     }
     assert record["loss"].shape == record["accuracy"].shape == (6, 5)
     assert record["exponents"].shape == (6, 3, 5)
-    assert record["at_epoch"].tolist() == [0, 0, 3]
     assert record.variables["exponents"].attributes["units"] == "nats per step"
 
+    # each member's own epochs stand in a row, and NaN behind them
     out = (~MASK).flatten().numpy()
     finite = torch.isfinite(torch.tensor(record["exponents"])).numpy()
     assert finite[~out][:, :2, :3].all()
-    assert not finite[:, :2, 3:].any()
-    assert not finite[out, :2].any()
-    assert finite[:, 2].all()
-    for name, first, later in (("floss_loss", slice(0, 2), slice(2, 3)), ("loss", slice(3, 5), slice(0, 3))):
-        missing = torch.isnan(torch.tensor(record[name])).numpy()
-        assert missing[out, first].all()
-        assert not missing[~out].any()
-        assert not missing[:, later].any()
+    assert not finite[~out][:, :2, 3:].any()
+    assert finite[~out][:, 2].all()
+    assert finite[out, 0].all()
+    assert not finite[out, 1:].any()
+    assert record["at_epoch"][~out].tolist() == [[0, 0, 3]] * int((~out).sum())
+    assert record["at_epoch"][out][:, 0].tolist() == [3] * int(out.sum())
+    for name, few, many in (("floss_loss", 1, 3), ("loss", 3, 5), ("accuracy", 3, 5)):
+        present = torch.isfinite(torch.tensor(record[name])).numpy()
+        assert present[out].sum(1).tolist() == [few] * int(out.sum())
+        assert present[out, :few].all()
+        assert present[~out].sum(1).tolist() == [many] * int((~out).sum())
+    assert len(set(record["fit_flops"][out])) == 1
+    assert (record["fit_flops"][~out] * 3 == record["fit_flops"][out][0] * 5).all()
 
 
 def test_the_configuration_is_in_the_record():
-    schedule = (FlossPhase(1, k=torch.tensor([2, 3]), **SCAN), FitPhase(1, members=torch.tensor([True, False])))
+    schedule = (
+        FlossPhase(1, k=torch.tensor([2, 3]), **SCAN),
+        FitPhase(1, members=torch.tensor([True, False])),
+    )
     record = run(make((2,)), *schedule, lr=torch.tensor([1e-3, 2e-3]), task=TemporalXOR(torch.tensor([2, D])))
     config = record.config
     assert config["task"]["type"] == "TemporalXOR"
@@ -61,7 +72,7 @@ def test_the_configuration_is_in_the_record():
     assert (config["ensemble"], config["members"]) == ([2], [0, 1])
     floss, fit = config["schedule"]
     assert (floss["type"], floss["epochs"], floss["k"], floss["steps"]) == ("FlossPhase", 1, [2, 3], 20)
-    assert fit == {"type": "FitPhase", "epochs": 1, "members": [True, False]}
+    assert (fit["type"], fit["epochs"], fit["members"]) == ("FitPhase", 1, [True, False])
 
 
 def test_a_value_is_the_one_before_its_step():
@@ -88,9 +99,11 @@ def test_a_loss_that_is_not_finite_names_epoch_and_member():
     model = make((2,), torch.tensor([5, 9]))
     with torch.no_grad():
         model.readout.weight[1] = 1e308
-    message = r"the loss is not finite at epoch 2 for member \[9\]; lower"
+    message = r"the loss is not finite at epoch 0 for member \[9\]; lower"
     with pytest.raises(FloatingPointError, match=message):
-        run(model, FitPhase(2, members=torch.tensor([True, False])), FitPhase(1), members=torch.tensor([5, 9]))
+        run(
+            model, FitPhase(2, members=torch.tensor([True, False])), FitPhase(1), members=torch.tensor([5, 9])
+        )
 
 
 def chaotic():
@@ -121,7 +134,9 @@ def test_dynamics_that_overflow_while_flossing_name_the_epoch():
     task = TemporalXOR(D)
     cell = lt.RateCell(1, N, activation="linear", gain=1e40)
     model = lt.Model(cell, lt.Readout(N, 1))
-    with pytest.raises(FloatingPointError, match=r"flossing epoch 0: the state is not finite.*lower the gain"):
+    with pytest.raises(
+        FloatingPointError, match=r"flossing epoch 0: the state is not finite.*lower the gain"
+    ):
         run(model, FlossPhase(1, k=2, steps=20), task=task)
 
 
@@ -137,9 +152,21 @@ class Odd(TemporalXOR):
     ("schedule", "options", "message"),
     [
         ((FitPhase(1), "fit"), {}, "a schedule holds FitPhase and FlossPhase, got str"),
-        ((FitPhase(1), FitPhase(1, members=torch.ones(3, dtype=bool))), {}, r"bool tensor .*shape \(2,\), got"),
-        ((FitPhase(1), FitPhase(1, members=torch.tensor([0, 1]))), {}, r"members of a phase must be a bool tens"),
-        ((FitPhase(1), FitPhase(1, members=torch.zeros(2, dtype=bool))), {}, "nobody would take part; drop the p"),
+        (
+            (FitPhase(1), FitPhase(1, members=torch.ones(3, dtype=bool))),
+            {},
+            r"bool tensor .*shape \(2,\), got",
+        ),
+        (
+            (FitPhase(1), FitPhase(1, members=torch.tensor([0, 1]))),
+            {},
+            r"members of a phase must be a bool tens",
+        ),
+        (
+            (FitPhase(1), FitPhase(1, members=torch.zeros(2, dtype=bool))),
+            {},
+            "nobody would take part; drop the p",
+        ),
         ((FitPhase(1),), {"task": Odd(4)}, "config must hold .* as JSON does, got Object of type object"),
     ],
 )
@@ -157,17 +184,33 @@ THREE = torch.ones(3)
 @pytest.mark.parametrize(
     ("schedule", "options", "message"),
     [
-        ((FitPhase(1),), {"lr": THREE}, r"lr must be a number or have the ensemble's shape \(2,\), got \(3,\)"),
+        (
+            (FitPhase(1),),
+            {"lr": THREE},
+            r"lr must be a number or have the ensemble's shape \(2,\), got \(3,\)",
+        ),
         ((FitPhase(1),), {"clip": THREE}, r"clip must be a number or have the ensemble's shape \(2,\)"),
         ((FlossPhase(1, k=2, lr=THREE, **SCAN),), {}, r"lr must be a number or have the ensemble's shape"),
-        ((FlossPhase(1, k=2, clip=THREE, **SCAN),), {}, r"clip must be a number or have the ensemble's shape"),
+        (
+            (FlossPhase(1, k=2, clip=THREE, **SCAN),),
+            {},
+            r"clip must be a number or have the ensemble's shape",
+        ),
         ((FlossPhase(1, k=2, target=THREE, **SCAN),), {}, r"target must be a number or have the ensemble's"),
         ((FlossPhase(1, k=THREE.long(), **SCAN),), {}, r"k must be a number or have the ensemble's shape"),
         ((FlossPhase(1, k=N + 1, **SCAN),), {}, r"k must be an integer in 1\.\.8, got 9; a state of size 8"),
         ((FlossPhase(1, k=torch.tensor([2, 9]), **SCAN),), {}, r"k must be an integer in 1\.\.8, got 9"),
-        ((FitPhase(1),), {"batch": ROWS + 1}, "batch must be at most 3, the rows of the trained initial state"),
+        (
+            (FitPhase(1),),
+            {"batch": ROWS + 1},
+            "batch must be at most 3, the rows of the trained initial state",
+        ),
         ((FitPhase(1),), {"batch": 0}, "batch must be an integer >= 1, got 0"),
-        ((FitPhase(1),), {"length": D}, "delay must be below the length of a trial, got delay=4 and length=4"),
+        (
+            (FitPhase(1),),
+            {"length": D},
+            "delay must be below the length of a trial, got delay=4 and length=4",
+        ),
         ((FitPhase(1),), {"members": torch.arange(3)}, r"members must have shape \*e = \(2,\), got \(3,\)"),
     ],
 )
@@ -179,7 +222,9 @@ def test_arguments_that_do_not_fit(schedule, options, message):
 def test_a_parameter_that_members_share_is_refused_by_name():
     model = make((2,))
     shared = lt.Model(model.cell, torch.nn.Linear(N, 1))
-    message = r"parameter readout.weight must have the leading dimensions \(2,\) of the ensemble, got \(1, 8\)"
+    message = (
+        r"parameter readout.weight must have the leading dimensions \(2,\) of the ensemble, got \(1, 8\)"
+    )
     with pytest.raises(ValueError, match=message):
         run(shared, FitPhase(1))
 

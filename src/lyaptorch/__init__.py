@@ -1,17 +1,37 @@
 """Measure, predict and control how gradients flow through recurrent networks."""
 
-from lyaptorch import tasks
+from lyaptorch import tasks, theory
 from lyaptorch.cells import Activation, Cell, ElmanCell, RateCell, as_cell
-from lyaptorch.flossing import FitPhase, FlossPhase, Schedule, flossing_loss
+from lyaptorch.flossing import (
+    SCHEDULES,
+    At,
+    Every,
+    FitPhase,
+    FlossPhase,
+    Scale,
+    Schedule,
+    Trigger,
+    When,
+    accuracy,
+    flossing_loss,
+    gradient_norm,
+    lambda1,
+    task_loss,
+)
 from lyaptorch.record import Record
 from lyaptorch.tangent import Growth, Spectrum, lyapunov_spectrum
-from lyaptorch.train import Model, Readout, evaluate, presets, train
+from lyaptorch.train import SGD, Adam, Model, Readout, evaluate, presets, train
 from lyaptorch.train import floss as floss
 
 __all__ = [
+    "SCHEDULES",
+    "SGD",
     "Activation",
+    "Adam",
+    "At",
     "Cell",
     "ElmanCell",
+    "Every",
     "FitPhase",
     "FlossPhase",
     "Growth",
@@ -19,14 +39,22 @@ __all__ = [
     "RateCell",
     "Readout",
     "Record",
+    "Scale",
     "Schedule",
     "Spectrum",
+    "Trigger",
+    "When",
+    "accuracy",
     "as_cell",
     "evaluate",
     "floss",
     "flossing_loss",
+    "gradient_norm",
+    "lambda1",
     "lyapunov_spectrum",
     "presets",
+    "task_loss",
     "tasks",
+    "theory",
     "train",
 ]

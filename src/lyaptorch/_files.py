@@ -103,7 +103,7 @@ def sealed(body: bytes) -> bytes:
     return body + SEAL + hashlib.sha256(body).hexdigest().encode()
 
 
-def unsealed(path: Path) -> bytes:
+def unsealed(path: Path, what: str = "Record") -> bytes:
     """Return the HDF5 bytes if they are whole: on one flipped bit the HDF5 library may hang."""
     try:
         data = path.read_bytes()
@@ -111,7 +111,7 @@ def unsealed(path: Path) -> bytes:
         raise ValueError(f"cannot load {path}: got {error}; check the path") from error
     body, seal, _ = data.rpartition(SEAL)
     if not seal:
-        raise ValueError(f"cannot load {path}: no Record or cut off: no checksum at its end; {AGAIN}")
+        raise ValueError(f"cannot load {path}: no {what} or cut off: no checksum at its end; {AGAIN}")
     if data != sealed(body):
         raise ValueError(f"cannot load {path}: it is damaged, its bytes and checksum disagree; {AGAIN}")
     return body

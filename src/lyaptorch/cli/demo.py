@@ -10,6 +10,7 @@ import torch
 import tyro
 from rich.table import Table
 
+from lyaptorch import _checks
 from lyaptorch._files import run_path
 from lyaptorch.cli.output import save, show
 from lyaptorch.experiments import Demo
@@ -33,7 +34,7 @@ def demo(
         json: Print one JSON object instead of tables.
         threads: Threads of torch; small networks are fastest with one.
     """
-    torch.set_num_threads(threads)
+    torch.set_num_threads(_checks.integer("threads", threads, 1))
     path, start = run_path(runs, "demo"), time.monotonic()
     record = config.run(show_progress=False if json else None)
     seconds = time.monotonic() - start

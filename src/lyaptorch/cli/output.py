@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,12 +31,20 @@ def show(
 ) -> None:
     """Print the summary as one JSON object, or the tables and where the files are."""
     if as_json:
-        print(
-            json.dumps({**summary, "record": str(path), "figure": str(figure), "seconds": round(seconds, 1)})
-        )
+        places = {"record": str(path), "figure": str(figure), "seconds": round(seconds, 1)}
+        print(json.dumps(_finite({**summary, **places}), allow_nan=False))
         return
     console = Console()
     for table in tables:
         console.print(table)
     console.print(f"Record {path}\nFigure {figure}", highlight=False, soft_wrap=True)
     console.print(f"{seconds:.0f} s", highlight=False)
+
+
+def _finite(value: Any) -> Any:
+    """The same with None for inf and NaN, which JSON cannot hold: a dead exponent, an unknown error."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

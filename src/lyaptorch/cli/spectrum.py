@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import inspect
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -23,7 +24,7 @@ from lyaptorch.cells import Cell, ElmanCell, RateCell, as_cell
 from lyaptorch.cli.output import save, show
 from lyaptorch.record import Record
 from lyaptorch.tangent import Spectrum, lyapunov_spectrum
-from lyaptorch.tasks import TASKS, Task
+from lyaptorch.tasks import TASKS, Recall, Task
 
 CELLS: dict[str, Callable[..., Cell]] = {"rate": RateCell, "elman": ElmanCell}
 SHOWN = 12
@@ -43,6 +44,7 @@ def spectrum(
     channels: int = 1,
     input_scale: float = 1.0,
     delay: int = 10,
+    items: int = 1,
     steps: int = 1000,
     trajectories: int = 1,
     transient: int = 100,
@@ -67,9 +69,10 @@ def spectrum(
         activation: tanh, relu or linear.
         weights: gaussian, uniform, orthogonal, identity or shifted_mean; empty for the cell's default.
         inputs: noise, zero, the name of a task, or a .npy file of shape (t, m) or (t, b, m).
-        channels: Input channels of noise.
+        channels: Input channels of noise and zero.
         input_scale: The inputs are multiplied by this.
         delay: Delay of a task.
+        items: Bits that recall, a task, has to remember.
         steps: Steps counted; with a .npy file, all that it holds beyond the transients.
         trajectories: Trajectories of noise or a task.
         transient: First steps, of the state only.
@@ -83,13 +86,19 @@ def spectrum(
         json: Print one JSON object instead of tables.
         threads: Threads of torch; small networks are fastest with one.
     """
-    torch.set_num_threads(threads)
+    torch.set_num_threads(_checks.integer("threads", threads, 1))
+    for name, count in (("steps", steps), ("trajectories", trajectories), ("channels", channels)):
+        _checks.integer(name, count, 1)
+    for name, count in (("transient", transient), ("tangent_transient", tangent_transient)):
+        _checks.integer(name, count, 0)
     path, start = run_path(runs, "spectrum"), time.monotonic()
     kind, total = getattr(torch, dtype), transient + tangent_transient + steps
+    task = _task(inputs, delay, items)
+    channels = task.input_size if task else channels
     network = _load(target) if target else _make(cell, n, channels, gain, activation, weights, seed)
     evolving = as_cell(network).to(kind)
     wanted = evolving.input_size or channels
-    x = _inputs(inputs, total, trajectories, wanted, delay, seed).to(kind) * input_scale
+    x = _inputs(task or inputs, total, trajectories, wanted, seed).to(kind) * input_scale
     h0 = None if evolving.state_size else torch.zeros(x.shape[1], n, dtype=kind)
     with torch.no_grad():
         measured = lyapunov_spectrum(
@@ -135,13 +144,8 @@ def _load(target: str) -> Any:
     if not colon:
         raise ValueError(f"target must be module:name or file.py:name, got {target!r}")
     try:
-        if where.endswith(".py"):
-            sys.path.insert(0, str(Path(where).resolve().parent))
-            where = Path(where).stem
-        else:
-            sys.path.insert(0, "")
-        found = getattr(importlib.import_module(where), name)
-    except (ImportError, AttributeError) as error:
+        found = getattr(_module(where), name)
+    except (ImportError, AttributeError, OSError) as error:
         raise ValueError(f"cannot load {target}: {error}; check the module and the name") from error
     if isinstance(found, nn.Module) or not callable(found):
         return found
@@ -153,23 +157,46 @@ def _load(target: str) -> Any:
     return found if needed else found()
 
 
-def _inputs(spec: str, total: int, trajectories: int, channels: int, delay: int, seed: int) -> Tensor:
+def _module(where: str) -> ModuleType:
+    """A module by its name, or by its file whatever other module has that name."""
+    if not where.endswith(".py"):
+        sys.path.insert(0, "")
+        return importlib.import_module(where)
+    path = Path(where).resolve()
+    sys.path.insert(0, str(path.parent))
+    spec = importlib.util.spec_from_file_location(f"_lyap_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{where} is no Python file")
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _task(name: str, delay: int, items: int) -> Task | None:
+    """The task called so; None for other inputs."""
+    if name.endswith(".npy") or name in ("noise", "zero"):
+        return None
+    _checks.choice("inputs", name, {"noise", "zero", "a .npy file", *TASKS})
+    task: Task = Recall(items, delay) if TASKS[name] is Recall else TASKS[name](delay)
+    return task
+
+
+def _inputs(spec: str | Task, total: int, trajectories: int, channels: int, seed: int) -> Tensor:
+    nobody = torch.zeros((), dtype=torch.int64)
+    if not isinstance(spec, str):
+        return spec.inputs(seed, members=nobody, epoch=0, batch=trajectories, length=total)
     if spec.endswith(".npy"):
         return _file(Path(spec), channels)
     shape = (total, trajectories, channels)
     if spec == "zero":
         return torch.zeros(shape)
-    nobody = torch.zeros((), dtype=torch.int64)
-    if spec == "noise":
-        return Stream(seed, "noise").normal(shape, members=nobody)
-    known = {"noise", "zero", "a .npy file", *TASKS}
-    task: Task = TASKS[_checks.choice("inputs", spec, known)](delay)
-    return task.inputs(seed, members=nobody, epoch=0, batch=trajectories, length=total)
+    return Stream(seed, "noise").normal(shape, members=nobody)
 
 
 def _file(path: Path, channels: int) -> Tensor:
     try:
-        array = np.load(path, allow_pickle=False)
+        with path.open("rb") as file:
+            array = np.lib.format.read_array(file, allow_pickle=False)
     except (OSError, ValueError) as error:
         raise ValueError(f"cannot read {path}: {error}; it must be a .npy file of numbers") from error
     if array.ndim == 2:
@@ -201,7 +228,7 @@ def _variables(measured: Spectrum) -> tuple[dict[str, Any], dict[str, Any]]:
 def _summary(measured: Spectrum) -> dict[str, Any]:
     return {
         "exponents": measured.exponents.tolist(),
-        "stderr": [[None if e == float("inf") else e for e in row] for row in measured.stderr().tolist()],
+        "stderr": measured.stderr().tolist(),
         "reliable": measured.reliable.tolist(),
         "kaplan_yorke": measured.kaplan_yorke().tolist(),
         "entropy": measured.entropy().tolist(),

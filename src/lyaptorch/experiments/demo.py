@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lyaptorch import _checks
 from lyaptorch._random import Stream
 from lyaptorch.flossing import FitPhase, FlossPhase
 from lyaptorch.record import Record
@@ -60,6 +61,7 @@ class Demo:
             `spectrum`, `spectrum_error (member, rank)` before training, `final_accuracy (member)` on fresh
             batches, and the coordinates `flossed`, `network (member)`.
         """
+        _checks.integer("floss_epochs", self.floss_epochs, 1)
         networks = torch.arange(self.seeds).repeat(2, 1)
         flossed = torch.tensor([False, True])[:, None].expand(2, self.seeds)
         task = TemporalXOR(self.delay)

@@ -38,6 +38,14 @@ def flossing_loss(
     Source: Gradient Flossing, eq 4 (which says sum; all published code takes the mean).
     """
     _checks.choice("reduction", reduction, REDUCTIONS)
+    members = member_losses(exponents, target, "mean" if reduction == "none" else reduction, k)
+    return members if reduction == "none" else members.sum()
+
+
+def member_losses(
+    exponents: Exponents, target: Number, reduction: str, k: int | Tensor | None
+) -> Float[Tensor, " *e"]:
+    """`flossing_loss` of each member, `(*e,)`, with "mean" or "sum" over the exponents."""
     ensemble = tuple(exponents.shape[:-2])
     counts = exponents != -torch.inf
     if k is not None:
@@ -48,8 +56,7 @@ def flossing_loss(
     squares = torch.where(counts, distance, 0.0).square().sum(-1)
     if reduction != "sum":
         squares = squares / counts.sum(-1).clamp_min(1)
-    members = squares.mean(-1)
-    return members if reduction == "none" else members.sum()
+    return squares.mean(-1)
 
 
 def _per_member(name: str, value: int | Number, ensemble: tuple[int, ...], like: Tensor) -> Tensor:

@@ -1,36 +1,18 @@
-"""Phase and Schedule: what is minimised, for how many steps, for which members."""
+"""Phase, Trigger and Schedule: what is minimised, for how many steps, for which members, and when."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TypeAlias
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, TypeAlias, TypeVar
 
 from torch import Tensor
 
 from lyaptorch import _checks
 from lyaptorch._types import Number
+from lyaptorch.flossing.penalties import PENALTIES
 
 FRAMES = ("redrawn", "fixed")
-
-
-@dataclass(frozen=True)
-class FitPhase:
-    """Minimise the task loss.
-
-    Attributes:
-        epochs: task steps, each on a fresh batch.
-        members: bool `*e`, who takes part; everybody when missing.
-
-    Example:
-        >>> FitPhase(500).epochs
-        500
-    """
-
-    epochs: int
-    members: Tensor | None = None
-
-    def __post_init__(self) -> None:
-        _checks.integer("epochs", self.epochs, 0)
+EXPONENTS = "exponents"
 
 
 @dataclass(frozen=True)
@@ -53,6 +35,8 @@ class FlossPhase:
         frame: "redrawn" each epoch, or "fixed", as in the authors' script.
         batch: trajectories in each scan.
         state_grad: how far the gradient follows the trajectory, as in `lyapunov_spectrum`.
+        penalty: "exponents", or a control that looks at single steps only: "spectral_radius",
+            "one_step_jacobians" or "mean_field_slope".
         members: bool `*e`, who takes part; everybody when missing.
 
     Example:
@@ -72,6 +56,7 @@ class FlossPhase:
     frame: str = "redrawn"
     batch: int = 1
     state_grad: str | int = "full"
+    penalty: str = EXPONENTS
     members: Tensor | None = None
 
     def __post_init__(self) -> None:
@@ -84,7 +69,153 @@ class FlossPhase:
         _checks.integer("batch", self.batch, 1)
         _checks.choice("reduction", self.reduction, ("mean", "sum"))
         _checks.choice("frame", self.frame, FRAMES)
+        _checks.choice("penalty", self.penalty, (EXPONENTS, *PENALTIES))
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A metric beyond a threshold: `lambda1 > 0.2`."""
+
+    metric: str
+    above: bool
+    threshold: Number
+
+    def holds(self, value: Tensor) -> Tensor:
+        """For which members, bool; a NaN never counts."""
+        return value > self.threshold if self.above else value < self.threshold
+
+
+@dataclass(frozen=True)
+class Metric:
+    """The name of a metric; comparing it with a number makes a `Condition`."""
+
+    name: str
+
+    def __gt__(self, threshold: Number) -> Condition:
+        return Condition(self.name, True, threshold)
+
+    def __lt__(self, threshold: Number) -> Condition:
+        return Condition(self.name, False, threshold)
+
+
+lambda1 = Metric("lambda1")
+"""The largest exponent on the task's inputs, nats per step."""
+gradient_norm = Metric("gradient_norm")
+"""The norm of the task gradient with respect to the recurrent weights, before clipping."""
+task_loss = Metric("loss")
+"""The task loss of the last step."""
+accuracy = Metric("accuracy")
+"""The accuracy of the last step's batch."""
+
+
+@dataclass(frozen=True)
+class Every:
+    """At every multiple of `epochs` task epochs, 0 excluded."""
+
+    epochs: int
+
+    def __post_init__(self) -> None:
+        _checks.integer("epochs", self.epochs, 1)
+
+
+@dataclass(frozen=True, init=False)
+class At:
+    """At these task epochs: `At(0, 100, 200)`."""
+
+    epochs: tuple[int, ...]
+
+    def __init__(self, *epochs: int) -> None:
+        for epoch in epochs:
+            _checks.integer("epochs", epoch, 0)
+        object.__setattr__(self, "epochs", epochs)
+
+
+@dataclass(frozen=True)
+class When:
+    """Whenever a condition holds at a check, from task epoch `after` on."""
+
+    condition: Condition
+    after: int = 0
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Multiply a parameter or buffer of the model, by its name, for the members that fired."""
+
+    name: str
+    factor: float
+
+
+@dataclass(frozen=True)
+class Trigger:
+    """When to interrupt a fit, what to run for the members that fired, and what to change before.
+
+    Example:
+        >>> Trigger(When(lambda1 > 0.2), FlossPhase(500)).when.condition.metric
+        'lambda1'
+    """
+
+    when: Every | At | When
+    phase: FlossPhase
+    action: Scale | None = None
+
+
+@dataclass(frozen=True)
+class FitPhase:
+    """Minimise the task loss, plus `flossing_weight` times the flossing loss.
+
+    Attributes:
+        epochs: task steps, each on a fresh batch.
+        members: bool `*e`, who takes part; everybody when missing.
+        flossing_weight: weight of the flossing loss; a number or one for each member.
+        flossing: what that loss is, its `epochs` and `lr` aside.
+        triggers: what may interrupt the fit.
+        stop: a condition under which a member stops early.
+        check_every: task epochs between two evaluations of conditions on metrics.
+
+    Example:
+        >>> FitPhase(500).epochs
+        500
+    """
+
+    epochs: int
+    members: Tensor | None = None
+    flossing_weight: Number = 0.0
+    flossing: FlossPhase = field(default_factory=lambda: FlossPhase(0))
+    triggers: tuple[Trigger, ...] = ()
+    stop: When | None = None
+    check_every: int = 10
+
+    def __post_init__(self) -> None:
+        _checks.integer("epochs", self.epochs, 0)
+        _checks.integer("check_every", self.check_every, 1)
 
 
 Phase: TypeAlias = FitPhase | FlossPhase
 Schedule: TypeAlias = tuple[Phase, ...]
+P = TypeVar("P", bound=FitPhase | FlossPhase)
+
+
+def select_members(phase: P, mask: Tensor) -> P:
+    """The phase for the members where `mask` is true, as an ensemble of their own."""
+    chosen: dict[str, Any] = {"members": None}
+    for item in fields(phase):
+        value = getattr(phase, item.name)
+        if isinstance(value, FlossPhase):
+            chosen[item.name] = select_members(value, mask)
+        elif isinstance(value, Tensor) and value.dim() and item.name != "members":
+            chosen[item.name] = value[mask]
+    return replace(phase, **chosen)
+
+
+def plain(value: Any) -> Any:
+    """A schedule, or any part of it, as JSON: types by name, tensors as lists."""
+    if isinstance(value, Tensor):
+        return value.tolist()
+    if isinstance(value, tuple | list):
+        return [plain(v) for v in value]
+    if isinstance(value, dict):
+        return {key: plain(v) for key, v in value.items()}
+    if hasattr(value, "__dataclass_fields__"):
+        return {"type": type(value).__name__, **{k: plain(v) for k, v in vars(value).items()}}
+    return value

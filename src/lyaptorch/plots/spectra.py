@@ -37,9 +37,14 @@ def spectrum_figure(
         k = exponents.shape[-1]
         shown = sorted({0, k // 4, k // 2, k - 1})
         for i in shown:
-            mean = _finite_mean(running[:, :, i], axis=1)
+            mean = finite_mean(running[:, :, i], axis=1)
             right.plot(elapsed, mean, color=BLUE, alpha=1 - 0.7 * i / k, label=rf"$\lambda_{{{i + 1}}}$")
-        right.set(xlabel=f"time ({unit}s)", ylabel="running estimate", title="Convergence", xscale="log")
+        right.set(
+            xlabel=f"time ({unit}s)" if unit == "step" else "time (units of time)",
+            ylabel="running estimate",
+            title="Convergence",
+            xscale="log",
+        )
         right.legend()
     return figure
 
@@ -53,7 +58,7 @@ def _draw_spectrum(axes: Axes, exponents: Array, stderr: Array, reliable: NDArra
         axes.errorbar(index, rows[0], yerr=error[0], color=BLUE, marker=".", markersize=4, linewidth=1)
     else:
         axes.plot(index, rows.T, color=BLUE, alpha=0.25, linewidth=0.8)
-        axes.plot(index, _finite_mean(rows, axis=0), color=BLUE, linewidth=1.8)
+        axes.plot(index, finite_mean(rows, axis=0), color=BLUE, linewidth=1.8)
     lost = ~reliable & np.isfinite(rows)
     if lost.any():
         at = np.nonzero(lost)
@@ -63,7 +68,7 @@ def _draw_spectrum(axes: Axes, exponents: Array, stderr: Array, reliable: NDArra
         axes.legend()
 
 
-def _finite_mean(values: Array, axis: int) -> Array:
+def finite_mean(values: Array, axis: int) -> Array:
     """The mean of what is finite, NaN where nothing is."""
     finite = np.isfinite(values)
     count = finite.sum(axis)

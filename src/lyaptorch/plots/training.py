@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from lyaptorch.plots.spectra import finite_mean
 from lyaptorch.plots.style import BLUE, GREY, ORANGE, panels, style
 from lyaptorch.record import Record
 
@@ -47,7 +48,7 @@ def demo_figure(record: Record) -> Figure:
             rows = record["spectrum"][flossed == on]
             index = np.arange(1, rows.shape[-1] + 1)
             left.plot(index, rows.T, color=color, alpha=0.4, linewidth=0.8)
-            left.plot(index, rows.mean(0), color=color, linewidth=1.8, label=label)
+            left.plot(index, finite_mean(rows, axis=0), color=color, linewidth=1.8, label=label)
             curves = _smooth(record["accuracy"][flossed == on])
             right.plot(curves.T, color=color, alpha=0.4, linewidth=0.8)
             right.plot(curves.mean(0), color=color, linewidth=1.8, label=label)
@@ -70,15 +71,19 @@ def exponents_panel(axes: Axes, exponents: Array, color: str) -> None:
     for i, style_of in zip(sorted({0, k // 2, k - 1}), ("-", "--", ":"), strict=False):
         rows = exponents[:, :, i]
         axes.plot(rows.T, style_of, color=color, alpha=0.3, linewidth=0.8)
-        axes.plot(rows.mean(0), style_of, color=color, linewidth=1.6, label=rf"$\lambda_{{{i + 1}}}$")
+        axes.plot(
+            finite_mean(rows, axis=0), style_of, color=color, linewidth=1.6, label=rf"$\lambda_{{{i + 1}}}$"
+        )
     axes.set(xlabel="flossing epoch", ylabel=r"$\lambda_i$ (nats per step)", title="Flossing")
     axes.legend()
 
 
 def _smooth(rows: Array, width: int = 10) -> Array:
-    """A running mean over `width` epochs, shorter at the start."""
-    total = np.cumsum(np.nan_to_num(rows), axis=-1)
-    lag = np.concatenate([np.zeros((*rows.shape[:-1], min(width, rows.shape[-1]))), total], -1)
-    count = np.minimum(np.arange(1, rows.shape[-1] + 1), width)
-    smooth = (total - lag[..., : rows.shape[-1]]) / count
-    return np.where(np.isnan(rows), np.nan, smooth)
+    """A running mean over the last `width` epochs, of those in which a member took part."""
+    present = ~np.isnan(rows)
+    epochs, shape = rows.shape[-1], (*rows.shape[:-1], min(width, rows.shape[-1]))
+    total, count = (
+        sums - np.concatenate([np.zeros(shape), sums], -1)[..., :epochs]
+        for sums in (np.cumsum(np.nan_to_num(rows), axis=-1), np.cumsum(present, axis=-1))
+    )
+    return np.where(present, total / np.maximum(count, 1), np.nan)

@@ -46,8 +46,9 @@ def orthonormalise(A: Tensor, dead: Tensor | None = None, method: str = "auto") 
     Q = torch.linalg.solve_triangular(R, A, upper=True, left=False)
     diagonal = R.diagonal(dim1=-2, dim2=-1)
     # a failed factorisation leaves its pivot below zero or NaN, and info says so, too
-    # where a squared length overflowed, inf - inf is NaN and fails the comparison
-    if method == "auto" and (norms - diagonal * ONE_PASS <= 0).all() and not info.any():
+    # where a squared length overflowed, inf - inf is NaN; where it underflowed, the margin is missed
+    margin = ONE_PASS * torch.finfo(A.dtype).tiny ** 0.5
+    if method == "auto" and (norms - diagonal * ONE_PASS <= -margin).all() and not info.any():
         return Factors(Q, R, dead)
     second, again, info_again = _cholesky(Q, dead)
     Q = torch.linalg.solve_triangular(second, Q, upper=True, left=False)

@@ -3,6 +3,7 @@
 from lyaptorch.train.floss import floss
 from lyaptorch.train.loop import evaluate, train
 from lyaptorch.train.model import Model, Readout, settled_state
+from lyaptorch.train.optim import SGD, Adam
 from lyaptorch.train.presets import PRESETS
 
-__all__ = ["PRESETS", "Model", "Readout", "evaluate", "floss", "settled_state", "train"]
+__all__ = ["PRESETS", "SGD", "Adam", "Model", "Readout", "evaluate", "floss", "settled_state", "train"]

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lyaptorch import _checks
-from lyaptorch._random import Stream, member_ids, seed_from
+from lyaptorch._random import member_ids, seed_from
 from lyaptorch._types import Inputs, Number
-from lyaptorch.cells import Cell, as_cell, fit, random_frame
-from lyaptorch.flossing import FlossPhase, flossing_loss
+from lyaptorch.cells import Cell, as_cell, fit
+from lyaptorch.flossing import FlossPhase
+from lyaptorch.flossing.schedule import plain
 from lyaptorch.record import Record
-from lyaptorch.tangent import lyapunov_spectrum
-from lyaptorch.tasks import Task
-from lyaptorch.train.optim import MemberAdam, finite
-from lyaptorch.train.optim import clip as clip_gradients
+from lyaptorch.tasks.batch import Task
+from lyaptorch.train.history import History
+from lyaptorch.train.optim import Adam, MemberOptimizer
 from lyaptorch.train.progress import progress
-
-PUBLISHED_K = 75
+from lyaptorch.train.steps import floss_step
 
 
 def floss(
@@ -101,127 +98,28 @@ def floss(
         state_grad=state_grad,
     )
     ensemble = cell.ensemble if cell.state_size or h0 is None else tuple(h0.shape[:-2])
-    ids = member_ids(ensemble, members)
+    ids, dtype = member_ids(ensemble, members), next((z.dtype for z in cell.tensors()), None)
     if isinstance(inputs, Tensor) and len(inputs) < steps:
         raise ValueError(f"inputs must hold steps={steps} steps, got {len(inputs)}; pass fewer steps")
-    source = flossing_inputs(inputs, phase, seed, ids, cell)
-    checked, state = fit(cell, source(0), h0)
-    adam = MemberAdam(cell.leaves(checked[0], state), ensemble, lr)
-    exponents, losses = floss_epochs(cell, source, phase, adam, seed, state, ids, show_progress=show_progress)
-    config = {
-        "phase": phase_config(phase),
-        "seed": seed,
-        "cell": type(cell).__name__,
-        "members": ids.tolist(),
-    }
-    return Record("floss", config, flossing_variables(exponents, losses))
 
-
-def floss_epochs(
-    cell: Cell,
-    source: Callable[[int], Tensor],
-    phase: FlossPhase,
-    adam: MemberAdam,
-    seed: int,
-    h0: Tensor,
-    ids: Tensor,
-    *,
-    first_epoch: int = 0,
-    show_progress: bool | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Run a phase: exponents `(epochs, *e, k)` and losses `(epochs, *e)`, each before its step.
-
-    Args:
-        cell: changed in place, through the parameters that `adam` holds.
-        source: the inputs of a flossing epoch.
-        phase: what is minimised.
-        adam: flossing's optimiser.
-        seed: of the run.
-        h0: initial state `(*e, b, n)`.
-        ids: of the members `*e`, for messages.
-        first_epoch: flossing epochs that went before.
-        show_progress: None shows a bar on a terminal.
-    """
-    if not adam.parameters:
-        raise ValueError("there is nothing to floss: no parameter of the cell has requires_grad; set it")
-    n, ensemble = h0.shape[-1], h0.shape[:-2]
-    k = min(PUBLISHED_K, n) if phase.k is None else int(torch.as_tensor(phase.k).max())
-    _checks.integer("k", k, 1, n, do=f"a state of size {n} has {n} exponents")
-    stream, nobody = Stream(seed, "floss_frame"), torch.zeros((), dtype=torch.int64, device=h0.device)
-    exponents = torch.zeros(phase.epochs, *ensemble, k, dtype=h0.dtype, device=h0.device)
-    losses = torch.zeros(phase.epochs, *ensemble, dtype=h0.dtype, device=h0.device)
-    with progress("flossing", phase.epochs, show_progress) as advance:
-        for i in range(phase.epochs):
-            drawn = first_epoch + i if phase.frame == "redrawn" else 0
-            try:
-                lambdas = lyapunov_spectrum(
-                    cell,
-                    source(first_epoch + i),
-                    k=k,
-                    h0=h0,
-                    tangent_transient=phase.tangent_transient,
-                    interval=phase.interval,
-                    frame=random_frame(n, k, stream, nobody, epoch=drawn, dtype=h0.dtype),
-                    state_grad=phase.state_grad,
-                ).exponents
-            except FloatingPointError as error:
-                raise FloatingPointError(f"at flossing epoch {first_epoch + i}: {error}") from error
-            losses[i] = flossing_loss(lambdas, phase.target, "none", phase.k).detach()
-            loss = flossing_loss(lambdas, phase.target, phase.reduction, phase.k)
-            gradients = torch.autograd.grad(loss, adam.parameters, materialize_grads=True)
-            fine = finite(gradients, tuple(ensemble))
-            if not fine.all():
-                raise FloatingPointError(
-                    f"the gradient is not finite at flossing epoch {first_epoch + i} for member "
-                    f'{ids[~fine].tolist()}; use fewer steps, state_grad="detach" or a truncation length'
-                )
-            if phase.clip is not None:
-                gradients = clip_gradients(gradients, tuple(ensemble), phase.clip)
-            adam.step(gradients)
-            exponents[i] = lambdas.detach().mean(-2)
-            advance(f"loss {losses[i].mean().item():.2e}")
-    return exponents, losses
-
-
-def flossing_inputs(
-    given: Tensor | Task, phase: FlossPhase, seed: int, ids: Tensor, cell: Cell
-) -> Callable[[int], Tensor]:
-    """The inputs of an epoch: the first steps of a tensor, or a stream of its own of a task."""
-    tensors = cell.tensors()
-
-    def source(epoch: int) -> Tensor:
-        if isinstance(given, Tensor):
-            return given[: phase.steps]
-        return given.inputs(
-            seed,
-            members=ids,
-            epoch=epoch,
-            batch=phase.batch,
-            length=phase.steps,
-            stream="floss",
-            dtype=tensors[0].dtype if tensors else None,
+    def source(epoch: Tensor) -> Tensor:
+        if isinstance(inputs, Tensor):
+            return inputs[:steps]
+        return inputs.inputs(
+            seed, members=ids, epoch=epoch, batch=batch, length=steps, stream="floss", dtype=dtype
         )
 
-    return source
-
-
-def flossing_variables(exponents: Tensor, losses: Tensor) -> dict[str, Any]:
-    """The variables of a Record, members flattened into one dimension."""
-    count, k = exponents.shape[0], exponents.shape[-1]
-    lambdas = exponents.reshape(count, -1, k).movedim(0, 1)
-    return {
-        "exponents": (("member", "floss_epoch", "index"), lambdas, {"units": "nats per step"}),
-        "floss_loss": (
-            ("member", "floss_epoch"),
-            losses.reshape(count, -1).mT,
-            {"units": "(nats per step)^2"},
-        ),
-    }
-
-
-def phase_config(phase: Any) -> dict[str, Any]:
-    """A phase as JSON: its type and its fields, tensors as lists."""
-    fields = {
-        key: value.tolist() if isinstance(value, Tensor) else value for key, value in vars(phase).items()
-    }
-    return {"type": type(phase).__name__, **fields}
+    epoch = torch.zeros(ensemble, dtype=torch.int64)
+    checked, state = fit(cell, source(epoch), h0)
+    optimizer = MemberOptimizer(cell.leaves(checked[0], state), ensemble, lr, Adam())
+    if not optimizer.parameters:
+        raise ValueError("there is nothing to floss: no parameter of the cell has requires_grad; set it")
+    history, everybody = History(ensemble), torch.ones(ensemble, dtype=torch.bool)
+    with progress("flossing", epochs, show_progress) as advance:
+        for _ in range(epochs):
+            rows = floss_step(cell, source(epoch), state, phase, optimizer, seed, epoch, ids)
+            history.add(rows, everybody)
+            epoch += 1
+            advance(f"loss {rows['floss_loss'].mean().item():.2e}")
+    config = {"phase": plain(phase), "seed": seed, "cell": type(cell).__name__, "members": ids.tolist()}
+    return Record("floss", config, history.variables())

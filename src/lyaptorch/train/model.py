@@ -13,18 +13,15 @@ from lyaptorch._random import Stream, member_ids, seed_from
 from lyaptorch._types import Inputs, PerMember, State, States
 from lyaptorch.cells import Cell, as_cell, fit, settle, unroll
 from lyaptorch.cells.form import linear
-from lyaptorch.tasks import Batch
+from lyaptorch.tasks.batch import Batch
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "binary_cross_entropy": lambda z, y: nn.functional.binary_cross_entropy_with_logits(
         z, y, reduction="none"
     ),
+    "mean_squared_error": lambda z, y: (z - y).square(),
 }
 """Loss of every output, before the mask."""
-CORRECT: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "binary_cross_entropy": lambda z, y: (z > 0) == (y > 0.5),
-}
-"""Whether every output is right, for losses that have a right and a wrong."""
 
 
 class Readout(nn.Module):
@@ -71,7 +68,7 @@ class Model(nn.Module):
         readout: maps states `(t, *e, b, n)` to outputs; `Readout`, or any module.
         h0: initial state, `(*e, rows, n)` with one row for each trajectory or a single row for all;
             trained when an `nn.Parameter`; zeros when missing.
-        loss: "binary_cross_entropy".
+        loss: "binary_cross_entropy" or "mean_squared_error".
 
     Raises:
         ValueError: for an unknown loss or an h0 that does not fit the cell.
@@ -123,31 +120,39 @@ class Model(nn.Module):
             )
         return self.h0[..., :batch, :]
 
-    def states(self, inputs: Inputs) -> States:
-        """The states after each step."""
-        inputs, h = fit(self.cell, inputs, self.initial_state(inputs.shape[-2]))
+    def states(self, inputs: Inputs, h0: State | None = None) -> States:
+        """The states after each step, from the initial state or another one."""
+        inputs, h = fit(self.cell, inputs, self.initial_state(inputs.shape[-2]) if h0 is None else h0)
         return unroll(self.cell, inputs, h)
 
-    def forward(self, inputs: Inputs) -> Tensor:
-        """Outputs `(t, *e, b, o)` for inputs `(t, *e, b, m)`."""
-        outputs: Tensor = self.readout(self.states(inputs))
+    def forward(self, inputs: Inputs, h0: State | None = None) -> Tensor:
+        """Outputs `(t, *e, b, o)` for inputs `(t, *e, b, m)`, from the initial state or another one."""
+        outputs: Tensor = self.readout(self.states(inputs, h0))
         return outputs
 
-    def loss(self, batch: Batch) -> tuple[PerMember, PerMember]:
-        """Loss and share of right answers of each member, over the steps that count."""
-        outputs = self(batch.inputs)
+    def loss(self, batch: Batch, h0: State | None = None) -> tuple[PerMember, PerMember]:
+        """Loss and accuracy of each member, over the steps that count.
+
+        The accuracy of bits is the share that is right; of numbers, the share of their variance that is
+        explained.
+        """
+        outputs = self(batch.inputs, h0)
         if outputs.shape != batch.targets.shape:
             raise ValueError(
                 f"the readout must answer like the targets, {tuple(batch.targets.shape)}, "
                 f"got {tuple(outputs.shape)}"
             )
-        mask = batch.mask[..., None, None].to(outputs.dtype)
-        dims = (0, -2, -1)
-        count = mask.expand_as(outputs).sum(dims)
-        loss = (LOSSES[self.loss_name](outputs, batch.targets) * mask).sum(dims) / count
+        mask = batch.mask[..., None, None].to(outputs.dtype).expand_as(outputs)
+
+        def mean(values: Tensor) -> Tensor:
+            return (values * mask).sum((0, -2, -1)) / mask.sum((0, -2, -1))
+
+        loss = mean(LOSSES[self.loss_name](outputs, batch.targets))
         with torch.no_grad():
-            right = (CORRECT[self.loss_name](outputs, batch.targets) * mask).sum(dims) / count
-        return loss, right
+            if self.loss_name == "binary_cross_entropy":
+                return loss, mean(((outputs > 0) == (batch.targets > 0.5)).to(outputs.dtype))
+            variance = mean(batch.targets.square()) - mean(batch.targets).square()
+            return loss, 1 - loss / variance
 
     def select(self, members: Tensor) -> Model:
         """A copy with the members where the bool mask `*e` is true, as an ensemble `(count,)`."""

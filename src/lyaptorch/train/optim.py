@@ -1,8 +1,10 @@
-"""Adam and clipping, member by member: no member's step depends on another's."""
+"""Optimisers and clipping, member by member: no member's step depends on another's."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -10,29 +12,69 @@ from torch import Tensor
 from lyaptorch import _checks
 from lyaptorch._types import Number
 
+CLIPS = ("tensor", "global")
 
-class MemberAdam:
-    """Adam whose state has the ensemble's dimensions, its step count included.
+
+class Rule(Protocol):
+    """How a gradient becomes a step."""
+
+    @property
+    def slots(self) -> int:
+        """How many tensors like the parameter it remembers."""
+
+    def step(self, g: Tensor, slots: list[Tensor], count: Tensor) -> Tensor:
+        """What to subtract from the parameter per unit of learning rate; `count (*e)` starts at 1."""
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Adam with bias correction (Kingma & Ba 2015, algorithm 1)."""
+
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    slots: int = 2
+
+    def step(self, g: Tensor, slots: list[Tensor], count: Tensor) -> Tensor:
+        """m / (1 - beta1^t) over sqrt(v / (1 - beta2^t)) + eps."""
+        m, v = slots
+        m.lerp_(g, 1 - self.beta1)
+        v.mul_(self.beta2).addcmul_(g, g, value=1 - self.beta2)
+        steps = count.to(torch.float64)
+        first = expand((1 - self.beta1**steps).to(g.dtype), g)
+        second = expand((1 - self.beta2**steps).sqrt().to(g.dtype), g)
+        return m / first / (v.sqrt() / second + self.eps)
+
+
+@dataclass(frozen=True)
+class SGD:
+    """Gradient descent with momentum, plain or Nesterov's, as torch.optim.SGD does it."""
+
+    momentum: float = 0.0
+    nesterov: bool = False
+    slots: int = 1
+
+    def step(self, g: Tensor, slots: list[Tensor], count: Tensor) -> Tensor:
+        """v <- momentum v + g; v, or g + momentum v for Nesterov."""
+        (v,) = slots
+        v.mul_(self.momentum).add_(g)
+        return g + self.momentum * v if self.nesterov else v
+
+
+class MemberOptimizer:
+    """An optimiser whose state has the ensemble's dimensions, its step count included.
 
     Args:
         parameters: each `(*e, ...)`.
         ensemble: `*e`.
         lr: learning rate, a number or `*e`.
-        betas: decay of the first and second moments.
-        eps: added to the root of the second moment.
-
-    Source: Kingma & Ba (2015), algorithm 1.
+        rule: `Adam()` or `SGD()`.
     """
 
     def __init__(
-        self,
-        parameters: Sequence[Tensor],
-        ensemble: tuple[int, ...],
-        lr: Number = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
+        self, parameters: Sequence[Tensor], ensemble: tuple[int, ...], lr: Number, rule: Rule
     ) -> None:
-        self.parameters, self.ensemble, self.betas, self.eps = list(parameters), ensemble, betas, eps
+        self.parameters, self.ensemble, self.rule = list(parameters), ensemble, rule
         for p in self.parameters:
             if tuple(p.shape[: len(ensemble)]) != tuple(ensemble):
                 raise ValueError(
@@ -43,8 +85,7 @@ class MemberAdam:
         self.lr = torch.zeros(ensemble, dtype=first.dtype, device=first.device)
         self.set_lr(lr)
         self.count = torch.zeros(ensemble, dtype=torch.int64, device=first.device)
-        self.means = [torch.zeros_like(p) for p in self.parameters]
-        self.squares = [torch.zeros_like(p) for p in self.parameters]
+        self.slots = [[torch.zeros_like(p) for _ in range(rule.slots)] for p in self.parameters]
 
     def set_lr(self, lr: Number) -> None:
         """Change the learning rate, a number or `*e`."""
@@ -54,42 +95,56 @@ class MemberAdam:
     @torch.no_grad()
     def step(self, gradients: Sequence[Tensor]) -> None:
         """Move every member's parameters against its gradients."""
-        beta1, beta2 = self.betas
         self.count += 1
-        count = self.count.to(torch.float64)
-        rate = (self.lr / (1 - beta1**count)).to(self.lr.dtype)
-        correction = (1 - beta2**count).sqrt().to(self.lr.dtype)
-        for p, g, m, v in zip(self.parameters, gradients, self.means, self.squares, strict=True):
-            m.lerp_(g, 1 - beta1)
-            v.mul_(beta2).addcmul_(g, g, value=1 - beta2)
-            denominator = v.sqrt() / expand(correction, p) + self.eps
-            p.sub_(expand(rate, p) * m / denominator)
+        for p, g, slots in zip(self.parameters, gradients, self.slots, strict=True):
+            p.sub_(expand(self.lr, p) * self.rule.step(g, slots, self.count))
 
-    def select(self, parameters: Sequence[Tensor], members: Tensor) -> MemberAdam:
+    def select(self, parameters: Sequence[Tensor], members: Tensor) -> MemberOptimizer:
         """The same optimiser for the copied `parameters` of some members."""
-        part = MemberAdam(parameters, (int(members.sum()),), self.lr[members], self.betas, self.eps)
+        part = MemberOptimizer(parameters, (int(members.sum()),), self.lr[members], self.rule)
         part.count = self.count[members]
-        part.means = [m[members] for m in self.means]
-        part.squares = [v[members] for v in self.squares]
+        part.slots = [[slot[members] for slot in slots] for slots in self.slots]
         return part
 
-    def put(self, members: Tensor, part: MemberAdam) -> None:
+    def put(self, members: Tensor, part: MemberOptimizer) -> None:
         """Write the state of `select(..., members)` back."""
         self.count[members] = part.count
-        for own, new in zip((*self.means, *self.squares), (*part.means, *part.squares), strict=True):
+        for own, new in zip(self.tensors(), part.tensors(), strict=True):
             own[members] = new
 
+    def tensors(self) -> list[Tensor]:
+        """What it remembers, besides the count."""
+        return [slot for slots in self.slots for slot in slots]
 
-def clip(gradients: Sequence[Tensor], ensemble: tuple[int, ...], norm: Number) -> tuple[Tensor, ...]:
-    """Scale each tensor's gradient, member by member, to at most this norm."""
-    clipped = []
-    for g in gradients:
-        lengths = torch.linalg.vector_norm(g.unsqueeze(-1).flatten(len(ensemble)), dim=-1)
-        limit = torch.as_tensor(_checks.per_member("clip", norm, ensemble), dtype=g.dtype, device=g.device)
-        # no clamp of the length: a gradient of length 0 keeps factor 1
-        factor = torch.where(lengths > limit, limit / lengths, 1.0)
-        clipped.append(g * expand(factor, g))
-    return tuple(clipped)
+
+def MemberAdam(  # noqa: N802
+    parameters: Sequence[Tensor],
+    ensemble: tuple[int, ...],
+    lr: Number = 1e-3,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+) -> MemberOptimizer:
+    """Adam for members: `MemberOptimizer(..., Adam(...))`."""
+    return MemberOptimizer(parameters, ensemble, lr, Adam(*betas, eps))
+
+
+def clip(
+    gradients: Sequence[Tensor], ensemble: tuple[int, ...], norm: Number, mode: str = "tensor"
+) -> tuple[Tensor, ...]:
+    """Scale gradients, member by member, to at most this norm, of each tensor or of all ("global")."""
+    lengths = torch.stack([norms(g, ensemble) for g in gradients])
+    if mode == "global":
+        lengths = torch.linalg.vector_norm(lengths, dim=0).expand_as(lengths)
+    limit = torch.as_tensor(_checks.per_member("clip", norm, ensemble), dtype=lengths.dtype)
+    # no clamp of the length: a gradient of length 0 keeps factor 1
+    factors = torch.where(lengths > limit, limit.to(lengths.device) / lengths, 1.0)
+    return tuple(g * expand(factor, g) for g, factor in zip(gradients, factors, strict=True))
+
+
+def norms(g: Tensor, ensemble: tuple[int, ...]) -> Tensor:
+    """The norm of a gradient of each member, `*e`."""
+    lengths: Tensor = torch.linalg.vector_norm(g.unsqueeze(-1).flatten(len(ensemble)), dim=-1)
+    return lengths
 
 
 def finite(gradients: Sequence[Tensor], ensemble: tuple[int, ...]) -> Tensor:

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from lyaptorch._types import Number
 from lyaptorch.cells import RateCell
-from lyaptorch.tasks import Task
+from lyaptorch.cells.weights import Weights
+from lyaptorch.tasks.batch import Task
 from lyaptorch.train.model import Model, Readout, settled_state
 
 
@@ -18,6 +19,7 @@ def gf2023(
     *,
     hidden_size: int = 80,
     gain: Number = 1.0,
+    weights: str | Weights = "gaussian",
     rows: int = 16,
     ensemble: tuple[int, ...] = (),
     members: int | Tensor | None = None,
@@ -37,7 +39,13 @@ def gf2023(
     if generator is None:
         generator = torch.Generator().manual_seed(0)
     cell = RateCell(
-        task.input_size, hidden_size, gain=gain, ensemble=ensemble, members=members, generator=generator
+        task.input_size,
+        hidden_size,
+        gain=gain,
+        weights=weights,
+        ensemble=ensemble,
+        members=members,
+        generator=generator,
     )
     readout = Readout(hidden_size, task.output_size, ensemble=ensemble, members=members, generator=generator)
     h0 = settled_state(cell, rows, members=members, generator=generator)

@@ -1,0 +1,105 @@
+"""What happened in a run: a row for each step, as variables of a Record."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+UNITS = {"exponents": "nats per step", "floss_loss": "(nats per step)^2", "spectrum": "nats per step"}
+DIMS = {
+    "floss_loss": ("floss_epoch",),
+    "at_epoch": ("floss_epoch",),
+    "exponents": ("floss_epoch", "index"),
+    "measured_at": ("measurement",),
+    "initial_gradient_norm": ("measurement",),
+    "effective_rank": ("measurement",),
+    "saturated": ("measurement",),
+    "singular_values": ("measurement", "rank"),
+    "spectrum": ("measurement", "rank"),
+}
+"""Dimensions of a variable after `member`; `epoch` where nothing stands here."""
+
+
+class History:
+    """Rows of named values of the members; NaN where one did not take part.
+
+    Args:
+        ensemble: `*e` of all members.
+    """
+
+    def __init__(self, ensemble: tuple[int, ...]) -> None:
+        self.ensemble = ensemble
+        self.rows: dict[str, list[Tensor]] = {}
+        self.totals: dict[str, Tensor] = {}
+
+    def add(self, values: dict[str, Tensor], mask: Tensor) -> None:
+        """One step's values `(count, ...)` of the members where `mask` is true."""
+        for name, value in values.items():
+            row = value.detach()
+            if not mask.all():
+                shape = (*self.ensemble, *row.shape[1:])
+                full = torch.full(shape, torch.nan, dtype=row.dtype, device=row.device)
+                full[mask] = row
+                row = full
+            self.rows.setdefault(name, []).append(row)
+
+    def count(self, name: str, amount: int, mask: Tensor) -> None:
+        """Add an amount to a member's total."""
+        total = self.totals.setdefault(name, torch.zeros(self.ensemble, dtype=torch.float64))
+        total[mask] += amount
+
+    def last(self, name: str) -> Tensor:
+        """The latest value of each member, NaN before the first."""
+        rows = self.rows.get(name)
+        return torch.full(self.ensemble, torch.nan) if not rows else rows[-1]
+
+    def variables(self) -> dict[str, Any]:
+        """For a Record: members flattened into one dimension, each with its own epochs in a row."""
+        none = torch.zeros(math.prod(self.ensemble), 0)
+        out: dict[str, Any] = dict.fromkeys(("loss", "accuracy"), (("member", "epoch"), none))
+        for name, rows in self.rows.items():
+            values = _own_epochs(
+                _stack(rows).flatten(1, len(self.ensemble)) if self.ensemble else _stack(rows)[:, None]
+            )
+            dims = ("member", *DIMS.get(name, ("epoch",)))
+            out[name] = (dims, values, {"units": UNITS[name]}) if name in UNITS else (dims, values)
+        for name, total in self.totals.items():
+            out[name] = (("member",), total.reshape(-1))
+        return out
+
+    def tensors(self) -> dict[str, Tensor]:
+        """To be saved."""
+        rows = {f"history.{name}": _stack(rows) for name, rows in self.rows.items()}
+        return {**rows, **{f"total.{name}": total for name, total in self.totals.items()}}
+
+    def load(self, saved: dict[str, Tensor]) -> None:
+        """From what `tensors` returned."""
+        for name, value in saved.items():
+            kind, _, own = name.partition(".")
+            if kind == "history":
+                self.rows[own] = list(value.unbind())
+            elif kind == "total":
+                self.totals[own] = value
+
+
+def _stack(rows: list[Tensor]) -> Tensor:
+    """Rows whose last dimension may differ in length, padded with NaN."""
+    if len({row.shape for row in rows}) > 1:
+        k = max(row.shape[-1] for row in rows)
+        rows = [torch.nn.functional.pad(row, (0, k - row.shape[-1]), value=torch.nan) for row in rows]
+    return torch.stack(rows)
+
+
+def _own_epochs(rows: Tensor) -> Tensor:
+    """`(steps, members, ...)` to `(members, epochs, ...)`: steps without a member are left out for it."""
+    took_part = ~torch.isnan(rows if rows.dim() == 2 else rows[..., 0])
+    if took_part.all():
+        return rows.movedim(0, 1)
+    counts = took_part.sum(0)
+    out = torch.full((rows.shape[1], int(counts.max()), *rows.shape[2:]), torch.nan, dtype=rows.dtype)
+    for member, count in enumerate(counts.tolist()):
+        out[member, :count] = rows[took_part[:, member], member]
+    return out

@@ -1,0 +1,149 @@
+"""What can be measured of networks in training, each a pure function of members and a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from lyaptorch.cells import fit
+from lyaptorch.cells.form import linear
+from lyaptorch.tangent import lyapunov_spectrum
+from lyaptorch.tasks.batch import Batch, Task
+from lyaptorch.train.model import Model
+from lyaptorch.train.state import Members
+
+STEPS, TRANSIENT = 155, 16
+"""Steps over which exponents are measured, and of the transient before."""
+
+Measurement: TypeAlias = Callable[[Model, Batch], Tensor]
+
+
+def initial_gradient_norm(model: Model, batch: Batch) -> Tensor:
+    """|dL/dh0| `(*e)`: how much of the error reaches the beginning of a trial.
+
+    Source: Gradient Flossing, Fig 8.
+    """
+    _, h0 = fit(model.cell, batch.inputs, model.initial_state(batch.inputs.shape[-2]))
+    h0 = h0.detach().requires_grad_()
+    loss, _ = model.loss(batch, h0)
+    (gradient,) = torch.autograd.grad(loss.sum(), h0)
+    norm: Tensor = torch.linalg.vector_norm(gradient, dim=(-2, -1))
+    return norm
+
+
+def recurrent_singular_values(model: Model, batch: Batch) -> Tensor:
+    """Singular values `(*e, n)` of dL/dW, the rank of what one step teaches.
+
+    Raises:
+        ValueError: for a cell without recurrent weights of that name.
+
+    Source: Gradient Flossing, Fig 10.
+    """
+    weight = getattr(model.cell, "weight_hh", None)
+    if not isinstance(weight, Tensor):
+        raise ValueError(
+            f"singular values of dL/dW need a cell with weight_hh, got {type(model.cell).__name__}"
+        )
+    loss, _ = model.loss(batch)
+    (gradient,) = torch.autograd.grad(loss.sum(), weight)
+    values: Tensor = torch.linalg.svdvals(gradient)
+    return values
+
+
+def effective_rank(singular_values: Tensor) -> Tensor:
+    """(sum s^2)^2 / sum s^4, the participation ratio: how many directions carry a matrix."""
+    squares = singular_values.square()
+    return squares.sum(-1).square() / squares.square().sum(-1).clamp_min(torch.finfo(squares.dtype).tiny)
+
+
+def saturated_share(model: Model, batch: Batch) -> Tensor:
+    """Share `(*e)` of units and steps whose slope is below 0.1.
+
+    Raises:
+        ValueError: for a cell without a Form.
+    """
+    form = model.cell.form()
+    if form is None:
+        raise ValueError(
+            f"the share of saturated units needs a cell with a Form, got {type(model.cell).__name__}"
+        )
+    with torch.no_grad():
+        states = model.states(batch.inputs)
+        if form.inner is not None:
+            slopes = form.inner.slope(states)
+        elif form.outer is not None:
+            inputs, _ = fit(model.cell, batch.inputs, states[0])
+            slopes = form.outer.slope(linear(states[:-1], form.weight_hh) + form.drive(inputs[1:]))
+        else:
+            slopes = torch.ones_like(states)
+    return (slopes < 0.1).to(states.dtype).mean((0, -2, -1))
+
+
+def leading_exponent(members: Members, task: Task, seed: int) -> Tensor:
+    """lambda_1 `(*e)` on inputs of the task."""
+    return measured_exponents(members, task, seed, k=1)[..., 0]
+
+
+def measured_exponents(members: Members, task: Task, seed: int, k: int | None = None) -> Tensor:
+    """The first k exponents `(*e, k)` on inputs of the task, in nats per step."""
+    model = members.model
+    inputs = task.inputs(
+        seed,
+        members=members.ids,
+        epoch=members.epoch,
+        batch=1,
+        length=STEPS,
+        stream="measure",
+        dtype=next(model.parameters()).dtype,
+    )
+    with torch.no_grad():
+        spectrum = lyapunov_spectrum(
+            model.cell, inputs, k=k, h0=model.initial_state(1), tangent_transient=TRANSIENT
+        )
+    return spectrum.exponents[..., 0, :]
+
+
+METRICS: tuple[str, ...] = (
+    "initial_gradient_norm",
+    "singular_values",
+    "effective_rank",
+    "saturated",
+    "spectrum",
+)
+"""Names for `train(metrics=...)`."""
+
+
+def measure(
+    members: Members, batch: Batch, names: tuple[str, ...], task: Task, seed: int
+) -> dict[str, Tensor]:
+    """The named metrics of every member."""
+    values: dict[str, Tensor] = {}
+    if {"singular_values", "effective_rank"} & set(names):
+        singular = recurrent_singular_values(members.model, batch)
+        values["singular_values"], values["effective_rank"] = singular, effective_rank(singular)
+    if "initial_gradient_norm" in names:
+        values["initial_gradient_norm"] = initial_gradient_norm(members.model, batch)
+    if "saturated" in names:
+        values["saturated"] = saturated_share(members.model, batch)
+    if "spectrum" in names:
+        values["spectrum"] = measured_exponents(members, task, seed)
+    return {name: values[name] for name in names}
+
+
+def fit_flops(n: int, m: int, o: int, batch: int, length: int) -> int:
+    """Floating-point operations of one task step of one network: forwards once, backwards twice."""
+    return 3 * 2 * batch * length * n * (n + m + o)
+
+
+def floss_flops(n: int, k: int, steps: int, interval: int = 1) -> int:
+    """Floating-point operations of one flossing step of one network and trajectory.
+
+    Forwards 2 n^2 k + 2 n^2 a step and 2 n k^2 + k^3/3 a reorthonormalisation; backwards 4 n^2 k + 4 n^2 and
+    3 n k^2.
+    """
+    tangent = steps * (6 * n * n * k + 6 * n * n)
+    factoring = -(-steps // interval) * (5 * n * k * k + k**3 // 3)
+    return tangent + factoring

@@ -1,0 +1,266 @@
+"""A run: a stack of phases under way, one epoch at a time, saved and resumed at any of them."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lyaptorch import _checks
+from lyaptorch._types import Number
+from lyaptorch.flossing import FitPhase, FlossPhase, Schedule
+from lyaptorch.flossing.schedule import plain, select_members
+from lyaptorch.record import Record
+from lyaptorch.tasks.batch import Task
+from lyaptorch.train.checkpoint import save_checkpoint
+from lyaptorch.train.history import History
+from lyaptorch.train.metrics import fit_flops, floss_flops, leading_exponent, measure
+from lyaptorch.train.optim import Rule
+from lyaptorch.train.progress import progress
+from lyaptorch.train.state import Members
+from lyaptorch.train.steps import Clip, first_row, fit_step, floss_step
+from lyaptorch.train.triggers import fired
+
+CHECKPOINT_SECONDS = 20.0
+"""Seconds between two checkpoints."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What does not change during a run."""
+
+    seed: int
+    batch: int
+    length: int
+    clip: Clip
+    metrics: tuple[str, ...]
+    metrics_every: int
+
+
+@dataclass
+class _Active:
+    """A phase under way: where it stands in the schedule, its members, and how far it is."""
+
+    path: tuple[int, ...]
+    mask: Tensor
+    done: int = 0
+    checked: int = -1
+
+
+class Run:
+    """A stack of phases under way; a trigger puts a phase on top of the fit that it interrupts."""
+
+    def __init__(self, members: Members, task: Task, schedule: Schedule, settings: Settings) -> None:
+        self.all, self.task, self.schedule, self.settings = members, task, tuple(schedule), settings
+        ensemble = tuple(members.ids.shape)
+        self.history = History(ensemble)
+        for phase in self.schedule:
+            if not isinstance(phase, FitPhase | FlossPhase):
+                raise ValueError(f"a schedule holds FitPhase and FlossPhase, got {type(phase).__name__}")
+        self.stack = [self._active((i,), None) for i in reversed(range(len(self.schedule)))]
+        self.part: Members | None = None
+
+    def phase(self, path: tuple[int, ...]) -> FitPhase | FlossPhase:
+        """The phase at a place: `(i,)` in the schedule, `(i, j)` of trigger j of fit i."""
+        phase = self.schedule[path[0]]
+        return phase.triggers[path[1]].phase if len(path) > 1 and isinstance(phase, FitPhase) else phase
+
+    def go(self, path: Path | None, config: dict[str, Any], show_progress: bool | None) -> None:
+        """Run what is on the stack."""
+        saved = time.monotonic()
+        left = sum(self.phase(a.path).epochs - a.done for a in self.stack)
+        with progress("training", left, show_progress) as advance:
+            while self.stack:
+                text = self.step()
+                if text:
+                    advance(text)
+                if path is not None and time.monotonic() - saved > CHECKPOINT_SECONDS:
+                    self.save(path, config)
+                    saved = time.monotonic()
+        if path is not None:
+            self.save(path, config)
+
+    def step(self) -> str:
+        """One epoch of the phase on top, or one change of the stack; what to show beside the bar."""
+        active = self.stack[-1]
+        phase = self.phase(active.path)
+        if active.done >= phase.epochs or not active.mask.any():
+            self._put_back()
+            self.stack.pop()
+            return ""
+        if isinstance(phase, FitPhase) and active.checked < active.done:
+            active.checked = active.done
+            if self._check(active, phase):
+                return ""
+        if self.part is None:
+            self.part = self.all if active.mask.all() else self.all.select(active.mask)
+        if not active.mask.all():
+            phase = select_members(phase, active.mask)
+        rows = self._fit(phase, active) if isinstance(phase, FitPhase) else self._floss(phase)
+        self.history.add(rows, active.mask)
+        self.history.count(*self._flops(phase, rows), active.mask)
+        active.done += 1
+        return ", ".join(
+            f"{name} {rows[name].mean().item():.3g}"
+            for name in ("loss", "accuracy", "floss_loss")
+            if name in rows
+        )
+
+    def _fit(self, phase: FitPhase, active: _Active) -> dict[str, Tensor]:
+        part, settings, dtype = self.part, self.settings, self.all.optimizer.parameters[0].dtype
+        assert part is not None
+        everybody = bool(active.mask.all())
+        epoch = part.epoch if everybody else self.all.epoch.masked_scatter(active.mask, part.epoch)
+        # a task may have a delay for each member of the whole ensemble
+        batch = self.task.draw(
+            settings.seed,
+            members=self.all.ids,
+            epoch=epoch,
+            batch=settings.batch,
+            length=settings.length,
+            dtype=dtype,
+        )
+        batch = batch if everybody else batch.select(active.mask)
+        inputs = None
+        if torch.as_tensor(phase.flossing_weight).any():
+            inputs = self._flossing_inputs(part, phase.flossing, part.epoch, "joint")
+        measured: dict[str, Tensor] = {}
+        if settings.metrics and active.done % settings.metrics_every == 0:
+            measured = measure(part, batch, settings.metrics, self.task, settings.seed)
+            measured["measured_at"] = part.epoch.to(dtype)
+        clip = settings.clip if everybody else settings.clip.select(active.mask)
+        return {**measured, **fit_step(part, batch, phase, clip, inputs, settings.seed)}
+
+    def _floss(self, phase: FlossPhase) -> dict[str, Tensor]:
+        part = self.part
+        assert part is not None
+        if not part.flosser.parameters:
+            raise ValueError("there is nothing to floss: no parameter of the cell has requires_grad; set it")
+        part.flosser.set_lr(phase.lr)
+        inputs = self._flossing_inputs(part, phase, part.floss_epoch, "floss")
+        h0 = first_row(part, phase, inputs)
+        rows = floss_step(
+            part.model.cell, inputs, h0, phase, part.flosser, self.settings.seed, part.floss_epoch, part.ids
+        )
+        part.floss_epoch += 1
+        return {**rows, "at_epoch": part.epoch.to(h0.dtype)}
+
+    def _flops(self, phase: FitPhase | FlossPhase, rows: dict[str, Tensor]) -> tuple[str, int]:
+        """What one step of one member cost, under the name of its total."""
+        n, m, o = self.all.model.cell.state_size, self.task.input_size, self.task.output_size
+        if isinstance(phase, FitPhase):
+            return "fit_flops", fit_flops(n, m, o, self.settings.batch, self.settings.length)
+        k = rows["exponents"].shape[-1] if "exponents" in rows else n
+        return "floss_flops", phase.batch * floss_flops(n, k, phase.steps, phase.interval)
+
+    def _flossing_inputs(self, part: Members, phase: FlossPhase, epoch: Tensor, stream: str) -> Tensor:
+        return self.task.inputs(
+            self.settings.seed,
+            members=part.ids,
+            epoch=epoch,
+            batch=phase.batch,
+            length=phase.steps,
+            stream=stream,
+            dtype=part.optimizer.parameters[0].dtype,
+        )
+
+    def _check(self, active: _Active, phase: FitPhase) -> bool:
+        """Stop members that are done and push the phases whose triggers fire; whether the stack changed."""
+        conditions = [t.when for t in phase.triggers] + ([phase.stop] if phase.stop else [])
+        if not conditions:
+            return False
+        self._put_back()
+
+        def metric(name: str) -> Tensor:
+            if name == "lambda1":
+                return leading_exponent(self.all, self.task, self.settings.seed)
+            return self.history.last(name)
+
+        due = active.done % phase.check_every == 0
+        masks = [fired(when, self.all.epoch, active.mask, due, metric) for when in conditions]
+        changed = False
+        if phase.stop is not None and (stopped := masks.pop()).any():
+            active.mask = active.mask & ~stopped
+            changed = True
+        for j in reversed(range(len(phase.triggers))):
+            hit = masks[j] & active.mask
+            if hit.any():
+                self._act(phase.triggers[j].action, hit)
+                self.stack.append(self._active((active.path[0], j), hit))
+                changed = True
+        return changed
+
+    def _act(self, action: Any, mask: Tensor) -> None:
+        if action is None:
+            return
+        named = {**dict(self.all.model.named_parameters()), **dict(self.all.model.named_buffers())}
+        tensor = named[_checks.choice("parameter to scale", action.name, named)]
+        with torch.no_grad():
+            tensor[mask] = tensor[mask] * action.factor
+
+    def _active(self, path: tuple[int, ...], mask: Tensor | None) -> _Active:
+        own = self.phase(path).members
+        ensemble = tuple(self.all.ids.shape)
+        everybody = torch.ones(ensemble, dtype=torch.bool)
+        if own is not None:
+            if own.dtype != torch.bool or tuple(own.shape) != ensemble:
+                raise ValueError(
+                    f"members of a phase must be a bool tensor of the ensemble's shape {ensemble}, "
+                    f"got {own.dtype} {tuple(own.shape)}"
+                )
+            if not own.any():
+                raise ValueError(
+                    "members of a phase must not be all false: nobody would take part; drop the phase"
+                )
+            everybody = own
+        return _Active(path, everybody if mask is None else everybody & mask)
+
+    def _put_back(self) -> None:
+        if self.part is not None and self.part is not self.all:
+            self.all.put(self.stack[-1].mask, self.part)
+        self.part = None
+
+    def config(self, lr: Number, optimizer: Rule) -> dict[str, Any]:
+        """The run as JSON; what does not fit into it is refused here, not after the training."""
+        model, settings = self.all.model, self.settings
+        config = {
+            "schedule": plain(self.schedule),
+            "task": {"type": type(self.task).__name__, **plain(dict(vars(self.task)))},
+            "model": {"cell": type(model.cell).__name__, "state_size": model.cell.state_size},
+            "ensemble": list(self.all.ids.shape),
+            "members": self.all.ids.tolist(),
+            "batch": settings.batch,
+            "length": settings.length,
+            "lr": plain(lr),
+            "optimizer": plain(optimizer),
+            "clip": plain(settings.clip.norm),
+            "clip_mode": settings.clip.mode,
+            "metrics": list(settings.metrics),
+            "metrics_every": settings.metrics_every,
+            "seed": settings.seed,
+        }
+        return Record("train", config, {}).config
+
+    def save(self, path: Path, config: dict[str, Any]) -> None:
+        """Write a checkpoint."""
+        self._put_back()
+        stack = [
+            {"path": list(a.path), "mask": a.mask.tolist(), "done": a.done, "checked": a.checked}
+            for a in self.stack
+        ]
+        save_checkpoint(
+            path, {**self.all.tensors(), **self.history.tensors()}, {"config": config, "stack": stack}
+        )
+
+    def load(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.all.load(tensors)
+        self.history.load(tensors)
+        self.stack = [
+            _Active(tuple(a["path"]), torch.tensor(a["mask"]), a["done"], a["checked"])
+            for a in facts["stack"]
+        ]

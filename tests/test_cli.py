@@ -73,6 +73,13 @@ def test_the_table_shows_first_and_last_exponents(lyap):
     assert "Record runs/spectrum.nc" in out
 
 
+def test_the_interval_changes_when_not_what_is_measured(lyap):
+    kw = [*SMALL, "--dtype", "float64", "--k", 3]
+    often, rarely = lyap.json("spectrum", *kw), lyap.json("spectrum", *kw, "--interval", 7)
+    np.testing.assert_allclose(rarely["exponents"], often["exponents"], rtol=1e-9)
+    assert Record.load(rarely["record"])["elapsed"].tolist() == [7, 14, 21, 28, 35, 40]
+
+
 def test_the_inputs_by_name(lyap):
     kw = [*SMALL, "--trajectories", 2]
     by = {name: lyap.json("spectrum", *kw, "--inputs", name) for name in ("noise", "zero", "temporal_xor")}

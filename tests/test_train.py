@@ -153,6 +153,18 @@ def test_a_member_of_a_mixed_ensemble_trains_as_it_does_alone(own):
             torch.testing.assert_close(found, torch.tensor(record["exponents"][0]), rtol=1e-8, atol=1e-10)
 
 
+def test_who_takes_part_goes_on_when_others_rest():
+    """The selection and what is put back: parameters, optimiser state, hyperparameters."""
+    lr, clip = torch.linspace(1e-3, 3e-3, 6).reshape(2, 3), torch.linspace(0.01, 0.06, 6).reshape(2, 3)
+    ids = torch.tensor([[3, 1, 4], [1, 5, 9]])
+    model = make((2, 3), ids)
+    run(model, FitPhase(2), FitPhase(2, members=MASK), FitPhase(2), members=ids, lr=lr, clip=clip)
+    for index in map(tuple, MASK.nonzero().tolist()):
+        alone = make((), ids[index])
+        run(alone, FitPhase(6), members=ids[index], lr=lr[index].item(), clip=clip[index].item())
+        torch.testing.assert_close(numbers(model, index), numbers(alone), rtol=1e-8, atol=1e-12)
+
+
 def test_equal_ids_are_copies_and_others_are_not():
     ids = torch.tensor([4, 4, 1])
     model = make((3,), ids)

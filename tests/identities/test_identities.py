@@ -12,13 +12,13 @@ from cases import CASES, M, N, every, setup
 DTYPES = [torch.float64, torch.float32]
 
 
-def close(got, expected, log_r=None):
+def close(got, expected, log_r=None, times=1.0):
     """Equal but for round-off; with `log_r`, round-off as large as the columns' growth makes it.
 
     In one interval the direction that grows most hides the others: log R_ii has an error of about
     eps exp(max_j log R_jj - log R_ii).
     """
-    tolerance = 100 * torch.finfo(expected.dtype).eps * torch.ones(())  # some hundred operations
+    tolerance = 100 * times * torch.finfo(expected.dtype).eps * torch.ones(())  # some hundred operations
     if log_r is not None:
         hidden = (log_r.detach().amax(-1, keepdim=True) - log_r.detach()).nan_to_num(posinf=0.0)
         tolerance = tolerance * hidden.flatten(0, -2).amax(0).exp()
@@ -152,7 +152,9 @@ def test_a_transient_is_what_slicing_by_hand_gives(case, ensemble):
     later = run(s, k=case.rank, transient=3, tangent_transient=4, frame=frame(case.rank))
     close(later.exponents, run(rest, k=case.rank, frame=first.final_frame).exponents, later.growth.log_r)
     close(later.final_state, spec.final_state)
-    close(later.growth.log_r, spec.growth.log_r[4:], spec.growth.log_r)
+    # where counting begins the frame is orthonormalised twice; elsewhere once, to 40^2 round-offs, which
+    # the next interval makes good
+    close(later.growth.log_r, spec.growth.log_r[4:], spec.growth.log_r, times=16.0)
 
 
 @every()

@@ -26,7 +26,7 @@ class RateCell(FormCell):
         hidden_size: n.
         gain: scale g of the initial recurrent weights only; a number or a tensor of shape `*e`.
         activation: phi, by name or as an `Activation`.
-        weights: "gaussian", "orthogonal", "identity", "shifted_mean", or a function.
+        weights: "gaussian", "uniform", "orthogonal", "identity", "shifted_mean", or a function.
         bias: whether there is a bias.
         ensemble: leading dimensions `*e` of every parameter.
         members: ids of shape `*e`; equal ids get equal numbers, in any ensemble. Default 0, 1, 2, ...

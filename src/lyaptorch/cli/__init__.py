@@ -6,7 +6,9 @@ import sys
 
 from lyaptorch.cli.demo import demo
 from lyaptorch.cli.listing import list_all
+from lyaptorch.cli.reproduce import reproduce
 from lyaptorch.cli.spectrum import spectrum
+from lyaptorch.cli.train import train
 
 __all__ = ["main"]
 
@@ -18,6 +20,8 @@ def main() -> int:
     app = tyro.extras.SubcommandApp()
     app.command(name="demo")(demo)
     app.command(name="spectrum")(spectrum)
+    app.command(name="train")(train)
+    app.command(name="reproduce")(reproduce)
     app.command(name="list")(list_all)
     try:
         app.cli(

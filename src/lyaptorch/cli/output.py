@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import math
@@ -12,17 +13,28 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from lyaptorch._files import replace_file
+from lyaptorch._files import replace_file, to_json
 from lyaptorch.record import Record
 
 
-def save(record: Record, path: Path, seconds: float) -> tuple[Path, Path]:
-    """Write the Record at `path`, or the next free name, and its figure beside it; return both paths."""
+def checkpoint_path(runs: Path, name: str, options: Mapping[str, Any]) -> Path:
+    """Where a command with these options keeps its checkpoint: the same command finds it again."""
+    digest = hashlib.sha256(to_json("options", dict(options)).encode()).hexdigest()[:12]
+    return runs / f".{name}-{digest}.checkpoint"
+
+
+def save(record: Record, path: Path, seconds: float, checkpoint: Path | None = None) -> tuple[Path, Path]:
+    """Write the Record at `path`, or the next free name, and its figure beside it; return both paths.
+
+    A checkpoint has then done its work and is removed.
+    """
     path = record.save(path, host={"seconds": seconds}, fresh=True)
     drawing = io.BytesIO()
     record.plot().savefig(drawing, format="png")
     figure = path.with_suffix(".png")
     replace_file(figure, drawing.getvalue())
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
     return path, figure
 
 

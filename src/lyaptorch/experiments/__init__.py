@@ -1,5 +1,14 @@
-"""Experiments: configuration in, Record out."""
+"""Experiments: configuration in, Record and checks out; one module for each paper."""
 
+from __future__ import annotations
+
+from lyaptorch.experiments.checks import SCALES, Check, Experiment
 from lyaptorch.experiments.demo import Demo
+from lyaptorch.experiments.gradient_flossing import Fig1b, Fig1c, Fig1d, Fig4c, Fig8
 
-__all__ = ["Demo"]
+FIGURES: dict[str, dict[str, type[Experiment]]] = {
+    "gradient-flossing": {figure.figure: figure for figure in (Fig1b, Fig1c, Fig1d, Fig4c, Fig8)},
+}
+"""Papers and their figures."""
+
+__all__ = ["FIGURES", "SCALES", "Check", "Demo", "Experiment"]

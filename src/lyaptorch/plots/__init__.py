@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from lyaptorch import _checks
+from lyaptorch.plots.papers import PAPERS
 from lyaptorch.plots.spectra import spectrum_figure
 from lyaptorch.plots.training import demo_figure, flossing_figure, training_figure
 from lyaptorch.record import Record
@@ -41,6 +42,7 @@ def plot_record(record: Record) -> Figure:
         "train": training_figure,
         "floss": flossing_figure,
         "spectrum": _recorded_spectrum,
+        **PAPERS,
     }
     return figures[_checks.choice("kind of Record", record.kind, figures)](record)
 

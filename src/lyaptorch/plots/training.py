@@ -20,7 +20,7 @@ def training_figure(record: Record) -> Figure:
     with style():
         figure, axes = panels(3 if flossed else 2)
         for panel, name in zip(axes, ("accuracy", "loss"), strict=False):
-            panel.plot(_smooth(record[name]).T, color=BLUE, alpha=0.6, linewidth=1)
+            panel.plot(smooth(record[name]).T, color=BLUE, alpha=0.6, linewidth=1)
             panel.set(xlabel="epoch", ylabel=name, title=name.capitalize())
         if flossed:
             exponents_panel(axes[2], record["exponents"], BLUE)
@@ -49,7 +49,7 @@ def demo_figure(record: Record) -> Figure:
             index = np.arange(1, rows.shape[-1] + 1)
             left.plot(index, rows.T, color=color, alpha=0.4, linewidth=0.8)
             left.plot(index, finite_mean(rows, axis=0), color=color, linewidth=1.8, label=label)
-            curves = _smooth(record["accuracy"][flossed == on])
+            curves = smooth(record["accuracy"][flossed == on])
             right.plot(curves.T, color=color, alpha=0.4, linewidth=0.8)
             right.plot(curves.mean(0), color=color, linewidth=1.8, label=label)
         k = record["exponents"].shape[-1]
@@ -78,7 +78,7 @@ def exponents_panel(axes: Axes, exponents: Array, color: str) -> None:
     axes.legend()
 
 
-def _smooth(rows: Array, width: int = 10) -> Array:
+def smooth(rows: Array, width: int = 10) -> Array:
     """A running mean over the last `width` epochs, of those in which a member took part."""
     present = ~np.isnan(rows)
     epochs, shape = rows.shape[-1], (*rows.shape[:-1], min(width, rows.shape[-1]))

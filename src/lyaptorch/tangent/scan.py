@@ -79,7 +79,7 @@ def sweep(
     pivots: list[Tensor] = []
     deaths: list[Tensor | None] = []
     start = h, Q
-    for span in over:
+    for i, span in enumerate(over):
         if tape is not None:
             tape.frames.append(Q)
         for s in range(span.start, span.stop):
@@ -89,7 +89,10 @@ def sweep(
                 tape.states.append(h)
             h, Q = dynamics.pushforward(s, h, Q)
         try:
-            Q, R, dead = factor(Q, dead, method)
+            # errors of a single Cholesky pass cancel in the next factor: where none follows, or none is
+            # counted, take two
+            last = span is over[-1] or span.counted != over[min(i + 1, len(over) - 1)].counted
+            Q, R, dead = factor(Q, dead, "cholesky2" if last and method == "auto" else method)
         except FloatingPointError as error:
             raise FloatingPointError(f"{error} after step {span.stop}: {ADVICE}") from error
         if tape is not None:

@@ -1,7 +1,9 @@
 """What is learned: batches drawn from counter-based streams."""
 
+from lyaptorch import _checks
 from lyaptorch.tasks.batch import Batch, Task
 from lyaptorch.tasks.lagged import DelayedCopy, SpatialXOR, TemporalXOR
+from lyaptorch.tasks.noise import Noise
 from lyaptorch.tasks.recall import Recall
 
 TASKS = {
@@ -11,4 +13,25 @@ TASKS = {
     "temporal_xor": TemporalXOR,
 }
 
-__all__ = ["TASKS", "Batch", "DelayedCopy", "Recall", "SpatialXOR", "Task", "TemporalXOR"]
+
+def make_task(name: str, *, delay: int, items: int = 1) -> Task:
+    """The task called `name`.
+
+    Raises:
+        ValueError: for an unknown name (the nearest one is named).
+    """
+    make = TASKS[_checks.choice("task", name, TASKS)]
+    return Recall(items, delay) if make is Recall else make(delay)
+
+
+__all__ = [
+    "TASKS",
+    "Batch",
+    "DelayedCopy",
+    "Noise",
+    "Recall",
+    "SpatialXOR",
+    "Task",
+    "TemporalXOR",
+    "make_task",
+]

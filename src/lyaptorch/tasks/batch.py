@@ -31,7 +31,34 @@ class Batch:
         return Batch(self.inputs[:, members], self.targets[:, members], self.mask[:, members])
 
 
-class Task(Protocol):
+class Source(Protocol):
+    """A source of inputs."""
+
+    def inputs(
+        self,
+        seed: int,
+        *,
+        members: Tensor,
+        epoch: int | Tensor,
+        batch: int,
+        length: int,
+        stream: str = "task",
+        dtype: torch.dtype | None = None,
+    ) -> Inputs:
+        """The inputs alone `(t, *e, b, m)`, of any length.
+
+        Args:
+            seed: of the run.
+            members: ids `*e`.
+            epoch: which batch, a number or one for each member.
+            batch: trajectories b.
+            length: steps t.
+            stream: which of several independent sequences of batches.
+            dtype: of the inputs.
+        """
+
+
+class Task(Source, Protocol):
     """A source of batches; it knows no model."""
 
     @property
@@ -46,19 +73,6 @@ class Task(Protocol):
     def loss(self) -> str:
         """The loss that suits the targets, by its name in `Model`."""
 
-    def inputs(
-        self,
-        seed: int,
-        *,
-        members: Tensor,
-        epoch: int | Tensor,
-        batch: int,
-        length: int,
-        stream: str = "task",
-        dtype: torch.dtype | None = None,
-    ) -> Inputs:
-        """The inputs alone `(t, *e, b, m)`, of any length; arguments as `draw`."""
-
     def draw(
         self,
         seed: int,
@@ -70,14 +84,4 @@ class Task(Protocol):
         stream: str = "task",
         dtype: torch.dtype | None = None,
     ) -> Batch:
-        """The batch of one epoch, the same for a member alone and in any ensemble.
-
-        Args:
-            seed: of the run.
-            members: ids `*e`.
-            epoch: which batch.
-            batch: trajectories b.
-            length: steps t.
-            stream: which of several independent sequences of batches.
-            dtype: of inputs and targets.
-        """
+        """The batch of one epoch, the same for a member alone and in any ensemble. Arguments as `inputs`."""

@@ -13,7 +13,7 @@ from lyaptorch.cells import Cell, as_cell, fit
 from lyaptorch.flossing import FlossPhase
 from lyaptorch.flossing.schedule import plain
 from lyaptorch.record import Record
-from lyaptorch.tasks.batch import Task
+from lyaptorch.tasks.batch import Source
 from lyaptorch.train.history import History
 from lyaptorch.train.optim import Adam, MemberOptimizer
 from lyaptorch.train.progress import progress
@@ -22,7 +22,7 @@ from lyaptorch.train.steps import floss_step
 
 def floss(
     cell: Cell | nn.Module | Callable[[Tensor, Tensor], Tensor],
-    inputs: Inputs | Task,
+    inputs: Inputs | Source,
     *,
     k: int | Tensor | None = None,
     epochs: int = 500,

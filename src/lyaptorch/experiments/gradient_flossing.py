@@ -1,0 +1,447 @@
+"""Figures of Gradient Flossing (Engelken 2023)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lyaptorch._random import Stream
+from lyaptorch.cells import RateCell
+from lyaptorch.experiments.checks import Check, at_least, at_most, near
+from lyaptorch.flossing import At, FitPhase, FlossPhase, Trigger
+from lyaptorch.record import Record
+from lyaptorch.tangent import lyapunov_spectrum
+from lyaptorch.tasks import Noise, TemporalXOR
+from lyaptorch.train import evaluate, floss, train
+from lyaptorch.train.presets import gf2023
+
+CONDITIONS = ("none", "before", "before and during")
+"""When networks are flossed in figure 4."""
+EXPECTED = {
+    "none": {10: 1.00, 20: 1.00, 30: 0.66, 40: 0.50, 50: 0.50},
+    "before": {10: 1.00, 20: 1.00, 30: 1.00, 40: 1.00, 50: 0.81},
+    "before and during": {10: 1.00, 20: 1.00, 30: 1.00, 40: 1.00, 50: 1.00},
+}
+"""Mean accuracy after 6 000 epochs, by condition and delay: an independent run of 8 seeds."""
+
+
+@dataclass(frozen=True)
+class Control:
+    """Flossing random tanh networks driven by noise: figures 1b, 1c and 1d.
+
+    The steps of a scan, the learning rate and the number of trajectories are ours; the paper names none.
+
+    Attributes:
+        targets: one group of networks for each target of lambda_1 .. lambda_k.
+        ks: one group for each number of exponents.
+        networks: in each group.
+        hidden_size: n.
+        epochs: flossing steps.
+        steps: of each scan.
+        tangent_transient: of each scan.
+        lr: learning rate.
+        batch: trajectories of each scan.
+        measure: steps over which the spectra are measured before and after.
+        seed: determines everything.
+    """
+
+    targets: tuple[float, ...] = (0.0,)
+    ks: tuple[int, ...] = (1,)
+    networks: int = 10
+    hidden_size: int = 32
+    epochs: int = 100
+    steps: int = 200
+    tangent_transient: int = 50
+    lr: float = 1e-2
+    batch: int = 4
+    measure: int = 2000
+    seed: int = 0
+
+    figure: ClassVar[str] = "fig1"
+    cost: ClassVar[Mapping[str, str]] = {"smoke": "10 s", "small": "1 min", "paper": "3 min"}
+
+    def run(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
+        """`exponents (group, network, floss_epoch, index)` and spectra `(group, network, rank)` around it."""
+        groups = [(target, k) for target in self.targets for k in self.ks]
+        shape = (len(groups), self.networks)
+        ids = torch.arange(self.networks).expand(shape)
+        gain = Stream(self.seed, "gain").uniform((), members=ids)
+        cell = RateCell(
+            1,
+            self.hidden_size,
+            gain=gain,
+            ensemble=shape,
+            members=ids,
+            generator=torch.Generator().manual_seed(self.seed),
+        ).double()
+        before = self._spectrum(cell, ids)
+        record = floss(
+            cell,
+            Noise(),
+            k=torch.tensor([k for _, k in groups])[:, None].expand(shape),
+            target=torch.tensor([target for target, _ in groups])[:, None].expand(shape),
+            epochs=self.epochs,
+            steps=self.steps,
+            tangent_transient=self.tangent_transient,
+            lr=self.lr,
+            batch=self.batch,
+            members=ids,
+            generator=torch.Generator().manual_seed(self.seed),
+            show_progress=show_progress,
+        )
+        nats = {"units": "nats per step"}
+        dims = ("group", "network", "rank")
+        exponents = record["exponents"].reshape(*shape, self.epochs, -1)
+        variables = {
+            "exponents": (("group", "network", "floss_epoch", "index"), exponents, nats),
+            "before": (dims, before, nats),
+            "after": (dims, self._spectrum(cell, ids), nats),
+        }
+        coordinates = {
+            "target": (("group",), torch.tensor([target for target, _ in groups])),
+            "k": (("group",), torch.tensor([k for _, k in groups])),
+        }
+        return Record(f"gradient-flossing {self.figure}", asdict(self), variables, coordinates)
+
+    @torch.no_grad()
+    def _spectrum(self, cell: RateCell, ids: Tensor) -> Tensor:
+        inputs = Noise().inputs(
+            self.seed,
+            members=ids,
+            epoch=0,
+            batch=1,
+            length=200 + self.measure,
+            stream="measure",
+            dtype=torch.float64,
+        )
+        return lyapunov_spectrum(cell, inputs, transient=100, tangent_transient=100).exponents[..., 0, :]
+
+
+@dataclass(frozen=True)
+class Fig1b(Control):
+    """The first exponent against flossing epochs, for several targets."""
+
+    targets: tuple[float, ...] = (-1.0, -0.5, 0.0, 0.25)
+
+    figure: ClassVar[str] = "fig1b"
+    shows: ClassVar[str] = "lambda_1 against flossing epochs, for targets -1, -0.5, 0 and a positive one"
+    scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "smoke": {"networks": 2, "epochs": 10, "steps": 80, "measure": 100},
+        "small": {"networks": 4},
+    }
+
+    def checks(self, record: Record) -> list[Check]:
+        """Every target but the positive one is reached."""
+        found = []
+        for group, target in enumerate(record["target"]):
+            reached = float(record["after"][group, :, 0].mean())
+            if target <= 0:
+                sentence = f"mean lambda_1 is {target:+.2f} after {self.epochs} epochs"
+                found.append(near(sentence, float(target), reached, 0.05))
+            else:
+                found.append(
+                    at_most(
+                        f"target {target:+.2f} is not reached: lambda_1 stays below half of it",
+                        target / 2,
+                        reached,
+                    )
+                )
+        return found
+
+
+@dataclass(frozen=True)
+class Fig1c(Control):
+    """The sum of squares of k exponents against flossing epochs."""
+
+    ks: tuple[int, ...] = (1, 16, 32)
+    epochs: int = 300
+
+    figure: ClassVar[str] = "fig1c"
+    shows: ClassVar[str] = "sum of squares of the first k exponents against flossing epochs, k = 1, 16, 32"
+    scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "smoke": {"networks": 2, "epochs": 10, "steps": 80, "measure": 100},
+        "small": {"networks": 4},
+    }
+
+    def checks(self, record: Record) -> list[Check]:
+        """The sum of squares falls at least a hundredfold for each k."""
+        found = []
+        for group, k in enumerate(record["k"]):
+            squares = (record["exponents"][group, :, :, :k] ** 2).sum(-1)
+            ratio = float(np.median(squares[:, 0] / squares[:, -10:].mean(1)))
+            found.append(at_least(f"k = {k}: the sum of squares falls by 100 (median)", 100.0, ratio))
+        return found
+
+
+@dataclass(frozen=True)
+class Fig1d(Fig1c):
+    """The whole spectrum after flossing k exponents."""
+
+    figure: ClassVar[str] = "fig1d"
+    shows: ClassVar[str] = "the whole spectrum after flossing k = 1, 16, 32 exponents"
+
+    def checks(self, record: Record) -> list[Check]:
+        """The first k exponents are within .1 of 0, the next ones are not."""
+        found = []
+        for group, k in enumerate(record["k"]):
+            after = record["after"][group].mean(0)
+            worst = float(np.abs(after[:k]).max())
+            found.append(at_most(f"k = {k}: the first {k} exponents are within 0.1 of 0 (mean)", 0.1, worst))
+            if k < len(after):
+                rest = float(after[k:].mean())
+                found.append(at_most(f"k = {k}: the others are not: their mean is below -0.1", -0.1, rest))
+        return found
+
+
+@dataclass(frozen=True)
+class Fig4c:
+    """Accuracy on the binary temporal XOR against delay: no flossing, before, before and during.
+
+    Attributes:
+        delays: longest lags.
+        seeds: networks for each delay and condition.
+        epochs: task steps.
+        floss_epochs: flossing steps of an episode.
+        episode: task epoch of the episode during training.
+        k: exponents flossed.
+        floss_clip: largest norm of a flossing gradient; None, as published, for no limit.
+        hidden_size: n.
+        batch: trajectories of a task step.
+        length: steps of a trial.
+        seed: determines everything.
+    """
+
+    delays: tuple[int, ...] = (10, 20, 30, 40, 50, 60, 70)
+    seeds: int = 20
+    epochs: int = 10_000
+    floss_epochs: int = 500
+    episode: int = 500
+    k: int = 75
+    floss_clip: float | None = None
+    hidden_size: int = 80
+    batch: int = 16
+    length: int = 300
+    seed: int = 0
+
+    figure: ClassVar[str] = "fig4c"
+    shows: ClassVar[str] = "accuracy on binary temporal XOR against delay: no flossing, before, and during"
+    scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "smoke": {
+            "delays": (2, 4),
+            "seeds": 2,
+            "epochs": 20,
+            "floss_epochs": 5,
+            "episode": 5,
+            "k": 12,
+            "hidden_size": 16,
+            "batch": 4,
+            "length": 30,
+        },
+        "small": {"delays": (20, 40), "seeds": 3, "epochs": 1500},
+    }
+    cost: ClassVar[Mapping[str, str]] = {
+        "smoke": "10 s",
+        "small": "10 min",
+        "paper": "a day; minutes on a GPU",
+    }
+
+    def run(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
+        """`accuracy (condition, delay, seed, epoch)`, `final_accuracy (condition, delay, seed)`."""
+        shape = (len(CONDITIONS), len(self.delays), self.seeds)
+        condition = torch.arange(shape[0])[:, None, None].expand(shape)
+        task = TemporalXOR(torch.tensor(self.delays)[None, :, None].expand(shape))
+        ids = torch.arange(self.seeds).expand(shape)
+        model = gf2023(
+            task,
+            hidden_size=self.hidden_size,
+            rows=self.batch,
+            ensemble=shape,
+            members=ids,
+            generator=self._generator(),
+        )
+        pre = FlossPhase(self.floss_epochs, k=self.k, clip=self.floss_clip, members=condition >= 1)
+        later = FlossPhase(self.floss_epochs, k=self.k, clip=self.floss_clip, members=condition >= 2)
+        fit = FitPhase(self.epochs, triggers=(Trigger(At(self.episode), later),))
+        record = train(
+            model,
+            task,
+            (pre, fit),
+            batch=self.batch,
+            length=self.length,
+            members=ids,
+            generator=self._generator(),
+            checkpoint=checkpoint,
+            show_progress=show_progress,
+        )
+        _, final = evaluate(
+            model,
+            task,
+            batch=self.batch,
+            length=self.length,
+            members=ids,
+            generator=self._generator(),
+        )
+        dims = ("condition", "delay", "seed")
+        variables = {
+            "accuracy": ((*dims, "epoch"), record["accuracy"].reshape(*shape, -1)),
+            "final_accuracy": (dims, final),
+            "floss_share": (
+                dims,
+                (record["floss_flops"] / (record["floss_flops"] + record["fit_flops"])).reshape(shape),
+            ),
+        }
+        coordinates = {
+            "condition": (("condition",), np.array(CONDITIONS)),
+            "delay": (("delay",), np.array(self.delays)),
+        }
+        return Record(f"gradient-flossing {self.figure}", asdict(self), variables, coordinates)
+
+    def checks(self, record: Record) -> list[Check]:
+        """The table of an independent run at d <= 50 within .15, and the order of the conditions."""
+        found = []
+        mean = record["final_accuracy"].mean(-1)
+        for i, condition in enumerate(CONDITIONS):
+            for j, delay in enumerate(record["delay"].tolist()):
+                if delay in EXPECTED[condition]:
+                    sentence = f"accuracy at d = {delay}, flossed {condition}"
+                    if condition == "none":
+                        sentence = f"accuracy at d = {delay}, not flossed"
+                    found.append(near(sentence, EXPECTED[condition][delay], float(mean[i, j]), 0.15))
+        if 70 in record["delay"]:
+            last = float(mean[2, record["delay"].tolist().index(70)])
+            found.append(at_least("the paper's claim: above 0.8 at d = 70 with flossing during", 0.8, last))
+        return found
+
+    def _generator(self) -> torch.Generator:
+        return torch.Generator().manual_seed(self.seed)
+
+
+@dataclass(frozen=True)
+class Fig8:
+    """|dL/dh0| and accuracy over epochs, with flossing episodes at 0, 100, 200, 300, 400.
+
+    Attributes:
+        delays: longest lags.
+        seeds: networks for each delay.
+        epochs: task steps.
+        floss_epochs: flossing steps of an episode.
+        episodes: task epochs of the episodes after the first.
+        every: task epochs between measurements of the gradient.
+        k: exponents flossed.
+        floss_clip: largest norm of a flossing gradient; None, as published, for no limit.
+        hidden_size: n.
+        batch: trajectories of a task step.
+        length: steps of a trial.
+        seed: determines everything.
+    """
+
+    delays: tuple[int, ...] = (50,)
+    seeds: int = 20
+    epochs: int = 6000
+    floss_epochs: int = 500
+    episodes: tuple[int, ...] = (100, 200, 300, 400)
+    every: int = 10
+    k: int = 75
+    floss_clip: float | None = None
+    hidden_size: int = 80
+    batch: int = 16
+    length: int = 300
+    seed: int = 0
+
+    figure: ClassVar[str] = "fig8"
+    shows: ClassVar[str] = "|dL/dh0| and accuracy over epochs, with flossing episodes at 0, 100, ..., 400"
+    scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "smoke": {
+            "delays": (4,),
+            "seeds": 2,
+            "epochs": 20,
+            "floss_epochs": 3,
+            "episodes": (5, 10),
+            "every": 2,
+            "k": 12,
+            "hidden_size": 16,
+            "batch": 4,
+            "length": 30,
+        },
+        "small": {"delays": (20, 40), "seeds": 3, "epochs": 1500},
+    }
+    cost: ClassVar[Mapping[str, str]] = {
+        "smoke": "10 s",
+        "small": "8 min",
+        "paper": "hours; minutes on a GPU",
+    }
+
+    def run(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
+        """`accuracy (delay, seed, epoch)`, `gradient_norm (delay, seed, measurement)`."""
+        shape = (len(self.delays), self.seeds)
+        task = TemporalXOR(torch.tensor(self.delays)[:, None].expand(shape))
+        ids = torch.arange(self.seeds).expand(shape)
+        generator = torch.Generator().manual_seed(self.seed)
+        model = gf2023(
+            task,
+            hidden_size=self.hidden_size,
+            rows=self.batch,
+            ensemble=shape,
+            members=ids,
+            generator=generator,
+        )
+        floss_phase = FlossPhase(self.floss_epochs, k=self.k, clip=self.floss_clip)
+        record = train(
+            model,
+            task,
+            (floss_phase, FitPhase(self.epochs, triggers=(Trigger(At(*self.episodes), floss_phase),))),
+            batch=self.batch,
+            length=self.length,
+            metrics=("initial_gradient_norm",),
+            metrics_every=self.every,
+            members=ids,
+            generator=torch.Generator().manual_seed(self.seed),
+            checkpoint=checkpoint,
+            show_progress=show_progress,
+        )
+        dims = ("delay", "seed")
+        variables = {
+            "accuracy": ((*dims, "epoch"), record["accuracy"].reshape(*shape, -1)),
+            "gradient_norm": ((*dims, "measurement"), record["initial_gradient_norm"].reshape(*shape, -1)),
+            "measured_at": (("measurement",), record["measured_at"][0].astype(np.int64)),
+        }
+        coordinates = {"delay": (("delay",), np.array(self.delays))}
+        return Record(f"gradient-flossing {self.figure}", asdict(self), variables, coordinates)
+
+    def checks(self, record: Record) -> list[Check]:
+        """In most networks that learn, the gradient norm peaks no later than accuracy leaves chance."""
+        earlier, learned = 0, 0
+        for accuracy, norm in zip(
+            record["accuracy"].reshape(-1, self.epochs),
+            record["gradient_norm"].reshape(-1, len(record["measured_at"])),
+            strict=True,
+        ):
+            onset = leaves_chance(accuracy)
+            if onset is None:
+                continue
+            learned += 1
+            before = record["measured_at"] <= onset
+            rise = norm[before].max() / max(norm[0], 1e-30)
+            earlier += bool(rise >= 2)
+        total = record["accuracy"].shape[0] * record["accuracy"].shape[1]
+        share = earlier / learned if learned else float("nan")
+        return [
+            at_least("share of networks that leave chance", 0.5, learned / total),
+            at_least("of these, share in which |dL/dh0| doubled before", 0.5, share),
+        ]
+
+
+def leaves_chance(accuracy: NDArray[np.floating], width: int = 10, level: float = 0.6) -> int | None:
+    """The first epoch at which the mean accuracy of the next `width` epochs exceeds `level`, or None."""
+    if len(accuracy) < width:
+        return None
+    mean = np.convolve(accuracy, np.ones(width) / width, "valid")
+    above = np.nonzero(mean > level)[0]
+    return int(above[0]) if len(above) else None

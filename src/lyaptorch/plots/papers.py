@@ -1,0 +1,111 @@
+"""The figures of the papers, each from its Record alone."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from lyaptorch.plots.style import BLUE, GREEN, GREY, ORANGE, panels, style
+from lyaptorch.plots.training import smooth
+from lyaptorch.record import Record
+
+PALETTE = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9")
+PER_STEP = "(nats per step)"
+
+
+def fig1b(record: Record) -> Figure:
+    """lambda_1 against flossing epochs, a colour for each target."""
+    with style():
+        figure, (axes,) = panels(1, width=4.4, height=3.2)
+        for group, target in enumerate(record["target"]):
+            color = PALETTE[group % len(PALETTE)]
+            rows = record["exponents"][group, :, :, 0]
+            axes.axhline(target, color=color, linestyle=":", linewidth=0.8)
+            axes.plot(rows.T, color=color, alpha=0.25, linewidth=0.7)
+            axes.plot(rows.mean(0), color=color, linewidth=1.8, label=f"target {target:+g}")
+        axes.set(
+            xlabel="flossing epoch", ylabel=rf"$\lambda_1$ {PER_STEP}", title="Control of the first exponent"
+        )
+        axes.legend()
+    return figure
+
+
+def fig1c(record: Record) -> Figure:
+    """Sum of squares of the first k exponents: median and quartiles over networks."""
+    with style():
+        figure, (axes,) = panels(1, width=4.4, height=3.2)
+        for group, k in enumerate(record["k"]):
+            squares = (record["exponents"][group, :, :, :k] ** 2).sum(-1)
+            low, middle, high = np.percentile(squares, (25, 50, 75), axis=0)
+            epochs, color = np.arange(len(middle)), PALETTE[group]
+            axes.fill_between(epochs, low, high, color=color, alpha=0.2, linewidth=0)
+            axes.semilogy(epochs, middle, color=color, linewidth=1.6, label=f"$k = {k}$")
+        axes.set(
+            xlabel="flossing epoch", ylabel=r"$\sum_{i \leq k} \lambda_i^2$", title="Flossing k exponents"
+        )
+        axes.legend()
+    return figure
+
+
+def fig1d(record: Record) -> Figure:
+    """The whole spectrum before, and after flossing k exponents."""
+    with style():
+        figure, (axes,) = panels(1, width=4.4, height=3.2)
+        axes.axhline(0, color=GREY, linewidth=0.8)
+        index = np.arange(1, record["after"].shape[-1] + 1)
+        axes.plot(index, record["before"][0].mean(0), color=GREY, linewidth=1.4, label="before")
+        for group, k in enumerate(record["k"]):
+            color = PALETTE[group]
+            axes.plot(index, record["after"][group].T, color=color, alpha=0.25, linewidth=0.7)
+            axes.plot(index, record["after"][group].mean(0), color=color, linewidth=1.8, label=f"$k = {k}$")
+        axes.set(xlabel="index $i$", ylabel=rf"$\lambda_i$ {PER_STEP}", title="Spectrum after flossing")
+        axes.legend()
+    return figure
+
+
+def fig4c(record: Record) -> Figure:
+    """Accuracy over epochs for each delay, and final accuracy against delay."""
+    delays, conditions = record["delay"], record["condition"]
+    with style():
+        figure, axes = panels(len(delays) + 1, width=3.0)
+        for j, delay in enumerate(delays):
+            for i, condition in enumerate(conditions):
+                rows = smooth(record["accuracy"][i, j], 20)
+                axes[j].plot(rows.T, color=PALETTE[i], alpha=0.3, linewidth=0.7)
+                axes[j].plot(rows.mean(0), color=PALETTE[i], linewidth=1.6, label=condition)
+            axes[j].set(xlabel="epoch", ylabel="accuracy", title=f"delay {delay}", ylim=(0.42, 1.03))
+        last = axes[-1]
+        for i, condition in enumerate(conditions):
+            rows = record["final_accuracy"][i]
+            last.plot(delays, rows, "o", color=PALETTE[i], alpha=0.3, markersize=3)
+            last.plot(delays, rows.mean(-1), "o-", color=PALETTE[i], linewidth=1.6, label=condition)
+        last.axhline(0.5, color=GREY, linestyle=":", linewidth=0.8)
+        last.set(xlabel="delay", ylabel="accuracy", title="After training", ylim=(0.42, 1.03))
+        last.legend(title="flossed")
+    return figure
+
+
+def fig8(record: Record) -> Figure:
+    """|dL/dh0| above, accuracy below, over epochs; episodes as dotted lines."""
+    delays = record["delay"]
+    with style():
+        figure, axes = panels(2 * len(delays), width=3.2)
+        for j, delay in enumerate(delays):
+            norms, accuracy = axes[2 * j], axes[2 * j + 1]
+            rows = record["gradient_norm"][j]
+            norms.semilogy(record["measured_at"], rows.T, color=BLUE, alpha=0.4, linewidth=0.8)
+            middle = np.exp(np.log(np.maximum(rows, 1e-30)).mean(0))
+            norms.semilogy(record["measured_at"], middle, color=BLUE, linewidth=1.6)
+            curves = smooth(record["accuracy"][j], 20)
+            accuracy.plot(curves.T, color=ORANGE, alpha=0.4, linewidth=0.8)
+            accuracy.plot(curves.mean(0), color=ORANGE, linewidth=1.6)
+            for panel in (norms, accuracy):
+                for epoch in (0, *record.config["episodes"]):
+                    panel.axvline(epoch, color=GREY, linestyle=":", linewidth=0.7)
+            norms.set(xlabel="epoch", ylabel=r"$|dL/dh_0|$", title=f"delay {delay}")
+            accuracy.set(xlabel="epoch", ylabel="accuracy", ylim=(0.42, 1.03), title=f"delay {delay}")
+    return figure
+
+
+PAPERS = {f"gradient-flossing {f.__name__}": f for f in (fig1b, fig1c, fig1d, fig4c, fig8)}
+"""By the kind of the Record."""

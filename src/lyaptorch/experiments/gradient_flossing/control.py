@@ -1,0 +1,192 @@
+"""Control of exponents: figures 1b, 1c and 1d."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lyaptorch._random import Stream
+from lyaptorch.cells import RateCell
+from lyaptorch.experiments.checks import Check, at_least, at_most, near
+from lyaptorch.record import Record
+from lyaptorch.tangent import lyapunov_spectrum
+from lyaptorch.tasks import Noise
+from lyaptorch.train import floss
+
+
+@dataclass(frozen=True)
+class Control:
+    """Flossing random tanh networks driven by noise: figures 1b, 1c and 1d.
+
+    The steps of a scan, the learning rate and the number of trajectories are ours; the paper names none.
+
+    Attributes:
+        targets: one group of networks for each target of lambda_1 .. lambda_k.
+        ks: one group for each number of exponents.
+        networks: in each group.
+        hidden_size: n.
+        epochs: flossing steps.
+        steps: of each scan.
+        tangent_transient: of each scan.
+        lr: learning rate.
+        clip: largest norm of a gradient; None for no limit, which stalls a network that meets a huge one.
+        batch: trajectories of each scan.
+        measure: steps over which the spectra are measured before and after.
+        seed: determines everything.
+    """
+
+    targets: tuple[float, ...] = (0.0,)
+    ks: tuple[int, ...] = (1,)
+    networks: int = 10
+    hidden_size: int = 32
+    epochs: int = 100
+    steps: int = 200
+    tangent_transient: int = 50
+    lr: float = 1e-2
+    clip: float | None = 1.0
+    batch: int = 4
+    measure: int = 2000
+    seed: int = 0
+
+    figure: ClassVar[str] = "fig1"
+    cost: ClassVar[Mapping[str, str]] = {"smoke": "10 s", "small": "1 min", "paper": "3 min"}
+
+    def run(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
+        """`exponents (group, network, floss_epoch, index)` and spectra `(group, network, rank)` around it."""
+        groups = [(target, k) for target in self.targets for k in self.ks]
+        shape = (len(groups), self.networks)
+        ids = torch.arange(self.networks).expand(shape)
+        gain = Stream(self.seed, "gain").uniform((), members=ids)
+        cell = RateCell(
+            1,
+            self.hidden_size,
+            gain=gain,
+            ensemble=shape,
+            members=ids,
+            generator=torch.Generator().manual_seed(self.seed),
+        ).double()
+        before = self._spectrum(cell, ids)
+        record = floss(
+            cell,
+            Noise(),
+            k=torch.tensor([k for _, k in groups])[:, None].expand(shape),
+            target=torch.tensor([target for target, _ in groups])[:, None].expand(shape),
+            epochs=self.epochs,
+            steps=self.steps,
+            tangent_transient=self.tangent_transient,
+            lr=self.lr,
+            clip=self.clip,
+            batch=self.batch,
+            members=ids,
+            generator=torch.Generator().manual_seed(self.seed),
+            show_progress=show_progress,
+        )
+        nats = {"units": "nats per step"}
+        dims = ("group", "network", "rank")
+        exponents = record["exponents"].reshape(*shape, self.epochs, -1)
+        variables = {
+            "exponents": (("group", "network", "floss_epoch", "index"), exponents, nats),
+            "before": (dims, before, nats),
+            "after": (dims, self._spectrum(cell, ids), nats),
+        }
+        coordinates = {
+            "target": (("group",), torch.tensor([target for target, _ in groups])),
+            "k": (("group",), torch.tensor([k for _, k in groups])),
+        }
+        return Record(f"gradient-flossing {self.figure}", asdict(self), variables, coordinates)
+
+    @torch.no_grad()
+    def _spectrum(self, cell: RateCell, ids: Tensor) -> Tensor:
+        inputs = Noise().inputs(
+            self.seed,
+            members=ids,
+            epoch=0,
+            batch=1,
+            length=200 + self.measure,
+            stream="measure",
+            dtype=torch.float64,
+        )
+        return lyapunov_spectrum(cell, inputs, transient=100, tangent_transient=100).exponents[..., 0, :]
+
+
+@dataclass(frozen=True)
+class Fig1b(Control):
+    """The first exponent against flossing epochs, for several targets."""
+
+    targets: tuple[float, ...] = (-1.0, -0.5, 0.0, 0.25)
+
+    figure: ClassVar[str] = "fig1b"
+    shows: ClassVar[str] = "lambda_1 against flossing epochs, for targets -1, -0.5, 0 and a positive one"
+    scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "smoke": {"networks": 2, "epochs": 10, "steps": 80, "measure": 100},
+        "small": {"networks": 4},
+    }
+
+    def checks(self, record: Record) -> list[Check]:
+        """Every target but the positive one is reached."""
+        found = []
+        for group, target in enumerate(record["target"]):
+            reached = float(record["after"][group, :, 0].mean())
+            if target <= 0:
+                sentence = f"mean lambda_1 is {target:+.2f} after {self.epochs} epochs"
+                found.append(near(sentence, float(target), reached, 0.05))
+            else:
+                found.append(
+                    at_most(
+                        f"target {target:+.2f} is not reached: lambda_1 stays below half of it",
+                        target / 2,
+                        reached,
+                    )
+                )
+        return found
+
+
+@dataclass(frozen=True)
+class Fig1c(Control):
+    """The sum of squares of k exponents against flossing epochs."""
+
+    ks: tuple[int, ...] = (1, 16, 32)
+    epochs: int = 300
+    batch: int = 1
+
+    figure: ClassVar[str] = "fig1c"
+    shows: ClassVar[str] = "sum of squares of the first k exponents against flossing epochs, k = 1, 16, 32"
+    scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "smoke": {"networks": 2, "epochs": 10, "steps": 80, "measure": 100},
+        "small": {"networks": 4},
+    }
+
+    def checks(self, record: Record) -> list[Check]:
+        """The sum of squares falls at least a hundredfold for each k."""
+        found = []
+        for group, k in enumerate(record["k"]):
+            squares = (record["exponents"][group, :, :, :k] ** 2).sum(-1)
+            ratio = float(np.median(squares[:, 0] / squares[:, -10:].mean(1)))
+            found.append(at_least(f"k = {k}: the sum of squares falls by 100 (median)", 100.0, ratio))
+        return found
+
+
+@dataclass(frozen=True)
+class Fig1d(Fig1c):
+    """The whole spectrum after flossing k exponents."""
+
+    figure: ClassVar[str] = "fig1d"
+    shows: ClassVar[str] = "the whole spectrum after flossing k = 1, 16, 32 exponents"
+
+    def checks(self, record: Record) -> list[Check]:
+        """The first k exponents are within .1 of 0, the next ones are not."""
+        found = []
+        for group, k in enumerate(record["k"]):
+            after = record["after"][group].mean(0)
+            worst = float(np.abs(after[:k]).max())
+            found.append(at_most(f"k = {k}: the first {k} exponents are within 0.1 of 0 (mean)", 0.1, worst))
+            if k < len(after):
+                rest = float(after[k:].mean())
+                found.append(at_most(f"k = {k}: the others are not: their mean is below -0.1", -0.1, rest))
+        return found

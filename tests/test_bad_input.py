@@ -155,15 +155,13 @@ def test_a_tangent_vector_that_overflows_names_the_step(interval):
 
     for h0 in (torch.full((2, 3), 3.0), torch.full((2, 3), 3.0).requires_grad_()):
         # 3^(2^9) is the last below 1e308
-        with pytest.raises(
-            FloatingPointError, match=r"after step (10|11|14): .*lower the gain or the inputs"
-        ):
+        with pytest.raises(FloatingPointError, match=r"after step (10|11|14) .*lower the gain or the inputs"):
             run(square, torch.zeros(20, 2, 1), h0=h0, interval=interval)
 
 
 def test_a_state_that_overflows_while_its_perturbations_do_not_names_the_step():
     cell = lt.RateCell(M, N, gain=1e3, weights="orthogonal", activation="linear")
-    with pytest.raises(FloatingPointError, match=r"state is not finite after step 10[0-9]: .*use float64"):
+    with pytest.raises(FloatingPointError, match=r"state is not finite after step 10[0-9] .*use float64"):
         run(cell, torch.ones(300, 2, M), k=2)
 
 

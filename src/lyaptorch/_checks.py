@@ -25,6 +25,22 @@ def positive(name: str, value: float, *, do: str = "") -> float:
     return value
 
 
+def rate(name: str, value: float | Tensor) -> float | Tensor:
+    """Return `value` if it, or each of its entries, is finite and not below zero, or raise."""
+    numbers = torch.as_tensor(value, dtype=torch.float64)
+    if not (torch.isfinite(numbers) & (numbers >= 0)).all():
+        raise ValueError(f"{name} must be finite and at least 0, got {value}")
+    return value
+
+
+def state_grad(value: str | int) -> int | None:
+    """Return every how many steps the state is detached, None for never, or raise."""
+    if isinstance(value, str):
+        choice("state_grad", value, ("full", "detach"))
+        return 1 if value == "detach" else None
+    return integer("state_grad", value, 1, do='or pass "full" or "detach"')
+
+
 def choice(name: str, value: str, known: Iterable[str]) -> str:
     """Return `value` if it is a known name, or raise and name the nearest one."""
     names = sorted(known)

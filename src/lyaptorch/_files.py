@@ -87,7 +87,7 @@ def replace_file(path: Path, data: bytes, *, fresh: bool = False) -> None:
             file.flush()
             os.fsync(file.fileno())
         if fresh:
-            os.link(draft, path)
+            _link(draft, path)
         else:
             draft.replace(path)
     except FileExistsError:
@@ -96,6 +96,18 @@ def replace_file(path: Path, data: bytes, *, fresh: bool = False) -> None:
         raise ValueError(f"cannot write {path}, got {error}; free space or {ELSEWHERE}") from error
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _link(draft: Path, path: Path) -> None:
+    """Give the draft its name unless that is taken."""
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        raise
+    except OSError:
+        # no hard links on this file system: take the name first, then replace what stands there
+        path.open("xb").close()
+        draft.replace(path)
 
 
 def sealed(body: bytes) -> bytes:

@@ -32,6 +32,6 @@ def main() -> int:
         print(f"lyap: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("lyap: interrupted; no file is half written", file=sys.stderr)
+        print("lyap: interrupted; no file is half written, the same command resumes", file=sys.stderr)
         return 130
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +13,7 @@ from rich.table import Table
 
 from lyaptorch import _checks
 from lyaptorch._files import run_path
-from lyaptorch.cli.output import save, show
+from lyaptorch.cli.output import checkpoint_path, save, show
 from lyaptorch.experiments import Demo
 from lyaptorch.record import Record
 
@@ -24,7 +25,7 @@ def demo(
     json: bool = False,
     threads: int = 1,
 ) -> None:
-    """See flossing make an untrainable network trainable, in about a minute.
+    """See flossing make an untrainable network trainable, in about a minute; resumes where it was killed.
 
     Copies of the same networks, plain and preflossed, learn the XOR of two bits up to `delay` steps ago.
 
@@ -36,9 +37,10 @@ def demo(
     """
     torch.set_num_threads(_checks.integer("threads", threads, 1))
     path, start = run_path(runs, "demo"), time.monotonic()
-    record = config.run(show_progress=False if json else None)
+    checkpoint = checkpoint_path(runs, "demo", asdict(config))
+    record = config.run(False if json else None, checkpoint)
     seconds = time.monotonic() - start
-    path, figure = save(record, path, seconds)
+    path, figure = save(record, path, seconds, checkpoint)
     show(json, _summary(record), [_table(record)], path, figure, seconds)
 
 

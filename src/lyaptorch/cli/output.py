@@ -26,7 +26,7 @@ def checkpoint_path(runs: Path, name: str, options: Mapping[str, Any]) -> Path:
 def save(record: Record, path: Path, seconds: float, checkpoint: Path | None = None) -> tuple[Path, Path]:
     """Write the Record at `path`, or the next free name, and its figure beside it; return both paths.
 
-    A checkpoint has then done its work and is removed.
+    The checkpoints whose names begin like `checkpoint` have then done their work and are removed.
     """
     path = record.save(path, host={"seconds": seconds}, fresh=True)
     drawing = io.BytesIO()
@@ -34,7 +34,8 @@ def save(record: Record, path: Path, seconds: float, checkpoint: Path | None = N
     figure = path.with_suffix(".png")
     replace_file(figure, drawing.getvalue())
     if checkpoint is not None:
-        checkpoint.unlink(missing_ok=True)
+        for done in checkpoint.parent.glob(f"{checkpoint.name}*"):
+            done.unlink(missing_ok=True)
     return path, figure
 
 

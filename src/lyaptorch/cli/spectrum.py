@@ -154,7 +154,14 @@ def _load(target: str) -> Any:
         for p in inspect.signature(found).parameters.values()
         if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
     ]
-    return found if needed else found()
+    if needed:
+        return found
+    try:
+        return found()
+    except Exception as error:  # whatever the user's function raises
+        raise ValueError(
+            f"{target}() failed: {error!r}; it must make the network without arguments"
+        ) from error
 
 
 def _module(where: str) -> ModuleType:

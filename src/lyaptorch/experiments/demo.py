@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -53,8 +54,8 @@ class Demo:
     measure: int = 500
     seed: int = 0
 
-    def run(self, show_progress: bool | None = None) -> Record:
-        """Floss one group, measure both spectra, train all together.
+    def run(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
+        """Floss one group, measure both spectra, train all together; resume from `checkpoint` if it exists.
 
         Returns:
             A Record with `accuracy`, `loss (member, epoch)`, `exponents (member, floss_epoch, index)`,
@@ -82,10 +83,14 @@ class Demo:
             members=networks,
             show_progress=show_progress,
         )
+        # refused now, not after the flossing
+        task.draw(0, members=networks, epoch=0, batch=1, length=self.length)
         pre = FlossPhase(self.floss_epochs, k=self.k, clip=self.floss_clip, members=flossed)
-        before = run((pre,), generator=self._generator())
+        before = run((pre,), generator=self._generator(), checkpoint=_stage(checkpoint, "floss"))
         spectrum = self._spectrum(model, task, networks)
-        after = run((FitPhase(self.epochs),), generator=self._generator())
+        after = run(
+            (FitPhase(self.epochs),), generator=self._generator(), checkpoint=_stage(checkpoint, "fit")
+        )
         _, accuracy = evaluate(
             model,
             task,
@@ -126,3 +131,8 @@ class Demo:
             transient=TRANSIENT,
             tangent_transient=TRANSIENT,
         )
+
+
+def _stage(checkpoint: Path | None, name: str) -> Path | None:
+    """The checkpoint of one of the two trainings."""
+    return None if checkpoint is None else checkpoint.with_name(f"{checkpoint.name}-{name}")

@@ -69,6 +69,10 @@ class FlossPhase:
         _checks.integer("batch", self.batch, 1)
         _checks.choice("reduction", self.reduction, ("mean", "sum"))
         _checks.choice("frame", self.frame, FRAMES)
+        _checks.state_grad(self.state_grad)
+        _checks.rate("lr", self.lr)
+        if self.clip is not None:
+            _checks.rate("clip", self.clip)
         _checks.choice("penalty", self.penalty, (EXPONENTS, *PENALTIES))
 
 

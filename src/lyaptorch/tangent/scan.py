@@ -94,14 +94,18 @@ def sweep(
             last = span is over[-1] or span.counted != over[min(i + 1, len(over) - 1)].counted
             Q, R, dead = factor(Q, dead, "cholesky2" if last and method == "auto" else method)
         except FloatingPointError as error:
-            raise FloatingPointError(f"{error} after step {span.stop}: {ADVICE}") from error
+            raise FloatingPointError(
+                f"{error} after step {span.stop} (the transient not counted): {ADVICE}"
+            ) from error
         if tape is not None:
             tape.factors.append(R)
         pivots.append(R.diagonal(dim1=-2, dim2=-1))
         deaths.append(dead)
     if not torch.isfinite(h).all():
         step = _overflow(dynamics, *start, over)
-        raise FloatingPointError(f"the state is not finite after step {step}: {ADVICE}")
+        raise FloatingPointError(
+            f"the state is not finite after step {step} (the transient not counted): {ADVICE}"
+        )
     return Sweep(h, Q, dead, pivots, deaths)
 
 

@@ -149,7 +149,7 @@ def lyapunov_spectrum(
             f"inputs must hold transient + tangent_transient + at least 1 counted step, got t={t} for "
             f"{transient} + {tangent_transient} + 1; pass more inputs or shorten the transients"
         )
-    cut = _cut(state_grad)
+    cut = _checks.state_grad(state_grad)
     _checks.choice("backend", backend or "torch", BACKENDS)
     _checks.choice("qr_method", qr_method, METHODS)
     if checkpoint is not None:
@@ -174,13 +174,6 @@ def lyapunov_spectrum(
     first = sum(not span.counted for span in over)
     steps = torch.tensor([s.stop - s.start for s in over[first:]], device=log_r.device)
     return Spectrum(Growth(log_r[first:], steps, healthy[first:]), h, Q, dt)
-
-
-def _cut(state_grad: str | int) -> int | None:
-    if isinstance(state_grad, str):
-        _checks.choice("state_grad", state_grad, ("full", "detach"))
-        return 1 if state_grad == "detach" else None
-    return _checks.integer("state_grad", state_grad, 1, do='or pass "full" or "detach"')
 
 
 def _segments(over: list[Span], checkpoint: int | None) -> tuple[tuple[Span, ...], ...]:

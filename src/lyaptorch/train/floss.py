@@ -99,6 +99,8 @@ def floss(
     )
     ensemble = cell.ensemble if cell.state_size or h0 is None else tuple(h0.shape[:-2])
     ids, dtype = member_ids(ensemble, members), next((z.dtype for z in cell.tensors()), None)
+    if not isinstance(inputs, Tensor) and not hasattr(inputs, "inputs"):
+        raise ValueError(f"inputs must be a tensor or a task, got {type(inputs).__name__}")
     if isinstance(inputs, Tensor) and len(inputs) < steps:
         raise ValueError(f"inputs must hold steps={steps} steps, got {len(inputs)}; pass fewer steps")
 

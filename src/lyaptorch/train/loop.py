@@ -87,6 +87,13 @@ def train(
 
     Source: Gradient Flossing, sections 6-7.
     """
+    if not isinstance(schedule, tuple | list):
+        raise ValueError(
+            f"schedule must be a tuple of phases, got {type(schedule).__name__}; write (phase,) for one"
+        )
+    _checks.rate("lr", lr)
+    if clip is not None:
+        _checks.rate("clip", clip)
     settings = Settings(
         seed_from(generator),
         _checks.integer("batch", batch, 1),

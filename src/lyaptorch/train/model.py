@@ -187,5 +187,7 @@ def settled_state(
 ) -> nn.Parameter:
     """A trainable initial state `(*e, rows, n)`: N(0, 1), then `steps` steps without input."""
     ids, stream = member_ids(cell.ensemble, members), Stream(seed_from(generator), "h0")
-    h = stream.normal((rows, cell.state_size), members=ids)
-    return nn.Parameter(settle(cell, *fit(cell, torch.zeros(steps, rows, cell.input_size), h)))
+    dtype = next((z.dtype for z in cell.tensors()), None)
+    h = stream.normal((rows, cell.state_size), members=ids, dtype=dtype)
+    inputs = torch.zeros(_checks.integer("steps", steps, 1), rows, cell.input_size, dtype=dtype)
+    return nn.Parameter(settle(cell, *fit(cell, inputs, h)))

@@ -22,7 +22,7 @@ from lyaptorch.train.metrics import fit_flops, floss_flops, leading_exponent, me
 from lyaptorch.train.optim import Rule
 from lyaptorch.train.progress import progress
 from lyaptorch.train.state import Members
-from lyaptorch.train.steps import Clip, first_row, fit_step, floss_step
+from lyaptorch.train.steps import Clip, first_row, fit_step, floss_step, most_exponents
 from lyaptorch.train.triggers import fired
 
 CHECKPOINT_SECONDS = 20.0
@@ -61,8 +61,21 @@ class Run:
         for phase in self.schedule:
             if not isinstance(phase, FitPhase | FlossPhase):
                 raise ValueError(f"a schedule holds FitPhase and FlossPhase, got {type(phase).__name__}")
+            self._refuse_early(phase)
         self.stack = [self._active((i,), None) for i in reversed(range(len(self.schedule)))]
         self.part: Members | None = None
+
+    def _refuse_early(self, phase: FitPhase | FlossPhase) -> None:
+        """Raise before the work what would be raised in the middle of it."""
+        n = self.all.model.cell.state_size
+        if isinstance(phase, FlossPhase):
+            if n:
+                most_exponents(phase, n)
+            return
+        ids, length = self.all.ids, self.settings.length
+        self.task.draw(self.settings.seed, members=ids, epoch=0, batch=1, length=length)
+        for floss in (phase.flossing, *(trigger.phase for trigger in phase.triggers)):
+            self._refuse_early(floss)
 
     def phase(self, path: tuple[int, ...]) -> FitPhase | FlossPhase:
         """The phase at a place: `(i,)` in the schedule, `(i, j)` of trigger j of fit i."""

@@ -105,8 +105,7 @@ def flossing_value(
 ) -> tuple[Tensor, Tensor | None]:
     """What a phase minimises, `(*e)`, and the exponents `(*e, b, k)` if it is made of them."""
     n = h0.shape[-1]
-    k = min(PUBLISHED_K, n) if phase.k is None else int(torch.as_tensor(phase.k).max())
-    _checks.integer("k", k, 1, n, do=f"a state of size {n} has {n} exponents")
+    k = most_exponents(phase, n)
     if phase.penalty != EXPONENTS:
         checked, h = fit(cell, inputs, h0)
         return PENALTIES[phase.penalty](cell, checked, h, k), None
@@ -121,6 +120,16 @@ def flossing_value(
         state_grad=phase.state_grad,
     ).exponents
     return member_losses(exponents, phase.target, phase.reduction, phase.k), exponents
+
+
+def most_exponents(phase: FlossPhase, n: int) -> int:
+    """The largest k of any member.
+
+    Raises:
+        ValueError: if it is not in 1..n.
+    """
+    k = min(PUBLISHED_K, n) if phase.k is None else int(torch.as_tensor(phase.k).max())
+    return _checks.integer("k", k, 1, n, do=f"a state of size {n} has {n} exponents")
 
 
 def first_row(members: Members, phase: FlossPhase, inputs: Tensor) -> Tensor:

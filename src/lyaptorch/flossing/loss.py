@@ -29,7 +29,7 @@ def flossing_loss(
         A scalar, or `(*e,)` for "none". Units: (nats per step)^2.
 
     Raises:
-        ValueError: for an unknown reduction, or a target or k whose shape is not `*e`.
+        ValueError: for an unknown reduction, a target or k whose shape is not `*e`, or a k out of range.
 
     Example:
         >>> flossing_loss(torch.tensor([[0.5, -0.5, -torch.inf]]))
@@ -49,6 +49,9 @@ def member_losses(
     ensemble = tuple(exponents.shape[:-2])
     counts = exponents != -torch.inf
     if k is not None:
+        low, high = (int(value) for value in torch.as_tensor(k).aminmax())
+        if not 1 <= low <= high <= exponents.shape[-1]:
+            raise ValueError(f"k must be in 1..{exponents.shape[-1]}, the exponents that are there, got {k}")
         rank = torch.arange(exponents.shape[-1], device=exponents.device)
         counts = counts & (rank < _per_member("k", k, ensemble, exponents))
     distance = exponents - _per_member("target", target, ensemble, exponents)

@@ -55,7 +55,7 @@ class Control:
     seed: int = 0
 
     figure: ClassVar[str] = "fig1"
-    cost: ClassVar[Mapping[str, str]] = {"smoke": "10 s", "small": "1 min", "paper": "3 min"}
+    cost: ClassVar[Mapping[str, str]] = {"smoke": "1 s", "small": "10 s", "paper": "20 s"}
 
     def run(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
         """`exponents (group, network, floss_epoch, index)` and spectra `(group, network, rank)` around it."""
@@ -152,14 +152,15 @@ class Fig1c(Control):
     """The sum of squares of k exponents against flossing epochs."""
 
     ks: tuple[int, ...] = (1, 16, 32)
-    epochs: int = 300
+    epochs: int = 1000
     batch: int = 1
 
+    cost: ClassVar[Mapping[str, str]] = {"smoke": "10 s", "small": "1 min", "paper": "7 min"}
     figure: ClassVar[str] = "fig1c"
     shows: ClassVar[str] = "sum of squares of the first k exponents against flossing epochs, k = 1, 16, 32"
     scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "smoke": {"networks": 2, "epochs": 10, "steps": 80, "measure": 100},
-        "small": {"networks": 4},
+        "small": {"networks": 4, "epochs": 300},
     }
 
     def checks(self, record: Record) -> list[Check]:

@@ -80,7 +80,8 @@ def replace_file(path: Path, data: bytes, *, fresh: bool = False) -> None:
         FileExistsError: if `fresh` and the file exists; two processes cannot both write it.
         ValueError: if it cannot be written.
     """
-    draft = path.with_name(f".{uuid.uuid4().hex}.tmp")
+    # named after the file, so that who removes it finds what a killed process left
+    draft = path.with_name(f".{path.name.removeprefix('.')[:150]}.{uuid.uuid4().hex}.tmp")
     try:
         with draft.open("xb") as file:
             file.write(data)
@@ -115,7 +116,7 @@ def sealed(body: bytes) -> bytes:
     return body + SEAL + hashlib.sha256(body).hexdigest().encode()
 
 
-def unsealed(path: Path, what: str = "Record") -> bytes:
+def unsealed(path: Path, what: str = "Record", do: str = AGAIN) -> bytes:
     """Return the HDF5 bytes if they are whole: on one flipped bit the HDF5 library may hang."""
     try:
         data = path.read_bytes()
@@ -123,9 +124,9 @@ def unsealed(path: Path, what: str = "Record") -> bytes:
         raise ValueError(f"cannot load {path}: got {error}; check the path") from error
     body, seal, _ = data.rpartition(SEAL)
     if not seal:
-        raise ValueError(f"cannot load {path}: no {what} or cut off: no checksum at its end; {AGAIN}")
+        raise ValueError(f"cannot load {path}: no {what} or cut off: no checksum at its end; {do}")
     if data != sealed(body):
-        raise ValueError(f"cannot load {path}: it is damaged, its bytes and checksum disagree; {AGAIN}")
+        raise ValueError(f"cannot load {path}: it is damaged, its bytes and checksum disagree; {do}")
     return body
 
 

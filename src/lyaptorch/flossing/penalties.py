@@ -14,11 +14,11 @@ from torch import Tensor
 from lyaptorch.cells import Cell, Form, unroll
 from lyaptorch.cells.form import time_in_batch
 
-Penalty: TypeAlias = Callable[[Cell, Tensor, Tensor, int], Tensor]
-"""`(cell, inputs (t, *e, b, m), h0 (*e, b, n), k) -> (*e)`."""
+Penalty: TypeAlias = Callable[[Cell, Tensor, Tensor, int | Tensor], Tensor]
+"""`(cell, inputs (t, *e, b, m), h0 (*e, b, n), k) -> (*e)`, k a number or `*e`."""
 
 
-def spectral_radius(cell: Cell, inputs: Tensor, h0: Tensor, k: int) -> Tensor:
+def spectral_radius(cell: Cell, inputs: Tensor, h0: Tensor, k: int | Tensor) -> Tensor:
     """(max |eig W| - 1)^2 of the recurrent weights.
 
     Raises:
@@ -28,7 +28,7 @@ def spectral_radius(cell: Cell, inputs: Tensor, h0: Tensor, k: int) -> Tensor:
     return (radius - 1).square()
 
 
-def one_step_jacobians(cell: Cell, inputs: Tensor, h0: Tensor, k: int) -> Tensor:
+def one_step_jacobians(cell: Cell, inputs: Tensor, h0: Tensor, k: int | Tensor) -> Tensor:
     """Mean of log^2 sigma_i over the first k singular values of every one-step Jacobian.
 
     Cost O(t b n^3).
@@ -37,11 +37,14 @@ def one_step_jacobians(cell: Cell, inputs: Tensor, h0: Tensor, k: int) -> Tensor
     n = h.shape[-1]
     eye = torch.eye(n, dtype=h.dtype, device=h.device).expand(*h.shape, n)
     _, D = cell.pushforward(x, h, eye)
-    values: Tensor = torch.linalg.svdvals(D)[..., :k]
-    return values.log().square().mean((-2, -1))
+    values: Tensor = torch.linalg.svdvals(D)
+    counts = torch.arange(n, device=h.device) < torch.as_tensor(k, device=h.device)[..., None, None]
+    # 1 has the logarithm 0, and a gradient even where what it stands for is 0
+    squares = torch.where(counts, values, 1.0).log().square()
+    return squares.sum(-1).mean(-1) / counts.sum((-2, -1))
 
 
-def mean_field_slope(cell: Cell, inputs: Tensor, h0: Tensor, k: int) -> Tensor:
+def mean_field_slope(cell: Cell, inputs: Tensor, h0: Tensor, k: int | Tensor) -> Tensor:
     """(g^2 <phi'^2> - 1)^2, g^2 = n var W: what mean-field theory sets to zero at the edge of chaos.
 
     Raises:

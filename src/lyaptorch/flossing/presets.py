@@ -52,9 +52,9 @@ def adaptive(epochs: int, floss: FlossPhase) -> Schedule:
 
     Source: Surrogate Gradient Flossing, section 5.
     """
-    late = (When(condition, after=501) for condition in (lambda1 > 0.2, gradient_norm > 1.0))
-    scale = Scale("cell.activation.sharpness", 1.1)
-    triggers = (Trigger(At(100, 200, 300, 400, 500), floss), *(Trigger(when, floss, scale) for when in late))
+    late = When((lambda1 > 0.2, gradient_norm > 1.0), after=501)
+    scale = Scale("cell.activation.sharpness", 1.1, optional=True)
+    triggers = (Trigger(At(100, 200, 300, 400, 500), floss), Trigger(late, floss, scale))
     return (floss, FitPhase(epochs, triggers=triggers))
 
 

@@ -136,18 +136,27 @@ class At:
 
 @dataclass(frozen=True)
 class When:
-    """Whenever a condition holds at a check, from task epoch `after` on."""
+    """Whenever a condition, or any of several, holds at a check, from task epoch `after` on."""
 
-    condition: Condition
+    condition: Condition | tuple[Condition, ...]
     after: int = 0
+
+    @property
+    def conditions(self) -> tuple[Condition, ...]:
+        """All of them."""
+        return self.condition if isinstance(self.condition, tuple) else (self.condition,)
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Multiply a parameter or buffer of the model, by its name, for the members that fired."""
+    """Multiply a parameter or buffer of the model, by its name, for the members that fired.
+
+    With `optional`, a model without one is left alone.
+    """
 
     name: str
     factor: float
+    optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -210,6 +219,17 @@ def select_members(phase: P, mask: Tensor) -> P:
         elif isinstance(value, Tensor) and value.dim() and item.name != "members":
             chosen[item.name] = value[mask]
     return replace(phase, **chosen)
+
+
+def check_members(phase: Phase, ensemble: tuple[int, ...]) -> None:
+    """Raise unless what a phase gives for each member, `members` aside, has the shape of the ensemble."""
+    given = {item.name: getattr(phase, item.name) for item in fields(phase) if item.name != "members"}
+    if isinstance(phase, FitPhase):
+        whens = [trigger.when for trigger in phase.triggers] + [phase.stop]
+        conditions = [c for when in whens if isinstance(when, When) for c in when.conditions]
+        given |= {f"threshold of {c.metric}": c.threshold for c in conditions}
+    for name, value in given.items():
+        _checks.per_member(name, value, ensemble)
 
 
 def plain(value: Any) -> Any:

@@ -34,7 +34,7 @@ def load_checkpoint(path: Path, config: dict[str, Any]) -> tuple[dict[str, Tenso
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    body = unsealed(path, "checkpoint")
+    body = unsealed(path, "checkpoint", "delete it to start again")
     try:
         length = int.from_bytes(body[:8], "little")
         head = json.loads(json.loads(body[8 : 8 + length])["__metadata__"]["lyaptorch"])

@@ -21,6 +21,8 @@ DIMS = {
     "spectrum": ("measurement", "rank"),
 }
 """Dimensions of a variable after `member`; `epoch` where nothing stands here."""
+PRESENT = {"epoch": "loss", "floss_epoch": "floss_loss", "measurement": "measured_at"}
+"""By dimension, what every member has that took part in a step."""
 
 
 class History:
@@ -51,20 +53,30 @@ class History:
         total = self.totals.setdefault(name, torch.zeros(self.ensemble, dtype=torch.float64))
         total[mask] += amount
 
-    def last(self, name: str) -> Tensor:
-        """The latest value of each member, NaN before the first."""
-        rows = self.rows.get(name)
-        return torch.full(self.ensemble, torch.nan) if not rows else rows[-1]
+    def last(self, name: str, among: Tensor) -> Tensor:
+        """The latest value of each member where the mask is true, NaN before the first."""
+        latest = torch.full(self.ensemble, torch.nan)
+        # others may have taken the last steps
+        for row in reversed(self.rows.get(name, [])):
+            latest = torch.where(latest.isnan(), row, latest)
+            if not latest[among].isnan().any():
+                break
+        return latest
 
     def variables(self) -> dict[str, Any]:
         """For a Record: members flattened into one dimension, each with its own epochs in a row."""
         none = torch.zeros(math.prod(self.ensemble), 0)
         out: dict[str, Any] = dict.fromkeys(("loss", "accuracy"), (("member", "epoch"), none))
-        for name, rows in self.rows.items():
-            values = _own_epochs(
-                _stack(rows).flatten(1, len(self.ensemble)) if self.ensemble else _stack(rows)[:, None]
-            )
+        stacked = {
+            name: _stack(rows).flatten(1, len(self.ensemble)) if self.ensemble else _stack(rows)[:, None]
+            for name, rows in self.rows.items()
+        }
+        for name, rows in stacked.items():
+            if rows.dim() > 2 and rows.isnan().all():
+                # flossed by penalties alone
+                continue
             dims = ("member", *DIMS.get(name, ("epoch",)))
+            values = _own_epochs(rows, ~stacked[PRESENT[dims[1]]].isnan())
             out[name] = (dims, values, {"units": UNITS[name]}) if name in UNITS else (dims, values)
         for name, total in self.totals.items():
             out[name] = (("member",), total.reshape(-1))
@@ -93,9 +105,8 @@ def _stack(rows: list[Tensor]) -> Tensor:
     return torch.stack(rows)
 
 
-def _own_epochs(rows: Tensor) -> Tensor:
+def _own_epochs(rows: Tensor, took_part: Tensor) -> Tensor:
     """`(steps, members, ...)` to `(members, epochs, ...)`: steps without a member are left out for it."""
-    took_part = ~torch.isnan(rows if rows.dim() == 2 else rows[..., 0])
     if took_part.all():
         return rows.movedim(0, 1)
     counts = took_part.sum(0)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lyaptorch import _checks
+from lyaptorch._files import writable_folder
 from lyaptorch._random import member_ids, seed_from
 from lyaptorch._types import Number
 from lyaptorch.flossing import Schedule
@@ -63,7 +64,8 @@ def train(
         metrics_every: task epochs between measurements.
         members: ids of shape `*e`; equal ids see equal batches.
         generator: seeds batches and frames; None is a fixed seed.
-        checkpoint: a file to resume from if it exists, and to write every 20 s; deleted by nobody.
+        checkpoint: a file to resume from if it exists, and to write every 20 s (or as many
+            as the environment variable LYAPTORCH_CHECKPOINT_SECONDS says); deleted by nobody.
         show_progress: None shows a bar on a terminal.
 
     Returns:
@@ -107,6 +109,8 @@ def train(
     path = None if checkpoint is None else Path(checkpoint)
     if path is not None and path.exists():
         run.load(*load_checkpoint(path, config))
+    elif path is not None:
+        writable_folder(path.parent)
     run.go(path, config, show_progress)
     return Record("train", config, run.history.variables())
 

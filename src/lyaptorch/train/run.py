@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch import Tensor
 from lyaptorch import _checks
 from lyaptorch._types import Number
 from lyaptorch.flossing import FitPhase, FlossPhase, Schedule
-from lyaptorch.flossing.schedule import plain, select_members
+from lyaptorch.flossing.schedule import EXPONENTS, check_members, plain, select_members
 from lyaptorch.record import Record
 from lyaptorch.tasks.batch import Task
 from lyaptorch.train.checkpoint import save_checkpoint
@@ -23,10 +24,10 @@ from lyaptorch.train.optim import Rule
 from lyaptorch.train.progress import progress
 from lyaptorch.train.state import Members
 from lyaptorch.train.steps import Clip, first_row, fit_step, floss_step, most_exponents
-from lyaptorch.train.triggers import fired
+from lyaptorch.train.triggers import act, fired
 
-CHECKPOINT_SECONDS = 20.0
-"""Seconds between two checkpoints."""
+CHECKPOINT_SECONDS = float(os.environ.get("LYAPTORCH_CHECKPOINT_SECONDS", "20"))
+"""Seconds between two checkpoints: 20, or what the environment variable says."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ class Run:
         self.all, self.task, self.schedule, self.settings = members, task, tuple(schedule), settings
         ensemble = tuple(members.ids.shape)
         self.history = History(ensemble)
+        if settings.clip.norm is not None:
+            _checks.per_member("clip", settings.clip.norm, ensemble)
         for phase in self.schedule:
             if not isinstance(phase, FitPhase | FlossPhase):
                 raise ValueError(f"a schedule holds FitPhase and FlossPhase, got {type(phase).__name__}")
@@ -67,15 +70,19 @@ class Run:
 
     def _refuse_early(self, phase: FitPhase | FlossPhase) -> None:
         """Raise before the work what would be raised in the middle of it."""
-        n = self.all.model.cell.state_size
+        n, ids, length = self.all.model.cell.state_size, self.all.ids, self.settings.length
+        check_members(phase, tuple(ids.shape))
+        self._mask(phase)
         if isinstance(phase, FlossPhase):
             if n:
                 most_exponents(phase, n)
             return
-        ids, length = self.all.ids, self.settings.length
         self.task.draw(self.settings.seed, members=ids, epoch=0, batch=1, length=length)
         for floss in (phase.flossing, *(trigger.phase for trigger in phase.triggers)):
             self._refuse_early(floss)
+        for trigger in phase.triggers:
+            if trigger.action is not None:
+                act(self.all.model, trigger.action, torch.zeros_like(ids, dtype=torch.bool))
 
     def phase(self, path: tuple[int, ...]) -> FitPhase | FlossPhase:
         """The phase at a place: `(i,)` in the schedule, `(i, j)` of trigger j of fit i."""
@@ -115,7 +122,7 @@ class Run:
             phase = select_members(phase, active.mask)
         rows = self._fit(phase, active) if isinstance(phase, FitPhase) else self._floss(phase)
         self.history.add(rows, active.mask)
-        self.history.count(*self._flops(phase, rows), active.mask)
+        self.history.count(*self._flops(phase), active.mask)
         active.done += 1
         return ", ".join(
             f"{name} {rows[name].mean().item():.3g}"
@@ -162,12 +169,12 @@ class Run:
         part.floss_epoch += 1
         return {**rows, "at_epoch": part.epoch.to(h0.dtype)}
 
-    def _flops(self, phase: FitPhase | FlossPhase, rows: dict[str, Tensor]) -> tuple[str, int]:
+    def _flops(self, phase: FitPhase | FlossPhase) -> tuple[str, int]:
         """What one step of one member cost, under the name of its total."""
         n, m, o = self.all.model.cell.state_size, self.task.input_size, self.task.output_size
         if isinstance(phase, FitPhase):
             return "fit_flops", fit_flops(n, m, o, self.settings.batch, self.settings.length)
-        k = rows["exponents"].shape[-1] if "exponents" in rows else n
+        k = most_exponents(phase, n) if phase.penalty == EXPONENTS else n
         return "floss_flops", phase.batch * floss_flops(n, k, phase.steps, phase.interval)
 
     def _flossing_inputs(self, part: Members, phase: FlossPhase, epoch: Tensor, stream: str) -> Tensor:
@@ -191,7 +198,7 @@ class Run:
         def metric(name: str) -> Tensor:
             if name == "lambda1":
                 return leading_exponent(self.all, self.task, self.settings.seed)
-            return self.history.last(name)
+            return self.history.last(name, active.mask)
 
         due = active.done % phase.check_every == 0
         masks = [fired(when, self.all.epoch, active.mask, due, metric) for when in conditions]
@@ -202,21 +209,20 @@ class Run:
         for j in reversed(range(len(phase.triggers))):
             hit = masks[j] & active.mask
             if hit.any():
-                self._act(phase.triggers[j].action, hit)
-                self.stack.append(self._active((active.path[0], j), hit))
+                episode = self._active((active.path[0], j), hit)
+                if (action := phase.triggers[j].action) is not None:
+                    act(self.all.model, action, episode.mask)
+                self.stack.append(episode)
                 changed = True
         return changed
 
-    def _act(self, action: Any, mask: Tensor) -> None:
-        if action is None:
-            return
-        named = {**dict(self.all.model.named_parameters()), **dict(self.all.model.named_buffers())}
-        tensor = named[_checks.choice("parameter to scale", action.name, named)]
-        with torch.no_grad():
-            tensor[mask] = tensor[mask] * action.factor
-
     def _active(self, path: tuple[int, ...], mask: Tensor | None) -> _Active:
-        own = self.phase(path).members
+        own = self._mask(self.phase(path))
+        return _Active(path, own if mask is None else own & mask)
+
+    def _mask(self, phase: FitPhase | FlossPhase) -> Tensor:
+        """Who takes part in a phase."""
+        own = phase.members
         ensemble = tuple(self.all.ids.shape)
         everybody = torch.ones(ensemble, dtype=torch.bool)
         if own is not None:
@@ -229,8 +235,8 @@ class Run:
                 raise ValueError(
                     "members of a phase must not be all false: nobody would take part; drop the phase"
                 )
-            everybody = own
-        return _Active(path, everybody if mask is None else everybody & mask)
+            return own.clone()
+        return everybody
 
     def _put_back(self) -> None:
         if self.part is not None and self.part is not self.all:

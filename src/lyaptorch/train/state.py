@@ -67,7 +67,11 @@ class Members:
         Raises:
             ValueError: if a name or a shape is not as here.
         """
-        for name, own in self.tensors().items():
+        known = self.tensors()
+        unknown = {name for name in saved if not name.startswith(("history.", "total."))} - known.keys()
+        if unknown:
+            raise ValueError(f"the checkpoint holds {', '.join(sorted(unknown))}, which this model does not")
+        for name, own in known.items():
             if name not in saved or saved[name].shape != own.shape or saved[name].dtype != own.dtype:
                 raise ValueError(f"the checkpoint must hold {name} {tuple(own.shape)}, and does not")
             own.copy_(saved[name])

@@ -80,7 +80,10 @@ def floss_step(
     epoch: Tensor,
     ids: Tensor,
 ) -> dict[str, Tensor]:
-    """One flossing step; loss `(*e)` and exponents `(*e, k)`, averaged over trajectories, before it."""
+    """One flossing step; loss `(*e)` and exponents `(*e, k)`, averaged over trajectories, before it.
+
+    A penalty that is not made of exponents gives a NaN in their place.
+    """
     ensemble = tuple(h0.shape[:-2])
     try:
         value, exponents = flossing_value(cell, inputs, h0, phase, seed, epoch)
@@ -95,7 +98,8 @@ def floss_step(
         )
     optimizer.step(Clip(phase.clip)(gradients, ensemble))
     if exponents is None:
-        return {"floss_loss": value.detach()}
+        loss = value.detach()
+        return {"floss_loss": loss, "exponents": torch.full_like(loss, torch.nan).unsqueeze(-1)}
     mean = member_losses(exponents.detach(), phase.target, "mean", phase.k)
     return {"floss_loss": mean, "exponents": exponents.detach().mean(-2)}
 
@@ -108,7 +112,8 @@ def flossing_value(
     k = most_exponents(phase, n)
     if phase.penalty != EXPONENTS:
         checked, h = fit(cell, inputs, h0)
-        return PENALTIES[phase.penalty](cell, checked, h, k), None
+        own = phase.k if isinstance(phase.k, Tensor) else k
+        return PENALTIES[phase.penalty](cell, checked, h, own), None
     exponents = lyapunov_spectrum(
         cell,
         inputs,

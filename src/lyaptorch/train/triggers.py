@@ -1,4 +1,4 @@
-"""For which members a trigger fires."""
+"""For which members a trigger fires, and what it changes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lyaptorch.flossing import At, Every, When
+from lyaptorch import _checks
+from lyaptorch.flossing import At, Every, Scale, When
+from lyaptorch.train.model import Model
 
 
 def fired(
@@ -29,4 +31,23 @@ def fired(
     late = among & (epoch >= when.after)
     if not due or not late.any():
         return torch.zeros_like(among)
-    return late & when.condition.holds(metric(when.condition.metric))
+    return late & torch.stack([c.holds(metric(c.metric)) for c in when.conditions]).any(0)
+
+
+@torch.no_grad()
+def act(model: Model, action: Scale, members: Tensor) -> None:
+    """Do what an action says to the members where the bool mask `*e` is true.
+
+    Raises:
+        ValueError: if the model has nothing of that name, or one thing for all members.
+    """
+    named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    if action.optional and action.name not in named:
+        return
+    tensor = named[_checks.choice("parameter to scale", action.name, named)]
+    if tuple(tensor.shape[: members.dim()]) != model.ensemble:
+        raise ValueError(
+            f"{action.name} must have the leading dimensions {model.ensemble} of the ensemble to be scaled, "
+            f"got {tuple(tensor.shape)}: members that share it are not independent"
+        )
+    tensor[members] = tensor[members] * action.factor

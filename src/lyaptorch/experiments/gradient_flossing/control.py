@@ -153,6 +153,7 @@ class Fig1c(Control):
 
     ks: tuple[int, ...] = (1, 16, 32)
     epochs: int = 1000
+    lr: float = 3e-3
     batch: int = 1
 
     cost: ClassVar[Mapping[str, str]] = {"smoke": "10 s", "small": "1 min", "paper": "7 min"}
@@ -188,6 +189,6 @@ class Fig1d(Fig1c):
             worst = float(np.abs(after[:k]).max())
             found.append(at_most(f"k = {k}: the first {k} exponents are within 0.1 of 0 (mean)", 0.1, worst))
             if k < len(after):
-                rest = float(after[k:].mean())
-                found.append(at_most(f"k = {k}: the others are not: their mean is below -0.1", -0.1, rest))
+                rest = float(np.median(after[k:]))
+                found.append(at_most(f"k = {k}: the others are not: their median is below -0.1", -0.1, rest))
         return found

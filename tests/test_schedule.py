@@ -17,9 +17,11 @@ from test_train import LENGTH, ROWS, SCAN, TASK, N, each, make, numbers, run, sa
 
 pytestmark = pytest.mark.usefixtures("double")
 FLOSS = FlossPhase(2, k=2, **SCAN)
+SHORT = FlossPhase(2, k=1, steps=2, tangent_transient=0)
 STILL = replace(FLOSS, lr=0.0)
 """An episode that changes nothing."""
 FIRST = torch.tensor([True, False])
+ALWAYS = lt.task_loss > 0.0
 NEVER = torch.tensor([0.0, 1e9])
 """A threshold that only the first of two members exceeds."""
 
@@ -30,10 +32,6 @@ def episodes(record, member=0, length=2):
     at = at[~np.isnan(at)].astype(int).reshape(-1, length)
     assert (at == at[:, :1]).all()
     return at[:, 0].tolist()
-
-
-def present(record, name, member):
-    return int(np.isfinite(record[name][member]).sum())
 
 
 def quick(schedule, activation="tanh"):
@@ -57,7 +55,7 @@ PRESETS = {
 @pytest.mark.parametrize("name", sorted(set(SCHEDULES) - {"adaptive"}))
 def test_when_a_preset_flosses(name):
     epochs, expected = PRESETS[name]
-    record = quick(SCHEDULES[name](epochs, FlossPhase(2, k=1, steps=2, tangent_transient=0)))
+    record = quick(SCHEDULES[name](epochs, SHORT))
     assert [episodes(record, i) for i in (0, 1)] == [expected] * 2
     assert record["loss"].shape == (2, epochs)
 
@@ -69,8 +67,7 @@ def test_the_adaptive_preset_asks_the_exponent_and_the_gradient(monkeypatch):
     norms = iter([(0.0, 1.5), (2.0, 2.0), (0.5, 0.5), (0.9, 0.0)])
     monkeypatch.setattr(engine.History, "last", lambda *_: torch.tensor(next(norms)))
     sharp = lt.Activation(lambda x, a: torch.tanh(a * x), parameters={"sharpness": torch.ones(2, 1, 1)})
-    schedule = SCHEDULES["adaptive"](541, FlossPhase(2, k=1, steps=2, tangent_transient=0))
-    record = quick(schedule, sharp)
+    record = quick(SCHEDULES["adaptive"](541, SHORT), sharp)
     start = [0, 100, 200, 300, 400, 500]
     assert [episodes(record, i) for i in (0, 1)] == [[*start, 510, 520, 530], [*start, 510, 520]]
     torch.testing.assert_close(sharp.sharpness.flatten(), torch.tensor([1.1**3, 1.1**2]))
@@ -78,11 +75,10 @@ def test_the_adaptive_preset_asks_the_exponent_and_the_gradient(monkeypatch):
 
 def test_the_adaptive_preset_needs_no_sharpness():
     (_, fit) = SCHEDULES["adaptive"](600, STILL)
-    late = replace(fit.triggers[1], when=When(lt.task_loss > 0.0))
+    late = replace(fit.triggers[1], when=When(ALWAYS))
     assert episodes(quick((FitPhase(4, triggers=(late,), check_every=2),))) == [2]
 
 
-ALWAYS = lt.task_loss > 0.0
 WHENS = [
     (At(0, 3, 7), 10, [0, 3, 7]),
     (At(8), 1, []),
@@ -196,22 +192,19 @@ def test_scale_comes_before_its_phase():
 
 
 ONE = lt.Activation(lambda x, a: torch.tanh(a * x), parameters={"sharpness": 1.0})
+
+
+THREE = torch.ones(3)
 WRONG = [
     (
         Trigger(At(9), FLOSS, Scale("cell.wait_hh", 2.0)),
-        "unknown parameter to scale .* mean 'cell.weight_hh'",
+        "unknown parameter .* mean 'cell.weight_hh'",
     ),
     (Trigger(At(9), FLOSS, Scale("cell.activation.sharpness", 2.0)), r"leading dimensions \(2,\).*got \(\)"),
-    (
-        Trigger(At(9), replace(FLOSS, members=torch.ones(3) > 0)),
-        r"bool tensor of the ensemble's shape \(2,\)",
-    ),
+    (Trigger(At(9), replace(FLOSS, members=THREE > 0)), r"bool tensor of the ensemble's shape \(2,\)"),
     (Trigger(At(9), replace(FLOSS, members=~FIRST & FIRST)), "must not be all false"),
-    (Trigger(At(9), replace(FLOSS, target=torch.ones(3))), r"target must be a number or have .* \(2,\), got"),
-    (
-        Trigger(When(lt.lambda1 > torch.ones(3)), FLOSS),
-        "threshold of lambda1 must be a number or have the ens",
-    ),
+    (Trigger(At(9), replace(FLOSS, target=THREE)), r"target must be a number or have .* \(2,\), got"),
+    (Trigger(When(lt.lambda1 > THREE), FLOSS), "threshold of lambda1 must be a number or have the ens"),
 ]
 
 
@@ -227,20 +220,20 @@ def test_a_trigger_that_cannot_work_is_refused_before_the_training(trigger, mess
 def test_a_member_that_stops_stays_as_it_is_and_the_others_go_on():
     stopped, two, seven = make((2,)), make((2,)), make((), torch.tensor(1))
     stop = When(lt.accuracy > torch.tensor([-1.0, 2.0]))
-    never = Trigger(At(2), replace(FLOSS, members=FIRST))
-    record = run(stopped, FitPhase(7, stop=stop, triggers=(never,), check_every=2))
+    never = (Trigger(At(2), replace(FLOSS, members=FIRST)),)
+    record = run(stopped, FitPhase(7, stop=stop, triggers=never, check_every=2))
     run(two, FitPhase(2))
     expected = run(seven, FitPhase(7), members=torch.tensor(1))
     assert same(numbers(stopped, 0), numbers(two, 0))
     torch.testing.assert_close(numbers(stopped, 1), numbers(seven), rtol=1e-8, atol=1e-12)
-    assert [present(record, "loss", i) for i in (0, 1)] == [2, 7]
+    assert np.isfinite(record["loss"]).sum(1).tolist() == [2, 7]
     np.testing.assert_allclose(record["loss"][1], expected["loss"][0], rtol=1e-8)
     # who stopped does not fire, and the rest of the schedule is for all again
     assert "at_epoch" not in record
     record = run(make((2,)), FitPhase(7, stop=stop, check_every=2), FitPhase(3))
-    assert [present(record, "loss", i) for i in (0, 1)] == [5, 10]
-    everybody = When(lt.accuracy > -1.0, after=3)
-    assert run(make((2,)), FitPhase(7, stop=everybody, check_every=2))["loss"].shape == (2, 4)
+    assert np.isfinite(record["loss"]).sum(1).tolist() == [5, 10]
+    stop = When(lt.accuracy > -1.0, after=3)
+    assert run(make((2,)), FitPhase(7, stop=stop, check_every=2))["loss"].shape == (2, 4)
 
 
 @pytest.mark.parametrize("weight", [0.3, torch.tensor([0.5, 2.0]), torch.tensor([0.0, 1.0])])
@@ -248,18 +241,18 @@ def test_the_joint_gradient_is_that_of_the_task_and_the_weighted_one_of_flossing
     phase = FlossPhase(0, k=3, target=-0.2, reduction="sum", **SCAN)
     model, hand, seed = make((2,)), make((2,)), seed_from(seeded(7))
     run(model, FitPhase(1, flossing_weight=weight, flossing=phase), lr=1.0, clip=None, optimizer=lt.SGD())
-    ids, own = torch.arange(2), list(hand.parameters())
-    batch = TASK.draw(seed, members=ids, epoch=0, batch=ROWS, length=LENGTH)
-    task = torch.autograd.grad(hand.loss(batch)[0].sum(), own)
+    drawn, own = {"members": torch.arange(2), "epoch": 0}, list(hand.parameters())
+    loss, _ = hand.loss(TASK.draw(seed, **drawn, batch=ROWS, length=LENGTH))
+    task = torch.autograd.grad(loss.sum(), own)
     frame = random_frame(N, 3, Stream(seed, "floss_frame"), torch.tensor(0), epoch=0)
-    inputs = TASK.inputs(seed, members=ids, epoch=0, batch=1, length=SCAN["steps"], stream="joint")
+    inputs = TASK.inputs(seed, **drawn, batch=1, length=SCAN["steps"], stream="joint")
     scan = {"h0": hand.h0[:, :1].detach(), "frame": frame, "tangent_transient": SCAN["tangent_transient"]}
     exponents = lt.lyapunov_spectrum(hand.cell, inputs, k=3, **scan).exponents
     loss = (exponents + 0.2).square().sum(-1).mean(-1)
     floss = torch.autograd.grad((weight * loss).sum(), own, materialize_grads=True)
     for p, q, a, b in zip(model.parameters(), own, task, floss, strict=True):
         torch.testing.assert_close(q - p, a + b, rtol=1e-10, atol=1e-12)
-    assert all(g[1].norm() > 1e-3 for g in floss[: len(floss) - 3] if g.any())
+    assert max(g.norm() for g in floss) > 1e-2
 
 
 def test_a_mixed_ensemble_is_what_its_members_are_alone():
@@ -273,12 +266,9 @@ def test_a_mixed_ensemble_is_what_its_members_are_alone():
     together = run(model, *schedule, task=TemporalXOR(delay), members=ids)
     for place, index in enumerate(map(tuple, torch.ones(shape).nonzero().tolist())):
         alone, mine = make((), ids[index]), ids[index]
-        schedule = [() if index[0] < 1 else (floss,), FitPhase(6)]
-        schedule[1] = (
-            replace(schedule[1], triggers=(Trigger(At(3), floss),)) if index[0] == 2 else schedule[1]
-        )
-        task = TemporalXOR(delays[index[1]])
-        record = run(alone, *schedule[0], schedule[1], task=task, members=mine)
+        triggers = (Trigger(At(3), floss),) if index[0] == 2 else ()
+        schedule = (*([floss] if index[0] else []), FitPhase(6, triggers=triggers))
+        record = run(alone, *schedule, task=TemporalXOR(delays[index[1]]), members=mine)
         torch.testing.assert_close(numbers(model, index), numbers(alone), rtol=1e-8, atol=1e-12)
         np.testing.assert_allclose(together["loss"][place], record["loss"][0], rtol=1e-8)
         assert episodes(together, place) == episodes(record) == [0, 3][: index[0]]

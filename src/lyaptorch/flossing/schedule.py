@@ -105,7 +105,7 @@ class Metric:
 lambda1 = Metric("lambda1")
 """The largest exponent on the task's inputs, nats per step."""
 gradient_norm = Metric("gradient_norm")
-"""The norm of the task gradient with respect to the recurrent weights, before clipping."""
+"""The norm of the gradient of all that a fit minimises with respect to the recurrent weights, unclipped."""
 task_loss = Metric("loss")
 """The task loss of the last step."""
 accuracy = Metric("accuracy")

@@ -37,7 +37,7 @@ def load_checkpoint(path: Path, config: dict[str, Any]) -> tuple[dict[str, Tenso
     body = unsealed(path, "checkpoint", "delete it to start again")
     try:
         length = int.from_bytes(body[:8], "little")
-        head = json.loads(json.loads(body[8 : 8 + length])["__metadata__"]["lyaptorch"])
+        head = dict(json.loads(json.loads(body[8 : 8 + length])["__metadata__"]["lyaptorch"]))
         tensors = load(body)
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise ValueError(

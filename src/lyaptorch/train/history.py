@@ -71,14 +71,15 @@ class History:
             name: _stack(rows).flatten(1, len(self.ensemble)) if self.ensemble else _stack(rows)[:, None]
             for name, rows in self.rows.items()
         }
-        for name, rows in stacked.items():
+        # a resumed run reads its rows in another order
+        for name, rows in sorted(stacked.items()):
             if rows.dim() > 2 and rows.isnan().all():
                 # flossed by penalties alone
                 continue
             dims = ("member", *DIMS.get(name, ("epoch",)))
             values = _own_epochs(rows, ~stacked[PRESENT[dims[1]]].isnan())
             out[name] = (dims, values, {"units": UNITS[name]}) if name in UNITS else (dims, values)
-        for name, total in self.totals.items():
+        for name, total in sorted(self.totals.items()):
             out[name] = (("member",), total.reshape(-1))
         return out
 

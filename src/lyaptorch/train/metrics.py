@@ -8,7 +8,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from lyaptorch.cells import fit
+from lyaptorch.cells import fit, unroll
 from lyaptorch.cells.form import linear
 from lyaptorch.tangent import lyapunov_spectrum
 from lyaptorch.tasks.batch import Batch, Task
@@ -60,7 +60,7 @@ def effective_rank(singular_values: Tensor) -> Tensor:
 
 
 def saturated_share(model: Model, batch: Batch) -> Tensor:
-    """Share `(*e)` of units and steps whose slope is below 0.1.
+    """Share `(*e)` of units and steps whose slope, as it stands in the Jacobian, is below 0.1.
 
     Raises:
         ValueError: for a cell without a Form.
@@ -70,16 +70,16 @@ def saturated_share(model: Model, batch: Batch) -> Tensor:
         raise ValueError(
             f"the share of saturated units needs a cell with a Form, got {type(model.cell).__name__}"
         )
+    inputs, h0 = fit(model.cell, batch.inputs, model.initial_state(batch.inputs.shape[-2]))
     with torch.no_grad():
-        states = model.states(batch.inputs)
+        before = torch.cat([h0.unsqueeze(0), unroll(model.cell, inputs, h0)[:-1]])
         if form.inner is not None:
-            slopes = form.inner.slope(states)
+            slopes = form.inner.slope(before)
         elif form.outer is not None:
-            inputs, _ = fit(model.cell, batch.inputs, states[0])
-            slopes = form.outer.slope(linear(states[:-1], form.weight_hh) + form.drive(inputs[1:]))
+            slopes = form.outer.slope(linear(before, form.weight_hh) + form.drive(inputs))
         else:
-            slopes = torch.ones_like(states)
-    return (slopes < 0.1).to(states.dtype).mean((0, -2, -1))
+            slopes = torch.ones_like(before)
+    return (slopes < 0.1).to(before.dtype).mean((0, -2, -1))
 
 
 def leading_exponent(members: Members, task: Task, seed: int) -> Tensor:

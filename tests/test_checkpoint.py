@@ -86,9 +86,9 @@ def stop_after(monkeypatch):
 @pytest.mark.parametrize("name", RUNS)
 def test_a_run_goes_on_from_any_of_its_checkpoints_to_the_same_numbers(name, monkeypatch, tmp_path):
     copies = [tmp_path / f"{i}" for i in range(100)]
-    monkeypatch.setattr(engine, "CHECKPOINT_SECONDS", -1.0)
     with monkeypatch.context() as patch:
         unused = iter(copies)
+        patch.setattr(engine, "CHECKPOINT_SECONDS", -1.0)
         patch.setattr(engine, "save_checkpoint", lambda path, *rest: save_checkpoint(next(unused), *rest))
         expected, parameters = once(name, checkpoint=tmp_path / "none")
     data = expected.save(tmp_path / "record").read_bytes()
@@ -100,7 +100,7 @@ def test_a_run_goes_on_from_any_of_its_checkpoints_to_the_same_numbers(name, mon
         record, found = once(name, checkpoint=path)
         assert record == expected
         assert same(found, parameters)
-        assert record.save(tmp_path / "record").read_bytes() == data
+    assert record.save(tmp_path / "record").read_bytes() == data
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -235,25 +235,24 @@ def test_the_whole_one_is_not_refused(whole):
     refused(path.with_name("damaged-2"), good[:-64] + good[-64:].upper(), config, "damaged-2")
 
 
-class Evil:
+class Evil(str):
     """Whoever unpickles it makes a folder."""
 
-    def __init__(self, place):
-        self.place = place
-
     def __reduce__(self):
-        return os.mkdir, (str(self.place),)
+        return os.mkdir, (str(self),)
 
 
 def test_what_is_no_checkpoint_is_refused_and_nothing_is_executed(whole, tmp_path, monkeypatch):
     _, good, config, _ = whole
     bad, evil = tmp_path / "damaged", tmp_path / "evil"
     torch.save({"model": Evil(evil)}, tmp_path / "torch")
-    record = lt.Record("train", {}, {}).save(tmp_path / "record").read_bytes()
-    pickled = pickle.dumps(Evil(evil))
+    record, pickled = (
+        lt.Record("train", {}, {}).save(tmp_path / "record").read_bytes(),
+        pickle.dumps(Evil(evil)),
+    )
     foreign = save({"x": torch.zeros(3)}, {"lyaptorch": "[]"})
-    random = bytes(torch.randint(256, (5000,), dtype=torch.uint8).tolist())
-    others = [b"", b"{}", random, pickled, (tmp_path / "torch").read_bytes(), save({"x": torch.zeros(3)})]
+    noise = bytes(torch.randint(256, (5000,)).tolist())
+    others = [b"", b"{}", noise, pickled, (tmp_path / "torch").read_bytes(), save({"x": torch.zeros(3)})]
     for data in (*others, *map(sealed, others), record, foreign, good.rpartition(b"\nlyaptorch")[0]):
         refused(bad, data, config)
     refused(bad, sealed(foreign), config, "must be 'lyaptorch checkpoint' version 1, got None None; update")

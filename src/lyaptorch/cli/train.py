@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 import tyro
@@ -13,6 +13,7 @@ from rich.table import Table
 from lyaptorch import _checks
 from lyaptorch._files import run_path
 from lyaptorch.cli.output import checkpoint_path, save, show
+from lyaptorch.experiments import mean_field_gain
 from lyaptorch.flossing import SCHEDULES, FlossPhase
 from lyaptorch.tasks import make_task
 from lyaptorch.train import PRESETS, evaluate
@@ -29,7 +30,7 @@ def train(
     preset: str = "gf2023",
     seeds: int = 3,
     hidden_size: int = 80,
-    gain: float = 1.0,
+    gain: float | Literal["mean-field"] = 1.0,
     weights: str = "gaussian",
     epochs: int = 1000,
     floss_epochs: int = 500,
@@ -53,7 +54,7 @@ def train(
         preset: Published setting: gf2023.
         seeds: Independent networks, trained at once.
         hidden_size: Units n.
-        gain: Scale of the initial recurrent weights.
+        gain: Scale of the initial recurrent weights; mean-field tunes it so that theory puts lambda_1 at 0.
         weights: gaussian, orthogonal, identity, uniform or shifted_mean.
         epochs: Training steps.
         floss_epochs: Flossing steps of an episode.
@@ -77,7 +78,7 @@ def train(
     model = PRESETS[_checks.choice("preset", preset, PRESETS)](
         what,
         hidden_size=hidden_size,
-        gain=gain,
+        gain=mean_field_gain(what) if gain == "mean-field" else gain,
         weights=weights,
         rows=batch,
         ensemble=(seeds,),

@@ -5,10 +5,11 @@ from __future__ import annotations
 from lyaptorch.experiments.checks import SCALES, Check, Experiment
 from lyaptorch.experiments.demo import Demo
 from lyaptorch.experiments.gradient_flossing import Fig1b, Fig1c, Fig1d, Fig4c, Fig8
+from lyaptorch.experiments.starts import mean_field_gain
 
 FIGURES: dict[str, dict[str, type[Experiment]]] = {
     "gradient-flossing": {figure.figure: figure for figure in (Fig1b, Fig1c, Fig1d, Fig4c, Fig8)},
 }
 """Papers and their figures."""
 
-__all__ = ["FIGURES", "SCALES", "Check", "Demo", "Experiment"]
+__all__ = ["FIGURES", "SCALES", "Check", "Demo", "Experiment", "mean_field_gain"]

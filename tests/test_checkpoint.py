@@ -161,9 +161,9 @@ def test_the_checkpoint_of_another_run_is_refused(what, tmp_path):
     path = tmp_path / "a.checkpoint"
     once(checkpoint=path)
     before = path.read_bytes()
-    model = make((1,) if what == "ensemble" else (), hidden_size=9 if what == "model" else 8)
-    start = numbers(model)
-    options = {"clip": None, **OTHER.get(what, {})}
+    model = make((1,) if what == "ensemble" else ())
+    model.loss_name = "mean_squared_error" if what == "model" else model.loss_name
+    start, options = numbers(model), {"clip": None, **OTHER.get(what, {})}
     message = (
         rf"cannot resume from .*a\.checkpoint: it is of a run with another [\w, ]*\b{what}\b.* delete it"
     )

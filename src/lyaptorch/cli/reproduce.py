@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json as json_module
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +16,7 @@ from rich.table import Table
 from lyaptorch import _checks
 from lyaptorch._files import run_path
 from lyaptorch.cli.output import checkpoint_path, save, show
-from lyaptorch.experiments import FIGURES, Check
+from lyaptorch.experiments import FIGURES, SCALES, Check
 
 
 def reproduce(
@@ -41,11 +42,11 @@ def reproduce(
         threads: Threads of torch; small networks are fastest with one.
     """
     if list or not paper:
-        Console().print(_listing())
+        _list(json)
         return
     figures = FIGURES[_checks.choice("paper", paper, FIGURES)]
     chosen = figures[_checks.choice("figure", figure, figures)]
-    torch.set_num_threads(threads)
+    torch.set_num_threads(_checks.integer("threads", threads, 1))
     name = f"{paper}-{figure}-{scale}"
     path, start = run_path(runs, name), time.monotonic()
     experiment = chosen(**chosen.scales.get(scale, {}))
@@ -58,14 +59,19 @@ def reproduce(
     show(json, summary, [_table(f"{paper} {figure}, {scale} scale", checks)], path, picture, seconds)
 
 
-def _listing() -> Table:
+def _list(json: bool) -> None:
+    rows = [(paper, name, figure) for paper, figures in FIGURES.items() for name, figure in figures.items()]
+    if json:
+        facts = [{"paper": p, "figure": n, "shows": f.shows, "cost": dict(f.cost)} for p, n, f in rows]
+        print(json_module.dumps({"figures": facts}))
+        return
     table = Table(title="Figures")
     for column in ("paper", "figure", "shows", "smoke", "small", "paper scale"):
-        table.add_column(column)
-    for paper, figures in FIGURES.items():
-        for name, figure in figures.items():
-            table.add_row(paper, name, figure.shows, *(figure.cost[s] for s in ("smoke", "small", "paper")))
-    return table
+        # a name that is cut off cannot be typed
+        table.add_column(column, no_wrap=column in ("paper", "figure"))
+    for paper, name, figure in rows:
+        table.add_row(paper, name, figure.shows, *(figure.cost[scale] for scale in SCALES))
+    Console().print(table)
 
 
 def _table(title: str, checks: list[Check]) -> Table:

@@ -68,8 +68,8 @@ def train(
         json: Print one JSON object instead of tables.
         threads: Threads of torch; small networks are fastest with one.
     """
-    options = {key: str(value) if isinstance(value, Path) else value for key, value in locals().items()}
-    torch.set_num_threads(threads)
+    options = {key: value for key, value in locals().items() if key not in ("runs", "json")}
+    torch.set_num_threads(_checks.integer("threads", threads, 1))
     name = f"train-{task}-{schedule}"
     path, start = run_path(runs, name), time.monotonic()
     what = make_task(task, delay=delay, items=items)

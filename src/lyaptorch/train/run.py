@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lyaptorch import _checks
 from lyaptorch._types import Number
+from lyaptorch.cells import Activation
 from lyaptorch.flossing import FitPhase, FlossPhase, Schedule
 from lyaptorch.flossing.schedule import EXPONENTS, check_members, plain, select_members
 from lyaptorch.record import Record
@@ -249,7 +250,12 @@ class Run:
         config = {
             "schedule": plain(self.schedule),
             "task": {"type": type(self.task).__name__, **plain(dict(vars(self.task)))},
-            "model": {"cell": type(model.cell).__name__, "state_size": model.cell.state_size},
+            "model": {
+                "cell": type(model.cell).__name__,
+                "activation": [m.name for m in model.modules() if isinstance(m, Activation)],
+                "state_size": model.cell.state_size,
+                "loss": model.loss_name,
+            },
             "ensemble": list(self.all.ids.shape),
             "members": self.all.ids.tolist(),
             "batch": settings.batch,

@@ -131,11 +131,11 @@ class Fig1b(Control):
     def checks(self, record: Record) -> list[Check]:
         """Every target but the positive one is reached."""
         found = []
-        for group, target in enumerate(record["target"]):
+        for group, target in enumerate(record["target"].tolist()):
             reached = float(record["after"][group, :, 0].mean())
             if target <= 0:
                 sentence = f"mean lambda_1 is {target:+.2f} after {self.epochs} epochs"
-                found.append(near(sentence, float(target), reached, 0.05))
+                found.append(near(sentence, target, reached, 0.05))
             else:
                 found.append(
                     at_most(

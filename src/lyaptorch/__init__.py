@@ -1,7 +1,8 @@
 """Measure, predict and control how gradients flow through recurrent networks."""
 
-from lyaptorch import tasks, theory
+from lyaptorch import kernels, tasks, theory
 from lyaptorch.cells import Activation, Cell, ElmanCell, RateCell, as_cell
+from lyaptorch.cells.trajectory import use as _use
 from lyaptorch.flossing import (
     SCHEDULES,
     At,
@@ -50,6 +51,7 @@ __all__ = [
     "floss",
     "flossing_loss",
     "gradient_norm",
+    "kernels",
     "lambda1",
     "lyapunov_spectrum",
     "presets",
@@ -58,3 +60,5 @@ __all__ = [
     "theory",
     "train",
 ]
+
+_use(kernels.FusedRecurrence())

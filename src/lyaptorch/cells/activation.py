@@ -31,6 +31,9 @@ class Activation(nn.Module):
         surrogate: whether `slope` is meant to differ from the derivative of `value`.
         name: how the activation is shown.
 
+    Attributes:
+        builtin: whether this is the library's own activation of that name, which kernels know by it.
+
     Raises:
         ValueError: if `slope` is not the derivative of `value` although `surrogate` is false, or if
             `surrogate` is true and no slope is given.
@@ -54,7 +57,7 @@ class Activation(nn.Module):
         super().__init__()
         if surrogate and slope is None:
             raise ValueError(f"the surrogate activation {name!r} needs a slope, got none; pass slope=")
-        self.name, self.surrogate = name, surrogate
+        self.name, self.surrogate, self.builtin = name, surrogate, False
         self._value, self._given_slope, self._given_curvature = value, slope, curvature
         self._names = tuple(parameters or ())
         for key, number in (parameters or {}).items():
@@ -171,17 +174,23 @@ def sech2(x: Tensor) -> Tensor:
 
 def tanh() -> Activation:
     """The hyperbolic tangent."""
-    return Activation(torch.tanh, sech2, lambda x: -2.0 * torch.tanh(x) * sech2(x), name="tanh")
+    return _builtin("tanh", torch.tanh, sech2, lambda x: -2.0 * torch.tanh(x) * sech2(x))
 
 
 def relu() -> Activation:
     """max(x, 0), with slope 0 at x = 0."""
-    return Activation(torch.relu, lambda x: (x > 0).to(x.dtype), torch.zeros_like, name="relu")
+    return _builtin("relu", torch.relu, lambda x: (x > 0).to(x.dtype), torch.zeros_like)
 
 
 def linear() -> Activation:
     """The identity."""
-    return Activation(lambda x: x, torch.ones_like, torch.zeros_like, name="linear")
+    return _builtin("linear", lambda x: x, torch.ones_like, torch.zeros_like)
+
+
+def _builtin(name: str, *functions: Elementwise) -> Activation:
+    f = Activation(*functions, name=name)
+    f.builtin = True
+    return f
 
 
 ACTIVATIONS: dict[str, Callable[[], Activation]] = {"tanh": tanh, "relu": relu, "linear": linear}

@@ -90,15 +90,26 @@ def weight_gradients(
         values: u = g(h) `(t, *e, b, n)`.
         a_bars: cotangents of a, `(t, *e, b, n)`.
     """
+    W_bar = None
+    if any(leaf is form.weight_hh for leaf in leaves):
+        W_bar = time_in_batch(a_bars).mT @ time_in_batch(values)
+    return drive_gradients(form, leaves, inputs, a_bars, W_bar)
+
+
+def drive_gradients(
+    form: Form, leaves: Sequence[Tensor], inputs: Tensor, a_bars: Tensor, W_bar: Tensor | None
+) -> list[Tensor]:
+    """`weight_gradients` where that of W is known already."""
     a_bars = time_in_batch(a_bars)
     gradients = []
     for leaf in leaves:
         # of all its uses: weights may be tied
         bar = torch.zeros_like(leaf)
-        if leaf is form.weight_hh:
-            bar = bar + a_bars.mT @ time_in_batch(values)
+        if leaf is form.weight_hh and W_bar is not None:
+            bar = bar + W_bar
         if leaf is form.weight_ih:
-            bar = bar + a_bars.mT @ time_in_batch(inputs)
+            # this way round, because products with few columns are slow
+            bar = bar + (time_in_batch(inputs).mT @ a_bars).mT
         for bias in form.biases:
             if leaf is bias:
                 bar = bar + a_bars.sum(-2)

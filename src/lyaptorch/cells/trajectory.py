@@ -3,16 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from lyaptorch._types import Inputs, State, States
-from lyaptorch.cells.form import Form, linear, weight_gradients
+from lyaptorch.cells.form import Form, drive_gradients, linear, time_in_batch
 from lyaptorch.cells.protocol import Cell
 
 ADVICE = "the dynamics overflow; lower the gain or the inputs, or use float64"
+SETTLE_STEPS = 256
+
+
+class Recurrence(Protocol):
+    """A faster way to run h' = f(W g(h) + drive) over a whole sequence, and back."""
+
+    def serves(self, form: Form, h: Tensor) -> bool:
+        """Whether it can run `form` on states like `h`."""
+
+    def forward(self, form: Form, drive: Tensor, h0: Tensor, *, keep: bool) -> tuple[Tensor, Tensor | None]:
+        """The states, and what the adjoint needs besides (when `keep`)."""
+
+    def adjoint(
+        self, form: Form, h0: Tensor, states: Tensor, kept: Tensor | None, states_bar: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Gradients of a = W g(h) + drive at every step, of h0, and of W."""
+
+
+_recurrences: list[Recurrence] = []
+
+
+def use(recurrence: Recurrence) -> None:
+    """From now on let `unroll` use `recurrence` wherever it serves.
+
+    Cells know nothing of kernels: `lyaptorch/__init__.py` brings the two together.
+    """
+    _recurrences.insert(0, recurrence)
 
 
 def unroll(cell: Cell, inputs: Inputs, h: State, *, plain: bool = False) -> States:
@@ -46,10 +73,17 @@ def settle(cell: Cell, inputs: Inputs, h: State) -> State:
     """
     if len(inputs) == 0:
         return h
+    form = cell.form()
     with torch.no_grad():
         h = h.detach()
-        for x in inputs:
-            h = cell.step(x, h)
+        recurrence = _plain if form is None else _recurrence(form, h)
+        if form is None or recurrence is _plain:
+            for x in inputs:
+                h = cell.step(x, h)
+        else:
+            # in pieces, because only the last state is kept
+            for piece in torch.split(inputs, SETTLE_STEPS):
+                h = recurrence.forward(form, form.drive(piece), h, keep=False)[0][-1]
     if not torch.isfinite(h).all():
         raise FloatingPointError(
             f"the state is not finite after a transient of {len(inputs)} steps: {ADVICE}"
@@ -65,43 +99,69 @@ class _Unroll(torch.autograd.Function):
         ctx: Any, form: Form, leaves: Sequence[Tensor], inputs: Tensor, h0: Tensor, *_: Tensor
     ) -> Tensor:
         drive = form.drive(inputs)
-        states = torch.empty(len(inputs), *h0.shape, dtype=h0.dtype, device=h0.device)
-        h = h0
-        for s, u in enumerate(drive):
-            h = form.step(u, h)
-            states[s] = h
-        ctx.form, ctx.leaves = form, leaves
-        ctx.save_for_backward(inputs, h0, drive, states, *leaves)
+        recurrence = _recurrence(form, h0)
+        states, kept = recurrence.forward(form, drive, h0, keep=any(ctx.needs_input_grad))
+        ctx.form, ctx.leaves, ctx.recurrence, ctx.kept = form, leaves, recurrence, kept
+        ctx.save_for_backward(inputs, h0, states, *leaves)
         return states
 
     @staticmethod
     def backward(ctx: Any, states_bar: Tensor) -> tuple[Tensor | None, ...]:
-        inputs, h0, drive, states, *_ = ctx.saved_tensors
+        inputs, h0, states, *_ = ctx.saved_tensors
         form: Form = ctx.form
         with torch.no_grad():
-            W = form.weight_hh
-            before = torch.cat([h0.unsqueeze(0), states[:-1]])
-            values, g1, f1 = before, None, None
-            if form.inner is not None:
-                values, g1 = form.inner(before), form.inner.slope(before)
-            if form.outer is not None:
-                f1 = form.outer.slope(linear(values, W) + drive)
-            a_bars, h_bar = torch.empty_like(states), torch.zeros_like(h0)
-            for s in range(len(states) - 1, -1, -1):
-                a_bar = torch.add(h_bar, states_bar[s], out=a_bars[s])
-                if f1 is not None:
-                    a_bar *= f1[s]
-                h_bar = a_bar @ W
-                if g1 is not None:
-                    h_bar *= g1[s]
+            a_bars, h_bar, W_bar = ctx.recurrence.adjoint(form, h0, states, ctx.kept, states_bar)
             bars = [
                 linear(a_bars, form.weight_ih.mT) if ctx.needs_input_grad[2] else None,
                 h_bar if ctx.needs_input_grad[3] else None,
-                *weight_gradients(form, ctx.leaves, inputs, values, a_bars),
+                *drive_gradients(form, ctx.leaves, inputs, a_bars, W_bar),
             ]
         if torch.is_grad_enabled():
             bars = once(bars, ctx.saved_tensors, "call unroll(..., plain=True)")
         return None, None, *bars
+
+
+class _Plain:
+    """The recurrence in plain torch: any form, any device."""
+
+    def serves(self, form: Form, h: Tensor) -> bool:
+        return True
+
+    def forward(self, form: Form, drive: Tensor, h0: Tensor, *, keep: bool) -> tuple[Tensor, Tensor | None]:
+        states = torch.empty(len(drive), *h0.shape, dtype=h0.dtype, device=h0.device)
+        h = h0
+        for s, u in enumerate(drive):
+            h = form.step(u, h)
+            states[s] = h
+        return states, drive if keep else None
+
+    def adjoint(
+        self, form: Form, h0: Tensor, states: Tensor, kept: Tensor | None, states_bar: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        W = form.weight_hh
+        before = torch.cat([h0.unsqueeze(0), states[:-1]])
+        values, g1, f1 = before, None, None
+        if form.inner is not None:
+            values, g1 = form.inner(before), form.inner.slope(before)
+        if form.outer is not None:
+            assert kept is not None
+            f1 = form.outer.slope(linear(values, W) + kept)
+        a_bars, h_bar = torch.empty_like(states), torch.zeros_like(h0)
+        for s in range(len(states) - 1, -1, -1):
+            a_bar = torch.add(h_bar, states_bar[s], out=a_bars[s])
+            if f1 is not None:
+                a_bar *= f1[s]
+            h_bar = a_bar @ W
+            if g1 is not None:
+                h_bar *= g1[s]
+        return a_bars, h_bar, time_in_batch(a_bars).mT @ time_in_batch(values)
+
+
+_plain: Recurrence = _Plain()
+
+
+def _recurrence(form: Form, h: Tensor) -> Recurrence:
+    return next((r for r in _recurrences if r.serves(form, h)), _plain)
 
 
 def once(bars: Sequence[Tensor | None], sources: Sequence[Tensor], advice: str) -> list[Tensor | None]:

@@ -99,7 +99,7 @@ class Scan(torch.autograd.Function):
                 Q = tape.frames[0]
             inputs_bar, leaf_bars = dynamics.bars
             bars = [inputs_bar, h_bar, X, *leaf_bars]
-            _warn_if_exploded(bars, log_r)
+            warn_if_exploded(bars, log_r)
         if torch.is_grad_enabled():
             bars = once(bars, ctx.saved_tensors, 'call lyapunov_spectrum(..., backend="autograd")')
         return None, *bars
@@ -157,7 +157,8 @@ def _projections(log_r: Tensor) -> list[bool]:
     return project
 
 
-def _warn_if_exploded(bars: Sequence[Tensor | None], log_r: Tensor) -> None:
+def warn_if_exploded(bars: Sequence[Tensor | None], log_r: Tensor) -> None:
+    """Warn of gradients that are not finite, and say what can be done."""
     if all(bar is None or torch.isfinite(bar).all() for bar in bars):
         return
     leading = log_r[..., 0].mean(0).max().item()

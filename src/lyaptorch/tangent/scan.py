@@ -29,6 +29,15 @@ def spans(tangent_transient: int, steps: int, interval: int) -> list[Span]:
     return [Span(a, b, a >= tangent_transient) for a, b in itertools.pairwise(cuts)]
 
 
+def twice_over(over: Sequence[Span]) -> tuple[bool, ...]:
+    """After which spans the frame must be orthonormal to round-off.
+
+    Errors of a single Cholesky pass cancel in the next factor; not where none follows, or none is counted.
+    """
+    after = [*(span.counted for span in over[1:]), None]
+    return tuple(span.counted != following for span, following in zip(over, after, strict=True))
+
+
 @dataclass
 class Tape:
     """What the forward sweep leaves for the backward one: a state per step, a frame and an R per span."""
@@ -78,7 +87,7 @@ def sweep(
     """
     pivots: list[Tensor] = []
     deaths: list[Tensor | None] = []
-    start = h, Q
+    start, twice = (h, Q), twice_over(over)
     for i, span in enumerate(over):
         if tape is not None:
             tape.frames.append(Q)
@@ -89,10 +98,7 @@ def sweep(
                 tape.states.append(h)
             h, Q = dynamics.pushforward(s, h, Q)
         try:
-            # errors of a single Cholesky pass cancel in the next factor: where none follows, or none is
-            # counted, take two
-            last = span is over[-1] or span.counted != over[min(i + 1, len(over) - 1)].counted
-            Q, R, dead = factor(Q, dead, "cholesky2" if last and method == "auto" else method)
+            Q, R, dead = factor(Q, dead, "cholesky2" if twice[i] and method == "auto" else method)
         except FloatingPointError as error:
             raise FloatingPointError(
                 f"{error} after step {span.stop} (the transient not counted): {ADVICE}"

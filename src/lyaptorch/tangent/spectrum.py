@@ -16,6 +16,7 @@ from lyaptorch.cells import Cell, as_cell, fit, random_frame, settle
 from lyaptorch.tangent import growth as growth_of
 from lyaptorch.tangent.adjoint import Problem, Scan
 from lyaptorch.tangent.dynamics import CellDynamics, bind
+from lyaptorch.tangent.fused import FusedScan, fused
 from lyaptorch.tangent.growth import Growth
 from lyaptorch.tangent.qr import METHODS, qr
 from lyaptorch.tangent.scan import Span, spans, stack_growth, sweep
@@ -23,7 +24,7 @@ from lyaptorch.tangent.scan import Span, spans, stack_growth, sweep
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-BACKENDS = ("torch", "autograd")
+BACKENDS = ("torch", "cpu", "autograd")
 
 
 @dataclass(frozen=True)
@@ -111,8 +112,9 @@ def lyapunov_spectrum(
         dt: time per step; exponents come in nats per unit of time.
         state_grad: "full", "detach" (the trajectory is a constant), or L: the state is detached every L
             steps after the transient, so that 1 is "detach".
-        backend: "torch" (one hand-written adjoint for the whole sequence; the default), or "autograd"
-            (plain autograd through every QR: slower, more memory, second derivatives).
+        backend: "cpu" (compiled, for cells with a `Form`; taken by itself where it serves, see
+            `lt.kernels.available()`), "torch" (one hand-written adjoint for the whole sequence, any cell and
+            device), or "autograd" (plain autograd through every QR: slower, second derivatives).
         checkpoint: keep only the state and the frame at about every `checkpoint` steps and compute the rest
             again in the backward pass.
         qr_method: "auto", "cholesky2" or "householder".
@@ -123,7 +125,8 @@ def lyapunov_spectrum(
 
     Raises:
         ValueError: for arguments out of range, wrong shapes, dtypes or devices, NaN or inf, a frame that
-            is not orthonormal, or a step that mixes the batch, is random, or takes (state, input).
+            is not orthonormal, a step that mixes the batch, is random, or takes (state, input), or a
+            backend that cannot serve the cell.
         FloatingPointError: if the dynamics overflow; names the step.
 
     Example:
@@ -164,8 +167,11 @@ def lyapunov_spectrum(
         )
         log_r, healthy = stack_growth(end.pivots, end.deaths)
         h, Q = end.h, end.Q.detach()
+    elif fused(
+        problem := Problem(cell, tuple(leaves), _segments(over, checkpoint), cut, qr_method), h, backend
+    ):
+        log_r, healthy, h, Q = FusedScan.apply(problem, inputs, h, Q, *leaves)  # type: ignore[no-untyped-call]
     elif torch.is_grad_enabled() and any(z.requires_grad for z in (inputs, h, Q, *leaves)):
-        problem = Problem(cell, tuple(leaves), _segments(over, checkpoint), cut, qr_method)
         log_r, healthy, h, Q = Scan.apply(problem, inputs, h, Q, *leaves)  # type: ignore[no-untyped-call]
     else:
         with torch.no_grad():

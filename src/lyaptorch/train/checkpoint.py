@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lyaptorch import kernels
 from lyaptorch._files import replace_file, sealed, to_json, unsealed
 
 FORMAT, VERSION = "lyaptorch checkpoint", 1
@@ -69,4 +70,5 @@ def environment() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "machine": platform.machine(),
         "capability": torch.backends.cpu.get_cpu_capability(),
+        "kernels": kernels.available()["cpu"].detail,
     }

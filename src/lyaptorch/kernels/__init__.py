@@ -1,0 +1,17 @@
+"""The same, fused: whole sequences in compiled code, for cells that are wholly described by a `Form`."""
+
+from lyaptorch.kernels.dispatch import Availability, available, cpu_refuses
+from lyaptorch.kernels.scan import Settings, scan_adjoint, scan_forward
+from lyaptorch.kernels.tape import Tape
+from lyaptorch.kernels.unroll import FusedRecurrence
+
+__all__ = [
+    "Availability",
+    "FusedRecurrence",
+    "Settings",
+    "Tape",
+    "available",
+    "cpu_refuses",
+    "scan_adjoint",
+    "scan_forward",
+]

@@ -1,0 +1,129 @@
+// The C interface: picks the instruction set and shares units of work among threads. Which thread does a unit
+// never changes what it computes.
+#include <atomic>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+#include <thread>
+#include <vector>
+
+#include "abi.h"
+
+#define EXPORT extern "C" __attribute__((visibility("default")))
+
+extern const InstructionSet baseline;
+#ifdef HAVE_X86
+extern const InstructionSet avx2, avx512;
+#endif
+
+namespace {
+
+const InstructionSet* find(const char* name) {
+    bool any = name == nullptr;
+    auto is = [&](const InstructionSet& set) { return any || !std::strcmp(name, set.name); };
+#ifdef HAVE_X86
+    __builtin_cpu_init();
+    bool fma = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    bool wide = fma && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+                __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw");
+    if (wide && is(avx512)) return &avx512;
+    if (fma && is(avx2)) return &avx2;
+#endif
+    return is(baseline) ? &baseline : nullptr;
+}
+
+std::atomic<const InstructionSet*> chosen{nullptr};
+
+const InstructionSet& current() {
+    const InstructionSet* set = chosen.load();
+    if (!set) chosen.store(set = find(nullptr));
+    return *set;
+}
+
+const Precision& kernels(int32_t dual) { return dual ? current().dual : current().single; }
+
+// Scratch memory of a thread, kept from call to call: fresh pages cost more than the work of a small network.
+struct Scratch {
+    static constexpr size_t KEPT = size_t(1) << 26;
+    void* memory = nullptr;
+    size_t size = 0;
+
+    void* take(size_t bytes) {
+        if (bytes > size) {
+            drop();
+            memory = std::aligned_alloc(64, (bytes + 127) / 64 * 64);
+            size = memory ? bytes : 0;
+        }
+        return memory;
+    }
+    void done() {
+        if (size > KEPT) drop();
+    }
+    void drop() {
+        std::free(memory);
+        memory = nullptr;
+        size = 0;
+    }
+    ~Scratch() { drop(); }
+};
+
+thread_local Scratch scratch;
+
+// Every unit once; false if there is no memory.
+bool run(Task task, const void* args, int64_t units, int64_t bytes, int64_t threads) {
+    std::atomic<int64_t> next{0};
+    std::atomic<bool> starved{false};
+    auto loop = [&] {
+        void* work = scratch.take(static_cast<size_t>(bytes));
+        if (!work) {
+            starved = true;
+            return;
+        }
+        for (int64_t i; (i = next++) < units;) task(args, i, work);
+        scratch.done();
+    };
+    std::vector<std::thread> others;
+    try {
+        for (int64_t i = 1; i < threads && i < units; i++) others.emplace_back(loop);
+    } catch (const std::exception&) {  // fewer threads do the same
+    }
+    loop();
+    for (auto& thread : others) thread.join();
+    return !starved;
+}
+
+}  // namespace
+
+EXPORT int32_t lyap_version() { return 1; }
+EXPORT const char* lyap_instruction_set() { return current().name; }
+
+// Uses the named instruction set from now on, the best one for null; 0 if this machine lacks it.
+EXPORT int32_t lyap_use(const char* name) {
+    const InstructionSet* set = find(name);
+    if (set) chosen.store(set);
+    return set != nullptr;
+}
+
+EXPORT double lyap_peak(int32_t dual, int64_t rounds) { return kernels(dual).peak(rounds); }
+
+EXPORT int32_t lyap_scan_forward(const ScanArgs* a, int32_t dual, int32_t threads) {
+    const Precision& p = kernels(dual);
+    return run(p.scan_forward, a, a->members * a->batch, p.scan_work(*a), threads);
+}
+
+EXPORT int32_t lyap_scan_adjoint(const ScanArgs* a, int32_t dual, int32_t threads) {
+    const Precision& p = kernels(dual);
+    return run(p.scan_adjoint, a, a->members * a->batch, p.scan_work(*a), threads) &&
+           run(p.scan_reduce, a, a->members, 64, threads);
+}
+
+EXPORT int32_t lyap_unroll_forward(const UnrollArgs* a, int32_t dual, int32_t threads) {
+    const Precision& p = kernels(dual);
+    return run(p.unroll_forward, a, p.unroll_units(*a), p.unroll_work(*a), threads);
+}
+
+EXPORT int32_t lyap_unroll_adjoint(const UnrollArgs* a, int32_t dual, int32_t threads) {
+    const Precision& p = kernels(dual);
+    return run(p.unroll_adjoint, a, p.unroll_units(*a), p.unroll_work(*a), threads) &&
+           run(p.unroll_weight, a, p.weight_units(*a), p.unroll_work(*a), threads);
+}

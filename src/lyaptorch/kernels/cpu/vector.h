@@ -1,0 +1,166 @@
+// Vectors of the widest registers of one instruction set, and what is done to whole vectors.
+// Everything is in an unnamed namespace and nothing comes from the standard library's templates: code for
+// one instruction set must never be merged by the linker with that for another.
+#pragma once
+#include <stdint.h>
+#include <string.h>
+
+#define INLINE inline __attribute__((always_inline))
+#ifdef __clang__
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 32")
+#endif
+
+namespace {
+
+using Size = int64_t;
+
+constexpr int BLOCK = 16;  // sizes are padded to it, whatever the width of a vector
+
+template <class T> struct Lanes;
+template <> struct Lanes<float> {
+    typedef float vec __attribute__((vector_size(VECTOR_BYTES)));
+    typedef float loose __attribute__((vector_size(VECTOR_BYTES), aligned(4), may_alias));
+    typedef int32_t ints __attribute__((vector_size(VECTOR_BYTES)));
+    static constexpr float EPS = 1.1920928955078125e-7f, TINY = 1.17549435e-38f, LOG_MAX = 88.72283f;
+    static constexpr float MAGIC = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
+    static constexpr float LN2_HIGH = 0.693359375f, LN2_LOW = -2.12194440e-4f;
+    static constexpr int MANTISSA = 23, BIAS = 127, DEGREE = 7;
+};
+template <> struct Lanes<double> {
+    typedef double vec __attribute__((vector_size(VECTOR_BYTES)));
+    typedef double loose __attribute__((vector_size(VECTOR_BYTES), aligned(8), may_alias));
+    typedef int64_t ints __attribute__((vector_size(VECTOR_BYTES)));
+    static constexpr double EPS = 2.220446049250313e-16, TINY = 2.2250738585072014e-308, LOG_MAX = 709.782712893384;
+    static constexpr double MAGIC = 6755399441055744.0;
+    static constexpr double LN2_HIGH = 6.93147180369123816490e-01, LN2_LOW = 1.90821492927058770002e-10;
+    static constexpr int MANTISSA = 52, BIAS = 1023, DEGREE = 13;
+};
+
+template <class T> using Vec = typename Lanes<T>::vec;
+template <class T> constexpr int WIDTH = VECTOR_BYTES / sizeof(T);
+
+template <class T> INLINE Vec<T> load(const T* p) { return (Vec<T>)*(const typename Lanes<T>::loose*)p; }
+template <class T> INLINE void store(T* p, Vec<T> v) { *(typename Lanes<T>::loose*)p = (typename Lanes<T>::loose)v; }
+template <class T> INLINE Vec<T> splat(T x) { return x - Vec<T>{}; }
+
+INLINE Size pad(Size n) { return (n + BLOCK - 1) / BLOCK * BLOCK; }
+INLINE Size least(Size a, Size b) { return a < b ? a : b; }
+INLINE float root(float x) { return __builtin_sqrtf(x); }
+INLINE double root(double x) { return __builtin_sqrt(x); }
+template <class T> INLINE bool finite(T x) { return x - x == 0; }
+
+template <class T> INLINE T sum(Vec<T> v) {
+    T total = 0;
+    for (int i = 0; i < WIDTH<T>; i++) total += v[i];
+    return total;
+}
+
+// Rows of n numbers copied into rows padded with zeros, and back.
+template <class T> void copy_in(T* to, const T* from, Size n) {
+    memcpy(to, from, n * sizeof(T));
+    memset(to + n, 0, (pad(n) - n) * sizeof(T));
+}
+template <class T> void zero(T* p, Size count) { memset(p, 0, count * sizeof(T)); }
+
+// A value with its slope and curvature.
+template <class T> struct Jet { Vec<T> value, slope, curvature; };
+
+// With x = n ln 2 + r: e^x = 2^n (1 + p), p = e^r - 1 by its series. tanh and sech^2 come to full relative
+// precision from q = e^{-2|x|}: tanh = -expm1 / (2 + expm1), sech^2 = 4 q / (1 + q)^2.
+template <class T> INLINE Jet<T> tanh_jet(Vec<T> x) {
+    using L = Lanes<T>;
+    Vec<T> size = x < 0 ? -x : x;
+    size = size + size;
+    size = size > splat<T>(L::LOG_MAX) ? splat<T>(L::LOG_MAX) : size;
+    Vec<T> y = -size;
+    Vec<T> shifted = y * splat<T>((T)1.4426950408889634074) + L::MAGIC;
+    Vec<T> whole = shifted - L::MAGIC;
+    Vec<T> r = y - whole * L::LN2_HIGH;
+    r = r - whole * L::LN2_LOW;
+    T factorial = 1;
+    UNROLL
+    for (int i = 2; i <= L::DEGREE; i++) factorial *= (T)i;
+    Vec<T> p = splat<T>(1 / factorial);
+    UNROLL
+    for (int i = L::DEGREE; i > 1; i--) {
+        factorial /= (T)i;
+        p = p * r + 1 / factorial;
+    }
+    p = p * r;
+    // 2^(n+2), so that nothing is denormal; the low bits of `shifted` are n
+    typename L::ints bits = ((typename L::ints)shifted << L::MANTISSA) +
+                            ((typename L::ints){} + ((decltype(bits[0] + 0))(L::BIAS + 2) << L::MANTISSA));
+    Vec<T> four = (Vec<T>)bits, scale = four * (T)0.25;
+    Vec<T> less = (scale - 1) + scale * p;  // e^y - 1
+    Vec<T> bottom = less + 2;
+    Vec<T> value = -less / bottom;
+    value = x < 0 ? -value : value;
+    value = x == x ? value : x;
+    Vec<T> slope = (four + four * p) / (bottom * bottom);
+    slope = x == x ? slope : x;
+    return {value, slope, -2 * value * slope};
+}
+
+template <class T> INLINE Jet<T> jet(int activation, Vec<T> x) {
+    Vec<T> none = Vec<T>{}, one = splat<T>(1);
+    if (activation == 1) return tanh_jet<T>(x);
+    if (activation == 2) return {x < none ? none : x, x > none ? one : none, none};
+    return {x, one, none};
+}
+
+// One stage of transposing W x W numbers: exchange the off-diagonal squares of size D.
+#if defined(__clang__) || (defined(__GNUC__) && __GNUC__ >= 12)
+template <int... I> struct Indices {};
+template <int N, int... I> struct Count : Count<N - 1, N - 1, I...> {};
+template <int... I> struct Count<0, I...> { using type = Indices<I...>; };
+template <class T, int D, int... I> INLINE void exchange(Vec<T>& a, Vec<T>& b, Indices<I...>) {
+    constexpr int W = WIDTH<T>;
+    Vec<T> low = __builtin_shufflevector(a, b, ((I & D) ? W + I - D : I)...);
+    b = __builtin_shufflevector(a, b, ((I & D) ? W + I : I + D)...);
+    a = low;
+}
+template <class T, int D> INLINE void exchange(Vec<T>& a, Vec<T>& b) {
+    exchange<T, D>(a, b, typename Count<WIDTH<T>>::type{});
+}
+#else
+template <class T, int D> INLINE void exchange(Vec<T>& a, Vec<T>& b) {
+    typename Lanes<T>::ints low, high;
+    for (int i = 0; i < WIDTH<T>; i++) {
+        low[i] = (i & D) ? WIDTH<T> + i - D : i;
+        high[i] = (i & D) ? WIDTH<T> + i : i + D;
+    }
+    Vec<T> first = __builtin_shuffle(a, b, low);
+    b = __builtin_shuffle(a, b, high);
+    a = first;
+}
+#endif
+
+template <class T, int D> struct Stage {
+    static INLINE void run(Vec<T>* r) {
+        UNROLL
+        for (int i = 0; i < WIDTH<T>; i++)
+            if (!(i & D)) exchange<T, D>(r[i], r[i + D]);
+        Stage<T, D / 2>::run(r);
+    }
+};
+template <class T> struct Stage<T, 0> {
+    static INLINE void run(Vec<T>*) {}
+};
+
+// to = from^T; from has `rows` rows (zeros are read beyond them) and `columns`, a multiple of BLOCK.
+template <class T> void transpose(Size rows, Size columns, const T* from, Size ld, T* to, Size ld_to) {
+    constexpr int W = WIDTH<T>;
+    for (Size i = 0; i < pad(rows); i += W)
+        for (Size j = 0; j < columns; j += W) {
+            Vec<T> r[W];
+            UNROLL
+            for (int a = 0; a < W; a++) r[a] = i + a < rows ? load(from + (i + a) * ld + j) : Vec<T>{};
+            Stage<T, W / 2>::run(r);
+            UNROLL
+            for (int a = 0; a < W; a++) store(to + (j + a) * ld_to + i, r[a]);
+        }
+}
+
+}  // namespace

@@ -1,0 +1,113 @@
+"""The compiled library: where it lies, what its functions take, and how tensors are handed to it.
+
+The structures mirror `cpu/abi.h`, field by field. ctypes releases the interpreter lock during a call.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterable
+from ctypes import POINTER, c_char_p, c_double, c_int32, c_int64, c_void_p
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+VERSION = 1
+FILE = "liblyaptorch_cpu.so"
+BLOCK = 16
+"""Sizes are padded to multiples of this on the tape."""
+
+
+def _fields(numbers: str, ids: str, pointers: str) -> list[tuple[str, type]]:
+    return [
+        *((name, c_int64) for name in numbers.split()),
+        *((name, c_int32) for name in ids.split()),
+        *((name, c_void_p) for name in pointers.split()),
+    ]
+
+
+class ScanArgs(ctypes.Structure):
+    """The arguments of the scan and its adjoint."""
+
+    _fields_ = _fields(
+        "n k steps spans members batch cut",
+        "inner outer keep reserved",
+        "cuts twice W drive h0 frame pivots dead h Q status units frames factors inverses "
+        "c log_r h_bar frame_bar W_items W_bar a_bars",
+    )
+
+
+class UnrollArgs(ctypes.Structure):
+    """The arguments of the unrolling and its adjoint."""
+
+    _fields_ = _fields(
+        "n steps members batch",
+        "inner outer",
+        "W drive h0 states slopes states_bar a_bars h_bar W_bar",
+    )
+
+
+@cache
+def load(folders: tuple[str, ...]) -> ctypes.CDLL:
+    """The library from the first of `folders` that has it.
+
+    Raises:
+        OSError: if there is none, or it is another version's, or it does not load; says why.
+    """
+    paths = [path for folder in folders if (path := Path(folder) / FILE).is_file()]
+    if not paths:
+        raise OSError(
+            f"{FILE} is not installed; install lyaptorch where a C++ compiler and CMake are found to build it"
+        )
+    library = ctypes.CDLL(str(paths[0]))
+    library.lyap_version.restype = c_int32
+    if (version := library.lyap_version()) != VERSION:
+        raise OSError(f"{FILE} has version {version}, and {VERSION} is needed; install lyaptorch again")
+    library.lyap_instruction_set.restype = c_char_p
+    library.lyap_use.argtypes, library.lyap_use.restype = [c_char_p], c_int32
+    library.lyap_peak.argtypes, library.lyap_peak.restype = [c_int32, c_int64], c_double
+    for name, args in (("scan", ScanArgs), ("unroll", UnrollArgs)):
+        for direction in ("forward", "adjoint"):
+            function = getattr(library, f"lyap_{name}_{direction}")
+            function.argtypes, function.restype = [POINTER(args), c_int32, c_int32], c_int32
+    return library
+
+
+def open_library() -> ctypes.CDLL:
+    """The library that lies beside this package (an editable install has two such places)."""
+    from lyaptorch import kernels
+
+    return load(tuple(kernels.__path__))
+
+
+def call(name: str, args: ScanArgs | UnrollArgs, dtype: torch.dtype) -> None:
+    """Call `lyap_<name>` with as many threads as torch uses."""
+    function = getattr(open_library(), f"lyap_{name}")
+    if not function(ctypes.byref(args), int(dtype == torch.float64), torch.get_num_threads()):
+        raise MemoryError(f"there is no memory for the scratch space of {name}")
+
+
+def fill(args: ScanArgs | UnrollArgs, **values: int | Tensor | None) -> None:
+    """Set fields of `args`; of a tensor, its address. Whoever calls keeps the tensors alive."""
+    for name, value in values.items():
+        if isinstance(value, Tensor):
+            if not value.is_contiguous():
+                raise AssertionError(f"{name} must be contiguous")
+            setattr(args, name, value.data_ptr())
+        else:
+            setattr(args, name, value)
+
+
+def members_of(shape: Iterable[int]) -> int:
+    """How many networks an ensemble of this shape has."""
+    count = 1
+    for size in shape:
+        count *= size
+    return count
+
+
+def padded(size: int) -> int:
+    """`size` rounded up to whole blocks."""
+    return -(-size // BLOCK) * BLOCK

@@ -1,0 +1,97 @@
+"""The scan and its log-R adjoint in compiled code, for cells that are wholly described by a `Form`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lyaptorch import kernels
+from lyaptorch.cells.form import drive_gradients, linear
+from lyaptorch.cells.trajectory import ADVICE, once
+from lyaptorch.tangent.adjoint import Problem, warn_if_exploded
+from lyaptorch.tangent.scan import Span, twice_over
+
+
+def fused(problem: Problem, h: Tensor, backend: str | None) -> bool:
+    """Whether the compiled scan is to be used.
+
+    Raises:
+        ValueError: if `backend` insists on it and it cannot serve.
+    """
+    if backend not in (None, "cpu"):
+        return False
+    reason = _refuses(problem, h)
+    if reason is not None and backend == "cpu":
+        raise ValueError(f'backend "cpu" cannot serve: {reason}; pass backend="torch" or leave it out')
+    return reason is None
+
+
+def _refuses(problem: Problem, h: Tensor) -> str | None:
+    form = problem.cell.form()
+    if (reason := kernels.cpu_refuses(form, h)) is not None:
+        return reason
+    if len(problem.segments) > 1:
+        return "it keeps the whole tape, and checkpoint was given"
+    if problem.method != "auto":
+        return f'it knows qr_method "auto", and {problem.method!r} was given'
+    if form is not None and not all(any(leaf is w for w in form.weights()) for leaf in problem.leaves):
+        return "it gives gradients of weights and biases, and something else is trained"
+    return None
+
+
+class FusedScan(torch.autograd.Function):
+    """(inputs, h0, frame, leaves) to (log_r of every span, healthy, final state, final frame)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, problem: Problem, inputs: Tensor, h: Tensor, frame: Tensor, *leaves: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        (over,), form = problem.segments, problem.cell.form()
+        assert form is not None
+        settings = _settings(over, problem.cut)
+        keep = any(ctx.needs_input_grad)
+        end = kernels.scan_forward(form, form.drive(inputs), h, frame, settings, keep=keep)
+        _raise_overflow(over, end.broken, end.overflow)
+        log_r = torch.where(end.dead, -torch.inf, end.pivots.log())
+        healthy = ~end.dead
+        ctx.problem, ctx.form, ctx.settings, ctx.tape = problem, form, settings, end.tape
+        # the leaves are saved for autograd's check that nobody changed them in place
+        ctx.save_for_backward(inputs, h, log_r, healthy, *leaves)
+        ctx.mark_non_differentiable(healthy, end.Q)
+        ctx.set_materialize_grads(False)
+        return log_r, healthy, end.h, end.Q
+
+    @staticmethod
+    def backward(
+        ctx: Any, log_r_bar: Tensor | None, _healthy: None, state_bar: Tensor | None, _frame: None
+    ) -> tuple[Tensor | None, ...]:
+        inputs, h0, log_r, healthy, *_leaves = ctx.saved_tensors
+        form = ctx.form
+        with torch.no_grad():
+            c = torch.zeros_like(log_r) if log_r_bar is None else torch.where(healthy, log_r_bar, 0.0)
+            h_bar = torch.zeros_like(h0) if state_bar is None else state_bar
+            bar = kernels.scan_adjoint(form, ctx.settings, ctx.tape, c, log_r, h_bar)
+            inputs_bar = linear(bar.a, form.weight_ih.mT) if ctx.needs_input_grad[1] else None
+            leaf_bars = drive_gradients(form, ctx.problem.leaves, inputs, bar.a, bar.W)
+            bars = [inputs_bar, bar.h, bar.frame, *leaf_bars]
+            warn_if_exploded(bars, log_r)
+        if torch.is_grad_enabled():
+            bars = once(bars, ctx.saved_tensors, 'call lyapunov_spectrum(..., backend="autograd")')
+        return None, *bars
+
+
+def _settings(over: tuple[Span, ...], cut: int | None) -> kernels.Settings:
+    return kernels.Settings((0, *(span.stop for span in over)), twice_over(over), cut)
+
+
+def _raise_overflow(over: tuple[Span, ...], broken: int | None, overflow: int | None) -> None:
+    if broken is None and overflow is None:
+        return
+    what, step = (
+        ("the state is", (overflow or 0) + 1)
+        if broken is None
+        else ("the tangent vectors are", over[broken].stop)
+    )
+    raise FloatingPointError(f"{what} not finite after step {step} (the transient not counted): {ADVICE}")

@@ -1,0 +1,352 @@
+"""The compiled kernels against the plain torch backend and plain autograd, in every setting they serve."""
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+import lyaptorch as lt
+from lyaptorch import kernels
+from lyaptorch._random import Stream, member_ids
+from lyaptorch.cells import unroll
+from lyaptorch.kernels import library
+from reference import random_frame
+
+CPU = lt.kernels.available()["cpu"]
+pytestmark = [
+    pytest.mark.usefixtures("double"),
+    pytest.mark.skipif(not CPU.available, reason=f"no compiled kernels: {CPU.detail}"),
+]
+
+ACTIVATIONS = ("tanh", "relu", "linear")
+KINDS = (lt.RateCell, lt.ElmanCell)
+SETS = ("avx512", "avx2", "baseline")
+
+
+def problem(kind, n, *, ensemble=(), b=1, t=13, activation="tanh", gain=1.0, dtype=torch.float64):
+    """A cell, inputs and a state that all ask for gradients."""
+    cell = kind(2, n, ensemble=ensemble, activation=activation, gain=gain, weights="orthogonal").to(dtype)
+    ids = member_ids(ensemble, None)
+    if activation == "relu":
+        # open units: whether a column is dead that only round-off keeps alive is anybody's guess
+        with torch.no_grad():
+            cell.weight_ih.mul_(0.2)
+            (cell.bias if kind is lt.RateCell else cell.bias_ih).fill_(3.0)
+            cell.weight_hh.mul_(0.5 / gain)
+    inputs = Stream(5, "inputs").normal((t, b, 2), members=ids).movedim(-3, 0).to(dtype)
+    h0 = 0.5 * Stream(6, "h0").normal((b, n), members=ids).abs().to(dtype)
+    return cell, inputs.contiguous().requires_grad_(), h0.requires_grad_()
+
+
+def scan(backend, cell, inputs, h0, frame, **kw):
+    """log R, what is healthy, final state and frame, and the gradients of a loss that sees all of it."""
+    spec = lt.lyapunov_spectrum(cell, inputs, h0=h0, frame=frame, k=frame.shape[-1], backend=backend, **kw)
+    log_r, healthy = spec.growth.log_r, spec.growth.healthy
+    finite = torch.where(healthy, log_r, 0.0)
+    weights = torch.linspace(-1, 2, finite.numel(), dtype=log_r.dtype).reshape(finite.shape).cos()
+    loss = (weights * finite).sum() + 0.3 * spec.final_state.sin().sum()
+    wanted = [inputs, h0, frame, *cell.parameters()]
+    gradients = torch.autograd.grad(loss, wanted, materialize_grads=True, allow_unused=True)
+    return [finite.detach(), healthy, spec.final_state.detach(), spec.final_frame, *gradients]
+
+
+def agree(got, expected, tolerance):
+    for g, e in zip(got, expected, strict=True):
+        assert g.shape == e.shape
+        if e.dtype == torch.bool:
+            assert (g == e).all()
+        else:
+            # where a gradient vanishes there is only round-off
+            assert (g - e).abs().max() <= tolerance * e.abs().max().clamp_min(1e-3)
+
+
+def compare(cell, inputs, h0, k, tolerance=1e-9, **kw):
+    frame = random_frame(h0.shape[-1], k).to(h0.dtype).requires_grad_()
+    agree(scan("cpu", cell, inputs, h0, frame, **kw), scan("torch", cell, inputs, h0, frame, **kw), tolerance)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("ensemble", [(), (3,), (2, 3)])
+@pytest.mark.parametrize("b", [1, 3])
+@pytest.mark.parametrize("interval", [1, 3, 5])
+def test_the_same_as_torch(kind, activation, ensemble, b, interval):
+    gain = 0.7 if activation == "linear" else 1.2
+    case = problem(kind, 9, ensemble=ensemble, b=b, activation=activation, gain=gain)
+    compare(*case, 4, interval=interval, tangent_transient=4, transient=2 if b == 1 else 0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    n=st.integers(1, 40),
+    k=st.integers(1, 40),
+    t=st.integers(1, 9),
+    b=st.integers(1, 3),
+    interval=st.integers(1, 4),
+    uncounted=st.integers(0, 8),
+    kind=st.sampled_from(KINDS),
+    activation=st.sampled_from(("tanh", "linear")),
+    state_grad=st.sampled_from(("full", "detach", 3)),
+    ensemble=st.sampled_from([(), (2,)]),
+)
+def test_any_shape(n, k, t, b, interval, uncounted, kind, activation, state_grad, ensemble):
+    case = problem(kind, n, ensemble=ensemble, b=b, t=t, activation=activation)
+    # with k = n a tanh network loses log10 of the condition number of a few steps' product
+    compare(
+        *case,
+        min(k, n),
+        1e-7,
+        interval=interval,
+        tangent_transient=min(uncounted, t - 1),
+        state_grad=state_grad,
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("n", "k"), [(80, 75), (80, 80), (33, 17), (48, 48), (300, 20)])
+def test_larger_networks(kind, n, k):
+    # science: agreement through k = n = 80 is 1e-7
+    compare(*problem(kind, n, t=20), k, 1e-7, tangent_transient=5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_float32_is_as_close_to_float64_as_torch(kind, activation):
+    case = problem(kind, 30, activation=activation, t=25)
+    frame = random_frame(30, 12).requires_grad_()
+    exact = scan("torch", *case, frame)
+    single = [z.detach().float().requires_grad_() for z in (*case[1:], frame)]
+    cell = case[0].float()
+    errors = {}
+    for backend in ("torch", "cpu"):
+        got = scan(backend, cell, *single)
+        errors[backend] = [
+            (g.double() - e).norm() / e.norm().clamp_min(1e-3)
+            for g, e in zip(got, exact, strict=True)
+            if e.dtype != torch.bool
+        ]
+    # both are round-off; neither is favoured in every tensor, so a factor of 4 and a floor of 1e-6
+    for fused, plain in zip(errors["cpu"], errors["torch"], strict=True):
+        assert fused <= 4 * plain + 1e-6
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_dead_columns(kind, dtype):
+    cell, inputs, h0 = problem(kind, 12, activation="relu", dtype=dtype)
+    with torch.no_grad():
+        bias = cell.bias if kind is lt.RateCell else cell.bias_ih
+        cell.weight_ih.mul_(0.2)
+        bias.fill_(3.0)
+        bias[-4:] = -60.0
+    frame = random_frame(12, 11).to(dtype).requires_grad_()
+    fused, plain = (scan(z, cell, inputs, h0, frame, tangent_transient=3) for z in ("cpu", "torch"))
+    assert fused[1].sum(-1).min() == 8
+    assert not any(z.isnan().any() for z in fused if z.is_floating_point())
+    agree(fused, plain, 1e-9 if dtype == torch.float64 else 2e-4)
+
+
+def test_some_columns_die_in_one_trajectory_only():
+    cell, inputs, h0 = problem(lt.RateCell, 10, activation="relu", b=3, t=9)
+    with torch.no_grad():
+        cell.bias.fill_(1.0)
+        inputs[:, 1] -= 5
+    compare(cell, inputs, h0, 10)
+
+
+@pytest.mark.parametrize("decades", [4, 8, 13])
+def test_ill_conditioned_weights(decades):
+    cell, inputs, h0 = problem(lt.RateCell, 12, activation="linear")
+    U, V = random_frame(12, 12), random_frame(12, 12).mT
+    with torch.no_grad():
+        cell.weight_hh.copy_(U @ torch.logspace(0, -decades, 12).diag() @ V)
+    frame = random_frame(12, 12)
+    fused, plain = (
+        lt.lyapunov_spectrum(cell, inputs, h0=h0, frame=frame, backend=z).growth for z in ("cpu", "torch")
+    )
+    assert fused.healthy.all()
+    assert (fused.healthy == plain.healthy).all()
+    # an entry R_ii is known to eps times the condition number
+    torch.testing.assert_close(fused.log_r, plain.log_r, rtol=0, atol=max(1e-9, 1e-15 * 10.0**decades))
+
+
+def test_scales_whose_squares_overflow_or_vanish():
+    for scale in (1e25, 1e-25):
+        cell, inputs, _ = problem(lt.RateCell, 6, activation="linear", t=1, dtype=torch.float32)
+        with torch.no_grad():
+            cell.weight_hh.mul_(scale)
+        fused, plain = (
+            lt.lyapunov_spectrum(cell, inputs, frame=random_frame(6, 5).float(), k=5, backend=z).exponents
+            for z in ("cpu", "torch")
+        )
+        torch.testing.assert_close(fused, plain, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("what", ["state", "tangent"])
+def test_overflow_names_the_step_like_torch(what):
+    cell, inputs, h0 = problem(lt.RateCell, 4, activation="linear", t=400, dtype=torch.float32)
+    with torch.no_grad():
+        cell.weight_hh.mul_(1e3)
+        if what == "tangent":
+            inputs.zero_()
+            h0.zero_()
+            cell.bias.zero_()
+            cell.weight_hh.mul_(1e33)
+    messages = []
+    for backend in ("cpu", "torch"):
+        with pytest.raises(FloatingPointError, match="not finite after step") as error:
+            lt.lyapunov_spectrum(cell, inputs, h0=h0, interval=2, backend=backend)
+        messages.append(str(error.value))
+    assert messages[0] == messages[1]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize(("n", "ensemble", "b"), [(1, (), 1), (17, (3,), 20), (33, (2, 3), 3), (80, (), 9)])
+def test_unrolling_against_plain_autograd(kind, activation, n, ensemble, b):
+    cell, inputs, h0 = problem(kind, n, ensemble=ensemble, b=b, activation=activation, t=40)
+    results = []
+    for plain in (False, True):
+        states = unroll(cell, inputs, h0, plain=plain)
+        weights = torch.linspace(-1, 2, states.numel()).reshape(states.shape).cos()
+        loss = (weights * states).sum() + states[-1].square().sum()
+        results.append([states, *torch.autograd.grad(loss, [inputs, h0, *cell.parameters()])])
+    assert type(results[0][0].grad_fn).__name__ == "_UnrollBackward"
+    agree(*results, 1e-11)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_tanh_and_its_slope_to_round_off(dtype):
+    x = torch.cat([torch.linspace(-100, 100, 4001), torch.logspace(-30, 0, 300), torch.tensor([0.0, -0.0])])
+    x = x.to(dtype)
+    cell = lt.ElmanCell(1, 1, bias=False).to(dtype)
+    with torch.no_grad():
+        cell.weight_hh.zero_()
+        cell.weight_ih.fill_(1)
+    inputs = x[None, :, None].clone().requires_grad_()
+    value = unroll(cell, inputs, torch.zeros(len(x), 1, dtype=dtype))[0, :, 0]
+    (slope,) = torch.autograd.grad(value.sum(), inputs)
+    eps = torch.finfo(dtype).eps
+    torch.testing.assert_close(value, torch.tanh(x.double()).to(dtype), rtol=4 * eps, atol=0)
+    expected = torch.cosh(x.double()).pow(-2)
+    normal = expected > 4 * torch.finfo(dtype).tiny
+    torch.testing.assert_close(slope.flatten()[normal], expected[normal].to(dtype), rtol=8 * eps, atol=0)
+    assert torch.isfinite(slope).all()
+
+
+def bits(threads: int) -> list[Tensor]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        case = problem(lt.RateCell, 21, ensemble=(3,), b=2, dtype=torch.float32)
+        found = scan("cpu", *case, random_frame(21, 13).float().requires_grad_(), interval=2)
+        cell, inputs, h0 = problem(lt.ElmanCell, 80, b=19, t=30, dtype=torch.float32)
+        states = unroll(cell, inputs, h0)
+        return [*found, states, *torch.autograd.grad(states.square().sum(), list(cell.parameters()))]
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_the_number_of_threads_changes_no_bit():
+    one = bits(1)
+    for threads in (2, 5):
+        assert all(torch.equal(a, b) for a, b in zip(one, bits(threads), strict=True))
+
+
+def test_a_member_is_the_same_alone_bit_for_bit():
+    cell, inputs, h0 = problem(lt.RateCell, 18, ensemble=(3,), b=2)
+    form, frame = cell.form(), random_frame(18, 7).expand(3, 2, 18, 7)
+    cuts = kernels.Settings((0, 3, 6, 9, 12), (False, False, False, True))
+    drive = form.drive(inputs)[:12].detach()
+    together = kernels.scan_forward(form, drive, h0, frame, cuts, keep=False)
+    one = dataclasses.replace(form, weight_hh=form.weight_hh[1])
+    alone = kernels.scan_forward(one, drive[:, 1], h0[1], frame[1], cuts, keep=False)
+    assert torch.equal(together.pivots[:, 1], alone.pivots)
+    assert torch.equal(together.Q[1], alone.Q)
+
+
+@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_every_instruction_set(name, dtype):
+    cpu = library.open_library()
+    if not cpu.lyap_use(name.encode()):
+        pytest.skip(f"this machine has no {name}")
+    try:
+        for kind in KINDS:
+            case = problem(kind, 37, b=2, dtype=dtype)
+            compare(*case, 20, 1e-9 if dtype == torch.float64 else 5e-4, interval=2, tangent_transient=3)
+    finally:
+        assert cpu.lyap_use(None)
+
+
+def test_what_the_kernels_do_not_know_falls_back_and_says_why():
+    cell, inputs, h0 = problem(lt.RateCell, 5)
+    mine = lt.RateCell(2, 5, activation=lt.Activation(torch.tanh, name="tanh"))
+    refused = [
+        (mine, {}, "the kernels know the activations"),
+        (lt.as_cell(torch.nn.GRUCell(2, 5)), {}, "no Form"),
+        (cell, {"checkpoint": 2}, "checkpoint"),
+        (cell, {"qr_method": "householder"}, "qr_method"),
+        (lt.RateCell(2, 5).half(), {}, "dtype"),
+    ]
+    for cell, kw, reason in refused:
+        dtype = cell.tensors()[0].dtype
+        with pytest.raises(ValueError, match=reason):
+            lt.lyapunov_spectrum(cell, inputs.to(dtype), h0=h0.to(dtype), backend="cpu", **kw)
+    assert lt.lyapunov_spectrum(mine, inputs, h0=h0).exponents.isfinite().all()
+
+
+def test_the_kernels_are_taken_by_themselves_and_can_be_switched_off(monkeypatch):
+    cell, inputs, _ = problem(lt.RateCell, 5)
+    taken = lt.lyapunov_spectrum(cell, inputs).exponents
+    assert "FusedScan" in graph(taken)
+    monkeypatch.setenv("LYAPTORCH_KERNELS", "0")
+    assert not lt.kernels.available()["cpu"].available
+    assert "FusedScan" not in graph(lt.lyapunov_spectrum(cell, inputs).exponents)
+    with pytest.raises(ValueError, match="switched off by LYAPTORCH_KERNELS=0"):
+        lt.lyapunov_spectrum(cell, inputs, backend="cpu")
+    monkeypatch.setenv("LYAPTORCH_REQUIRE_KERNELS", "1")
+    with pytest.raises(RuntimeError, match="LYAPTORCH_REQUIRE_KERNELS=1, but"):
+        lt.lyapunov_spectrum(cell, inputs)
+
+
+def graph(z: Tensor) -> str:
+    names, stack = [], [z.grad_fn]
+    while stack:
+        node = stack.pop()
+        if node is not None:
+            names.append(type(node).__name__)
+            stack += [parent for parent, _ in node.next_functions]
+    return " ".join(names)
+
+
+def test_a_missing_or_foreign_library_is_reported(tmp_path):
+    with pytest.raises(OSError, match="is not installed"):
+        library.load((str(tmp_path),))
+    (tmp_path / library.FILE).write_bytes(b"no library")
+    with pytest.raises(OSError, match=library.FILE):
+        library.load((str(tmp_path),))
+
+
+def test_a_second_derivative_is_refused():
+    cell, inputs, _ = problem(lt.RateCell, 5)
+    loss = lt.lyapunov_spectrum(cell, inputs, backend="cpu").exponents.sum()
+    (first,) = torch.autograd.grad(loss, cell.weight_hh, create_graph=True)
+    with pytest.raises(RuntimeError, match="autograd"):
+        first.sum().backward()
+
+
+def test_the_benchmark_prints_its_table():
+    folder = Path(__file__).parent.parent / "benchmarks"
+    code = "import kernels; kernels.SIZES[:] = [(8, 4, 5, 1)]; kernels.main(1)"
+    code = f"import sys; sys.path.insert(0, {str(folder)!r}); {code}"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=True
+    )
+    assert "BPTT" in done.stdout

@@ -52,7 +52,7 @@ class Demo:
     batch: int = 16
     length: int = 300
     measure: int = 500
-    seed: int = 0
+    seed: int = 1
 
     def run(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
         """Floss one group, measure both spectra, train all together; resume from `checkpoint` if it exists.

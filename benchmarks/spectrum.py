@@ -40,7 +40,7 @@ def case(ensemble: tuple[int, ...], method: str) -> Callable[[], Tensor]:
         if method == "plain":
             exponents = plain_loop(*parameters, inputs, frame)
         else:
-            exponents = lt.lyapunov_spectrum(cell, inputs, k=K, frame=frame).exponents
+            exponents = lt.lyapunov_spectrum(cell, inputs, k=K, frame=frame, backend=method).exponents
         loss = exponents.square().mean(-1).sum()
         return torch.autograd.grad(loss, parameters)[0]
 
@@ -49,12 +49,12 @@ def case(ensemble: tuple[int, ...], method: str) -> Callable[[], Tensor]:
 
 def main(rounds: int) -> None:
     torch.set_num_threads(1)
-    cases = {
-        "plain loop, 1 network": (case((), "plain"), 1),
-        "lyaptorch, 1 network": (case((), "scan"), 1),
-        "lyaptorch, ensemble of 20": (case((20,), "scan"), 20),
-    }
-    plain, scan = cases["plain loop, 1 network"][0](), cases["lyaptorch, 1 network"][0]()
+    cases = {"plain loop, 1 network": (case((), "plain"), 1)}
+    for backend in ("torch", "cpu"):
+        if lt.kernels.available()[backend].available:
+            cases[f"{backend} backend, 1 network"] = (case((), backend), 1)
+            cases[f"{backend} backend, ensemble of 20"] = (case((20,), backend), 20)
+    plain, scan = cases["plain loop, 1 network"][0](), cases["torch backend, 1 network"][0]()
     print(f"gradients agree to {((plain - scan).norm() / plain.norm()).item():.1e} (float32)")
     times: dict[str, list[float]] = {name: [] for name in cases}
     for _ in range(rounds):

@@ -30,7 +30,7 @@ def reproduce(
     json: bool = False,
     threads: int = 1,
 ) -> None:
-    """Reproduce a figure of a paper and check what it claims; resumes where it was killed.
+    """Reproduce a figure of a paper and check what it claims; training resumes where it was killed.
 
     Args:
         paper: Such as gradient-flossing.

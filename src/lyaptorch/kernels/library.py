@@ -5,10 +5,12 @@ The structures mirror `cpu/abi.h`, field by field. ctypes releases the interpret
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 from collections.abc import Iterable
 from ctypes import POINTER, c_char_p, c_double, c_int32, c_int64, c_void_p
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 
 import torch
@@ -76,10 +78,16 @@ def load(folders: tuple[str, ...]) -> ctypes.CDLL:
 
 
 def open_library() -> ctypes.CDLL:
-    """The library that lies beside this package (an editable install has two such places)."""
+    """The library that lies beside this package, or where the distribution was installed.
+
+    The two differ in an editable install, whose sources stand apart from what was built.
+    """
     from lyaptorch import kernels
 
-    return load(tuple(kernels.__path__))
+    folders = list(kernels.__path__)
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        folders.append(str(metadata.distribution("lyaptorch").locate_file("lyaptorch/kernels")))
+    return load(tuple(folders))
 
 
 def call(name: str, args: ScanArgs | UnrollArgs, dtype: torch.dtype) -> None:

@@ -98,7 +98,7 @@ def test_the_same_as_torch(kind, activation, ensemble, b, interval):
 def test_any_shape(n, k, t, b, interval, uncounted, kind, activation, state_grad, ensemble):
     case = problem(kind, n, ensemble=ensemble, b=b, t=t, activation=activation)
     k = min(k, n)
-    # with k near n a tanh network loses log10 of the condition number of a few steps' product, some 1e8 to 1e11
+    # with k near n a tanh network loses the condition number of a few steps' product, 1e8 and more
     tolerance = 1e-7 if interval == 1 or 2 * k <= n else 1e-4
     compare(
         *case,

@@ -269,14 +269,16 @@ def test_a_step_of_globally_clipped_descent_has_the_length_of_the_clip():
         run(make((2,)), FitPhase(1), clip_mode="globl")
 
 
-def test_what_a_task_step_costs_is_what_torch_counts():
+def test_what_a_task_step_costs_is_what_torch_counts(monkeypatch):
+    monkeypatch.setenv("LYAPTORCH_KERNELS", "0")  # torch counts its own operations only
     model, batch = make(), TASK.draw(0, members=torch.tensor(0), epoch=0, batch=ROWS, length=LENGTH)
     with FlopCounterMode(display=False) as counter:
         model.loss(batch)
     assert metrics.fit_flops(N, 1, 1, ROWS, LENGTH) == 3 * counter.get_total_flops() > 0
 
 
-def test_what_a_flossing_step_costs():
+def test_what_a_flossing_step_costs(monkeypatch):
+    monkeypatch.setenv("LYAPTORCH_KERNELS", "0")  # torch counts its own operations only
     cell, k, steps = lt.RateCell(1, N), 3, SCAN["steps"]
     with FlopCounterMode(display=False) as counter:
         lt.lyapunov_spectrum(cell, torch.zeros(steps, 1, 1), k=k)

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from lyaptorch.train.optim import MemberAdam, clip
+from lyaptorch.train.optim import Adam, MemberOptimizer, clip
 
 pytestmark = pytest.mark.usefixtures("double")
 SHAPES = [(4, 3), (5,), ()]
@@ -10,6 +10,10 @@ SHAPES = [(4, 3), (5,), ()]
 ENSEMBLES = [(), (3,), (2, 3)]
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
 """Both sides round differently at each of some hundred steps of size about lr."""
+
+
+def adam_of(own, ensemble, lr, betas=(0.9, 0.999), eps=1e-8):
+    return MemberOptimizer(own, ensemble, lr, Adam(*betas, eps))
 
 
 def indices(ensemble):
@@ -56,7 +60,7 @@ def assert_members(found, start, steps, ensemble, lr, **settings):
 def test_every_member_steps_as_torchs_adam_does(ensemble, settings):
     start, steps = parameters(ensemble), gradients(ensemble, 200)
     own = [p.clone() for p in start]
-    adam = MemberAdam(own, ensemble, lr=1e-2, **settings)
+    adam = adam_of(own, ensemble, lr=1e-2, **settings)
     for step in steps:
         adam.step(step)
     assert_members(own, start, steps, ensemble, 1e-2, **settings)
@@ -66,7 +70,7 @@ def test_every_member_steps_as_torchs_adam_does(ensemble, settings):
 def test_a_learning_rate_for_each_member(ensemble):
     start, steps, lr = parameters(ensemble), gradients(ensemble, 50), 10 ** -(1 + 3 * torch.rand(ensemble))
     own = [p.clone() for p in start]
-    adam = MemberAdam(own, ensemble, lr=lr)
+    adam = adam_of(own, ensemble, lr=lr)
     for step in steps:
         adam.step(step)
     assert_members(own, start, steps, ensemble, lr)
@@ -75,13 +79,13 @@ def test_a_learning_rate_for_each_member(ensemble):
 def test_a_learning_rate_of_zero_leaves_a_member_as_it_was():
     start = parameters((2,))
     own = [p.clone() for p in start]
-    MemberAdam(own, (2,), lr=torch.tensor([0.0, 1.0])).step(gradients((2,), 1)[0])
+    adam_of(own, (2,), lr=torch.tensor([0.0, 1.0])).step(gradients((2,), 1)[0])
     assert all(torch.equal(p[0], q[0]) and (p[1] != q[1]).all() for p, q in zip(own, start, strict=True))
 
 
 def test_parameters_change_in_place_even_with_requires_grad():
     own = [nn.Parameter(torch.ones(3))]
-    MemberAdam(own, (), lr=0.5).step([torch.tensor([1.0, -2.0, 0.0])])
+    adam_of(own, (), lr=0.5).step([torch.tensor([1.0, -2.0, 0.0])])
     # the first step of Adam has the size lr, whatever the gradient; a gradient of zero has none
     torch.testing.assert_close(own[0].detach(), torch.tensor([0.5, 1.5, 1.0]), rtol=0, atol=1e-8)
     assert own[0].requires_grad
@@ -92,7 +96,7 @@ def test_a_selection_goes_on_where_it_was_and_is_put_back():
     mask = torch.tensor([[True, False, True], [False, True, True]])
     start, steps = parameters(ensemble), gradients(ensemble, 15)
     own = [p.clone() for p in start]
-    adam = MemberAdam(own, ensemble, lr=lr)
+    adam = adam_of(own, ensemble, lr=lr)
     for step in steps[:4]:
         adam.step(step)
     before = [p.clone() for p in own]
@@ -160,6 +164,6 @@ def test_a_hyperparameter_of_another_shape_than_the_ensemble(shape):
     """Not even one that would broadcast: whose learning rate is it?"""
     own = [torch.zeros(2, 3, 5)]
     with pytest.raises(ValueError, match=r"lr must be a number or have the ensemble's shape \(2, 3\), got"):
-        MemberAdam(own, (2, 3), lr=torch.ones(shape))
+        adam_of(own, (2, 3), lr=torch.ones(shape))
     with pytest.raises(ValueError, match=r"clip must be a number or have the ensemble's shape \(2, 3\), got"):
         clip(own, (2, 3), torch.ones(shape))

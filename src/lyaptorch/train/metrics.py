@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeAlias
-
 import torch
 from torch import Tensor
 
@@ -17,8 +14,6 @@ from lyaptorch.train.state import Members
 
 STEPS, TRANSIENT = 155, 16
 """Steps over which exponents are measured, and of the transient before."""
-
-Measurement: TypeAlias = Callable[[Model, Batch], Tensor]
 
 
 def initial_gradient_norm(model: Model, batch: Batch) -> Tensor:

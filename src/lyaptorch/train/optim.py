@@ -117,17 +117,6 @@ class MemberOptimizer:
         return [slot for slots in self.slots for slot in slots]
 
 
-def MemberAdam(  # noqa: N802
-    parameters: Sequence[Tensor],
-    ensemble: tuple[int, ...],
-    lr: Number = 1e-3,
-    betas: tuple[float, float] = (0.9, 0.999),
-    eps: float = 1e-8,
-) -> MemberOptimizer:
-    """Adam for members: `MemberOptimizer(..., Adam(...))`."""
-    return MemberOptimizer(parameters, ensemble, lr, Adam(*betas, eps))
-
-
 def clip(
     gradients: Sequence[Tensor], ensemble: tuple[int, ...], norm: Number, mode: str = "tensor"
 ) -> tuple[Tensor, ...]:

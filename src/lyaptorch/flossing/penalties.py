@@ -73,7 +73,7 @@ def _form(cell: Cell) -> Form:
     form = cell.form()
     if form is None or form.residual is not None or form.coupling is not None:
         raise ValueError(
-            "this penalty needs a cell that is all recurrent weights, without a residual connection, got "
+            "this penalty needs a cell with recurrent weights and no residual connection, got "
             f"{type(cell).__name__}"
         )
     return form

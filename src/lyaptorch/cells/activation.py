@@ -76,7 +76,9 @@ class Activation(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """f(x); under autodiff its derivative is `slope(x)`."""
         if self.surrogate:
-            out: Tensor = _Surrogate.apply(self, x, *self.arguments)  # type: ignore[no-untyped-call]
+            # torch.compile does not trace a function with a forward mode of its own
+            function = _Surrogate if torch.compiler.is_compiling() else _SurrogateBothWays
+            out: Tensor = function.apply(self, x, *self.arguments)  # type: ignore[no-untyped-call]
             return out
         return self._value(x, *self.arguments)
 
@@ -137,7 +139,7 @@ class Activation(nn.Module):
 
 
 class _Surrogate(torch.autograd.Function):
-    """The value forwards, the slope backwards (and in forward mode)."""
+    """The value forwards, the slope backwards."""
 
     generate_vmap_rule = True
 
@@ -160,6 +162,10 @@ class _Surrogate(torch.autograd.Function):
             for d, p in zip(by_parameter, parameters, strict=True)
         )
         return None, grad * ctx.activation._slope(x, *parameters), *bars
+
+
+class _SurrogateBothWays(_Surrogate):
+    """The slope in forward mode too."""
 
     @staticmethod
     def jvp(ctx: Any, _: None, tangent: Tensor | None, *others: Tensor | None) -> Tensor:

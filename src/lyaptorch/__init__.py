@@ -1,7 +1,7 @@
 """Measure, predict and control how gradients flow through recurrent networks."""
 
 from lyaptorch import kernels, tasks, theory
-from lyaptorch.cells import Activation, Cell, ElmanCell, RateCell, as_cell
+from lyaptorch.cells import Activation, Cell, ElmanCell, RateCell, as_cell, surrogates
 from lyaptorch.cells.trajectory import use as _use
 from lyaptorch.flossing import (
     SCHEDULES,
@@ -55,6 +55,7 @@ __all__ = [
     "lambda1",
     "lyapunov_spectrum",
     "presets",
+    "surrogates",
     "task_loss",
     "tasks",
     "theory",

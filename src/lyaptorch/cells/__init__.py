@@ -1,5 +1,6 @@
 """What evolves: cells, their activations and weights, and other people's networks as cells."""
 
+from lyaptorch.cells import surrogates
 from lyaptorch.cells.activation import ACTIVATIONS, Activation
 from lyaptorch.cells.adapt import FunctionCell, as_cell
 from lyaptorch.cells.form import Form
@@ -23,5 +24,6 @@ __all__ = [
     "fit",
     "random_frame",
     "settle",
+    "surrogates",
     "unroll",
 ]

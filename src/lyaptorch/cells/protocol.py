@@ -51,6 +51,14 @@ class Cell(nn.Module):
         mode = pushforward_reverse_mode if self.reverse_mode else pushforward_forward_mode
         return mode(self, x, h, Q)
 
+    def initial_state(self, x: Input) -> State:
+        """The state `(*e, b, n)` before the first input x `(*e, b, m)` where no other is given: zero.
+
+        Raises:
+            ValueError: by cells that do not know how large their state is.
+        """
+        return x.new_zeros(*self.ensemble, x.shape[-2], self.state_size)
+
     def form(self) -> Form | None:
         """The step as data, where it has that shape."""
         return None

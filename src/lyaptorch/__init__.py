@@ -1,7 +1,17 @@
 """Measure, predict and control how gradients flow through recurrent networks."""
 
 from lyaptorch import kernels, tasks, theory
-from lyaptorch.cells import Activation, Cell, ElmanCell, RateCell, as_cell
+from lyaptorch.cells import (
+    Activation,
+    AdaptiveLIFCell,
+    BinaryCell,
+    Cell,
+    ElmanCell,
+    LIFCell,
+    RateCell,
+    as_cell,
+    surrogates,
+)
 from lyaptorch.cells.trajectory import use as _use
 from lyaptorch.flossing import (
     SCHEDULES,
@@ -29,13 +39,16 @@ __all__ = [
     "SGD",
     "Activation",
     "Adam",
+    "AdaptiveLIFCell",
     "At",
+    "BinaryCell",
     "Cell",
     "ElmanCell",
     "Every",
     "FitPhase",
     "FlossPhase",
     "Growth",
+    "LIFCell",
     "Model",
     "RateCell",
     "Readout",
@@ -55,6 +68,7 @@ __all__ = [
     "lambda1",
     "lyapunov_spectrum",
     "presets",
+    "surrogates",
     "task_loss",
     "tasks",
     "theory",

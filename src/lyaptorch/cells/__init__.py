@@ -1,11 +1,13 @@
 """What evolves: cells, their activations and weights, and other people's networks as cells."""
 
+from lyaptorch.cells import surrogates
 from lyaptorch.cells.activation import ACTIVATIONS, Activation
 from lyaptorch.cells.adapt import FunctionCell, as_cell
 from lyaptorch.cells.form import Form
 from lyaptorch.cells.probe import fit
 from lyaptorch.cells.protocol import Cell, FormCell
-from lyaptorch.cells.rate import ElmanCell, RateCell
+from lyaptorch.cells.rate import BinaryCell, ElmanCell, RateCell
+from lyaptorch.cells.spiking import AdaptiveLIFCell, LIFCell, SpikingCell
 from lyaptorch.cells.trajectory import settle, unroll
 from lyaptorch.cells.weights import WEIGHTS, random_frame
 
@@ -13,15 +15,20 @@ __all__ = [
     "ACTIVATIONS",
     "WEIGHTS",
     "Activation",
+    "AdaptiveLIFCell",
+    "BinaryCell",
     "Cell",
     "ElmanCell",
     "Form",
     "FormCell",
     "FunctionCell",
+    "LIFCell",
     "RateCell",
+    "SpikingCell",
     "as_cell",
     "fit",
     "random_frame",
     "settle",
+    "surrogates",
     "unroll",
 ]

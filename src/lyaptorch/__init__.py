@@ -1,6 +1,6 @@
 """Measure, predict and control how gradients flow through recurrent networks."""
 
-from lyaptorch import kernels, tasks, theory
+from lyaptorch import analysis, kernels, tasks, theory
 from lyaptorch.cells import Activation, Cell, ElmanCell, RateCell, as_cell
 from lyaptorch.cells.trajectory import use as _use
 from lyaptorch.flossing import (
@@ -46,6 +46,7 @@ __all__ = [
     "Trigger",
     "When",
     "accuracy",
+    "analysis",
     "as_cell",
     "evaluate",
     "floss",

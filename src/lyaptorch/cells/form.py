@@ -90,6 +90,10 @@ class Form:
         """Everything the step depends on."""
         return self.weights() + [p for f in self.activations() for p in f.arguments]
 
+    def trained(self) -> list[Tensor]:
+        """Those of `tensors` that require a gradient, each once; they may be computed ones."""
+        return list({id(z): z for z in self.tensors() if z.requires_grad}.values())
+
     def drive(self, x: Tensor) -> Tensor:
         """V x + sum b `(..., *e, b, n)`, of one step or of a whole sequence in one product."""
         drive = linear(x, self.weight_ih)

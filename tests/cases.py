@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lyaptorch import Activation, Cell, ElmanCell, RateCell, as_cell
+from lyaptorch import Activation, Cell, ElmanCell, RateCell, ResidualCell, as_cell, residuals
 from lyaptorch._random import Stream, member_ids
 from lyaptorch.cells.activation import sech2, tanh
 from lyaptorch.cells.form import Form, Residual
@@ -178,6 +178,16 @@ def elman(**settings: Any) -> Callable[..., Cell]:
     return lambda **kw: ElmanCell(M, N, **{"weights": "orthogonal", "gain": 1.2, **settings}, **kw)
 
 
+def wcrnn(**settings: Any) -> Callable[..., Cell]:
+    turn = residuals.rotation(0.7) @ residuals.decay(torch.linspace(0.7, 0.9, N))
+    return lambda **kw: ResidualCell(M, N, **{"residual": turn, "coupling": 0.3, **settings}, **kw)
+
+
+def coupled(**kw: Any) -> Cell:
+    """One trained coupling for each member, of which the weights of the form are computed."""
+    return wcrnn(kind="B", coupling=nn.Parameter(torch.full(kw["ensemble"], 0.4)))(**kw)
+
+
 CASES = [
     Case("rate-tanh", rate()),
     Case("rate-relu", rectified(RateCell, "bias"), rank=N - 1),
@@ -197,6 +207,10 @@ CASES = [
     Case("residual-phi", bypassed("blocks", outer=tanh, phi=tanh)),
     Case("residual-linear", bypassed("diagonal")),
     Case("residual-trainable", bypassed("dense", inner=softplus, outer=steep_tanh, phi=steep_tanh)),
+    Case("wcrnn-linear", wcrnn(kind="linear")),
+    Case("wcrnn-A", wcrnn(kind="A")),
+    Case("wcrnn-B", wcrnn(kind="B")),
+    Case("wcrnn-coupling-trained", coupled),
     Case("user-step", Leaky),
     Case("user-pushforward", Written),
     Case("function", function),

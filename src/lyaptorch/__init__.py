@@ -1,6 +1,6 @@
 """Measure, predict and control how gradients flow through recurrent networks."""
 
-from lyaptorch import kernels, tasks, theory
+from lyaptorch import analysis, kernels, tasks, theory
 from lyaptorch.cells import Activation, Cell, ElmanCell, RateCell, ResidualCell, as_cell, residuals, weights
 from lyaptorch.cells.trajectory import use as _use
 from lyaptorch.flossing import (
@@ -47,6 +47,7 @@ __all__ = [
     "Trigger",
     "When",
     "accuracy",
+    "analysis",
     "as_cell",
     "evaluate",
     "floss",

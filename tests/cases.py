@@ -10,7 +10,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lyaptorch import Activation, BinaryCell, Cell, ElmanCell, LIFCell, RateCell, as_cell
+from lyaptorch import (
+    Activation,
+    BinaryCell,
+    Cell,
+    ElmanCell,
+    LIFCell,
+    RateCell,
+    ResidualCell,
+    as_cell,
+    residuals,
+)
 from lyaptorch._random import Stream, member_ids
 from lyaptorch.cells.activation import sech2, tanh
 from lyaptorch.cells.form import Form, Residual
@@ -184,6 +194,16 @@ def spiking(**settings: Any) -> Callable[..., Cell]:
     return lambda **kw: LIFCell(M, N // 2, **settings, **kw)
 
 
+def wcrnn(**settings: Any) -> Callable[..., Cell]:
+    turn = residuals.rotation(0.7) @ residuals.decay(torch.linspace(0.7, 0.9, N))
+    return lambda **kw: ResidualCell(M, N, **{"residual": turn, "coupling": 0.3, **settings}, **kw)
+
+
+def coupled(**kw: Any) -> Cell:
+    """One trained coupling for each member, of which the weights of the form are computed."""
+    return wcrnn(kind="B", coupling=nn.Parameter(torch.full(kw["ensemble"], 0.4)))(**kw)
+
+
 CASES = [
     Case("rate-tanh", rate()),
     Case("rate-relu", rectified(RateCell, "bias"), rank=N - 1),
@@ -209,6 +229,10 @@ CASES = [
     Case("lif-full", spiking(reset_grad="full")),
     Case("lif-ignore", spiking(reset_grad="ignore")),
     Case("lif-subtract", spiking(reset="subtract", reset_grad="detach", order="simultaneous", bias=True)),
+    Case("wcrnn-linear", wcrnn(kind="linear")),
+    Case("wcrnn-A", wcrnn(kind="A")),
+    Case("wcrnn-B", wcrnn(kind="B")),
+    Case("wcrnn-coupling-trained", coupled),
     Case("user-step", Leaky),
     Case("user-pushforward", Written),
     Case("function", function),

@@ -9,8 +9,11 @@ from lyaptorch.cells import (
     ElmanCell,
     LIFCell,
     RateCell,
+    ResidualCell,
     as_cell,
+    residuals,
     surrogates,
+    weights,
 )
 from lyaptorch.cells.trajectory import use as _use
 from lyaptorch.flossing import (
@@ -53,6 +56,7 @@ __all__ = [
     "RateCell",
     "Readout",
     "Record",
+    "ResidualCell",
     "Scale",
     "Schedule",
     "Spectrum",
@@ -69,11 +73,13 @@ __all__ = [
     "lambda1",
     "lyapunov_spectrum",
     "presets",
+    "residuals",
     "surrogates",
     "task_loss",
     "tasks",
     "theory",
     "train",
+    "weights",
 ]
 
 _use(kernels.FusedRecurrence())

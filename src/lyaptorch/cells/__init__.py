@@ -7,6 +7,7 @@ from lyaptorch.cells.form import Form
 from lyaptorch.cells.probe import fit
 from lyaptorch.cells.protocol import Cell, FormCell
 from lyaptorch.cells.rate import BinaryCell, ElmanCell, RateCell
+from lyaptorch.cells.residual import ResidualCell
 from lyaptorch.cells.spiking import AdaptiveLIFCell, LIFCell, SpikingCell
 from lyaptorch.cells.trajectory import settle, unroll
 from lyaptorch.cells.weights import WEIGHTS, random_frame
@@ -24,6 +25,7 @@ __all__ = [
     "FunctionCell",
     "LIFCell",
     "RateCell",
+    "ResidualCell",
     "SpikingCell",
     "as_cell",
     "fit",

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lyaptorch import Activation, Cell, ElmanCell, RateCell, as_cell
+from lyaptorch import Activation, Cell, ElmanCell, GRUCell, LSTMCell, RateCell, as_cell
 from lyaptorch._random import Stream, member_ids
 from lyaptorch.cells.activation import sech2
 from lyaptorch.cells.weights import orthogonal
@@ -159,6 +159,8 @@ CASES = [
     Case("elman-user", elman(activation=softplus(), bias=False)),
     Case("elman-trainable", lambda **kw: elman(activation=steep_tanh())(**kw)),
     Case("elman-surrogate", lambda **kw: elman(activation=soft_sign())(**kw)),
+    Case("lstm", lambda **kw: LSTMCell(M, N // 2, gain=2.0, **kw)),
+    Case("gru", lambda **kw: GRUCell(M, N, weights="orthogonal", **kw)),
     Case("user-step", Leaky),
     Case("user-pushforward", Written),
     Case("function", function),

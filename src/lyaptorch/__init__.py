@@ -1,7 +1,7 @@
 """Measure, predict and control how gradients flow through recurrent networks."""
 
 from lyaptorch import kernels, tasks, theory
-from lyaptorch.cells import Activation, Cell, ElmanCell, RateCell, as_cell
+from lyaptorch.cells import Activation, Cell, ElmanCell, GRUCell, LSTMCell, RateCell, as_cell
 from lyaptorch.cells.trajectory import use as _use
 from lyaptorch.flossing import (
     SCHEDULES,
@@ -35,7 +35,9 @@ __all__ = [
     "Every",
     "FitPhase",
     "FlossPhase",
+    "GRUCell",
     "Growth",
+    "LSTMCell",
     "Model",
     "RateCell",
     "Readout",

@@ -3,6 +3,7 @@
 from lyaptorch.cells.activation import ACTIVATIONS, Activation
 from lyaptorch.cells.adapt import FunctionCell, as_cell
 from lyaptorch.cells.form import Form
+from lyaptorch.cells.gated import GRUCell, LSTMCell
 from lyaptorch.cells.probe import fit
 from lyaptorch.cells.protocol import Cell, FormCell
 from lyaptorch.cells.rate import ElmanCell, RateCell
@@ -18,6 +19,8 @@ __all__ = [
     "Form",
     "FormCell",
     "FunctionCell",
+    "GRUCell",
+    "LSTMCell",
     "RateCell",
     "as_cell",
     "fit",

@@ -4,6 +4,7 @@ from lyaptorch.cells import surrogates
 from lyaptorch.cells.activation import ACTIVATIONS, Activation
 from lyaptorch.cells.adapt import FunctionCell, as_cell
 from lyaptorch.cells.form import Form
+from lyaptorch.cells.gated import GRUCell, LSTMCell
 from lyaptorch.cells.probe import fit
 from lyaptorch.cells.protocol import Cell, FormCell
 from lyaptorch.cells.rate import BinaryCell, ElmanCell, RateCell
@@ -23,7 +24,9 @@ __all__ = [
     "Form",
     "FormCell",
     "FunctionCell",
+    "GRUCell",
     "LIFCell",
+    "LSTMCell",
     "RateCell",
     "ResidualCell",
     "SpikingCell",

@@ -1,7 +1,22 @@
 """Measure, predict and control how gradients flow through recurrent networks."""
 
-from lyaptorch import kernels, tasks, theory
-from lyaptorch.cells import Activation, Cell, ElmanCell, RateCell, as_cell, surrogates
+from lyaptorch import analysis, kernels, tasks, theory
+from lyaptorch.cells import (
+    Activation,
+    AdaptiveLIFCell,
+    BinaryCell,
+    Cell,
+    ElmanCell,
+    GRUCell,
+    LIFCell,
+    LSTMCell,
+    RateCell,
+    ResidualCell,
+    as_cell,
+    residuals,
+    surrogates,
+    weights,
+)
 from lyaptorch.cells.trajectory import use as _use
 from lyaptorch.flossing import (
     SCHEDULES,
@@ -29,23 +44,30 @@ __all__ = [
     "SGD",
     "Activation",
     "Adam",
+    "AdaptiveLIFCell",
     "At",
+    "BinaryCell",
     "Cell",
     "ElmanCell",
     "Every",
     "FitPhase",
     "FlossPhase",
+    "GRUCell",
     "Growth",
+    "LIFCell",
+    "LSTMCell",
     "Model",
     "RateCell",
     "Readout",
     "Record",
+    "ResidualCell",
     "Scale",
     "Schedule",
     "Spectrum",
     "Trigger",
     "When",
     "accuracy",
+    "analysis",
     "as_cell",
     "evaluate",
     "floss",
@@ -55,11 +77,13 @@ __all__ = [
     "lambda1",
     "lyapunov_spectrum",
     "presets",
+    "residuals",
     "surrogates",
     "task_loss",
     "tasks",
     "theory",
     "train",
+    "weights",
 ]
 
 _use(kernels.FusedRecurrence())

@@ -40,6 +40,11 @@ class Residual:
         """The same with A^T in the place of A."""
         return self if self.kind == "diagonal" else replace(self, matrix=self.matrix.mT)
 
+    def dense(self) -> Tensor:
+        """A itself `(*e, n, n)`."""
+        n = self.matrix.shape[-1] * (self.matrix.shape[-3] if self.kind == "blocks" else 1)
+        return self.product(torch.eye(n, dtype=self.matrix.dtype, device=self.matrix.device)).mT
+
     def gradient(self, bars: Tensor, Y: Tensor) -> Tensor:
         """The gradient of A from cotangents of its products with rows y of Y, all `(*e, r, n)`."""
         if self.kind == "dense":
@@ -89,6 +94,10 @@ class Form:
     def tensors(self) -> list[Tensor]:
         """Everything the step depends on."""
         return self.weights() + [p for f in self.activations() for p in f.arguments]
+
+    def trained(self) -> list[Tensor]:
+        """Those of `tensors` that require a gradient, each once; they may be computed ones."""
+        return list({id(z): z for z in self.tensors() if z.requires_grad}.values())
 
     def drive(self, x: Tensor) -> Tensor:
         """V x + sum b `(..., *e, b, n)`, of one step or of a whole sequence in one product."""

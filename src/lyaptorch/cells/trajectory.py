@@ -61,13 +61,16 @@ def unroll(cell: Cell, inputs: Inputs, h: State, *, plain: bool = False) -> Stat
     Returns:
         The states. Cost O(t b n^2) per network.
     """
-    form, leaves = cell.form(), cell.leaves(inputs[0], h)
-    if form is not None and not plain and all(any(leaf is w for w in form.weights()) for leaf in leaves):
-        states: Tensor = _Unroll.apply(form, tuple(leaves), inputs, h, *leaves)  # type: ignore[no-untyped-call]
-        return states
+    # computed once: what the weights were computed from gets its gradient by autograd
+    form = cell.form()
+    if form is not None and not plain:
+        leaves = form.trained()
+        if all(any(leaf is w for w in form.weights()) for leaf in leaves):
+            states: Tensor = _Unroll.apply(form, tuple(leaves), inputs, h, *leaves)  # type: ignore[no-untyped-call]
+            return states
     steps = []
     for x in inputs:
-        h = cell.step(x, h)
+        h = cell.step(x, h) if form is None else form.step(form.drive(x), h)
         steps.append(h)
     return torch.stack(steps)
 

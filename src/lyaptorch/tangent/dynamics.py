@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from lyaptorch.cells import Cell
+from lyaptorch.cells import Cell, Form
 from lyaptorch.tangent.form_dynamics import FormDynamics
 
 
@@ -38,12 +38,9 @@ class Dynamics(Protocol):
         """The gradients of the inputs (None where not wanted) and of the leaves, so far."""
 
 
-def bind(cell: Cell, inputs: Tensor, leaves: Sequence[Tensor]) -> Dynamics:
-    """The fastest dynamics that serve this cell and give the gradient of each of `leaves`."""
-    form = cell.form()
-    if form is not None and all(any(leaf is own for own in form.tensors()) for leaf in leaves):
-        return FormDynamics(form, inputs, leaves)
-    return CellDynamics(cell, inputs, leaves)
+def bind(cell: Cell, form: Form | None, inputs: Tensor, leaves: Sequence[Tensor]) -> Dynamics:
+    """The fastest dynamics that serve a cell, or its form, and give the gradient of each of `leaves`."""
+    return CellDynamics(cell, inputs, leaves) if form is None else FormDynamics(form, inputs, leaves)
 
 
 class CellDynamics:

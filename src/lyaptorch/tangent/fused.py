@@ -28,7 +28,7 @@ def fused(problem: Problem, h: Tensor, backend: str | None) -> bool:
 
 
 def _refuses(problem: Problem, h: Tensor) -> str | None:
-    form = problem.cell.form()
+    form = problem.form
     if (reason := kernels.cpu_refuses(form, h)) is not None:
         return reason
     if len(problem.segments) > 1:
@@ -47,7 +47,7 @@ class FusedScan(torch.autograd.Function):
     def forward(
         ctx: Any, problem: Problem, inputs: Tensor, h: Tensor, frame: Tensor, *leaves: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        (over,), form = problem.segments, problem.cell.form()
+        (over,), form = problem.segments, problem.form
         assert form is not None
         settings = _settings(over, problem.cut)
         keep = any(ctx.needs_input_grad)

@@ -1,5 +1,6 @@
 """The compiled kernels against the plain torch backend and plain autograd, in every setting they serve."""
 
+import copy
 import math
 import subprocess
 import sys
@@ -177,12 +178,10 @@ def test_the_catalogue(case, ensemble, kw):
     compare_unrolled(cell, inputs, h0)
 
 
-@pytest.mark.parametrize(("case", "ensemble"), CATALOGUE)
+@pytest.mark.parametrize(("case", "ensemble"), [p for p in CATALOGUE if not p.values[1]])
 def test_the_catalogue_in_float32(case, ensemble):
     cell, inputs, h0 = cases.setup(case, ensemble, t=9)
-    frame = random_frame(cases.N, 3)
-    given = [z.requires_grad_() for z in (inputs, h0, frame)]
-    errors_in_float32(cell, given[:2], given[2])
+    errors_in_float32(cell, [inputs.requires_grad_(), h0.requires_grad_()], 3)
 
 
 @settings(max_examples=50, deadline=None, derandomize=True)
@@ -289,32 +288,31 @@ def test_larger_networks(kind, n, k):
     compare(*problem(kind, n, t=20), k, 1e-7, tangent_transient=5)
 
 
-def errors_in_float32(cell, given, frame):
-    """The kernels' must be round-off, as torch's are."""
-    exact = scan("torch", cell, *given, frame)
-    single = [z.detach().float().requires_grad_() for z in (*given, frame)]
-    cell = cell.float()
-    errors = {}
-    for backend in ("torch", "cpu"):
-        got = scan(backend, cell, *single)
-        errors[backend] = [
-            (g.double() - e).norm() / e.norm().clamp_min(1e-3)
-            for g, e in zip(got, exact, strict=True)
-            if e.dtype != torch.bool
-        ]
-    # both are round-off; neither is favoured in every tensor, so a factor of 4 and a floor of 1e-6, and
-    # the loss holds the sine of the final state, whose error grows with that state
-    floor = 1e-6 * exact[2].abs().max().clamp_min(1)
-    for fused, plain in zip(errors["cpu"], errors["torch"], strict=True):
-        assert fused <= 4 * plain + floor
+def errors_in_float32(cell, given, k):
+    """The kernels' must be round-off, as torch's are: geometric means, because single errors vary."""
+    n, errors = given[1].shape[-1], {"torch": [], "cpu": []}
+    single = copy.deepcopy(cell).float()
+    for draw in range(4):
+        frame = random_frame(n, k, seed=draw).requires_grad_()
+        exact = scan("torch", cell, *given, frame)
+        for backend, found in errors.items():
+            got = scan(backend, single, *(z.detach().float().requires_grad_() for z in (*given, frame)))
+            found.append([distance(g, e) for g, e in zip(got, exact, strict=True) if e.dtype != torch.bool])
+    fused, plain = (torch.tensor(errors[name]).log().mean(0).exp() for name in ("cpu", "torch"))
+    # neither is favoured in every tensor, so a factor of 4 and a floor of 1e-6; and the loss holds the sine
+    # of the final state, whose error grows with that state
+    assert (fused <= 4 * plain + 1e-6 * exact[2].abs().max().clamp_min(1)).all()
+
+
+def distance(got, exact):
+    return ((got.double() - exact).norm() / exact.norm().clamp_min(1e-3)).item() + 1e-12
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_float32_is_as_close_to_float64_as_torch(kind, activation):
     case = problem(kind, 30, activation=activation, t=25)
-    frame = random_frame(30, 12).requires_grad_()
-    errors_in_float32(case[0], case[1:], frame)
+    errors_in_float32(case[0], case[1:], 12)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -415,14 +413,23 @@ def test_tanh_and_its_slope_to_round_off(dtype):
 
 
 def bits(threads: int) -> list[Tensor]:
+    """Everything that two scans and two unrollings give, with a member's trajectories on several threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        case = problem(lt.RateCell, 21, ensemble=(3,), b=2, dtype=torch.float32)
-        found = scan("cpu", *case, random_frame(21, 13).float().requires_grad_(), interval=2)
-        cell, inputs, h0 = problem(lt.ElmanCell, 80, b=19, t=30, dtype=torch.float32)
-        states = unroll(cell, inputs, h0)
-        return [*found, states, *torch.autograd.grad(states.square().sum(), list(cell.parameters()))]
+        found = []
+        kw = {"ensemble": (3,), "dtype": torch.float32}
+        for case in (
+            problem(lt.RateCell, 21, b=2, **kw),
+            bypassed(22, "dense", (22,), [tanh(), sech2(), tanh()], b=19, t=40, **kw),
+        ):
+            cell, inputs, h0 = case
+            frame = random_frame(h0.shape[-1], 13).float().requires_grad_()
+            found += scan("cpu", cell, inputs, h0, frame, interval=2)
+            states = unroll(cell, inputs, h0)
+            wanted = [inputs, h0, *cell.parameters()]
+            found += [states, *torch.autograd.grad(states.square().sum(), wanted)]
+        return found
     finally:
         torch.set_num_threads(before)
 

@@ -135,8 +135,8 @@ def covariant_vectors(
         dt: time per step; the cell's own when missing.
 
     Returns:
-        `CovariantVectors`. Cost: that of a spectrum and a half at interval 1, O(t n^2 k) for a dense cell, and
-        memory for 2 t n k numbers.
+        `CovariantVectors`. Cost: that of two spectra at interval 1, O(t n^2 k) for a dense cell, and memory
+        for 2 t n k numbers.
 
     Raises:
         ValueError: as `lyapunov_spectrum` does.
@@ -219,7 +219,8 @@ def _unit(C: Tensor) -> tuple[Tensor, Tensor]:
 def _sine(a: Tensor, b: Tensor) -> Tensor:
     """Sine of the angle between unit columns."""
     along = (a * b).sum(-2, keepdim=True)
-    return torch.linalg.vector_norm(b - along * a, dim=-2)
+    length: Tensor = torch.linalg.vector_norm(b - along * a, dim=-2)
+    return length
 
 
 def _covariance_error(dynamics: Dynamics, states: list[Tensor], first: int, vectors: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from lyaptorch.cells import (
     BinaryCell,
     Cell,
     ElmanCell,
+    Flow,
     GRUCell,
     LIFCell,
     LSTMCell,
@@ -35,7 +36,7 @@ from lyaptorch.flossing import (
     task_loss,
 )
 from lyaptorch.record import Record
-from lyaptorch.tangent import Growth, Spectrum, lyapunov_spectrum
+from lyaptorch.tangent import CovariantVectors, Growth, Spectrum, covariant_vectors, lyapunov_spectrum
 from lyaptorch.train import SGD, Adam, Model, Readout, evaluate, presets, train
 from lyaptorch.train import floss as floss
 
@@ -48,10 +49,12 @@ __all__ = [
     "At",
     "BinaryCell",
     "Cell",
+    "CovariantVectors",
     "ElmanCell",
     "Every",
     "FitPhase",
     "FlossPhase",
+    "Flow",
     "GRUCell",
     "Growth",
     "LIFCell",
@@ -69,6 +72,7 @@ __all__ = [
     "accuracy",
     "analysis",
     "as_cell",
+    "covariant_vectors",
     "evaluate",
     "floss",
     "flossing_loss",

@@ -3,6 +3,7 @@
 from lyaptorch.cells import surrogates
 from lyaptorch.cells.activation import ACTIVATIONS, Activation
 from lyaptorch.cells.adapt import FunctionCell, as_cell
+from lyaptorch.cells.flow import Flow
 from lyaptorch.cells.form import Form
 from lyaptorch.cells.gated import GRUCell, LSTMCell
 from lyaptorch.cells.probe import fit
@@ -21,6 +22,7 @@ __all__ = [
     "BinaryCell",
     "Cell",
     "ElmanCell",
+    "Flow",
     "Form",
     "FormCell",
     "FunctionCell",

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from lyaptorch._types import Frame, Input, InputFrame, State
 from lyaptorch.cells.form import Form
 
+ADVICE = "the dynamics overflow; lower the gain or the inputs, or use float64"
+
 
 class Cell(nn.Module):
     """What evolves: `h' = step(x, h)`, input first, state second, as in `torch.nn.*Cell`.
@@ -23,6 +25,8 @@ class Cell(nn.Module):
             LSTM's (h, c) it is h).
         unproven: whether `step` is still to be probed before its first trajectory.
         reverse_mode: whether the probe found that forward mode cannot be used.
+        time_step: time per step; exponents are per unit of this time.
+        advice: what an error says when the state overflows.
 
     Example:
         >>> class Decay(Cell):
@@ -33,6 +37,9 @@ class Cell(nn.Module):
         tensor([[0.5000, 0.0000],
                 [0.0000, 0.5000]])
     """
+
+    time_step: float = 1.0
+    advice: str = ADVICE
 
     def __init__(self, input_size: int, state_size: int, ensemble: tuple[int, ...] = ()) -> None:
         super().__init__()

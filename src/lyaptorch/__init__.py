@@ -1,7 +1,7 @@
 """Measure, predict and control how gradients flow through recurrent networks."""
 
 from lyaptorch import kernels, tasks, theory
-from lyaptorch.cells import Activation, Cell, ElmanCell, RateCell, as_cell
+from lyaptorch.cells import Activation, Cell, ElmanCell, RateCell, ResidualCell, as_cell, residuals, weights
 from lyaptorch.cells.trajectory import use as _use
 from lyaptorch.flossing import (
     SCHEDULES,
@@ -40,6 +40,7 @@ __all__ = [
     "RateCell",
     "Readout",
     "Record",
+    "ResidualCell",
     "Scale",
     "Schedule",
     "Spectrum",
@@ -55,10 +56,12 @@ __all__ = [
     "lambda1",
     "lyapunov_spectrum",
     "presets",
+    "residuals",
     "task_loss",
     "tasks",
     "theory",
     "train",
+    "weights",
 ]
 
 _use(kernels.FusedRecurrence())

@@ -6,6 +6,7 @@ from lyaptorch.cells.form import Form
 from lyaptorch.cells.probe import fit
 from lyaptorch.cells.protocol import Cell, FormCell
 from lyaptorch.cells.rate import ElmanCell, RateCell
+from lyaptorch.cells.residual import ResidualCell
 from lyaptorch.cells.trajectory import settle, unroll
 from lyaptorch.cells.weights import WEIGHTS, random_frame
 
@@ -19,6 +20,7 @@ __all__ = [
     "FormCell",
     "FunctionCell",
     "RateCell",
+    "ResidualCell",
     "as_cell",
     "fit",
     "random_frame",

@@ -55,7 +55,7 @@ class Benchmark:
         Returns:
             A Record with `seconds (row, method, run)` per network, NaN where a method does not apply, `limit
             (row)` the operations a second that the row's threads reach in registers, measured in between,
-            `operations (row)` of a network, `threads (row)`, `load (row)`, of the machine before, and `cores`.
+            `operations (row)` of a network, `threads (row)`, the machine's `load (row)` before, and `cores`.
 
         Raises:
             ValueError: if no row is chosen, or there are no compiled kernels.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -94,16 +95,25 @@ class ResidualCell(FormCell):
         self.weight_ih = nn.Parameter(fan_in((n, m), m, Stream(seed, "weight_ih"), ids))
         self.bias = nn.Parameter(fan_in((n,), m, Stream(seed, "bias"), ids)) if bias else None
 
+    @property
+    def bypass(self) -> Residual:
+        """A."""
+        return Residual(self.residual, self.structure)
+
+    @property
+    def eps(self) -> Tensor:
+        """The coupling `(*e, n)`, or `(*e, 1)` where all units have the same."""
+        return self.coupling if self.coupling.dim() > len(self.ensemble) else self.coupling.unsqueeze(-1)
+
     def form(self) -> Form:
         """P(h) + eps phi(W h + V x + b); of kind B phi((A + eps W) h + eps V x + eps b)."""
         W, V, phi = self.weight_hh, self.weight_ih, self.activation
         biases = () if self.bias is None else (self.bias,)
-        eps = self.coupling if self.coupling.dim() > len(self.ensemble) else self.coupling.unsqueeze(-1)
-        A = Residual(self.residual, self.structure, phi if self.kind == "A" else None)
         if self.kind != "B":
-            return Form(W, V, biases, None, phi, A, eps)
-        rows = eps.unsqueeze(-1)
-        return Form(A.dense() + rows * W, rows * V, tuple(eps * b for b in biases), None, phi)
+            A = replace(self.bypass, activation=phi) if self.kind == "A" else self.bypass
+            return Form(W, V, biases, None, phi, A, self.eps)
+        eps = self.eps.unsqueeze(-1)
+        return Form(self.bypass.dense() + eps * W, eps * V, tuple(self.eps * b for b in biases), None, phi)
 
     def extra_repr(self) -> str:
         """Sizes, kind and structure."""

@@ -37,6 +37,7 @@ MAY_IMPORT = {
     "experiments": ("train", "tasks", "analysis", "theory", "flossing", "tangent", "cells", "record"),
     "integrations": ("flossing", "tangent", "cells", "train.floss"),
     "testing": ("tangent", "cells"),
+    "bench": ("kernels", "tangent", "cells", "train.progress", "record"),
     "plots": ("record",),
     "sweep": (),
     "cli": ("",),

@@ -1,9 +1,6 @@
 """The compiled kernels against the plain torch backend and plain autograd, in every setting they serve."""
 
 import math
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -513,13 +510,3 @@ def test_a_second_derivative_is_refused():
     (first,) = torch.autograd.grad(loss, cell.weight_hh, create_graph=True)
     with pytest.raises(RuntimeError, match="autograd"):
         first.sum().backward()
-
-
-def test_the_benchmark_prints_its_table():
-    folder = Path(__file__).parent.parent / "benchmarks"
-    code = "import kernels; kernels.SIZES[:] = [(8, 4, 5, 1)]; kernels.main(1)"
-    code = f"import sys; sys.path.insert(0, {str(folder)!r}); {code}"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=True
-    )
-    assert "BPTT" in done.stdout

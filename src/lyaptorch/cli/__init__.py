@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from lyaptorch.cli.bench import bench
 from lyaptorch.cli.demo import demo
 from lyaptorch.cli.listing import list_all
 from lyaptorch.cli.reproduce import reproduce
@@ -22,6 +23,7 @@ def main() -> int:
     app.command(name="spectrum")(spectrum)
     app.command(name="train")(train)
     app.command(name="reproduce")(reproduce)
+    app.command(name="bench")(bench)
     app.command(name="list")(list_all)
     try:
         app.cli(

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from lyaptorch import _checks
+from lyaptorch.plots.bench import bench_figure
 from lyaptorch.plots.papers import PAPERS
 from lyaptorch.plots.spectra import covariant_figure, spectrum_figure
 from lyaptorch.plots.training import demo_figure, flossing_figure, training_figure
@@ -46,6 +47,7 @@ def plot_record(record: Record) -> Figure:
         ValueError: for a kind of Record that has no figure.
     """
     figures = {
+        "bench": bench_figure,
         "demo": demo_figure,
         "train": training_figure,
         "floss": flossing_figure,

@@ -7,9 +7,11 @@ from lyaptorch.cells import (
     BinaryCell,
     Cell,
     ElmanCell,
+    LeakyReadout,
     LIFCell,
     RateCell,
     as_cell,
+    fluctuation_driven,
     surrogates,
 )
 from lyaptorch.cells.trajectory import use as _use
@@ -49,6 +51,7 @@ __all__ = [
     "FlossPhase",
     "Growth",
     "LIFCell",
+    "LeakyReadout",
     "Model",
     "RateCell",
     "Readout",
@@ -63,6 +66,7 @@ __all__ = [
     "evaluate",
     "floss",
     "flossing_loss",
+    "fluctuation_driven",
     "gradient_norm",
     "kernels",
     "lambda1",

@@ -3,11 +3,12 @@
 from lyaptorch.cells import surrogates
 from lyaptorch.cells.activation import ACTIVATIONS, Activation
 from lyaptorch.cells.adapt import FunctionCell, as_cell
+from lyaptorch.cells.fluctuation import fluctuation_driven
 from lyaptorch.cells.form import Form
 from lyaptorch.cells.probe import fit
 from lyaptorch.cells.protocol import Cell, FormCell
 from lyaptorch.cells.rate import BinaryCell, ElmanCell, RateCell
-from lyaptorch.cells.spiking import AdaptiveLIFCell, LIFCell, SpikingCell
+from lyaptorch.cells.spiking import AdaptiveLIFCell, LeakyReadout, LIFCell, SpikingCell
 from lyaptorch.cells.trajectory import settle, unroll
 from lyaptorch.cells.weights import WEIGHTS, random_frame
 
@@ -23,10 +24,12 @@ __all__ = [
     "FormCell",
     "FunctionCell",
     "LIFCell",
+    "LeakyReadout",
     "RateCell",
     "SpikingCell",
     "as_cell",
     "fit",
+    "fluctuation_driven",
     "random_frame",
     "settle",
     "surrogates",

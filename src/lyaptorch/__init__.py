@@ -1,6 +1,6 @@
 """Measure, predict and control how gradients flow through recurrent networks."""
 
-from lyaptorch import kernels, tasks, theory
+from lyaptorch import analysis, kernels, tasks, theory
 from lyaptorch.cells import (
     Activation,
     AdaptiveLIFCell,
@@ -62,6 +62,7 @@ __all__ = [
     "Trigger",
     "When",
     "accuracy",
+    "analysis",
     "as_cell",
     "evaluate",
     "floss",

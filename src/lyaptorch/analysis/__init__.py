@@ -12,15 +12,18 @@ from lyaptorch.analysis.jacobians import (
     step_jacobians,
     usable_dimensions,
 )
+from lyaptorch.analysis.spikes import SpikeStatistics, spike_statistics
 
 __all__ = [
     "ConditionNumber",
+    "SpikeStatistics",
     "aligned",
     "condition_number",
     "effective_rank",
     "gradient_norms",
     "gradient_singular_values",
     "onset",
+    "spike_statistics",
     "step_jacobians",
     "usable_dimensions",
 ]

@@ -5,10 +5,12 @@ from lyaptorch.analysis.gradients import effective_rank, gradient_norms, gradien
 from lyaptorch.analysis.jacobians import ConditionNumber, condition_number, step_jacobians, usable_dimensions
 from lyaptorch.analysis.memory import fading_memory, memory_capacity, time_scales
 from lyaptorch.analysis.residual import ResidualExponents, residual_exponents
+from lyaptorch.analysis.spikes import SpikeStatistics, spike_statistics
 
 __all__ = [
     "ConditionNumber",
     "ResidualExponents",
+    "SpikeStatistics",
     "aligned",
     "condition_number",
     "effective_rank",
@@ -18,6 +20,7 @@ __all__ = [
     "memory_capacity",
     "onset",
     "residual_exponents",
+    "spike_statistics",
     "step_jacobians",
     "time_scales",
     "usable_dimensions",

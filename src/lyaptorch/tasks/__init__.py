@@ -2,14 +2,18 @@
 
 from lyaptorch import _checks
 from lyaptorch.tasks.batch import Batch, Task
-from lyaptorch.tasks.lagged import DelayedCopy, SpatialXOR, TemporalXOR
+from lyaptorch.tasks.lagged import DelayedCopy, OneHotXOR, SpatialXOR, TemporalXOR
 from lyaptorch.tasks.noise import Noise
 from lyaptorch.tasks.recall import Recall
+from lyaptorch.tasks.spikes import SpikePatterns, SpikingXOR
 
 TASKS = {
     "delayed_copy": DelayedCopy,
+    "one_hot_xor": OneHotXOR,
     "recall": Recall,
     "spatial_xor": SpatialXOR,
+    "spike_patterns": SpikePatterns,
+    "spiking_xor": SpikingXOR,
     "temporal_xor": TemporalXOR,
 }
 
@@ -29,8 +33,11 @@ __all__ = [
     "Batch",
     "DelayedCopy",
     "Noise",
+    "OneHotXOR",
     "Recall",
     "SpatialXOR",
+    "SpikePatterns",
+    "SpikingXOR",
     "Task",
     "TemporalXOR",
     "make_task",

@@ -20,8 +20,9 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
         z, y, reduction="none"
     ),
     "mean_squared_error": lambda z, y: (z - y).square(),
+    "cross_entropy": lambda z, y: -(y * z.log_softmax(-1)).sum(-1, keepdim=True),
 }
-"""Loss of every output, before the mask."""
+"""Loss of every output (of all outputs together for classes), before the mask."""
 
 
 class Readout(nn.Module):
@@ -69,7 +70,8 @@ class Model(nn.Module):
             or any module. All of a state can be read but an LSTM's c and the lower layers of a stack.
         h0: initial state, `(*e, rows, n)` with one row for each trajectory or a single row for all;
             trained when an `nn.Parameter`; zeros when missing.
-        loss: "binary_cross_entropy" or "mean_squared_error".
+        loss: "binary_cross_entropy" for bits, "mean_squared_error" for numbers, or "cross_entropy" for
+            classes, one-hot.
 
     Raises:
         ValueError: for an unknown loss, or an h0 or a `Readout` that does not fit the cell.
@@ -141,8 +143,8 @@ class Model(nn.Module):
     def loss(self, batch: Batch, h0: State | None = None) -> tuple[PerMember, PerMember]:
         """Loss and accuracy of each member, over the steps that count.
 
-        The accuracy of bits is the share that is right; of numbers, the share of their variance that is
-        explained.
+        The accuracy of bits and classes is the share that is right; of numbers, the share of their variance
+        that is explained.
         """
         outputs = self(batch.inputs, h0)
         if outputs.shape != batch.targets.shape:
@@ -150,15 +152,18 @@ class Model(nn.Module):
                 f"the readout must answer like the targets, {tuple(batch.targets.shape)}, "
                 f"got {tuple(outputs.shape)}"
             )
-        mask = batch.mask[..., None, None].to(outputs.dtype).expand_as(outputs)
+        mask = batch.mask[..., None, None].to(outputs.dtype)
 
         def mean(values: Tensor) -> Tensor:
-            return (values * mask).sum((0, -2, -1)) / mask.sum((0, -2, -1))
+            return (values * mask).sum((0, -2, -1)) / mask.expand_as(values).sum((0, -2, -1))
 
         loss = mean(LOSSES[self.loss_name](outputs, batch.targets))
         with torch.no_grad():
             if self.loss_name == "binary_cross_entropy":
                 return loss, mean(((outputs > 0) == (batch.targets > 0.5)).to(outputs.dtype))
+            if self.loss_name == "cross_entropy":
+                named = outputs.argmax(-1, keepdim=True)
+                return loss, mean(batch.targets.gather(-1, named))
             variance = mean(batch.targets.square()) - mean(batch.targets).square()
             return loss, 1 - loss / variance
 

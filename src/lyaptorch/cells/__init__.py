@@ -2,7 +2,7 @@
 
 from lyaptorch.cells import surrogates
 from lyaptorch.cells.activation import ACTIVATIONS, Activation
-from lyaptorch.cells.adapt import FunctionCell, as_cell
+from lyaptorch.cells.adapt import FunctionCell, as_cell, owned
 from lyaptorch.cells.flow import Flow
 from lyaptorch.cells.fluctuation import fluctuation_driven
 from lyaptorch.cells.form import Form
@@ -12,6 +12,7 @@ from lyaptorch.cells.protocol import Cell, FormCell
 from lyaptorch.cells.rate import BinaryCell, ElmanCell, RateCell
 from lyaptorch.cells.residual import ResidualCell
 from lyaptorch.cells.spiking import AdaptiveLIFCell, LeakyReadout, LIFCell, SpikingCell
+from lyaptorch.cells.stacked import Stacked
 from lyaptorch.cells.trajectory import settle, unroll
 from lyaptorch.cells.weights import WEIGHTS, random_frame
 
@@ -34,9 +35,11 @@ __all__ = [
     "RateCell",
     "ResidualCell",
     "SpikingCell",
+    "Stacked",
     "as_cell",
     "fit",
     "fluctuation_driven",
+    "owned",
     "random_frame",
     "settle",
     "surrogates",

@@ -2,7 +2,7 @@
 
 from lyaptorch.cells import surrogates
 from lyaptorch.cells.activation import ACTIVATIONS, Activation
-from lyaptorch.cells.adapt import FunctionCell, as_cell, owned
+from lyaptorch.cells.adapt import FunctionCell, Network, as_cell, owned
 from lyaptorch.cells.flow import Flow
 from lyaptorch.cells.fluctuation import fluctuation_driven
 from lyaptorch.cells.form import Form
@@ -32,6 +32,7 @@ __all__ = [
     "LIFCell",
     "LSTMCell",
     "LeakyReadout",
+    "Network",
     "RateCell",
     "ResidualCell",
     "SpikingCell",

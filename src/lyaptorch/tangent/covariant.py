@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -13,7 +12,7 @@ from torch import Tensor
 from lyaptorch import _checks
 from lyaptorch._random import DEFAULT_SEED, Stream
 from lyaptorch._types import Exponents, Inputs
-from lyaptorch.cells import Cell
+from lyaptorch.cells import Network
 from lyaptorch.tangent import growth as growth_of
 from lyaptorch.tangent.dynamics import Dynamics, bind
 from lyaptorch.tangent.growth import Growth
@@ -102,11 +101,11 @@ class CovariantVectors:
 
 @torch.no_grad()
 def covariant_vectors(
-    cell: Cell | torch.nn.Module | Callable[[Tensor, Tensor], Tensor],
+    cell: Network,
     inputs: Inputs,
     *,
     k: int | None = None,
-    h0: Tensor | None = None,
+    h0: Any = None,
     transient: int | str = 0,
     tangent_transient: int = 0,
     backward_transient: int = 0,

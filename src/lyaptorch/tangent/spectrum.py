@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from lyaptorch import _checks
 from lyaptorch._types import Exponents, Inputs, LogR, State
-from lyaptorch.cells import Cell
+from lyaptorch.cells import Network
 from lyaptorch.tangent import growth as growth_of
 from lyaptorch.tangent.adjoint import Problem, Scan
 from lyaptorch.tangent.automatic import AUTO, choose_interval
@@ -90,7 +89,7 @@ class Spectrum:
 
 
 def lyapunov_spectrum(
-    cell: Cell | torch.nn.Module | Callable[..., Any] | Sequence[torch.nn.Module],
+    cell: Network,
     inputs: Inputs,
     *,
     k: int | None = None,

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from lyaptorch import _checks
 from lyaptorch._random import Stream, seed_from
-from lyaptorch.cells import Cell, as_cell, fit, random_frame, settle
+from lyaptorch.cells import Cell, Network, as_cell, fit, random_frame, settle
 from lyaptorch.tangent.automatic import AUTO, choose_transient
 
 
@@ -25,11 +24,11 @@ class Start(NamedTuple):
 
 
 def start(
-    cell: Cell | torch.nn.Module | Callable[[Tensor, Tensor], Tensor],
+    cell: Network,
     inputs: Tensor,
     *,
     k: int | None,
-    h0: Tensor | None,
+    h0: Any,
     transient: int | str,
     uncounted: dict[str, int],
     frame: Tensor | None,

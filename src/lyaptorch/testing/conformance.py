@@ -5,12 +5,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lyaptorch._random import DEFAULT_SEED, Stream
-from lyaptorch.cells import Cell, as_cell, fit, unroll
+from lyaptorch.cells import Cell, Network, as_cell, fit, unroll
 from lyaptorch.cells.probe import probe
 from lyaptorch.cells.protocol import pushforward_forward_mode
 from lyaptorch.tangent import lyapunov_spectrum
@@ -40,9 +41,9 @@ class CellReport:
 
 
 def check_cell(
-    cell: Cell | nn.Module | Callable[[Tensor, Tensor], Tensor],
+    cell: Network,
     inputs: Tensor | None = None,
-    h0: Tensor | None = None,
+    h0: Any = None,
 ) -> CellReport:
     """Check a cell of your own, best in float64: everything that the library takes for granted.
 

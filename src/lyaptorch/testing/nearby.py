@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from lyaptorch import _checks
 from lyaptorch._random import DEFAULT_SEED, Stream
 from lyaptorch._types import Inputs
-from lyaptorch.cells import Cell, as_cell, fit, settle
+from lyaptorch.cells import Network, as_cell, fit, settle
 
 
 @torch.no_grad()
 def divergence_rate(
-    cell: Cell | nn.Module | Callable[[Tensor, Tensor], Tensor],
+    cell: Network,
     inputs: Inputs,
     *,
-    h0: Tensor | None = None,
+    h0: Any = None,
     transient: int = 0,
     tangent_transient: int = 0,
     distance: float | None = None,

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lyaptorch._random import member_ids, seed_from
 from lyaptorch._types import Inputs, Number
-from lyaptorch.cells import Cell, as_cell, fit, owned
+from lyaptorch.cells import Network, as_cell, fit, owned
 from lyaptorch.flossing import FlossPhase
 from lyaptorch.flossing.schedule import plain
 from lyaptorch.record import Record
@@ -22,7 +21,7 @@ from lyaptorch.train.steps import floss_step
 
 
 def floss(
-    cell: Cell | nn.Module | Callable[..., Any] | Sequence[nn.Module],
+    cell: Network,
     inputs: Inputs | Source,
     *,
     k: int | Tensor | None = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lyaptorch import _checks
 from lyaptorch._random import Stream, member_ids, seed_from
 from lyaptorch._types import Inputs, PerMember, State, States
-from lyaptorch.cells import Cell, as_cell, fit, settle, unroll
+from lyaptorch.cells import Cell, Network, as_cell, fit, settle, unroll
 from lyaptorch.cells.form import linear
 from lyaptorch.tasks.batch import Batch
 
@@ -87,7 +87,7 @@ class Model(nn.Module):
 
     def __init__(
         self,
-        cell: Cell | nn.Module | Callable[..., Any] | Sequence[nn.Module],
+        cell: Network,
         readout: nn.Module,
         *,
         h0: Any = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from torch import nn
 
@@ -13,11 +13,15 @@ from lyaptorch.cells.adapt.spiking import spiking
 from lyaptorch.cells.adapt.torch_rnn import from_torch
 from lyaptorch.cells.protocol import Cell
 
-__all__ = ["FunctionCell", "ModuleEnsemble", "as_cell", "owned"]
+__all__ = ["FunctionCell", "ModuleEnsemble", "Network", "as_cell", "owned"]
+
+
+Network: TypeAlias = Cell | nn.Module | Callable[..., Any] | Sequence[nn.Module]
+"""What `as_cell` takes."""
 
 
 def as_cell(
-    obj: Cell | nn.Module | Callable[..., Any] | Sequence[nn.Module],
+    obj: Network,
     *,
     state: Any = None,
     output: bool | None = None,

@@ -139,7 +139,10 @@ def test_a_cell_that_cannot_be_measured_or_penalised_says_why():
     with pytest.raises(ValueError, match="saturated units needs a cell with a Form, got FunctionCell"):
         metrics.saturated_share(model, batch)
     for name in ("spectral_radius", "mean_field_slope"):
-        with pytest.raises(ValueError, match="needs a cell with recurrent weights, got FunctionCell"):
+        with pytest.raises(
+            ValueError,
+            match="recurrent weights and no residual connection, got FunctionCell",
+        ):
             PENALTIES[name](model.cell, batch.inputs, model.h0, 2)
     with pytest.raises(ValueError, match="unknown penalty 'spectral', did you mean 'spectral_radius'"):
         FlossPhase(1, penalty="spectral")

@@ -7,12 +7,17 @@ from lyaptorch.cells import (
     BinaryCell,
     Cell,
     ElmanCell,
+    GRUCell,
     LeakyReadout,
     LIFCell,
+    LSTMCell,
     RateCell,
+    ResidualCell,
     as_cell,
     fluctuation_driven,
+    residuals,
     surrogates,
+    weights,
 )
 from lyaptorch.cells.trajectory import use as _use
 from lyaptorch.flossing import (
@@ -49,13 +54,16 @@ __all__ = [
     "Every",
     "FitPhase",
     "FlossPhase",
+    "GRUCell",
     "Growth",
     "LIFCell",
+    "LSTMCell",
     "LeakyReadout",
     "Model",
     "RateCell",
     "Readout",
     "Record",
+    "ResidualCell",
     "Scale",
     "Schedule",
     "Spectrum",
@@ -73,11 +81,13 @@ __all__ = [
     "lambda1",
     "lyapunov_spectrum",
     "presets",
+    "residuals",
     "surrogates",
     "task_loss",
     "tasks",
     "theory",
     "train",
+    "weights",
 ]
 
 _use(kernels.FusedRecurrence())

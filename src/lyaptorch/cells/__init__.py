@@ -5,9 +5,11 @@ from lyaptorch.cells.activation import ACTIVATIONS, Activation
 from lyaptorch.cells.adapt import FunctionCell, as_cell
 from lyaptorch.cells.fluctuation import fluctuation_driven
 from lyaptorch.cells.form import Form
+from lyaptorch.cells.gated import GRUCell, LSTMCell
 from lyaptorch.cells.probe import fit
 from lyaptorch.cells.protocol import Cell, FormCell
 from lyaptorch.cells.rate import BinaryCell, ElmanCell, RateCell
+from lyaptorch.cells.residual import ResidualCell
 from lyaptorch.cells.spiking import AdaptiveLIFCell, LeakyReadout, LIFCell, SpikingCell
 from lyaptorch.cells.trajectory import settle, unroll
 from lyaptorch.cells.weights import WEIGHTS, random_frame
@@ -23,9 +25,12 @@ __all__ = [
     "Form",
     "FormCell",
     "FunctionCell",
+    "GRUCell",
     "LIFCell",
+    "LSTMCell",
     "LeakyReadout",
     "RateCell",
+    "ResidualCell",
     "SpikingCell",
     "as_cell",
     "fit",

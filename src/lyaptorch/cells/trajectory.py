@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lyaptorch._types import Inputs, State, States
-from lyaptorch.cells.form import Form, drive_gradients, linear, time_in_batch
+from lyaptorch.cells.form import Bars, Form, linear, time_in_batch, weight_gradients
 from lyaptorch.cells.protocol import Cell
 
 ADVICE = "the dynamics overflow; lower the gain or the inputs, or use float64"
@@ -17,18 +17,25 @@ SETTLE_STEPS = 256
 
 
 class Recurrence(Protocol):
-    """A faster way to run h' = f(W g(h) + drive) over a whole sequence, and back."""
+    """A faster way to run h' = P(h) + c f(W g(h) + drive) over a whole sequence, and back."""
 
     def serves(self, form: Form, h: Tensor) -> bool:
-        """Whether it can run `form` on states like `h`."""
+        """Whether it can run `form` on states like `h` and give the gradients of all that is trained."""
 
-    def forward(self, form: Form, drive: Tensor, h0: Tensor, *, keep: bool) -> tuple[Tensor, Tensor | None]:
+    def forward(self, form: Form, inputs: Tensor, h0: Tensor, *, keep: bool) -> tuple[Tensor, Any]:
         """The states, and what the adjoint needs besides (when `keep`)."""
 
     def adjoint(
-        self, form: Form, h0: Tensor, states: Tensor, kept: Tensor | None, states_bar: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradients of a = W g(h) + drive at every step, of h0, and of W."""
+        self,
+        form: Form,
+        leaves: Sequence[Tensor],
+        inputs: Tensor,
+        h0: Tensor,
+        states: Tensor,
+        kept: Any,
+        states_bar: Tensor,
+    ) -> list[Tensor | None]:
+        """Gradients of inputs (None where not wanted), h0 and leaves, which are tensors of the form."""
 
 
 _recurrences: list[Recurrence] = []
@@ -54,13 +61,17 @@ def unroll(cell: Cell, inputs: Inputs, h: State, *, plain: bool = False) -> Stat
     Returns:
         The states. Cost O(t b n^2) per network.
     """
-    form, leaves = cell.form(), cell.leaves(inputs[0], h)
-    if form is not None and not plain and all(any(leaf is w for w in form.weights()) for leaf in leaves):
-        states: Tensor = _Unroll.apply(form, tuple(leaves), inputs, h, *leaves)  # type: ignore[no-untyped-call]
-        return states
+    # computed once: what the weights were computed from gets its gradient by autograd
+    form = cell.form()
+    if form is not None and not plain:
+        leaves = form.trained()
+        weights_only = all(any(leaf is w for w in form.weights()) for leaf in leaves)
+        if weights_only or _recurrence(form, h) is not _plain:
+            states: Tensor = _Unroll.apply(form, tuple(leaves), inputs, h, *leaves)  # type: ignore[no-untyped-call]
+            return states
     steps = []
     for x in inputs:
-        h = cell.step(x, h)
+        h = cell.step(x, h) if form is None else form.step(form.drive(x), h)
         steps.append(h)
     return torch.stack(steps)
 
@@ -83,7 +94,7 @@ def settle(cell: Cell, inputs: Inputs, h: State) -> State:
         else:
             # in pieces, because only the last state is kept
             for piece in torch.split(inputs, SETTLE_STEPS):
-                h = recurrence.forward(form, form.drive(piece), h, keep=False)[0][-1]
+                h = recurrence.forward(form, piece, h, keep=False)[0][-1]
     if not torch.isfinite(h).all():
         raise FloatingPointError(
             f"the state is not finite after a transient of {len(inputs)} steps: {ADVICE}"
@@ -98,9 +109,8 @@ class _Unroll(torch.autograd.Function):
     def forward(
         ctx: Any, form: Form, leaves: Sequence[Tensor], inputs: Tensor, h0: Tensor, *_: Tensor
     ) -> Tensor:
-        drive = form.drive(inputs)
         recurrence = _recurrence(form, h0)
-        states, kept = recurrence.forward(form, drive, h0, keep=any(ctx.needs_input_grad))
+        states, kept = recurrence.forward(form, inputs, h0, keep=any(ctx.needs_input_grad))
         ctx.form, ctx.leaves, ctx.recurrence, ctx.kept = form, leaves, recurrence, kept
         ctx.save_for_backward(inputs, h0, states, *leaves)
         return states
@@ -108,14 +118,8 @@ class _Unroll(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, states_bar: Tensor) -> tuple[Tensor | None, ...]:
         inputs, h0, states, *_ = ctx.saved_tensors
-        form: Form = ctx.form
         with torch.no_grad():
-            a_bars, h_bar, W_bar = ctx.recurrence.adjoint(form, h0, states, ctx.kept, states_bar)
-            bars = [
-                linear(a_bars, form.weight_ih.mT) if ctx.needs_input_grad[2] else None,
-                h_bar if ctx.needs_input_grad[3] else None,
-                *drive_gradients(form, ctx.leaves, inputs, a_bars, W_bar),
-            ]
+            bars = ctx.recurrence.adjoint(ctx.form, ctx.leaves, inputs, h0, states, ctx.kept, states_bar)
         if torch.is_grad_enabled():
             bars = once(bars, ctx.saved_tensors, "call unroll(..., plain=True)")
         return None, None, *bars
@@ -127,7 +131,8 @@ class _Plain:
     def serves(self, form: Form, h: Tensor) -> bool:
         return True
 
-    def forward(self, form: Form, drive: Tensor, h0: Tensor, *, keep: bool) -> tuple[Tensor, Tensor | None]:
+    def forward(self, form: Form, inputs: Tensor, h0: Tensor, *, keep: bool) -> tuple[Tensor, Any]:
+        drive = form.drive(inputs)
         states = torch.empty(len(drive), *h0.shape, dtype=h0.dtype, device=h0.device)
         h = h0
         for s, u in enumerate(drive):
@@ -136,25 +141,46 @@ class _Plain:
         return states, drive if keep else None
 
     def adjoint(
-        self, form: Form, h0: Tensor, states: Tensor, kept: Tensor | None, states_bar: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        W = form.weight_hh
+        self,
+        form: Form,
+        leaves: Sequence[Tensor],
+        inputs: Tensor,
+        h0: Tensor,
+        states: Tensor,
+        kept: Any,
+        states_bar: Tensor,
+    ) -> list[Tensor | None]:
+        W, residual, coupling = form.weight_hh, form.residual, form.coupling
         before = torch.cat([h0.unsqueeze(0), states[:-1]])
-        values, g1, f1 = before, None, None
+        values, g1, f1, p1 = before, None, None, None
         if form.inner is not None:
             values, g1 = form.inner(before), form.inner.slope(before)
+        if form.outer is not None or coupling is not None:
+            a = linear(values, W) + kept
         if form.outer is not None:
-            assert kept is not None
-            f1 = form.outer.slope(linear(values, W) + kept)
-        a_bars, h_bar = torch.empty_like(states), torch.zeros_like(h0)
+            f1 = form.outer.slope(a)
+        if residual is not None and residual.activation is not None:
+            p1 = residual.activation.slope(residual.product(before))
+        h_bars, a_bars, h_bar = torch.empty_like(states), torch.empty_like(states), torch.zeros_like(h0)
         for s in range(len(states) - 1, -1, -1):
-            a_bar = torch.add(h_bar, states_bar[s], out=a_bars[s])
-            if f1 is not None:
-                a_bar *= f1[s]
-            h_bar = a_bar @ W
+            out_bar = torch.add(h_bar, states_bar[s], out=h_bars[s])
+            a_bar = form.coupled(out_bar)
+            a_bars[s] = a_bar if f1 is None else a_bar * f1[s]
+            h_bar = a_bars[s] @ W
             if g1 is not None:
                 h_bar *= g1[s]
-        return a_bars, h_bar, time_in_batch(a_bars).mT @ time_in_batch(values)
+            if residual is not None:
+                h_bar += residual.transposed().product(out_bar if p1 is None else out_bar * p1[s])
+        matrix_bar = coupling_bar = None
+        if residual is not None:
+            p_bars = h_bars if p1 is None else h_bars * p1
+            matrix_bar = residual.gradient(time_in_batch(p_bars), time_in_batch(before))
+        if coupling is not None:
+            coupling_bar = (h_bars * (a if form.outer is None else form.outer(a))).sum((0, -2))
+        W_bar = time_in_batch(a_bars).mT @ time_in_batch(values)
+        inputs_bar = linear(a_bars, form.weight_ih.mT) if inputs.requires_grad else None
+        bars = Bars(a_bars, h_bar, W_bar, matrix_bar, coupling_bar)
+        return [inputs_bar, h_bar, *weight_gradients(form, leaves, inputs, bars)]
 
 
 _plain: Recurrence = _Plain()

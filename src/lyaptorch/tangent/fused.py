@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from lyaptorch import kernels
-from lyaptorch.cells.form import drive_gradients, linear
 from lyaptorch.cells.trajectory import ADVICE, once
 from lyaptorch.tangent.adjoint import Problem, warn_if_exploded
 from lyaptorch.tangent.scan import Span, twice_over
@@ -29,15 +28,12 @@ def fused(problem: Problem, h: Tensor, backend: str | None) -> bool:
 
 
 def _refuses(problem: Problem, h: Tensor) -> str | None:
-    form = problem.cell.form()
-    if (reason := kernels.cpu_refuses(form, h)) is not None:
+    if (reason := kernels.cpu_refuses(problem.form, h)) is not None:
         return reason
     if len(problem.segments) > 1:
         return "it keeps the whole tape, and checkpoint was given"
     if problem.method != "auto":
         return f'it knows qr_method "auto", and {problem.method!r} was given'
-    if form is not None and not all(any(leaf is w for w in form.weights()) for leaf in problem.leaves):
-        return "it gives gradients of weights and biases, and something else is trained"
     return None
 
 
@@ -48,11 +44,11 @@ class FusedScan(torch.autograd.Function):
     def forward(
         ctx: Any, problem: Problem, inputs: Tensor, h: Tensor, frame: Tensor, *leaves: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        (over,), form = problem.segments, problem.cell.form()
+        (over,), form = problem.segments, problem.form
         assert form is not None
         settings = _settings(over, problem.cut)
         keep = any(ctx.needs_input_grad)
-        end = kernels.scan_forward(form, form.drive(inputs), h, frame, settings, keep=keep)
+        end = kernels.scan_forward(form, inputs, h, frame, settings, keep=keep)
         _raise_overflow(over, end.broken, end.overflow)
         log_r = torch.where(end.dead, -torch.inf, end.pivots.log())
         healthy = ~end.dead
@@ -72,10 +68,9 @@ class FusedScan(torch.autograd.Function):
         with torch.no_grad():
             c = torch.zeros_like(log_r) if log_r_bar is None else torch.where(healthy, log_r_bar, 0.0)
             h_bar = torch.zeros_like(h0) if state_bar is None else state_bar
-            bar = kernels.scan_adjoint(form, ctx.settings, ctx.tape, c, log_r, h_bar)
-            inputs_bar = linear(bar.a, form.weight_ih.mT) if ctx.needs_input_grad[1] else None
-            leaf_bars = drive_gradients(form, ctx.problem.leaves, inputs, bar.a, bar.W)
-            bars = [inputs_bar, bar.h, bar.frame, *leaf_bars]
+            bars = kernels.scan_adjoint(
+                form, ctx.problem.leaves, inputs, h0, ctx.settings, ctx.tape, c, log_r, h_bar
+            )
             warn_if_exploded(bars, log_r)
         if torch.is_grad_enabled():
             bars = once(bars, ctx.saved_tensors, 'call lyapunov_spectrum(..., backend="autograd")')

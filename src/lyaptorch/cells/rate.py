@@ -110,7 +110,7 @@ class BinaryCell(RateCell):
         ensemble = settings.get("ensemble", ())
         if not isinstance(sharpness, Tensor) or sharpness.dim() == 0:
             # one for each member, which an action may change
-            sharpness = torch.as_tensor(sharpness, dtype=torch.get_default_dtype()).expand(ensemble)
+            sharpness = torch.as_tensor(sharpness, dtype=torch.get_default_dtype()).expand(ensemble).clone()
         f = sech2(sharpness, value="upper_sign" if upper else "sign")
         super().__init__(input_size, hidden_size, activation=f, **settings)
 

@@ -1,7 +1,9 @@
 """What is learned: batches drawn from counter-based streams."""
 
 from lyaptorch import _checks
+from lyaptorch.tasks.adding import Adding
 from lyaptorch.tasks.batch import Batch, Task
+from lyaptorch.tasks.images import SequentialImages
 from lyaptorch.tasks.lagged import DelayedCopy, SpatialXOR, TemporalXOR
 from lyaptorch.tasks.noise import Noise
 from lyaptorch.tasks.recall import Recall
@@ -26,10 +28,12 @@ def make_task(name: str, *, delay: int, items: int = 1) -> Task:
 
 __all__ = [
     "TASKS",
+    "Adding",
     "Batch",
     "DelayedCopy",
     "Noise",
     "Recall",
+    "SequentialImages",
     "SpatialXOR",
     "Task",
     "TemporalXOR",

@@ -31,6 +31,18 @@ class Batch:
         return Batch(self.inputs[:, members], self.targets[:, members], self.mask[:, members])
 
 
+def last_step(inputs: Tensor, answers: Tensor) -> Batch:
+    """A batch of which the last step alone counts, with the answers `(*e, b, o)`."""
+    mask = torch.zeros(len(inputs), dtype=torch.bool, device=inputs.device)
+    mask[-1] = True
+    ensemble = inputs.shape[1:-2]
+    return Batch(
+        inputs,
+        answers.expand(len(inputs), *answers.shape),
+        mask.reshape(-1, *[1] * len(ensemble)).expand(-1, *ensemble),
+    )
+
+
 class Source(Protocol):
     """A source of inputs."""
 
@@ -59,7 +71,7 @@ class Source(Protocol):
 
 
 class Task(Source, Protocol):
-    """A source of batches; it knows no model."""
+    """A source of batches; it knows no model. If all its trials have one `length`, it has that attribute."""
 
     @property
     def input_size(self) -> int:

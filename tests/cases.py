@@ -10,11 +10,24 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lyaptorch import Activation, Cell, ElmanCell, RateCell, ResidualCell, as_cell, residuals
+from lyaptorch import (
+    Activation,
+    BinaryCell,
+    Cell,
+    ElmanCell,
+    GRUCell,
+    LIFCell,
+    LSTMCell,
+    RateCell,
+    ResidualCell,
+    as_cell,
+    residuals,
+)
 from lyaptorch._random import Stream, member_ids
 from lyaptorch.cells.activation import sech2, tanh
 from lyaptorch.cells.form import Form, Residual
 from lyaptorch.cells.protocol import FormCell
+from lyaptorch.cells.surrogates import fast_sigmoid
 from lyaptorch.cells.weights import orthogonal
 
 M, N = 2, 4
@@ -178,6 +191,11 @@ def elman(**settings: Any) -> Callable[..., Cell]:
     return lambda **kw: ElmanCell(M, N, **{"weights": "orthogonal", "gain": 1.2, **settings}, **kw)
 
 
+def spiking(**settings: Any) -> Callable[..., Cell]:
+    settings = {"threshold": 0.3, "surrogate": fast_sigmoid(2.0), **settings}
+    return lambda **kw: LIFCell(M, N // 2, **settings, **kw)
+
+
 def wcrnn(**settings: Any) -> Callable[..., Cell]:
     turn = residuals.rotation(0.7) @ residuals.decay(torch.linspace(0.7, 0.9, N))
     return lambda **kw: ResidualCell(M, N, **{"residual": turn, "coupling": 0.3, **settings}, **kw)
@@ -207,10 +225,18 @@ CASES = [
     Case("residual-phi", bypassed("blocks", outer=tanh, phi=tanh)),
     Case("residual-linear", bypassed("diagonal")),
     Case("residual-trainable", bypassed("dense", inner=softplus, outer=steep_tanh, phi=steep_tanh)),
+    Case("binary", lambda **kw: BinaryCell(M, N, weights="orthogonal", sharpness=0.8, **kw)),
+    # a spike takes a dimension away where its reset is detached: here there is none
+    Case("lif-detach", spiking(reset_grad="detach", threshold=3.0)),
+    Case("lif-full", spiking(reset_grad="full")),
+    Case("lif-ignore", spiking(reset_grad="ignore")),
+    Case("lif-subtract", spiking(reset="subtract", reset_grad="detach", order="simultaneous", bias=True)),
     Case("wcrnn-linear", wcrnn(kind="linear")),
     Case("wcrnn-A", wcrnn(kind="A")),
     Case("wcrnn-B", wcrnn(kind="B")),
     Case("wcrnn-coupling-trained", coupled),
+    Case("lstm", lambda **kw: LSTMCell(M, N // 2, gain=2.0, **kw)),
+    Case("gru", lambda **kw: GRUCell(M, N, weights="orthogonal", **kw)),
     Case("user-step", Leaky),
     Case("user-pushforward", Written),
     Case("function", function),

@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "cells": (),
     "theory": (),
     "tasks": (),
-    "kernels": ("cells.form", "cells.activation"),
+    "kernels": ("cells.form", "cells.activation", "cells.surrogates"),
     "tangent": ("kernels", "cells"),
     "flossing": ("tangent", "cells"),
     "analysis": ("tangent", "cells", "theory"),

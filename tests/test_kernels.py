@@ -1,6 +1,6 @@
 """The compiled kernels against the plain torch backend and plain autograd, in every setting they serve."""
 
-import dataclasses
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -9,12 +9,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 import lyaptorch as lt
 from lyaptorch import kernels
 from lyaptorch._random import Stream, member_ids
-from lyaptorch.cells import unroll
+from lyaptorch.cells import Form, unroll
+from lyaptorch.cells.activation import tanh
+from lyaptorch.cells.form import Residual
+from lyaptorch.cells.protocol import FormCell
+from lyaptorch.cells.surrogates import gaussian, sech2
 from lyaptorch.kernels import library
 from reference import random_frame
 
@@ -71,6 +75,22 @@ def compare(cell, inputs, h0, k, tolerance=1e-9, **kw):
     agree(scan("cpu", cell, inputs, h0, frame, **kw), scan("torch", cell, inputs, h0, frame, **kw), tolerance)
 
 
+def compare_unrolled(cell, inputs, h0, tolerance=1e-11):
+    results, leaves = [], list(cell.parameters())
+    for plain in (False, True):
+        states = unroll(cell, inputs, h0, plain=plain)
+        weights = torch.linspace(-1, 2, states.numel()).reshape(states.shape).cos()
+        loss = (weights * states).sum() + states[-1].square().sum()
+        results.append(
+            [
+                states,
+                *torch.autograd.grad(loss, [inputs, h0, *leaves], materialize_grads=True, allow_unused=True),
+            ]
+        )
+    assert type(results[0][0].grad_fn).__name__ == "_UnrollBackward"
+    agree(*results, tolerance)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("ensemble", [(), (3,), (2, 3)])
@@ -80,6 +100,66 @@ def test_the_same_as_torch(kind, activation, ensemble, b, interval):
     gain = 0.7 if activation == "linear" else 1.2
     case = problem(kind, 9, ensemble=ensemble, b=b, activation=activation, gain=gain)
     compare(*case, 4, interval=interval, tangent_transient=4, transient=2 if b == 1 else 0)
+
+
+class Bypassed(FormCell):
+    """A residual Form of any size with everything trained; c has the shape `coupling`, or is left out."""
+
+    def __init__(self, n, kind, coupling, activations, ensemble=(), biased=True):
+        super().__init__(2, n, ensemble)
+        ids = member_ids(ensemble, None)
+
+        def draw(stream, *shape):
+            return nn.Parameter(Stream(7, stream).normal(shape, members=ids))
+
+        self.weight_hh, self.weight_ih = nn.Parameter(draw("W", n, n).data / n**0.5), draw("V", n, 2)
+        self.bias = draw("b", n) if biased else None
+        sizes = {"diagonal": (n,), "blocks": (n // 2, 2, 2), "dense": (n, n)}
+        scale = n**-0.5 if kind == "dense" else 0.7
+        self.matrix = None if kind is None else nn.Parameter(scale * draw("A", *sizes[kind]).data)
+        self.coupling = (
+            None
+            if coupling is None
+            else nn.Parameter(0.5 + torch.linspace(0, 0.6, math.prod(coupling)).reshape(coupling))
+        )
+        self.kind, self.given = kind, activations
+        self.held = nn.ModuleList(f for f in activations if f is not None)
+
+    def form(self):
+        inner, outer, phi = self.given
+        residual = None if self.kind is None else Residual(self.matrix, self.kind, phi)
+        biases = () if self.bias is None else (self.bias,)
+        return Form(self.weight_hh, self.weight_ih, biases, inner, outer, residual, self.coupling)
+
+
+def bypassed(n, kind, coupling, activations, *, ensemble=(), b=1, t=7, dtype=torch.float64, **kw):
+    cell = Bypassed(n, kind, coupling, activations, ensemble, **kw).to(dtype)
+    ids = member_ids(ensemble, None)
+    inputs = 0.7 * Stream(5, "inputs").normal((t, b, 2), members=ids).movedim(-3, 0).to(dtype)
+    h0 = 0.5 * Stream(6, "h0").normal((b, n), members=ids).to(dtype)
+    return cell, inputs.contiguous().requires_grad_(), h0.requires_grad_()
+
+
+@settings(max_examples=80, deadline=None, derandomize=True)
+@given(
+    n=st.integers(1, 12),
+    k=st.integers(1, 24),
+    b=st.integers(1, 3),
+    interval=st.integers(1, 3),
+    kind=st.sampled_from([None, "diagonal", "blocks", "dense"]),
+    coupling=st.sampled_from([None, (), "n", "e"]),
+    activations=st.tuples(*(st.sampled_from([None, tanh, sech2, gaussian]) for _ in range(3))),
+    ensemble=st.sampled_from([(), (2,)]),
+    state_grad=st.sampled_from(("full", "detach", 3)),
+    biased=st.booleans(),
+)
+def test_any_residual_form(n, k, b, interval, kind, coupling, activations, ensemble, state_grad, biased):
+    n = 2 * n if kind == "blocks" else n
+    shape = {"n": (n,), "e": (*ensemble, 1)}.get(coupling, coupling)
+    activations = [f and f() for f in activations]
+    case = bypassed(n, kind, shape, activations, ensemble=ensemble, b=b, biased=biased)
+    compare(*case, min(k, n), 1e-5, interval=interval, tangent_transient=2, state_grad=state_grad)
+    compare_unrolled(*case)
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
@@ -213,14 +293,7 @@ def test_overflow_names_the_step_like_torch(what):
 @pytest.mark.parametrize(("n", "ensemble", "b"), [(1, (), 1), (17, (3,), 20), (33, (2, 3), 3), (80, (), 9)])
 def test_unrolling_against_plain_autograd(kind, activation, n, ensemble, b):
     cell, inputs, h0 = problem(kind, n, ensemble=ensemble, b=b, activation=activation, t=40)
-    results = []
-    for plain in (False, True):
-        states = unroll(cell, inputs, h0, plain=plain)
-        weights = torch.linspace(-1, 2, states.numel()).reshape(states.shape).cos()
-        loss = (weights * states).sum() + states[-1].square().sum()
-        results.append([states, *torch.autograd.grad(loss, [inputs, h0, *cell.parameters()])])
-    assert type(results[0][0].grad_fn).__name__ == "_UnrollBackward"
-    agree(*results, 1e-11)
+    compare_unrolled(cell, inputs, h0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -265,10 +338,9 @@ def test_a_member_is_the_same_alone_bit_for_bit():
     cell, inputs, h0 = problem(lt.RateCell, 18, ensemble=(3,), b=2)
     form, frame = cell.form(), random_frame(18, 7).expand(3, 2, 18, 7)
     cuts = kernels.Settings((0, 3, 6, 9, 12), (False, False, False, True))
-    drive = form.drive(inputs)[:12].detach()
-    together = kernels.scan_forward(form, drive, h0, frame, cuts, keep=False)
-    one = dataclasses.replace(form, weight_hh=form.weight_hh[1])
-    alone = kernels.scan_forward(one, drive[:, 1], h0[1], frame[1], cuts, keep=False)
+    together = kernels.scan_forward(form, inputs[:12], h0, frame, cuts, keep=False)
+    one = Form(form.weight_hh[1], form.weight_ih[1], (form.biases[0][1],), form.inner, None)
+    alone = kernels.scan_forward(one, inputs[:12, 1], h0[1], frame[1], cuts, keep=False)
     assert torch.equal(together.pivots[:, 1], alone.pivots)
     assert torch.equal(together.Q[1], alone.Q)
 

@@ -1,7 +1,22 @@
 """Measure, predict and control how gradients flow through recurrent networks."""
 
 from lyaptorch import analysis, kernels, tasks, theory
-from lyaptorch.cells import Activation, Cell, ElmanCell, RateCell, ResidualCell, as_cell, residuals, weights
+from lyaptorch.cells import (
+    Activation,
+    AdaptiveLIFCell,
+    BinaryCell,
+    Cell,
+    ElmanCell,
+    GRUCell,
+    LIFCell,
+    LSTMCell,
+    RateCell,
+    ResidualCell,
+    as_cell,
+    residuals,
+    surrogates,
+    weights,
+)
 from lyaptorch.cells.trajectory import use as _use
 from lyaptorch.flossing import (
     SCHEDULES,
@@ -29,13 +44,18 @@ __all__ = [
     "SGD",
     "Activation",
     "Adam",
+    "AdaptiveLIFCell",
     "At",
+    "BinaryCell",
     "Cell",
     "ElmanCell",
     "Every",
     "FitPhase",
     "FlossPhase",
+    "GRUCell",
     "Growth",
+    "LIFCell",
+    "LSTMCell",
     "Model",
     "RateCell",
     "Readout",
@@ -58,6 +78,7 @@ __all__ = [
     "lyapunov_spectrum",
     "presets",
     "residuals",
+    "surrogates",
     "task_loss",
     "tasks",
     "theory",

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import TypeVar
 
 import torch
 from torch import Tensor
+
+N = TypeVar("N", float, Tensor, float | Tensor)
 
 
 def integer(name: str, value: object, low: int, high: int | None = None, *, do: str = "") -> int:
@@ -18,9 +21,10 @@ def integer(name: str, value: object, low: int, high: int | None = None, *, do: 
     return value  # type: ignore[return-value]
 
 
-def positive(name: str, value: float, *, do: str = "") -> float:
-    """Return `value` if it is a finite number above zero, or raise."""
-    if not 0.0 < value < float("inf"):
+def positive(name: str, value: N, *, do: str = "") -> N:
+    """Return `value` if it, or each of its entries, is a finite number above zero, or raise."""
+    numbers = torch.as_tensor(value)
+    if not ((numbers > 0) & (numbers < float("inf"))).all():
         raise ValueError(f"{name} must be a finite number above 0, got {value!r}{_advice(do)}")
     return value
 

@@ -1,12 +1,24 @@
-"""What a spectrum means: long-term Jacobians, gradients, memory, and what a cell's weights say of them."""
+"""What a spectrum means: long-term Jacobians, gradients, memory, and when things happen in training."""
 
+from lyaptorch.analysis.events import aligned, onset
+from lyaptorch.analysis.gradients import effective_rank, gradient_norms, gradient_singular_values
+from lyaptorch.analysis.jacobians import ConditionNumber, condition_number, step_jacobians, usable_dimensions
 from lyaptorch.analysis.memory import fading_memory, memory_capacity, time_scales
 from lyaptorch.analysis.residual import ResidualExponents, residual_exponents
 
 __all__ = [
+    "ConditionNumber",
     "ResidualExponents",
+    "aligned",
+    "condition_number",
+    "effective_rank",
     "fading_memory",
+    "gradient_norms",
+    "gradient_singular_values",
     "memory_capacity",
+    "onset",
     "residual_exponents",
+    "step_jacobians",
     "time_scales",
+    "usable_dimensions",
 ]

@@ -1,12 +1,15 @@
 """What evolves: cells, their activations and weights, and other people's networks as cells."""
 
+from lyaptorch.cells import surrogates
 from lyaptorch.cells.activation import ACTIVATIONS, Activation
 from lyaptorch.cells.adapt import FunctionCell, as_cell
 from lyaptorch.cells.form import Form
+from lyaptorch.cells.gated import GRUCell, LSTMCell
 from lyaptorch.cells.probe import fit
 from lyaptorch.cells.protocol import Cell, FormCell
-from lyaptorch.cells.rate import ElmanCell, RateCell
+from lyaptorch.cells.rate import BinaryCell, ElmanCell, RateCell
 from lyaptorch.cells.residual import ResidualCell
+from lyaptorch.cells.spiking import AdaptiveLIFCell, LIFCell, SpikingCell
 from lyaptorch.cells.trajectory import settle, unroll
 from lyaptorch.cells.weights import WEIGHTS, random_frame
 
@@ -14,16 +17,23 @@ __all__ = [
     "ACTIVATIONS",
     "WEIGHTS",
     "Activation",
+    "AdaptiveLIFCell",
+    "BinaryCell",
     "Cell",
     "ElmanCell",
     "Form",
     "FormCell",
     "FunctionCell",
+    "GRUCell",
+    "LIFCell",
+    "LSTMCell",
     "RateCell",
     "ResidualCell",
+    "SpikingCell",
     "as_cell",
     "fit",
     "random_frame",
     "settle",
+    "surrogates",
     "unroll",
 ]

@@ -76,7 +76,9 @@ class Activation(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """f(x); under autodiff its derivative is `slope(x)`."""
         if self.surrogate:
-            out: Tensor = _Surrogate.apply(self, x, *self.arguments)  # type: ignore[no-untyped-call]
+            # torch.compile does not trace a function with a forward mode of its own
+            function = _Surrogate if torch.compiler.is_compiling() else _SurrogateBothWays
+            out: Tensor = function.apply(self, x, *self.arguments)  # type: ignore[no-untyped-call]
             return out
         return self._value(x, *self.arguments)
 
@@ -93,21 +95,27 @@ class Activation(nn.Module):
     def parameter_derivatives(self, x: Tensor) -> tuple[tuple[Tensor, Tensor], ...]:
         """For each parameter p the pair (df/dp, df'/dp) at every element of `x`.
 
-        To backpropagation the value of a surrogate does not depend on its sharpness: df/dp is zero.
+        To backpropagation the value of a surrogate does not depend on its sharpness, unless that surrogate
+        says otherwise: df/dp is zero.
         """
         p = self.arguments
 
         def along(function: Elementwise, i: int) -> Tensor:
             return _derivative(lambda q: function(x, *p[:i], q, *p[i + 1 :]), p[i]).expand_as(x)
 
-        zero = torch.zeros_like(x)
-        return tuple(
-            (zero if self.surrogate else along(self._value, i), along(self._slope, i)) for i in range(len(p))
-        )
+        if self.surrogate:
+            values = [torch.zeros_like(x) if d is None else d for d in self._backward_of_parameters(x, *p)]
+        else:
+            values = [along(self._value, i) for i in range(len(p))]
+        return tuple((dvalue, along(self._slope, i)) for i, dvalue in enumerate(values))
 
     def extra_repr(self) -> str:
         """The name shown by `print(cell)`."""
         return self.name
+
+    def _backward_of_parameters(self, x: Tensor, *parameters: Tensor) -> tuple[Tensor | None, ...]:
+        """What backpropagation takes for the df/dp of a surrogate; None for nothing."""
+        return tuple(None for _ in parameters)
 
     def _slope(self, x: Tensor, *parameters: Tensor) -> Tensor:
         if self._given_slope is not None:
@@ -131,7 +139,7 @@ class Activation(nn.Module):
 
 
 class _Surrogate(torch.autograd.Function):
-    """The value forwards, the slope backwards (and in forward mode)."""
+    """The value forwards, the slope backwards."""
 
     generate_vmap_rule = True
 
@@ -148,13 +156,28 @@ class _Surrogate(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, *parameters = ctx.saved_tensors
-        return None, grad * ctx.activation._slope(x, *parameters), *(None for _ in parameters)
+        by_parameter = ctx.activation._backward_of_parameters(x, *parameters)
+        bars = (
+            None if d is None else (grad * d).sum_to_size(p.shape)
+            for d, p in zip(by_parameter, parameters, strict=True)
+        )
+        return None, grad * ctx.activation._slope(x, *parameters), *bars
+
+
+class _SurrogateBothWays(_Surrogate):
+    """The slope in forward mode too."""
 
     @staticmethod
-    def jvp(ctx: Any, _: None, tangent: Tensor, *others: Tensor | None) -> Tensor:
+    def jvp(ctx: Any, _: None, tangent: Tensor | None, *others: Tensor | None) -> Tensor:
         x, *parameters = ctx.saved_tensors
-        slope: Tensor = ctx.activation._slope(x, *parameters)
-        return slope * tangent
+        pushed = torch.zeros_like(x)
+        if tangent is not None:
+            pushed = ctx.activation._slope(x, *parameters) * tangent
+        by_parameter = ctx.activation._backward_of_parameters(x, *parameters)
+        for d, other in zip(by_parameter, others, strict=True):
+            if d is not None and other is not None:
+                pushed = pushed + d * other
+        return pushed
 
 
 def _derivative(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

@@ -123,7 +123,7 @@ class Form:
         out, Y = self._recur(u, drive), rows(Y, self.weight_hh.mT)
         if self.outer is not None:
             Y, out = Y * self.outer.slope(out).unsqueeze(-2), self.outer(out)
-        out, Y = self.coupled(out), Y if self.coupling is None else Y * self.coupling[..., None, None, :]
+        out, Y = self.coupled(out), self.coupled_rows(Y)
         if self.residual is None:
             return out, Y.mT
         p, phi = self.residual.product(h), self.residual.activation
@@ -134,7 +134,13 @@ class Form:
 
     def coupled(self, y: Tensor) -> Tensor:
         """c y for states y `(..., *e, b, n)`."""
-        return y if self.coupling is None else y * self.coupling.unsqueeze(-2)
+        c = self.coupling
+        return y if c is None else y * (c.unsqueeze(-2) if c.dim() else c)
+
+    def coupled_rows(self, Y: Tensor) -> Tensor:
+        """The same for rows of Y `(*e, b, k, n)`."""
+        c = self.coupling
+        return Y if c is None else Y * (c[..., None, None, :] if c.dim() else c)
 
     def _recur(self, u: Tensor, drive: Tensor) -> Tensor:
         return u @ self.weight_hh.mT + drive

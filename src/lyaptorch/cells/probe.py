@@ -28,10 +28,8 @@ def fit(cell: Cell, inputs: Tensor, h0: Tensor | None) -> tuple[Tensor, Tensor]:
     """
     _checks.tensor("inputs", inputs)
     foreign = cell.state_size == 0
-    if foreign and h0 is None:
-        raise ValueError(
-            "h0 must be given for a function or module, whose state size comes from it, got None"
-        )
+    if foreign and h0 is None and inputs.dim() == 3:
+        h0 = cell.initial_state(inputs[0])
     ensemble = tuple(h0.shape[:-2]) if foreign and h0 is not None else cell.ensemble
     letters = "(t, b, m)" if not ensemble else "(t, *e, b, m)"
     if inputs.dim() not in (3, len(ensemble) + 3) or inputs.shape[1:-2] not in ((), ensemble):
@@ -52,7 +50,7 @@ def fit(cell: Cell, inputs: Tensor, h0: Tensor | None) -> tuple[Tensor, Tensor]:
     for name, value in [*cell.named_parameters(), *cell.named_buffers()]:
         _checks.finite(name, value)
     if h0 is None:
-        h0 = torch.zeros(*ensemble, b, cell.state_size, dtype=inputs.dtype, device=inputs.device)
+        h0 = cell.initial_state(inputs[0])
     elif not foreign:
         _checks.shape("h0", _checks.tensor("h0", h0), (*ensemble, b, cell.state_size), "(*e, b, n)")
     elif _checks.tensor("h0", h0).dim() < 2 or h0.shape[-2] != b:
@@ -90,7 +88,8 @@ def probe(cell: Cell, x: Tensor, h: Tensor) -> None:
             "has no Jacobian product: draw noise beforehand, pass it as inputs, and call .eval() on dropout"
         )
     _check_batch(cell, x, h)
-    _choose_mode(cell, x, h)
+    if not cell.reverse_mode:
+        _choose_mode(cell, x, h)
     cell.unproven = False
 
 

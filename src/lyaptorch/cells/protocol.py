@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lyaptorch._types import Frame, Input, State
+from lyaptorch._types import Frame, Input, InputFrame, State
 from lyaptorch.cells.form import Form
 
 
@@ -19,6 +19,8 @@ class Cell(nn.Module):
         input_size: m.
         state_size: n, the size of the whole state.
         ensemble: the leading dimensions `*e` of every parameter; `()` for one network.
+        readable: which entries of the state a readout sees; all, unless the cell has hidden ones (of an
+            LSTM's (h, c) it is h).
         unproven: whether `step` is still to be probed before its first trajectory.
         reverse_mode: whether the probe found that forward mode cannot be used.
 
@@ -37,6 +39,12 @@ class Cell(nn.Module):
         self.input_size, self.state_size, self.ensemble = input_size, state_size, tuple(ensemble)
         self.unproven = type(self).pushforward is Cell.pushforward
         self.reverse_mode = False
+        self.readable = slice(None)
+
+    @property
+    def output_size(self) -> int:
+        """How many numbers a readout sees."""
+        return len(range(self.state_size)[self.readable])
 
     def step(self, x: Input, h: State) -> State:
         """The next state."""
@@ -50,6 +58,23 @@ class Cell(nn.Module):
         """The next state and D Q, the tangent vectors Q one step later. Cost O(b k) steps."""
         mode = pushforward_reverse_mode if self.reverse_mode else pushforward_forward_mode
         return mode(self, x, h, Q)
+
+    def initial_state(self, x: Input) -> State:
+        """The state `(*e, b, n)` before the first input x `(*e, b, m)` where no other is given: zero.
+
+        Raises:
+            ValueError: by cells that do not know how large their state is.
+        """
+        return x.new_zeros(*self.ensemble, x.shape[-2], self.state_size)
+
+    def pushforward_with_input(self, x: Input, h: State, X: InputFrame, Q: Frame) -> tuple[State, Frame]:
+        """The next state and dh'/dx X + D Q: what tangent vectors of input and state become."""
+        b, k = Q.shape[-3], Q.shape[-1]
+        primals = (repeat_batch(x, k), repeat_batch(h, k))
+        tangents = (X.mT.flatten(-3, -2), Q.mT.flatten(-3, -2))
+        result: tuple[Tensor, Tensor] = torch.func.jvp(self.step, primals, tangents)  # type: ignore[assignment]
+        after, pushed = (torch.unflatten(y, -2, (b, k)) for y in result)
+        return after[..., 0, :], pushed.mT
 
     def form(self) -> Form | None:
         """The step as data, where it has that shape."""

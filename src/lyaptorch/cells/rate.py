@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -12,6 +14,7 @@ from lyaptorch.cells.activation import Activation
 from lyaptorch.cells.activation import activation as activation_of
 from lyaptorch.cells.form import Form
 from lyaptorch.cells.protocol import FormCell
+from lyaptorch.cells.surrogates import sech2
 from lyaptorch.cells.weights import Weights
 from lyaptorch.cells.weights import weights as weights_of
 
@@ -57,7 +60,7 @@ class RateCell(FormCell):
         generator: torch.Generator | None = None,
     ) -> None:
         m, n = _checks.integer("input_size", input_size, 1), _checks.integer("hidden_size", hidden_size, 1)
-        super().__init__(m, n, _ensemble(ensemble, gain))
+        super().__init__(m, n, check_ensemble(ensemble, gain))
         ids, seed = member_ids(self.ensemble, members), seed_from(generator)
         self.activation = activation_of(activation)
         self.weight_hh = nn.Parameter(weights_of(weights, gain)(n, Stream(seed, "weight_hh"), ids))
@@ -68,6 +71,48 @@ class RateCell(FormCell):
         """W g(h) + V x + b with g = phi."""
         biases = () if self.bias is None else (self.bias,)
         return Form(self.weight_hh, self.weight_ih, biases, self.activation, None)
+
+
+class BinaryCell(RateCell):
+    """A network of signs, h' = W sgn(h) + V x + b; its surrogate Jacobian is W diag(sech^2(g h)).
+
+    A `RateCell` whose activation is a surrogate; another surrogate is given there, as
+    `RateCell(m, n, activation=lt.surrogates.arctan(g))`.
+
+    Args:
+        input_size: m.
+        hidden_size: n.
+        sharpness: g > 0, a number, a tensor of shape `*e`, or an `nn.Parameter` `(*e, 1, 1)`, which flossing
+            trains.
+        upper: whether sgn(0) is +1; else it is 0.
+        settings: `gain`, `weights`, `bias`, `ensemble`, `members` and `generator` of a `RateCell`.
+
+    Raises:
+        ValueError: for a sharpness that is not above 0, and as `RateCell`.
+
+    Example:
+        >>> cell = BinaryCell(1, 80, sharpness=torch.tensor([0.5, 2.0]), ensemble=(2,))
+        >>> cell.activation.sharpness.shape
+        torch.Size([2, 1, 1])
+
+    Source: Surrogate Gradient Flossing, eq 1 and 5.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        sharpness: Number = 1.0,
+        upper: bool = False,
+        **settings: Any,
+    ) -> None:
+        ensemble = settings.get("ensemble", ())
+        if not isinstance(sharpness, Tensor) or sharpness.dim() == 0:
+            # one for each member, which an action may change
+            sharpness = torch.as_tensor(sharpness, dtype=torch.get_default_dtype()).expand(ensemble)
+        f = sech2(sharpness, value="upper_sign" if upper else "sign")
+        super().__init__(input_size, hidden_size, activation=f, **settings)
 
 
 class ElmanCell(FormCell):
@@ -104,7 +149,7 @@ class ElmanCell(FormCell):
         generator: torch.Generator | None = None,
     ) -> None:
         m, n = _checks.integer("input_size", input_size, 1), _checks.integer("hidden_size", hidden_size, 1)
-        super().__init__(m, n, _ensemble(ensemble, gain))
+        super().__init__(m, n, check_ensemble(ensemble, gain))
         ids, seed, bound = member_ids(self.ensemble, members), seed_from(generator), n**-0.5
         self.activation = activation_of(activation)
 
@@ -122,7 +167,8 @@ class ElmanCell(FormCell):
         return Form(self.weight_hh, self.weight_ih, biases, None, self.activation)
 
 
-def _ensemble(ensemble: tuple[int, ...], gain: Number) -> tuple[int, ...]:
+def check_ensemble(ensemble: tuple[int, ...], gain: Number) -> tuple[int, ...]:
+    """Return `ensemble` if its sizes are above 0 and the gain fits it, or raise."""
     for size in ensemble:
         _checks.integer("each entry of ensemble", size, 1)
     if isinstance(gain, Tensor) and gain.dim() and tuple(gain.shape) != tuple(ensemble):

@@ -22,13 +22,20 @@ class Recurrence(Protocol):
     def serves(self, form: Form, h: Tensor) -> bool:
         """Whether it can run `form` on states like `h`."""
 
-    def forward(self, form: Form, drive: Tensor, h0: Tensor, *, keep: bool) -> tuple[Tensor, Tensor | None]:
+    def forward(self, form: Form, inputs: Tensor, h0: Tensor, *, keep: bool) -> tuple[Tensor, Any]:
         """The states, and what the adjoint needs besides (when `keep`)."""
 
     def adjoint(
-        self, form: Form, h0: Tensor, states: Tensor, kept: Tensor | None, states_bar: Tensor
-    ) -> Bars:
-        """The gradients, all of those that there are."""
+        self,
+        form: Form,
+        leaves: Sequence[Tensor],
+        inputs: Tensor,
+        h0: Tensor,
+        states: Tensor,
+        kept: Any,
+        states_bar: Tensor,
+    ) -> list[Tensor | None]:
+        """Gradients of inputs (None where not wanted), h0 and leaves, which are weights of the form."""
 
 
 _recurrences: list[Recurrence] = []
@@ -86,7 +93,7 @@ def settle(cell: Cell, inputs: Inputs, h: State) -> State:
         else:
             # in pieces, because only the last state is kept
             for piece in torch.split(inputs, SETTLE_STEPS):
-                h = recurrence.forward(form, form.drive(piece), h, keep=False)[0][-1]
+                h = recurrence.forward(form, piece, h, keep=False)[0][-1]
     if not torch.isfinite(h).all():
         raise FloatingPointError(
             f"the state is not finite after a transient of {len(inputs)} steps: {ADVICE}"
@@ -101,9 +108,8 @@ class _Unroll(torch.autograd.Function):
     def forward(
         ctx: Any, form: Form, leaves: Sequence[Tensor], inputs: Tensor, h0: Tensor, *_: Tensor
     ) -> Tensor:
-        drive = form.drive(inputs)
         recurrence = _recurrence(form, h0)
-        states, kept = recurrence.forward(form, drive, h0, keep=any(ctx.needs_input_grad))
+        states, kept = recurrence.forward(form, inputs, h0, keep=any(ctx.needs_input_grad))
         ctx.form, ctx.leaves, ctx.recurrence, ctx.kept = form, leaves, recurrence, kept
         ctx.save_for_backward(inputs, h0, states, *leaves)
         return states
@@ -111,14 +117,8 @@ class _Unroll(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, states_bar: Tensor) -> tuple[Tensor | None, ...]:
         inputs, h0, states, *_ = ctx.saved_tensors
-        form: Form = ctx.form
         with torch.no_grad():
-            found = ctx.recurrence.adjoint(form, h0, states, ctx.kept, states_bar)
-            bars = [
-                linear(found.a, form.weight_ih.mT) if ctx.needs_input_grad[2] else None,
-                found.h if ctx.needs_input_grad[3] else None,
-                *weight_gradients(form, ctx.leaves, inputs, found),
-            ]
+            bars = ctx.recurrence.adjoint(ctx.form, ctx.leaves, inputs, h0, states, ctx.kept, states_bar)
         if torch.is_grad_enabled():
             bars = once(bars, ctx.saved_tensors, "call unroll(..., plain=True)")
         return None, None, *bars
@@ -130,7 +130,8 @@ class _Plain:
     def serves(self, form: Form, h: Tensor) -> bool:
         return True
 
-    def forward(self, form: Form, drive: Tensor, h0: Tensor, *, keep: bool) -> tuple[Tensor, Tensor | None]:
+    def forward(self, form: Form, inputs: Tensor, h0: Tensor, *, keep: bool) -> tuple[Tensor, Any]:
+        drive = form.drive(inputs)
         states = torch.empty(len(drive), *h0.shape, dtype=h0.dtype, device=h0.device)
         h = h0
         for s, u in enumerate(drive):
@@ -139,15 +140,21 @@ class _Plain:
         return states, drive if keep else None
 
     def adjoint(
-        self, form: Form, h0: Tensor, states: Tensor, kept: Tensor | None, states_bar: Tensor
-    ) -> Bars:
+        self,
+        form: Form,
+        leaves: Sequence[Tensor],
+        inputs: Tensor,
+        h0: Tensor,
+        states: Tensor,
+        kept: Any,
+        states_bar: Tensor,
+    ) -> list[Tensor | None]:
         W, residual, coupling = form.weight_hh, form.residual, form.coupling
         before = torch.cat([h0.unsqueeze(0), states[:-1]])
         values, g1, f1, p1 = before, None, None, None
         if form.inner is not None:
             values, g1 = form.inner(before), form.inner.slope(before)
         if form.outer is not None or coupling is not None:
-            assert kept is not None
             a = linear(values, W) + kept
         if form.outer is not None:
             f1 = form.outer.slope(a)
@@ -170,7 +177,9 @@ class _Plain:
         if coupling is not None:
             coupling_bar = (h_bars * (a if form.outer is None else form.outer(a))).sum((0, -2))
         W_bar = time_in_batch(a_bars).mT @ time_in_batch(values)
-        return Bars(a_bars, h_bar, W_bar, matrix_bar, coupling_bar)
+        inputs_bar = linear(a_bars, form.weight_ih.mT) if inputs.requires_grad else None
+        bars = Bars(a_bars, h_bar, W_bar, matrix_bar, coupling_bar)
+        return [inputs_bar, h_bar, *weight_gradients(form, leaves, inputs, bars)]
 
 
 _plain: Recurrence = _Plain()

@@ -10,10 +10,9 @@ from torch import Tensor
 
 from lyaptorch.cells.activation import Activation
 from lyaptorch.cells.form import Form
+from lyaptorch.cells.surrogates import Surrogate
+from lyaptorch.kernels.arguments import VALUES
 from lyaptorch.kernels.library import open_library
-
-IDS = {"linear": 0, "tanh": 1, "relu": 2}
-"""Activations as the kernels number them."""
 
 
 @dataclass(frozen=True)
@@ -56,24 +55,27 @@ def cpu_refuses(form: Form | None, state: Tensor) -> str | None:
         return f"the state is on {state.device}"
     if state.dtype not in (torch.float32, torch.float64):
         return f"the dtype is {state.dtype}, and the kernels know float32 and float64"
-    if form.residual is not None or form.coupling is not None:
-        return "the kernels know no residual connections yet"
-    W, expected = form.weight_hh, (*state.shape[:-2], state.shape[-1], state.shape[-1])
-    if (W.dtype, W.device, tuple(W.shape)) != (state.dtype, state.device, expected):
-        return (
-            f"the weights are {W.dtype} {tuple(W.shape)} and the state is {state.dtype} {tuple(state.shape)}"
-        )
-    for f in (form.inner, form.outer):
-        if activation_id(f) is None:
-            return f"the kernels know the activations {', '.join(IDS)} of this library, not this {f}"
+    for w in form.weights():
+        if (w.dtype, w.device) != (state.dtype, state.device):
+            return f"a weight is {w.dtype} on {w.device}, and the state {state.dtype} on {state.device}"
+    W, n = form.weight_hh, state.shape[-1]
+    if tuple(W.shape) != (*state.shape[:-2], n, n):
+        return f"the recurrent weights have shape {tuple(W.shape)}, and the state {tuple(state.shape)}"
+    for f in form.activations():
+        if (reason := _refuses_activation(f, state)) is not None:
+            return reason
     return None
 
 
-def activation_id(f: Activation | None) -> int | None:
-    """The kernels' number of an activation of this library; None of any other."""
-    if f is None:
-        return 0
-    return IDS.get(f.name) if f.builtin else None
+def _refuses_activation(f: Activation, state: Tensor) -> str | None:
+    if not f.builtin or (f.name not in VALUES and not isinstance(f, Surrogate)):
+        return f"the kernels know the activations of this library, not this {f}"
+    for p in f.arguments:
+        if p.dim() > 1 and p.shape[-2] != 1:
+            return f"the parameters of {f} differ between trajectories"
+    if isinstance(f, Surrogate) and f.through != "slope" and f.arguments[0].requires_grad:
+        return f'the kernels train a sharpness through "slope" only, and {f} is trained through {f.through!r}'
+    return None
 
 
 def _cpu() -> Availability:

@@ -16,10 +16,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-VERSION = 1
+VERSION = 2
 FILE = "liblyaptorch_cpu.so"
-BLOCK = 16
-"""Sizes are padded to multiples of this on the tape."""
 
 
 def _fields(numbers: str, ids: str, pointers: str) -> list[tuple[str, type]]:
@@ -30,25 +28,42 @@ def _fields(numbers: str, ids: str, pointers: str) -> list[tuple[str, type]]:
     ]
 
 
+class ActivationArgs(ctypes.Structure):
+    """An activation of all members."""
+
+    _fields_ = (
+        ("value", c_int32),
+        ("shape", c_int32),
+        ("scale", c_double),
+        ("area", c_double),
+        ("sharpness", c_void_p),
+    )
+
+
+class FormArgs(ctypes.Structure):
+    """A form, its inputs, and where its gradients go."""
+
+    _fields_ = (
+        *_fields("n m steps members batch", "shared train_coupling residual reserved", ""),
+        *((name, ActivationArgs) for name in ("inner", "outer", "phi")),
+        *_fields("", "", "W V bias A coupling inputs h0 W_bar V_bar bias_bar A_bar coupling_bar"),
+        *_fields("", "", "inner_bar outer_bar phi_bar inputs_bar h_bar tape"),
+    )
+
+
 class ScanArgs(ctypes.Structure):
     """The arguments of the scan and its adjoint."""
 
-    _fields_ = _fields(
-        "n k steps spans members batch cut",
-        "inner outer keep reserved",
-        "cuts twice W drive h0 frame pivots dead h Q status units frames factors inverses "
-        "c log_r h_bar frame_bar W_items W_bar a_bars",
+    _fields_ = (
+        ("form", FormArgs),
+        *_fields("k spans cut keep", "", "cuts twice frame pivots dead h Q status c log_r frame_bar"),
     )
 
 
 class UnrollArgs(ctypes.Structure):
     """The arguments of the unrolling and its adjoint."""
 
-    _fields_ = _fields(
-        "n steps members batch",
-        "inner outer",
-        "W drive h0 states slopes states_bar a_bars h_bar W_bar",
-    )
+    _fields_ = (("form", FormArgs), ("keep", c_int64), *_fields("", "", "states states_bar"))
 
 
 @cache
@@ -74,6 +89,8 @@ def load(folders: tuple[str, ...]) -> ctypes.CDLL:
         for direction in ("forward", "adjoint"):
             function = getattr(library, f"lyap_{name}_{direction}")
             function.argtypes, function.restype = [POINTER(args), c_int32, c_int32], c_int32
+        function = getattr(library, f"lyap_{name}_tape")
+        function.argtypes, function.restype = [POINTER(args), c_int32], c_int64
     return library
 
 
@@ -97,7 +114,13 @@ def call(name: str, args: ScanArgs | UnrollArgs, dtype: torch.dtype) -> None:
         raise MemoryError(f"there is no memory for the scratch space of {name}")
 
 
-def fill(args: ScanArgs | UnrollArgs, **values: int | Tensor | None) -> None:
+def tape_size(name: str, args: ScanArgs | UnrollArgs, dtype: torch.dtype) -> int:
+    """How many bytes the tape of `lyap_<name>` takes."""
+    size: int = getattr(open_library(), f"lyap_{name}_tape")(ctypes.byref(args), int(dtype == torch.float64))
+    return size
+
+
+def fill(args: FormArgs | ScanArgs | UnrollArgs, **values: int | Tensor | None) -> None:
     """Set fields of `args`; of a tensor, its address. Whoever calls keeps the tensors alive."""
     for name, value in values.items():
         if isinstance(value, Tensor):
@@ -114,8 +137,3 @@ def members_of(shape: Iterable[int]) -> int:
     for size in shape:
         count *= size
     return count
-
-
-def padded(size: int) -> int:
-    """`size` rounded up to whole blocks."""
-    return -(-size // BLOCK) * BLOCK

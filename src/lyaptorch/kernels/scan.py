@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -9,9 +10,9 @@ import torch
 from torch import Tensor
 
 from lyaptorch.cells.form import Form
-from lyaptorch.kernels.dispatch import activation_id
-from lyaptorch.kernels.library import ScanArgs, call, fill, members_of, padded
-from lyaptorch.kernels.tape import Tape, blank_tape
+from lyaptorch.kernels.arguments import Handed
+from lyaptorch.kernels.library import ScanArgs, call, fill, tape_size
+from lyaptorch.kernels.tape import Tape
 
 
 @dataclass(frozen=True)
@@ -45,50 +46,33 @@ class Scanned(NamedTuple):
     tape: Tape | None
 
 
-class Cotangents(NamedTuple):
-    """Gradients of W `(*e, n, n)`, of a = W g(h) + drive `(t, *e, b, n)`, of h0 and of the frame."""
-
-    W: Tensor
-    a: Tensor
-    h: Tensor
-    frame: Tensor
-
-
 def scan_forward(
-    form: Form, drive: Tensor, h: Tensor, frame: Tensor, settings: Settings, *, keep: bool
+    form: Form, inputs: Tensor, h: Tensor, frame: Tensor, settings: Settings, *, keep: bool
 ) -> Scanned:
-    """Scan h' = f(W g(h) + drive) and its frame. Cost O(t n^2 k + s n k^2) per trajectory.
+    """Scan h' = P(h) + c f(W g(h) + V x + b) and its frame. Cost O(t n^2 k + s n k^2) per trajectory.
 
     Args:
-        form: what evolves; the drive is used in place of its V x + b.
-        drive: `(t, *e, b, n)`.
+        form: what evolves.
+        inputs: `(t, *e, b, m)`.
         h: `(*e, b, n)`.
         frame: orthonormal `(*e, b, n, k)`.
         settings: spans and passes.
         keep: whether to write the tape that `scan_adjoint` reads.
     """
-    (*e, b, n), k, s, t = h.shape, frame.shape[-1], len(settings.twice), len(drive)
-    drive, frame = drive.expand(t, *h.shape), frame.expand(*h.shape, k)
-    W, drive, h, frame = (z.detach().contiguous() for z in (form.weight_hh, drive, h, frame))
-    items, wide, high = members_of(e) * b, padded(n), padded(k)
+    (*e, b, _), k, s, t = h.shape, frame.shape[-1], len(settings.twice), len(inputs)
+    handed, frame = Handed(form, inputs, h), frame.expand(*h.shape, k).detach().contiguous()
     pivots, dead = h.new_empty(s, *e, b, k), h.new_empty(s, *e, b, k, dtype=torch.uint8)
-    after, Q = torch.empty_like(h), torch.empty_like(frame)
-    status = torch.full((items, 2), -1, dtype=torch.int64)
-    tape = None
-    if keep:
-        tape = blank_tape(
-            h.dtype,
-            (items, t, 5, wide),
-            (items, s + 1, k, wide),
-            (items, s, high, high),
-            (items, s, high, 16),
-        )
-    args = _arguments(form, h, k, settings)
+    after, Q = h.new_empty(h.shape), torch.empty_like(frame)
+    status = torch.full((*e, b, 2), -1, dtype=torch.int64)
     cuts, twice = torch.tensor(settings.cuts), torch.tensor(settings.twice, dtype=torch.uint8)
-    fill(args, cuts=cuts, twice=twice, W=W, drive=drive, h0=h, frame=frame, keep=int(keep))
-    fill(args, pivots=pivots, dead=dead, h=after, Q=Q, status=status, **(tape.fields() if tape else {}))
+    args, tape = ScanArgs(form=handed.args, k=k, spans=s, keep=int(keep)), None
+    fill(args, cuts=cuts, twice=twice, frame=frame)
+    fill(args, pivots=pivots, dead=dead, h=after, Q=Q, status=status)
+    if keep:
+        tape = Tape(tape_size("scan", args, h.dtype))
+        fill(args.form, tape=tape.block)
     call("scan_forward", args, h.dtype)
-    broken, overflow = (torch.where(z < 0, t, z).min().item() for z in status.unbind(1))
+    broken, overflow = (torch.where(z < 0, t, z).min().item() for z in status.unbind(-1))
     return Scanned(
         pivots,
         dead.bool(),
@@ -101,31 +85,28 @@ def scan_forward(
 
 
 def scan_adjoint(
-    form: Form, settings: Settings, tape: Tape, c: Tensor, log_r: Tensor, h_bar: Tensor
-) -> Cotangents:
-    """Gradients from `c`, those of log R_ii `(s, *e, b, k)`, and `h_bar`, that of the final state.
+    form: Form,
+    leaves: Sequence[Tensor],
+    inputs: Tensor,
+    h0: Tensor,
+    settings: Settings,
+    tape: Tape,
+    c: Tensor,
+    log_r: Tensor,
+    h_bar: Tensor,
+) -> list[Tensor | None]:
+    """Gradients of inputs (None where not wanted), h0, frame and leaves.
 
-    The recursion of `tangent.adjoint`. Cost about 1.5 times the forward scan's.
+    They come from `c`, those of log R_ii `(s, *e, b, k)`, and `h_bar`, that of the final state, by the
+    recursion of `tangent.adjoint`. Cost about 1.5 times the forward scan's.
     """
-    (*e, b, n), k, t = h_bar.shape, c.shape[-1], settings.cuts[-1]
-    W, c, log_r, h_bar = (
-        form.weight_hh.detach().contiguous(),
-        c.contiguous(),
-        log_r.contiguous(),
-        h_bar.clone(memory_format=torch.contiguous_format),
-    )
-    W_items, W_bar = h_bar.new_empty(members_of(e) * b, n, padded(n)), h_bar.new_empty(*e, n, n)
-    a_bars, frame_bar = h_bar.new_empty(t, *e, b, n), h_bar.new_empty(*e, b, n, k)
-    args = _arguments(form, h_bar, k, settings)
-    cuts = torch.tensor(settings.cuts)
-    fill(args, cuts=cuts, W=W, keep=1, c=c, log_r=log_r, h_bar=h_bar, cut=settings.cut or 0)
-    fill(args, W_items=W_items, W_bar=W_bar, a_bars=a_bars, frame_bar=frame_bar, **tape.fields())
-    call("scan_adjoint", args, h_bar.dtype)
-    return Cotangents(W_bar, a_bars, h_bar, frame_bar)
-
-
-def _arguments(form: Form, h: Tensor, k: int, settings: Settings) -> ScanArgs:
-    (*e, b, n), args = h.shape, ScanArgs()
-    fill(args, n=n, k=k, members=members_of(e), batch=b, steps=settings.cuts[-1], spans=len(settings.twice))
-    fill(args, inner=activation_id(form.inner), outer=activation_id(form.outer))
-    return args
+    k, s, handed = c.shape[-1], len(settings.twice), Handed(form, inputs, h0)
+    handed.gradients(leaves)
+    c, log_r, h_bar = c.contiguous(), log_r.contiguous(), h_bar.clone(memory_format=torch.contiguous_format)
+    frame_bar, cuts = h0.new_empty(*h0.shape, k), torch.tensor(settings.cuts)
+    args = ScanArgs(form=handed.args, k=k, spans=s, keep=1, cut=settings.cut or 0)
+    fill(args, cuts=cuts, c=c, log_r=log_r, frame_bar=frame_bar)
+    fill(args.form, h_bar=h_bar, tape=tape.block)
+    call("scan_adjoint", args, h0.dtype)
+    inputs_bar, *bars = handed.found(leaves)
+    return [inputs_bar, h_bar, frame_bar, *bars]

@@ -1,9 +1,6 @@
-"""The tape: what a fused scan leaves for its adjoint, in memory that is used again by the next scan."""
+"""The tape: what a fused forward pass leaves for its adjoint, in memory that is used again."""
 
 from __future__ import annotations
-
-import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -15,38 +12,19 @@ _spare: list[Tensor] = []
 """At most one block: the system hands out fresh pages so slowly that they would take half of the time."""
 
 
-@dataclass
 class Tape:
-    """What the adjoint needs beside the arguments: per unit, per frame and per triangle."""
+    """At least `size` bytes; what lies where is the kernels' business."""
 
-    units: Tensor
-    frames: Tensor
-    factors: Tensor
-    inverses: Tensor
-    block: Tensor
-
-    def fields(self) -> dict[str, Tensor]:
-        """The tensors by the names that the kernels use."""
-        return {name: getattr(self, name) for name in ("units", "frames", "factors", "inverses")}
+    def __init__(self, size: int) -> None:
+        try:
+            block = _spare.pop()
+        except IndexError:
+            block = torch.empty(0, dtype=torch.uint8)
+        # neither too small nor much too large
+        if not size <= block.nbytes <= 4 * size + (1 << 20):
+            block = torch.empty(size, dtype=torch.uint8)
+        self.block = block
 
     def __del__(self) -> None:
         if self.block.nbytes <= LARGEST:
             _spare[:] = [self.block]
-
-
-def blank_tape(dtype: torch.dtype, *shapes: tuple[int, ...]) -> Tape:
-    """An unwritten tape of these four shapes."""
-    sizes = [math.prod(shape) for shape in shapes]
-    bytes_ = sum(sizes) * dtype.itemsize
-    try:
-        block = _spare.pop()
-    except IndexError:
-        block = torch.empty(0, dtype=torch.uint8)
-    # neither too small nor much too large
-    if not bytes_ <= block.nbytes <= 4 * bytes_ + (1 << 20):
-        block = torch.empty(bytes_, dtype=torch.uint8)
-    pieces = torch.split(block[:bytes_].view(dtype), sizes)
-    units, frames, factors, inverses = (
-        piece.view(shape) for piece, shape in zip(pieces, shapes, strict=True)
-    )
-    return Tape(units, frames, factors, inverses, block)

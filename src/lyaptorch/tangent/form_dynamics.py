@@ -97,7 +97,7 @@ class _Recurrent:
         Y = rows(Y, self.form.weight_hh.mT)
         if self.form.outer is not None:
             Y = Y * self.f1[i].unsqueeze(-2)
-        return Y if self.form.coupling is None else Y * self.form.coupling[..., None, None, :]
+        return self.form.coupled_rows(Y)
 
     def pullback(self, i: int, Y: Tensor, h_bar: Tensor, N: Tensor) -> tuple[Tensor, Tensor]:
         form, W = self.form, self.form.weight_hh
@@ -107,7 +107,7 @@ class _Recurrent:
         if form.coupling is not None:
             pushed = M if form.outer is None else M * self.f1[i].unsqueeze(-2)
             self.c_bars[i] = h_bar * self.out[i] + (N * pushed).sum(-2)
-            h_bar, N = form.coupled(h_bar), N * form.coupling[..., None, None, :]
+            h_bar, N = form.coupled(h_bar), form.coupled_rows(N)
         a_bar = h_bar
         if form.outer is not None:
             slope, bend = self.f1[i], (N * M).sum(-2)

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from lyaptorch import kernels
-from lyaptorch.cells.form import Bars, linear, weight_gradients
 from lyaptorch.cells.trajectory import ADVICE, once
 from lyaptorch.tangent.adjoint import Problem, warn_if_exploded
 from lyaptorch.tangent.scan import Span, twice_over
@@ -36,8 +35,8 @@ def _refuses(problem: Problem, h: Tensor) -> str | None:
         return "it keeps the whole tape, and checkpoint was given"
     if problem.method != "auto":
         return f'it knows qr_method "auto", and {problem.method!r} was given'
-    if form is not None and not all(any(leaf is w for w in form.weights()) for leaf in problem.leaves):
-        return "it gives gradients of weights and biases, and something else is trained"
+    if form is not None and not all(any(leaf is w for w in form.tensors()) for leaf in problem.leaves):
+        return "it gives gradients of what stands in the Form, and something else is trained"
     return None
 
 
@@ -52,7 +51,7 @@ class FusedScan(torch.autograd.Function):
         assert form is not None
         settings = _settings(over, problem.cut)
         keep = any(ctx.needs_input_grad)
-        end = kernels.scan_forward(form, form.drive(inputs), h, frame, settings, keep=keep)
+        end = kernels.scan_forward(form, inputs, h, frame, settings, keep=keep)
         _raise_overflow(over, end.broken, end.overflow)
         log_r = torch.where(end.dead, -torch.inf, end.pivots.log())
         healthy = ~end.dead
@@ -72,10 +71,9 @@ class FusedScan(torch.autograd.Function):
         with torch.no_grad():
             c = torch.zeros_like(log_r) if log_r_bar is None else torch.where(healthy, log_r_bar, 0.0)
             h_bar = torch.zeros_like(h0) if state_bar is None else state_bar
-            bar = kernels.scan_adjoint(form, ctx.settings, ctx.tape, c, log_r, h_bar)
-            inputs_bar = linear(bar.a, form.weight_ih.mT) if ctx.needs_input_grad[1] else None
-            leaf_bars = weight_gradients(form, ctx.problem.leaves, inputs, Bars(bar.a, bar.h, bar.W))
-            bars = [inputs_bar, bar.h, bar.frame, *leaf_bars]
+            bars = kernels.scan_adjoint(
+                form, ctx.problem.leaves, inputs, h0, ctx.settings, ctx.tape, c, log_r, h_bar
+            )
             warn_if_exploded(bars, log_r)
         if torch.is_grad_enabled():
             bars = once(bars, ctx.saved_tensors, 'call lyapunov_spectrum(..., backend="autograd")')

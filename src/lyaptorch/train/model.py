@@ -30,7 +30,7 @@ class Readout(nn.Module):
     Initially R ~ N(0, scale^2) and o = `offset` (the published setting has scale 1, WITHOUT 1/sqrt n).
 
     Args:
-        state_size: n.
+        state_size: how many numbers it reads: n, `cell.output_size` where not all of the state can be read.
         output_size: o.
         scale: standard deviation of the weights.
         offset: initial bias.
@@ -65,13 +65,14 @@ class Model(nn.Module):
 
     Args:
         cell: anything that `as_cell` takes.
-        readout: maps states `(t, *e, b, n)` to outputs; `Readout`, or any module.
+        readout: maps what can be read of the states, `(t, *e, b, cell.output_size)`, to outputs; `Readout`,
+            or any module. All of a state can be read but an LSTM's c and the lower layers of a stack.
         h0: initial state, `(*e, rows, n)` with one row for each trajectory or a single row for all;
             trained when an `nn.Parameter`; zeros when missing.
         loss: "binary_cross_entropy" or "mean_squared_error".
 
     Raises:
-        ValueError: for an unknown loss or an h0 that does not fit the cell.
+        ValueError: for an unknown loss, or an h0 or a `Readout` that does not fit the cell.
 
     Example:
         >>> import lyaptorch as lt
@@ -95,6 +96,13 @@ class Model(nn.Module):
         if h0 is not None and self.cell.state_size:
             rows = h0.shape[-2] if h0.dim() > 1 else 1
             _checks.shape("h0", h0, (*self.ensemble, rows, self.cell.state_size), "(*e, rows, n)")
+        if isinstance(readout, Readout) and self.cell.state_size:
+            read, shown = readout.weight.shape[-1], self.cell.output_size
+            if read != shown:
+                raise ValueError(
+                    f"the readout must read the {shown} numbers that this cell shows, got one for {read}; "
+                    f"make it Readout(cell.output_size, ...)"
+                )
         self.h0: Tensor | None
         if isinstance(h0, nn.Parameter):
             self.h0 = h0
@@ -127,7 +135,7 @@ class Model(nn.Module):
 
     def forward(self, inputs: Inputs, h0: State | None = None) -> Tensor:
         """Outputs `(t, *e, b, o)` for inputs `(t, *e, b, m)`, from the initial state or another one."""
-        outputs: Tensor = self.readout(self.states(inputs, h0))
+        outputs: Tensor = self.readout(self.states(inputs, h0)[..., self.cell.readable])
         return outputs
 
     def loss(self, batch: Batch, h0: State | None = None) -> tuple[PerMember, PerMember]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from lyaptorch.cells.adapt.function import FunctionCell
+from lyaptorch.cells.adapt.spiking import spiking
 from lyaptorch.cells.adapt.torch_rnn import elman
 from lyaptorch.cells.protocol import Cell
 
@@ -37,6 +38,8 @@ def as_cell(obj: Cell | nn.Module | Callable[[Tensor, Tensor], Tensor]) -> Cell:
             f"as_cell takes torch.nn.RNN, RNNCell, or a step whose state is one tensor, got a "
             f"{type(obj).__name__}; write step(x, h) with its states packed into one tensor"
         )
+    if isinstance(obj, nn.Module) and (cell := spiking(obj)) is not None:
+        return cell
     if callable(obj):
         return FunctionCell(obj)
     raise ValueError(f"as_cell takes a cell, a module or a function step(x, h), got {type(obj).__name__}")

@@ -23,6 +23,12 @@ class FunctionCell(Cell):
         """The function's answer."""
         return self.function(x, h)
 
+    def initial_state(self, x: Tensor) -> Tensor:
+        """Unknown."""
+        raise ValueError(
+            "h0 must be given for a function or module, whose state size comes from it, got None"
+        )
+
     def leaves(self, x: Tensor, h: Tensor) -> list[Tensor]:
         """Every leaf with `requires_grad` in the graph of one step."""
         return graph_leaves(self, x, h)

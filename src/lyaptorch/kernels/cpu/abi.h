@@ -3,47 +3,63 @@
 #pragma once
 #include <cstdint>
 
+struct ActivationArgs {
+    int32_t value, shape;   // Value and Shape of activation.h
+    double scale, area;     // of a surrogate's slope
+    const void* sharpness;  // (members, n), or null
+};
+
+struct FormArgs {  // h' = P(h) + c f(W g(h) + V x + b), P(h) = phi(A h)
+    int64_t n, m, steps, members, batch;
+    int32_t shared;          // whether all members have the same inputs: (steps, batch, m)
+    int32_t train_coupling;  // whether the coupling's gradient will be wanted
+    int32_t residual;        // Kind of residual.h; A (members, n), (members, n/2, 2, 2) or (members, n, n)
+    int32_t reserved;
+    ActivationArgs inner, outer, phi;
+    const void *W, *V, *bias;     // (members, n, n), (members, n, m), (members, n) or null
+    const void *A, *coupling;     // or null; (members, n)
+    const void *inputs, *h0;      // (steps, items, m), (items, n)
+    // gradients, null where not wanted
+    void *W_bar, *V_bar, *bias_bar, *A_bar, *coupling_bar;
+    void *inner_bar, *outer_bar, *phi_bar;  // of the sharpness, (members, n)
+    void* inputs_bar;                       // (steps, items, m)
+    void* h_bar;                            // (items, n); the scan reads that of the final state here
+    void* tape;                             // what the adjoint needs; its size is lyap_*_tape
+};
+
 struct ScanArgs {
-    int64_t n, k, steps, spans, members, batch;
-    int64_t cut;                // the state's cotangent stops at every multiple of it; 0: never
-    int32_t inner, outer;       // activation ids: 0 identity, 1 tanh, 2 relu
-    int32_t keep, reserved;     // whether the tape is written
-    const int64_t* cuts;        // (spans + 1) steps between which a span lies
-    const uint8_t* twice;       // (spans) whether two Cholesky passes are wanted in any case
-    const void *W, *drive;      // (members, n, n), (steps, items, n)
-    const void *h0, *frame;     // (items, n), (items, n, k)
-    void* pivots;               // (spans, items, k) diagonals of R
-    uint8_t* dead;              // (spans, items, k)
-    void *h, *Q;                // final state and frame, as h0 and frame
-    int64_t* status;            // (items, 2): first span with tangents, first step with a state not finite; or -1
-    void* units;                // tape (items, steps, 5, n16): g, g', g'', f', f''; n16 is n rounded up to 16
-    void* frames;               // tape (items, spans + 1, k, n16): Q^T before each span, and at the end
-    void *factors, *inverses;   // tape (items, spans, k16, k16) R; (items, spans, k16, 16) its diagonal blocks^-1
-    const void *c, *log_r;      // (spans, items, k)
-    void *h_bar, *frame_bar;    // (items, n), in and out; (items, n, k)
-    void *W_items, *W_bar;      // scratch (items, n, n16); (members, n, n)
-    void* a_bars;               // (steps, items, n)
+    FormArgs form;
+    int64_t k, spans;
+    int64_t cut;           // the state's cotangent stops at every multiple of it; 0: never
+    int64_t keep;          // whether the tape is written
+    const int64_t* cuts;   // (spans + 1) steps between which a span lies
+    const uint8_t* twice;  // (spans) whether two Cholesky passes are wanted in any case
+    const void* frame;     // (items, n, k)
+    void* pivots;          // (spans, items, k) diagonals of R
+    uint8_t* dead;         // (spans, items, k)
+    void *h, *Q;           // final state and frame, as h0 and frame
+    int64_t* status;       // (items, 2): first span with tangents, first step with a state not finite; or -1
+    const void *c, *log_r;  // (spans, items, k)
+    void* frame_bar;        // (items, n, k)
 };
 
 struct UnrollArgs {
-    int64_t n, steps, members, batch;
-    int32_t inner, outer;
-    const void *W, *drive, *h0;  // as above
-    void *states, *slopes;       // (steps, items, n); f' (steps, items, n16), written if not null
-    const void* states_bar;      // (steps, items, n)
-    void *a_bars, *h_bar, *W_bar;
+    FormArgs form;
+    int64_t keep;
+    void* states;            // (steps, items, n)
+    const void* states_bar;  // the same
 };
 
 using Task = void (*)(const void* args, int64_t unit, void* work);
 
 struct Precision {
-    int64_t (*scan_work)(const ScanArgs&);  // bytes of scratch a thread needs
-    Task scan_forward, scan_adjoint;        // a unit is an item
-    Task scan_reduce;                       // a unit is a member
-    int64_t (*unroll_work)(const UnrollArgs&);
-    int64_t (*unroll_units)(const UnrollArgs&), (*weight_units)(const UnrollArgs&);
-    Task unroll_forward, unroll_adjoint, unroll_weight;
-    double (*peak)(int64_t rounds);  // multiplies and adds without memory; returns their number
+    int64_t (*scan_work)(const ScanArgs&), (*scan_tape)(const ScanArgs&);  // bytes: scratch of a thread, tape
+    Task scan_forward, scan_adjoint;                                       // a unit is an item
+    int64_t (*unroll_work)(const UnrollArgs&), (*unroll_tape)(const UnrollArgs&);
+    int64_t (*unroll_units)(const UnrollArgs&);
+    Task unroll_forward, unroll_adjoint;
+    Task scan_reduce, unroll_reduce;  // a unit is a member
+    double (*peak)(int64_t rounds);   // multiplies and adds without memory; returns their number
 };
 
 struct InstructionSet {

@@ -1,6 +1,6 @@
 // All kernels for one instruction set; compiled once for each, with
 // NAME (its table), VECTOR_BYTES and REGISTERS defined on the command line.
-#include "scan.h"
+#include "scan_adjoint.h"
 #include "unroll.h"
 
 #define QUOTE_(x) #x
@@ -25,21 +25,37 @@ template <class T> double peak(int64_t rounds) {
     return 2.0 * CHAINS * WIDTH<T> * (double)rounds;
 }
 
-template <class T> const ScanArgs& scan_of(const void* args) { return *(const ScanArgs*)args; }
-template <class T> Unroll<T> unroll_of(const void* args) { return Unroll<T>(*(const UnrollArgs*)args); }
+template <class T> void reduce_scan(const ScanArgs& a, Size member) {
+    Layout layout = Layout::of<T>(a);
+    T* tape = (T*)a.form.tape + member * a.form.batch * layout.total;
+    reduce<T>(a.form, member, tape + layout.gradients, layout.total, a.form.batch);
+}
+
+template <class T> void reduce_unroll(const UnrollArgs& a, Size member) {
+    Size units = ceil_div(a.form.batch, CHUNK), size = Unroll<T>::tape_count(a);
+    reduce<T>(a.form, member, (T*)a.form.tape + member * units * size, size, units);
+}
 
 template <class T> constexpr Precision precision() {
     return {
         Scan<T>::work,
-        [](const void* args, int64_t item, void* work) { Scan<T>(scan_of<T>(args), item, work).forward(); },
-        [](const void* args, int64_t item, void* work) { Scan<T>(scan_of<T>(args), item, work).adjoint(); },
-        [](const void* args, int64_t member, void*) { reduce<T>(scan_of<T>(args), member); },
+        Scan<T>::tape_size,
+        [](const void* args, int64_t item, void* work) { Scan<T>(*(const ScanArgs*)args, item, (T*)work).forward(); },
+        [](const void* args, int64_t item, void* work) { ScanAdjoint<T>(*(const ScanArgs*)args, item, (T*)work).run(); },
         Unroll<T>::work,
+        Unroll<T>::tape_size,
         Unroll<T>::units,
-        Unroll<T>::weight_units,
-        [](const void* args, int64_t unit, void* work) { unroll_of<T>(args).forward(unit, (T*)work); },
-        [](const void* args, int64_t unit, void* work) { unroll_of<T>(args).adjoint(unit, (T*)work); },
-        [](const void* args, int64_t unit, void* work) { unroll_of<T>(args).weight(unit, (T*)work); },
+        [](const void* args, int64_t unit, void* work) {
+            T* p = (T*)work;
+            Unroll<T>(*(const UnrollArgs*)args, unit, p).forward();
+        },
+        [](const void* args, int64_t unit, void* work) {
+            T* p = (T*)work;
+            Unroll<T> unroll(*(const UnrollArgs*)args, unit, p);
+            unroll.adjoint(p);
+        },
+        [](const void* args, int64_t member, void*) { reduce_scan<T>(*(const ScanArgs*)args, member); },
+        [](const void* args, int64_t member, void*) { reduce_unroll<T>(*(const UnrollArgs*)args, member); },
         peak<T>,
     };
 }

@@ -94,7 +94,7 @@ bool run(Task task, const void* args, int64_t units, int64_t bytes, int64_t thre
 
 }  // namespace
 
-EXPORT int32_t lyap_version() { return 1; }
+EXPORT int32_t lyap_version() { return 2; }
 EXPORT const char* lyap_instruction_set() { return current().name; }
 
 // Uses the named instruction set from now on, the best one for null; 0 if this machine lacks it.
@@ -106,15 +106,19 @@ EXPORT int32_t lyap_use(const char* name) {
 
 EXPORT double lyap_peak(int32_t dual, int64_t rounds) { return kernels(dual).peak(rounds); }
 
+// Bytes of the tape; the adjoint needs the one that the forward pass wrote, untouched.
+EXPORT int64_t lyap_scan_tape(const ScanArgs* a, int32_t dual) { return kernels(dual).scan_tape(*a); }
+EXPORT int64_t lyap_unroll_tape(const UnrollArgs* a, int32_t dual) { return kernels(dual).unroll_tape(*a); }
+
 EXPORT int32_t lyap_scan_forward(const ScanArgs* a, int32_t dual, int32_t threads) {
     const Precision& p = kernels(dual);
-    return run(p.scan_forward, a, a->members * a->batch, p.scan_work(*a), threads);
+    return run(p.scan_forward, a, a->form.members * a->form.batch, p.scan_work(*a), threads);
 }
 
 EXPORT int32_t lyap_scan_adjoint(const ScanArgs* a, int32_t dual, int32_t threads) {
     const Precision& p = kernels(dual);
-    return run(p.scan_adjoint, a, a->members * a->batch, p.scan_work(*a), threads) &&
-           run(p.scan_reduce, a, a->members, 64, threads);
+    return run(p.scan_adjoint, a, a->form.members * a->form.batch, p.scan_work(*a), threads) &&
+           run(p.scan_reduce, a, a->form.members, 64, threads);
 }
 
 EXPORT int32_t lyap_unroll_forward(const UnrollArgs* a, int32_t dual, int32_t threads) {
@@ -125,5 +129,5 @@ EXPORT int32_t lyap_unroll_forward(const UnrollArgs* a, int32_t dual, int32_t th
 EXPORT int32_t lyap_unroll_adjoint(const UnrollArgs* a, int32_t dual, int32_t threads) {
     const Precision& p = kernels(dual);
     return run(p.unroll_adjoint, a, p.unroll_units(*a), p.unroll_work(*a), threads) &&
-           run(p.unroll_weight, a, p.weight_units(*a), p.unroll_work(*a), threads);
+           run(p.unroll_reduce, a, a->form.members, 64, threads);
 }

@@ -85,12 +85,12 @@ void product(Size M, Size N, Size K, Strided<T> A, const T* b, Size ldb, T* c, S
     }
 }
 
-// y = x B for one row x: wide strips, because only independent sums hide the latency of one.
-template <class T> void row_product(Size N, Size K, const T* x, const T* b, Size ldb, T* y) {
+// y = x B or y += x B for one row x: wide strips, because only independent sums hide the latency of one.
+template <class T, Mode MODE> void row_product(Size N, Size K, const T* x, const T* b, Size ldb, T* y) {
     constexpr int W = WIDTH<T>;
     Size j = 0;
 #define STRIP(V)                                                                       \
-    for (; j + V * W <= N; j += V * W) tile<T, 1, V, SET>(K, x, 0, 1, b + j, ldb, y + j, N)
+    for (; j + V * W <= N; j += V * W) tile<T, 1, V, MODE>(K, x, 0, 1, b + j, ldb, y + j, N)
     STRIP(10);
     STRIP(5);
     STRIP(2);

@@ -25,6 +25,7 @@ template <> struct Lanes<float> {
     typedef int32_t ints __attribute__((vector_size(VECTOR_BYTES)));
     static constexpr float EPS = 1.1920928955078125e-7f, TINY = 1.17549435e-38f, LOG_MAX = 88.72283f;
     static constexpr float MAGIC = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
+    static constexpr float FAR = 1e18f;  // its square is finite
     static constexpr float LN2_HIGH = 0.693359375f, LN2_LOW = -2.12194440e-4f;
     static constexpr int MANTISSA = 23, BIAS = 127, DEGREE = 7;
 };
@@ -34,6 +35,7 @@ template <> struct Lanes<double> {
     typedef int64_t ints __attribute__((vector_size(VECTOR_BYTES)));
     static constexpr double EPS = 2.220446049250313e-16, TINY = 2.2250738585072014e-308, LOG_MAX = 709.782712893384;
     static constexpr double MAGIC = 6755399441055744.0;
+    static constexpr double FAR = 1e150;
     static constexpr double LN2_HIGH = 6.93147180369123816490e-01, LN2_LOW = 1.90821492927058770002e-10;
     static constexpr int MANTISSA = 52, BIAS = 1023, DEGREE = 13;
 };
@@ -64,53 +66,8 @@ template <class T> void copy_in(T* to, const T* from, Size n) {
 }
 template <class T> void zero(T* p, Size count) { memset(p, 0, count * sizeof(T)); }
 
-// A value with its slope and curvature.
-template <class T> struct Jet { Vec<T> value, slope, curvature; };
-
-// With x = n ln 2 + r: e^x = 2^n (1 + p), p = e^r - 1 by its series. tanh and sech^2 come to full relative
-// precision from q = e^{-2|x|}: tanh = -expm1 / (2 + expm1), sech^2 = 4 q / (1 + q)^2.
-template <class T> INLINE Jet<T> tanh_jet(Vec<T> x) {
-    using L = Lanes<T>;
-    Vec<T> size = x < 0 ? -x : x;
-    size = size + size;
-    size = size > splat<T>(L::LOG_MAX) ? splat<T>(L::LOG_MAX) : size;
-    Vec<T> y = -size;
-    Vec<T> shifted = y * splat<T>((T)1.4426950408889634074) + L::MAGIC;
-    Vec<T> whole = shifted - L::MAGIC;
-    Vec<T> r = y - whole * L::LN2_HIGH;
-    r = r - whole * L::LN2_LOW;
-    T factorial = 1;
-    UNROLL
-    for (int i = 2; i <= L::DEGREE; i++) factorial *= (T)i;
-    Vec<T> p = splat<T>(1 / factorial);
-    UNROLL
-    for (int i = L::DEGREE; i > 1; i--) {
-        factorial /= (T)i;
-        p = p * r + 1 / factorial;
-    }
-    p = p * r;
-    // 2^(n+2), so that nothing is denormal; the low bits of `shifted` are n
-    typename L::ints bits = ((typename L::ints)shifted << L::MANTISSA) +
-                            ((typename L::ints){} + ((decltype(bits[0] + 0))(L::BIAS + 2) << L::MANTISSA));
-    Vec<T> four = (Vec<T>)bits, scale = four * (T)0.25;
-    Vec<T> less = (scale - 1) + scale * p;  // e^y - 1
-    Vec<T> bottom = less + 2;
-    Vec<T> value = -less / bottom;
-    value = x < 0 ? -value : value;
-    value = x == x ? value : x;
-    Vec<T> slope = (four + four * p) / (bottom * bottom);
-    slope = x == x ? slope : x;
-    return {value, slope, -2 * value * slope};
-}
-
-template <class T> INLINE Jet<T> jet(int activation, Vec<T> x) {
-    Vec<T> none = Vec<T>{}, one = splat<T>(1);
-    if (activation == 1) return tanh_jet<T>(x);
-    if (activation == 2) return {x < none ? none : x, x > none ? one : none, none};
-    return {x, one, none};
-}
-
-// One stage of transposing W x W numbers: exchange the off-diagonal squares of size D.
+// `exchange`: one stage of transposing W x W numbers, the off-diagonal squares of size D change places.
+// `neighbours`: numbers 2i and 2i + 1 change places.
 #if defined(__clang__) || (defined(__GNUC__) && __GNUC__ >= 12)
 template <int... I> struct Indices {};
 template <int N, int... I> struct Count : Count<N - 1, N - 1, I...> {};
@@ -124,7 +81,18 @@ template <class T, int D, int... I> INLINE void exchange(Vec<T>& a, Vec<T>& b, I
 template <class T, int D> INLINE void exchange(Vec<T>& a, Vec<T>& b) {
     exchange<T, D>(a, b, typename Count<WIDTH<T>>::type{});
 }
+template <class T, int... I> INLINE Vec<T> neighbours(Vec<T> a, Indices<I...>) {
+    return __builtin_shufflevector(a, a, (I ^ 1)...);
+}
+template <class T> INLINE Vec<T> neighbours(Vec<T> a) {
+    return neighbours<T>(a, typename Count<WIDTH<T>>::type{});
+}
 #else
+template <class T> INLINE Vec<T> neighbours(Vec<T> a) {
+    typename Lanes<T>::ints other;
+    for (int i = 0; i < WIDTH<T>; i++) other[i] = i ^ 1;
+    return __builtin_shuffle(a, other);
+}
 template <class T, int D> INLINE void exchange(Vec<T>& a, Vec<T>& b) {
     typename Lanes<T>::ints low, high;
     for (int i = 0; i < WIDTH<T>; i++) {

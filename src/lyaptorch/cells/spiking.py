@@ -1,0 +1,241 @@
+"""Leaky integrate-and-fire networks: cells whose neurons spike, and a readout that does not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lyaptorch import _checks
+from lyaptorch._random import Stream, member_ids, seed_from
+from lyaptorch._types import Frame, Input, Number, State
+from lyaptorch.cells.activation import Activation
+from lyaptorch.cells.form import linear, rows
+from lyaptorch.cells.protocol import Cell
+from lyaptorch.cells.rate import check_ensemble
+from lyaptorch.cells.surrogates import Surrogate, fast_sigmoid
+from lyaptorch.cells.weights import Weights
+from lyaptorch.cells.weights import weights as weights_of
+
+RESETS = ("product", "subtract")
+RESET_GRADS = ("detach", "full", "ignore")
+ORDERS = ("sequential", "simultaneous")
+
+
+class SpikingCell(Cell):
+    """What spiking cells share: weights, time constants, spikes S = Theta(U - theta) and the reset.
+
+    A new neuron is a subclass with a `step`; the state is packed, U first: `h = (U, I, ...)`.
+    The settings are those of `LIFCell`.
+
+    Attributes:
+        hidden_size: n, the number of neurons; the state has `variables * n` entries.
+        activation: the step whose slope, the surrogate, stands in Jacobians.
+    """
+
+    variables = 2
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        dt: float = 2e-3,
+        tau_mem: Number = 10e-3,
+        tau_syn: Number = 5e-3,
+        threshold: Number = 1.0,
+        surrogate: Activation | None = None,
+        reset: str = "product",
+        reset_grad: str = "detach",
+        order: str = "sequential",
+        gain: Number = 1.0,
+        weights: str | Weights = "gaussian",
+        bias: bool = False,
+        ensemble: tuple[int, ...] = (),
+        members: int | Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        m, n = _checks.integer("input_size", input_size, 1), _checks.integer("hidden_size", hidden_size, 1)
+        super().__init__(m, self.variables * n, check_ensemble(ensemble, gain))
+        self.hidden_size = n
+        self.dt = _checks.positive("dt", dt)
+        self.reset = _checks.choice("reset", reset, RESETS)
+        self.reset_grad = _checks.choice("reset_grad", reset_grad, RESET_GRADS)
+        self.order = _checks.choice("order", order, ORDERS)
+        activation = fast_sigmoid(10.0) if surrogate is None else surrogate
+        self.activation = activation.of("step") if isinstance(activation, Surrogate) else activation
+        self.tau_mem: Tensor
+        self.tau_syn: Tensor
+        self.threshold: Tensor
+        for name, value in (("tau_mem", tau_mem), ("tau_syn", tau_syn), ("threshold", threshold)):
+            self.per_neuron(name, value)
+        ids, seed = member_ids(self.ensemble, members), seed_from(generator)
+        self.weight_hh = nn.Parameter(weights_of(weights, gain)(n, Stream(seed, "weight_hh"), ids))
+        self.weight_ih = nn.Parameter(Stream(seed, "weight_ih").normal((n, m), members=ids))
+        self.bias = nn.Parameter(torch.zeros(*self.ensemble, n)) if bias else None
+
+    def per_neuron(self, name: str, value: Number) -> None:
+        """Register a constant above 0 as `(*e, n)`: a buffer, or a parameter where it is given as one."""
+        given, n = torch.as_tensor(value, dtype=torch.get_default_dtype()), self.hidden_size
+        _checks.positive(name, given.detach())
+        shapes = ((), self.ensemble, (*self.ensemble, n))
+        trained = isinstance(value, nn.Parameter)
+        if tuple(given.shape) not in shapes[2 * trained :]:
+            expected = f"the shape {shapes[2]}" if trained else f"one of the shapes {shapes[0]}, *e, (*e, n)"
+            raise ValueError(
+                f"{name} must be a number or a tensor of {expected} with *e = {self.ensemble} and n = {n}, "
+                f"got {tuple(given.shape)}; give one value, one for each member or one for each neuron"
+            )
+        if isinstance(value, nn.Parameter):
+            self.register_parameter(name, value)
+            return
+        given = given.unsqueeze(-1) if tuple(given.shape) != shapes[2] else given
+        self.register_buffer(name, given.expand(shapes[2]).clone())
+
+    def decays(self) -> tuple[Tensor, Tensor]:
+        """alpha = exp(-dt / tau_syn) and beta = exp(-dt / tau_mem), `(*e, 1, n)`."""
+        alpha, beta = (torch.exp(-self.dt / tau).unsqueeze(-2) for tau in (self.tau_syn, self.tau_mem))
+        return alpha, beta
+
+    def spikes(self, h: Tensor) -> Tensor:
+        """S = Theta(U - theta) `(..., *e, b, n)` of states, or of their potentials alone; 0 at U = theta."""
+        spikes: Tensor = self.activation(h[..., : self.hidden_size] - self.threshold.unsqueeze(-2))
+        return spikes
+
+    def drive(self, x: Tensor) -> Tensor:
+        """W x + b."""
+        drive = linear(x, self.weight_ih)
+        return drive if self.bias is None else drive + self.bias.unsqueeze(-2)
+
+    def reset_potential(self, v: Tensor, S: Tensor) -> Tensor:
+        """V after the reset, with the derivative that `reset_grad` says: v (1 - S), or v - theta S."""
+        still = S if self.reset_grad == "full" else S.detach()
+        if self.reset == "subtract":
+            return v - self.threshold.unsqueeze(-2) * still
+        return v - (v * S).detach() if self.reset_grad == "ignore" else v * (1 - still)
+
+
+class LIFCell(SpikingCell):
+    """Leaky integrate-and-fire neurons with exponentially decaying synaptic currents; state (U, I).
+
+    With S = Theta(U - theta), alpha = exp(-dt / tau_syn) and beta = exp(-dt / tau_mem):
+
+        I' = alpha I + V S + W x + b
+        U' = (beta U + (1 - beta) I') (1 - S)
+
+    The derivative of Theta is the surrogate's slope, in backpropagation and in the Jacobian alike. What
+    becomes of the reset there is a convention that changes exponents (lambda_1 up to twofold): `reset_grad`.
+
+    Args:
+        input_size: m.
+        hidden_size: n neurons; the state has 2 n entries.
+        dt: seconds per step.
+        tau_mem: membrane time constant in seconds, a number, one for each member `*e` or one for each neuron
+            `(*e, n)`; an `nn.Parameter` `(*e, n)` is trained.
+        tau_syn: synaptic time constant, likewise.
+        threshold: theta, likewise.
+        surrogate: a surrogate, or an `Activation` whose value is 1 above 0 and 0 elsewhere;
+            `fast_sigmoid(10.0)` when missing.
+        reset: "product", as above, or "subtract": U' = beta U + (1 - beta) I' - theta S.
+        reset_grad: "detach": 1 - S is a constant to derivatives; "full": it is not; "ignore": to
+            derivatives there is no reset at all (the paper's eq 11-14).
+        order: "sequential", as above, or "simultaneous": U' is computed from I, not I' (the paper's eq 7).
+        gain: scale of the initial recurrent weights; a number or a tensor of shape `*e`.
+        weights: ensemble of the initial recurrent weights V; W ~ N(0, 1), and the bias, if any, is 0.
+            `fluctuation_driven` sets both for given rates.
+        bias: whether there is a bias.
+        ensemble: leading dimensions `*e` of every parameter.
+        members: ids of shape `*e`; equal ids get equal numbers, in any ensemble. Default 0, 1, 2, ...
+        generator: seeds the weights; None is a fixed seed.
+
+    Raises:
+        ValueError: for sizes below 1, unknown names, constants that are not above 0 or do not fit.
+
+    Example:
+        >>> cell = LIFCell(2, 64, ensemble=(5,))
+        >>> cell(torch.zeros(3, 2), torch.zeros(5, 3, 128)).shape
+        torch.Size([5, 3, 128])
+
+    Source: Surrogate Gradient Flossing, eq 7-18 (there V is `weight_hh` and W `weight_ih`).
+    """
+
+    def step(self, x: Input, h: State) -> State:
+        """The next state. Cost O(b n^2)."""
+        return self._step(x, h)[0]
+
+    def pushforward(self, x: Input, h: State, Q: Frame) -> tuple[State, Frame]:
+        """The next state and D Q. Cost O(b n^2 k)."""
+        after, v, S = self._step(x, h)
+        n, theta = self.hidden_size, self.threshold.unsqueeze(-2)
+        alpha, beta = (decay.unsqueeze(-1) for decay in self.decays())
+        slope = self.activation.slope(h[..., :n] - theta).unsqueeze(-1)
+        U, I = torch.split(Q, n, -2)  # noqa: E741
+        spikes = slope * U
+        current = alpha * I + rows(spikes.mT, self.weight_hh.mT).mT
+        pushed = beta * U + (1 - beta) * (current if self.order == "sequential" else I)
+        if self.reset == "product" and self.reset_grad != "ignore":
+            pushed = pushed * (1 - (S if self.reset_grad == "full" else S.detach())).unsqueeze(-1)
+        if self.reset_grad == "full":
+            pushed = pushed - (v if self.reset == "product" else theta.expand_as(v)).unsqueeze(-1) * spikes
+        return after, torch.cat([pushed, current], -2)
+
+    def _step(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The next state, the potential before the reset, and the spikes."""
+        (alpha, beta), S = self.decays(), self.spikes(h)
+        U, I = torch.split(h, self.hidden_size, -1)  # noqa: E741
+        current = alpha * I + S @ self.weight_hh.mT + self.drive(x)
+        v = beta * U + (1 - beta) * (current if self.order == "sequential" else I)
+        return torch.cat([self.reset_potential(v, S), current], -1), v, S
+
+
+class AdaptiveLIFCell(SpikingCell):
+    """`LIFCell` whose threshold rises with every spike and falls back; state (U, I, A).
+
+    S = Theta(U - theta - jump A) and A' = rho A + (1 - rho) S with rho = exp(-dt / tau_adapt); all else is
+    as in `LIFCell`.
+
+    Args:
+        input_size: m.
+        hidden_size: n neurons; the state has 3 n entries.
+        jump: how far the threshold rises, a number, `*e` or `(*e, n)`.
+        tau_adapt: time constant of the adaptation in seconds, likewise.
+        settings: as `LIFCell`.
+
+    Example:
+        >>> AdaptiveLIFCell(2, 8, tau_adapt=0.5).state_size
+        24
+
+    Source: Bellec et al. (2018), Long short-term memory and learning-to-learn in networks of spiking neurons.
+    """
+
+    variables = 3
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        jump: Number = 1.0,
+        tau_adapt: Number = 0.2,
+        **settings: Any,
+    ) -> None:
+        super().__init__(input_size, hidden_size, **settings)
+        self.jump: Tensor
+        self.tau_adapt: Tensor
+        self.per_neuron("jump", jump)
+        self.per_neuron("tau_adapt", tau_adapt)
+
+    def spikes(self, h: Tensor) -> Tensor:
+        """S of whole states."""
+        U, _, A = torch.split(h, self.hidden_size, -1)
+        return super().spikes(U - self.jump.unsqueeze(-2) * A)
+
+    def step(self, x: Input, h: State) -> State:
+        """The next state. Cost O(b n^2)."""
+        (alpha, beta), S = self.decays(), self.spikes(h)
+        rho = torch.exp(-self.dt / self.tau_adapt).unsqueeze(-2)
+        U, I, A = torch.split(h, self.hidden_size, -1)  # noqa: E741
+        current = alpha * I + S @ self.weight_hh.mT + self.drive(x)
+        v = beta * U + (1 - beta) * (current if self.order == "sequential" else I)
+        return torch.cat([self.reset_potential(v, S), current, rho * A + (1 - rho) * S], -1)

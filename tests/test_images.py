@@ -191,7 +191,8 @@ def test_files_may_lie_in_the_folder_itself_unpacked_or_be_named_by_the_environm
 def test_a_missing_file_is_named_with_its_place_and_source(folder):
     (folder / "mnist" / "train-labels-idx1-ubyte.gz").unlink()
     with pytest.raises(
-        FileNotFoundError, match=r"^train-labels-idx1-ubyte.gz must be in .*mnist; get them from.*https://one/"
+        FileNotFoundError,
+        match=r"^train-labels-idx1-ubyte.gz must be in .*mnist; get them from.*https://one/",
     ):
         archives.load("mnist", folder)
 

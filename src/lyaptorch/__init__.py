@@ -36,7 +36,7 @@ from lyaptorch.flossing import (
 )
 from lyaptorch.record import Record
 from lyaptorch.tangent import Growth, Spectrum, lyapunov_spectrum
-from lyaptorch.train import SGD, Adam, Model, Readout, evaluate, presets, train
+from lyaptorch.train import SGD, Adam, Model, Readout, best_so_far, evaluate, iterations_to, presets, train
 from lyaptorch.train import floss as floss
 
 __all__ = [
@@ -69,10 +69,12 @@ __all__ = [
     "accuracy",
     "analysis",
     "as_cell",
+    "best_so_far",
     "evaluate",
     "floss",
     "flossing_loss",
     "gradient_norm",
+    "iterations_to",
     "kernels",
     "lambda1",
     "lyapunov_spectrum",

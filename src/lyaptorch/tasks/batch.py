@@ -26,6 +26,11 @@ class Batch:
     targets: Float[Tensor, "t *e b o"]
     mask: Bool[Tensor, "t *e"]
 
+    @property
+    def first(self) -> int:
+        """The first step that counts for anybody."""
+        return int(self.mask.reshape(len(self.mask), -1).any(1).int().argmax())
+
     def select(self, members: Tensor) -> Batch:
         """What the members see where the bool mask `*e` is true, as an ensemble `(count,)`."""
         return Batch(self.inputs[:, members], self.targets[:, members], self.mask[:, members])

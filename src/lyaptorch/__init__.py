@@ -39,7 +39,7 @@ from lyaptorch.flossing import (
 )
 from lyaptorch.record import Record
 from lyaptorch.tangent import CovariantVectors, Growth, Spectrum, covariant_vectors, lyapunov_spectrum
-from lyaptorch.train import SGD, Adam, Model, Readout, evaluate, presets, train
+from lyaptorch.train import SGD, Adam, Model, Readout, best_so_far, evaluate, iterations_to, presets, train
 from lyaptorch.train import floss as floss
 
 __all__ = [
@@ -75,12 +75,14 @@ __all__ = [
     "accuracy",
     "analysis",
     "as_cell",
+    "best_so_far",
     "covariant_vectors",
     "evaluate",
     "floss",
     "flossing_loss",
     "fluctuation_driven",
     "gradient_norm",
+    "iterations_to",
     "kernels",
     "lambda1",
     "lyapunov_spectrum",

@@ -24,6 +24,27 @@ from lyaptorch.train.state import Members
 PUBLISHED_K = 75
 
 
+class UnstableError(FloatingPointError):
+    """Some members overflowed; nothing was changed.
+
+    Attributes:
+        members: bool `*e`, which.
+        step: `(count,)`, the step of the trial at which the state of each overflowed; NaN if none did, and
+            only its gradient is not finite.
+    """
+
+    def __init__(self, what: str, members: Members, fine: Tensor, batch: Batch) -> None:
+        self.members = ~fine
+        self.step = _overflow(members, batch)[~fine]
+        at = self.step[~self.step.isnan()]
+        where = f", its state overflows at step {int(at.min())} of the trial" if len(at) else ""
+        super().__init__(
+            f"the {what} is not finite at epoch {int(members.epoch[~fine].min())} for member "
+            f"{members.ids[~fine].tolist()}{where}; lower the learning rate, the clip, the gain or the "
+            'length of a trial, or pass unstable="mark" to go on without it'
+        )
+
+
 @dataclass(frozen=True)
 class Clip:
     """The largest gradient norm, a number or `*e`, of each tensor or of all ("global"); None for no limit."""
@@ -46,10 +67,15 @@ class Clip:
 def fit_step(
     members: Members, batch: Batch, phase: FitPhase, clip: Clip, joint_inputs: Tensor | None, seed: int
 ) -> dict[str, Tensor]:
-    """One task step of all `members`; loss, accuracy and gradient norm `(*e)` before it."""
+    """One task step of all `members`; loss, accuracy and gradient norm `(*e)` before it.
+
+    Raises:
+        UnstableError: before anything is changed, if a loss or gradient is not finite.
+    """
     ensemble = tuple(members.ids.shape)
     loss, right = members.model.loss(batch)
-    _check_finite("loss", torch.isfinite(loss), members.ids, members.epoch)
+    if not (fine := torch.isfinite(loss)).all():
+        raise UnstableError("loss", members, fine, batch)
     total = loss.sum()
     if joint_inputs is not None:
         weight = torch.as_tensor(phase.flossing_weight, dtype=loss.dtype, device=loss.device)
@@ -63,7 +89,8 @@ def fit_step(
         )
         total = total + (weight * floss).sum()
     gradients = torch.autograd.grad(total, members.optimizer.parameters, materialize_grads=True)
-    _check_finite("gradient", finite(gradients, ensemble), members.ids, members.epoch)
+    if not (fine := finite(gradients, ensemble)).all():
+        raise UnstableError("gradient", members, fine, batch)
     size = _recurrent_norm(members, gradients, ensemble)
     members.optimizer.step(clip(gradients, ensemble))
     members.epoch += 1
@@ -167,9 +194,9 @@ def _recurrent_norm(members: Members, gradients: tuple[Tensor, ...], ensemble: t
     return torch.linalg.vector_norm(torch.stack(own), dim=0) if own else torch.zeros(ensemble)
 
 
-def _check_finite(what: str, fine: Tensor, ids: Tensor, epoch: Tensor) -> None:
-    if not fine.all():
-        raise FloatingPointError(
-            f"the {what} is not finite at epoch {int(epoch[~fine].min())} for member {ids[~fine].tolist()}; "
-            "lower the learning rate, the clip, the gain or the length of a trial"
-        )
+@torch.no_grad()
+def _overflow(members: Members, batch: Batch) -> Tensor:
+    """The first step `(*e)` after which a state is not finite, from 1; NaN where there is none."""
+    bad = ~torch.isfinite(members.model.states(batch.inputs)).all(-1).all(-1)
+    first = bad.int().argmax(0).double() + 1
+    return torch.where(bad.any(0), first, torch.nan)

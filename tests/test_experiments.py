@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from lyaptorch.experiments import FIGURES, SCALES, Check
 from lyaptorch.experiments.checks import at_least, at_most, near
 from lyaptorch.experiments.gradient_flossing import Fig1b, Fig1c, Fig1d, Fig4c, Fig8
-from lyaptorch.experiments.gradient_flossing.xor import leaves_chance
 from lyaptorch.record import Record
 from lyaptorch.train import run as engine
 
@@ -169,26 +168,6 @@ def test_the_checks_of_figure_4c_on_made_up_records():
 
 def curve(*parts):
     return np.concatenate([np.full(length, value) for value, length in parts])
-
-
-@pytest.mark.parametrize(
-    ("accuracy", "expected"),
-    [
-        (curve((0.5, 50), (1.0, 50)), 43),
-        (curve((0.5, 50), (0.61, 50)), 50),
-        (curve((0.61, 10)), 0),
-        (curve((0.599, 100)), None),
-        (curve((0.5, 100)), None),
-        # a lucky batch is no learning
-        (curve((0.5, 20), (1.0, 1), (0.5, 50)), None),
-        (curve((0.5, 20), (1.0, 3), (0.5, 50)), 13),
-        (curve((1.0, 9)), None),
-        (curve((math.nan, 20)), None),
-    ],
-)
-def test_when_accuracy_leaves_chance(accuracy, expected):
-    """At the first epoch from which on ten have a mean above 0.6."""
-    assert leaves_chance(accuracy) == expected
 
 
 def test_the_checks_of_figure_8_count_networks_that_learn_and_rises_before():

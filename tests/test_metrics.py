@@ -79,15 +79,6 @@ def test_the_initial_gradient_of_a_state_that_is_not_trained():
     torch.testing.assert_close(metrics.initial_gradient_norm(model, batch), expected, rtol=1e-6, atol=0)
 
 
-@pytest.mark.parametrize(
-    ("values", "rank"), [([1.0, 1, 1, 1], 4), ([5.0, 0, 0], 1), ([2.0, 2, 0, 0], 2), ([0.0, 0], 0)]
-)
-def test_the_effective_rank_counts_equal_values_at_any_scale(values, rank):
-    for scale in (1.0, 1e-30, 1e30):
-        found = metrics.effective_rank(scale * torch.tensor([values, values]))
-        torch.testing.assert_close(found, torch.tensor([float(rank)] * 2), rtol=1e-12, atol=0)
-
-
 def slopes(model, batch):
     """phi' of every step `(t, *e, b, n)`, from plain loops: at h for a rate network, at a for Elman's."""
     h, found = model.h0, []

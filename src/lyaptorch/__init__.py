@@ -1,6 +1,7 @@
 """Measure, predict and control how gradients flow through recurrent networks."""
 
-from lyaptorch import kernels, tasks, theory
+from lyaptorch import analysis, kernels, tasks, theory
+from lyaptorch.analysis import Diagnosis, diagnose
 from lyaptorch.cells import Activation, Cell, ElmanCell, GRUCell, LSTMCell, RateCell, as_cell
 from lyaptorch.cells.trajectory import use as _use
 from lyaptorch.flossing import (
@@ -31,6 +32,7 @@ __all__ = [
     "Adam",
     "At",
     "Cell",
+    "Diagnosis",
     "ElmanCell",
     "Every",
     "FitPhase",
@@ -48,7 +50,9 @@ __all__ = [
     "Trigger",
     "When",
     "accuracy",
+    "analysis",
     "as_cell",
+    "diagnose",
     "evaluate",
     "floss",
     "flossing_loss",

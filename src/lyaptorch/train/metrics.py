@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lyaptorch.analysis import effective_rank, gradient_singular_values
 from lyaptorch.cells import fit, unroll
 from lyaptorch.cells.form import linear
 from lyaptorch.tangent import lyapunov_spectrum
@@ -43,15 +44,7 @@ def recurrent_singular_values(model: Model, batch: Batch) -> Tensor:
             f"singular values of dL/dW need a cell with weight_hh, got {type(model.cell).__name__}"
         )
     loss, _ = model.loss(batch)
-    (gradient,) = torch.autograd.grad(loss.sum(), weight)
-    values: Tensor = torch.linalg.svdvals(gradient)
-    return values
-
-
-def effective_rank(singular_values: Tensor) -> Tensor:
-    """(sum s^2)^2 / sum s^4, the participation ratio: how many directions carry a matrix."""
-    squares = singular_values.square()
-    return squares.sum(-1).square() / squares.square().sum(-1).clamp_min(torch.finfo(squares.dtype).tiny)
+    return gradient_singular_values(loss, weight)
 
 
 def saturated_share(model: Model, batch: Batch) -> Tensor:

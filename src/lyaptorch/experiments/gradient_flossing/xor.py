@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from lyaptorch.analysis import onset
 from lyaptorch.experiments.checks import Check, at_least, near
 from lyaptorch.flossing import At, FitPhase, FlossPhase, Trigger
 from lyaptorch.record import Record
@@ -258,21 +258,12 @@ class Fig8:
             record["unflossed_norm"].reshape(-1),
             strict=True,
         ):
-            onset = leaves_chance(accuracy)
-            if onset is not None:
+            left_chance = onset(torch.from_numpy(accuracy)).item()
+            if left_chance == left_chance:
                 learned += 1
-                earlier += bool(norm[record["measured_at"] <= onset].max() >= 10 * unflossed)
+                earlier += bool(norm[record["measured_at"] <= left_chance].max() >= 10 * unflossed)
         share = earlier / learned if learned else float("nan")
         return [
             at_least("share of networks that leave chance", 0.5, learned / record["unflossed_norm"].size),
             at_least("of these, share in which |dL/dh0| rose tenfold before", 0.5, share),
         ]
-
-
-def leaves_chance(accuracy: NDArray[np.floating], width: int = 10, level: float = 0.6) -> int | None:
-    """The first epoch at which the mean accuracy of the next `width` epochs exceeds `level`, or None."""
-    if len(accuracy) < width:
-        return None
-    mean = np.convolve(accuracy, np.ones(width) / width, "valid")
-    above = np.nonzero(mean > level)[0]
-    return int(above[0]) if len(above) else None

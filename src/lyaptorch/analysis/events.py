@@ -1,0 +1,79 @@
+"""When something happens in training, and curves aligned to it."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lyaptorch import _checks
+
+WHICH = ("first", "last")
+
+
+def onset(
+    curves: Float[Tensor, "*e epochs"], level: float = 0.6, width: int = 10, which: str = "first"
+) -> Float[Tensor, "*e"]:
+    """The epoch at which a curve rises beyond `level`, by the mean of the `width` epochs from it on.
+
+    Args:
+        curves: such as accuracy; NaN never exceeds anything.
+        level: between chance and success.
+        width: epochs averaged, against lucky batches.
+        which: "first", the first epoch of a window above the level; "last", the one after the last window
+            that is not, the last epoch at chance.
+
+    Returns:
+        float64; NaN where it never happens, and for "last" also where the last window is below.
+
+    Example:
+        >>> accuracy = torch.cat([torch.full((30,), 0.5), torch.full((30,), 1.0)])
+        >>> onset(accuracy).item(), onset(torch.full((60,), 0.5)).item()
+        (23.0, nan)
+
+    Source: Gradient Flossing, Fig 9 (last epoch at chance).
+    """
+    _checks.integer("width", width, 1)
+    _checks.choice("which", which, WHICH)
+    if curves.shape[-1] < width:
+        return torch.full(curves.shape[:-1], torch.nan, dtype=torch.float64)
+    above = curves.double().unfold(-1, width, 1).mean(-1) > level
+    index = torch.arange(above.shape[-1], dtype=torch.float64)
+    if which == "first":
+        epoch = torch.where(above, index, torch.inf).amin(-1)
+    else:
+        epoch = torch.where(above, -1.0, index).amax(-1) + 1
+        epoch = torch.where(above[..., -1], epoch, torch.inf)
+    return torch.where(torch.isfinite(epoch), epoch, torch.nan)
+
+
+def aligned(
+    curves: Float[Tensor, "*e epochs"], events: Float[Tensor, "*e"], before: int, after: int
+) -> Float[Tensor, "*e window"]:
+    """The curves from `before` epochs before to `after` epochs after each one's own event.
+
+    Args:
+        curves: one row for each network.
+        events: epochs (or places along the curve); NaN for no event.
+        before: epochs shown before.
+        after: epochs shown after.
+
+    Returns:
+        `(*e, before + 1 + after)`, the event in column `before`; NaN beyond the ends and without an event.
+
+    Example:
+        >>> aligned(torch.tensor([[0.0, 1.0, 2.0], [5.0, 6.0, 7.0]]), torch.tensor([1.0, 2.0]), 1, 1)
+        tensor([[0., 1., 2.],
+                [6., 7., nan]])
+
+    Source: Gradient Flossing, Fig 9.
+    """
+    _checks.integer("before", before, 0)
+    _checks.integer("after", after, 0)
+    _checks.shape("events", events, tuple(curves.shape[:-1]), "*e", do="give one event for each curve")
+    known = torch.isfinite(events)
+    offsets = torch.arange(-before, after + 1, device=curves.device)
+    at = torch.where(known, events, 0.0).long().unsqueeze(-1) + offsets
+    last = curves.shape[-1] - 1
+    inside = (at >= 0) & (at <= last) & known.unsqueeze(-1)
+    return torch.where(inside, torch.gather(curves, -1, at.clamp(0, last)), torch.nan)

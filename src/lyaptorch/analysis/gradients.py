@@ -1,0 +1,112 @@
+"""How far a loss reaches back, and how many directions of the weights it moves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lyaptorch import _checks
+from lyaptorch._types import Inputs, States
+from lyaptorch.cells import Cell, as_cell, fit
+
+RANKS = ("participation", "entropy", "threshold")
+
+
+def gradient_norms(
+    cell: Cell | nn.Module | Callable[[Tensor, Tensor], Tensor],
+    inputs: Inputs,
+    loss: Callable[[States], Tensor],
+    *,
+    h0: Tensor | None = None,
+) -> Float[Tensor, "steps *e b"]:
+    """|dL/dh_s| of every state, from the initial one to the last: `[0]` is |dL/dh0|.
+
+    `dL/dh_s` holds all that the state s does to the loss, through the later states too. Read backwards it
+    says how the error fades or explodes per step back in time; where the loss sees the last state alone,
+    its logarithm falls by about lambda_1 per step.
+
+    Args:
+        cell: a cell, or anything that `as_cell` takes.
+        inputs: `(t, *e, b, m)`.
+        loss: from states `(t, *e, b, n)`, those after each step, to a tensor of any shape, which is summed.
+        h0: initial state `(*e, b, n)`; zeros when missing.
+
+    Returns:
+        `(t + 1, *e, b)`. Cost: one backpropagation through time in plain autograd.
+
+    Raises:
+        ValueError: for wrong shapes, or a loss that does not depend on the states.
+
+    Example:
+        >>> import lyaptorch as lt
+        >>> cell = lt.RateCell(1, 8, gain=0.5)
+        >>> norms = gradient_norms(cell, torch.zeros(20, 3, 1), lambda states: states[-1].square())
+        >>> norms.shape, bool((norms[0] < 1e-3 * norms[-1]).all())
+        (torch.Size([21, 3]), True)
+
+    Source: Gradient Flossing, eq 18 and Fig 8; Weakly Coupled Residual Recurrent Networks, Fig 2d.
+    """
+    cell = as_cell(cell)
+    inputs, h = fit(cell, inputs, h0)
+    with torch.enable_grad():
+        states = [h.detach().requires_grad_()]
+        for x in inputs:
+            states.append(cell.step(x, states[-1]))
+        total = loss(torch.stack(states[1:])).sum()
+        if not total.requires_grad:
+            raise ValueError("loss must depend on the states it is given; do not detach them")
+        gradients = torch.autograd.grad(total, states, materialize_grads=True)
+    return torch.stack([torch.linalg.vector_norm(g, dim=-1) for g in gradients])
+
+
+def gradient_singular_values(loss: Tensor, weight: Tensor) -> Float[Tensor, "*e r"]:
+    """Singular values of dL/dW, descending: the size of each direction that one step would change.
+
+    Args:
+        loss: of any shape; it is summed, so that independent networks stay independent.
+        weight: W `(*e, n, m)` on which the loss depends.
+
+    Example:
+        >>> W = torch.eye(2, requires_grad=True)
+        >>> gradient_singular_values((W * torch.tensor([[3.0, 0.0], [0.0, 4.0]])).sum(), W)
+        tensor([4., 3.])
+
+    Source: Gradient Flossing, eq 19 and Fig 10.
+    """
+    (gradient,) = torch.autograd.grad(loss.sum(), weight)
+    values: Tensor = torch.linalg.svdvals(gradient)
+    return values
+
+
+def effective_rank(
+    singular_values: Float[Tensor, "*e r"], kind: str = "participation", threshold: float = 0.01
+) -> Float[Tensor, "*e"]:
+    """How many directions carry a matrix: r for r equal singular values, 1 for one, 0 for none.
+
+    Args:
+        singular_values: s >= 0, in any order.
+        kind: "participation", (sum s^2)^2 / sum s^4; "entropy", exp of the entropy of s / sum s; "threshold",
+            how many exceed `threshold` times the largest.
+        threshold: of that kind.
+
+    Example:
+        >>> s = torch.tensor([1.0, 1.0, 0.001])
+        >>> [round(effective_rank(s, kind).item(), 2) for kind in ("participation", "entropy", "threshold")]
+        [2.0, 2.01, 2.0]
+
+    Source: entropy: Roy & Vetterli (2007), The effective rank.
+    """
+    _checks.choice("kind", kind, RANKS)
+    largest = singular_values.amax(-1, keepdim=True)
+    # every matrix at unit scale: squares neither overflow nor vanish
+    s = torch.where(largest > 0, singular_values / largest, 0.0)
+    if kind == "threshold":
+        return (s > threshold).to(s.dtype).sum(-1)
+    if kind == "entropy":
+        p = s / s.sum(-1, keepdim=True).clamp_min(1.0)
+        return torch.where(largest[..., 0] > 0, torch.special.entr(p).sum(-1).exp(), 0.0)
+    squares = s.square()
+    return squares.sum(-1).square() / squares.square().sum(-1).clamp_min(1.0)

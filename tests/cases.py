@@ -4,15 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from lyaptorch import Activation, Cell, ElmanCell, GRUCell, LSTMCell, RateCell, as_cell
+from lyaptorch import (
+    Activation,
+    Cell,
+    ElmanCell,
+    GRUCell,
+    LSTMCell,
+    RateCell,
+    ResidualCell,
+    as_cell,
+    residuals,
+)
 from lyaptorch._random import Stream, member_ids
-from lyaptorch.cells.activation import sech2
+from lyaptorch.cells.activation import sech2, tanh
+from lyaptorch.cells.form import Form, Residual
+from lyaptorch.cells.protocol import FormCell
 from lyaptorch.cells.weights import orthogonal
 
 M, N = 2, 4
@@ -113,6 +125,36 @@ class Written(Leaky):
         return 0.6 * h + 0.5 * torch.tanh(a), 0.6 * Q + 0.5 * sech2(a).unsqueeze(-1) * (W @ Q)
 
 
+class Bypassed(FormCell):
+    """A residual Form with everything trained: A, c, the weights, and what its activations hold."""
+
+    def __init__(
+        self, kind: Literal["diagonal", "blocks", "dense"], *activations: Activation | None, **kw: Any
+    ) -> None:
+        super().__init__(M, N, kw["ensemble"])
+        self.weight_hh, self.weight_ih = (nn.Parameter(w) for w in _weights(**kw))
+        ids = member_ids(kw["ensemble"], kw["members"])
+        sizes = {"diagonal": (N,), "blocks": (N // 2, 2, 2), "dense": (N, N)}
+        self.matrix = nn.Parameter(0.6 * Stream(2, "A").normal(sizes[kind], members=ids))
+        self.coupling = nn.Parameter(0.2 + Stream(3, "c").uniform((N,), members=ids))
+        self.kind, self.activations = kind, nn.ModuleList(f for f in activations if f is not None)
+        self.given = activations
+
+    def form(self) -> Form:
+        inner, outer, phi = self.given
+        residual = Residual(self.matrix, self.kind, phi)
+        return Form(self.weight_hh, self.weight_ih, (), inner, outer, residual, self.coupling)
+
+
+def bypassed(
+    kind: Literal["diagonal", "blocks", "dense"],
+    inner: Callable[[], Activation] | None = None,
+    outer: Callable[[], Activation] | None = None,
+    phi: Callable[[], Activation] | None = None,
+) -> Callable[..., Cell]:
+    return lambda **kw: Bypassed(kind, *(f and f() for f in (inner, outer, phi)), **kw)
+
+
 def _weights(ensemble: tuple[int, ...], members: int | Tensor | None) -> tuple[Tensor, Tensor]:
     ids = member_ids(ensemble, members)
     return orthogonal(1.2)(N, Stream(1, "W"), ids), Stream(1, "V").normal((N, M), members=ids)
@@ -146,6 +188,16 @@ def elman(**settings: Any) -> Callable[..., Cell]:
     return lambda **kw: ElmanCell(M, N, **{"weights": "orthogonal", "gain": 1.2, **settings}, **kw)
 
 
+def wcrnn(**settings: Any) -> Callable[..., Cell]:
+    turn = residuals.rotation(0.7) @ residuals.decay(torch.linspace(0.7, 0.9, N))
+    return lambda **kw: ResidualCell(M, N, **{"residual": turn, "coupling": 0.3, **settings}, **kw)
+
+
+def coupled(**kw: Any) -> Cell:
+    """One trained coupling for each member, of which the weights of the form are computed."""
+    return wcrnn(kind="B", coupling=nn.Parameter(torch.full(kw["ensemble"], 0.4)))(**kw)
+
+
 CASES = [
     Case("rate-tanh", rate()),
     Case("rate-relu", rectified(RateCell, "bias"), rank=N - 1),
@@ -161,6 +213,16 @@ CASES = [
     Case("elman-surrogate", lambda **kw: elman(activation=soft_sign())(**kw)),
     Case("lstm", lambda **kw: LSTMCell(M, N // 2, gain=2.0, **kw)),
     Case("gru", lambda **kw: GRUCell(M, N, weights="orthogonal", **kw)),
+    Case("residual-diagonal", bypassed("diagonal", outer=tanh)),
+    Case("residual-blocks", bypassed("blocks", outer=tanh)),
+    Case("residual-dense", bypassed("dense", inner=tanh)),
+    Case("residual-phi", bypassed("blocks", outer=tanh, phi=tanh)),
+    Case("residual-linear", bypassed("diagonal")),
+    Case("residual-trainable", bypassed("dense", inner=softplus, outer=steep_tanh, phi=steep_tanh)),
+    Case("wcrnn-linear", wcrnn(kind="linear")),
+    Case("wcrnn-A", wcrnn(kind="A")),
+    Case("wcrnn-B", wcrnn(kind="B")),
+    Case("wcrnn-coupling-trained", coupled),
     Case("user-step", Leaky),
     Case("user-pushforward", Written),
     Case("function", function),

@@ -2,7 +2,18 @@
 
 from lyaptorch import analysis, kernels, tasks, theory
 from lyaptorch.analysis import Diagnosis, diagnose
-from lyaptorch.cells import Activation, Cell, ElmanCell, GRUCell, LSTMCell, RateCell, as_cell
+from lyaptorch.cells import (
+    Activation,
+    Cell,
+    ElmanCell,
+    GRUCell,
+    LSTMCell,
+    RateCell,
+    ResidualCell,
+    as_cell,
+    residuals,
+    weights,
+)
 from lyaptorch.cells.trajectory import use as _use
 from lyaptorch.flossing import (
     SCHEDULES,
@@ -44,6 +55,7 @@ __all__ = [
     "RateCell",
     "Readout",
     "Record",
+    "ResidualCell",
     "Scale",
     "Schedule",
     "Spectrum",
@@ -61,10 +73,12 @@ __all__ = [
     "lambda1",
     "lyapunov_spectrum",
     "presets",
+    "residuals",
     "task_loss",
     "tasks",
     "theory",
     "train",
+    "weights",
 ]
 
 _use(kernels.FusedRecurrence())

@@ -1,4 +1,4 @@
-"""What a spectrum means: long-term Jacobians, gradients, and when things happen in training."""
+"""What a spectrum means: long-term Jacobians, gradients, memory, and what a cell's weights say of them."""
 
 from lyaptorch.analysis.diagnose import Diagnosis, diagnose
 from lyaptorch.analysis.events import aligned, onset
@@ -13,17 +13,24 @@ from lyaptorch.analysis.jacobians import (
     step_jacobians,
     usable_dimensions,
 )
+from lyaptorch.analysis.memory import fading_memory, memory_capacity, time_scales
+from lyaptorch.analysis.residual import ResidualExponents, residual_exponents
 
 __all__ = [
     "ConditionNumber",
     "Diagnosis",
+    "ResidualExponents",
     "aligned",
     "condition_number",
     "diagnose",
     "effective_rank",
+    "fading_memory",
     "gradient_norms",
     "gradient_singular_values",
+    "memory_capacity",
     "onset",
+    "residual_exponents",
     "step_jacobians",
+    "time_scales",
     "usable_dimensions",
 ]

@@ -7,6 +7,7 @@ from lyaptorch.cells.gated import GRUCell, LSTMCell
 from lyaptorch.cells.probe import fit
 from lyaptorch.cells.protocol import Cell, FormCell
 from lyaptorch.cells.rate import ElmanCell, RateCell
+from lyaptorch.cells.residual import ResidualCell
 from lyaptorch.cells.trajectory import settle, unroll
 from lyaptorch.cells.weights import WEIGHTS, random_frame
 
@@ -22,6 +23,7 @@ __all__ = [
     "GRUCell",
     "LSTMCell",
     "RateCell",
+    "ResidualCell",
     "as_cell",
     "fit",
     "random_frame",

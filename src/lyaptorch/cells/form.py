@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,10 +13,54 @@ from lyaptorch.cells.activation import Activation
 
 
 @dataclass(frozen=True)
-class Form:
-    """h' = f(W g(h) + V x + sum b), one step of a recurrent network.
+class Residual:
+    """P(h) = phi(A h), the part of a step that passes W by; A is never larger than its kind needs.
 
-    A rate network has f = id, an Elman network g = id; the identity is None, so that it costs nothing.
+    Attributes:
+        matrix: A, "diagonal" `(*e, n)`, 2x2 "blocks" `(*e, n/2, 2, 2)` along it, or "dense" `(*e, n, n)`.
+        kind: which of these.
+        activation: phi, or None for the identity.
+    """
+
+    matrix: Tensor
+    kind: Literal["diagonal", "blocks", "dense"]
+    activation: Activation | None = None
+
+    def product(self, Y: Tensor) -> Tensor:
+        """A y for rows y of Y `(..., *e, r, n)`."""
+        if self.kind == "dense":
+            return linear(Y, self.matrix)
+        if self.kind == "diagonal":
+            return Y * self.matrix.unsqueeze(-2)
+        pairs = torch.unflatten(Y, -1, (-1, 2))
+        first, second = self.matrix.unsqueeze(-4).unbind(-1)
+        return (first * pairs[..., :1] + second * pairs[..., 1:]).flatten(-2)
+
+    def transposed(self) -> Residual:
+        """The same with A^T in the place of A."""
+        return self if self.kind == "diagonal" else replace(self, matrix=self.matrix.mT)
+
+    def dense(self) -> Tensor:
+        """A itself `(*e, n, n)`."""
+        n = self.matrix.shape[-1] * (self.matrix.shape[-3] if self.kind == "blocks" else 1)
+        return self.product(torch.eye(n, dtype=self.matrix.dtype, device=self.matrix.device)).mT
+
+    def gradient(self, bars: Tensor, Y: Tensor) -> Tensor:
+        """The gradient of A from cotangents of its products with rows y of Y, all `(*e, r, n)`."""
+        if self.kind == "dense":
+            return bars.mT @ Y
+        if self.kind == "diagonal":
+            return (bars * Y).sum(-2)
+        bars, Y = (torch.unflatten(z, -1, (-1, 2)) for z in (bars, Y))
+        return torch.stack([(bars * Y[..., j : j + 1]).sum(-3) for j in (0, 1)], -1)
+
+
+@dataclass(frozen=True)
+class Form:
+    """h' = P(h) + c f(W g(h) + V x + sum b), one step of a recurrent network.
+
+    A rate network has f = id, an Elman network g = id; the identity is None, so that it costs nothing, and
+    so are P = 0 and c = 1. A residual network has P.
 
     Attributes:
         weight_hh: W `(*e, n, n)`.
@@ -23,6 +68,8 @@ class Form:
         biases: each b `(*e, n)`; they are added.
         inner: g, or None for the identity.
         outer: f, or None for the identity.
+        residual: P, or None for zero.
+        coupling: c, any shape that broadcasts against `(*e, n)`, or None for one.
     """
 
     weight_hh: Tensor
@@ -30,14 +77,27 @@ class Form:
     biases: tuple[Tensor, ...]
     inner: Activation | None
     outer: Activation | None
+    residual: Residual | None = None
+    coupling: Tensor | None = None
 
     def weights(self) -> list[Tensor]:
-        """W, V and the biases."""
-        return [self.weight_hh, self.weight_ih, *self.biases]
+        """W, V, the biases, A and c."""
+        matrix = None if self.residual is None else self.residual.matrix
+        rest = [z for z in (matrix, self.coupling) if z is not None]
+        return [self.weight_hh, self.weight_ih, *self.biases, *rest]
+
+    def activations(self) -> list[Activation]:
+        """Those of g, f and phi that there are."""
+        phi = None if self.residual is None else self.residual.activation
+        return [f for f in (self.inner, self.outer, phi) if f is not None]
 
     def tensors(self) -> list[Tensor]:
         """Everything the step depends on."""
-        return self.weights() + [p for f in (self.inner, self.outer) if f is not None for p in f.arguments]
+        return self.weights() + [p for f in self.activations() for p in f.arguments]
+
+    def trained(self) -> list[Tensor]:
+        """Those of `tensors` that require a gradient, each once; they may be computed ones."""
+        return list({id(z): z for z in self.tensors() if z.requires_grad}.values())
 
     def drive(self, x: Tensor) -> Tensor:
         """V x + sum b `(..., *e, b, n)`, of one step or of a whole sequence in one product."""
@@ -49,20 +109,48 @@ class Form:
     def step(self, drive: Tensor, h: Tensor) -> Tensor:
         """h', from the drive. Cost O(b n^2)."""
         a = self._recur(h if self.inner is None else self.inner(h), drive)
-        return a if self.outer is None else self.outer(a)
+        out = self.coupled(a if self.outer is None else self.outer(a))
+        if self.residual is None:
+            return out
+        p, phi = self.residual.product(h), self.residual.activation
+        return (p if phi is None else phi(p)) + out
 
     def pushforward(self, drive: Tensor, h: Tensor, Q: Tensor) -> tuple[Tensor, Tensor]:
-        """h' and D Q = f'(a) W (g'(h) Q), a the argument of f. Cost O(b n^2 k)."""
+        """h' and D Q = phi'(A h) A Q + c f'(a) W (g'(h) Q), a the argument of f. Cost O(b n^2 k)."""
         u, Y = h, Q.mT
         if self.inner is not None:
             u, Y = self.inner(h), Y * self.inner.slope(h).unsqueeze(-2)
-        a, Y = self._recur(u, drive), rows(Y, self.weight_hh.mT)
-        if self.outer is None:
-            return a, Y.mT
-        return self.outer(a), (Y * self.outer.slope(a).unsqueeze(-2)).mT
+        out, Y = self._recur(u, drive), rows(Y, self.weight_hh.mT)
+        if self.outer is not None:
+            Y, out = Y * self.outer.slope(out).unsqueeze(-2), self.outer(out)
+        out, Y = self.coupled(out), Y if self.coupling is None else Y * self.coupling[..., None, None, :]
+        if self.residual is None:
+            return out, Y.mT
+        p, phi = self.residual.product(h), self.residual.activation
+        pushed = columns(self.residual, Q.mT)
+        if phi is not None:
+            p, pushed = phi(p), pushed * phi.slope(p).unsqueeze(-2)
+        return p + out, (pushed + Y).mT
+
+    def coupled(self, y: Tensor) -> Tensor:
+        """c y for states y `(..., *e, b, n)`."""
+        return y if self.coupling is None else y * self.coupling.unsqueeze(-2)
 
     def _recur(self, u: Tensor, drive: Tensor) -> Tensor:
         return u @ self.weight_hh.mT + drive
+
+
+class Bars(NamedTuple):
+    """Cotangents of a = W g(h) + V x + sum b at every step `(t, *e, b, n)`, and gradients of h0, W, A and c.
+
+    That of c has the shape `(*e, n)`. What nobody asks for, or is not there, is None.
+    """
+
+    a: Tensor
+    h: Tensor
+    W: Tensor | None = None
+    matrix: Tensor | None = None
+    coupling: Tensor | None = None
 
 
 def rows(Y: Tensor, W: Tensor) -> Tensor:
@@ -78,41 +166,29 @@ def linear(x: Tensor, W: Tensor) -> Tensor:
     return torch.unflatten(y, -2, (len(x), -1)).movedim(-3, 0)
 
 
-def weight_gradients(
-    form: Form, leaves: Sequence[Tensor], inputs: Tensor, values: Tensor, a_bars: Tensor
-) -> list[Tensor]:
-    """The gradient of each of `leaves` from cotangents of a = W u + V x + sum b, over a whole sequence.
-
-    Args:
-        form: what was computed.
-        leaves: some of its weights; zero is returned for anything else.
-        inputs: x `(t, *e, b, m)`.
-        values: u = g(h) `(t, *e, b, n)`.
-        a_bars: cotangents of a, `(t, *e, b, n)`.
-    """
-    W_bar = None
-    if any(leaf is form.weight_hh for leaf in leaves):
-        W_bar = time_in_batch(a_bars).mT @ time_in_batch(values)
-    return drive_gradients(form, leaves, inputs, a_bars, W_bar)
+def columns(residual: Residual, Y: Tensor) -> Tensor:
+    """A y for rows y of Y `(*e, b, k, n)`."""
+    return torch.unflatten(residual.product(Y.flatten(-3, -2)), -2, Y.shape[-3:-1])
 
 
-def drive_gradients(
-    form: Form, leaves: Sequence[Tensor], inputs: Tensor, a_bars: Tensor, W_bar: Tensor | None
-) -> list[Tensor]:
-    """`weight_gradients` where that of W is known already."""
-    a_bars = time_in_batch(a_bars)
-    gradients = []
+def weight_gradients(form: Form, leaves: Sequence[Tensor], inputs: Tensor, bars: Bars) -> list[Tensor]:
+    """The gradient of each of `leaves`; zero of what is none of the form's weights."""
+    a_bars, residual, gradients = time_in_batch(bars.a), form.residual, []
     for leaf in leaves:
         # of all its uses: weights may be tied
         bar = torch.zeros_like(leaf)
-        if leaf is form.weight_hh and W_bar is not None:
-            bar = bar + W_bar
+        if leaf is form.weight_hh and bars.W is not None:
+            bar = bar + bars.W
         if leaf is form.weight_ih:
             # this way round, because products with few columns are slow
             bar = bar + (time_in_batch(inputs).mT @ a_bars).mT
         for bias in form.biases:
             if leaf is bias:
                 bar = bar + a_bars.sum(-2)
+        if residual is not None and leaf is residual.matrix and bars.matrix is not None:
+            bar = bar + bars.matrix
+        if leaf is form.coupling and bars.coupling is not None:
+            bar = bar + bars.coupling.sum_to_size(leaf.shape)
         gradients.append(bar)
     return gradients
 

@@ -86,7 +86,8 @@ class ElmanCell(FormCell):
         >>> cell = ElmanCell(3, 8)
         >>> _ = cell.load_state_dict(torch.nn.RNNCell(3, 8).state_dict())
 
-    Source: torch.nn.RNNCell; Weakly Coupled Residual Recurrent Networks, eq 19 (kind B is one).
+    Source: torch.nn.RNNCell; Fading memory as inductive bias in residual recurrent networks, eq 19
+    (kind B is one).
     """
 
     def __init__(

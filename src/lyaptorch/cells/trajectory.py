@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lyaptorch._types import Inputs, State, States
-from lyaptorch.cells.form import Form, drive_gradients, linear, time_in_batch
+from lyaptorch.cells.form import Bars, Form, linear, time_in_batch, weight_gradients
 from lyaptorch.cells.protocol import Cell
 
 ADVICE = "the dynamics overflow; lower the gain or the inputs, or use float64"
@@ -17,7 +17,7 @@ SETTLE_STEPS = 256
 
 
 class Recurrence(Protocol):
-    """A faster way to run h' = f(W g(h) + drive) over a whole sequence, and back."""
+    """A faster way to run h' = P(h) + c f(W g(h) + drive) over a whole sequence, and back."""
 
     def serves(self, form: Form, h: Tensor) -> bool:
         """Whether it can run `form` on states like `h`."""
@@ -27,8 +27,8 @@ class Recurrence(Protocol):
 
     def adjoint(
         self, form: Form, h0: Tensor, states: Tensor, kept: Tensor | None, states_bar: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradients of a = W g(h) + drive at every step, of h0, and of W."""
+    ) -> Bars:
+        """The gradients, all of those that there are."""
 
 
 _recurrences: list[Recurrence] = []
@@ -54,13 +54,16 @@ def unroll(cell: Cell, inputs: Inputs, h: State, *, plain: bool = False) -> Stat
     Returns:
         The states. Cost O(t b n^2) per network.
     """
-    form, leaves = cell.form(), cell.leaves(inputs[0], h)
-    if form is not None and not plain and all(any(leaf is w for w in form.weights()) for leaf in leaves):
-        states: Tensor = _Unroll.apply(form, tuple(leaves), inputs, h, *leaves)  # type: ignore[no-untyped-call]
-        return states
+    # computed once: what the weights were computed from gets its gradient by autograd
+    form = cell.form()
+    if form is not None and not plain:
+        leaves = form.trained()
+        if all(any(leaf is w for w in form.weights()) for leaf in leaves):
+            states: Tensor = _Unroll.apply(form, tuple(leaves), inputs, h, *leaves)  # type: ignore[no-untyped-call]
+            return states
     steps = []
     for x in inputs:
-        h = cell.step(x, h)
+        h = cell.step(x, h) if form is None else form.step(form.drive(x), h)
         steps.append(h)
     return torch.stack(steps)
 
@@ -110,11 +113,11 @@ class _Unroll(torch.autograd.Function):
         inputs, h0, states, *_ = ctx.saved_tensors
         form: Form = ctx.form
         with torch.no_grad():
-            a_bars, h_bar, W_bar = ctx.recurrence.adjoint(form, h0, states, ctx.kept, states_bar)
+            found = ctx.recurrence.adjoint(form, h0, states, ctx.kept, states_bar)
             bars = [
-                linear(a_bars, form.weight_ih.mT) if ctx.needs_input_grad[2] else None,
-                h_bar if ctx.needs_input_grad[3] else None,
-                *drive_gradients(form, ctx.leaves, inputs, a_bars, W_bar),
+                linear(found.a, form.weight_ih.mT) if ctx.needs_input_grad[2] else None,
+                found.h if ctx.needs_input_grad[3] else None,
+                *weight_gradients(form, ctx.leaves, inputs, found),
             ]
         if torch.is_grad_enabled():
             bars = once(bars, ctx.saved_tensors, "call unroll(..., plain=True)")
@@ -137,24 +140,37 @@ class _Plain:
 
     def adjoint(
         self, form: Form, h0: Tensor, states: Tensor, kept: Tensor | None, states_bar: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        W = form.weight_hh
+    ) -> Bars:
+        W, residual, coupling = form.weight_hh, form.residual, form.coupling
         before = torch.cat([h0.unsqueeze(0), states[:-1]])
-        values, g1, f1 = before, None, None
+        values, g1, f1, p1 = before, None, None, None
         if form.inner is not None:
             values, g1 = form.inner(before), form.inner.slope(before)
-        if form.outer is not None:
+        if form.outer is not None or coupling is not None:
             assert kept is not None
-            f1 = form.outer.slope(linear(values, W) + kept)
-        a_bars, h_bar = torch.empty_like(states), torch.zeros_like(h0)
+            a = linear(values, W) + kept
+        if form.outer is not None:
+            f1 = form.outer.slope(a)
+        if residual is not None and residual.activation is not None:
+            p1 = residual.activation.slope(residual.product(before))
+        h_bars, a_bars, h_bar = torch.empty_like(states), torch.empty_like(states), torch.zeros_like(h0)
         for s in range(len(states) - 1, -1, -1):
-            a_bar = torch.add(h_bar, states_bar[s], out=a_bars[s])
-            if f1 is not None:
-                a_bar *= f1[s]
-            h_bar = a_bar @ W
+            out_bar = torch.add(h_bar, states_bar[s], out=h_bars[s])
+            a_bar = form.coupled(out_bar)
+            a_bars[s] = a_bar if f1 is None else a_bar * f1[s]
+            h_bar = a_bars[s] @ W
             if g1 is not None:
                 h_bar *= g1[s]
-        return a_bars, h_bar, time_in_batch(a_bars).mT @ time_in_batch(values)
+            if residual is not None:
+                h_bar += residual.transposed().product(out_bar if p1 is None else out_bar * p1[s])
+        matrix_bar = coupling_bar = None
+        if residual is not None:
+            p_bars = h_bars if p1 is None else h_bars * p1
+            matrix_bar = residual.gradient(time_in_batch(p_bars), time_in_batch(before))
+        if coupling is not None:
+            coupling_bar = (h_bars * (a if form.outer is None else form.outer(a))).sum((0, -2))
+        W_bar = time_in_batch(a_bars).mT @ time_in_batch(values)
+        return Bars(a_bars, h_bar, W_bar, matrix_bar, coupling_bar)
 
 
 _plain: Recurrence = _Plain()

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lyaptorch import _checks
-from lyaptorch._random import Stream
+from lyaptorch._random import Stream, member_ids, seed_from
 from lyaptorch._types import Number
+from lyaptorch.cells.form import Residual
 
 Weights: TypeAlias = Callable[[int, Stream, Tensor], Tensor]
 """`(n, stream, members (*e)) -> (*e, n, n)`."""
@@ -54,6 +55,61 @@ def uniform(gain: Number = 1.0) -> Weights:
         return W * per_matrix(gain, W) / math.sqrt(n)
 
     return draw
+
+
+def fan_in(shape: tuple[int, ...], size: int, stream: Stream, members: Tensor) -> Tensor:
+    """Independent U(-1/sqrt size, 1/sqrt size) entries `(*e, *shape)`, as in a `torch.nn.Linear`."""
+    return (2 * stream.uniform(shape, members=members) - 1) / math.sqrt(size)
+
+
+@torch.no_grad()
+def weakly_coupled(
+    network: nn.Module,
+    residual: Callable[[int, Tensor], Residual],
+    coupling: float = 0.03,
+    *,
+    members: int | Tensor | None = None,
+    generator: torch.Generator | None = None,
+) -> None:
+    """Initialise an Elman network in place as a weakly coupled residual network of kind B.
+
+    W = A + eps U(-1/sqrt n, 1/sqrt n), V = eps U(-1/sqrt m, 1/sqrt m), and so the bias.
+
+    Args:
+        network: an `ElmanCell`, a `torch.nn.RNNCell`, or a `torch.nn.RNN` with one layer and direction.
+        residual: how to make A, from `lyaptorch.residuals`.
+        coupling: eps.
+        members: ids of shape `*e`.
+        generator: seeds the weights; None is a fixed seed.
+
+    Raises:
+        ValueError: for any other network, or a residual that does not fit it.
+
+    Example:
+        >>> from lyaptorch import residuals
+        >>> rnn = torch.nn.RNN(1, 100)
+        >>> weakly_coupled(rnn, residuals.rotation(0.2))
+        >>> torch.linalg.eigvals(rnn.weight_hh_l0).abs().round(decimals=1).unique()
+        tensor([1.], grad_fn=<Unique2Backward0>)
+
+    Source: Fading memory as inductive bias in residual recurrent networks, eq 19.
+    """
+    tail = "_l0" if isinstance(network, nn.RNNBase) else ""
+    found = {name.removesuffix(tail): p for name, p in network.named_parameters()}
+    known = {"weight_hh", "weight_ih", "bias_hh", "bias_ih"}
+    W, V = found.get("weight_hh"), found.get("weight_ih")
+    if W is None or V is None or not found.keys() <= known or W.shape[-1] != W.shape[-2]:
+        raise ValueError(
+            "network must be an ElmanCell, a torch.nn.RNNCell or a torch.nn.RNN with one layer and "
+            f"direction, got {type(network).__name__} with {', '.join(found) or 'no parameters'}"
+        )
+    (n, m), ids, seed = V.shape[-2:], member_ids(tuple(W.shape[:-2]), members), seed_from(generator)
+    A = residual(n, ids).dense().to(W)
+    W.copy_(A + coupling * fan_in((n, n), n, Stream(seed, "weight_hh"), ids))
+    V.copy_(coupling * fan_in((n, m), m, Stream(seed, "weight_ih"), ids))
+    if "bias_ih" in found:
+        found["bias_ih"].copy_(coupling * fan_in((n,), m, Stream(seed, "bias"), ids))
+        found["bias_hh"].zero_()
 
 
 def orthogonal(gain: Number = 1.0) -> Weights:

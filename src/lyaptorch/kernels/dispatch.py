@@ -56,6 +56,8 @@ def cpu_refuses(form: Form | None, state: Tensor) -> str | None:
         return f"the state is on {state.device}"
     if state.dtype not in (torch.float32, torch.float64):
         return f"the dtype is {state.dtype}, and the kernels know float32 and float64"
+    if form.residual is not None or form.coupling is not None:
+        return "the kernels know no residual connections yet"
     W, expected = form.weight_hh, (*state.shape[:-2], state.shape[-1], state.shape[-1])
     if (W.dtype, W.device, tuple(W.shape)) != (state.dtype, state.device, expected):
         return (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lyaptorch.cells.form import Form
+from lyaptorch.cells.form import Bars, Form
 from lyaptorch.kernels.dispatch import activation_id, cpu_refuses
 from lyaptorch.kernels.library import UnrollArgs, call, fill, members_of, padded
 
@@ -32,8 +32,8 @@ class FusedRecurrence:
 
     def adjoint(
         self, form: Form, h0: Tensor, states: Tensor, slopes: Tensor | None, states_bar: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradients of a = W g(h) + drive at every step, of h0, and of W."""
+    ) -> Bars:
+        """The gradients."""
         W, h0, states, states_bar = (
             z.detach().contiguous() for z in (form.weight_hh, h0, states, states_bar)
         )
@@ -43,7 +43,7 @@ class FusedRecurrence:
         fill(args, W=W, h0=h0, states=states, slopes=slopes, states_bar=states_bar)
         fill(args, a_bars=a_bars, h_bar=h_bar, W_bar=W_bar)
         call("unroll_adjoint", args, states.dtype)
-        return a_bars, h_bar, W_bar
+        return Bars(a_bars, h_bar, W_bar)
 
 
 def _arguments(form: Form, like: Tensor) -> UnrollArgs:

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lyaptorch.cells import Cell
+from lyaptorch.cells import Cell, Form
 from lyaptorch.cells.trajectory import once
 from lyaptorch.tangent.dynamics import Dynamics, bind
 from lyaptorch.tangent.scan import Span, Tape, stack_growth, sweep
@@ -35,13 +35,15 @@ class Problem:
 
     Attributes:
         cell: what evolves.
-        leaves: the tensors with `requires_grad` that the cell depends on.
+        form: the same as data, computed once, where it has that shape.
+        leaves: the tensors with `requires_grad` that the form, else the cell, depends on.
         segments: the spans, cut into the pieces that are recomputed one at a time (one piece: none is).
         cut: detach the state every `cut` steps; None for never.
         method: how to orthonormalise.
     """
 
     cell: Cell
+    form: Form | None
     leaves: tuple[Tensor, ...]
     segments: tuple[tuple[Span, ...], ...]
     cut: int | None
@@ -59,7 +61,7 @@ class Scan(torch.autograd.Function):
         state, Q, dead = h, frame, None
         pivots: list[Tensor] = []
         deaths: list[Tensor | None] = []
-        dynamics, ctx.starts, ctx.tapes = bind(problem.cell, inputs, ()), [], []
+        dynamics, ctx.starts, ctx.tapes = bind(problem.cell, problem.form, inputs, ()), [], []
         for segment in problem.segments:
             tape = Tape() if keep else None
             ctx.starts.append((state, Q, dead))
@@ -85,7 +87,7 @@ class Scan(torch.autograd.Function):
         with torch.no_grad():
             c = torch.zeros_like(log_r) if log_r_bar is None else torch.where(healthy, log_r_bar, 0.0)
             h_bar = torch.zeros_like(h0) if state_bar is None else state_bar
-            dynamics = bind(problem.cell, inputs, problem.leaves)
+            dynamics = bind(problem.cell, problem.form, inputs, problem.leaves)
             sweep_back = _SweepBack(dynamics, problem.cut, c, log_r)
             X = Q * c[-1].unsqueeze(-2)
             for segment, start, tape in zip(

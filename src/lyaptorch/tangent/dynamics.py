@@ -1,7 +1,6 @@
 """A cell bound to its inputs: one step of the tangent dynamics forwards, and its vjp backwards.
 
-`CellDynamics` serves any cell by autograd; `FormDynamics` serves cells with a `Form` by hand, with all
-that does not depend on the frame computed for the whole sequence at once.
+`CellDynamics` serves any cell by autograd; cells with a `Form` are served by hand (`FormDynamics`).
 """
 
 from __future__ import annotations
@@ -12,8 +11,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from lyaptorch.cells import Activation, Cell, Form
-from lyaptorch.cells.form import linear, rows, weight_gradients
+from lyaptorch.cells import Cell, Form
+from lyaptorch.tangent.form_dynamics import FormDynamics
 
 
 class Dynamics(Protocol):
@@ -39,12 +38,9 @@ class Dynamics(Protocol):
         """The gradients of the inputs (None where not wanted) and of the leaves, so far."""
 
 
-def bind(cell: Cell, inputs: Tensor, leaves: Sequence[Tensor]) -> Dynamics:
-    """The fastest dynamics that serve this cell and give the gradient of each of `leaves`."""
-    form = cell.form()
-    if form is not None and all(any(leaf is own for own in form.tensors()) for leaf in leaves):
-        return FormDynamics(form, inputs, leaves)
-    return CellDynamics(cell, inputs, leaves)
+def bind(cell: Cell, form: Form | None, inputs: Tensor, leaves: Sequence[Tensor]) -> Dynamics:
+    """The fastest dynamics that serve a cell, or its form, and give the gradient of each of `leaves`."""
+    return CellDynamics(cell, inputs, leaves) if form is None else FormDynamics(form, inputs, leaves)
 
 
 class CellDynamics:
@@ -98,91 +94,3 @@ class CellDynamics:
     @property
     def bars(self) -> tuple[Tensor | None, list[Tensor]]:
         return self._x_bars, self._totals
-
-
-class FormDynamics:
-    """h' = f(W g(h) + V x + b), differentiated by hand.
-
-    With M = W (g' Q) and A = W^T (f' Z), the state receives `f''(a) sum_k Z M` and `g''(h) sum_k A Q`
-    beside the terms of ordinary backpropagation. One step back costs O(b n^2 k).
-    """
-
-    def __init__(self, form: Form, inputs: Tensor, leaves: Sequence[Tensor]) -> None:
-        self.form, self.inputs, self.leaves = form, inputs, leaves
-        with torch.no_grad():
-            self.drive = form.drive(inputs)
-        self._totals = {id(leaf): torch.zeros_like(leaf) for leaf in leaves}
-        self._x_bars: Tensor | None = None
-
-    def pushforward(self, s: int, h: Tensor, Q: Tensor) -> tuple[Tensor, Tensor]:
-        return self.form.pushforward(self.drive[s], h, Q)
-
-    def begin(self, start: int, states: Sequence[Tensor]) -> None:
-        form, h = self.form, torch.stack(list(states))
-        if self._x_bars is None and self.inputs.requires_grad:
-            self._x_bars = torch.zeros_like(self.inputs)
-        self._start, self._states, self._values = start, h, h
-        self._W_frames: Tensor | None = None
-        if any(leaf is form.weight_hh for leaf in self.leaves):
-            n = form.weight_hh.shape[-1]
-            self._W_frames = self._totals[id(form.weight_hh)].view(-1, n, n)
-        # cotangents of a, of f'(a), of g(h) and of g'(h), filled in by pullback
-        self._a_bars = torch.empty_like(h)
-        if form.inner is not None:
-            self._values, self._g1, self._g2 = form.inner(h), form.inner.slope(h), form.inner.curvature(h)
-            self._g_bars, self._g1_bars = torch.empty_like(h), torch.empty_like(h)
-        if form.outer is not None:
-            self._a = linear(self._values, form.weight_hh) + self.drive[start : start + len(h)]
-            self._f1, self._f2 = form.outer.slope(self._a), form.outer.curvature(self._a)
-            self._f_bars, self._f1_bars = torch.empty_like(h), torch.empty_like(h)
-
-    def product(self, s: int, Q: Tensor) -> Tensor:
-        i, Y = s - self._start, Q.mT
-        if self.form.inner is not None:
-            Y = Y * self._g1[i].unsqueeze(-2)
-        Y = rows(Y, self.form.weight_hh.mT)
-        return Y.mT if self.form.outer is None else (Y * self._f1[i].unsqueeze(-2)).mT
-
-    def pullback(self, s: int, Q: Tensor, h_bar: Tensor, Z: Tensor) -> tuple[Tensor, Tensor]:
-        i, W, Y, N = s - self._start, self.form.weight_hh, Q.mT, Z.mT
-        P = Y if self.form.inner is None else Y * self._g1[i].unsqueeze(-2)
-        a_bar = h_bar
-        if self.form.outer is not None:
-            slope = self._f1[i]
-            bend = (N * rows(P, W.mT)).sum(-2)
-            self._f_bars[i], self._f1_bars[i] = h_bar, bend
-            a_bar, N = h_bar * slope + self._f2[i] * bend, N * slope.unsqueeze(-2)
-        self._a_bars[i] = a_bar
-        if self._W_frames is not None:
-            n = N.shape[-1]
-            bk = N.shape[-2] * N.shape[-3]
-            self._W_frames.baddbmm_(N.reshape(-1, bk, n).mT, P.reshape(-1, bk, n))
-        A, u_bar = rows(N, W), a_bar @ W
-        if self.form.inner is None:
-            return u_bar, A.mT
-        slope, bend = self._g1[i], (A * Y).sum(-2)
-        self._g_bars[i], self._g1_bars[i] = u_bar, bend
-        return u_bar * slope + self._g2[i] * bend, (A * slope.unsqueeze(-2)).mT
-
-    def finish(self) -> None:
-        form, inputs = self.form, self.inputs[self._start : self._start + len(self._states)]
-        if self._x_bars is not None:
-            self._x_bars[self._start : self._start + len(inputs)] = linear(self._a_bars, form.weight_ih.mT)
-        bars = weight_gradients(form, self.leaves, inputs, self._values, self._a_bars)
-        for leaf, bar in zip(self.leaves, bars, strict=True):
-            self._totals[id(leaf)] += bar
-        if form.inner is not None:
-            self._add_parameters(form.inner, self._states, self._g_bars, self._g1_bars)
-        if form.outer is not None:
-            self._add_parameters(form.outer, self._a, self._f_bars, self._f1_bars)
-
-    @property
-    def bars(self) -> tuple[Tensor | None, list[Tensor]]:
-        return self._x_bars, [self._totals[id(leaf)] for leaf in self.leaves]
-
-    def _add_parameters(self, f: Activation, x: Tensor, value_bar: Tensor, slope_bar: Tensor) -> None:
-        if not any(id(p) in self._totals for p in f.arguments):
-            return
-        for p, (dvalue, dslope) in zip(f.arguments, f.parameter_derivatives(x), strict=True):
-            if id(p) in self._totals:
-                self._totals[id(p)] += (value_bar * dvalue + slope_bar * dslope).sum_to_size(p.shape)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lyaptorch import kernels
-from lyaptorch.cells.form import drive_gradients, linear
+from lyaptorch.cells.form import Bars, linear, weight_gradients
 from lyaptorch.cells.trajectory import ADVICE, once
 from lyaptorch.tangent.adjoint import Problem, warn_if_exploded
 from lyaptorch.tangent.scan import Span, twice_over
@@ -29,7 +29,7 @@ def fused(problem: Problem, h: Tensor, backend: str | None) -> bool:
 
 
 def _refuses(problem: Problem, h: Tensor) -> str | None:
-    form = problem.cell.form()
+    form = problem.form
     if (reason := kernels.cpu_refuses(form, h)) is not None:
         return reason
     if len(problem.segments) > 1:
@@ -48,7 +48,7 @@ class FusedScan(torch.autograd.Function):
     def forward(
         ctx: Any, problem: Problem, inputs: Tensor, h: Tensor, frame: Tensor, *leaves: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        (over,), form = problem.segments, problem.cell.form()
+        (over,), form = problem.segments, problem.form
         assert form is not None
         settings = _settings(over, problem.cut)
         keep = any(ctx.needs_input_grad)
@@ -74,7 +74,7 @@ class FusedScan(torch.autograd.Function):
             h_bar = torch.zeros_like(h0) if state_bar is None else state_bar
             bar = kernels.scan_adjoint(form, ctx.settings, ctx.tape, c, log_r, h_bar)
             inputs_bar = linear(bar.a, form.weight_ih.mT) if ctx.needs_input_grad[1] else None
-            leaf_bars = drive_gradients(form, ctx.problem.leaves, inputs, bar.a, bar.W)
+            leaf_bars = weight_gradients(form, ctx.problem.leaves, inputs, Bars(bar.a, bar.h, bar.W))
             bars = [inputs_bar, bar.h, bar.frame, *leaf_bars]
             warn_if_exploded(bars, log_r)
         if torch.is_grad_enabled():

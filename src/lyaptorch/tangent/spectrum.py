@@ -160,22 +160,21 @@ def lyapunov_spectrum(
     Q = _frame(frame, k, h, generator)
     h, inputs = settle(cell, inputs[:transient], h), inputs[transient:]
     over = spans(tangent_transient, t - transient, interval)
-    leaves = cell.leaves(inputs[0], h)
+    form = cell.form()
+    leaves = cell.leaves(inputs[0], h) if form is None else form.trained()
     if backend == "autograd":
-        end = sweep(
-            CellDynamics(cell, inputs, leaves), h, Q, None, over, method=qr_method, factor=qr, cut=cut
-        )
+        end = sweep(CellDynamics(cell, inputs, []), h, Q, None, over, method=qr_method, factor=qr, cut=cut)
         log_r, healthy = stack_growth(end.pivots, end.deaths)
         h, Q = end.h, end.Q.detach()
     elif fused(
-        problem := Problem(cell, tuple(leaves), _segments(over, checkpoint), cut, qr_method), h, backend
+        problem := Problem(cell, form, tuple(leaves), _segments(over, checkpoint), cut, qr_method), h, backend
     ):
         log_r, healthy, h, Q = FusedScan.apply(problem, inputs, h, Q, *leaves)  # type: ignore[no-untyped-call]
     elif torch.is_grad_enabled() and any(z.requires_grad for z in (inputs, h, Q, *leaves)):
         log_r, healthy, h, Q = Scan.apply(problem, inputs, h, Q, *leaves)  # type: ignore[no-untyped-call]
     else:
         with torch.no_grad():
-            end = sweep(bind(cell, inputs, []), h, Q, None, over, method=qr_method)
+            end = sweep(bind(cell, form, inputs, []), h, Q, None, over, method=qr_method)
         (log_r, healthy), h, Q = stack_growth(end.pivots, end.deaths), end.h, end.Q
     first = sum(not span.counted for span in over)
     steps = torch.tensor([s.stop - s.start for s in over[first:]], device=log_r.device)

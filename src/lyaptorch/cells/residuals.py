@@ -1,0 +1,173 @@
+"""Recipes for residual matrices: what passes from one state to the next beside the recurrent weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lyaptorch import _checks
+from lyaptorch._random import Stream, seed_from
+from lyaptorch._types import Number
+from lyaptorch.cells.form import Residual
+from lyaptorch.cells.weights import random_frame
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to make a residual matrix A for n units of each member; `p @ q` has the product of both.
+
+    A stays "diagonal" or 2x2 "blocks" as long as its factors are.
+
+    Attributes:
+        name: how the recipe is shown.
+        make: `(n, members (*e))` to a `Residual` whose matrix has the dimensions `*e`.
+
+    Example:
+        >>> residual = (rotation(0.2) @ decay(0.99))(6, torch.arange(3))
+        >>> residual.kind, residual.matrix.shape
+        ('blocks', torch.Size([3, 3, 2, 2]))
+    """
+
+    name: str
+    make: Callable[[int, Tensor], Residual]
+
+    def __call__(self, n: int, members: Tensor) -> Residual:
+        """A for n units of members with these ids."""
+        return self.make(n, members)
+
+    def __matmul__(self, other: Recipe) -> Recipe:
+        return Recipe(
+            f"{self.name} @ {other.name}",
+            lambda n, members: _product(self.make(n, members), other.make(n, members)),
+        )
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+def decay(r: Number) -> Recipe:
+    """A = diag(r): exponents log |r| as the coupling goes to zero; r = 1 is the identity.
+
+    Args:
+        r: a number, or a tensor `*e`, `(n,)` or `(*e, n)`.
+
+    Source: Fading memory as inductive bias in residual recurrent networks, section 4.1 and eq 17.
+    """
+
+    def make(n: int, members: Tensor) -> Residual:
+        return Residual(spread("r", r, n, members), "diagonal")
+
+    return Recipe(f"decay({_shown(r)})", make)
+
+
+def rotation(w: Number) -> Recipe:
+    """A turns pairs of units (0, 1), (2, 3), ... by the angles w; all its exponents are zero.
+
+    Args:
+        w: radians per step; a number, or a tensor `*e`, `(n/2,)` or `(*e, n/2)`.
+
+    Raises:
+        ValueError: when made for an odd number of units.
+
+    Source: Fading memory as inductive bias in residual recurrent networks, eq 16.
+    """
+
+    def make(n: int, members: Tensor) -> Residual:
+        if n % 2:
+            raise ValueError(
+                f"a rotation turns pairs of units, so their number must be even, got {n}; take {n + 1}"
+            )
+        angles = spread("w", w, n // 2, members)
+        c, s = angles.cos(), angles.sin()
+        return Residual(torch.stack([torch.stack([c, -s], -1), torch.stack([s, c], -1)], -2), "blocks")
+
+    return Recipe(f"rotation({_shown(w)})", make)
+
+
+def orthogonal(n: int, *, generator: torch.Generator | None = None) -> Recipe:
+    """A is a Haar-random orthogonal matrix, another one for each member; all its exponents are zero.
+
+    Args:
+        n: number of units.
+        generator: seeds the matrices; None is a fixed seed.
+
+    Source: Fading memory as inductive bias in residual recurrent networks, section 4.2.
+    """
+    stream = Stream(seed_from(generator), "residual")
+
+    def make(size: int, members: Tensor) -> Residual:
+        _made_for(n, size, "orthogonal")
+        return Residual(random_frame(n, n, stream, members), "dense")
+
+    return Recipe(f"orthogonal({n})", make)
+
+
+def matrix(A: Tensor) -> Recipe:
+    """Any A, `(n, n)` for all members or `(*e, n, n)`; stored as "diagonal" or "blocks" if it is no more."""
+    if _checks.tensor("A", A).dim() < 2 or A.shape[-1] != A.shape[-2]:
+        raise ValueError(f"A must have shape (n, n) or (*e, n, n), got {tuple(A.shape)}; it maps states")
+    _checks.finite("A", A)
+    n = A.shape[-1]
+
+    def make(size: int, members: Tensor) -> Residual:
+        _made_for(n, size, "matrix")
+        if A.dim() > 2:
+            _checks.shape("A", A, (*members.shape, n, n), "(*e, n, n)")
+        dense = A.to(torch.get_default_dtype()).expand(*members.shape, n, n)
+        slim = Residual(dense.diagonal(dim1=-2, dim2=-1), "diagonal")
+        if torch.equal(slim.dense(), dense):
+            return slim
+        if n % 2 == 0:
+            pairs = torch.unflatten(torch.unflatten(dense, -1, (-1, 2)), -3, (-1, 2))
+            slim = Residual(pairs.diagonal(dim1=-4, dim2=-2).movedim(-1, -3), "blocks")
+            if torch.equal(slim.dense(), dense):
+                return slim
+        return Residual(dense, "dense")
+
+    return Recipe(f"matrix({n} x {n})", make)
+
+
+def spread(name: str, value: Number, size: int, members: Tensor) -> Tensor:
+    """A number, one for each member `*e`, for each unit `(size,)`, or for both, as `(*e, size)`.
+
+    Raises:
+        ValueError: for another shape, or one that could mean members as well as units.
+    """
+    number = torch.as_tensor(value, dtype=torch.get_default_dtype())
+    ensemble, shape = tuple(members.shape), tuple(number.shape)
+    full = (*ensemble, size)
+    if shape not in ((), ensemble, (size,), full):
+        raise ValueError(
+            f"{name} must be a number or have shape *e = {ensemble}, ({size},) or (*e, {size}) = {full}, "
+            f"got {shape}"
+        )
+    if shape == ensemble == (size,):
+        raise ValueError(
+            f"{name} of shape {shape} may be one for each of {size} members or one for each of {size} units; "
+            f"give it the shape {full}"
+        )
+    return _checks.finite(name, number if shape != ensemble else number.unsqueeze(-1)).expand(full)
+
+
+def _made_for(n: int, size: int, what: str) -> None:
+    if n != size:
+        raise ValueError(f"{what} was made for {n} units, and the cell has {size}; the two must be equal")
+
+
+def _product(p: Residual, q: Residual) -> Residual:
+    if "dense" in (p.kind, q.kind):
+        return Residual(p.dense() @ q.dense(), "dense")
+    if p.kind == q.kind == "diagonal":
+        return Residual(p.matrix * q.matrix, "diagonal")
+    return Residual(_blocks(p) @ _blocks(q), "blocks")
+
+
+def _blocks(p: Residual) -> Tensor:
+    return p.matrix if p.kind == "blocks" else torch.diag_embed(torch.unflatten(p.matrix, -1, (-1, 2)))
+
+
+def _shown(value: Number) -> str:
+    return f"{value:.4g}" if not isinstance(value, Tensor) or value.dim() == 0 else f"{tuple(value.shape)}"

@@ -1,0 +1,119 @@
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+import lyaptorch as lt
+from cases import every, setup
+from lyaptorch import residuals
+from lyaptorch.analysis import fading_memory, memory_capacity, time_scales
+from reference import jacobian
+
+pytestmark = pytest.mark.usefixtures("double")
+
+
+def test_a_time_scale_is_where_a_memory_has_faded_by_e():
+    scales = time_scales(torch.tensor([0.2, 0.0, -0.01, -math.inf]))
+    assert scales.tolist() == [math.inf, math.inf, 100.0, 0.0]
+
+
+@every(ensembles=False)
+def test_the_curve_is_the_norm_of_the_product_of_jacobians(case, ensemble):
+    cell, inputs, h = setup(case, ensemble)
+    curve = fading_memory(cell, inputs, h0=h)
+    J = torch.eye(h.shape[-1])
+    expected = [torch.ones(2)]
+    for x in inputs:
+        J, h = jacobian(cell, x, h) @ J, cell.step(x, h)
+        expected.append(torch.linalg.matrix_norm(J).detach() / h.shape[-1] ** 0.5)
+    torch.testing.assert_close(curve, torch.stack(expected), rtol=1e-10, atol=1e-13)
+
+
+@pytest.mark.parametrize("r", [0.5, 1.0, 1.5])
+def test_one_exponent_for_all_directions_makes_an_exponential(r):
+    recipe = residuals.rotation(0.3) @ residuals.decay(r)
+    cell = lt.ResidualCell(1, 6, residual=recipe, coupling=0.0)
+    curve = fading_memory(cell, torch.zeros(1000, 1, 1), transient=100)[:, 0]
+    torch.testing.assert_close(curve.log(), torch.arange(901.0) * math.log(r), rtol=1e-12, atol=1e-12)
+
+
+def test_a_dead_network_forgets_at_once():
+    cell = lt.RateCell(1, 4, gain=0.0)
+    assert fading_memory(cell, torch.ones(3, 1, 1))[:, 0].tolist() == [1, 0, 0, 0]
+
+
+def delay_line(n: int) -> lt.Cell:
+    cell = lt.ElmanCell(1, n, activation="linear", bias=False)
+    with torch.no_grad():
+        cell.weight_hh.copy_(torch.diag(torch.ones(n - 1), -1))
+        cell.weight_ih.copy_(torch.eye(n)[:, :1])
+    return cell
+
+
+def test_a_delay_line_remembers_n_steps_exactly_and_no_more():
+    capacity = memory_capacity(delay_line(6), lags=12, steps=4000)
+    torch.testing.assert_close(capacity[:6], torch.ones(6), rtol=0, atol=1e-12)
+    assert capacity[6:].max() < 0.01
+
+
+def linear_capacity(A: Tensor, v: Tensor, lags: int) -> Tensor:
+    """v^T A^T^l C^-1 A^l v, C = sum_l A^l v v^T A^T^l: the exact capacity of h' = A h + v u."""
+    columns = [v]
+    for _ in range(3000):
+        columns.append(A @ columns[-1])
+    K = torch.stack(columns, -1)
+    return (K * torch.linalg.solve(K @ K.mT, K)).sum(0)[:lags]
+
+
+def test_a_linear_network_has_the_capacity_of_its_formula():
+    n, lags = 6, 25
+    recipe = residuals.rotation(torch.tensor([0.4, 1.1, 2.0])) @ residuals.decay(0.9)
+    cell = lt.ResidualCell(1, n, residual=recipe, coupling=0.1, activation="linear", ensemble=(2,))
+    capacity = memory_capacity(cell, lags, steps=20000)
+    assert capacity.shape == (lags, 2)
+    for member in range(2):
+        A = (cell.bypass.dense() + 0.1 * cell.weight_hh)[member].detach()
+        expected = linear_capacity(A, cell.weight_ih[member, :, 0].detach(), lags)
+        # a sampled R^2 scatters by about 1 / sqrt(steps)
+        torch.testing.assert_close(capacity[:, member], expected, rtol=0, atol=0.015)
+
+
+def test_a_member_has_the_capacity_that_it_has_alone():
+    kw = {"residual": residuals.decay(torch.linspace(0.5, 0.95, 5)), "coupling": 0.2}
+    both = memory_capacity(lt.ResidualCell(1, 5, **kw, ensemble=(2,)), 10, steps=500)
+    alone = memory_capacity(lt.ResidualCell(1, 5, **kw, members=1), 10, steps=500)
+    torch.testing.assert_close(both[:, 1], alone, rtol=0, atol=1e-9)
+
+
+def test_dead_units_do_no_harm():
+    cell = lt.RateCell(1, 4)
+    with torch.no_grad():
+        cell.weight_hh[2:] = 0
+        cell.weight_ih[2:] = 0
+    capacity = memory_capacity(cell, 5, steps=1000)
+    assert torch.isfinite(capacity).all()
+    assert capacity[0] > 0.3
+
+
+def test_dynamics_that_overflow_have_no_capacity():
+    with pytest.raises(FloatingPointError, match=r"not finite within 4202 steps.*lower the gain"):
+        memory_capacity(lt.ResidualCell(1, 4, residual=residuals.decay(2.0)), lags=3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"lags": 0}, r"lags must be an integer >= 1, got 0"),
+        ({"steps": 10}, r"steps must be an integer >= 20, got 10; each half must fit n \+ 1 numbers"),
+        ({"transient": -1}, r"transient must be an integer >= 0, got -1"),
+    ],
+)
+def test_bad_arguments_of_the_capacity(settings, message):
+    with pytest.raises(ValueError, match=message):
+        memory_capacity(lt.RateCell(1, 4), **{"lags": 3, **settings})
+
+
+def test_a_perturbation_needs_a_step_behind_the_transient():
+    with pytest.raises(ValueError, match=r"transient must be in 0\.\.2, got 3"):
+        fading_memory(lt.RateCell(1, 4), torch.zeros(3, 1, 1), transient=3)

@@ -55,7 +55,10 @@ class Diagnosis:
         if self.remedies:
             lines += ["", "What to try:"]
         for remedy in self.remedies:
-            lines += [f"- {remedy.title}. {remedy.reason}", *(f"    {line}" for line in remedy.code.split("\n"))]
+            lines += [
+                f"- {remedy.title}. {remedy.reason}",
+                *(f"    {line}" for line in remedy.code.split("\n")),
+            ]
         return "\n".join(lines)
 
     def __str__(self) -> str:
@@ -166,7 +169,7 @@ def diagnose(
     """
     cell = as_cell(cell_of(network))
     if h0 is None and cell_of(network) is not network:
-        h0 = network.initial_state(inputs.shape[-2])  # type: ignore[union-attr]
+        h0 = network.initial_state(inputs.shape[-2])  # type: ignore[union-attr, operator]
     inputs, h = fit(cell, inputs, h0)
     if math.prod(h.shape[:-2]) != 1:
         raise ValueError(

@@ -90,7 +90,7 @@ def _headline(signs: Signs, word: str) -> str:
         return (
             f"Gradients vanish: {first}. Even along the best direction a perturbation falls by a factor e "
             f"every {_steps(-1 / lambda1)} and to a thousandth in {_steps(-FOLD / lambda1)}; over {T} steps "
-            f"{_power(lambda1 * T)} of it is left."
+            f"{_left(lambda1 * T)} of it is left."
         )
     if word == "blocked":
         names = " and ".join(signs.parts.names[i] for i in killers(signs))
@@ -114,18 +114,18 @@ def _directions(signs: Signs) -> str:
 
 
 def _explosion(signs: Signs) -> str:
-    low, high = signs.lambda1 - 2 * _error(signs), signs.lambda1 + 2 * _error(signs)
-    largest = math.log(torch.finfo(signs.exponents.dtype).max)
-    if low > 0:
-        return (
-            f"Risk of explosion: certain. {_dtype(signs)} gradients overflow after about "
-            f"{_steps(largest / signs.lambda1)}."
-        )
-    burst = f"within the run a perturbation grew by up to {_power(signs.burst)}"
-    if high > 0 and not math.isinf(high):
-        return f"Risk of explosion: cannot be excluded, λ₁ is zero within two errors; {burst}."
+    T, error = signs.horizon, 2 * _error(signs)
+    least, most = (signs.lambda1 - error) * T, (signs.lambda1 + error) * T
+    if least > FOLD:
+        steps = math.log(torch.finfo(signs.exponents.dtype).max) / signs.lambda1
+        return f"Risk of explosion: certain. {_dtype(signs)} gradients overflow after about {_steps(steps)}."
+    burst = "within the run no perturbation grew"
+    if signs.burst > 0.1:
+        burst = f"within the run a perturbation grew by up to {_power(signs.burst)}"
+    if most > FOLD and math.isfinite(error):
+        return f"Risk of explosion: cannot be excluded, λ₁ is not known well enough; {burst}."
     if signs.burst > FOLD:
-        return f"Risk of explosion: bursts. λ₁ is negative, yet {burst}."
+        return f"Risk of explosion: bursts. λ₁ is not large, yet {burst}."
     return f"Risk of explosion: low; {burst}."
 
 
@@ -179,25 +179,29 @@ def _gates(signs: Signs) -> str:
 
 
 def _gradient(signs: Signs) -> str:
-    logs = signs.gradient - signs.gradient[0]
+    logs, told = signs.gradient - signs.gradient[0], "A gradient sent back from the end of the run"
     below = torch.nonzero(logs < -FOLD).flatten()
-    s = len(logs) - 1
     if len(below):
-        return f"A gradient sent back from the end of the run was down to a thousandth {below[0]} steps earlier."
-    return f"A gradient sent back from the end of the run was changed by {_power(logs[-1].item())} {s} steps earlier."
+        return f"{told} was down to a thousandth {_steps(float(below[0]))} earlier."
+    last = logs[-1].item()
+    if abs(last) < 0.1:
+        return f"{told} had the same size {_steps(len(logs) - 1)} earlier."
+    verb = "grew" if last > 0 else "fell"
+    return f"{told} {verb} by {_power(abs(last))} in {_steps(len(logs) - 1)}."
 
 
 def _reliability(signs: Signs) -> str:
-    lost, told = int((~signs.reliable).sum()), []
+    k, lost = len(signs.exponents), int((~signs.reliable).sum())
+    dead = int(torch.isinf(signs.exponents).sum())
+    told = [f"{k - lost} of {k} exponents stand above round-off"]
     if lost:
-        finite = int((~signs.reliable & torch.isfinite(signs.exponents)).sum())
-        told.append(f"{_count(lost, 'exponent')} cannot be trusted ({finite} lost to round-off, {lost - finite} dead)")
-    if unsettled(signs):
-        told.append("the run is too short to be sure of the verdict")
-    if not told:
-        return f"All {len(signs.exponents)} exponents stand above round-off, and the run is long enough for the verdict."
-    rest = len(signs.exponents) - lost
-    return f"Reliable: {rest} of {len(signs.exponents)} exponents; {' and '.join(told)}."
+        told.append(f"{lost - dead} are lost to it, {dead} died")
+    told.append(
+        "the run is too short to be sure of the verdict"
+        if unsettled(signs)
+        else "the run is long enough for the verdict"
+    )
+    return f"Reliable: {'; '.join(told)}."
 
 
 def unsettled(signs: Signs) -> bool:
@@ -236,9 +240,12 @@ def _steps(number: float) -> str:
 
 def _power(nats: float) -> str:
     """e^nats, as a factor that can be read."""
-    if abs(nats) < math.log(1000):
-        return f"a factor {math.exp(nats):.2g}"
-    return f"a factor 10^{nats / math.log(10):.0f}" if math.isfinite(nats) else "a factor 0"
+    return f"a factor {math.exp(nats):.2g}" if nats < FOLD else f"a factor 10^{nats / math.log(10):.0f}"
+
+
+def _left(nats: float) -> str:
+    """e^nats, as a share that can be read."""
+    return f"{math.exp(nats):.1g}" if nats > -20 else f"10^{nats / math.log(10):.0f}"
 
 
 def _count(number: int, what: str) -> str:

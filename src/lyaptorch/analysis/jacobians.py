@@ -138,7 +138,7 @@ def condition_number(
     nobody = torch.zeros((), dtype=torch.int64, device=h.device)
     frame = random_frame(n, m, Stream(seed_from(generator), "frame"), nobody, dtype=h.dtype)
     tape = Tape()
-    dynamics = bind(cell, inputs, [])
+    dynamics = bind(cell, cell.form(), inputs, [])
     end = sweep(dynamics, h, frame.expand(*h.shape, m), None, spans(0, t, 1), method="cholesky2", tape=tape)
     log_r, healthy = stack_growth(end.pivots, end.deaths)
     growth = log_r.double().cumsum(0)

@@ -59,8 +59,8 @@ def memberships(cell: Cell, n: int, groups: Groups | None) -> tuple[tuple[str, .
         units = list(range(n)[where] if isinstance(where, slice) else where)
         if not units or len(set(units)) < len(units) or not all(0 <= i < n for i in units):
             raise ValueError(
-                f"group {name!r} must be a slice or a list of different units within 0..{n - 1}, got {where}; "
-                "mend it or leave it out"
+                f"group {name!r} must be a slice or a list of different units within 0..{n - 1}, got {where};"
+                " mend it or leave it out"
             )
         members[units, j] = 1.0
     return tuple(chosen), members, bool(groups) or cell.layered
@@ -128,8 +128,7 @@ def probes(n: int, like: Tensor) -> Tensor:
 
 def spread(steps: int, moments: int) -> list[int]:
     """At most `moments` of `steps` steps, evenly from the first to the last."""
-    chosen: list[int] = torch.linspace(0, steps - 1, min(moments, steps)).long().unique().tolist()
-    return chosen
+    return sorted({round(i * (steps - 1) / max(1, moments - 1)) for i in range(min(moments, steps))})
 
 
 def pull_back(cell: Cell, x: Tensor, h: Tensor, Z: Tensor) -> Tensor:

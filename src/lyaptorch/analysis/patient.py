@@ -92,14 +92,18 @@ class Patient:
     def ailing(self) -> tuple[str, float]:
         """What is to be brought close to 0: the growth within a part that kills, else lambda_1."""
         if self.sick:
-            return f"the growth within {self.signs.parts.names[self.sick[0]]}", self.signs.parts.rates[self.sick[0]].item()
+            return f"the growth within {self.signs.parts.names[self.sick[0]]}", self.signs.parts.rates[
+                self.sick[0]
+            ].item()
         return "λ₁", self.signs.lambda1
 
     def rate(self) -> float:
         """That, measured; inf where the copy overflows."""
         try:
             if self.sick:
-                return own_rates(self.cell, self.inputs, self.h, self.signs.parts.members[:, self.sick[:1]]).item()
+                return own_rates(
+                    self.cell, self.inputs, self.h, self.signs.parts.members[:, self.sick[:1]]
+                ).item()
             align = min(ALIGN, len(self.inputs) // 2)
             found = lyapunov_spectrum(self.cell, self.inputs, k=1, h0=self.h, tangent_transient=align)
             return found.exponents.mean().item()

@@ -58,7 +58,7 @@ def _revive(patient: Patient) -> Remedy | None:
         return None
     return Remedy(
         "Wake the dead units",
-        f"Their {cause} hold them where the slope is zero: weakened in a copy, {1 - best:.0%} of them woke up.",
+        f"Their {cause} hold them where the slope is zero: weakened in a copy, {1 - best:.0%} of them woke.",
         code,
     )
 
@@ -76,7 +76,9 @@ def _floss(patient: Patient) -> Remedy:
     options = [f"k={k}", "target=0.0", "epochs=500"]
     if steps < FLOSS_STEPS:
         options += [f"steps={steps}", f"tangent_transient={steps // 4}"]
-    reason = f"It pushes the {k} exponents that can be trusted towards 0, so that perturbations keep their size."
+    reason = (
+        f"It pushes the {k} exponents that can be trusted towards 0, so that perturbations keep their size."
+    )
     if signs.lambda1 * steps > FOLD:
         options += ['state_grad="detach"', "clip=1.0"]
         reason += " The gradient through the trajectory itself explodes here, so it is cut off."
@@ -166,8 +168,8 @@ def _memory_gates(patient: Patient) -> Remedy | None:
         return None
     return Remedy(
         "Open the gates that keep the memory",
-        f"Biases of log 2 .. log {T} let units keep their memory for up to {T} steps: {what} was {reached:+.3g} "
-        "in a copy.",
+        f"Biases of log 2 .. log {T} let units keep their memory for up to {T} steps: {what} was "
+        f"{reached:+.3g} in a copy.",
         "\n".join(
             f"{patient.spell(path)}.data[..., {a}:{b}] = torch.linspace(2, {T}, {b - a}).log()"
             for path, a, b in rows
@@ -197,8 +199,8 @@ def _reset_mode(patient: Patient) -> Remedy | None:
         return None
     return Remedy(
         f'Reset mode "{best}"',
-        f'The gradient of the reset is "{now}"; with "{best}" {what} was {tried[best]:+.3g} in a copy. It changes '
-        "what backpropagation sees, not what the network does.",
+        f'The gradient of the reset is "{now}"; with "{best}" {what} was {tried[best]:+.3g} in a copy. It '
+        "changes what backpropagation sees, not what the network does.",
         f'{patient.cell_name}.reset_grad = "{best}"',
         tried[best],
     )
@@ -211,7 +213,7 @@ def _residual(patient: Patient) -> Remedy | None:
     keep = math.exp(-1 / T)
     return Remedy(
         "Add a residual connection",
-        f"A weakly coupled residual network keeps all exponents near log {keep:.5g} = {-1 / T:.2g} by design.",
+        f"A weakly coupled residual network keeps exponents near log {keep:.5g} = {-1 / T:.2g} by design.",
         f"cell = lt.ResidualCell({m}, {n}, residual=lt.residuals.decay({keep:.5g}), coupling=0.03)",
     )
 
@@ -235,10 +237,9 @@ def _clip(patient: Patient) -> Remedy:
     chunk = max(1, min(signs.horizon, int(FOLD / signs.lambda1))) if signs.lambda1 > 0 else signs.horizon
     return Remedy(
         "Clip gradients, and cut them off",
-        f"Within {chunk} steps a gradient grows by no more than a thousand: backpropagate through chunks of that "
-        "length, with the state detached between them, and limit the norm before each update.",
-        f"chunks = inputs.split({chunk})\n"
-        f"torch.nn.utils.clip_grad_norm_({patient.name}.parameters(), 1.0)",
+        f"Within {chunk} steps a gradient grows by no more than a thousand: backpropagate through chunks of "
+        "that length, with the state detached between them, and limit the norm before each update.",
+        f"chunks = inputs.split({chunk})\ntorch.nn.utils.clip_grad_norm_({patient.name}.parameters(), 1.0)",
     )
 
 

@@ -66,7 +66,7 @@ class Signs:
         return int((self.exponents * self.horizon > math.log(FADED)).sum())
 
     def steps_to(self, factor: float) -> Tensor:
-        """After how many steps a perturbation along each direction falls by `factor`; inf if it never does."""
+        """After how many steps a perturbation along each direction falls by `factor`; inf if never."""
         falls = self.exponents < 0
         return torch.where(falls, math.log(factor) / -self.exponents.clamp_max(0), torch.inf)
 
@@ -153,8 +153,8 @@ def largest_growth(log_r: Tensor) -> float:
 def gradient_back(cell: Cell, inputs: Tensor, states: Tensor, parts: Parts) -> tuple[Tensor, Tensor]:
     """A random gradient at the end, carried back: log of its norm and its shares, at 0, 1, ... steps back.
 
-    It starts in what a readout sees. One vector-Jacobian product a step; its norm is divided out each time, so
-    that nothing vanishes or overflows.
+    It starts in what a readout sees. One vector-Jacobian product a step; its norm is divided out each
+    time, so that nothing vanishes or overflows.
     """
     g = torch.zeros_like(states[-1])
     shown = g[..., cell.readable]
@@ -176,6 +176,4 @@ def gradient_back(cell: Cell, inputs: Tensor, states: Tensor, parts: Parts) -> t
 def mean_gates(cell: Cell, inputs: Tensor, states: Tensor) -> dict[str, Tensor]:
     """The mean of every gate in each unit, over moments and trajectories."""
     values = [cell.gate_values(inputs[s], states[s]) for s in spread(len(inputs), MOMENTS)]
-    return {
-        name: torch.stack([v[name] for v in values]).flatten(0, -2).mean(0) for name in values[0]
-    }
+    return {name: torch.stack([v[name] for v in values]).flatten(0, -2).mean(0) for name in values[0]}

@@ -167,6 +167,8 @@ def diagnose(
 
     Source: Gradient Flossing, sections 2 and 5.
     """
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise ValueError(f"name must be a name in Python, for the lines that use it, got {name!r}")
     cell = as_cell(cell_of(network))
     if h0 is None and cell_of(network) is not network:
         h0 = network.initial_state(inputs.shape[-2])  # type: ignore[union-attr, operator]

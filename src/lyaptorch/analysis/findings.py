@@ -231,7 +231,7 @@ def _alone(rate: Tensor) -> str:
     return f"falls by a factor e in {_steps(-1 / r)}" if r else "stays"
 
 
-def _steps(number: float) -> str:
+def _steps(number: float | int) -> str:
     if not number < 1e6:
         return "more than a million steps"
     text = f"{number:.0f}" if number >= 10 else f"{number:.2g}"

@@ -22,6 +22,7 @@ from lyaptorch import (
     residuals,
 )
 from lyaptorch._random import Stream, member_ids
+from lyaptorch.cells import Stacked
 from lyaptorch.cells.activation import sech2, tanh
 from lyaptorch.cells.form import Form, Residual
 from lyaptorch.cells.protocol import FormCell
@@ -167,6 +168,22 @@ def function(**kw: Any) -> Cell:
     return as_cell(lambda x, h: torch.sin(h @ W.mT) * (1.5 + torch.cos(h)) + x @ V.mT)
 
 
+def stacked(**kw: Any) -> Cell:
+    """A gated layer below, of which the upper one reads h, and an Elman layer above."""
+    return Stacked([LSTMCell(M, 1, gain=2.0, **kw), ElmanCell(1, N - 2, weights="orthogonal", **kw)])
+
+
+def parts(**kw: Any) -> Cell:
+    """A function whose state is a pair."""
+    inside = function(**kw)
+
+    def step(x: Tensor, s: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        after = inside.step(x, torch.cat(s, -1))
+        return after[..., :1], after[..., 1:]
+
+    return as_cell(step, state=(torch.zeros(1, 1), torch.zeros(1, N - 1)))
+
+
 def rectified(kind: type[RateCell | ElmanCell], bias: str) -> Callable[..., Cell]:
     """All units stay open but the last, which stays shut: one exponent is -inf."""
 
@@ -223,12 +240,15 @@ CASES = [
     Case("wcrnn-A", wcrnn(kind="A")),
     Case("wcrnn-B", wcrnn(kind="B")),
     Case("wcrnn-coupling-trained", coupled),
+    Case("stacked", stacked),
     Case("user-step", Leaky),
     Case("user-pushforward", Written),
     Case("function", function),
     Case("torch-RNNCell", lambda **kw: as_cell(nn.RNNCell(M, N)), ensembles=False),
     Case("torch-RNN", lambda **kw: as_cell(nn.RNN(M, N, nonlinearity="tanh")), ensembles=False),
     Case("torch-GRUCell", lambda **kw: as_cell(nn.GRUCell(M, N)), ensembles=False),
+    Case("torch-LSTM", lambda **kw: as_cell(nn.LSTM(M, N // 4, num_layers=2)), ensembles=False),
+    Case("function-parts", parts),
 ]
 
 ENSEMBLES: list[tuple[int, ...]] = [(), (3,), (2, 3)]

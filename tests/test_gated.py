@@ -140,10 +140,12 @@ def test_a_readout_sees_h_and_not_c(double):
 @every_kind
 def test_flossing_and_training_run(double, kind):
     cell = KINDS[kind][0](1, 8, ensemble=(2,))
-    record = lt.floss(cell, lt.tasks.TemporalXOR(4), k=2, epochs=30, lr=2e-2, batch=2)
+    record = lt.floss(cell, lt.tasks.TemporalXOR(4), k=2, epochs=30, lr=2e-2, steps=20, tangent_transient=5)
     assert (record["floss_loss"][:, -5:].mean(1) < 0.5 * record["floss_loss"][:, 0]).all()
     model = lt.Model(cell, lt.Readout(8, 1, ensemble=(2,)))
-    record = lt.train(model, lt.tasks.DelayedCopy(1), (lt.FlossPhase(2, k=2), lt.FitPhase(60)), lr=2e-2)
+    record = lt.train(
+        model, lt.tasks.DelayedCopy(1), (lt.FlossPhase(2, k=2), lt.FitPhase(60)), lr=2e-2, length=20
+    )
     assert (record["loss"][:, -5:].mean(1) < 0.8 * record["loss"][:, 0]).all()
 
 

@@ -1,13 +1,14 @@
 """What evolves: cells, their activations and weights, and other people's networks as cells."""
 
 from lyaptorch.cells.activation import ACTIVATIONS, Activation
-from lyaptorch.cells.adapt import FunctionCell, as_cell
+from lyaptorch.cells.adapt import FunctionCell, as_cell, owned
 from lyaptorch.cells.form import Form
 from lyaptorch.cells.gated import GRUCell, LSTMCell
 from lyaptorch.cells.probe import fit
 from lyaptorch.cells.protocol import Cell, FormCell
 from lyaptorch.cells.rate import ElmanCell, RateCell
 from lyaptorch.cells.residual import ResidualCell
+from lyaptorch.cells.stacked import Stacked
 from lyaptorch.cells.trajectory import settle, unroll
 from lyaptorch.cells.weights import WEIGHTS, random_frame
 
@@ -24,8 +25,10 @@ __all__ = [
     "LSTMCell",
     "RateCell",
     "ResidualCell",
+    "Stacked",
     "as_cell",
     "fit",
+    "owned",
     "random_frame",
     "settle",
     "unroll",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, TypeAlias, TypeVar
+from typing import Any, ClassVar, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -159,6 +159,16 @@ class LSTMCell(GatedCell):
         i, f, g, o = (self._drive(x) + self._recur(y)).chunk(4, -1)
         c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
         return torch.cat([torch.sigmoid(o) * torch.tanh(c), c], -1)
+
+    def pack(self, state: Any) -> Tensor:
+        """(h, c), each `(*e, b, n)`, as one tensor."""
+        pair = isinstance(state, tuple | list) and len(state) == 2
+        return super().pack(torch.cat(list(state), -1) if pair else state)
+
+    def unpack(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        """(h, c)."""
+        y, c = h.chunk(2, -1)
+        return y, c
 
     def _push(
         self, x: Tensor, h: Tensor, moved: Tensor, Q: Tensor, driven: Tensor | None = None

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -77,11 +77,11 @@ class Spectrum:
 
 
 def lyapunov_spectrum(
-    cell: Cell | torch.nn.Module | Callable[[Tensor, Tensor], Tensor],
+    cell: Cell | torch.nn.Module | Callable[..., Any] | Sequence[torch.nn.Module],
     inputs: Inputs,
     *,
     k: int | None = None,
-    h0: Tensor | None = None,
+    h0: Any = None,
     transient: int = 0,
     tangent_transient: int = 0,
     interval: int = 1,
@@ -100,10 +100,12 @@ def lyapunov_spectrum(
     gradient runs through the Jacobians and, by `state_grad`, through the trajectory.
 
     Args:
-        cell: a cell, a `torch.nn.RNN` or `RNNCell`, or any module or function `step(x, h)`.
+        cell: anything that `as_cell` takes: a cell, a recurrent network of torch, a module or function
+            `step(x, h)`, or a list of modules.
         inputs: `(t, *e, b, m)`; a missing `*e` broadcasts. t = transient + tangent_transient + counted.
         k: how many exponents, 1..n; all n when missing.
-        h0: initial state `(*e, b, n)`; zeros when missing (a function needs it: its size comes from there).
+        h0: initial state `(*e, b, n)`, or its parts as `as_cell` says; zeros when missing (a function needs
+            it: its size comes from there).
         transient: first steps, of the state only; without gradient.
         tangent_transient: next steps, of state and frame, not counted, with gradient.
         interval: steps between reorthonormalisations.

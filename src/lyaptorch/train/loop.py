@@ -12,6 +12,7 @@ from lyaptorch import _checks
 from lyaptorch._files import writable_folder
 from lyaptorch._random import member_ids, seed_from
 from lyaptorch._types import Number
+from lyaptorch.cells import owned
 from lyaptorch.flossing import Schedule
 from lyaptorch.record import Record
 from lyaptorch.tasks.batch import Task
@@ -104,14 +105,18 @@ def train(
         tuple(_checks.choice("metric", name, METRICS) for name in metrics),
         _checks.integer("metrics_every", metrics_every, 1),
     )
-    run = Run(new_members(model, members, lr, optimizer), task, schedule, settings)
-    config = run.config(lr, optimizer)
-    path = None if checkpoint is None else Path(checkpoint)
-    if path is not None and path.exists():
-        run.load(*load_checkpoint(path, config))
-    elif path is not None:
-        writable_folder(path.parent)
-    run.go(path, config, show_progress)
+    path, cell = None if checkpoint is None else Path(checkpoint), model.cell
+    try:
+        with owned(cell) as model.cell:
+            run = Run(new_members(model, members, lr, optimizer), task, schedule, settings)
+            config = run.config(lr, optimizer)
+            if path is not None and path.exists():
+                run.load(*load_checkpoint(path, config))
+            elif path is not None:
+                writable_folder(path.parent)
+            run.go(path, config, show_progress)
+    finally:
+        model.cell = cell
     return Record("train", config, run.history.variables())
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -67,8 +68,8 @@ class Model(nn.Module):
         cell: anything that `as_cell` takes.
         readout: maps what can be read of the states, `(t, *e, b, cell.output_size)`, to outputs; `Readout`,
             or any module. All of a state can be read but an LSTM's c and the lower layers of a stack.
-        h0: initial state, `(*e, rows, n)` with one row for each trajectory or a single row for all;
-            trained when an `nn.Parameter`; zeros when missing.
+        h0: initial state, `(*e, rows, n)` or its parts as `as_cell` says, with one row for each trajectory or
+            a single row for all; trained when an `nn.Parameter`; zeros when missing.
         loss: "binary_cross_entropy" or "mean_squared_error".
 
     Raises:
@@ -84,15 +85,16 @@ class Model(nn.Module):
 
     def __init__(
         self,
-        cell: Cell | nn.Module | Callable[[Tensor, Tensor], Tensor],
+        cell: Cell | nn.Module | Callable[..., Any] | Sequence[nn.Module],
         readout: nn.Module,
         *,
-        h0: Tensor | None = None,
+        h0: Any = None,
         loss: str = "binary_cross_entropy",
     ) -> None:
         super().__init__()
         self.cell, self.readout = as_cell(cell), readout
         self.loss_name = _checks.choice("loss", loss, LOSSES)
+        h0 = None if h0 is None else self.cell.pack(h0)
         if h0 is not None and self.cell.state_size:
             rows = h0.shape[-2] if h0.dim() > 1 else 1
             _checks.shape("h0", h0, (*self.ensemble, rows, self.cell.state_size), "(*e, rows, n)")

@@ -236,6 +236,8 @@ CASES = [
     Case("elman-user", elman(activation=softplus(), bias=False)),
     Case("elman-trainable", lambda **kw: elman(activation=steep_tanh())(**kw)),
     Case("elman-surrogate", lambda **kw: elman(activation=soft_sign())(**kw)),
+    Case("lstm", lambda **kw: LSTMCell(M, N // 2, gain=2.0, **kw)),
+    Case("gru", lambda **kw: GRUCell(M, N, weights="orthogonal", **kw)),
     Case("residual-diagonal", bypassed("diagonal", outer=tanh)),
     Case("residual-blocks", bypassed("blocks", outer=tanh)),
     Case("residual-dense", bypassed("dense", inner=tanh)),

@@ -1,6 +1,7 @@
 """Measure, predict and control how gradients flow through recurrent networks."""
 
 from lyaptorch import analysis, kernels, tasks, theory
+from lyaptorch.analysis import Diagnosis, diagnose
 from lyaptorch.cells import (
     Activation,
     AdaptiveLIFCell,
@@ -52,6 +53,7 @@ __all__ = [
     "BinaryCell",
     "Cell",
     "CovariantVectors",
+    "Diagnosis",
     "ElmanCell",
     "Every",
     "FitPhase",
@@ -77,6 +79,7 @@ __all__ = [
     "as_cell",
     "best_so_far",
     "covariant_vectors",
+    "diagnose",
     "evaluate",
     "floss",
     "flossing_loss",

@@ -1,5 +1,6 @@
 """What a spectrum means: long-term Jacobians, gradients, memory, and when things happen in training."""
 
+from lyaptorch.analysis.diagnose import Diagnosis, diagnose
 from lyaptorch.analysis.events import aligned, onset
 from lyaptorch.analysis.gradients import effective_rank, gradient_norms, gradient_singular_values
 from lyaptorch.analysis.jacobians import ConditionNumber, condition_number, step_jacobians, usable_dimensions
@@ -9,10 +10,12 @@ from lyaptorch.analysis.spikes import SpikeStatistics, spike_statistics
 
 __all__ = [
     "ConditionNumber",
+    "Diagnosis",
     "ResidualExponents",
     "SpikeStatistics",
     "aligned",
     "condition_number",
+    "diagnose",
     "effective_rank",
     "fading_memory",
     "gradient_norms",

@@ -82,6 +82,12 @@ class GatedCell(Cell):
         moved = rows(Q.mT[..., : self.hidden_size], self.weight_hh.mT)
         return self._push(x, h, moved, Q, rows(X.mT, self.weight_ih.mT))
 
+    def gate_values(self, x: Input, h: State) -> dict[str, Tensor]:
+        """What the sigmoid gates let through, `(*e, b, n)` each; not the candidates (cell, new)."""
+        a = self._drive(x) + self._recur(h[..., : self.hidden_size])
+        named = zip(self.gates, a.chunk(len(self.gates), -1), strict=True)
+        return {gate: torch.sigmoid(part) for gate, part in named if gate not in ("cell", "new")}
+
     def _push(
         self, x: Tensor, h: Tensor, moved: Tensor, Q: Tensor, driven: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
@@ -142,6 +148,10 @@ class LSTMCell(GatedCell):
 
     gates: ClassVar[tuple[str, ...]] = ("input", "forget", "cell", "output")
     states: ClassVar[int] = 2
+
+    def parts(self) -> dict[str, slice]:
+        """The slices of h and c."""
+        return {"h": slice(0, self.hidden_size), "c": slice(self.hidden_size, 2 * self.hidden_size)}
 
     def step(self, x: Input, h: State) -> State:
         """The next (h, c)."""

@@ -32,7 +32,7 @@ def fit(cell: Cell, inputs: Tensor, h0: Any) -> tuple[Tensor, Tensor]:
     h0 = None if h0 is None else cell.pack(h0)
     foreign = cell.state_size == 0
     if foreign and h0 is None and inputs.dim() == 3:
-        h0 = cell.initial_state(inputs[0])
+        h0 = cell.rest(inputs[0])
     ensemble = tuple(h0.shape[:-2]) if foreign and h0 is not None else cell.ensemble
     letters = "(t, b, m)" if not ensemble else "(t, *e, b, m)"
     if cell.ensemble and ensemble != cell.ensemble:
@@ -57,7 +57,7 @@ def fit(cell: Cell, inputs: Tensor, h0: Any) -> tuple[Tensor, Tensor]:
     for name, value in [*cell.named_parameters(), *cell.named_buffers()]:
         _checks.finite(name, value)
     if h0 is None:
-        h0 = cell.initial_state(inputs[0])
+        h0 = cell.rest(inputs[0])
     elif not foreign:
         _checks.shape("h0", _checks.tensor("h0", h0), (*ensemble, b, cell.state_size), "(*e, b, n)")
     elif _checks.tensor("h0", h0).dim() < 2 or h0.shape[-2] != b:

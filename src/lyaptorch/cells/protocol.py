@@ -55,6 +55,19 @@ class Cell(nn.Module):
         self.readable = slice(None)
 
     @property
+    def layered(self) -> bool:
+        """Whether the `parts` are layers, each with units of its own."""
+        return False
+
+    def parts(self) -> dict[str, slice]:
+        """The slices of the state that have names, such as an LSTM's h and c; empty where none has."""
+        return {}
+
+    def gate_values(self, x: Input, h: State) -> dict[str, Tensor]:
+        """What the gates of a gated cell let through, in 0..1, `(*e, b, units)` each by name."""
+        return {}
+
+    @property
     def output_size(self) -> int:
         """How many numbers a readout sees."""
         return len(range(self.state_size)[self.readable])
@@ -74,7 +87,7 @@ class Cell(nn.Module):
         with unfused() if self.unfused else nullcontext():
             return pushforward_forward_mode(self, x, h, Q)
 
-    def initial_state(self, x: Input) -> State:
+    def rest(self, x: Input) -> State:
         """The state `(*e, b, n)` before the first input x `(*e, b, m)` where no other is given: zero.
 
         Raises:

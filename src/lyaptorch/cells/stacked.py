@@ -51,6 +51,26 @@ class Stacked(Cell):
         last = range(self.state_size)[-self._sizes[-1] :][layers[-1].readable]
         self.readable, self.unproven = slice(last.start, last.stop), any(layer.unproven for layer in layers)
 
+    @property
+    def layered(self) -> bool:
+        """Its parts are layers."""
+        return True
+
+    def parts(self) -> dict[str, slice]:
+        """The slice of each layer."""
+        ends = list(itertools.accumulate(self._sizes))
+        spans = zip(ends, self._sizes, strict=True)
+        return {f"layer {i}": slice(end - size, end) for i, (end, size) in enumerate(spans, 1)}
+
+    def gate_values(self, x: Input, h: State) -> dict[str, Tensor]:
+        """Those of all layers, each named after its layer."""
+        values: dict[str, Tensor] = {}
+        for i, (layer, own) in enumerate(zip(self.layers, self._split(h), strict=True), 1):
+            found = layer.gate_values(x, own)
+            values |= {f"layer {i} {name}": value for name, value in found.items()}
+            x = layer.step(x, own)[..., layer.readable]
+        return values
+
     def step(self, x: Input, h: State) -> State:
         """The next states of all layers."""
         after = []

@@ -32,20 +32,8 @@ def spectrum_figure(
     """
     with style():
         figure, (left, right) = panels(2)
-        _draw_spectrum(left, exponents, stderr, reliable)
-        left.set(xlabel="index $i$", ylabel=rf"$\lambda_i$ (nats per {unit})", title="Lyapunov spectrum")
-        k = exponents.shape[-1]
-        shown = sorted({0, k // 4, k // 2, k - 1})
-        for i in shown:
-            mean = finite_mean(running[:, :, i], axis=1)
-            right.plot(elapsed, mean, color=BLUE, alpha=1 - 0.7 * i / k, label=rf"$\lambda_{{{i + 1}}}$")
-        right.set(
-            xlabel=f"time ({unit}s)" if unit == "step" else "time (units of time)",
-            ylabel="running estimate",
-            title="Convergence",
-            xscale="log",
-        )
-        right.legend()
+        draw_exponents(left, exponents, stderr, reliable, unit)
+        draw_convergence(right, running, elapsed, unit)
     return figure
 
 
@@ -82,7 +70,10 @@ def covariant_figure(local: Array, angles: Array, unit: str = "step") -> Figure:
     return figure
 
 
-def _draw_spectrum(axes: Axes, exponents: Array, stderr: Array, reliable: NDArray[np.bool_]) -> None:
+def draw_exponents(
+    axes: Axes, exponents: Array, stderr: Array, reliable: NDArray[np.bool_], unit: str
+) -> None:
+    """lambda_i against i: one row with error bars, or several and their mean; what is lost hollow."""
     index = np.arange(1, exponents.shape[-1] + 1)
     rows = np.where(np.isfinite(exponents), exponents, np.nan)
     axes.axhline(0, color=GREY, linewidth=0.8)
@@ -99,6 +90,22 @@ def _draw_spectrum(axes: Axes, exponents: Array, stderr: Array, reliable: NDArra
             index[at[1]], rows[at], "o", mfc="white", color=ORANGE, markersize=4, label="lost to round-off"
         )
         axes.legend()
+    axes.set(xlabel="index $i$", ylabel=rf"$\lambda_i$ (nats per {unit})", title="Lyapunov spectrum")
+
+
+def draw_convergence(axes: Axes, running: Array, elapsed: Array, unit: str) -> None:
+    """Running estimates of a few exponents over time."""
+    k = running.shape[-1]
+    for i in sorted({0, k // 4, k // 2, k - 1}):
+        mean = finite_mean(running[:, :, i], axis=1)
+        axes.plot(elapsed, mean, color=BLUE, alpha=1 - 0.7 * i / k, label=rf"$\lambda_{{{i + 1}}}$")
+    axes.set(
+        xlabel=f"time ({unit}s)" if unit == "step" else "time (units of time)",
+        ylabel="running estimate",
+        title="Convergence",
+        xscale="log",
+    )
+    axes.legend()
 
 
 def finite_mean(values: Array, axis: int) -> Array:

@@ -51,7 +51,7 @@ class FunctionCell(Cell):
         """A packed state as the step knows it."""
         return h if self.structure is None else self.structure.unpack(h)
 
-    def initial_state(self, x: Tensor) -> Tensor:
+    def rest(self, x: Tensor) -> Tensor:
         """Unknown."""
         raise ValueError(
             "h0 must be given for a function or module, whose state size comes from it, got None"

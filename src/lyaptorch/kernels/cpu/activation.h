@@ -45,11 +45,11 @@ template <class T> INLINE Jet<T> tanh_jet(Vec<T> x) {
     Power<T> q(-least<T>(2 * size_of<T>(x), Lanes<T>::LOG_MAX));
     Vec<T> scale = q.four * (T)0.25;
     Vec<T> less = (scale - 1) + scale * q.p;  // q - 1
-    Vec<T> bottom = less + 2;
-    Vec<T> value = -less / bottom;
+    Vec<T> over = 1 / (less + 2);
+    Vec<T> value = -less * over;
     value = x < 0 ? -value : value;
     value = x == x ? value : x;
-    Vec<T> slope = (q.four + q.four * q.p) / (bottom * bottom);
+    Vec<T> slope = (q.four + q.four * q.p) * over * over;
     slope = x == x ? slope : x;
     return {value, slope, -2 * value * slope, Vec<T>{}};
 }

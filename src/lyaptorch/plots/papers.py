@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
-from lyaptorch.plots.style import BLUE, GREEN, GREY, ORANGE, panels, style
+from lyaptorch.plots.conditioning import fig2a, fig2b, fig2c
+from lyaptorch.plots.style import BLUE, GREY, ORANGE, PALETTE, panels, style
 from lyaptorch.plots.training import smooth
 from lyaptorch.record import Record
 
-PALETTE = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9")
 PER_STEP = "(nats per step)"
 
 
@@ -107,5 +107,6 @@ def fig8(record: Record) -> Figure:
     return figure
 
 
-PAPERS = {f"gradient-flossing {f.__name__}": f for f in (fig1b, fig1c, fig1d, fig4c, fig8)}
+FIGURES = (fig1b, fig1c, fig1d, fig2a, fig2b, fig2c, fig4c, fig8)
+PAPERS = {f"gradient-flossing {f.__name__}": f for f in FIGURES}
 """By the kind of the Record."""

@@ -1,6 +1,10 @@
 """Figures of Gradient Flossing (Engelken 2023)."""
 
+from lyaptorch.experiments.checks import Experiment
+from lyaptorch.experiments.gradient_flossing.conditioning import Fig2a, Fig2b, Fig2c
 from lyaptorch.experiments.gradient_flossing.control import Fig1b, Fig1c, Fig1d
 from lyaptorch.experiments.gradient_flossing.xor import Fig4c, Fig8
 
-__all__ = ["Fig1b", "Fig1c", "Fig1d", "Fig4c", "Fig8"]
+FIGURES: tuple[type[Experiment], ...] = (Fig1b, Fig1c, Fig1d, Fig2a, Fig2b, Fig2c, Fig4c, Fig8)
+
+__all__ = ["FIGURES", "Fig1b", "Fig1c", "Fig1d", "Fig2a", "Fig2b", "Fig2c", "Fig4c", "Fig8"]

@@ -18,6 +18,8 @@ from lyaptorch.train import run as engine
 
 NAMES = [(paper, figure) for paper, figures in FIGURES.items() for figure in figures]
 every_figure = pytest.mark.parametrize(("paper", "figure"), NAMES, ids=map(" ".join, NAMES))
+TIMED = {"table1"}
+"""Figures of measured times: the only ones that differ from run to run."""
 MADE: dict[tuple[str, str], Record] = {}
 
 
@@ -69,6 +71,8 @@ def test_checks_are_data_that_agree_with_themselves(paper, figure, record, tmp_p
 
 @every_figure
 def test_equal_runs_give_equal_records(paper, figure, record):
+    if figure in TIMED:
+        pytest.skip("its Record holds measured times")
     assert smoke(paper, figure).run(False, None) == record
 
 

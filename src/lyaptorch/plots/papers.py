@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
+from lyaptorch.plots.algorithm import fig15, fig16, frames, table1
 from lyaptorch.plots.conditioning import fig2a, fig2b, fig2c
 from lyaptorch.plots.episodes import fig8, fig9, fig10
 from lyaptorch.plots.style import GREY, PALETTE, panels, style
@@ -86,6 +87,6 @@ def fig4c(record: Record) -> Figure:
     return figure
 
 
-FIGURES = {f.__name__: f for f in (fig1b, fig1c, fig1d, fig2a, fig2b, fig2c, fig4c, fig8, fig9, fig10)}
-PAPERS = {f"gradient-flossing {name}": f for name, f in {**FIGURES, "fig11": fig10}.items()}
+_OWN = (fig1b, fig1c, fig1d, fig2a, fig2b, fig2c, fig4c, fig8, fig9, fig10, fig15, fig16, table1, frames)
+PAPERS = {f"gradient-flossing {f.__name__}": f for f in _OWN} | {"gradient-flossing fig11": fig10}
 """By the kind of the Record."""

@@ -10,12 +10,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from lyaptorch.analysis import condition_number, usable_dimensions
 from lyaptorch.cells import RateCell
-from lyaptorch.experiments.checks import Check, at_least, at_most, near
+from lyaptorch.experiments.checks import Check, at_least, at_most, near, slopes
 from lyaptorch.experiments.gradient_flossing.control import NoiseDriven
 from lyaptorch.record import Given, Record
 
@@ -184,10 +183,3 @@ class Fig2c(NoiseDriven):
             sentence = f"n = {n}: mean of log kappa over t is lambda_1 - lambda_n"
             found.append(near(sentence, float(gap.mean()), float(rate.mean()), 0.1 * float(gap.mean())))
         return found
-
-
-def slopes(time: NDArray[np.integer], values: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Least-squares slope of `values (..., time)`."""
-    centred = time - time.mean()
-    slope: NDArray[np.floating] = (values * centred).sum(-1) / (centred**2).sum()
-    return slope

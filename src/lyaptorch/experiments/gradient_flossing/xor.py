@@ -57,11 +57,14 @@ class XorTraining:
     length: int = 300
     seed: int = 0
 
-    def networks(self, conditions: int) -> tuple[Model, TemporalXOR, Tensor]:
-        """Equal networks under each condition, their task, and their ids `(condition, delay, seed)`."""
+    def networks(self, conditions: int, *, same: bool = False) -> tuple[Model, TemporalXOR, Tensor]:
+        """Equal networks under each condition, their task, and their ids `(condition, delay, seed)`.
+
+        With `same` all seeds, too, are copies of one network and see the same batches.
+        """
         shape = (conditions, len(self.delays), self.seeds)
         task = TemporalXOR(torch.tensor(self.delays)[None, :, None].expand(shape))
-        ids = torch.arange(self.seeds).expand(shape)
+        ids = torch.zeros(shape, dtype=torch.int64) if same else torch.arange(self.seeds).expand(shape)
         model = gf2023(
             task,
             hidden_size=self.hidden_size,

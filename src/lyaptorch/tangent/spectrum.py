@@ -176,7 +176,8 @@ def lyapunov_spectrum(
     if isinstance(interval, str):
         interval = choose_interval(cell, inputs, h, Q, t - tangent_transient)
     over = spans(tangent_transient, t, interval)
-    leaves = cell.leaves(inputs[0], h)
+    # under no_grad a Function would still see leaves that require a gradient, and keep its tape
+    leaves = cell.leaves(inputs[0], h) if torch.is_grad_enabled() else []
     if backend == "autograd":
         end = sweep(
             CellDynamics(cell, inputs, leaves), h, Q, None, over, method=qr_method, factor=qr, cut=cut

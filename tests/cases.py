@@ -15,6 +15,7 @@ from lyaptorch import (
     BinaryCell,
     Cell,
     ElmanCell,
+    Flow,
     GRUCell,
     LIFCell,
     LSTMCell,
@@ -187,6 +188,17 @@ def parts(**kw: Any) -> Cell:
     return as_cell(step, state=(torch.zeros(1, 1), torch.zeros(1, N - 1)))
 
 
+def flow(method: str) -> Callable[..., Cell]:
+    """A neural ODE with closed-over tensors, of which one is trained; a unit of time is a step."""
+
+    def make(**kw: Any) -> Cell:
+        W, V = _weights(**kw)
+        W.requires_grad_()
+        return Flow(lambda x, h: torch.tanh(h @ W.mT + x @ V.mT) - 0.8 * h, dt=1.0, method=method)
+
+    return make
+
+
 def rectified(kind: type[RateCell | ElmanCell], bias: str) -> Callable[..., Cell]:
     """All units stay open but the last, which stays shut: one exponent is -inf."""
 
@@ -260,6 +272,8 @@ CASES = [
     Case("user-step", Leaky),
     Case("user-pushforward", Written),
     Case("function", function),
+    Case("flow-rk4", flow("rk4")),
+    Case("flow-dopri5", flow("dopri5")),
     Case("torch-RNNCell", lambda **kw: as_cell(nn.RNNCell(M, N)), ensembles=False),
     Case("torch-RNN", lambda **kw: as_cell(nn.RNN(M, N, nonlinearity="tanh")), ensembles=False),
     Case("torch-GRUCell", lambda **kw: as_cell(nn.GRUCell(M, N)), ensembles=False),

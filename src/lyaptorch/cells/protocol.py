@@ -169,7 +169,8 @@ def pushforward_forward_mode(cell: Cell, x: Tensor, h: Tensor, Q: Tensor) -> tup
     x, h, q = repeat_batch(x, k), repeat_batch(h, k), Q.mT.flatten(-3, -2)
     result: tuple[Tensor, Tensor] = torch.func.jvp(lambda y: cell.step(x, y), (h,), (q,))  # type: ignore[assignment]
     after, pushed = (torch.unflatten(y, -2, (b, k)) for y in result)
-    return after[..., 0, :], pushed.mT
+    # copied, because a view would keep all k copies of the state alive
+    return after[..., 0, :].clone(), pushed.mT
 
 
 def pushforward_reverse_mode(cell: Cell, x: Tensor, h: Tensor, Q: Tensor) -> tuple[Tensor, Tensor]:

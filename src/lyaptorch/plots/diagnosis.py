@@ -10,8 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from lyaptorch.plots.papers import PALETTE
-from lyaptorch.plots.style import BLUE, GREY, ORANGE, panels, style
+from lyaptorch.plots.style import BLUE, GREY, ORANGE, PALETTE, panels, style
 from lyaptorch.record import Record
 
 Array = NDArray[np.floating]

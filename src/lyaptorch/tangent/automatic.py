@@ -98,17 +98,19 @@ def choose_transient(cell: Cell, inputs: Tensor, h: Tensor, Q: Tensor) -> int:
 def drift(log_r: Tensor) -> int:
     """The number of steps to drop from `log_r (t, *e, b, k)`: the most that any member needs.
 
-    It minimises the squared standard error of what is left, `sum_{s >= d} (y_s - mean)^2 / (t - d)^2` over
-    d <= t / 2, summed over trajectories and columns.
+    With y_s the growth of the volume that the first j columns span, it minimises over d <= t / 2 the squared
+    standard error of what is left, `sum_{s >= d} (y_s - mean)^2 / (t - d)^2`, summed over trajectories and
+    multiplied over j: what shows in the volume can be lost in the noise of single columns.
     """
     t = len(log_r)
-    y = torch.where(torch.isfinite(log_r[-1]), log_r, 0.0).double()
+    y = torch.where(torch.isfinite(log_r[-1]), log_r, 0.0).double().cumsum(-1)
+    flat = (FLAT * y[-1:].abs()).square()
     left = torch.arange(t, 0, -1, dtype=y.dtype, device=y.device).reshape(-1, *[1] * (y.dim() - 1))
     y = y - y[t // 2 :].mean(0)
     total, squares = (z.flip(0).cumsum(0).flip(0) for z in (y, y.square()))
-    flat = (FLAT * log_r[-1:].abs().nan_to_num(posinf=0.0)).square()
     error = ((squares - total.square() / left).clamp_min(0.0) + left * flat) / left.square()
-    return int(error.sum((-2, -1))[: t // 2 + 1].argmin(0).max())
+    score = error.sum(-2).clamp_min(torch.finfo(y.dtype).tiny).log().sum(-1)
+    return int(score[: t // 2 + 1].argmin(0).max())
 
 
 def _single(start: int, stop: int) -> list[Span]:

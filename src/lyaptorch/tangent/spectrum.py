@@ -177,8 +177,10 @@ def lyapunov_spectrum(
     if isinstance(interval, str):
         interval = choose_interval(cell, inputs, h, Q, t - tangent_transient)
     over = spans(tangent_transient, t, interval)
-    form = cell.form()
-    leaves = cell.leaves(inputs[0], h) if form is None else form.trained()
+    form, leaves = cell.form(), []
+    # under no_grad a Function would still see leaves that require a gradient, and keep its tape
+    if torch.is_grad_enabled():
+        leaves = cell.leaves(inputs[0], h) if form is None else form.trained()
     if backend == "autograd":
         end = sweep(CellDynamics(cell, inputs, []), h, Q, None, over, method=qr_method, factor=qr, cut=cut)
         log_r, healthy = stack_growth(end.pivots, end.deaths)

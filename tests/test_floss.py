@@ -300,3 +300,15 @@ def test_flossing_single_unit_parameters_leaves_all_else_alone(double, make):
     assert record["floss_loss"][0, -1] < 0.5 * record["floss_loss"][0, 0]
     for name, w in network.state_dict().items():
         assert torch.equal(w, before[name]) != (name in wanted)
+
+
+def test_a_rectified_network_that_starts_silent_is_not_flossed_in_silence(double):
+    cell, task = lt.RateCell(1, N, activation="relu", ensemble=(2,)), TemporalXOR(4)
+    settings = {"k": 1, "epochs": 2, "steps": 10, "tangent_transient": 2}
+    with pytest.warns(
+        UserWarning, match=r"every tangent vector of member \[0, 1\] dies .* pass an h0 that opens"
+    ):
+        lt.floss(cell, task, **settings)
+    h0 = torch.rand(2, 1, N)
+    record = lt.floss(cell, task, h0=h0, **settings)
+    assert torch.isfinite(torch.tensor(record["exponents"])).all()

@@ -110,6 +110,16 @@ def test_training_a_model_of_modules_writes_back_to_them():
     torch.testing.assert_close(together[1], final, rtol=0, atol=1e-12)
 
 
+def test_a_phase_for_some_modules_leaves_the_others_alone():
+    modules = [nn.LSTMCell(1, 4) for _ in range(3)]
+    before = [m.weight_hh.detach().clone() for m in modules]
+    model = lt.Model(modules, lt.Readout(4, 1, ensemble=(3,)))
+    mask = torch.tensor([True, False, True])
+    lt.train(model, lt.tasks.DelayedCopy(1), (lt.FitPhase(1, members=mask),), length=5)
+    moved = [not torch.equal(m.weight_hh, w) for m, w in zip(modules, before, strict=True)]
+    assert moved == mask.tolist()
+
+
 def test_frozen_weights_stay():
     modules = [nn.GRUCell(1, 4) for _ in range(2)]
     for module in modules:

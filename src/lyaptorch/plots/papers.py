@@ -87,6 +87,38 @@ def fig4c(record: Record) -> Figure:
     return figure
 
 
-_OWN = (fig1b, fig1c, fig1d, fig2a, fig2b, fig2c, fig4c, fig8, fig9, fig10, fig15, fig16, table1, frames)
+def fig6(record: Record) -> Figure:
+    """lambda_1 above, its square below, against flossing epochs; LSTM on the left, ReLU on the right."""
+    with style():
+        figure, axes = panels(2 * len(record["unit"]), width=3.2)
+        for i, (unit, rows) in enumerate(zip(record["unit"], record["lambda_1"], strict=True)):
+            color, (above, below) = PALETTE[i], axes[2 * i : 2 * i + 2]
+            above.axhline(0, color=GREY, linestyle=":", linewidth=0.8)
+            above.plot(rows.T, color=color, alpha=0.35, linewidth=0.8)
+            above.plot(np.median(rows, 0), color=color, linewidth=1.8)
+            below.semilogy(rows.T**2, color=color, alpha=0.35, linewidth=0.8)
+            below.semilogy(np.median(rows**2, 0), color=color, linewidth=1.8)
+            above.set(xlabel="flossing epoch", ylabel=rf"$\lambda_1$ {PER_STEP}", title=f"{unit} networks")
+            below.set(xlabel="flossing epoch", ylabel=r"$\lambda_1^2$", title="and its square")
+    return figure
+
+
+_OWN = (
+    fig1b,
+    fig1c,
+    fig1d,
+    fig2a,
+    fig2b,
+    fig2c,
+    fig4c,
+    fig6,
+    fig8,
+    fig9,
+    fig10,
+    fig15,
+    fig16,
+    table1,
+    frames,
+)
 PAPERS = {f"gradient-flossing {f.__name__}": f for f in _OWN} | {"gradient-flossing fig11": fig10}
 """By the kind of the Record."""

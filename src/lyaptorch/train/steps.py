@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import torch
@@ -127,6 +128,7 @@ def floss_step(
     if exponents is None:
         loss = value.detach()
         return {"floss_loss": loss, "exponents": torch.full_like(loss, torch.nan).unsqueeze(-1)}
+    _warn_dead(exponents, ids)
     mean = member_losses(exponents.detach(), phase.target, "mean", phase.k)
     return {"floss_loss": mean, "exponents": exponents.detach().mean(-2)}
 
@@ -170,6 +172,18 @@ def first_row(members: Members, phase: FlossPhase, inputs: Tensor) -> Tensor:
     if row is not None:
         row = row.detach().expand(*row.shape[:-2], phase.batch, -1)
     return fit(members.model.cell, inputs, row)[1]
+
+
+def _warn_dead(exponents: Tensor, ids: Tensor) -> None:
+    """Where no direction survives there is no gradient, and flossing would do nothing in silence."""
+    dead = (exponents[..., 0] == -torch.inf).all(-1)
+    if dead.any():
+        warnings.warn(
+            f"every tangent vector of member {ids[dead].tolist()} dies (lambda_1 = -inf), so flossing has no "
+            "gradient for it; rectified units have slope 0 at and below 0: pass an h0 that opens some, such "
+            "as positive noise, or raise bias or gain",
+            stacklevel=2,
+        )
 
 
 def _frame(n: int, k: int, seed: int, epoch: Tensor, h0: Tensor) -> Tensor:

@@ -64,7 +64,7 @@ class Stacked(Cell):
 
     def gate_values(self, x: Input, h: State) -> dict[str, Tensor]:
         """Those of all layers, each named after its layer."""
-        values = {}
+        values: dict[str, Tensor] = {}
         for i, (layer, own) in enumerate(zip(self.layers, self._split(h), strict=True), 1):
             found = layer.gate_values(x, own)
             values |= {f"layer {i} {name}": value for name, value in found.items()}

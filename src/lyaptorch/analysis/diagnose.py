@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lyaptorch import _checks
 from lyaptorch._files import replace_file
@@ -118,11 +118,11 @@ class Diagnosis:
 
 
 def diagnose(
-    network: Cell | nn.Module | Callable[[Tensor, Tensor], Tensor],
+    network: Cell | nn.Module | Callable[..., Any],
     inputs: Inputs,
     *,
     k: int | None = None,
-    h0: Tensor | None = None,
+    h0: Any = None,
     horizon: int | None = None,
     transient: int = 0,
     tangent_transient: int | None = None,
@@ -141,7 +141,8 @@ def diagnose(
         network: a cell, a `Model`, a `torch.nn` module or a function: anything that `as_cell` takes.
         inputs: `(t, *e, b, m)`, such as the network is trained on.
         k: how many exponents; 32, or n where that is less, when missing.
-        h0: initial state `(*e, b, n)`; a model's own, or zeros, when missing.
+        h0: initial state `(*e, b, n)`, or in the network's own structure; a model's own, or zeros, when
+            missing.
         horizon: T, over how many steps gradients should survive; all that were counted, when missing.
         transient: first steps, of the state only.
         tangent_transient: next steps, not counted; a tenth of the rest when missing.

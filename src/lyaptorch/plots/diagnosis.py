@@ -139,11 +139,12 @@ def _surviving(exponents: Array, at: NDArray[np.int64], kept: float) -> NDArray[
 def gradient(record: Record) -> Drawing:
     """A gradient on its way back."""
     nats = record["gradient"]
-    rows = [(s, value / np.log(10), _predicted(record)[s]) for s, value in enumerate(nats.tolist())]
+    pairs = zip((nats / np.log(10)).tolist(), _predicted(record).tolist(), strict=True)
+    rows = [(s, *pair) for s, pair in enumerate(pairs)]
     return Drawing(
         "gradient",
         draw_gradient,
-        f"The norm of a gradient sent back from the end, by powers of ten: {_ten(nats[-1])} after "
+        f"The norm of a gradient sent back from the end, by powers of ten: {_ten(float(nats[-1]))} after "
         f"{len(nats) - 1} steps back.",
         "A random gradient at the end of the run, carried back step by step, and what the first exponent "
         "predicts. Where the two part, single layers or bursts matter.",
@@ -165,8 +166,9 @@ def draw_gradient(record: Record, axes: Axes) -> None:
 
 
 def _predicted(record: Record) -> Array:
-    line: Array = record["exponents"][0] * np.arange(len(record["gradient"])) / np.log(10)
-    return np.where(np.isfinite(line), line, np.nan)
+    first = record["exponents"][0]
+    line: Array = np.arange(len(record["gradient"])) * (first if np.isfinite(first) else np.nan) / np.log(10)
+    return line
 
 
 def _ten(nats: float) -> str:
@@ -202,7 +204,7 @@ def draw_parts(record: Record, axes: Axes) -> None:
     for i, share in enumerate(record["part_silent"]):
         rate = "gone at once" if not np.isfinite(rates[i]) else f"{rates[i]:+.3g}"
         axes.annotate(f"{rate}, {share:.0%} silent", (0, i), (4, 0), textcoords="offset points", va="center")
-    axes.set_yticks(at, names, parse_math=False)
+    axes.set_yticks(at, [_short(name) for name in names], parse_math=False)
     axes.invert_yaxis()
     axes.set(xlabel="growth alone (nats per step)", title="Each part by itself")
     low, high = axes.get_xlim()
@@ -228,10 +230,10 @@ def draw_shares(record: Record, axes: Axes) -> None:
     """The shares over steps back, a line and a dash for each part."""
     rows = record["gradient_share"]
     back = np.arange(len(rows))
+    # a label that begins with _ would be left out
     for i, name in enumerate(record["part"]):
         dash, color = DASHES[i % len(DASHES)], PALETTE[i % len(PALETTE)]
-        label = str(name).replace("$", r"\$").lstrip("_") or "?"
-        axes.plot(back + 1, rows[:, i], dash, color=color, linewidth=1.6, label=label)
+        axes.plot(back + 1, rows[:, i], dash, color=color, linewidth=1.6, label=f" {_short(str(name))}")
     axes.set(
         xscale="log",
         xlabel="1 + steps back",
@@ -239,7 +241,12 @@ def draw_shares(record: Record, axes: Axes) -> None:
         title="Where the gradient is",
         ylim=(-0.03, 1.03),
     )
-    axes.legend()
+    for text in axes.legend().get_texts():
+        text.set_parse_math(False)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 14 else f"{name[:13]}…"
 
 
 def silence(record: Record) -> Drawing:

@@ -35,7 +35,7 @@ def diagnosis_page(record: Record) -> str:
         Section("Figures", f'<div class="figures">{"".join(drawn)}</div>'),
         _configuration(record),
     ]
-    return report.frame(f"Diagnosis of {config['name']}", sections, lead=lead)
+    return report.frame(f"Diagnosis of {config.get('target', config['name'])}", sections, lead=lead)
 
 
 def spectrum_page(record: Record) -> str:

@@ -1,6 +1,7 @@
 """What a spectrum means: long-term Jacobians, gradients, memory, and when things happen in training."""
 
 from lyaptorch.analysis.events import aligned, onset
+from lyaptorch.analysis.frequency import PowerSpectrum, characteristic_frequency
 from lyaptorch.analysis.gradients import effective_rank, gradient_norms, gradient_singular_values
 from lyaptorch.analysis.jacobians import ConditionNumber, condition_number, step_jacobians, usable_dimensions
 from lyaptorch.analysis.memory import fading_memory, memory_capacity, time_scales
@@ -8,8 +9,10 @@ from lyaptorch.analysis.residual import ResidualExponents, residual_exponents
 
 __all__ = [
     "ConditionNumber",
+    "PowerSpectrum",
     "ResidualExponents",
     "aligned",
+    "characteristic_frequency",
     "condition_number",
     "effective_rank",
     "fading_memory",

@@ -1,5 +1,6 @@
 """What a spectrum means: long-term Jacobians, gradients, memory, and when things happen in training."""
 
+from lyaptorch.analysis.curvature import HessianSpectrum, effective_learning_rates, hessian_spectrum
 from lyaptorch.analysis.events import aligned, onset
 from lyaptorch.analysis.frequency import PowerSpectrum, characteristic_frequency
 from lyaptorch.analysis.gradients import effective_rank, gradient_norms, gradient_singular_values
@@ -9,15 +10,18 @@ from lyaptorch.analysis.residual import ResidualExponents, residual_exponents
 
 __all__ = [
     "ConditionNumber",
+    "HessianSpectrum",
     "PowerSpectrum",
     "ResidualExponents",
     "aligned",
     "characteristic_frequency",
     "condition_number",
+    "effective_learning_rates",
     "effective_rank",
     "fading_memory",
     "gradient_norms",
     "gradient_singular_values",
+    "hessian_spectrum",
     "memory_capacity",
     "onset",
     "residual_exponents",

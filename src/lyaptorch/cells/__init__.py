@@ -5,11 +5,14 @@ from lyaptorch.cells.activation import ACTIVATIONS, Activation
 from lyaptorch.cells.adapt import FunctionCell, as_cell
 from lyaptorch.cells.form import Form
 from lyaptorch.cells.gated import GRUCell, LSTMCell
+from lyaptorch.cells.oscillator import CoRNNCell
 from lyaptorch.cells.probe import fit
 from lyaptorch.cells.protocol import Cell, FormCell
 from lyaptorch.cells.rate import BinaryCell, ElmanCell, RateCell
+from lyaptorch.cells.refined import URLSTMCell
 from lyaptorch.cells.residual import ResidualCell
 from lyaptorch.cells.spiking import AdaptiveLIFCell, LIFCell, SpikingCell
+from lyaptorch.cells.state_space import S4DCell
 from lyaptorch.cells.trajectory import settle, unroll
 from lyaptorch.cells.weights import WEIGHTS, random_frame
 
@@ -20,6 +23,7 @@ __all__ = [
     "AdaptiveLIFCell",
     "BinaryCell",
     "Cell",
+    "CoRNNCell",
     "ElmanCell",
     "Form",
     "FormCell",
@@ -29,7 +33,9 @@ __all__ = [
     "LSTMCell",
     "RateCell",
     "ResidualCell",
+    "S4DCell",
     "SpikingCell",
+    "URLSTMCell",
     "as_cell",
     "fit",
     "random_frame",

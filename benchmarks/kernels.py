@@ -111,6 +111,22 @@ def training(n: int = 80, b: int = 16, t: int = 300) -> dict[str, Run]:
     }
 
 
+def residual(n: int = 100, b: int = 128, t: int = 784) -> dict[str, Run]:
+    """Backpropagation through a residual form from its last state: autograd step by step, and `unroll`."""
+    turn = lt.residuals.rotation(0.2244) @ lt.residuals.decay(0.99)
+    cell, x = lt.ResidualCell(1, n, residual=turn, coupling=0.03), torch.rand(t, b, 1)
+    parameters = list(cell.parameters())
+
+    def run(plain: bool) -> Run:
+        def states() -> Tensor:
+            last = unroll(cell, x, torch.zeros(b, n), plain=plain)[-1]
+            return torch.autograd.grad(last.square().mean(), parameters)[0]
+
+        return states
+
+    return {"loop": run(True), "fused": run(False)}
+
+
 def medians(runs: dict[str, Run], rounds: int) -> dict[str, float]:
     times: dict[str, list[float]] = {name: [] for name in runs}
     for i in range(rounds + 1):

@@ -20,7 +20,7 @@ class Recurrence(Protocol):
     """A faster way to run h' = P(h) + c f(W g(h) + drive) over a whole sequence, and back."""
 
     def serves(self, form: Form, h: Tensor) -> bool:
-        """Whether it can run `form` on states like `h`."""
+        """Whether it can run `form` on states like `h` and give the gradients of all that is trained."""
 
     def forward(self, form: Form, inputs: Tensor, h0: Tensor, *, keep: bool) -> tuple[Tensor, Any]:
         """The states, and what the adjoint needs besides (when `keep`)."""
@@ -35,7 +35,7 @@ class Recurrence(Protocol):
         kept: Any,
         states_bar: Tensor,
     ) -> list[Tensor | None]:
-        """Gradients of inputs (None where not wanted), h0 and leaves, which are weights of the form."""
+        """Gradients of inputs (None where not wanted), h0 and leaves, which are tensors of the form."""
 
 
 _recurrences: list[Recurrence] = []
@@ -65,7 +65,8 @@ def unroll(cell: Cell, inputs: Inputs, h: State, *, plain: bool = False) -> Stat
     form = cell.form()
     if form is not None and not plain:
         leaves = form.trained()
-        if all(any(leaf is w for w in form.weights()) for leaf in leaves):
+        weights_only = all(any(leaf is w for w in form.weights()) for leaf in leaves)
+        if weights_only or _recurrence(form, h) is not _plain:
             states: Tensor = _Unroll.apply(form, tuple(leaves), inputs, h, *leaves)  # type: ignore[no-untyped-call]
             return states
     steps = []

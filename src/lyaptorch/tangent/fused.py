@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -28,15 +29,12 @@ def fused(problem: Problem, h: Tensor, backend: str | None) -> bool:
 
 
 def _refuses(problem: Problem, h: Tensor) -> str | None:
-    form = problem.form
-    if (reason := kernels.cpu_refuses(form, h)) is not None:
+    if (reason := kernels.cpu_refuses(problem.form, h)) is not None:
         return reason
     if len(problem.segments) > 1:
         return "it keeps the whole tape, and checkpoint was given"
     if problem.method != "auto":
         return f'it knows qr_method "auto", and {problem.method!r} was given'
-    if form is not None and not all(any(leaf is w for w in form.tensors()) for leaf in problem.leaves):
-        return "it gives gradients of what stands in the Form, and something else is trained"
     return None
 
 
@@ -80,6 +78,7 @@ class FusedScan(torch.autograd.Function):
         return None, *bars
 
 
+@lru_cache(maxsize=16)
 def _settings(over: tuple[Span, ...], cut: int | None) -> kernels.Settings:
     return kernels.Settings((0, *(span.stop for span in over)), twice_over(over), cut)
 

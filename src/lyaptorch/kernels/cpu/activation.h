@@ -45,11 +45,11 @@ template <class T> INLINE Jet<T> tanh_jet(Vec<T> x) {
     Power<T> q(-least<T>(2 * size_of<T>(x), Lanes<T>::LOG_MAX));
     Vec<T> scale = q.four * (T)0.25;
     Vec<T> less = (scale - 1) + scale * q.p;  // q - 1
-    Vec<T> bottom = less + 2;
-    Vec<T> value = -less / bottom;
+    Vec<T> over = 1 / (less + 2);
+    Vec<T> value = -less * over;
     value = x < 0 ? -value : value;
     value = x == x ? value : x;
-    Vec<T> slope = (q.four + q.four * q.p) / (bottom * bottom);
+    Vec<T> slope = (q.four + q.four * q.p) * over * over;
     slope = x == x ? slope : x;
     return {value, slope, -2 * value * slope, Vec<T>{}};
 }
@@ -65,14 +65,13 @@ template <class T> INLINE void bump(int shape, Vec<T> y, Vec<T>& height, Vec<T>&
         Vec<T> over = 1 / (1 + size);
         height = over * over, slope = -2 * side * height * over;
     } else if (shape == ARCTAN) {
-        size = least<T>(size, Lanes<T>::FAR);
         height = 1 / (1 + size * size), slope = -2 * side * size * height * height;
     } else if (shape == TRIANGLE) {
         height = size < one ? 1 - size : none, slope = size < one ? -side : none;
     } else {
-        size = least<T>(size, Lanes<T>::FAR);
         Power<T> q(-least<T>(size * size, Lanes<T>::LOG_MAX));
-        height = (T)0.25 * (q.four + q.four * q.p), slope = -2 * side * size * height;
+        height = size * size < splat<T>(Lanes<T>::LOG_MAX) ? (T)0.25 * (q.four + q.four * q.p) : none;
+        slope = -2 * side * size * height;
     }
 }
 

@@ -10,12 +10,16 @@ from matplotlib.figure import Figure
 
 from lyaptorch.experiments import FIGURES, SCALES, Check
 from lyaptorch.experiments.checks import at_least, at_most, near
-from lyaptorch.experiments.gradient_flossing import Fig1b, Fig1c, Fig1d, Fig4c, Fig8
+from lyaptorch.experiments.gradient_flossing.control import Fig1b, Fig1c, Fig1d
+from lyaptorch.experiments.gradient_flossing.episodes import Fig8
+from lyaptorch.experiments.gradient_flossing.xor import Fig4c
 from lyaptorch.record import Record
 from lyaptorch.train import run as engine
 
 NAMES = [(paper, figure) for paper, figures in FIGURES.items() for figure in figures]
 every_figure = pytest.mark.parametrize(("paper", "figure"), NAMES, ids=map(" ".join, NAMES))
+TIMED = {"table1"}
+"""Figures of measured times: the only ones that differ from run to run."""
 MADE: dict[tuple[str, str], Record] = {}
 
 
@@ -67,6 +71,8 @@ def test_checks_are_data_that_agree_with_themselves(paper, figure, record, tmp_p
 
 @every_figure
 def test_equal_runs_give_equal_records(paper, figure, record):
+    if figure in TIMED:
+        pytest.skip("its Record holds measured times")
     assert smoke(paper, figure).run(False, None) == record
 
 

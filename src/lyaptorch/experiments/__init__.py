@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from lyaptorch.experiments import gradient_flossing
 from lyaptorch.experiments.checks import SCALES, Check, Experiment
 from lyaptorch.experiments.demo import Demo
-from lyaptorch.experiments.gradient_flossing import Fig1b, Fig1c, Fig1d, Fig4c, Fig8
 from lyaptorch.experiments.starts import mean_field_gain
 
 FIGURES: dict[str, dict[str, type[Experiment]]] = {
-    "gradient-flossing": {figure.figure: figure for figure in (Fig1b, Fig1c, Fig1d, Fig4c, Fig8)},
+    "gradient-flossing": {figure.figure: figure for figure in gradient_flossing.FIGURES},
 }
 """Papers and their figures."""
 

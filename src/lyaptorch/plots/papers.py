@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
-from lyaptorch.plots.style import BLUE, GREEN, GREY, ORANGE, panels, style
+from lyaptorch.plots.algorithm import fig15, fig16, frames, table1
+from lyaptorch.plots.conditioning import fig2a, fig2b, fig2c
+from lyaptorch.plots.episodes import fig8, fig9, fig10
+from lyaptorch.plots.style import GREY, PALETTE, panels, style
 from lyaptorch.plots.training import smooth
 from lyaptorch.record import Record
 
-PALETTE = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9")
 PER_STEP = "(nats per step)"
 
 
@@ -85,27 +87,6 @@ def fig4c(record: Record) -> Figure:
     return figure
 
 
-def fig8(record: Record) -> Figure:
-    """|dL/dh0| above, accuracy below, over epochs; episodes as dotted lines."""
-    delays = record["delay"]
-    with style():
-        figure, axes = panels(2 * len(delays), width=3.2)
-        for j, delay in enumerate(delays):
-            norms, accuracy = axes[2 * j], axes[2 * j + 1]
-            rows = record["gradient_norm"][j]
-            norms.semilogy(record["measured_at"], rows.T, color=BLUE, alpha=0.4, linewidth=0.8)
-            middle = np.exp(np.log(np.maximum(rows, 1e-30)).mean(0))
-            norms.semilogy(record["measured_at"], middle, color=BLUE, linewidth=1.6)
-            curves = smooth(record["accuracy"][j], 20)
-            accuracy.plot(curves.T, color=ORANGE, alpha=0.4, linewidth=0.8)
-            accuracy.plot(curves.mean(0), color=ORANGE, linewidth=1.6)
-            for panel in (norms, accuracy):
-                for epoch in (0, *record.config["episodes"]):
-                    panel.axvline(epoch, color=GREY, linestyle=":", linewidth=0.7)
-            norms.set(xlabel="epoch", ylabel=r"$|dL/dh_0|$", title=f"delay {delay}")
-            accuracy.set(xlabel="epoch", ylabel="accuracy", ylim=(0.42, 1.03), title=f"delay {delay}")
-    return figure
-
-
-PAPERS = {f"gradient-flossing {f.__name__}": f for f in (fig1b, fig1c, fig1d, fig4c, fig8)}
+_OWN = (fig1b, fig1c, fig1d, fig2a, fig2b, fig2c, fig4c, fig8, fig9, fig10, fig15, fig16, table1, frames)
+PAPERS = {f"gradient-flossing {f.__name__}": f for f in _OWN} | {"gradient-flossing fig11": fig10}
 """By the kind of the Record."""

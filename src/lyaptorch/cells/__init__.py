@@ -7,12 +7,15 @@ from lyaptorch.cells.flow import Flow
 from lyaptorch.cells.fluctuation import fluctuation_driven
 from lyaptorch.cells.form import Form
 from lyaptorch.cells.gated import GRUCell, LSTMCell
+from lyaptorch.cells.oscillator import CoRNNCell
 from lyaptorch.cells.probe import fit
 from lyaptorch.cells.protocol import Cell, FormCell
 from lyaptorch.cells.rate import BinaryCell, ElmanCell, RateCell
+from lyaptorch.cells.refined import URLSTMCell
 from lyaptorch.cells.residual import ResidualCell
 from lyaptorch.cells.spiking import AdaptiveLIFCell, LeakyReadout, LIFCell, SpikingCell
 from lyaptorch.cells.stacked import Stacked
+from lyaptorch.cells.state_space import S4DCell
 from lyaptorch.cells.trajectory import settle, unroll
 from lyaptorch.cells.weights import WEIGHTS, random_frame
 
@@ -23,6 +26,7 @@ __all__ = [
     "AdaptiveLIFCell",
     "BinaryCell",
     "Cell",
+    "CoRNNCell",
     "ElmanCell",
     "Flow",
     "Form",
@@ -35,8 +39,10 @@ __all__ = [
     "Network",
     "RateCell",
     "ResidualCell",
+    "S4DCell",
     "SpikingCell",
     "Stacked",
+    "URLSTMCell",
     "as_cell",
     "fit",
     "fluctuation_driven",

@@ -8,6 +8,7 @@ import torch
 import lyaptorch as lt
 from lyaptorch import residuals
 from lyaptorch.analysis import characteristic_frequency
+from lyaptorch.tasks import archives
 
 pytestmark = pytest.mark.usefixtures("double")
 
@@ -115,7 +116,8 @@ FOLDER = os.environ.get("LYAPTORCH_DATA")
 @pytest.mark.skipif(
     FOLDER is None or not Path(FOLDER, "mnist").is_dir(), reason="needs MNIST in LYAPTORCH_DATA"
 )
-def test_rows_of_digits_make_bin_28_stand_out_unless_pixels_are_permuted():
+def test_rows_of_digits_make_bin_28_stand_out_unless_pixels_are_permuted(monkeypatch):
+    monkeypatch.setattr(archives, "_loaded", {})
     ids = torch.tensor(0)
     spectra = {}
     for permuted in (False, True):

@@ -32,7 +32,7 @@ def main() -> int:
             prog="lyap",
             description="Measure, predict and control how gradients flow through recurrent networks.",
         )
-    except (ValueError, FloatingPointError) as error:
+    except (ValueError, FloatingPointError, FileNotFoundError) as error:
         print(f"lyap: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lyaptorch.experiments import surrogate_flossing as sf
 from lyaptorch.experiments.checks import SCALES, Check, Experiment
 from lyaptorch.experiments.demo import Demo
 from lyaptorch.experiments.gradient_flossing import Fig1b, Fig1c, Fig1d, Fig4c, Fig8
@@ -9,6 +10,21 @@ from lyaptorch.experiments.starts import mean_field_gain
 
 FIGURES: dict[str, dict[str, type[Experiment]]] = {
     "gradient-flossing": {figure.figure: figure for figure in (Fig1b, Fig1c, Fig1d, Fig4c, Fig8)},
+    "surrogate-flossing": {
+        figure.figure: figure
+        for figure in (
+            sf.Fig1b,
+            sf.Fig1d,
+            sf.Fig2a,
+            sf.Fig2b,
+            sf.Fig3,
+            sf.Fig4,
+            sf.AppF,
+            sf.AppG,
+            sf.LimitsG,
+            sf.Spiking,
+        )
+    },
 }
 """Papers and their figures."""
 

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from lyaptorch import _checks
 from lyaptorch.plots.papers import PAPERS
 from lyaptorch.plots.spectra import spectrum_figure
+from lyaptorch.plots.surrogate import SURROGATE
 from lyaptorch.plots.training import demo_figure, flossing_figure, training_figure
 from lyaptorch.record import Record
 
@@ -43,6 +44,7 @@ def plot_record(record: Record) -> Figure:
         "floss": flossing_figure,
         "spectrum": _recorded_spectrum,
         **PAPERS,
+        **SURROGATE,
     }
     return figures[_checks.choice("kind of Record", record.kind, figures)](record)
 

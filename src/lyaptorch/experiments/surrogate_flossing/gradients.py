@@ -15,7 +15,7 @@ from torch import Tensor
 from lyaptorch._random import Stream
 from lyaptorch.analysis import condition_number
 from lyaptorch.cells import BinaryCell, unroll
-from lyaptorch.experiments.checks import Check, at_most
+from lyaptorch.experiments.checks import Check, near
 from lyaptorch.record import Record
 from lyaptorch.tangent import lyapunov_spectrum
 from lyaptorch.tasks import DelayedCopy
@@ -84,8 +84,8 @@ class Driven:
             slopes = np.polyfit(record["horizon"], record[name][group].T, 1)[0]
             away = slopes - record[expected][group]
             error = float(away.std(ddof=1) / math.sqrt(len(away)))
-            sentence = f"g = {g:g}: |slope of {what}|, two standard errors"
-            found.append(at_most(sentence, 2 * error, abs(float(away.mean()))))
+            sentence = f"g = {g:g}: slope of {what}, within two standard errors"
+            found.append(near(sentence, 0.0, float(away.mean()), 2 * error))
         return found
 
 

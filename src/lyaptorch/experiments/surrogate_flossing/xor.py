@@ -164,9 +164,7 @@ class Fig3:
             none, flossed = record["final_accuracy"][:, delays.index(18)]
             solved = float((flossed >= 0.95).mean())
             found += [
-                at_least(
-                    "d = 18, adaptive: share of networks that reach 95%", 0.5, float((flossed >= 0.95).mean())
-                ),
+                at_least("d = 18, adaptive: share of networks that reach 95%", 0.5, solved),
                 at_least("d = 18, adaptive: mean accuracy", 0.8, float(flossed.mean())),
                 at_most("d = 18, none: best accuracy", 0.6, float(none.max())),
             ]

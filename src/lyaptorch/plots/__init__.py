@@ -13,6 +13,7 @@ from lyaptorch.plots.bench import bench_figure
 from lyaptorch.plots.diagnosis import diagnosis_figure
 from lyaptorch.plots.papers import PAPERS
 from lyaptorch.plots.spectra import covariant_figure, spectrum_figure
+from lyaptorch.plots.surrogate import SURROGATE
 from lyaptorch.plots.training import demo_figure, flossing_figure, training_figure
 from lyaptorch.record import Record
 
@@ -83,6 +84,7 @@ def plot_record(record: Record) -> Figure:
         "spectrum": _recorded_spectrum,
         "diagnose": diagnosis_figure,
         **PAPERS,
+        **SURROGATE,
     }
     return figures[_checks.choice("kind of Record", record.kind, figures)](record)
 

@@ -313,7 +313,11 @@ A, B = torch.zeros(2, 3).double(), torch.zeros(2, 1).double()
             (A, B),
             r"must remain a tuple of parts .* got \(2, 3\) torch.float64; a step returns",
         ),
-        (lambda x, s: {"h": s["h"]}, {"h": A, "c": B}, r"must remain a dict of parts .* got a dict of h"),
+        (
+            lambda x, s: {"h": s["h"]},
+            {"h": A, "c": B},
+            r"^the state must remain a dict of parts .* got a dict of h",
+        ),
         (
             lambda x, s: torch.cat([s, s], -1),
             A,

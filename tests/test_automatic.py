@@ -68,9 +68,7 @@ def test_the_interval_is_halved_until_the_products_are_well_conditioned(shear, i
     torch.testing.assert_close(spec.exponents, torch.zeros(1, 2), rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize(
-    "case", [c for c in CASES if c.name in ("rate-relu", "flow-rk4")], ids=str
-)
+@pytest.mark.parametrize("case", [c for c in CASES if c.name in ("rate-relu", "flow-rk4")], ids=str)
 def test_exponents_and_gradients_do_not_depend_on_the_choice(case):
     s = setup(case, (3,), t=120)
     found = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import tyro
@@ -25,9 +25,9 @@ SHOWN = 12
 def spectrum(
     subject: tyro.conf.OmitArgPrefixes[Subject],
     *,
-    interval: int = 1,
+    interval: int | Literal["auto"] = 1,
     k: int | None = None,
-    dt: float = 1.0,
+    dt: float | None = None,
     report: bool = False,
     runs: Path = Path("runs"),
     json: bool = False,
@@ -37,9 +37,9 @@ def spectrum(
 
     Args:
         subject: The network, and what drives it.
-        interval: Steps between reorthonormalisations.
+        interval: Steps between reorthonormalisations, or auto.
         k: How many exponents; all when missing.
-        dt: Time per step.
+        dt: Time per step; missing, that of a Flow, 1 for all others.
         report: Also write a page of HTML.
         runs: Folder for the Record and the figure.
         json: Print one JSON object instead of tables.
@@ -60,12 +60,12 @@ def spectrum(
             dt=dt,
             generator=subject.generator(),
         )
-    config = {**subject.config(driven.inputs), "interval": interval, "dt": dt}
+    config = {**subject.config(driven.inputs), "interval": measured.interval, "dt": measured.dt}
     record = Record("spectrum", config, *_variables(measured))
     seconds = time.monotonic() - start
     path, figure = save(record, path, seconds)
     page = save_page(path, record_page(record)) if report else None
-    show(json, _summary(measured), [_table(measured, dt)], path, figure, seconds, page)
+    show(json, _summary(measured), [_table(measured)], path, figure, seconds, page)
 
 
 def _variables(measured: Spectrum) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -85,6 +85,7 @@ def _variables(measured: Spectrum) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def _summary(measured: Spectrum) -> dict[str, Any]:
     return {
+        "interval": measured.interval,
         "exponents": measured.exponents.tolist(),
         "stderr": measured.stderr().tolist(),
         "reliable": measured.reliable.tolist(),
@@ -93,8 +94,8 @@ def _summary(measured: Spectrum) -> dict[str, Any]:
     }
 
 
-def _table(measured: Spectrum, dt: float) -> Table:
-    unit = "step" if dt == 1.0 else "unit of time"
+def _table(measured: Spectrum) -> Table:
+    unit = "step" if measured.dt == 1.0 else "unit of time"
     b, k = measured.exponents.shape
     table = Table(title=f"Lyapunov spectrum, mean of {b} trajectories" if b > 1 else "Lyapunov spectrum")
     for name in ("i", f"λ (nats per {unit})", "± error", ""):
@@ -109,5 +110,7 @@ def _table(measured: Spectrum, dt: float) -> Table:
         note = "" if reliable[i] else "lost to round-off, or dead"
         table.add_row(str(i + 1), f"{value[i]:+.4f}", f"{error[i]:.2g}", note)
     dimension, entropy = measured.kaplan_yorke().mean(), measured.entropy().mean()
-    table.caption = f"Kaplan-Yorke dimension {dimension:.2f}, entropy rate ≤ {entropy:.4f}"
+    table.caption = (
+        f"Kaplan-Yorke dimension {dimension:.2f}, entropy rate ≤ {entropy:.4f}; interval {measured.interval}"
+    )
     return table

@@ -73,19 +73,23 @@ def check_cell(
     cell = as_cell(cell)
     inputs, h = _trial(cell, inputs, h0)
     report = CellReport()
-    inputs, h = fit(cell, inputs, h)
-    states = [h]
-    with torch.no_grad():
-        for x in inputs:
-            states.append(cell.step(x, states[-1]))
-    for x, state in zip(inputs, states, strict=False):
-        _check_step(cell, x, state, report)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        inputs, h = fit(cell, inputs, h)
+        states = [h]
+        for s, x in enumerate(inputs):
+            probe(cell, x, states[-1])
+            if s == 0 and cell.ensemble:
+                _check_members(cell, x, states[-1])
+            _check_products(cell, x, states[-1], report)
+            with torch.no_grad():
+                states.append(cell.step(x, states[-1]))
+    report.notes.extend(sorted({str(warning.message) for warning in caught}))
     _compare(
         report, "unroll", unroll(cell, inputs, h)[-1], states[-1], "unroll must return the states of step"
     )
     _check_spectrum(cell, inputs, h, report)
     if cell.ensemble:
-        _check_members(cell, inputs[0], states[1])
         report.notes.append(f"members of the ensemble {cell.ensemble} are independent")
     _check_gradients(cell, inputs, h, report)
     return report
@@ -111,15 +115,11 @@ def _trial(cell: Cell, inputs: Tensor | None, h0: Tensor | None) -> tuple[Tensor
     return inputs, h0
 
 
-def _check_step(cell: Cell, x: Tensor, h: Tensor, report: CellReport) -> None:
-    """One step: manners, then `pushforward` against `step` and against reverse mode."""
-    reverse_mode = cell.reverse_mode
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        probe(cell, x, h)
-    report.notes.extend({str(w.message) for w in caught} - set(report.notes))
+def _check_products(cell: Cell, x: Tensor, h: Tensor, report: CellReport) -> None:
+    """`pushforward` against `step` and against reverse mode, after a probe."""
+    forward_works = not cell.reverse_mode
     if type(cell).pushforward is not Cell.pushforward:
-        cell.reverse_mode = reverse_mode
+        cell.reverse_mode = False
     k = min(COLUMNS, h.shape[-1])
     stream = Stream(DEFAULT_SEED, "check_cell")
     Q, V = (stream.normal((*h.shape, k), members=m, dtype=h.dtype, device=h.device) for m in (2, 3))
@@ -133,7 +133,7 @@ def _check_step(cell: Cell, x: Tensor, h: Tensor, report: CellReport) -> None:
             )
         both = "pushforward must return D Q with the derivative D of step by autodiff"
         _compare(report, "pushforward", V.mT @ pushed, pulled.mT @ Q, both)
-        if not cell.reverse_mode and not any("mode" in note for note in report.notes):
+        if forward_works:
             _, forward = pushforward_forward_mode(cell, x, h, Q)
             both = "forward and reverse mode must agree"
             _compare(report, "forward against reverse", V.mT @ forward, pulled.mT @ Q, both)

@@ -45,6 +45,7 @@ def divergence_rate(
 
     Raises:
         ValueError: for inputs that hold no counted step, and as `lyapunov_spectrum` does.
+        FloatingPointError: if the state overflows.
 
     Example:
         >>> step = lambda x, h: 2 * h.remainder(0.5)
@@ -72,7 +73,8 @@ def divergence_rate(
         if s >= tangent_transient:
             total += (length / apart).log().squeeze(-1)
         u, h = torch.where(length > 0, v / torch.where(length > 0, length, 1.0), u), after
-    _checks.finite("the last state", h)
+    if not torch.isfinite(h).all():
+        raise FloatingPointError(f"the state is not finite after {len(inputs)} steps: {cell.advice}")
     return total / ((len(inputs) - tangent_transient) * dt)
 
 

@@ -72,7 +72,7 @@ def table1(record: Record) -> Figure:
             for i in np.nonzero(record["part"] == part)[0]:
                 label = f"{record['doubled'][i]}: power {record['power'][i]:.2f}"
                 panel.loglog(record["sizes"][i], record["seconds"][i], "o-", markersize=3, label=label)
-            panel.set(xlabel="size", ylabel="seconds", title=part)
+            panel.set(xlabel="size", ylabel="processor seconds", title=part)
             panel.legend()
     return figure
 

@@ -64,7 +64,7 @@ def fig16(record: Record) -> Figure:
 
 
 def table1(record: Record) -> Figure:
-    """Seconds against each size, with the fitted powers."""
+    """Seconds against each size, with the power of the last doubling."""
     parts = list(dict.fromkeys(record["part"].tolist()))
     with style():
         figure, axes = panels(len(parts), width=3.0)

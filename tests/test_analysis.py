@@ -210,7 +210,7 @@ def test_the_condition_number_grows_at_the_gap_of_the_exponents():
 
 @pytest.mark.slow
 def test_the_condition_number_of_thirty_two_units_over_sixty_steps():
-    """With enough bits the slope is the gap of the exponents; with 256 it saturates where kappa passes them."""
+    """With enough bits the slope is the gap of the exponents; 256 saturate where kappa passes them."""
     slope, gap = condition_slope(32, 60, 16, 0, "auto")
     error = (slope - gap).std() / 16**0.5
     assert abs(slope.mean() - gap.mean()) < 2 * error

@@ -84,7 +84,7 @@ def _network(sizes: Sizes) -> tuple[RateCell, torch.Tensor, torch.Tensor]:
 
 @dataclass(frozen=True)
 class Table1:
-    """Measured costs against sizes, the powers of the last doubling, and the share of training spent on flossing.
+    """Measured costs against sizes, the powers of the last doubling, and the share of flossing in training.
 
     Processor time, that differs from run to run and machine to machine: of all figures' Records only this
     one's do.

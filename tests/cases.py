@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lyaptorch import Activation, Cell, ElmanCell, RateCell, as_cell
+from lyaptorch import Activation, Cell, ElmanCell, Flow, RateCell, as_cell
 from lyaptorch._random import Stream, member_ids
 from lyaptorch.cells.activation import sech2
 from lyaptorch.cells.weights import orthogonal
@@ -125,6 +125,17 @@ def function(**kw: Any) -> Cell:
     return as_cell(lambda x, h: torch.sin(h @ W.mT) * (1.5 + torch.cos(h)) + x @ V.mT)
 
 
+def flow(method: str) -> Callable[..., Cell]:
+    """A neural ODE with closed-over tensors, of which one is trained; a unit of time is a step."""
+
+    def make(**kw: Any) -> Cell:
+        W, V = _weights(**kw)
+        W.requires_grad_()
+        return Flow(lambda x, h: torch.tanh(h @ W.mT + x @ V.mT) - 0.8 * h, dt=1.0, method=method)
+
+    return make
+
+
 def rectified(kind: type[RateCell | ElmanCell], bias: str) -> Callable[..., Cell]:
     """All units stay open but the last, which stays shut: one exponent is -inf."""
 
@@ -162,6 +173,8 @@ CASES = [
     Case("user-step", Leaky),
     Case("user-pushforward", Written),
     Case("function", function),
+    Case("flow-rk4", flow("rk4")),
+    Case("flow-dopri5", flow("dopri5")),
     Case("torch-RNNCell", lambda **kw: as_cell(nn.RNNCell(M, N)), ensembles=False),
     Case("torch-RNN", lambda **kw: as_cell(nn.RNN(M, N, nonlinearity="tanh")), ensembles=False),
     Case("torch-GRUCell", lambda **kw: as_cell(nn.GRUCell(M, N)), ensembles=False),

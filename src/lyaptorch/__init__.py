@@ -1,7 +1,7 @@
 """Measure, predict and control how gradients flow through recurrent networks."""
 
 from lyaptorch import analysis, kernels, tasks, theory
-from lyaptorch.cells import Activation, Cell, ElmanCell, RateCell, as_cell
+from lyaptorch.cells import Activation, Cell, ElmanCell, Flow, RateCell, as_cell
 from lyaptorch.cells.trajectory import use as _use
 from lyaptorch.flossing import (
     SCHEDULES,
@@ -20,7 +20,7 @@ from lyaptorch.flossing import (
     task_loss,
 )
 from lyaptorch.record import Record
-from lyaptorch.tangent import Growth, Spectrum, lyapunov_spectrum
+from lyaptorch.tangent import CovariantVectors, Growth, Spectrum, covariant_vectors, lyapunov_spectrum
 from lyaptorch.train import SGD, Adam, Model, Readout, evaluate, presets, train
 from lyaptorch.train import floss as floss
 
@@ -31,10 +31,12 @@ __all__ = [
     "Adam",
     "At",
     "Cell",
+    "CovariantVectors",
     "ElmanCell",
     "Every",
     "FitPhase",
     "FlossPhase",
+    "Flow",
     "Growth",
     "Model",
     "RateCell",
@@ -48,6 +50,7 @@ __all__ = [
     "accuracy",
     "analysis",
     "as_cell",
+    "covariant_vectors",
     "evaluate",
     "floss",
     "flossing_loss",

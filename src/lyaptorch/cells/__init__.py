@@ -2,6 +2,7 @@
 
 from lyaptorch.cells.activation import ACTIVATIONS, Activation
 from lyaptorch.cells.adapt import FunctionCell, as_cell
+from lyaptorch.cells.flow import Flow
 from lyaptorch.cells.form import Form
 from lyaptorch.cells.probe import fit
 from lyaptorch.cells.protocol import Cell, FormCell
@@ -15,6 +16,7 @@ __all__ = [
     "Activation",
     "Cell",
     "ElmanCell",
+    "Flow",
     "Form",
     "FormCell",
     "FunctionCell",

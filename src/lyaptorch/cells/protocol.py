@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from lyaptorch._types import Frame, Input, State
 from lyaptorch.cells.form import Form
 
+ADVICE = "the dynamics overflow; lower the gain or the inputs, or use float64"
+
 
 class Cell(nn.Module):
     """What evolves: `h' = step(x, h)`, input first, state second, as in `torch.nn.*Cell`.
@@ -21,6 +23,8 @@ class Cell(nn.Module):
         ensemble: the leading dimensions `*e` of every parameter; `()` for one network.
         unproven: whether `step` is still to be probed before its first trajectory.
         reverse_mode: whether the probe found that forward mode cannot be used.
+        time_step: time per step; exponents are per unit of this time.
+        advice: what an error says when the state overflows.
 
     Example:
         >>> class Decay(Cell):
@@ -31,6 +35,9 @@ class Cell(nn.Module):
         tensor([[0.5000, 0.0000],
                 [0.0000, 0.5000]])
     """
+
+    time_step: float = 1.0
+    advice: str = ADVICE
 
     def __init__(self, input_size: int, state_size: int, ensemble: tuple[int, ...] = ()) -> None:
         super().__init__()
@@ -99,7 +106,8 @@ def pushforward_forward_mode(cell: Cell, x: Tensor, h: Tensor, Q: Tensor) -> tup
     x, h, q = repeat_batch(x, k), repeat_batch(h, k), Q.mT.flatten(-3, -2)
     result: tuple[Tensor, Tensor] = torch.func.jvp(lambda y: cell.step(x, y), (h,), (q,))  # type: ignore[assignment]
     after, pushed = (torch.unflatten(y, -2, (b, k)) for y in result)
-    return after[..., 0, :], pushed.mT
+    # copied, because a view would keep all k copies of the state alive
+    return after[..., 0, :].clone(), pushed.mT
 
 
 def pushforward_reverse_mode(cell: Cell, x: Tensor, h: Tensor, Q: Tensor) -> tuple[Tensor, Tensor]:

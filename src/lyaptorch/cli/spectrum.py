@@ -49,9 +49,9 @@ def spectrum(
     trajectories: int = 1,
     transient: int = 100,
     tangent_transient: int = 100,
-    interval: int = 1,
+    interval: int | Literal["auto"] = 1,
     k: int | None = None,
-    dt: float = 1.0,
+    dt: float | None = None,
     dtype: Literal["float32", "float64"] = "float32",
     seed: int = 0,
     runs: Path = Path("runs"),
@@ -77,9 +77,9 @@ def spectrum(
         trajectories: Trajectories of noise or a task.
         transient: First steps, of the state only.
         tangent_transient: Next steps, of state and tangent vectors, not counted.
-        interval: Steps between reorthonormalisations.
+        interval: Steps between reorthonormalisations, or auto.
         k: How many exponents; all when missing.
-        dt: Time per step.
+        dt: Time per step; missing, that of a Flow, 1 for all others.
         dtype: Floating type; a module of your own must have it, too.
         seed: Of weights, inputs and frame.
         runs: Folder for the Record and the figure.
@@ -118,8 +118,8 @@ def spectrum(
         "shape": list(x.shape),
         "transient": transient,
         "tangent_transient": tangent_transient,
-        "interval": interval,
-        "dt": dt,
+        "interval": measured.interval,
+        "dt": measured.dt,
         "dtype": dtype,
         "seed": seed,
     }
@@ -128,7 +128,7 @@ def spectrum(
     record = Record("spectrum", config, *_variables(measured))
     seconds = time.monotonic() - start
     path, figure = save(record, path, seconds)
-    show(json, _summary(measured), [_table(measured, dt)], path, figure, seconds)
+    show(json, _summary(measured), [_table(measured)], path, figure, seconds)
 
 
 def _make(cell: str, n: int, channels: int, gain: float, activation: str, weights: str, seed: int) -> Cell:
@@ -234,6 +234,7 @@ def _variables(measured: Spectrum) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def _summary(measured: Spectrum) -> dict[str, Any]:
     return {
+        "interval": measured.interval,
         "exponents": measured.exponents.tolist(),
         "stderr": measured.stderr().tolist(),
         "reliable": measured.reliable.tolist(),
@@ -242,8 +243,8 @@ def _summary(measured: Spectrum) -> dict[str, Any]:
     }
 
 
-def _table(measured: Spectrum, dt: float) -> Table:
-    unit = "step" if dt == 1.0 else "unit of time"
+def _table(measured: Spectrum) -> Table:
+    unit = "step" if measured.dt == 1.0 else "unit of time"
     b, k = measured.exponents.shape
     table = Table(title=f"Lyapunov spectrum, mean of {b} trajectories" if b > 1 else "Lyapunov spectrum")
     for name in ("i", f"λ (nats per {unit})", "± error", ""):
@@ -258,5 +259,7 @@ def _table(measured: Spectrum, dt: float) -> Table:
         note = "" if reliable[i] else "lost to round-off, or dead"
         table.add_row(str(i + 1), f"{value[i]:+.4f}", f"{error[i]:.2g}", note)
     dimension, entropy = measured.kaplan_yorke().mean(), measured.entropy().mean()
-    table.caption = f"Kaplan-Yorke dimension {dimension:.2f}, entropy rate ≤ {entropy:.4f}"
+    table.caption = (
+        f"Kaplan-Yorke dimension {dimension:.2f}, entropy rate ≤ {entropy:.4f}; interval {measured.interval}"
+    )
     return table

@@ -9,14 +9,14 @@ from matplotlib.figure import Figure
 
 from lyaptorch import _checks
 from lyaptorch.plots.papers import PAPERS
-from lyaptorch.plots.spectra import spectrum_figure
+from lyaptorch.plots.spectra import covariant_figure, spectrum_figure
 from lyaptorch.plots.training import demo_figure, flossing_figure, training_figure
 from lyaptorch.record import Record
 
 if TYPE_CHECKING:
-    from lyaptorch.tangent import Spectrum
+    from lyaptorch.tangent import CovariantVectors, Spectrum
 
-__all__ = ["plot_record", "plot_spectrum"]
+__all__ = ["plot_covariant", "plot_record", "plot_spectrum"]
 
 
 def plot_spectrum(spectrum: Spectrum) -> Figure:
@@ -29,6 +29,14 @@ def plot_spectrum(spectrum: Spectrum) -> Figure:
     running = spectrum.running().detach().cpu().numpy().reshape(len(steps), -1, exponents.shape[-1])
     unit = "step" if spectrum.dt == 1.0 else "unit of time"
     return spectrum_figure(exponents, stderr, reliable, running, steps, unit)
+
+
+def plot_covariant(covariant: CovariantVectors) -> Figure:
+    """The figure of `CovariantVectors`: local exponents, and angles between neighbours."""
+    local, angles = covariant.local().cpu().numpy(), covariant.angles().cpu().numpy()
+    k = local.shape[-1]
+    unit = "step" if covariant.dt == 1.0 else "unit of time"
+    return covariant_figure(local.reshape(-1, k), angles.reshape(-1, k, k), unit)
 
 
 def plot_record(record: Record) -> Figure:

@@ -49,6 +49,39 @@ def spectrum_figure(
     return figure
 
 
+def covariant_figure(local: Array, angles: Array, unit: str = "step") -> Figure:
+    """Two panels: the spread of growth along each vector, and how often neighbours enclose an angle.
+
+    Args:
+        local: `(rows, k)`, growth rates; -inf where dead.
+        angles: `(rows, k, k)`, radians.
+        unit: of time.
+    """
+    with style():
+        figure, (left, right) = panels(2)
+        k = local.shape[-1]
+        index, alive = np.arange(1, k + 1), np.isfinite(local).all(0)
+        low, high = np.quantile(local[:, alive], [0.1, 0.9], axis=0)
+        left.axhline(0, color=GREY, linewidth=0.8)
+        left.fill_between(index[alive], low, high, color=BLUE, alpha=0.25, linewidth=0)
+        left.plot(index[alive], local[:, alive].mean(0), color=BLUE, marker=".", markersize=4)
+        left.set(
+            xlabel="index $i$",
+            ylabel=f"growth (nats per {unit})",
+            title="Along covariant vectors: mean, 10-90%",
+        )
+        for i in sorted({0, (k - 1) // 2, k - 2} & set(range(k - 1))):
+            counts, edges = np.histogram(
+                np.degrees(angles[:, i, i + 1]), bins=45, range=(0, 90), density=True
+            )
+            label = f"$v_{{{i + 1}}}, v_{{{i + 2}}}$"
+            right.stairs(counts, edges, color=BLUE, alpha=1 - 0.7 * i / k, label=label)
+        right.set(xlabel="angle (degrees)", ylabel="density", title="Angle between neighbours")
+        if k > 1:
+            right.legend()
+    return figure
+
+
 def _draw_spectrum(axes: Axes, exponents: Array, stderr: Array, reliable: NDArray[np.bool_]) -> None:
     index = np.arange(1, exponents.shape[-1] + 1)
     rows = np.where(np.isfinite(exponents), exponents, np.nan)

@@ -14,10 +14,17 @@ from torch import Tensor
 
 from lyaptorch.cells import Activation, Cell, Form
 from lyaptorch.cells.form import linear, rows, weight_gradients
+from lyaptorch.cells.protocol import ADVICE
 
 
 class Dynamics(Protocol):
-    """What the scan and its adjoint ask of a cell bound to inputs `(t, *e, b, m)`."""
+    """What the scan and its adjoint ask of a cell bound to inputs `(t, *e, b, m)`.
+
+    Attributes:
+        advice: what an error says when the state overflows.
+    """
+
+    advice: str
 
     def pushforward(self, s: int, h: Tensor, Q: Tensor) -> tuple[Tensor, Tensor]:
         """The next state and D Q at step s."""
@@ -51,7 +58,7 @@ class CellDynamics:
     """Any cell: the vjp of its `pushforward` by autograd, step by step."""
 
     def __init__(self, cell: Cell, inputs: Tensor, leaves: Sequence[Tensor]) -> None:
-        self.cell, self.inputs, self.leaves = cell, inputs, leaves
+        self.cell, self.inputs, self.leaves, self.advice = cell, inputs, leaves, cell.advice
         self._totals = [torch.zeros_like(leaf) for leaf in leaves]
         self._x_bars: Tensor | None = None
 
@@ -106,6 +113,8 @@ class FormDynamics:
     With M = W (g' Q) and A = W^T (f' Z), the state receives `f''(a) sum_k Z M` and `g''(h) sum_k A Q`
     beside the terms of ordinary backpropagation. One step back costs O(b n^2 k).
     """
+
+    advice = ADVICE
 
     def __init__(self, form: Form, inputs: Tensor, leaves: Sequence[Tensor]) -> None:
         self.form, self.inputs, self.leaves = form, inputs, leaves

@@ -64,7 +64,7 @@ def fig16(record: Record) -> Figure:
 
 
 def table1(record: Record) -> Figure:
-    """Seconds against each size, with the fitted powers."""
+    """Seconds against each size, with the power of the last doubling."""
     parts = list(dict.fromkeys(record["part"].tolist()))
     with style():
         figure, axes = panels(len(parts), width=3.0)
@@ -72,7 +72,7 @@ def table1(record: Record) -> Figure:
             for i in np.nonzero(record["part"] == part)[0]:
                 label = f"{record['doubled'][i]}: power {record['power'][i]:.2f}"
                 panel.loglog(record["sizes"][i], record["seconds"][i], "o-", markersize=3, label=label)
-            panel.set(xlabel="size", ylabel="seconds", title=part)
+            panel.set(xlabel="size", ylabel="processor seconds", title=part)
             panel.legend()
     return figure
 

@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=800)
     parser.add_argument("--figure", type=Path, default=FIGURE)
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(1)  # small products: threads would only wait
     delays = torch.tensor(DELAYS).unsqueeze(-1).expand(-1, SEEDS)
     task = lt.tasks.DelayedCopy(delays)
     figure = Figure(figsize=(7, 3), layout="constrained")
@@ -84,14 +84,14 @@ def main() -> None:
         left.plot(DELAYS, accuracy, ".", color=color, alpha=0.5)
         left.plot(DELAYS, accuracy.mean(-1), color=color, label=name)
         if math.isfinite(horizon):
-            left.axvline(horizon, color=color, linestyle=":")
+            left.axvline(horizon, color=color, linestyle=":", label="its horizon before training")
         shown = [sorted(steps)[SEEDS // 2] for steps in after]
         right.plot(DELAYS, shown, "o-", color=color, label=name)
     left.set(xlabel="delay", ylabel="accuracy after training", ylim=(0.45, 1.02))
-    left.legend()
+    left.legend(loc="upper right")
     right.plot(DELAYS, DELAYS, "--", color="#777777", label="the delay")
     right.set(xlabel="delay", ylabel="steps to 1/1000, trained", yscale="log")
-    right.legend()
+    right.legend(loc="center", bbox_to_anchor=(0.6, 0.68))
     arguments.figure.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(arguments.figure, dpi=130)
 

@@ -96,9 +96,10 @@ def draw_exponents(
 def draw_convergence(axes: Axes, running: Array, elapsed: Array, unit: str) -> None:
     """Running estimates of a few exponents over time."""
     k = running.shape[-1]
-    for i in sorted({0, k // 4, k // 2, k - 1}):
+    shown = sorted({0, k // 4, k // 2, k - 1})
+    for i, dash in zip(shown, ("-", "--", "-.", ":"), strict=False):
         mean = finite_mean(running[:, :, i], axis=1)
-        axes.plot(elapsed, mean, color=BLUE, alpha=1 - 0.7 * i / k, label=rf"$\lambda_{{{i + 1}}}$")
+        axes.plot(elapsed, mean, dash, color=BLUE, alpha=1 - 0.5 * i / k, label=rf"$\lambda_{{{i + 1}}}$")
     axes.set(
         xlabel=f"time ({unit}s)" if unit == "step" else "time (units of time)",
         ylabel="running estimate",

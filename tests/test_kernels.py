@@ -186,7 +186,7 @@ def test_the_catalogue_in_float32(case, ensemble):
     errors_in_float32(cell, given[:2], given[2])
 
 
-@settings(max_examples=80, deadline=None, derandomize=True)
+@settings(max_examples=50, deadline=None, derandomize=True)
 @given(
     n=st.integers(1, 12),
     k=st.integers(1, 24),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable
 from typing import TypeVar
 
@@ -57,13 +58,19 @@ def choice(name: str, value: str, known: Iterable[str]) -> str:
 
 def finite(name: str, value: Tensor, *, do: str = "clean the data or lower the gain") -> Tensor:
     """Return `value` if it holds neither NaN nor inf, or raise and say where the first one stands."""
-    if not torch.isfinite(value).all():
+    if not all_finite(value):
         first = tuple(torch.nonzero(~torch.isfinite(value))[0].tolist())
         raise ValueError(
             f"{name} must be finite, got {value[first].item()} at index {first} of shape "
             f"{tuple(value.shape)}{_advice(do)}"
         )
     return value
+
+
+def all_finite(value: Tensor) -> bool:
+    """Whether `value` holds neither NaN nor inf."""
+    # what has a finite sum is finite, and is read but once
+    return math.isfinite(value.detach().sum()) or bool(torch.isfinite(value).all())
 
 
 def tensor(name: str, value: object) -> Tensor:

@@ -95,16 +95,19 @@ def load(folders: tuple[str, ...]) -> ctypes.CDLL:
 
 
 def open_library() -> ctypes.CDLL:
-    """The library that lies beside this package, or where the distribution was installed.
+    """The library that lies beside this package, or where the distribution was installed."""
+    return load(_folders())
 
-    The two differ in an editable install, whose sources stand apart from what was built.
-    """
+
+@cache
+def _folders() -> tuple[str, ...]:
+    """The two differ in an editable install, whose sources stand apart from what was built."""
     from lyaptorch import kernels
 
     folders = list(kernels.__path__)
     with contextlib.suppress(metadata.PackageNotFoundError):
         folders.append(str(metadata.distribution("lyaptorch").locate_file("lyaptorch/kernels")))
-    return load(tuple(folders))
+    return tuple(folders)
 
 
 def call(name: str, args: ScanArgs | UnrollArgs, dtype: torch.dtype) -> None:

@@ -72,16 +72,15 @@ def scan_forward(
         tape = Tape(tape_size("scan", args, h.dtype))
         fill(args.form, tape=tape.block)
     call("scan_forward", args, h.dtype)
-    broken, overflow = (torch.where(z < 0, t, z).min().item() for z in status.unbind(-1))
-    return Scanned(
-        pivots,
-        dead.bool(),
-        after,
-        Q,
-        None if broken == t else int(broken),
-        None if overflow == t else int(overflow),
-        tape,
-    )
+    return Scanned(pivots, dead.bool(), after, Q, *_first(status, t), tape)
+
+
+def _first(status: Tensor, t: int) -> tuple[int | None, int | None]:
+    """The smallest number in each of two columns that is not negative."""
+    if (status < 0).all():
+        return None, None
+    broken, overflow = torch.where(status < 0, t, status).flatten(0, -2).amin(0).tolist()
+    return None if broken == t else broken, None if overflow == t else overflow
 
 
 def scan_adjoint(

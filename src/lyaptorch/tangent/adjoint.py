@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lyaptorch import _checks
 from lyaptorch.cells import Cell, Form
 from lyaptorch.cells.trajectory import once
 from lyaptorch.tangent.dynamics import Dynamics, bind
@@ -161,7 +162,7 @@ def _projections(log_r: Tensor) -> list[bool]:
 
 def warn_if_exploded(bars: Sequence[Tensor | None], log_r: Tensor) -> None:
     """Warn of gradients that are not finite, and say what can be done."""
-    if all(bar is None or torch.isfinite(bar).all() for bar in bars):
+    if all(bar is None or _checks.all_finite(bar) for bar in bars):
         return
     leading = log_r[..., 0].mean(0).max().item()
     warnings.warn(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -77,6 +78,7 @@ class FusedScan(torch.autograd.Function):
         return None, *bars
 
 
+@lru_cache(maxsize=16)
 def _settings(over: tuple[Span, ...], cut: int | None) -> kernels.Settings:
     return kernels.Settings((0, *(span.stop for span in over)), twice_over(over), cut)
 

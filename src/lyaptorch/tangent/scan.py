@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -23,10 +24,11 @@ class Span(NamedTuple):
     counted: bool
 
 
-def spans(tangent_transient: int, steps: int, interval: int) -> list[Span]:
+@lru_cache(maxsize=16)
+def spans(tangent_transient: int, steps: int, interval: int) -> tuple[Span, ...]:
     """Cut `steps` steps into intervals; the uncounted ones end exactly where counting begins."""
     cuts = [*range(0, tangent_transient, interval), *range(tangent_transient, steps, interval), steps]
-    return [Span(a, b, a >= tangent_transient) for a, b in itertools.pairwise(cuts)]
+    return tuple(Span(a, b, a >= tangent_transient) for a, b in itertools.pairwise(cuts))
 
 
 def twice_over(over: Sequence[Span]) -> tuple[bool, ...]:

@@ -181,10 +181,10 @@ def lyapunov_spectrum(
     return Spectrum(Growth(log_r[first:], steps, healthy[first:]), h, Q, dt)
 
 
-def _segments(over: list[Span], checkpoint: int | None) -> tuple[tuple[Span, ...], ...]:
+def _segments(over: tuple[Span, ...], checkpoint: int | None) -> tuple[tuple[Span, ...], ...]:
     """Consecutive spans of about `checkpoint` steps each."""
     if checkpoint is None:
-        return (tuple(over),)
+        return (over,)
     groups: dict[int, list[Span]] = {}
     for span in over:
         groups.setdefault(span.start // checkpoint, []).append(span)

@@ -190,7 +190,8 @@ sigmoid = Bump(
 
 triangular = Bump(
     "triangular",
-    lambda y: (1 - y.abs()).clamp_min(0),
+    # not clamp_min, whose derivative at the kink is 1
+    lambda y: torch.relu(1 - y.abs()),
     lambda y: -torch.sign(y) * (y.abs() < 1),
     lambda y: y.clamp(-1, 1) * (1 - y.clamp(-1, 1).abs() / 2),
     1.0,

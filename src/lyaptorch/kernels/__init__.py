@@ -1,6 +1,7 @@
 """The same, fused: whole sequences in compiled code, for cells that are wholly described by a `Form`."""
 
 from lyaptorch.kernels.dispatch import Availability, available, cpu_refuses
+from lyaptorch.kernels.peak import peak
 from lyaptorch.kernels.scan import Settings, scan_adjoint, scan_forward
 from lyaptorch.kernels.tape import Tape
 from lyaptorch.kernels.unroll import FusedRecurrence
@@ -12,6 +13,7 @@ __all__ = [
     "Tape",
     "available",
     "cpu_refuses",
+    "peak",
     "scan_adjoint",
     "scan_forward",
 ]

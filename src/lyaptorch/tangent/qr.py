@@ -15,6 +15,8 @@ ONE_PASS = 40.0
 """Largest |a_i| / R_ii at which a single Cholesky pass is trusted."""
 DEAD = 16
 """A column is dead when R_ii <= DEAD * eps * |a_i|."""
+DOUBTFUL = 16
+"""Householder's R_ii may be that many times too large where columns before are nearly dead."""
 METHODS = ("auto", "cholesky2", "householder")
 
 
@@ -85,7 +87,7 @@ def _replace(factors: Factors, sick: Tensor, A: Tensor) -> Factors:
 
 
 def _any_rank(A: Tensor, dead: Tensor | None) -> Factors:
-    """Householder; where a column dies, Gram-Schmidt, which leaves it out from the first step on."""
+    """Householder; where a column may die Gram-Schmidt decides, and leaves it out from the first step on."""
     if not torch.isfinite(A).all():
         raise FloatingPointError("the tangent vectors are not finite")
     if dead is None:
@@ -103,7 +105,8 @@ def _any_rank(A: Tensor, dead: Tensor | None) -> Factors:
     R = torch.gather(R, -1, back.unsqueeze(-2).expand_as(R))
     R = torch.gather(R, -2, back.unsqueeze(-1).expand_as(R))
     norms = torch.linalg.vector_norm(A, dim=-2)
-    if ((R.diagonal(dim1=-2, dim2=-1) <= DEAD * torch.finfo(A.dtype).eps * norms) & ~dead).any():
+    doubtful = R.diagonal(dim1=-2, dim2=-1) <= DOUBTFUL * DEAD * torch.finfo(A.dtype).eps * norms
+    if (doubtful & ~dead).any():
         Q, R, dead = _gram_schmidt(A, dead)
     off = dead.unsqueeze(-1) | dead.unsqueeze(-2)
     R = torch.where(off, torch.diag_embed(dead.to(R.dtype)), R * scale)

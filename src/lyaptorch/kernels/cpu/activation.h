@@ -24,11 +24,11 @@ template <class T> struct Power {
         for (int i = 2; i <= L::DEGREE; i++) factorial *= (T)i;
         p = splat<T>(1 / factorial);
         UNROLL
-        for (int i = L::DEGREE; i > 1; i--) {
+        for (int i = L::DEGREE; i > 2; i--) {
             factorial /= (T)i;
             p = p * r + 1 / factorial;
         }
-        p = p * r;
+        p = r + (r * r) * p;
         // the low bits of `shifted` are n
         typename L::ints bits = ((typename L::ints)shifted << L::MANTISSA) +
                                 ((typename L::ints){} + ((decltype(bits[0] + 0))(L::BIAS + 2) << L::MANTISSA));
@@ -39,17 +39,19 @@ template <class T> struct Power {
 template <class T> INLINE Vec<T> size_of(Vec<T> x) { return x < 0 ? -x : x; }
 template <class T> INLINE Vec<T> least(Vec<T> x, T most) { return x > splat<T>(most) ? splat<T>(most) : x; }
 
-// tanh and sech^2 come to full relative precision from q = e^{-2|x|}: tanh = -expm1 / (2 + expm1),
-// sech^2 = 4 q / (1 + q)^2.
+// tanh and sech^2 from q = e^{-2|x|} and d = q - 1: tanh = -d / (2 + d) by one corrected division and
+// sech^2 = 1 - tanh^2 where |x| is small, else tanh = 1 - w and sech^2 = w (2 - w) with w = 2q / (1 + q).
 template <class T> INLINE Jet<T> tanh_jet(Vec<T> x) {
-    Power<T> q(-least<T>(2 * size_of<T>(x), Lanes<T>::LOG_MAX));
-    Vec<T> scale = q.four * (T)0.25;
-    Vec<T> less = (scale - 1) + scale * q.p;  // q - 1
-    Vec<T> over = 1 / (less + 2);
-    Vec<T> value = -less * over;
+    Vec<T> twice = least<T>(2 * size_of<T>(x), Lanes<T>::LOG_MAX);
+    Power<T> power(-twice);
+    Vec<T> scale = power.four * (T)0.25, d = (scale - 1) + scale * power.p, bottom = d + 2, over = 1 / bottom;
+    Vec<T> near = -d * over;
+    near += over * ((-d - near * bottom) - near * (d - (bottom - 2)));
+    Vec<T> w = (T)0.5 * (power.four + power.four * power.p) * over;
+    Vec<T> value = twice < (T)1.1 ? near : 1 - w;
+    Vec<T> slope = twice < (T)1.1 ? 1 - near * near : w * (2 - w);
     value = x < 0 ? -value : value;
     value = x == x ? value : x;
-    Vec<T> slope = (q.four + q.four * q.p) * over * over;
     slope = x == x ? slope : x;
     return {value, slope, -2 * value * slope, Vec<T>{}};
 }

@@ -214,9 +214,12 @@ bool gram_schmidt(Size n, Size k, const T* Y, T* Q, const Factor<T>& f, FactorSc
     }
     for (Size i = k; i < kp; i++) f.R[i * kp + i] = 1;
     for (Size i = 0; i < kp; i += BLOCK) {
-        T over[BLOCK];
+        T over[BLOCK], *inverse = f.inverse + i * BLOCK;
         for (Size j = 0; j < BLOCK; j++) over[j] = 1 / f.R[(i + j) * kp + i + j];
-        invert_block(f.R + i * kp + i, kp, over, f.inverse + i * BLOCK);
+        invert_block(f.R + i * kp + i, kp, over, inverse);
+        // where 1 / R overflows, nothing divided by R must stay nothing
+        for (Size j = 0; j < BLOCK * BLOCK; j++)
+            if (!finite(inverse[j])) inverse[j] = Lanes<T>::MAX;
     }
     return true;
 }

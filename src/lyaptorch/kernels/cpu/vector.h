@@ -23,7 +23,8 @@ template <> struct Lanes<float> {
     typedef float vec __attribute__((vector_size(VECTOR_BYTES)));
     typedef float loose __attribute__((vector_size(VECTOR_BYTES), aligned(4), may_alias));
     typedef int32_t ints __attribute__((vector_size(VECTOR_BYTES)));
-    static constexpr float EPS = 1.1920928955078125e-7f, TINY = 1.17549435e-38f, LOG_MAX = 88.72283f;
+    static constexpr float EPS = 1.1920928955078125e-7f, TINY = 1.17549435e-38f, MAX = 3.40282347e38f,
+                           LOG_MAX = 88.72283f;
     static constexpr float MAGIC = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
     static constexpr float LN2_HIGH = 0.693359375f, LN2_LOW = -2.12194440e-4f;
     static constexpr int MANTISSA = 23, BIAS = 127, DEGREE = 7;
@@ -32,7 +33,8 @@ template <> struct Lanes<double> {
     typedef double vec __attribute__((vector_size(VECTOR_BYTES)));
     typedef double loose __attribute__((vector_size(VECTOR_BYTES), aligned(8), may_alias));
     typedef int64_t ints __attribute__((vector_size(VECTOR_BYTES)));
-    static constexpr double EPS = 2.220446049250313e-16, TINY = 2.2250738585072014e-308, LOG_MAX = 709.782712893384;
+    static constexpr double EPS = 2.220446049250313e-16, TINY = 2.2250738585072014e-308, MAX = 1.7976931348623157e308,
+                            LOG_MAX = 709.782712893384;
     static constexpr double MAGIC = 6755399441055744.0;
     static constexpr double LN2_HIGH = 6.93147180369123816490e-01, LN2_LOW = 1.90821492927058770002e-10;
     static constexpr int MANTISSA = 52, BIAS = 1023, DEGREE = 13;

@@ -1,0 +1,134 @@
+"""Interleaved medians: the methods of a row take turns, so that what else the machine does hits all alike."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from lyaptorch import _checks, kernels
+from lyaptorch.bench.rows import METHODS, ROWS, Row, runs
+from lyaptorch.record import Record
+from lyaptorch.train.progress import Advance, progress
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Exponents with their gradient, and steps of training, timed against the plain loop.
+
+    Attributes:
+        dtype: of everything.
+        threads: of every row; when missing one, and two in the rows whose names say so.
+        rounds: timed runs of each method, after one that is not; the median counts.
+        rows: only rows whose names contain one of these, such as "k 75" or BPTT; all when empty.
+    """
+
+    dtype: Literal["float32", "float64"] = "float32"
+    threads: int | None = None
+    rounds: int = 7
+    rows: tuple[str, ...] = ()
+
+    def chosen(self) -> list[Row]:
+        """The rows to be timed.
+
+        Raises:
+            ValueError: if there is none.
+        """
+        found = [row for row in ROWS if not self.rows or any(part in row.name for part in self.rows)]
+        if not found:
+            names = "; ".join(row.name for row in ROWS)
+            raise ValueError(f"rows must be parts of the names {names}, got {', '.join(self.rows)}")
+        if self.threads is None:
+            return found
+        _checks.integer("threads", self.threads, 1)
+        return list(dict.fromkeys(replace(row, threads=self.threads) for row in found))
+
+    def run(self, show_progress: bool | None = None) -> Record:
+        """Time them. About a minute.
+
+        Returns:
+            A Record with `seconds (row, method, run)` per network, NaN where a method does not apply, `limit
+            (row)` the operations a second that the row's threads reach in registers, measured in between,
+            `operations (row)` of a network, `threads (row)`, the machine's `load (row)` before, and `cores`.
+
+        Raises:
+            ValueError: if no row is chosen, or there are no compiled kernels.
+        """
+        _checks.integer("rounds", self.rounds, 1)
+        cpu, rows = kernels.available()["cpu"], self.chosen()
+        if not cpu.available:
+            raise ValueError(f"the compiled kernels are what is timed, and {cpu.detail}")
+        shape = (len(rows), len(METHODS), self.rounds)
+        seconds, limit, load = np.full(shape, np.nan), np.zeros(len(rows)), np.zeros(len(rows))
+        with progress("bench", len(rows) * (self.rounds + 1), show_progress) as advance:
+            for i, row in enumerate(rows):
+                load[i] = os.getloadavg()[0]
+                with _threads(row.threads):
+                    limit[i], times = self._time(row, advance)
+                for method, values in times.items():
+                    shared = 1 if method == "loop" else row.networks
+                    seconds[i, METHODS.index(method)] = np.array(values) / shared
+        variables: dict[str, Any] = {
+            "seconds": (("row", "method", "run"), seconds, {"units": "s"}),
+            "limit": (("row",), limit, {"units": "operations per second"}),
+            "operations": (("row",), np.array([row.operations for row in rows])),
+            "threads": (("row",), np.array([row.threads for row in rows])),
+            "load": (("row",), load),
+            "cores": ((), os.cpu_count() or 1),
+            "instruction_set": ((), cpu.detail),
+        }
+        names = {
+            "row": (("row",), np.array([row.name for row in rows])),
+            "method": (("method",), np.array(METHODS)),
+        }
+        return Record("bench", asdict(self), variables, names)
+
+    def _time(self, row: Row, advance: Advance) -> tuple[float, dict[str, list[float]]]:
+        """The median limit, and the seconds of each method in each round; the first round warms up."""
+        dtype = getattr(torch, self.dtype)
+        todo, limits = runs(row, dtype), []
+        times: dict[str, list[float]] = {method: [] for method in todo}
+        for i in range(self.rounds + 1):
+            for method, run in todo.items():
+                start = time.perf_counter()
+                run()
+                if i > 0:
+                    times[method].append(time.perf_counter() - start)
+            limits.append(kernels.peak(dtype, row.threads))
+            advance(row.name)
+        return float(np.median(limits)), times
+
+
+def summary(record: Record) -> list[dict[str, Any]]:
+    """A row of the table each: median milliseconds, ratios to the kernels, and their share of the limit.
+
+    What does not apply is None.
+    """
+    table = []
+    for i, name in enumerate(record["row"]):
+        medians = np.median(record["seconds"][i], axis=-1)
+        times = {m: None if np.isnan(s) else float(s) for m, s in zip(METHODS, medians, strict=True)}
+        fused = times["fused"]
+        assert fused is not None
+        entry: dict[str, Any] = {"row": str(name)}
+        entry |= {f"{m}_ms": s and 1e3 * s for m, s in times.items()}
+        entry |= {f"{m}_ratio": s and s / fused for m, s in times.items() if m != "fused"}
+        entry["share_of_limit"] = float(record["operations"][i] / fused / record["limit"][i])
+        table.append(entry)
+    return table
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

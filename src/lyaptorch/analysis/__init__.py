@@ -4,6 +4,7 @@ from lyaptorch.analysis.events import aligned, onset
 from lyaptorch.analysis.gradients import (
     effective_rank,
     gradient_norms,
+    gradient_overlap,
     gradient_singular_values,
 )
 from lyaptorch.analysis.jacobians import (
@@ -19,6 +20,7 @@ __all__ = [
     "condition_number",
     "effective_rank",
     "gradient_norms",
+    "gradient_overlap",
     "gradient_singular_values",
     "onset",
     "step_jacobians",

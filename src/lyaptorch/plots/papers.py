@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from lyaptorch.plots.algorithm import fig15, fig16, frames, table1
 from lyaptorch.plots.conditioning import fig2a, fig2b, fig2c
-from lyaptorch.plots.episodes import fig8, fig9, fig10
+from lyaptorch.plots.episodes import appendix_d, fig8, fig9, fig10
 from lyaptorch.plots.style import GREY, PALETTE, panels, style
 from lyaptorch.plots.training import smooth
 from lyaptorch.record import Record
@@ -88,5 +88,6 @@ def fig4c(record: Record) -> Figure:
 
 
 _OWN = (fig1b, fig1c, fig1d, fig2a, fig2b, fig2c, fig4c, fig8, fig9, fig10, fig15, fig16, table1, frames)
-PAPERS = {f"gradient-flossing {f.__name__}": f for f in _OWN} | {"gradient-flossing fig11": fig10}
+_ALIKE = {"fig11": fig10, "appD-clv": appendix_d}
+PAPERS = {f"gradient-flossing {name}": f for name, f in ({f.__name__: f for f in _OWN} | _ALIKE).items()}
 """By the kind of the Record."""

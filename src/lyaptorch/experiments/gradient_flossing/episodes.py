@@ -1,4 +1,4 @@
-"""Gradients over training with flossing episodes at 0, 100, 200, 300 and 400: figures 8, 9, 10 and 11."""
+"""Gradients over training with flossing episodes at 0, 100, 200, 300 and 400: figures 8 to 11, appendix D."""
 
 from __future__ import annotations
 
@@ -261,6 +261,57 @@ class Fig11(Fig10):
     def shown(self, left_chance: Tensor) -> Tensor:
         """Which seed is drawn for each delay: the last to leave chance, of those that do."""
         return left_chance.nan_to_num(nan=-torch.inf).argmax(-1)
+
+
+@dataclass(frozen=True)
+class CovariantOverlap(Episodes):
+    """Overlap of dL/dh with the first covariant Lyapunov vector over epochs.
+
+    The gradient is that after a third of a trial, where the vector is known.
+
+    Attributes:
+        around: epochs before and after accuracy leaves chance that are compared.
+    """
+
+    around: int = 200
+
+    figure: ClassVar[str] = "appD-clv"
+    shows: ClassVar[str] = "overlap of dL/dh with the first covariant vector over epochs, flossed or not"
+    scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "smoke": Episodes.scales["smoke"],
+        "small": {**Episodes.scales["small"], "delays": (20,)},
+    }
+
+    def run(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
+        """`overlap (condition, delay, seed, measurement)` and `accuracy`."""
+        record, _ = self.trained(2, "covariant_overlap", checkpoint, show_progress)
+        shape, dims = (2, len(self.delays), self.seeds), ("condition", "delay", "seed")
+        overlap = record["covariant_overlap"].reshape(*shape, -1)
+        return self.record(
+            {
+                "accuracy": ((*dims, "epoch"), record["accuracy"].reshape(*shape, -1)),
+                "overlap": ((*dims, "measurement"), overlap),
+                "measured_at": (("measurement",), record["measured_at"][0].astype(np.int64)),
+            },
+            condition=(("condition",), np.array(("none", "flossed"))),
+        )
+
+    def checks(self, record: Record) -> list[Check]:
+        """The overlap rises around the epoch at which accuracy leaves chance for good."""
+        found, at = [], record["measured_at"]
+        for i, condition in enumerate(record["condition"]):
+            left = onset(torch.from_numpy(record["accuracy"][i]), which="last").numpy().reshape(-1)
+            changes = []
+            for row, epoch in zip(_rows(record["overlap"][i]), left, strict=True):
+                before = row[(at < epoch) & (at >= epoch - self.around)]
+                after = row[(at >= epoch) & (at <= epoch + self.around)]
+                if len(before) and len(after):
+                    changes.append(after.mean() / before.mean())
+            change = float(np.median(changes)) if changes else float("nan")
+            found.append(
+                at_least(f"{condition}: overlap after leaving chance over before, median", 1.0, change)
+            )
+        return found
 
 
 def _rows(values: NDArray[np.floating]) -> NDArray[np.floating]:

@@ -286,6 +286,29 @@ def test_a_loss_that_sees_no_state_is_refused():
     assert (later[2:] == 0).all()
 
 
+def test_the_overlap_with_covariant_vectors_of_a_linear_network():
+    """W diagonal: the vectors are the axes, and the gradient of a known weighting is known."""
+    cell = lt.RateCell(1, 3, activation="linear", bias=False)
+    with torch.no_grad():
+        cell.weight_hh.copy_(torch.diag(torch.tensor([1.1, 0.6, 0.2])))
+    x, weights = noise(120, 2, 1), torch.tensor([3.0, 4.0, 12.0])
+    found = analysis.gradient_overlap(cell, x, lambda h: h @ weights, at=60, k=3)
+    np.testing.assert_allclose(found.detach(), [[3 / 13, 4 / 13, 12 / 13]] * 2, rtol=1e-9)
+    # many steps on, only what grows most is left of any gradient
+    later = analysis.gradient_overlap(cell, x, lambda h: lt.cells.unroll(cell, x[60:], h)[-1], at=60, k=2)
+    np.testing.assert_allclose(later, [[1, 0]] * 2, atol=1e-9)
+    with pytest.raises(ValueError, match="loss must depend on the state"):
+        analysis.gradient_overlap(cell, x, lambda h: h.detach(), at=60)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("at", [0, 6])
+def test_a_state_has_steps_on_both_sides(at):
+    cell, x = driven(3, 6)
+    with pytest.raises(ValueError, match=rf"at must be an integer in 1\.\.5, got {at}; steps must be left"):
+        analysis.gradient_overlap(cell, x, lambda h: h, at=at)
+
+
 def test_singular_values_of_a_gradient_of_independent_networks():
     W = noise(3, 4, 4).requires_grad_()
     loss = (W @ W).square().sum((-2, -1))

@@ -14,16 +14,21 @@ from lyaptorch import (
     Activation,
     BinaryCell,
     Cell,
+    CoRNNCell,
     ElmanCell,
+    Flow,
     GRUCell,
     LIFCell,
     LSTMCell,
     RateCell,
     ResidualCell,
+    S4DCell,
+    URLSTMCell,
     as_cell,
     residuals,
 )
 from lyaptorch._random import Stream, member_ids
+from lyaptorch.cells import Stacked
 from lyaptorch.cells.activation import sech2, tanh
 from lyaptorch.cells.form import Form, Residual
 from lyaptorch.cells.protocol import FormCell
@@ -170,6 +175,33 @@ def function(**kw: Any) -> Cell:
     return as_cell(lambda x, h: torch.sin(h @ W.mT) * (1.5 + torch.cos(h)) + x @ V.mT)
 
 
+def stacked(**kw: Any) -> Cell:
+    """A gated layer below, of which the upper one reads h, and an Elman layer above."""
+    return Stacked([LSTMCell(M, 1, gain=2.0, **kw), ElmanCell(1, N - 2, weights="orthogonal", **kw)])
+
+
+def parts(**kw: Any) -> Cell:
+    """A function whose state is a pair."""
+    inside = function(**kw)
+
+    def step(x: Tensor, s: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        after = inside.step(x, torch.cat(s, -1))
+        return after[..., :1], after[..., 1:]
+
+    return as_cell(step, state=(torch.zeros(1, 1), torch.zeros(1, N - 1)))
+
+
+def flow(method: str) -> Callable[..., Cell]:
+    """A neural ODE with closed-over tensors, of which one is trained; a unit of time is a step."""
+
+    def make(**kw: Any) -> Cell:
+        W, V = _weights(**kw)
+        W.requires_grad_()
+        return Flow(lambda x, h: torch.tanh(h @ W.mT + x @ V.mT) - 0.8 * h, dt=1.0, method=method)
+
+    return make
+
+
 def rectified(kind: type[RateCell | ElmanCell], bias: str) -> Callable[..., Cell]:
     """All units stay open but the last, which stays shut: one exponent is -inf."""
 
@@ -219,6 +251,8 @@ CASES = [
     Case("elman-user", elman(activation=softplus(), bias=False)),
     Case("elman-trainable", lambda **kw: elman(activation=steep_tanh())(**kw)),
     Case("elman-surrogate", lambda **kw: elman(activation=soft_sign())(**kw)),
+    Case("lstm", lambda **kw: LSTMCell(M, N // 2, gain=2.0, **kw)),
+    Case("gru", lambda **kw: GRUCell(M, N, weights="orthogonal", **kw)),
     Case("residual-diagonal", bypassed("diagonal", outer=tanh)),
     Case("residual-blocks", bypassed("blocks", outer=tanh)),
     Case("residual-dense", bypassed("dense", inner=tanh)),
@@ -237,12 +271,20 @@ CASES = [
     Case("wcrnn-coupling-trained", coupled),
     Case("lstm", lambda **kw: LSTMCell(M, N // 2, gain=2.0, **kw)),
     Case("gru", lambda **kw: GRUCell(M, N, weights="orthogonal", **kw)),
+    Case("stacked", stacked),
+    Case("ur-lstm", lambda **kw: URLSTMCell(M, N // 2, gain=2.0, **kw)),
+    Case("cornn", lambda **kw: CoRNNCell(M, N // 2, dt=0.5, **kw)),
+    Case("s4d", lambda **kw: S4DCell(M, 1, N // 2, **kw)),
     Case("user-step", Leaky),
     Case("user-pushforward", Written),
     Case("function", function),
+    Case("flow-rk4", flow("rk4")),
+    Case("flow-dopri5", flow("dopri5")),
     Case("torch-RNNCell", lambda **kw: as_cell(nn.RNNCell(M, N)), ensembles=False),
     Case("torch-RNN", lambda **kw: as_cell(nn.RNN(M, N, nonlinearity="tanh")), ensembles=False),
     Case("torch-GRUCell", lambda **kw: as_cell(nn.GRUCell(M, N)), ensembles=False),
+    Case("torch-LSTM", lambda **kw: as_cell(nn.LSTM(M, N // 4, num_layers=2)), ensembles=False),
+    Case("function-parts", parts),
 ]
 
 ENSEMBLES: list[tuple[int, ...]] = [(), (3,), (2, 3)]

@@ -208,6 +208,17 @@ def test_the_condition_number_grows_at_the_gap_of_the_exponents():
     assert difference.std() < 0.3 * gap.mean()
 
 
+@pytest.mark.slow
+def test_the_condition_number_of_thirty_two_units_over_sixty_steps():
+    """With enough bits the slope is the gap of the exponents; 256 saturate where kappa passes them."""
+    slope, gap = condition_slope(32, 60, 16, 0, "auto")
+    error = (slope - gap).std() / 16**0.5
+    assert abs(slope.mean() - gap.mean()) < 2 * error
+    assert error < 0.1
+    few, _ = condition_slope(32, 60, 16, 0, 256)
+    assert few.mean() < gap.mean() - 0.5
+
+
 @pytest.mark.parametrize(
     ("kappa", "steps", "expected"), [(1.0, 10, 1), (math.exp(1.01), 10, 2), (1e300, 10, 3), (1e9, 1, 3)]
 )

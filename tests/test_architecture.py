@@ -48,8 +48,8 @@ MAY_IMPORT = {
 EXTERNAL = {"matplotlib": ("plots",), "ray": ("sweep",)}
 """Libraries that only these packages import."""
 
-LAZY = "plots"
-"""What a method called `plot` may import besides."""
+LAZY, DRAWING = "plots", ("plot", "page")
+"""What methods called so may import besides."""
 
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "misc", "common"}
 
@@ -100,7 +100,7 @@ def wrong_arrows(module: str, tree: ast.Module) -> list[str]:
             *SHARED,
             *MAY_IMPORT[own],
             *((own,) if own else ()),
-            *((LAZY,) if function == "plot" else ()),
+            *((LAZY,) if function in DRAWING else ()),
         )
         if not any(prefix in ("", name) or name.startswith(f"{prefix}.") for prefix in allowed):
             wrong.append(f"{module}:{line} imports {target}")

@@ -1,3 +1,6 @@
+from dataclasses import dataclass
+from typing import NamedTuple
+
 import pytest
 import torch
 from torch import nn
@@ -5,7 +8,7 @@ from torch import nn
 import lyaptorch as lt
 import reference
 from cases import M, N
-from lyaptorch.cells import FunctionCell
+from lyaptorch.cells import FunctionCell, Stacked
 
 pytestmark = pytest.mark.usefixtures("double")
 
@@ -61,17 +64,28 @@ def test_batch_first_changes_nothing_time_comes_first():
     assert torch.equal(lt.lyapunov_spectrum(second, inputs, k=2).exponents, expected)
 
 
+class Gate(nn.Module):
+    """A module that the library does not know."""
+
+    def __init__(self):
+        super().__init__()
+        self.inside = nn.GRUCell(M, N)
+
+    def forward(self, x, h):
+        return self.inside(x, h)
+
+
 def test_a_module_takes_part_with_its_own_parameters():
-    gru = nn.GRUCell(M, N)
-    cell = lt.as_cell(gru)
+    module = Gate()
+    cell = lt.as_cell(module)
     assert isinstance(cell, FunctionCell)
-    assert {id(p) for p in cell.parameters()} == {id(p) for p in gru.parameters()}
+    assert {id(p) for p in cell.parameters()} == {id(p) for p in module.parameters()}
     inputs, h0, frame = torch.randn(8, 2, M), torch.randn(2, N), reference.random_frame(N, N)
-    spec = lt.lyapunov_spectrum(gru, inputs, h0=h0, frame=frame)
+    spec = lt.lyapunov_spectrum(module, inputs, h0=h0, frame=frame)
     expected = reference.scan(cell, inputs, h0, frame)
     torch.testing.assert_close(spec.growth.log_r, expected.log_r, rtol=0, atol=1e-12)
     spec.exponents.sum().backward()
-    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in gru.parameters())
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in module.parameters())
 
 
 def test_the_state_size_and_the_ensemble_of_a_function_come_from_h0():
@@ -101,21 +115,305 @@ def test_a_method_a_lambda_and_a_callable_object_are_steps():
     assert exponents[0] == exponents[1] == exponents[2]
 
 
+def packed(module, h, c):
+    """torch's (h, c) or h, each (layers, b, n), as as_cell packs it."""
+    return list(zip(h, c, strict=True)) if isinstance(module, nn.LSTM) else list(h)
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("kind", [nn.RNN, nn.GRU, nn.LSTM])
+def test_stacked_networks_of_torch_roll_the_same_states(kind, layers, bias):
+    module = kind(M, N, num_layers=layers, bias=bias, dropout=0.5 if layers > 1 else 0.0).eval()
+    inputs, h, c = torch.randn(25, 3, M), torch.randn(layers, 3, N), torch.randn(layers, 3, N)
+    outputs, end = module(inputs, (h, c) if kind is nn.LSTM else h)
+    cell = lt.as_cell(module)
+    start = packed(module, h, c) if layers > 1 else packed(module, h, c)[0]
+    model = lt.Model(cell, nn.Identity(), h0=start)
+    torch.testing.assert_close(model(inputs), outputs, rtol=0, atol=1e-12)
+    final = lt.lyapunov_spectrum(module, inputs, h0=start, k=1).final_state
+    last = cell.unpack(final) if layers > 1 else [cell.unpack(final)]
+    for own, theirs in zip(last, packed(module, *(end if kind is nn.LSTM else (end, end))), strict=True):
+        for a, b in zip(*([own, theirs] if kind is nn.LSTM else [[own], [theirs]]), strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
+    assert {id(p) for p in cell.parameters()} == {id(p) for p in module.parameters()}
+    assert (cell.input_size, cell.output_size) == (M, N)
+
+
+def test_an_lstm_of_two_layers_has_the_spectrum_of_its_dense_product():
+    """From torch's own step, packed layer by layer as (h, c), its Jacobians by autograd."""
+    lstm, frame = nn.LSTM(M, N, num_layers=2), reference.random_frame(4 * N, 4 * N)
+
+    class Torchs(lt.Cell):
+        def step(self, x, h):
+            own = h.unflatten(-1, (2, 2, N)).movedim(-3, 0)
+            state = (own[..., 0, :].contiguous(), own[..., 1, :].contiguous())
+            after = torch.stack(lstm(x[None], state)[1], -2)
+            return after.movedim(0, -3).flatten(-3)
+
+    inputs, h0 = torch.randn(40, 2, M), torch.randn(2, 4 * N)
+    expected = reference.scan(Torchs(M, 4 * N), inputs, h0, frame)
+    spec = lt.lyapunov_spectrum(lstm, inputs, h0=h0, frame=frame)
+    # what the leading direction hides is lost to both: here at most e^6
+    torch.testing.assert_close(spec.growth.log_r, expected.log_r, rtol=0, atol=1e-10)
+    torch.testing.assert_close(spec.final_state, expected.final_state, rtol=0, atol=1e-12)
+    squares = spec.exponents[..., :3].square().sum()
+    got = torch.autograd.grad(squares, list(lstm.parameters()))
+    dense = reference.scan(Torchs(M, 4 * N), inputs, h0, frame[:, :3], create_graph=True)
+    wanted = torch.autograd.grad(dense.exponents.square().sum(), list(lstm.parameters()))
+    for g, e in zip(got, wanted, strict=True):
+        assert reference.relative_error(g, e) < 1e-9
+
+
+@pytest.mark.parametrize("kind", [nn.LSTMCell, nn.GRUCell])
+def test_cells_of_torch_share_their_weights(kind):
+    module = kind(M, N)
+    cell = lt.as_cell(module)
+    assert cell.weight_hh is module.weight_hh
+    assert {id(p) for p in cell.parameters()} == {id(p) for p in module.parameters()}
+    lt.lyapunov_spectrum(module, torch.randn(10, 2, M), k=2).exponents.sum().backward()
+    assert all(p.grad.abs().max() > 0 for p in module.parameters())
+
+
+def test_layers_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match=r"must take the 4 outputs of the one below .* got 8 inputs"):
+        Stacked([lt.LSTMCell(M, N), lt.LSTMCell(2 * N, N)])
+    with pytest.raises(ValueError, match=r"share its ensemble \(3,\), got 4 inputs and \(\)"):
+        Stacked([lt.RateCell(M, N, ensemble=(3,)), lt.RateCell(N, N)])
+    with pytest.raises(ValueError, match=r"at least one cell of known size, got \[\]"):
+        Stacked([])
+    with pytest.raises(ValueError, match=r"known size, got \['FunctionCell'\]"):
+        Stacked([lt.as_cell(torch.add)])
+
+
+class Pair(NamedTuple):
+    h: torch.Tensor
+    c: torch.Tensor
+
+
+@dataclass
+class Named:
+    h: torch.Tensor
+    c: torch.Tensor
+
+
+LSTM = nn.LSTMCell(M, N).double()
+STRUCTURES = {
+    "tuple": (lambda h, c: (h, c), lambda s: s),
+    "list": (lambda h, c: [h, c], lambda s: s),
+    "namedtuple": (Pair, lambda s: (s.h, s.c)),
+    "dataclass": (Named, lambda s: (s.h, s.c)),
+    "dict": (lambda h, c: {"h": h, "c": c}, lambda s: (s["h"], s["c"])),
+}
+
+
+@pytest.mark.parametrize("output", [False, True])
+@pytest.mark.parametrize("kind", STRUCTURES)
+def test_a_state_of_parts_is_packed_and_unpacked(kind, output):
+    make, take = STRUCTURES[kind]
+
+    def step(x, state):
+        assert type(state) is type(make(x, x))
+        after = make(*LSTM(x, take(state)))
+        return (LSTM.weight_hh.sum() + x, after) if output else after
+
+    inputs, h, c, frame = (
+        torch.randn(12, 3, M),
+        torch.randn(3, N),
+        torch.randn(3, N),
+        reference.random_frame(8, 8),
+    )
+    expected = lt.lyapunov_spectrum(LSTM, inputs, h0=(h, c), frame=frame)
+    for cell, h0 in (
+        (step, make(h, c)),
+        (lt.as_cell(step), make(h, c)),
+        (lt.as_cell(step, state=make(h, c)), torch.cat([h, c], -1)),
+        (lt.as_cell(step, output=output), make(h, c)),
+    ):
+        spec = lt.lyapunov_spectrum(cell, inputs, h0=h0, frame=frame)
+        torch.testing.assert_close(spec.growth.log_r, expected.growth.log_r, rtol=0, atol=1e-10)
+    last = take(lt.as_cell(step, state=make(h, c)).unpack(spec.final_state))
+    torch.testing.assert_close(torch.cat(last, -1), expected.final_state, rtol=0, atol=1e-12)
+
+
+def test_parts_of_a_dict_may_come_back_in_another_order_and_have_other_sizes():
+    def step(x, s):
+        return {"c": 0.5 * s["c"] + s["h"].sum(-1, keepdim=True), "h": torch.tanh(s["h"] + s["c"])}
+
+    h0 = {"h": torch.randn(2, 3), "c": torch.randn(2, 1)}
+    after = lt.as_cell(step, state=h0)(torch.zeros(2, 1), torch.cat([h0["h"], h0["c"]], -1))
+    expected = step(None, h0)
+    assert torch.equal(after, torch.cat([expected["h"], expected["c"]], -1))
+
+
+def test_a_state_of_parts_is_flossed_and_trained():
+    torch.manual_seed(1)
+    module = nn.LSTMCell(1, N)
+    before = module.weight_hh.detach().clone()
+
+    def step(x, s):
+        return module(x, s)
+
+    h0 = (torch.zeros(1, N), torch.zeros(1, N))
+    record = lt.floss(step, torch.randn(20, 1, 1), h0=h0, k=1, epochs=20, lr=2e-2, steps=20)
+    assert record["floss_loss"][0, -1] < 0.5 * record["floss_loss"][0, 0]
+    assert not torch.equal(module.weight_hh, before)
+    model = lt.Model(module, lt.Readout(N, 1), h0=h0)
+    assert model.h0.shape == (1, 2 * N)
+
+
+def test_a_step_that_returns_two_states_must_say_which_is_which():
+    def step(x, h):
+        return 0.3 * h, 0.9 * h + x[..., :1]
+
+    inputs, h0 = torch.randn(5, 1, M), torch.randn(1, N)
+    with pytest.raises(
+        ValueError, match=r"a tuple of two such; return the state alone, or pass .*output=True"
+    ):
+        lt.lyapunov_spectrum(step, inputs, h0=h0)
+    spec = lt.lyapunov_spectrum(lt.as_cell(step, output=True), inputs, h0=h0)
+    torch.testing.assert_close(spec.exponents, torch.full((1, N), 0.9).log())
+    with pytest.raises(
+        ValueError, match=r"with output=True step\(x, h\) must return \(output, state\), got \(1, 4\)"
+    ):
+        lt.lyapunov_spectrum(lt.as_cell(lambda x, h: 0.9 * h, output=True), inputs, h0=h0)
+
+
+A, B = torch.zeros(2, 3).double(), torch.zeros(2, 1).double()
+
+
+@pytest.mark.parametrize(
+    ("step", "h0", "message"),
+    [
+        (
+            lambda x, s: s,
+            (A, B.float()),
+            r"one dtype and device, got a tuple of 0: \(2, 3\) torch.float64, 1",
+        ),
+        (
+            lambda x, s: (s[0], s[1].float()),
+            (A, B),
+            r"must have one dtype and device, .* 1: \(2, 1\) torch.float32",
+        ),
+        (
+            lambda x, s: s,
+            {"h": A, "t": 0},
+            r"tensors \(\*e, b, n_i\), got a dict of h: .*, t: a int; flatten",
+        ),
+        (lambda x, s: s, (A, (A, B)), r"a tuple, list, dict or dataclass of tensors .* flatten nested parts"),
+        (lambda x, s: s, (), r"a state must be a tensor, or a tuple"),
+        (lambda x, s: s, (A, B[:1]), r"shapes \(\*e, b, n_i\) with the same \*e and b, got"),
+        (
+            lambda x, s: (s[0], s[0]),
+            (A, B),
+            r"must remain a tuple of parts .*\{'0': 3, '1': 1\}, got a tuple of 0: \(2, 3\)",
+        ),
+        (
+            lambda x, s: s[0],
+            (A, B),
+            r"must remain a tuple of parts .* got \(2, 3\) torch.float64; a step returns",
+        ),
+        (
+            lambda x, s: {"h": s["h"]},
+            {"h": A, "c": B},
+            r"^the state must remain a dict of parts .* got a dict of h",
+        ),
+        (
+            lambda x, s: torch.cat([s, s], -1),
+            A,
+            r"one tensor like the state, \(2, 3\) .* got \(2, 6\) torch.float64",
+        ),
+        (lambda x, s: (s[0][:1], s[1][:1]), (A, B), r"like the state, \(2, 4\) .* got \(1, 4\)"),
+        (lambda x, s: 0.5 * s, [A, B], r"step\(x, h\) failed"),
+    ],
+)
+def test_states_that_do_not_fit_are_refused(unchecked, step, h0, message):
+    with pytest.raises(ValueError, match=message):
+        lt.lyapunov_spectrum(step, torch.zeros(3, 2, M), h0=h0)
+
+
+def test_structures_are_for_functions_and_modules():
+    with pytest.raises(
+        ValueError, match=r"state= and output= are for modules and functions of your own, got .* GRU"
+    ):
+        lt.as_cell(nn.GRU(M, N), output=True)
+    with pytest.raises(
+        ValueError, match=r"state of this GRUCell must be one tensor \(\*e, b, n\), got a tuple"
+    ):
+        lt.lyapunov_spectrum(nn.GRU(M, N), torch.zeros(3, 2, M), h0=(A, B))
+    with pytest.raises(
+        ValueError, match=r"one tensor or a list of 2 layers' states, got a tuple; .*list\(zip\(h, c\)\)"
+    ):
+        lt.lyapunov_spectrum(nn.LSTM(M, N, 2), torch.zeros(3, 2, M), h0=(A, A, A))
+
+
+DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+
+
+@DTYPES
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+def test_fused_recurrence_inside_a_step_is_handled_silently(kind, dtype):
+    """Warnings are errors in these tests; torch's fused LSTM lacks forward mode (in float32, on a CPU)."""
+    module, lstm = kind(M, N).to(dtype), kind is nn.LSTM
+
+    def step(x, s):
+        after = module(x[None], tuple(part[None] for part in s) if lstm else s[None])[1]
+        return tuple(part[0] for part in after) if lstm else after[0]
+
+    inputs, h = torch.randn(10, 1, M).to(dtype), torch.randn(1, N).to(dtype)
+    h0, frame = (h, h) if lstm else h, reference.random_frame(2 * N if lstm else N, 3, dtype)
+    squares = [
+        lt.lyapunov_spectrum(cell, inputs, h0=h0, k=3, frame=frame).exponents.square().sum()
+        for cell in (step, module)
+    ]
+    tolerance = 1e-11 if dtype is torch.float64 else 1e-3
+    torch.testing.assert_close(*squares, rtol=tolerance, atol=0)
+    bars = [torch.autograd.grad(loss, list(module.parameters())) for loss in squares]
+    for g, e in zip(*bars, strict=True):
+        assert reference.relative_error(g, e) < tolerance
+    assert torch.backends.mkldnn.enabled
+
+
+@DTYPES
+def test_fused_attention_inside_a_step_is_handled_silently(dtype):
+    """It lacks forward mode and second derivatives; the oracle writes it out."""
+    inputs, frame = torch.randn(8, 2, M).to(dtype), reference.random_frame(N, 3, dtype)
+
+    def attend(q):
+        return torch.softmax(q @ q.mT / 2**0.5, -1) @ q
+
+    def fused(q):
+        return nn.functional.scaled_dot_product_attention(q, q, q)
+
+    def squares(attention):
+        h0 = torch.linspace(-1, 1, 2 * N).to(dtype).reshape(2, N).requires_grad_()
+
+        def step(x, h):
+            q = h.unflatten(-1, (1, 2, 2))
+            return torch.sin(1.5 * h + attention(q).flatten(-3) + x.sum(-1, keepdim=True))
+
+        loss = lt.lyapunov_spectrum(step, inputs, h0=h0, k=3, frame=frame).exponents.square().sum()
+        return loss, *torch.autograd.grad(loss, h0)
+
+    tolerance = 1e-11 if dtype is torch.float64 else 1e-3
+    for got, expected in zip(squares(fused), squares(attend), strict=True):
+        assert reference.relative_error(got, expected) < tolerance
+
+
 @pytest.mark.parametrize(
     ("obj", "message"),
     [
         (
-            nn.RNN(M, N, num_layers=2),
-            r"one layer and one direction, got num_layers=2, bidirectional=False; wrap",
+            nn.RNN(M, N, bidirectional=True),
+            r"torch.nn.RNN with one direction, got bidirectional=True: .* load each",
         ),
-        (nn.RNN(M, N, bidirectional=True), r"got num_layers=1, bidirectional=True"),
+        (nn.LSTM(M, N, 2, bidirectional=True), r"torch.nn.LSTM with one direction"),
+        (nn.LSTM(M, N, proj_size=2), r"without projection, got proj_size=2; write its step as a function"),
         (
-            nn.LSTM(M, N),
-            r"a step whose state is one tensor, got a LSTM; write step\(x, h\) .* packed into one",
+            nn.GRU(M, N, 2, dropout=0.3),
+            r"without dropout in training mode, got dropout=0.3: .* call \.eval\(\)",
         ),
-        (nn.LSTMCell(M, N), r"got a LSTMCell"),
-        (nn.GRU(M, N), r"got a GRU"),
-        ("tanh", r"as_cell takes a cell, a module or a function step\(x, h\), got str"),
+        ("tanh", r"as_cell takes a cell, a module, a function step\(x, h\), or a list of modules, got str"),
         (torch.zeros(4, 4), r"got Tensor"),
     ],
 )

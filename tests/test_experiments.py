@@ -10,12 +10,17 @@ from matplotlib.figure import Figure
 
 from lyaptorch.experiments import FIGURES, SCALES, Check
 from lyaptorch.experiments.checks import at_least, at_most, near
-from lyaptorch.experiments.gradient_flossing import Fig1b, Fig1c, Fig1d, Fig4c, Fig8
+from lyaptorch.experiments.gradient_flossing.control import Fig1b, Fig1c, Fig1d
+from lyaptorch.experiments.gradient_flossing.episodes import Fig8
+from lyaptorch.experiments.gradient_flossing.units import Fig6
+from lyaptorch.experiments.gradient_flossing.xor import Fig4c
 from lyaptorch.record import Record
 from lyaptorch.train import run as engine
 
 NAMES = [(paper, figure) for paper, figures in FIGURES.items() for figure in figures]
 every_figure = pytest.mark.parametrize(("paper", "figure"), NAMES, ids=map(" ".join, NAMES))
+TIMED = {"table1"}
+"""Figures of measured times: the only ones that differ from run to run."""
 MADE: dict[tuple[str, str], Record] = {}
 
 
@@ -67,6 +72,8 @@ def test_checks_are_data_that_agree_with_themselves(paper, figure, record, tmp_p
 
 @every_figure
 def test_equal_runs_give_equal_records(paper, figure, record):
+    if figure in TIMED:
+        pytest.skip("its Record holds measured times")
     assert smoke(paper, figure).run(False, None) == record
 
 
@@ -164,6 +171,24 @@ def test_the_checks_of_figure_4c_on_made_up_records():
     assert [(c.expected, c.measured) for c in found] == [(0.5, 0.5), (1.0, 1.0), (1.0, 1.0), (0.8, 0.9)]
     assert all(c.holds for c in found)
     assert len({c.sentence for c in found}) == 4
+
+
+def test_the_checks_of_figure_6_on_made_up_records():
+    """The median network decides; one that falls silent, and one that had nowhere to fall, do not."""
+    for factor, last, expected in ((0.09, 0.04, [True] * 5), (0.11, 0.06, [False] * 5)):
+        start = np.array([-1.0, -1.0, -1.0, 1e-3, -np.inf])
+        during = np.repeat(start[None, :, None], 30, -1).repeat(2, 0)
+        during[:, :4, 20:] = factor
+        during[1, 3, :20] = 1e-3
+        before, after = during[:, :, 0], during[:, :, -1].copy()
+        before[0, 3], after[1, 3] = -1e-3, last
+        variables = {name: (("unit", "network"), z) for name, z in (("before", before), ("after", after))}
+        variables["lambda_1"] = (("unit", "network", "floss_epoch"), during)
+        units = {"unit": (("unit",), np.array(["LSTM", "ReLU"]))}
+        record = Record("gradient-flossing fig6", {}, variables, units)
+        found = Fig6().checks(record)
+        assert [c.holds for c in found] == expected
+        assert found[-1].sentence.startswith("ReLU: of 1 networks with lambda_1 > 0")
 
 
 def curve(*parts):

@@ -6,6 +6,7 @@ from torch import nn
 
 import lyaptorch as lt
 from lyaptorch.tasks import TemporalXOR
+from reference import random_frame
 
 N, M = 8, 2
 QUICK = {"k": 3, "steps": 25, "tangent_transient": 5, "lr": 1e-2, "show_progress": False}
@@ -214,7 +215,7 @@ def shared():
         (None, {"target": torch.ones(2)}, r"target must be a number or have the ensemble's shape \(\)"),
         (None, {"clip": torch.ones(2)}, r"clip must be a number or have the ensemble's shape \(\)"),
         (None, {"members": torch.arange(2)}, r"members must have shape \*e = \(\), got \(2,\)"),
-        (lambda: nn.LSTM(1, N), {}, "as_cell takes torch.nn.RNN, RNNCell, or a step .* got a LSTM"),
+        (lambda: nn.LSTM(1, N, proj_size=2), {}, "as_cell takes a torch.nn.LSTM without projection"),
     ],
 )
 def test_what_cannot_be_flossed_says_why(cell, given, message):
@@ -233,3 +234,81 @@ def test_dynamics_that_overflow_name_the_epoch():
     cell = lt.RateCell(1, N, activation="linear", gain=1e30)
     with pytest.raises(FloatingPointError, match=r"at flossing epoch 0: the state is not finite after step"):
         lt.floss(cell, TemporalXOR(4), epochs=1, **QUICK)
+
+
+class Leaky(nn.Module):
+    """A network with a gain and a time constant for each unit, of which alone are trained."""
+
+    def __init__(self, n):
+        super().__init__()
+        self.register_buffer("W", 1.5 * torch.randn(n, n) / n**0.5)
+        self.gain = nn.Parameter(0.5 + torch.rand(n))
+        self.log_tau = nn.Parameter(torch.rand(n))
+
+    def forward(self, x, h):
+        rate = torch.exp(-self.log_tau)
+        return (1 - rate) * h + rate * (torch.tanh(self.gain * h) @ self.W.mT + x)
+
+
+def gated_with_unit_parameters(n):
+    """Forget biases of an LSTM, shared by nobody: time constants by another name."""
+    cell = lt.LSTMCell(1, n // 2, gain=2.0)
+    for name, p in cell.named_parameters():
+        p.requires_grad_(name == "bias_hh")
+    return cell
+
+
+@pytest.mark.parametrize("make", [Leaky, gated_with_unit_parameters])
+def test_exponents_of_single_unit_parameters_against_finite_differences(double, make):
+    """Central differences of step e: errors of about e^2 and eps / e, both 1e-10 at e = 1e-5."""
+    network, inputs, h0, frame = make(6), torch.randn(20, 2, 1), 0.3 * torch.randn(2, 6), random_frame(6, 3)
+
+    def exponents():
+        return lt.lyapunov_spectrum(network, inputs, h0=h0, k=3, frame=frame, interval=2).exponents
+
+    weights = torch.randn(2, 3)
+    wanted = [p for p in network.parameters() if p.requires_grad]
+    bars = torch.autograd.grad((weights * exponents()).sum(), wanted)
+    for p, bar in zip(wanted, bars, strict=True):
+        for i in range(len(p)):
+            values = []
+            for e in (1e-5, -1e-5):
+                with torch.no_grad():
+                    p[i] += e
+                    values.append((weights * exponents()).sum())
+                    p[i] -= e
+            assert bar[i].item() == pytest.approx((values[0] - values[1]).item() / 2e-5, rel=1e-6, abs=1e-8)
+
+
+@pytest.mark.parametrize("make", [Leaky, gated_with_unit_parameters])
+def test_flossing_single_unit_parameters_leaves_all_else_alone(double, make):
+    network = make(6)
+    before = {name: w.clone() for name, w in network.state_dict().items()}
+    wanted = {name for name, p in network.named_parameters() if p.requires_grad}
+    record = lt.floss(
+        network,
+        torch.randn(12, 1, 1),
+        h0=torch.zeros(1, 6),
+        k=1,
+        epochs=10,
+        lr=5e-2,
+        steps=12,
+        tangent_transient=2,
+        target=-0.05,
+        frame="fixed",
+    )
+    assert record["floss_loss"][0, -1] < 0.5 * record["floss_loss"][0, 0]
+    for name, w in network.state_dict().items():
+        assert torch.equal(w, before[name]) != (name in wanted)
+
+
+def test_a_rectified_network_that_starts_silent_is_not_flossed_in_silence(double):
+    cell, task = lt.RateCell(1, N, activation="relu", ensemble=(2,)), TemporalXOR(4)
+    settings = {"k": 1, "epochs": 2, "steps": 10, "tangent_transient": 2}
+    with pytest.warns(
+        UserWarning, match=r"every tangent vector of member \[0, 1\] dies .* pass an h0 that opens"
+    ):
+        lt.floss(cell, task, **settings)
+    h0 = torch.rand(2, 1, N)
+    record = lt.floss(cell, task, h0=h0, **settings)
+    assert torch.isfinite(torch.tensor(record["exponents"])).all()

@@ -419,14 +419,23 @@ def test_tanh_and_its_slope_to_round_off(dtype):
 
 
 def bits(threads: int) -> list[Tensor]:
+    """Everything that two scans and two unrollings give, with a member's trajectories on several threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        case = problem(lt.RateCell, 21, ensemble=(3,), b=2, dtype=torch.float32)
-        found = scan("cpu", *case, random_frame(21, 13).float().requires_grad_(), interval=2)
-        cell, inputs, h0 = problem(lt.ElmanCell, 80, b=19, t=30, dtype=torch.float32)
-        states = unroll(cell, inputs, h0)
-        return [*found, states, *torch.autograd.grad(states.square().sum(), list(cell.parameters()))]
+        found = []
+        kw = {"ensemble": (3,), "dtype": torch.float32}
+        for case in (
+            problem(lt.RateCell, 21, b=2, **kw),
+            bypassed(22, "dense", (22,), [tanh(), sech2(), tanh()], b=19, t=40, **kw),
+        ):
+            cell, inputs, h0 = case
+            frame = random_frame(h0.shape[-1], 13).float().requires_grad_()
+            found += scan("cpu", cell, inputs, h0, frame, interval=2)
+            states = unroll(cell, inputs, h0)
+            wanted = [inputs, h0, *cell.parameters()]
+            found += [states, *torch.autograd.grad(states.square().sum(), wanted)]
+        return found
     finally:
         torch.set_num_threads(before)
 

@@ -121,12 +121,17 @@ def test_measured_exponents_add_up_to_the_mean_of_log_det(kind, ensemble):
 def test_metrics_in_a_record_are_those_of_the_networks_before_the_step():
     model, fresh = make((2,)), make((2,))
     record = run(
-        model, FlossPhase(2, k=2, **SCAN, lr=0.0), FitPhase(5), metrics=metrics.METRICS, metrics_every=2
+        model,
+        FlossPhase(2, k=2, **SCAN, lr=0.0),
+        FitPhase(5),
+        metrics=metrics.METRICS,
+        metrics_every=2,
+        test_batches=2,
     )
     assert record["measured_at"].tolist() == [[0, 2, 4]] * 2
     seed, members = seed_from(seeded(7)), new_members(fresh, None, 1e-3, lt.Adam())
     batch = TASK.draw(seed, members=members.ids, epoch=0, batch=ROWS, length=LENGTH)
-    for name, value in metrics.measure(members, batch, metrics.METRICS, TASK, seed).items():
+    for name, value in metrics.measure(members, batch, metrics.METRICS, TASK, seed, 2).items():
         np.testing.assert_array_equal(record[name][:, 0], value.detach().numpy())
         assert record[name].shape == (2, 3, *value.shape[1:])
 
@@ -268,7 +273,7 @@ def test_what_a_task_step_costs_is_what_torch_counts(monkeypatch):
     model, batch = make(), TASK.draw(0, members=torch.tensor(0), epoch=0, batch=ROWS, length=LENGTH)
     with FlopCounterMode(display=False) as counter:
         model.loss(batch)
-    assert metrics.fit_flops(N, 1, 1, ROWS, LENGTH) == 3 * counter.get_total_flops() > 0
+    assert metrics.fit_flops(batch, N, 1) == 3 * counter.get_total_flops() > 0
 
 
 def test_what_a_flossing_step_costs(monkeypatch):
@@ -291,5 +296,6 @@ def test_the_totals_in_a_record_are_epochs_times_steps_for_who_took_part():
     record = run(make((2,)), long, short, FitPhase(4), FitPhase(2, members=some))
     step = [2 * metrics.floss_flops(N, 2, SCAN["steps"]), metrics.floss_flops(N, N, SCAN["steps"], 4)]
     assert record["floss_flops"].tolist() == [3 * step[0] + step[1], step[1]]
-    fit = metrics.fit_flops(N, 1, 1, ROWS, LENGTH)
+    batch = TASK.draw(0, members=torch.arange(2), epoch=0, batch=ROWS, length=LENGTH)
+    fit = metrics.fit_flops(batch, N, 1)
     assert record["fit_flops"].tolist() == [6 * fit, 4 * fit]

@@ -220,3 +220,20 @@ def test_a_member_of_the_published_ensemble_is_the_same_alone():
     assert torch.equal(first.cell.weight_hh, again.cell.weight_hh)
     assert not torch.equal(first.cell.weight_hh, other.cell.weight_hh)
     assert PRESETS["gf2023"] is gf2023
+
+
+def test_cross_entropy_is_torchs_and_counts_the_class_that_is_named():
+    class Shows(nn.Module):
+        def forward(self, states):
+            return states
+
+    model = lt.Model(lambda x, h: x, Shows(), h0=torch.zeros(1, 3), loss="cross_entropy")
+    logits, named = torch.randn(6, 2, 3), torch.randint(3, (6, 2))
+    targets = nn.functional.one_hot(named, 3).to(logits.dtype)
+    mask = torch.arange(6) > 1
+    loss, accuracy = model.loss(lt.tasks.Batch(logits, targets, mask))
+    expected = nn.functional.cross_entropy(logits[2:].flatten(0, 1), named[2:].flatten())
+    torch.testing.assert_close(loss, expected)
+    right = (logits[2:].argmax(-1) == named[2:]).to(logits.dtype).mean()
+    torch.testing.assert_close(accuracy, right)
+    assert 0 < accuracy < 1

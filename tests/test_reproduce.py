@@ -7,6 +7,7 @@ import lyaptorch as lt
 from command import command, files
 from lyaptorch.experiments import SCALES, Check
 from lyaptorch.record import Record
+from lyaptorch.tasks import archives
 from test_experiments import NAMES, smoke
 
 
@@ -49,6 +50,17 @@ def test_reproduce_prints_a_table_and_null_for_what_is_not_known(lyap):
         lyap.json("reproduce", "gradient-flossing", "fig8", "--scale", "smoke")["checks"][1]["measured"]
         is None
     )
+
+
+def test_image_files_are_looked_for_in_the_folder_that_is_named(lyap, tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "_loaded", {})
+    monkeypatch.setenv("LYAPTORCH_DATA", "elsewhere")
+    status, _, err = lyap(
+        "reproduce", "weak-coupling", "images", "--scale", "smoke", "--data-dir", tmp_path / "data"
+    )
+    assert status == 2
+    assert "train-images-idx3-ubyte.gz" in err
+    assert str(tmp_path / "data" / "mnist") in err.replace("\n", "")
 
 
 TINY = ["--delay", 4, "--seeds", 2, "--hidden-size", 8, "--k", 4, "--floss-epochs", 2, "--epochs", 3]

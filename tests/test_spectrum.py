@@ -38,6 +38,30 @@ class TestGrowth:
         assert spec.running().shape == (6, 3, N)
         torch.testing.assert_close(spec.running()[-1], spec.exponents, rtol=1e-14, atol=0)
 
+    def test_local_and_finite_time_exponents(self):
+        g = growth([[9.0], [2.0], [1.0], [4.0], [0.5]], steps=[2, 2, 2, 2, 1])
+        local = torch.tensor([4.5, 1.0, 0.5, 2.0, 0.5])
+        torch.testing.assert_close(growth_of.local(g)[:, 0, 0], local)
+        torch.testing.assert_close(growth_of.local(g, dt=0.1)[:, 0, 0], 10 * local)
+        # the first interval fills no window; the last window has 3 steps
+        windows = torch.tensor([0.75, 1.5])
+        torch.testing.assert_close(growth_of.finite_time(g, 2)[:, 0, 0], windows)
+        torch.testing.assert_close(growth_of.finite_time(g, 2, dt=0.1)[:, 0, 0], 10 * windows)
+        torch.testing.assert_close(growth_of.finite_time(g, 5)[0], growth_of.exponents(g))
+        torch.testing.assert_close(growth_of.finite_time(g, 1), growth_of.local(g))
+
+    def test_finite_time_exponents_of_a_spectrum(self):
+        spec = lt.lyapunov_spectrum(lt.RateCell(M, N), torch.randn(24, 3, M), interval=2, dt=0.1)
+        assert spec.local().shape == (12, 3, N)
+        assert spec.finite_time(4).shape == (3, 3, N)
+        torch.testing.assert_close(spec.finite_time(4).mean(0), spec.exponents, rtol=1e-12, atol=1e-13)
+        torch.testing.assert_close(spec.local().mean(0), spec.exponents, rtol=1e-12, atol=1e-13)
+        for window in (0, 13):
+            with pytest.raises(
+                ValueError, match=rf"window must be an integer in 1\.\.12, got {window}; there"
+            ):
+                spec.finite_time(window)
+
     def test_an_error_bar_covers_the_spread_of_independent_trajectories(self):
         cell = lt.RateCell(M, 8, gain=1.5)
         spec = lt.lyapunov_spectrum(cell, torch.randn(440, 64, M), k=3, transient=20, tangent_transient=20)

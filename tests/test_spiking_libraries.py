@@ -87,7 +87,7 @@ def test_snntorch_layer_against_its_own_step(name, reset):
         _, *after = layer(x[:1], *spike, *values)
         return torch.cat(after, -1)[0]
 
-    cell.initial_state(x)
+    cell.rest(x)
     expected = jacobian(own, h[0])
     assert torch.allclose(cell.step(x, h)[0], own(h[0]), atol=1e-6)
     assert torch.allclose(dense(cell, x, h), expected, atol=1e-6)
@@ -101,7 +101,7 @@ def test_snntorch_reset_without_delay_keeps_the_spike():
     layer = snn.RLeaky(beta=0.8, linear_features=N, reset_delay=False)
     cell = lt.as_cell(layer)
     x = torch.randn(B, N)
-    assert cell.initial_state(x).shape == (B, 2 * N)
+    assert cell.rest(x).shape == (B, 2 * N)
     h = torch.cat([torch.ones(B, N), torch.randn(B, N)], -1)
     spike, mem = layer(x, h[:, :N], h[:, N:])
     assert torch.allclose(cell.step(x, h), torch.cat([spike, mem], -1))
@@ -264,7 +264,7 @@ def test_spikingjelly_container_against_its_own_step(reset, detach, linear):
         return torch.cat([node.v[0], y[0]])
 
     inputs = 2 * torch.randn(12, B, N)
-    h0 = cell.initial_state(inputs[0])
+    h0 = cell.rest(inputs[0])
     assert h0.shape == (B, N)
     states = walk(cell, inputs, h0)
     full = [expand(h[0]).detach() for h in states]

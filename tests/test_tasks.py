@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from lyaptorch import FitPhase, Model, evaluate, lyapunov_spectrum, presets, train
-from lyaptorch.tasks import TASKS, DelayedCopy, Recall, SpatialXOR, TemporalXOR
+from lyaptorch.tasks import TASKS, DelayedCopy, OneHotXOR, Recall, SpatialXOR, TemporalXOR
 from lyaptorch.testing import xor_network
 
 IDS = torch.tensor([[4, 0, 7], [2, 2, 9]])
@@ -202,6 +202,16 @@ def test_a_deeper_xor_differs_of_differences():
                     assert batch.targets[t, row, 0].item() == pytest.approx(taps[0], abs=1e-6)
 
 
+def test_a_one_hot_xor_has_an_output_for_each_answer():
+    settings = {"members": IDS, "epoch": 3, "batch": 2, "length": 15}
+    bits, batch = TemporalXOR(4).draw(5, **settings), OneHotXOR(4).draw(5, **settings)
+    assert torch.equal(batch.inputs, bits.inputs)
+    assert torch.equal(batch.mask, bits.mask)
+    assert torch.equal(batch.targets, torch.cat([1 - bits.targets, bits.targets], -1))
+    with pytest.raises(ValueError, match="OneHotXOR has binary inputs only"):
+        OneHotXOR(4, binary=False)
+
+
 def test_spatial_xor_is_the_parity_of_three_channels():
     batch = SpatialXOR(4).draw(5, members=torch.arange(2), epoch=0, batch=3, length=20)
     assert batch.inputs.shape == (20, 2, 3, 3)
@@ -230,7 +240,9 @@ def test_recall_repeats_what_it_was_shown_when_cued():
     )
 
 
-@pytest.mark.parametrize("task", [DelayedCopy(3), DelayedCopy(3, binary=True), SpatialXOR(3), Recall(2, 3)])
+@pytest.mark.parametrize(
+    "task", [DelayedCopy(3), DelayedCopy(3, binary=True), SpatialXOR(3), Recall(2, 3), OneHotXOR(4)]
+)
 def test_every_task_is_learned_by_a_model_of_its_sizes_and_loss(task):
     model = presets.gf2023(task, hidden_size=6, rows=2)
     record = train(model, task, (FitPhase(2),), batch=2, length=12)

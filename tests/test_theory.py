@@ -10,7 +10,13 @@ from scipy.integrate import quad
 from scipy.optimize import brentq
 
 import lyaptorch as lt
-from lyaptorch.theory import critical_gain, tanh_mean_field
+from lyaptorch.theory import (
+    binary_mean_field,
+    critical_gain,
+    critical_input,
+    gaussian_states,
+    tanh_mean_field,
+)
 
 PAIRS = [(1.001, 0.0), (1.1, 0.0), (2.0, 0.0), (10.0, 0.0), (0.5, 0.3), (1.0, 1e-3), (1.0, 1.0), (3.0, 0.5)]
 PAIRS += [(10.0, 2.0), (0.9, 5.0), (0.01, 20.0)]
@@ -113,6 +119,80 @@ def test_against_a_simulation(g, s):
     assert states.square().mean().item() == pytest.approx(field.variance.item(), rel=0.05, abs=1e-3)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("g", "s"), [(3.0, 0.0), (2.0, 1.0), (1.0, 1.0)])
+def test_against_simulations_of_a_thousand_units(g, s):
+    """The mean over four networks; without input one network of 1000 units scatters by about 0.01."""
+    units, networks, steps = 1000, 4, 600
+    g_ = torch.Generator().manual_seed(2)
+    cell = lt.RateCell(units, units, gain=g, bias=False, ensemble=(networks,), generator=g_)
+    with torch.no_grad():
+        cell.weight_ih.copy_(torch.eye(units))
+    h0 = torch.randn(networks, 1, units, generator=g_)
+    inputs = s * torch.randn(steps, networks, 1, units, generator=g_)
+    found = lt.lyapunov_spectrum(cell, inputs, k=1, h0=h0, transient=100, tangent_transient=50)
+    expected = tanh_mean_field(g, s).lambda_max.item()
+    assert found.exponents.mean().item() == pytest.approx(expected, abs=0.012)
+
+
+def test_the_input_that_suppresses_chaos_undoes_the_critical_gain():
+    g = torch.tensor([[1.05, 1.5, 2.0], [3.0, 10.0, 30.0]])
+    s = critical_input(g)
+    assert s.shape == g.shape
+    assert tanh_mean_field(g, s).lambda_max.abs().max() < 1e-9
+    torch.testing.assert_close(critical_gain(s), g.double(), rtol=1e-8, atol=0)
+    assert (s.flatten().diff() > 0).all()
+    assert (critical_input(torch.tensor([0.2, 1.0])) == 0).all()
+    with pytest.raises(ValueError, match="critical_input needs g > 0, got -1"):
+        critical_input(-1.0)
+
+
+@pytest.mark.parametrize(("g", "power"), [(0.1, 0.0), (0.5, 0.3), (1.0, 0.0), (5.0, 2.0), (100.0, 0.0)])
+def test_binary_networks_against_an_independent_integration(g, power):
+    field = binary_mean_field(g, power)
+    assert field.variance.item() == pytest.approx(1 + power, rel=1e-15)
+    expected = 0.5 * math.log(mean(sech4, g**2 * (1 + power)))
+    assert field.lambda_max.item() == pytest.approx(expected, abs=1e-9)
+
+
+def test_binary_networks_at_large_sharpness():
+    """E sech^4(a z) = 4/3 / (a sqrt(2 pi)) (1 - O(1/a^2)): saturated units pass nothing on."""
+    for g in (1e3, 1e5):
+        expected = 0.5 * math.log(4 / 3 / (g * math.sqrt(2 * math.pi)))
+        assert binary_mean_field(g).lambda_max.item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_binary_networks_against_a_simulation():
+    """h' = W sign(h) + V x with the surrogate slope; the input current changes in time: logs are averaged."""
+    units, steps, g = 400, 300, 1.5
+    g_ = torch.Generator().manual_seed(1)
+    step = lt.Activation(torch.sign, lambda x: 1 / torch.cosh(g * x) ** 2, surrogate=True, name="sign")
+    cell = lt.RateCell(1, units, activation=step, bias=False, generator=g_)
+    inputs = 0.7 * torch.randn(steps, 1, 1, generator=g_)
+    h0 = torch.randn(1, units, generator=g_)
+    found = lt.lyapunov_spectrum(cell, inputs, k=1, h0=h0, transient=20, tangent_transient=20)
+    current = inputs[40:, 0] @ cell.weight_ih.detach().mT
+    expected = binary_mean_field(g, current.double().square().mean(-1)).lambda_max.mean().item()
+    assert found.exponents.item() == pytest.approx(expected, abs=0.03)
+    apart = binary_mean_field(g, current.double().square().mean().item()).lambda_max.item()
+    assert abs(apart - expected) > 0.01
+
+
+@pytest.mark.parametrize(("g", "power"), [(0.0, 0.0), (-1.0, 0.0), (1.0, -0.1), (math.nan, 0.0)])
+def test_arguments_that_are_no_binary_network(g, power):
+    with pytest.raises(ValueError, match=r"binary_mean_field needs g > 0 and input_power >= 0, got g="):
+        binary_mean_field(g, power)
+
+
+def test_weights_of_gaussian_states_give_expectations():
+    for variance in (0.01, 1.0, 50.0):
+        h, weights = gaussian_states(torch.tensor(variance, dtype=torch.float64))
+        assert (h**2 * weights).sum().item() == pytest.approx(variance, rel=1e-12)
+        assert (h**4 * weights).sum().item() == pytest.approx(3 * variance**2, rel=1e-12)
+        expected = mean(tanh2, variance)
+        assert (h.tanh() ** 2 * weights).sum().item() == pytest.approx(expected, rel=1e-6)
+
+
 def test_the_critical_gain_is_where_the_exponent_is_zero():
     s = torch.tensor([[0.0, 0.01, 0.3], [1.0, 3.0, 10.0]])
     g = critical_gain(s)
@@ -147,5 +227,5 @@ def test_arguments_that_are_no_network(g, s):
 
 @pytest.mark.parametrize("s", [-1.0, math.nan, math.inf])
 def test_an_input_that_has_no_critical_gain(s):
-    with pytest.raises(ValueError, match="needs g > 0 and s >= 0"):
+    with pytest.raises(ValueError, match=r"critical_gain needs s >= 0, got"):
         critical_gain(s)

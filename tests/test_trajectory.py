@@ -69,6 +69,6 @@ def test_settle_is_the_last_state_without_a_graph(case, ensemble):
 def test_a_state_that_overflows_is_an_error():
     cell = lt.RateCell(M, N, gain=50.0, activation="linear")
     with pytest.raises(
-        FloatingPointError, match=r"state is not finite after a transient of 300 steps.*lower the gain"
+        FloatingPointError, match=r"state is not finite after step 172 of the transient.*lower the gain"
     ):
         settle(cell, torch.ones(300, 1, M), torch.ones(1, N))

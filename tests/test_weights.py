@@ -4,7 +4,7 @@ import torch
 import lyaptorch as lt
 from cases import M, N
 from lyaptorch._random import Stream, member_ids
-from lyaptorch.cells.weights import WEIGHTS, random_frame, weights
+from lyaptorch.cells.weights import WEIGHTS, dale, random_frame, weights
 
 pytestmark = pytest.mark.usefixtures("double")
 
@@ -54,6 +54,26 @@ def test_identity_and_shifted_mean():
     # a row sums to -1 with standard deviation g
     assert W.sum(-1).mean() == pytest.approx(-1.0, abs=5 * 1.2 / (40 * 50) ** 0.5)
     torch.testing.assert_close(W - draw("gaussian", 1.2), torch.full_like(W, -1 / 50), rtol=0, atol=1e-15)
+
+
+def test_dale_and_balanced_weights_keep_their_signs_and_their_variance():
+    for name in ("dale", "balanced"):
+        W = draw(name, 1.5)
+        assert (W[..., :40] >= 0).all()
+        assert (W[..., 40:] <= 0).all()
+    W = draw("dale", 1.5)
+    # a row: squares sum to g^2 and entries to 0, with a standard deviation below g
+    assert W.square().sum(-1).mean() == pytest.approx(1.5**2, rel=0.03)
+    assert abs(W.sum(-1).mean()) < 5 * 1.5 / (40 * 50) ** 0.5
+    torch.testing.assert_close(draw("balanced").sum(-1), torch.zeros(40, 50), rtol=0, atol=1e-14)
+    torch.testing.assert_close(draw("balanced")[..., :40], draw("dale")[..., :40], rtol=0, atol=0)
+
+
+def test_dale_needs_both_kinds_of_neurons():
+    with pytest.raises(ValueError, match=r"got 2 excitatory of 2; change the share 0.8"):
+        draw("dale", n=2)
+    with pytest.raises(ValueError, match=r"excitatory must be a share in 0..1, got 1.2"):
+        dale(1.0, 1.2)(5, STREAM, IDS)
 
 
 @pytest.mark.parametrize("name", WEIGHTS)

@@ -1,18 +1,25 @@
 """Measure, predict and control how gradients flow through recurrent networks."""
 
 from lyaptorch import analysis, kernels, tasks, theory
+from lyaptorch.analysis import Diagnosis, diagnose
 from lyaptorch.cells import (
     Activation,
     AdaptiveLIFCell,
     BinaryCell,
     Cell,
+    CoRNNCell,
     ElmanCell,
+    Flow,
     GRUCell,
+    LeakyReadout,
     LIFCell,
     LSTMCell,
     RateCell,
     ResidualCell,
+    S4DCell,
+    URLSTMCell,
     as_cell,
+    fluctuation_driven,
     residuals,
     surrogates,
     weights,
@@ -35,8 +42,8 @@ from lyaptorch.flossing import (
     task_loss,
 )
 from lyaptorch.record import Record
-from lyaptorch.tangent import Growth, Spectrum, lyapunov_spectrum
-from lyaptorch.train import SGD, Adam, Model, Readout, evaluate, presets, train
+from lyaptorch.tangent import CovariantVectors, Growth, Spectrum, covariant_vectors, lyapunov_spectrum
+from lyaptorch.train import SGD, Adam, Model, Readout, best_so_far, evaluate, iterations_to, presets, train
 from lyaptorch.train import floss as floss
 
 __all__ = [
@@ -48,31 +55,43 @@ __all__ = [
     "At",
     "BinaryCell",
     "Cell",
+    "CoRNNCell",
+    "CovariantVectors",
+    "Diagnosis",
     "ElmanCell",
     "Every",
     "FitPhase",
     "FlossPhase",
+    "Flow",
     "GRUCell",
     "Growth",
     "LIFCell",
     "LSTMCell",
+    "LeakyReadout",
     "Model",
     "RateCell",
     "Readout",
     "Record",
     "ResidualCell",
+    "S4DCell",
     "Scale",
     "Schedule",
     "Spectrum",
     "Trigger",
+    "URLSTMCell",
     "When",
     "accuracy",
     "analysis",
     "as_cell",
+    "best_so_far",
+    "covariant_vectors",
+    "diagnose",
     "evaluate",
     "floss",
     "flossing_loss",
+    "fluctuation_driven",
     "gradient_norm",
+    "iterations_to",
     "kernels",
     "lambda1",
     "lyapunov_spectrum",

@@ -30,6 +30,13 @@ def positive(name: str, value: N, *, do: str = "") -> N:
     return value
 
 
+def share(name: str, value: float) -> float:
+    """Return `value` if it is in 0..1, or raise."""
+    if not 0.0 <= value <= 1.0:
+        raise ValueError(f"{name} must be a share in 0..1, got {value!r}")
+    return value
+
+
 def rate(name: str, value: float | Tensor) -> float | Tensor:
     """Return `value` if it, or each of its entries, is finite and not below zero, or raise."""
     numbers = torch.as_tensor(value, dtype=torch.float64)

@@ -1,23 +1,36 @@
 """What a spectrum means: long-term Jacobians, gradients, memory, and when things happen in training."""
 
+from lyaptorch.analysis.curvature import HessianSpectrum, effective_learning_rates, hessian_spectrum
+from lyaptorch.analysis.diagnose import Diagnosis, diagnose
 from lyaptorch.analysis.events import aligned, onset
+from lyaptorch.analysis.frequency import PowerSpectrum, characteristic_frequency
 from lyaptorch.analysis.gradients import effective_rank, gradient_norms, gradient_singular_values
 from lyaptorch.analysis.jacobians import ConditionNumber, condition_number, step_jacobians, usable_dimensions
 from lyaptorch.analysis.memory import fading_memory, memory_capacity, time_scales
 from lyaptorch.analysis.residual import ResidualExponents, residual_exponents
+from lyaptorch.analysis.spikes import SpikeStatistics, spike_statistics
 
 __all__ = [
     "ConditionNumber",
+    "Diagnosis",
+    "HessianSpectrum",
+    "PowerSpectrum",
     "ResidualExponents",
+    "SpikeStatistics",
     "aligned",
+    "characteristic_frequency",
     "condition_number",
+    "diagnose",
+    "effective_learning_rates",
     "effective_rank",
     "fading_memory",
     "gradient_norms",
     "gradient_singular_values",
+    "hessian_spectrum",
     "memory_capacity",
     "onset",
     "residual_exponents",
+    "spike_statistics",
     "step_jacobians",
     "time_scales",
     "usable_dimensions",

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from lyaptorch import _checks
 from lyaptorch._types import Inputs, States
-from lyaptorch.cells import Cell, as_cell, fit
+from lyaptorch.cells import Network, as_cell, fit
 
 RANKS = ("participation", "entropy", "threshold")
 
 
 def gradient_norms(
-    cell: Cell | nn.Module | Callable[[Tensor, Tensor], Tensor],
+    cell: Network,
     inputs: Inputs,
     loss: Callable[[States], Tensor],
     *,
-    h0: Tensor | None = None,
+    h0: Any = None,
 ) -> Float[Tensor, "steps *e b"]:
     """|dL/dh_s| of every state, from the initial one to the last: `[0]` is |dL/dh0|.
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from lyaptorch import _checks
 from lyaptorch._random import Stream, seed_from
 from lyaptorch._types import Exponents, Inputs
 from lyaptorch.analysis.precision import precise_log_singular_values
 from lyaptorch.analysis.products import graded_log_singular_values
-from lyaptorch.cells import Cell, as_cell, fit, random_frame, settle
+from lyaptorch.cells import Network, as_cell, fit, random_frame, settle
 from lyaptorch.tangent.dynamics import bind
 from lyaptorch.tangent.scan import Tape, spans, stack_growth, sweep
 from lyaptorch.theory import log_condition_number
@@ -57,9 +57,7 @@ class ConditionNumber:
         return log_condition_number(self.exponents, t)[..., -1]
 
 
-def step_jacobians(
-    cell: Cell | nn.Module | Callable[[Tensor, Tensor], Tensor], inputs: Inputs, h0: Tensor | None = None
-) -> Float[Tensor, "t *e b n n"]:
+def step_jacobians(cell: Network, inputs: Inputs, h0: Any = None) -> Float[Tensor, "t *e b n n"]:
     """D_s = dh_{s+1}/dh_s of every step. Cost O(t b n^3), memory O(t b n^2).
 
     Example:
@@ -79,11 +77,11 @@ def step_jacobians(
 
 @torch.no_grad()
 def condition_number(
-    cell: Cell | nn.Module | Callable[[Tensor, Tensor], Tensor],
+    cell: Network,
     inputs: Inputs,
     *,
     m: int | None = None,
-    h0: Tensor | None = None,
+    h0: Any = None,
     transient: int = 0,
     every: int | None = None,
     bits: int | str | None = None,

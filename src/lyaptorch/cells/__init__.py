@@ -2,14 +2,20 @@
 
 from lyaptorch.cells import surrogates
 from lyaptorch.cells.activation import ACTIVATIONS, Activation
-from lyaptorch.cells.adapt import FunctionCell, as_cell
+from lyaptorch.cells.adapt import FunctionCell, Network, as_cell, owned
+from lyaptorch.cells.flow import Flow
+from lyaptorch.cells.fluctuation import fluctuation_driven
 from lyaptorch.cells.form import Form
 from lyaptorch.cells.gated import GRUCell, LSTMCell
+from lyaptorch.cells.oscillator import CoRNNCell
 from lyaptorch.cells.probe import fit
 from lyaptorch.cells.protocol import Cell, FormCell
 from lyaptorch.cells.rate import BinaryCell, ElmanCell, RateCell
+from lyaptorch.cells.refined import URLSTMCell
 from lyaptorch.cells.residual import ResidualCell
-from lyaptorch.cells.spiking import AdaptiveLIFCell, LIFCell, SpikingCell
+from lyaptorch.cells.spiking import AdaptiveLIFCell, LeakyReadout, LIFCell, SpikingCell
+from lyaptorch.cells.stacked import Stacked
+from lyaptorch.cells.state_space import S4DCell
 from lyaptorch.cells.trajectory import settle, unroll
 from lyaptorch.cells.weights import WEIGHTS, random_frame
 
@@ -20,18 +26,27 @@ __all__ = [
     "AdaptiveLIFCell",
     "BinaryCell",
     "Cell",
+    "CoRNNCell",
     "ElmanCell",
+    "Flow",
     "Form",
     "FormCell",
     "FunctionCell",
     "GRUCell",
     "LIFCell",
     "LSTMCell",
+    "LeakyReadout",
+    "Network",
     "RateCell",
     "ResidualCell",
+    "S4DCell",
     "SpikingCell",
+    "Stacked",
+    "URLSTMCell",
     "as_cell",
     "fit",
+    "fluctuation_driven",
+    "owned",
     "random_frame",
     "settle",
     "surrogates",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, TypeAlias, TypeVar
+from typing import Any, ClassVar, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -82,6 +82,12 @@ class GatedCell(Cell):
         moved = rows(Q.mT[..., : self.hidden_size], self.weight_hh.mT)
         return self._push(x, h, moved, Q, rows(X.mT, self.weight_ih.mT))
 
+    def gate_values(self, x: Input, h: State) -> dict[str, Tensor]:
+        """What the sigmoid gates let through, `(*e, b, n)` each; not the candidates (cell, new)."""
+        a = self._drive(x) + self._recur(h[..., : self.hidden_size])
+        named = zip(self.gates, a.chunk(len(self.gates), -1), strict=True)
+        return {gate: torch.sigmoid(part) for gate, part in named if gate not in ("cell", "new")}
+
     def _push(
         self, x: Tensor, h: Tensor, moved: Tensor, Q: Tensor, driven: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
@@ -143,12 +149,26 @@ class LSTMCell(GatedCell):
     gates: ClassVar[tuple[str, ...]] = ("input", "forget", "cell", "output")
     states: ClassVar[int] = 2
 
+    def parts(self) -> dict[str, slice]:
+        """The slices of h and c."""
+        return {"h": slice(0, self.hidden_size), "c": slice(self.hidden_size, 2 * self.hidden_size)}
+
     def step(self, x: Input, h: State) -> State:
         """The next (h, c)."""
         y, c = h.chunk(2, -1)
         i, f, g, o = (self._drive(x) + self._recur(y)).chunk(4, -1)
         c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
         return torch.cat([torch.sigmoid(o) * torch.tanh(c), c], -1)
+
+    def pack(self, state: Any) -> Tensor:
+        """(h, c), each `(*e, b, n)`, as one tensor."""
+        pair = isinstance(state, tuple | list) and len(state) == 2
+        return super().pack(torch.cat(list(state), -1) if pair else state)
+
+    def unpack(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        """(h, c)."""
+        y, c = h.chunk(2, -1)
+        return y, c
 
     def _push(
         self, x: Tensor, h: Tensor, moved: Tensor, Q: Tensor, driven: Tensor | None = None

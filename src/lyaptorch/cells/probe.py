@@ -5,33 +5,40 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lyaptorch import _checks
 from lyaptorch._random import DEFAULT_SEED, Stream
-from lyaptorch.cells.protocol import Cell, pushforward_forward_mode
+from lyaptorch.cells.adapt.structure import StateError
+from lyaptorch.cells.protocol import Cell
 
 STATE_NAMES = {"h", "hx", "state", "hidden", "h0", "h_prev", "hidden_state"}
 INPUT_NAMES = {"x", "input", "inputs", "inp", "u"}
 
 
-def fit(cell: Cell, inputs: Tensor, h0: Tensor | None) -> tuple[Tensor, Tensor]:
+def fit(cell: Cell, inputs: Tensor, h0: Any) -> tuple[Tensor, Tensor]:
     """Inputs `(t, *e, b, m)` and state `(*e, b, n)` in full shape, checked against the cell.
 
-    A step that the library did not write is probed, once.
+    h0 may come in parts, as `cell.pack` takes them. A step that the library did not write is probed, once.
 
     Raises:
         ValueError: for wrong shapes, dtypes, devices, NaN or inf in inputs, h0 or weights, a missing h0
             where the state size comes from it, or a step that breaks the contract of `probe`.
     """
     _checks.tensor("inputs", inputs)
+    h0 = None if h0 is None else cell.pack(h0)
     foreign = cell.state_size == 0
     if foreign and h0 is None and inputs.dim() == 3:
-        h0 = cell.initial_state(inputs[0])
+        h0 = cell.rest(inputs[0])
     ensemble = tuple(h0.shape[:-2]) if foreign and h0 is not None else cell.ensemble
     letters = "(t, b, m)" if not ensemble else "(t, *e, b, m)"
+    if cell.ensemble and ensemble != cell.ensemble:
+        raise ValueError(
+            f"h0 must have shape (*e, b, n) with *e = {cell.ensemble} as the networks, got {tuple(h0.shape)}"
+        )
     if inputs.dim() not in (3, len(ensemble) + 3) or inputs.shape[1:-2] not in ((), ensemble):
         raise ValueError(
             f"inputs must have shape {letters} with *e = {ensemble}, got {tuple(inputs.shape)}; time comes "
@@ -50,7 +57,7 @@ def fit(cell: Cell, inputs: Tensor, h0: Tensor | None) -> tuple[Tensor, Tensor]:
     for name, value in [*cell.named_parameters(), *cell.named_buffers()]:
         _checks.finite(name, value)
     if h0 is None:
-        h0 = cell.initial_state(inputs[0])
+        h0 = cell.rest(inputs[0])
     elif not foreign:
         _checks.shape("h0", _checks.tensor("h0", h0), (*ensemble, b, cell.state_size), "(*e, b, n)")
     elif _checks.tensor("h0", h0).dim() < 2 or h0.shape[-2] != b:
@@ -103,6 +110,8 @@ def _call(cell: Cell, x: Tensor, h: Tensor) -> Tensor:
         raise ValueError(swapped)
     try:
         after = cell.step(x, h)
+    except StateError:
+        raise
     except Exception as error:
         if _fits(cell, h, x, h):
             raise ValueError(swapped) from error
@@ -182,18 +191,28 @@ def _choose_mode(cell: Cell, x: Tensor, h: Tensor) -> None:
     if after.requires_grad:
         (pulled,) = torch.autograd.grad(after, y, v.squeeze(-1), allow_unused=True, materialize_grads=True)
     reverse = (pulled * q.squeeze(-1)).sum(-1)
-    try:
-        with torch.no_grad():
-            forward = (pushforward_forward_mode(cell, x, h, q)[1] * v).sum((-2, -1))
-    except Exception as error:  # forward mode may be missing in any way
-        cause = f"forward mode is missing ({str(error).splitlines()[0]})"
-    else:
+
+    def trouble() -> str | None:
+        """What is wrong with forward mode."""
+        try:
+            with torch.no_grad():
+                forward = (Cell.pushforward(cell, x, h, q)[1] * v).sum((-2, -1))
+        except Exception as error:  # forward mode may be missing in any way
+            return f"forward mode is missing ({str(error).splitlines()[0]})"
         scale = 1 + reverse.abs().max() + forward.abs().max()
         if (forward - reverse).abs().max() <= 1e3 * torch.finfo(h.dtype).eps * scale:
-            return
-        cause = (
+            return None
+        return (
             "forward and reverse mode disagree (a torch.no_grad or detach inside, or an old-style "
             "autograd.Function)"
         )
-    cell.reverse_mode = True
+
+    cause = trouble()
+    if cause is None:
+        return
+    # torch's fused kernels may lack forward mode: switched off, they give the same numbers
+    cell.unfused = True
+    if trouble() is None:
+        return
+    cell.unfused, cell.reverse_mode = False, True
     warnings.warn(f"{cause}; using reverse mode for this step, at n vector products a step", stacklevel=5)

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lyaptorch._types import Frame, Input, InputFrame, State
 from lyaptorch.cells.form import Form
+
+ADVICE = "the dynamics overflow; lower the gain or the inputs, or use float64"
 
 
 class Cell(nn.Module):
@@ -22,7 +29,10 @@ class Cell(nn.Module):
         readable: which entries of the state a readout sees; all, unless the cell has hidden ones (of an
             LSTM's (h, c) it is h).
         unproven: whether `step` is still to be probed before its first trajectory.
-        reverse_mode: whether the probe found that forward mode cannot be used.
+        unfused: whether the probe found that forward mode needs torch's fused kernels switched off.
+        reverse_mode: whether the probe found that forward mode cannot be used at all.
+        time_step: time per step; exponents are per unit of this time.
+        advice: what an error says when the state overflows.
 
     Example:
         >>> class Decay(Cell):
@@ -34,12 +44,28 @@ class Cell(nn.Module):
                 [0.0000, 0.5000]])
     """
 
+    time_step: float = 1.0
+    advice: str = ADVICE
+
     def __init__(self, input_size: int, state_size: int, ensemble: tuple[int, ...] = ()) -> None:
         super().__init__()
         self.input_size, self.state_size, self.ensemble = input_size, state_size, tuple(ensemble)
         self.unproven = type(self).pushforward is Cell.pushforward
-        self.reverse_mode = False
+        self.unfused = self.reverse_mode = False
         self.readable = slice(None)
+
+    @property
+    def layered(self) -> bool:
+        """Whether the `parts` are layers, each with units of its own."""
+        return False
+
+    def parts(self) -> dict[str, slice]:
+        """The slices of the state that have names, such as an LSTM's h and c; empty where none has."""
+        return {}
+
+    def gate_values(self, x: Input, h: State) -> dict[str, Tensor]:
+        """What the gates of a gated cell let through, in 0..1, `(*e, b, units)` each by name."""
+        return {}
 
     @property
     def output_size(self) -> int:
@@ -56,10 +82,12 @@ class Cell(nn.Module):
 
     def pushforward(self, x: Input, h: State, Q: Frame) -> tuple[State, Frame]:
         """The next state and D Q, the tangent vectors Q one step later. Cost O(b k) steps."""
-        mode = pushforward_reverse_mode if self.reverse_mode else pushforward_forward_mode
-        return mode(self, x, h, Q)
+        if self.reverse_mode:
+            return pushforward_reverse_mode(self, x, h, Q)
+        with unfused() if self.unfused else nullcontext():
+            return pushforward_forward_mode(self, x, h, Q)
 
-    def initial_state(self, x: Input) -> State:
+    def rest(self, x: Input) -> State:
         """The state `(*e, b, n)` before the first input x `(*e, b, m)` where no other is given: zero.
 
         Raises:
@@ -75,6 +103,23 @@ class Cell(nn.Module):
         result: tuple[Tensor, Tensor] = torch.func.jvp(self.step, primals, tangents)  # type: ignore[assignment]
         after, pushed = (torch.unflatten(y, -2, (b, k)) for y in result)
         return after[..., 0, :], pushed.mT
+
+    def pack(self, state: Any) -> Tensor:
+        """A state as one tensor `(*e, b, n)`, from that or from the parts that `unpack` gives.
+
+        Raises:
+            ValueError: if it is neither.
+        """
+        if not isinstance(state, Tensor):
+            raise ValueError(
+                f"the state of this {type(self).__name__} must be one tensor (*e, b, n), "
+                f"got a {type(state).__name__}; concatenate its parts along the last dimension"
+            )
+        return state
+
+    def unpack(self, h: Tensor) -> Any:
+        """The parts of a state `(*e, b, n)`, in the structure that users know: of an LSTM the pair (h, c)."""
+        return h
 
     def form(self) -> Form | None:
         """The step as data, where it has that shape."""
@@ -124,7 +169,8 @@ def pushforward_forward_mode(cell: Cell, x: Tensor, h: Tensor, Q: Tensor) -> tup
     x, h, q = repeat_batch(x, k), repeat_batch(h, k), Q.mT.flatten(-3, -2)
     result: tuple[Tensor, Tensor] = torch.func.jvp(lambda y: cell.step(x, y), (h,), (q,))  # type: ignore[assignment]
     after, pushed = (torch.unflatten(y, -2, (b, k)) for y in result)
-    return after[..., 0, :], pushed.mT
+    # copied, because a view would keep all k copies of the state alive
+    return after[..., 0, :].clone(), pushed.mT
 
 
 def pushforward_reverse_mode(cell: Cell, x: Tensor, h: Tensor, Q: Tensor) -> tuple[Tensor, Tensor]:
@@ -140,6 +186,21 @@ def pushforward_reverse_mode(cell: Cell, x: Tensor, h: Tensor, Q: Tensor) -> tup
             (D,) = torch.autograd.grad(after, copies, rows, create_graph=keep, materialize_grads=True)
         after, D = torch.unflatten(after, -2, (b, n))[..., 0, :], torch.unflatten(D, -2, (b, n))
     return (after, D @ Q) if keep else (after.detach(), D.detach() @ Q)
+
+
+@contextmanager
+def unfused() -> Iterator[None]:
+    """Without the fused LSTM and attention of torch, which lack forward mode or second derivatives."""
+    libraries: tuple[Any, ...] = (torch.backends.mkldnn, torch.backends.cudnn)
+    before = [library.enabled for library in libraries]
+    try:
+        for library in libraries:
+            library.enabled = False
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        for library, enabled in zip(libraries, before, strict=True):
+            library.enabled = enabled
 
 
 def graph_leaves(cell: Cell, x: Tensor, h: Tensor) -> list[Tensor]:

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from lyaptorch import _checks
 from lyaptorch._random import Stream, member_ids, seed_from
-from lyaptorch._types import Number
+from lyaptorch._types import Frame, Input, InputFrame, Number, State
 from lyaptorch.cells.activation import Activation
 from lyaptorch.cells.activation import activation as activation_of
-from lyaptorch.cells.form import Form
+from lyaptorch.cells.form import Form, linear, rows
 from lyaptorch.cells.protocol import FormCell
 from lyaptorch.cells.surrogates import sech2
 from lyaptorch.cells.weights import Weights
@@ -110,7 +110,7 @@ class BinaryCell(RateCell):
         ensemble = settings.get("ensemble", ())
         if not isinstance(sharpness, Tensor) or sharpness.dim() == 0:
             # one for each member, which an action may change
-            sharpness = torch.as_tensor(sharpness, dtype=torch.get_default_dtype()).expand(ensemble)
+            sharpness = torch.as_tensor(sharpness, dtype=torch.get_default_dtype()).expand(ensemble).clone()
         f = sech2(sharpness, value="upper_sign" if upper else "sign")
         super().__init__(input_size, hidden_size, activation=f, **settings)
 
@@ -165,6 +165,12 @@ class ElmanCell(FormCell):
         """f(W h + V x + b_ih + b_hh) with f = phi."""
         biases = tuple(b for b in (self.bias_ih, self.bias_hh) if b is not None)
         return Form(self.weight_hh, self.weight_ih, biases, None, self.activation)
+
+    def pushforward_with_input(self, x: Input, h: State, X: InputFrame, Q: Frame) -> tuple[State, Frame]:
+        """The next state and f'(a) (V X + W Q). Cost O(b n (n + m) k)."""
+        a = linear(h, self.weight_hh) + self.form().drive(x)
+        Y = rows(Q.mT, self.weight_hh.mT) + rows(X.mT, self.weight_ih.mT)
+        return self.activation(a), (Y * self.activation.slope(a).unsqueeze(-2)).mT
 
 
 def check_ensemble(ensemble: tuple[int, ...], gain: Number) -> tuple[int, ...]:

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from lyaptorch._types import Inputs, State, States
 from lyaptorch.cells.form import Bars, Form, linear, time_in_batch, weight_gradients
+from lyaptorch.cells.protocol import ADVICE as ADVICE
 from lyaptorch.cells.protocol import Cell
 
-ADVICE = "the dynamics overflow; lower the gain or the inputs, or use float64"
 SETTLE_STEPS = 256
 
 
@@ -84,7 +84,7 @@ def settle(cell: Cell, inputs: Inputs, h: State) -> State:
     """
     if len(inputs) == 0:
         return h
-    form = cell.form()
+    form, start = cell.form(), h
     with torch.no_grad():
         h = h.detach()
         recurrence = _plain if form is None else _recurrence(form, h)
@@ -97,9 +97,20 @@ def settle(cell: Cell, inputs: Inputs, h: State) -> State:
                 h = recurrence.forward(form, piece, h, keep=False)[0][-1]
     if not torch.isfinite(h).all():
         raise FloatingPointError(
-            f"the state is not finite after a transient of {len(inputs)} steps: {ADVICE}"
+            f"the state is not finite after step {_overflow(cell, inputs, start)} of the transient: "
+            f"{cell.advice}"
         )
     return h
+
+
+@torch.no_grad()
+def _overflow(cell: Cell, inputs: Tensor, h: Tensor) -> int:
+    """The number of steps after which the state is not finite, by taking them again."""
+    for s, x in enumerate(inputs):
+        h = cell.step(x, h)
+        if not torch.isfinite(h).all():
+            return s + 1
+    return len(inputs)
 
 
 class _Unroll(torch.autograd.Function):

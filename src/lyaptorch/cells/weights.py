@@ -132,12 +132,52 @@ def identity(gain: Number = 1.0) -> Weights:
     return draw
 
 
+def dale(gain: Number = 1.0, excitatory: float = 0.8) -> Weights:
+    """Dale's principle: the first `excitatory` n columns are >= 0, the others <= 0.
+
+    Half-normal entries; the fewer inhibitory neurons are stronger, so that the expected sum of a row is 0.
+    The expected sum of its squares is g^2, as that of `gaussian`.
+    """
+
+    def draw(n: int, stream: Stream, members: Tensor) -> Tensor:
+        n_excitatory = round(_checks.share("excitatory", excitatory) * n)
+        if not 0 < n_excitatory < n:
+            raise ValueError(
+                f"there must be excitatory and inhibitory neurons, got {n_excitatory} excitatory of {n}; "
+                f"change the share {excitatory} or take more neurons"
+            )
+        ratio = n_excitatory / (n - n_excitatory)
+        signs = torch.full((n,), -ratio, device=members.device)
+        signs[:n_excitatory] = 1.0
+        W = stream.normal((n, n), members=members).abs() * signs
+        return W * per_matrix(gain, W) / math.sqrt(n_excitatory * (1 + ratio))
+
+    return draw
+
+
+def balanced(gain: Number = 1.0, excitatory: float = 0.8) -> Weights:
+    """`dale`, with the inhibitory weights of each neuron scaled so that its row sums to 0 exactly.
+
+    Source: van Vreeswijk & Sompolinsky (1996), Chaos in neuronal networks with balanced excitatory and
+    inhibitory activity.
+    """
+
+    def draw(n: int, stream: Stream, members: Tensor) -> Tensor:
+        W = dale(gain, excitatory)(n, stream, members)
+        excites, inhibits = W.clamp_min(0), W.clamp_max(0)
+        return excites - inhibits * (excites.sum(-1, keepdim=True) / inhibits.sum(-1, keepdim=True))
+
+    return draw
+
+
 WEIGHTS: dict[str, Callable[[Number], Weights]] = {
     "gaussian": gaussian,
     "uniform": uniform,
     "orthogonal": orthogonal,
     "identity": identity,
     "shifted_mean": shifted_mean,
+    "dale": dale,
+    "balanced": balanced,
 }
 
 

@@ -6,6 +6,7 @@ import sys
 
 from lyaptorch.cli.bench import bench
 from lyaptorch.cli.demo import demo
+from lyaptorch.cli.diagnose import diagnose
 from lyaptorch.cli.listing import list_all
 from lyaptorch.cli.reproduce import reproduce
 from lyaptorch.cli.spectrum import spectrum
@@ -21,6 +22,7 @@ def main() -> int:
     app = tyro.extras.SubcommandApp()
     app.command(name="demo")(demo)
     app.command(name="spectrum")(spectrum)
+    app.command(name="diagnose")(diagnose)
     app.command(name="train")(train)
     app.command(name="reproduce")(reproduce)
     app.command(name="bench")(bench)
@@ -30,7 +32,7 @@ def main() -> int:
             prog="lyap",
             description="Measure, predict and control how gradients flow through recurrent networks.",
         )
-    except (ValueError, FloatingPointError) as error:
+    except (ValueError, FloatingPointError, FileNotFoundError) as error:
         print(f"lyap: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lyaptorch.cells import ACTIVATIONS, WEIGHTS
-from lyaptorch.cli.spectrum import CELLS
+from lyaptorch.cli.networks import CELLS
 from lyaptorch.record import Record
 from lyaptorch.tasks import TASKS
 from lyaptorch.train import PRESETS

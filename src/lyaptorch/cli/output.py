@@ -6,12 +6,11 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
+from rich.console import Console, RenderableType
 
 from lyaptorch._files import replace_file, to_json
 from lyaptorch.record import Record
@@ -39,18 +38,34 @@ def save(record: Record, path: Path, seconds: float, checkpoint: Path | None = N
     return path, figure
 
 
+def save_page(record: Path, page: str) -> Path:
+    """Write a page of HTML beside the Record at `record`; return where."""
+    path = record.with_suffix(".html")
+    replace_file(path, page.encode())
+    return path
+
+
 def show(
-    as_json: bool, summary: Mapping[str, Any], tables: list[Table], path: Path, figure: Path, seconds: float
+    as_json: bool,
+    summary: Mapping[str, Any],
+    tables: Sequence[RenderableType],
+    path: Path,
+    figure: Path | None,
+    seconds: float,
+    page: Path | None = None,
 ) -> None:
     """Print the summary as one JSON object, or the tables and where the files are."""
+    files = {"record": path, "figure": figure, "page": page}
+    written = {name: str(file) for name, file in files.items() if file is not None}
     if as_json:
-        places = {"record": str(path), "figure": str(figure), "seconds": round(seconds, 1)}
+        places = {**written, "seconds": round(seconds, 1)}
         print(json.dumps(_finite({**summary, **places}), allow_nan=False))
         return
     console = Console()
     for table in tables:
         console.print(table)
-    console.print(f"Record {path}\nFigure {figure}", highlight=False, soft_wrap=True)
+    for name, file in written.items():
+        console.print(f"{name.capitalize()} {file}", highlight=False, soft_wrap=True, markup=False)
     console.print(f"{seconds:.0f} s", highlight=False)
 
 

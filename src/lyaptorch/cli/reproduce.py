@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
+import os
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +18,7 @@ from lyaptorch import _checks
 from lyaptorch._files import run_path
 from lyaptorch.cli.output import checkpoint_path, save, show
 from lyaptorch.experiments import FIGURES, SCALES, Check
+from lyaptorch.tasks.archives import VARIABLE
 
 
 def reproduce(
@@ -27,6 +29,7 @@ def reproduce(
     scale: Literal["smoke", "small", "paper"] = "small",
     list: bool = False,  # noqa: A002
     runs: Path = Path("runs"),
+    data_dir: Path | None = None,
     json: bool = False,
     threads: int = 1,
 ) -> None:
@@ -38,6 +41,7 @@ def reproduce(
         scale: smoke (seconds), small (minutes, shows the effect) or paper (the published size).
         list: List all figures and what they cost, and stop.
         runs: Folder for the Record and the picture.
+        data_dir: Folder of image files; else that in LYAPTORCH_DATA, or a cache filled from the net.
         json: Print one JSON object instead of tables.
         threads: Threads of torch; small networks are fastest with one.
     """
@@ -47,6 +51,8 @@ def reproduce(
     figures = FIGURES[_checks.choice("paper", paper, FIGURES)]
     chosen = figures[_checks.choice("figure", figure, figures)]
     torch.set_num_threads(_checks.integer("threads", threads, 1))
+    if data_dir is not None:
+        os.environ[VARIABLE] = str(data_dir)
     name = f"{paper}-{figure}-{scale}"
     path, start = run_path(runs, name), time.monotonic()
     experiment = chosen(**chosen.scales.get(scale, {}))

@@ -1,14 +1,16 @@
-"""Experiments: configuration in, Record and checks out; one module for each paper."""
+"""One package per paper: its figures, each with checks, at three scales."""
 
 from __future__ import annotations
 
+from lyaptorch.experiments import gradient_flossing, surrogate_flossing, weak_coupling
 from lyaptorch.experiments.checks import SCALES, Check, Experiment
 from lyaptorch.experiments.demo import Demo
-from lyaptorch.experiments.gradient_flossing import Fig1b, Fig1c, Fig1d, Fig4c, Fig8
 from lyaptorch.experiments.starts import mean_field_gain
 
 FIGURES: dict[str, dict[str, type[Experiment]]] = {
-    "gradient-flossing": {figure.figure: figure for figure in (Fig1b, Fig1c, Fig1d, Fig4c, Fig8)},
+    "gradient-flossing": {figure.figure: figure for figure in gradient_flossing.FIGURES},
+    "surrogate-flossing": {figure.figure: figure for figure in surrogate_flossing.FIGURES},
+    "weak-coupling": {figure.figure: figure for figure in weak_coupling.FIGURES},
 }
 """Papers and their figures."""
 

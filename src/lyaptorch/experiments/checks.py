@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from lyaptorch.record import Record
 
 SCALES = ("smoke", "small", "paper")
@@ -44,6 +47,12 @@ def at_least(sentence: str, expected: float, measured: float, tolerance: float =
 def at_most(sentence: str, expected: float, measured: float, tolerance: float = 0.0) -> Check:
     """Measured <= expected + tolerance; NaN does not hold."""
     return Check(sentence, expected, measured, tolerance, measured <= expected + tolerance)
+
+
+def slopes(x: NDArray[Any], y: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Least-squares slope of `y (..., points)` over `x (points,)`."""
+    centred = x - x.mean()
+    return np.asarray((y * centred).sum(-1) / (centred**2).sum())
 
 
 class Experiment(Protocol):

@@ -44,18 +44,27 @@ def periodic(epochs: int, floss: FlossPhase) -> Schedule:
     return (floss, FitPhase(epochs, triggers=(Trigger(Every(100), floss),)))
 
 
-def adaptive(epochs: int, floss: FlossPhase) -> Schedule:
+def adaptive(
+    epochs: int, floss: FlossPhase, *, episode_epochs: int | None = None, check_every: int = 10
+) -> Schedule:
     """Episodes every 100 epochs until 500, then whenever lambda_1 > 0.2 or |dL/dW| > 1.
 
     Each late episode multiplies the sharpness of a surrogate by 1.1 where the model has one. The length
     of episodes and the increment are ours: the paper gives none.
 
-    Source: Surrogate Gradient Flossing, section 5.
+    Args:
+        epochs: of the task.
+        floss: what is done before the task.
+        episode_epochs: length of every later episode; as the first when missing.
+        check_every: task epochs between evaluations of the two conditions.
+
+    Source: Surrogate Gradient Flossing, sections 5 and 6.
     """
+    episode = floss if episode_epochs is None else replace(floss, epochs=episode_epochs)
     late = When((lambda1 > 0.2, gradient_norm > 1.0), after=501)
     scale = Scale("cell.activation.sharpness", 1.1, optional=True)
-    triggers = (Trigger(At(100, 200, 300, 400, 500), floss), Trigger(late, floss, scale))
-    return (floss, FitPhase(epochs, triggers=triggers))
+    triggers = (Trigger(At(100, 200, 300, 400, 500), episode), Trigger(late, episode, scale))
+    return (floss, FitPhase(epochs, triggers=triggers, check_every=check_every))
 
 
 def joint(epochs: int, floss: FlossPhase) -> Schedule:

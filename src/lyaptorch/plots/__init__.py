@@ -8,16 +8,27 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from lyaptorch import _checks
+from lyaptorch.plots import pages
 from lyaptorch.plots.bench import bench_figure
+from lyaptorch.plots.diagnosis import diagnosis_figure
 from lyaptorch.plots.papers import PAPERS
-from lyaptorch.plots.spectra import spectrum_figure
+from lyaptorch.plots.spectra import covariant_figure, spectrum_figure
+from lyaptorch.plots.surrogate import SURROGATE
 from lyaptorch.plots.training import demo_figure, flossing_figure, training_figure
 from lyaptorch.record import Record
 
 if TYPE_CHECKING:
-    from lyaptorch.tangent import Spectrum
+    from lyaptorch.analysis import Diagnosis
+    from lyaptorch.tangent import CovariantVectors, Spectrum
 
-__all__ = ["plot_record", "plot_spectrum"]
+__all__ = [
+    "diagnosis_page",
+    "plot_covariant",
+    "plot_diagnosis",
+    "plot_record",
+    "plot_spectrum",
+    "record_page",
+]
 
 
 def plot_spectrum(spectrum: Spectrum) -> Figure:
@@ -32,6 +43,33 @@ def plot_spectrum(spectrum: Spectrum) -> Figure:
     return spectrum_figure(exponents, stderr, reliable, running, steps, unit)
 
 
+def plot_covariant(covariant: CovariantVectors) -> Figure:
+    """The figure of `CovariantVectors`: local exponents, and angles between neighbours."""
+    local, angles = covariant.local().cpu().numpy(), covariant.angles().cpu().numpy()
+    k = local.shape[-1]
+    unit = "step" if covariant.dt == 1.0 else "unit of time"
+    return covariant_figure(local.reshape(-1, k), angles.reshape(-1, k, k), unit)
+
+
+def plot_diagnosis(diagnosis: Diagnosis) -> Figure:
+    """The figure of a `Diagnosis`: the spectrum, what survives, and a gradient on its way back."""
+    return diagnosis_figure(Record("diagnose", diagnosis.config, *diagnosis.variables()))
+
+
+def diagnosis_page(diagnosis: Diagnosis) -> str:
+    """The page of a `Diagnosis`, one self-contained file of HTML."""
+    return record_page(Record("diagnose", diagnosis.config, *diagnosis.variables()))
+
+
+def record_page(record: Record) -> str:
+    """The page of a Record, one self-contained file of HTML, from its data alone."""
+    if record.kind == "diagnose":
+        return pages.diagnosis_page(record)
+    if record.kind == "spectrum":
+        return pages.spectrum_page(record)
+    return pages.plain_page(record, plot_record(record))
+
+
 def plot_record(record: Record) -> Figure:
     """The figure of a Record, redrawn from its data alone.
 
@@ -44,7 +82,9 @@ def plot_record(record: Record) -> Figure:
         "train": training_figure,
         "floss": flossing_figure,
         "spectrum": _recorded_spectrum,
+        "diagnose": diagnosis_figure,
         **PAPERS,
+        **SURROGATE,
     }
     return figures[_checks.choice("kind of Record", record.kind, figures)](record)
 

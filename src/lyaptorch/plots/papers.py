@@ -5,11 +5,14 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
-from lyaptorch.plots.style import BLUE, GREEN, GREY, ORANGE, panels, style
+from lyaptorch.plots import coupling
+from lyaptorch.plots.algorithm import fig15, fig16, frames, table1
+from lyaptorch.plots.conditioning import fig2a, fig2b, fig2c
+from lyaptorch.plots.episodes import fig8, fig9, fig10
+from lyaptorch.plots.style import GREY, PALETTE, panels, style
 from lyaptorch.plots.training import smooth
 from lyaptorch.record import Record
 
-PALETTE = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9")
 PER_STEP = "(nats per step)"
 
 
@@ -85,27 +88,28 @@ def fig4c(record: Record) -> Figure:
     return figure
 
 
-def fig8(record: Record) -> Figure:
-    """|dL/dh0| above, accuracy below, over epochs; episodes as dotted lines."""
-    delays = record["delay"]
+def fig6(record: Record) -> Figure:
+    """lambda_1 above, its square below, against flossing epochs; LSTM on the left, ReLU on the right."""
     with style():
-        figure, axes = panels(2 * len(delays), width=3.2)
-        for j, delay in enumerate(delays):
-            norms, accuracy = axes[2 * j], axes[2 * j + 1]
-            rows = record["gradient_norm"][j]
-            norms.semilogy(record["measured_at"], rows.T, color=BLUE, alpha=0.4, linewidth=0.8)
-            middle = np.exp(np.log(np.maximum(rows, 1e-30)).mean(0))
-            norms.semilogy(record["measured_at"], middle, color=BLUE, linewidth=1.6)
-            curves = smooth(record["accuracy"][j], 20)
-            accuracy.plot(curves.T, color=ORANGE, alpha=0.4, linewidth=0.8)
-            accuracy.plot(curves.mean(0), color=ORANGE, linewidth=1.6)
-            for panel in (norms, accuracy):
-                for epoch in (0, *record.config["episodes"]):
-                    panel.axvline(epoch, color=GREY, linestyle=":", linewidth=0.7)
-            norms.set(xlabel="epoch", ylabel=r"$|dL/dh_0|$", title=f"delay {delay}")
-            accuracy.set(xlabel="epoch", ylabel="accuracy", ylim=(0.42, 1.03), title=f"delay {delay}")
+        figure, axes = panels(2 * len(record["unit"]), width=3.2)
+        for i, (unit, rows) in enumerate(zip(record["unit"], record["lambda_1"], strict=True)):
+            color, (above, below) = PALETTE[i], axes[2 * i : 2 * i + 2]
+            above.axhline(0, color=GREY, linestyle=":", linewidth=0.8)
+            above.plot(rows.T, color=color, alpha=0.35, linewidth=0.8)
+            above.plot(np.median(rows, 0), color=color, linewidth=1.8)
+            below.semilogy(rows.T**2, color=color, alpha=0.35, linewidth=0.8)
+            below.semilogy(np.median(rows**2, 0), color=color, linewidth=1.8)
+            above.set(xlabel="flossing epoch", ylabel=rf"$\lambda_1$ {PER_STEP}", title=f"{unit} networks")
+            below.set(xlabel="flossing epoch", ylabel=r"$\lambda_1^2$", title="and its square")
     return figure
 
 
-PAPERS = {f"gradient-flossing {f.__name__}": f for f in (fig1b, fig1c, fig1d, fig4c, fig8)}
+_OWN = (fig1b, fig1c, fig1d, fig2a, fig2b, fig2c, fig4c, fig6, fig8, fig9, fig10, fig15, fig16)
+_MORE = (table1, frames)
+_COUPLING = (coupling.fig2, coupling.fig4, coupling.fig5, coupling.table1, coupling.images)
+PAPERS = {
+    **{f"gradient-flossing {f.__name__}": f for f in (*_OWN, *_MORE)},
+    "gradient-flossing fig11": fig10,
+    **{f"weak-coupling {f.__name__}": f for f in _COUPLING},
+}
 """By the kind of the Record."""

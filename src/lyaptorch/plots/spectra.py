@@ -32,24 +32,48 @@ def spectrum_figure(
     """
     with style():
         figure, (left, right) = panels(2)
-        _draw_spectrum(left, exponents, stderr, reliable)
-        left.set(xlabel="index $i$", ylabel=rf"$\lambda_i$ (nats per {unit})", title="Lyapunov spectrum")
-        k = exponents.shape[-1]
-        shown = sorted({0, k // 4, k // 2, k - 1})
-        for i in shown:
-            mean = finite_mean(running[:, :, i], axis=1)
-            right.plot(elapsed, mean, color=BLUE, alpha=1 - 0.7 * i / k, label=rf"$\lambda_{{{i + 1}}}$")
-        right.set(
-            xlabel=f"time ({unit}s)" if unit == "step" else "time (units of time)",
-            ylabel="running estimate",
-            title="Convergence",
-            xscale="log",
-        )
-        right.legend()
+        draw_exponents(left, exponents, stderr, reliable, unit)
+        draw_convergence(right, running, elapsed, unit)
     return figure
 
 
-def _draw_spectrum(axes: Axes, exponents: Array, stderr: Array, reliable: NDArray[np.bool_]) -> None:
+def covariant_figure(local: Array, angles: Array, unit: str = "step") -> Figure:
+    """Two panels: the spread of growth along each vector, and how often neighbours enclose an angle.
+
+    Args:
+        local: `(rows, k)`, growth rates; -inf where dead.
+        angles: `(rows, k, k)`, radians.
+        unit: of time.
+    """
+    with style():
+        figure, (left, right) = panels(2)
+        k = local.shape[-1]
+        index, alive = np.arange(1, k + 1), np.isfinite(local).all(0)
+        low, high = np.quantile(local[:, alive], [0.1, 0.9], axis=0)
+        left.axhline(0, color=GREY, linewidth=0.8)
+        left.fill_between(index[alive], low, high, color=BLUE, alpha=0.25, linewidth=0)
+        left.plot(index[alive], local[:, alive].mean(0), color=BLUE, marker=".", markersize=4)
+        left.set(
+            xlabel="index $i$",
+            ylabel=f"growth (nats per {unit})",
+            title="Along covariant vectors: mean, 10-90%",
+        )
+        for i in sorted({0, (k - 1) // 2, k - 2} & set(range(k - 1))):
+            counts, edges = np.histogram(
+                np.degrees(angles[:, i, i + 1]), bins=45, range=(0, 90), density=True
+            )
+            label = f"$v_{{{i + 1}}}, v_{{{i + 2}}}$"
+            right.stairs(counts, edges, color=BLUE, alpha=1 - 0.7 * i / k, label=label)
+        right.set(xlabel="angle (degrees)", ylabel="density", title="Angle between neighbours")
+        if k > 1:
+            right.legend()
+    return figure
+
+
+def draw_exponents(
+    axes: Axes, exponents: Array, stderr: Array, reliable: NDArray[np.bool_], unit: str
+) -> None:
+    """lambda_i against i: one row with error bars, or several and their mean; what is lost hollow."""
     index = np.arange(1, exponents.shape[-1] + 1)
     rows = np.where(np.isfinite(exponents), exponents, np.nan)
     axes.axhline(0, color=GREY, linewidth=0.8)
@@ -66,6 +90,23 @@ def _draw_spectrum(axes: Axes, exponents: Array, stderr: Array, reliable: NDArra
             index[at[1]], rows[at], "o", mfc="white", color=ORANGE, markersize=4, label="lost to round-off"
         )
         axes.legend()
+    axes.set(xlabel="index $i$", ylabel=rf"$\lambda_i$ (nats per {unit})", title="Lyapunov spectrum")
+
+
+def draw_convergence(axes: Axes, running: Array, elapsed: Array, unit: str) -> None:
+    """Running estimates of a few exponents over time."""
+    k = running.shape[-1]
+    shown = sorted({0, k // 4, k // 2, k - 1})
+    for i, dash in zip(shown, ("-", "--", "-.", ":"), strict=False):
+        mean = finite_mean(running[:, :, i], axis=1)
+        axes.plot(elapsed, mean, dash, color=BLUE, alpha=1 - 0.5 * i / k, label=rf"$\lambda_{{{i + 1}}}$")
+    axes.set(
+        xlabel=f"time ({unit}s)" if unit == "step" else "time (units of time)",
+        ylabel="running estimate",
+        title="Convergence",
+        xscale="log",
+    )
+    axes.legend()
 
 
 def finite_mean(values: Array, axis: int) -> Array:

@@ -12,6 +12,8 @@ from matplotlib.figure import Figure
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
 """Okabe and Ito's palette: plain, flossed, flossed during training, context."""
+PALETTE = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9")
+"""For groups in any order."""
 
 _SETTINGS: dict[Any, Any] = {
     "axes.spines.top": False,

@@ -16,7 +16,13 @@ from lyaptorch.tangent.form_dynamics import FormDynamics
 
 
 class Dynamics(Protocol):
-    """What the scan and its adjoint ask of a cell bound to inputs `(t, *e, b, m)`."""
+    """What the scan and its adjoint ask of a cell bound to inputs `(t, *e, b, m)`.
+
+    Attributes:
+        advice: what an error says when the state overflows.
+    """
+
+    advice: str
 
     def pushforward(self, s: int, h: Tensor, Q: Tensor) -> tuple[Tensor, Tensor]:
         """The next state and D Q at step s."""
@@ -47,7 +53,7 @@ class CellDynamics:
     """Any cell: the vjp of its `pushforward` by autograd, step by step."""
 
     def __init__(self, cell: Cell, inputs: Tensor, leaves: Sequence[Tensor]) -> None:
-        self.cell, self.inputs, self.leaves = cell, inputs, leaves
+        self.cell, self.inputs, self.leaves, self.advice = cell, inputs, leaves, cell.advice
         self._totals = [torch.zeros_like(leaf) for leaf in leaves]
         self._x_bars: Tensor | None = None
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lyaptorch.cells import Activation, Form
 from lyaptorch.cells.form import Bars, Residual, columns, linear, rows, time_in_batch, weight_gradients
+from lyaptorch.cells.protocol import ADVICE
 
 
 class FormDynamics:
@@ -19,6 +20,8 @@ class FormDynamics:
 
     One step back costs O(b n^2 k).
     """
+
+    advice = ADVICE
 
     def __init__(self, form: Form, inputs: Tensor, leaves: Sequence[Tensor]) -> None:
         self.form, self.inputs, self.leaves = form, inputs, leaves

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lyaptorch import _checks
 from lyaptorch._types import Exponents, Healthy, LogR, Steps
 
 LOST = {torch.float32: 11.0, torch.float64: 31.0}
@@ -45,6 +46,27 @@ def running(growth: Growth, dt: float = 1.0) -> LogR:
     return growth.log_r.cumsum(0) / (_elapsed(growth) * dt)
 
 
+def local(growth: Growth, dt: float = 1.0) -> LogR:
+    """The local exponents: the growth rate in every interval, `(s, *e, b, k)`."""
+    return growth.log_r / (_per_interval(growth, growth.steps) * dt)
+
+
+def finite_time(growth: Growth, window: int, dt: float = 1.0) -> LogR:
+    """The finite-time exponents of successive windows of `window` intervals, `(s // window, *e, b, k)`.
+
+    The first intervals are left out where the windows do not fill all of them.
+
+    Raises:
+        ValueError: if `window` is not in 1..s.
+    """
+    s = growth.log_r.shape[0]
+    _checks.integer("window", window, 1, s, do=f"there are {s} intervals")
+    first = s % window
+    log_r = torch.unflatten(growth.log_r[first:], 0, (-1, window)).sum(1)
+    steps = torch.unflatten(growth.steps[first:], 0, (-1, window)).sum(1)
+    return log_r / (_per_interval(growth, steps) * dt)
+
+
 def stderr(growth: Growth, dt: float = 1.0) -> Exponents:
     """Standard error of every exponent, from about sqrt(s) batch means of the growth.
 
@@ -54,12 +76,8 @@ def stderr(growth: Growth, dt: float = 1.0) -> Exponents:
     s = growth.log_r.shape[0]
     if s < 4:
         return torch.full_like(growth.log_r[0], torch.inf).detach()
-    count = int(s**0.5)
-    length = s // count
-    log_r = torch.unflatten(growth.log_r.detach()[s - count * length :], 0, (count, length)).sum(1)
-    steps = torch.unflatten(growth.steps[s - count * length :], 0, (count, length)).sum(1).to(log_r.dtype)
-    means = log_r / (steps.reshape(-1, *[1] * (log_r.dim() - 1)) * dt)
-    error = means.std(0) / count**0.5
+    means = finite_time(growth, s // int(s**0.5), dt).detach()
+    error = means.std(0) / len(means) ** 0.5
     return torch.where(growth.healthy[-1], error, torch.inf)
 
 
@@ -97,5 +115,10 @@ def entropy(growth: Growth, dt: float = 1.0) -> Tensor:
 
 
 def _elapsed(growth: Growth) -> Tensor:
-    """Steps so far `(s, 1, ..., 1)`, floating: an integer tensor times dt would have the default dtype."""
-    return growth.steps.cumsum(0).to(growth.log_r.dtype).reshape(-1, *[1] * (growth.log_r.dim() - 1))
+    """Steps so far."""
+    return _per_interval(growth, growth.steps.cumsum(0))
+
+
+def _per_interval(growth: Growth, steps: Tensor) -> Tensor:
+    """Steps `(s, 1, ..., 1)`, floating: an integer tensor times dt would have the default dtype."""
+    return steps.to(growth.log_r.dtype).reshape(-1, *[1] * (growth.log_r.dim() - 1))

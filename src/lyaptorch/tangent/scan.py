@@ -11,7 +11,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lyaptorch.cells.trajectory import ADVICE
 from lyaptorch.tangent.dynamics import Dynamics
 from lyaptorch.tangent.qr import Factors, orthonormalise
 
@@ -102,18 +101,15 @@ def sweep(
         try:
             Q, R, dead = factor(Q, dead, "cholesky2" if twice[i] and method == "auto" else method)
         except FloatingPointError as error:
+            _raise_if_overflown(dynamics, h, *start, over)
             raise FloatingPointError(
-                f"{error} after step {span.stop} (the transient not counted): {ADVICE}"
+                f"{error} after step {span.stop} (the transient not counted): {dynamics.advice}"
             ) from error
         if tape is not None:
             tape.factors.append(R)
         pivots.append(R.diagonal(dim1=-2, dim2=-1))
         deaths.append(dead)
-    if not torch.isfinite(h).all():
-        step = _overflow(dynamics, *start, over)
-        raise FloatingPointError(
-            f"the state is not finite after step {step} (the transient not counted): {ADVICE}"
-        )
+    _raise_if_overflown(dynamics, h, *start, over)
     return Sweep(h, Q, dead, pivots, deaths)
 
 
@@ -128,10 +124,14 @@ def stack_growth(pivots: Sequence[Tensor], deaths: Sequence[Tensor | None]) -> t
 
 
 @torch.no_grad()
-def _overflow(dynamics: Dynamics, h: Tensor, Q: Tensor, over: Sequence[Span]) -> int:
-    """The number of steps after which the state is not finite, by taking them again."""
+def _raise_if_overflown(dynamics: Dynamics, end: Tensor, h: Tensor, Q: Tensor, over: Sequence[Span]) -> None:
+    """Name the step after which the state is not finite, if it ends so, by taking the steps again."""
+    if torch.isfinite(end).all():
+        return
     for s in range(over[0].start, over[-1].stop):
         h, _ = dynamics.pushforward(s, h, Q[..., :1])
         if not torch.isfinite(h).all():
-            return s + 1
-    return over[-1].stop
+            break
+    raise FloatingPointError(
+        f"the state is not finite after step {s + 1} (the transient not counted): {dynamics.advice}"
+    )

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from lyaptorch import _checks
-from lyaptorch._random import Stream, seed_from
 from lyaptorch._types import Exponents, Inputs, LogR, State
-from lyaptorch.cells import Cell, as_cell, fit, random_frame, settle
+from lyaptorch.cells import Network
 from lyaptorch.tangent import growth as growth_of
 from lyaptorch.tangent.adjoint import Problem, Scan
+from lyaptorch.tangent.automatic import AUTO, choose_interval
 from lyaptorch.tangent.dynamics import CellDynamics, bind
 from lyaptorch.tangent.fused import FusedScan, fused
 from lyaptorch.tangent.growth import Growth
 from lyaptorch.tangent.qr import METHODS, qr
 from lyaptorch.tangent.scan import Span, spans, stack_growth, sweep
+from lyaptorch.tangent.start import start
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,12 +36,16 @@ class Spectrum:
         final_state: `(*e, b, n)`, the state after the last step; differentiable.
         final_frame: `(*e, b, n, k)`, the orthonormal frame there.
         dt: time per step.
+        transient: steps of the state alone, as given or chosen.
+        interval: steps between reorthonormalisations, as given or chosen.
     """
 
     growth: Growth
     final_state: State
     final_frame: Tensor
     dt: float = 1.0
+    transient: int = 0
+    interval: int = 1
 
     @property
     def exponents(self) -> Exponents:
@@ -51,6 +55,14 @@ class Spectrum:
     def running(self) -> LogR:
         """The estimate after each interval, `(s, *e, b, k)`."""
         return growth_of.running(self.growth, self.dt)
+
+    def local(self) -> LogR:
+        """The growth rate in each interval, `(s, *e, b, k)`."""
+        return growth_of.local(self.growth, self.dt)
+
+    def finite_time(self, window: int) -> LogR:
+        """The exponents of successive windows of `window` intervals, `(s // window, *e, b, k)`."""
+        return growth_of.finite_time(self.growth, window, self.dt)
 
     def stderr(self) -> Exponents:
         """Standard error of each exponent, by batch means; inf where nothing can be said."""
@@ -77,17 +89,17 @@ class Spectrum:
 
 
 def lyapunov_spectrum(
-    cell: Cell | torch.nn.Module | Callable[[Tensor, Tensor], Tensor],
+    cell: Network,
     inputs: Inputs,
     *,
     k: int | None = None,
-    h0: Tensor | None = None,
-    transient: int = 0,
+    h0: Any = None,
+    transient: int | str = 0,
     tangent_transient: int = 0,
-    interval: int = 1,
+    interval: int | str = 1,
     frame: Tensor | None = None,
     generator: torch.Generator | None = None,
-    dt: float = 1.0,
+    dt: float | None = None,
     state_grad: str | int = "full",
     backend: str | None = None,
     checkpoint: int | None = None,
@@ -100,16 +112,21 @@ def lyapunov_spectrum(
     gradient runs through the Jacobians and, by `state_grad`, through the trajectory.
 
     Args:
-        cell: a cell, a `torch.nn.RNN` or `RNNCell`, or any module or function `step(x, h)`.
+        cell: anything that `as_cell` takes: a cell, a recurrent network of torch, a module or function
+            `step(x, h)`, or a list of modules.
         inputs: `(t, *e, b, m)`; a missing `*e` broadcasts. t = transient + tangent_transient + counted.
         k: how many exponents, 1..n; all n when missing.
-        h0: initial state `(*e, b, n)`; zeros when missing (a function needs it: its size comes from there).
-        transient: first steps, of the state only; without gradient.
+        h0: initial state `(*e, b, n)`, or its parts as `as_cell` says; zeros when missing (a function needs
+            it: its size comes from there).
+        transient: first steps, of the state only; without gradient. "auto" drops the steps whose growth is
+            unlike the rest, at most half.
         tangent_transient: next steps, of state and frame, not counted, with gradient.
-        interval: steps between reorthonormalisations.
+        interval: steps between reorthonormalisations. "auto" takes the longest for which a rough spectrum and
+            the condition of the products allow it; `Spectrum` tells which.
         frame: orthonormal `(n, k)` or `(*e, b, n, k)`; random when missing, the same for all members.
         generator: seeds the random frame.
-        dt: time per step; exponents come in nats per unit of time.
+        dt: time per step; exponents come in nats per unit of time. The cell's own when missing: that of a
+            `Flow`, 1 for all others.
         state_grad: "full", "detach" (the trajectory is a constant), or L: the state is detached every L
             steps after the transient, so that 1 is "detach".
         backend: "cpu" (compiled, for cells with a `Form`; taken by itself where it serves, see
@@ -138,30 +155,32 @@ def lyapunov_spectrum(
 
     Source: Gradient Flossing, sections 2-3 and appendix J; Benettin et al. (1980).
     """
-    cell = as_cell(cell)
-    inputs, h = fit(cell, inputs, h0)
-    t, n = inputs.shape[0], h.shape[-1]
-    k = n if k is None else _checks.integer("k", k, 1, n, do=f"a state of size {n} has {n} exponents")
-    _checks.integer("transient", transient, 0)
-    _checks.integer("tangent_transient", tangent_transient, 0)
-    _checks.integer("interval", interval, 1)
-    _checks.positive("dt", dt)
-    counted = t - transient - tangent_transient
-    if counted < 1:
-        raise ValueError(
-            f"inputs must hold transient + tangent_transient + at least 1 counted step, got t={t} for "
-            f"{transient} + {tangent_transient} + 1; pass more inputs or shorten the transients"
-        )
+    if interval != AUTO:
+        _checks.integer("interval", interval, 1, do='or pass "auto"')
     cut = _checks.state_grad(state_grad)
     _checks.choice("backend", backend or "torch", BACKENDS)
     _checks.choice("qr_method", qr_method, METHODS)
     if checkpoint is not None:
         _checks.integer("checkpoint", checkpoint, 1)
-    Q = _frame(frame, k, h, generator)
-    h, inputs = settle(cell, inputs[:transient], h), inputs[transient:]
-    over = spans(tangent_transient, t - transient, interval)
-    form = cell.form()
-    leaves = cell.leaves(inputs[0], h) if form is None else form.trained()
+    cell, inputs, h, Q, transient = start(
+        cell,
+        inputs,
+        k=k,
+        h0=h0,
+        transient=transient,
+        uncounted={"tangent_transient": tangent_transient},
+        frame=frame,
+        generator=generator,
+    )
+    dt = cell.time_step if dt is None else _checks.positive("dt", dt)
+    t = len(inputs)
+    if isinstance(interval, str):
+        interval = choose_interval(cell, inputs, h, Q, t - tangent_transient)
+    over = spans(tangent_transient, t, interval)
+    form, leaves = cell.form(), []
+    # under no_grad a Function would still see leaves that require a gradient, and keep its tape
+    if torch.is_grad_enabled():
+        leaves = cell.leaves(inputs[0], h) if form is None else form.trained()
     if backend == "autograd":
         end = sweep(CellDynamics(cell, inputs, []), h, Q, None, over, method=qr_method, factor=qr, cut=cut)
         log_r, healthy = stack_growth(end.pivots, end.deaths)
@@ -178,7 +197,7 @@ def lyapunov_spectrum(
         (log_r, healthy), h, Q = stack_growth(end.pivots, end.deaths), end.h, end.Q
     first = sum(not span.counted for span in over)
     steps = torch.tensor([s.stop - s.start for s in over[first:]], device=log_r.device)
-    return Spectrum(Growth(log_r[first:], steps, healthy[first:]), h, Q, dt)
+    return Spectrum(Growth(log_r[first:], steps, healthy[first:]), h, Q, dt, transient, interval)
 
 
 def _segments(over: tuple[Span, ...], checkpoint: int | None) -> tuple[tuple[Span, ...], ...]:
@@ -189,26 +208,3 @@ def _segments(over: tuple[Span, ...], checkpoint: int | None) -> tuple[tuple[Spa
     for span in over:
         groups.setdefault(span.start // checkpoint, []).append(span)
     return tuple(tuple(group) for group in groups.values())
-
-
-def _frame(frame: Tensor | None, k: int, h: Tensor, generator: torch.Generator | None) -> Tensor:
-    n, full = h.shape[-1], (*h.shape, k)
-    if frame is None:
-        stream, nobody = (
-            Stream(seed_from(generator), "frame"),
-            torch.zeros((), dtype=torch.int64, device=h.device),
-        )
-        return random_frame(n, k, stream, nobody, dtype=h.dtype).expand(full)
-    _checks.alike("frame", _checks.tensor("frame", frame), "the state", h)
-    if tuple(frame.shape) not in ((n, k), full):
-        raise ValueError(
-            f"frame must have shape (n, k) = {(n, k)} or (*e, b, n, k) = {full}, got {tuple(frame.shape)}; "
-            "it has exactly k columns"
-        )
-    _checks.finite("frame", frame)
-    off = (frame.mT @ frame - torch.eye(k, dtype=frame.dtype, device=frame.device)).abs().max().item()
-    if off > torch.finfo(frame.dtype).eps ** 0.5:
-        raise ValueError(
-            f"frame must have orthonormal columns, got |Q^T Q - 1| up to {off:.2g}; take Q of torch.linalg.qr"
-        )
-    return frame.expand(full)

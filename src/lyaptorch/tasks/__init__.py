@@ -1,15 +1,38 @@
 """What is learned: batches drawn from counter-based streams."""
 
 from lyaptorch import _checks
+from lyaptorch.tasks.adding import Adding
 from lyaptorch.tasks.batch import Batch, Task
-from lyaptorch.tasks.lagged import DelayedCopy, SpatialXOR, TemporalXOR
+from lyaptorch.tasks.images import SequentialImages
+from lyaptorch.tasks.lagged import DelayedCopy, OneHotXOR, SpatialXOR, TemporalXOR
 from lyaptorch.tasks.noise import Noise
 from lyaptorch.tasks.recall import Recall
+from lyaptorch.tasks.spikes import SpikePatterns, SpikingXOR
+
+__all__ = [
+    "TASKS",
+    "Adding",
+    "Batch",
+    "DelayedCopy",
+    "Noise",
+    "OneHotXOR",
+    "Recall",
+    "SequentialImages",
+    "SpatialXOR",
+    "SpikePatterns",
+    "SpikingXOR",
+    "Task",
+    "TemporalXOR",
+    "make_task",
+]
 
 TASKS = {
     "delayed_copy": DelayedCopy,
+    "one_hot_xor": OneHotXOR,
     "recall": Recall,
     "spatial_xor": SpatialXOR,
+    "spike_patterns": SpikePatterns,
+    "spiking_xor": SpikingXOR,
     "temporal_xor": TemporalXOR,
 }
 
@@ -22,16 +45,3 @@ def make_task(name: str, *, delay: int, items: int = 1) -> Task:
     """
     make = TASKS[_checks.choice("task", name, TASKS)]
     return Recall(items, delay) if make is Recall else make(delay)
-
-
-__all__ = [
-    "TASKS",
-    "Batch",
-    "DelayedCopy",
-    "Noise",
-    "Recall",
-    "SpatialXOR",
-    "Task",
-    "TemporalXOR",
-    "make_task",
-]

@@ -26,9 +26,26 @@ class Batch:
     targets: Float[Tensor, "t *e b o"]
     mask: Bool[Tensor, "t *e"]
 
+    @property
+    def first(self) -> int:
+        """The first step that counts for anybody."""
+        return int(self.mask.reshape(len(self.mask), -1).any(1).int().argmax())
+
     def select(self, members: Tensor) -> Batch:
         """What the members see where the bool mask `*e` is true, as an ensemble `(count,)`."""
         return Batch(self.inputs[:, members], self.targets[:, members], self.mask[:, members])
+
+
+def last_step(inputs: Tensor, answers: Tensor) -> Batch:
+    """A batch of which the last step alone counts, with the answers `(*e, b, o)`."""
+    mask = torch.zeros(len(inputs), dtype=torch.bool, device=inputs.device)
+    mask[-1] = True
+    ensemble = inputs.shape[1:-2]
+    return Batch(
+        inputs,
+        answers.expand(len(inputs), *answers.shape),
+        mask.reshape(-1, *[1] * len(ensemble)).expand(-1, *ensemble),
+    )
 
 
 class Source(Protocol):
@@ -59,7 +76,7 @@ class Source(Protocol):
 
 
 class Task(Source, Protocol):
-    """A source of batches; it knows no model."""
+    """A source of batches; it knows no model. If all its trials have one `length`, it has that attribute."""
 
     @property
     def input_size(self) -> int:

@@ -167,6 +167,38 @@ class TemporalXOR(LaggedTask):
 
 
 @dataclass(frozen=True)
+class OneHotXOR(TemporalXOR):
+    """`TemporalXOR` of bits with two outputs, one for each answer, and cross-entropy between them.
+
+    Raises:
+        ValueError: as `TemporalXOR`, and for analogue inputs, which have no classes.
+
+    Example:
+        >>> OneHotXOR(2).draw(0, members=torch.arange(1), epoch=0, batch=1, length=5).targets.shape
+        torch.Size([5, 1, 1, 2])
+
+    Source: Surrogate Gradient Flossing, section 5.
+    """
+
+    output_size: int = field(default=2, init=False)
+
+    def __post_init__(self) -> None:
+        if not self.binary:
+            raise ValueError("OneHotXOR has binary inputs only, got binary=False; drop the argument")
+        super().__post_init__()
+
+    @property
+    def loss(self) -> str:
+        """Cross-entropy between the answers."""
+        return "cross_entropy"
+
+    def combine(self, taps: list[Tensor]) -> Tensor:
+        """(1 - y, y)."""
+        y = super().combine(taps)
+        return torch.cat([1 - y, y], -1)
+
+
+@dataclass(frozen=True)
 class SpatialXOR(LaggedTask):
     """y_t = x1_{t-d} xor x2_{t-d} xor x3_{t-d}, of three channels of bits.
 

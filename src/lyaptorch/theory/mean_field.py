@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -12,6 +13,8 @@ from lyaptorch._types import Number
 
 HALVINGS = 80
 """Bisection steps: enough for every digit of float64."""
+POINTS = 2001
+"""Of the trapezoidal rule."""
 
 
 class MeanField(NamedTuple):
@@ -50,15 +53,40 @@ def tanh_mean_field(g: Number, s: Number = 0.0) -> MeanField:
     if not (gain > 0).all() or not (std >= 0).all():
         raise ValueError(f"tanh_mean_field needs g > 0 and s >= 0, got g={g}, s={s}")
     # g^2 E[tanh^2] + s^2 over q falls with q: its crossing of 1 is the fixed point
-    low, high = torch.zeros_like(gain), gain.square() + std.square()
-    for _ in range(HALVINGS):
-        q = 0.5 * (low + high)
-        above = gain.square() * _gaussian_mean(torch.tanh, 2, q) + std.square() > q
-        low, high = torch.where(above, q, low), torch.where(above, high, q)
+    power = std.square()
+    q = _root(lambda q: gain.square() * _tanh2(q) + power > q, gain.square() + power)
     quiet = (gain <= 1) & (std == 0)
-    q = torch.where(quiet, 0.0, 0.5 * (low + high))
-    slope = gain.square() * _gaussian_mean(lambda x: 1 / torch.cosh(x), 4, q)
-    return MeanField(q, 0.5 * slope.log())
+    q = torch.where(quiet, 0.0, q)
+    return MeanField(q, torch.where(quiet, gain.log(), 0.5 * (gain.square() * _sech(4, q)).log()))
+
+
+def binary_mean_field(g: Number, input_power: Number = 0.0) -> MeanField:
+    """A binary network, h' = W sign(h) + input, W ~ N(0, 1 / n), with the surrogate slope sech^2(g h).
+
+    `Delta0 = 1 + input_power`, `lambda_max = 1/2 log E[sech^4(g sqrt(Delta0) z)]`, z ~ N(0, 1). The exponent
+    belongs to the surrogate Jacobian W diag(sech^2(g h)): that of the network itself is infinite.
+
+    Args:
+        g: sharpness > 0 of the surrogate; a number or tensor.
+        input_power: mean over units of the squared input current (V x + b)_i^2; broadcasts with `g`. Where it
+            changes in time, give its values and average `lambda_max`: logarithms are averaged, not powers.
+
+    Raises:
+        ValueError: for a sharpness that is not above 0 or a negative input power.
+
+    Example:
+        >>> field = binary_mean_field(1.0)
+        >>> field.variance.item(), round(field.lambda_max.item(), 4)
+        (1.0, -0.3835)
+
+    Source: Surrogate Gradient Flossing, appendix C (eq 6's first exponent; Delta0 is a variance).
+    """
+    sharpness, power = (torch.as_tensor(value, dtype=torch.float64) for value in (g, input_power))
+    sharpness, power = sharpness + 0 * power, power + 0 * sharpness
+    if not (sharpness > 0).all() or not (power >= 0).all():
+        raise ValueError(f"binary_mean_field needs g > 0 and input_power >= 0, got g={g}, {input_power}")
+    variance = 1 + power
+    return MeanField(variance, 0.5 * _sech(4, sharpness.square() * variance).log())
 
 
 def critical_gain(s: Number) -> Tensor:
@@ -71,22 +99,92 @@ def critical_gain(s: Number) -> Tensor:
     Source: as `tanh_mean_field`.
     """
     std = torch.as_tensor(s, dtype=torch.float64)
-    low, high = torch.ones_like(std), 4 * (1 + std)
-    while (tanh_mean_field(high, std).lambda_max < 0).any():
-        high = 2 * high
-    for _ in range(HALVINGS // 2):
-        g = 0.5 * (low + high)
-        stable = tanh_mean_field(g, std).lambda_max < 0
-        low, high = torch.where(stable, g, low), torch.where(stable, high, g)
+    if not (torch.isfinite(std) & (std >= 0)).all():
+        raise ValueError(f"critical_gain needs s >= 0, got {s}")
+    # where lambda_max is 0, g^2 = 1 / E[sech^4], and s^2 = q - g^2 E[tanh^2] grows with q
+    q = _root(lambda q: q - _tanh2(q) / _sech(4, q) < std.square(), 1 + std.square())
+    return _sech(4, q).rsqrt()
+
+
+def critical_input(g: Number) -> Tensor:
+    """The strength s of input that suppresses chaos: `tanh_mean_field(g, s).lambda_max` is 0, negative above.
+
+    Args:
+        g: gain; without input a network is chaotic from g = 1 on.
+
+    Returns:
+        s; 0 where there is no chaos to suppress, g <= 1.
+
+    Example:
+        >>> s = critical_input(2.0)
+        >>> round(critical_gain(s).item(), 6)
+        2.0
+
+    Source: Molgedey, Schuchhardt & Schuster (1992), Suppressing chaos in neural networks by noise, in the
+    discrete time of `tanh_mean_field`.
+    """
+    gain = torch.as_tensor(g, dtype=torch.float64)
+    if not (torch.isfinite(gain) & (gain > 0)).all():
+        raise ValueError(f"critical_input needs g > 0, got {g}")
+    power = gain.square()
+    q = _root(lambda q: power * _sech(4, q) > 1, power.square())
+    # round-off may leave a little less than 0 at g = 1
+    return torch.where(gain > 1, (q - power * _tanh2(q)).clamp_min(0.0).sqrt(), 0.0)
+
+
+def gaussian_states(variance: Tensor) -> tuple[Tensor, Tensor]:
+    """Values of h ~ N(0, variance) and their weights: `(values * weights).sum()` is an expectation.
+
+    The trapezoidal rule on 20 standard deviations, which converges exponentially for analytic functions; its
+    step resolves a function of width 1, such as tanh and its slope, at any variance up to 1e6.
+
+    Example:
+        >>> h, weights = gaussian_states(torch.tensor(4.0))
+        >>> round((h.square() * weights).sum().item(), 9)
+        4.0
+    """
+    variance = variance.double()
+    # a function that is analytic within pi / 2 of the real axis: a grid finer than that is exact
+    spread = max(1.0, float(variance.max().sqrt()))
+    count = int(400 * min(spread, 1000.0)) + 1
+    z = torch.linspace(-10.0, 10.0, count, dtype=torch.float64, device=variance.device)
+    weights = torch.exp(-0.5 * z.square())
+    return variance.sqrt() * z, weights / weights.sum()
+
+
+def _root(before: Callable[[Tensor], Tensor], high: Tensor) -> Tensor:
+    """Where `before` changes from true to false above 0, by bisection; `high` grows until it is false."""
+    while (early := before(high)).any():
+        high = torch.where(early, 2 * high, high)
+    low = torch.zeros_like(high)
+    for _ in range(HALVINGS):
+        middle = 0.5 * (low + high)
+        early = before(middle)
+        low, high = torch.where(early, middle, low), torch.where(early, high, middle)
     return 0.5 * (low + high)
 
 
-def _gaussian_mean(f: Callable[[Tensor], Tensor], power: int, q: Tensor) -> Tensor:
-    """E[f(sqrt q z)^power], z ~ N(0, 1), by the trapezoidal rule, which converges exponentially here."""
-    # the integrand is analytic within pi / (2 sqrt q) of the real axis: a grid finer than that is exact
-    spread = max(1.0, float(q.max().sqrt()))
-    count = int(400 * min(spread, 1000.0)) + 1
-    z = torch.linspace(-10.0, 10.0, count, dtype=torch.float64, device=q.device)
-    weight = torch.exp(-0.5 * z.square())
-    values = f(q.sqrt().unsqueeze(-1) * z).pow(power)
-    return (values * weight).sum(-1) / weight.sum()
+def _tanh2(q: Tensor) -> Tensor:
+    """E[tanh^2(sqrt q z)], z ~ N(0, 1)."""
+    x, weights = _grid(q)
+    # in full where the grid holds all of the bell, so that small values keep their digits
+    return torch.where(q < 1, (x.tanh().square() * weights).sum(-1), 1 - _sech(2, q))
+
+
+def _sech(power: int, q: Tensor) -> Tensor:
+    """E[sech^power(sqrt q z)], z ~ N(0, 1)."""
+    x, weights = _grid(q)
+    return (x.cosh().pow(-power) * weights).sum(-1)
+
+
+def _grid(q: Tensor) -> tuple[Tensor, Tensor]:
+    """Values of x = sqrt q z up to |z| = 10 or |x| = 40, and weights; `(*, points)`.
+
+    The trapezoidal rule converges exponentially: sech is analytic within pi / 2 of the real axis, and the
+    grid's step is 1/25 of 1 at most.
+    """
+    root = q.sqrt().unsqueeze(-1)
+    farthest = (40 / root).clamp_max(10.0)
+    z = farthest * torch.linspace(-1.0, 1.0, POINTS, dtype=torch.float64, device=q.device)
+    step = 2 * farthest / (POINTS - 1)
+    return root * z, torch.exp(-0.5 * z.square()) * step / math.sqrt(2 * math.pi)

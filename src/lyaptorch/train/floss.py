@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lyaptorch._random import member_ids, seed_from
 from lyaptorch._types import Inputs, Number
-from lyaptorch.cells import Cell, as_cell, fit
+from lyaptorch.cells import Network, as_cell, fit, owned
 from lyaptorch.flossing import FlossPhase
 from lyaptorch.flossing.schedule import plain
 from lyaptorch.record import Record
@@ -21,7 +21,7 @@ from lyaptorch.train.steps import floss_step
 
 
 def floss(
-    cell: Cell | nn.Module | Callable[[Tensor, Tensor], Tensor],
+    cell: Network,
     inputs: Inputs | Source,
     *,
     k: int | Tensor | None = None,
@@ -36,7 +36,7 @@ def floss(
     frame: str = "redrawn",
     batch: int = 1,
     state_grad: str | int = "full",
-    h0: Tensor | None = None,
+    h0: Any = None,
     members: int | Tensor | None = None,
     generator: torch.Generator | None = None,
     show_progress: bool | None = None,
@@ -59,7 +59,7 @@ def floss(
         frame: "redrawn" each epoch, or "fixed".
         batch: trajectories drawn from a task.
         state_grad: how far the gradient follows the trajectory, as in `lyapunov_spectrum`.
-        h0: initial state `(*e, b, n)`; zeros when missing.
+        h0: initial state `(*e, b, n)`, or its parts as `as_cell` says; zeros when missing.
         members: ids of shape `*e`; equal ids draw equal numbers.
         generator: seeds inputs and frames; None is a fixed seed.
         show_progress: None shows a bar on a terminal.
@@ -97,6 +97,7 @@ def floss(
         batch=batch,
         state_grad=state_grad,
     )
+    h0 = None if h0 is None else cell.pack(h0)
     ensemble = cell.ensemble if cell.state_size or h0 is None else tuple(h0.shape[:-2])
     ids, dtype = member_ids(ensemble, members), next((z.dtype for z in cell.tensors()), None)
     if not isinstance(inputs, Tensor) and not hasattr(inputs, "inputs"):
@@ -112,14 +113,14 @@ def floss(
         )
 
     epoch = torch.zeros(ensemble, dtype=torch.int64)
-    checked, state = fit(cell, source(epoch), h0)
-    optimizer = MemberOptimizer(cell.leaves(checked[0], state), ensemble, lr, Adam())
-    if not optimizer.parameters:
-        raise ValueError("there is nothing to floss: no parameter of the cell has requires_grad; set it")
     history, everybody = History(ensemble), torch.ones(ensemble, dtype=torch.bool)
-    with progress("flossing", epochs, show_progress) as advance:
+    with owned(cell) as trained, progress("flossing", epochs, show_progress) as advance:
+        checked, state = fit(trained, source(epoch), h0)
+        optimizer = MemberOptimizer(trained.leaves(checked[0], state), ensemble, lr, Adam())
+        if not optimizer.parameters:
+            raise ValueError("there is nothing to floss: no parameter of the cell has requires_grad; set it")
         for _ in range(epochs):
-            rows = floss_step(cell, source(epoch), state, phase, optimizer, seed, epoch, ids)
+            rows = floss_step(trained, source(epoch), state, phase, optimizer, seed, epoch, ids)
             history.add(rows, everybody)
             epoch += 1
             advance(f"loss {rows['floss_loss'].mean().item():.2e}")

@@ -19,6 +19,8 @@ DIMS = {
     "saturated": ("measurement",),
     "singular_values": ("measurement", "rank"),
     "spectrum": ("measurement", "rank"),
+    "test_loss": ("measurement",),
+    "test_accuracy": ("measurement",),
 }
 """Dimensions of a variable after `member`; `epoch` where nothing stands here."""
 PRESENT = {"epoch": "loss", "floss_epoch": "floss_loss", "measurement": "measured_at"}
@@ -52,6 +54,11 @@ class History:
         """Add an amount to a member's total."""
         total = self.totals.setdefault(name, torch.zeros(self.ensemble, dtype=torch.float64))
         total[mask] += amount
+
+    def mark(self, name: str, value: Tensor, mask: Tensor) -> None:
+        """Note a value `(count,)` of some members; NaN of those for whom none was ever noted."""
+        noted = self.totals.setdefault(name, torch.full(self.ensemble, torch.nan, dtype=torch.float64))
+        noted[mask] = value.to(noted.dtype)
 
     def last(self, name: str, among: Tensor) -> Tensor:
         """The latest value of each member where the mask is true, NaN before the first."""

@@ -12,16 +12,22 @@ from lyaptorch import _checks
 from lyaptorch._files import writable_folder
 from lyaptorch._random import member_ids, seed_from
 from lyaptorch._types import Number
+from lyaptorch.cells import owned
 from lyaptorch.flossing import Schedule
 from lyaptorch.record import Record
 from lyaptorch.tasks.batch import Task
 from lyaptorch.train.checkpoint import load_checkpoint
-from lyaptorch.train.metrics import METRICS
+from lyaptorch.train.metrics import METRICS, test_scores
 from lyaptorch.train.model import Model
 from lyaptorch.train.optim import CLIPS, Adam, Rule
-from lyaptorch.train.run import Run, Settings
+from lyaptorch.train.run import Run
+from lyaptorch.train.settings import Settings
+from lyaptorch.train.settings import config as describe
 from lyaptorch.train.state import new_members
 from lyaptorch.train.steps import Clip
+
+LENGTH = 300
+"""Steps of a task step, of a task whose trials may be of any length."""
 
 
 def train(
@@ -30,13 +36,15 @@ def train(
     schedule: Schedule,
     *,
     batch: int = 16,
-    length: int = 300,
+    length: int | None = None,
     lr: Number = 1e-3,
     optimizer: Rule = Adam(),  # noqa: B008
     clip: Number | None = 0.03,
     clip_mode: str = "tensor",
     metrics: Sequence[str] = (),
     metrics_every: int = 100,
+    test_batches: int = 10,
+    unstable: str = "raise",
     members: int | Tensor | None = None,
     generator: torch.Generator | None = None,
     checkpoint: Path | str | None = None,
@@ -55,13 +63,17 @@ def train(
         task: where batches come from.
         schedule: phases, run in order, such as `(FlossPhase(500), FitPhase(600))`.
         batch: trajectories of a task step.
-        length: steps of a task step.
-        lr: learning rate of the task, a number or `*e`.
+        length: steps of a task step; when missing, the length of the task's trials, or 300 where it has none.
+        lr: learning rate of the task, a number or `*e`: a grid of them is a dimension of the ensemble.
         optimizer: `Adam()` or `SGD(momentum, nesterov)`.
         clip: largest gradient norm of each member, a number or `*e`; None for no limit.
         clip_mode: "tensor", each tensor's norm, or "global", that of all together.
         metrics: names in `metrics.METRICS`, measured every `metrics_every` epochs of a fit.
         metrics_every: task epochs between measurements.
+        test_batches: batches of the metric "test", of `batch` trajectories that training never sees.
+        unstable: what happens to a member whose loss or gradient is not finite: "raise" stops the run, "mark"
+            leaves it out from there on, with `unstable_at`, its epoch, and `overflow_step`, the step of the
+            trial.
         members: ids of shape `*e`; equal ids see equal batches.
         generator: seeds batches and frames; None is a fixed seed.
         checkpoint: a file to resume from if it exists, and to write every 20 s (or as many
@@ -77,7 +89,7 @@ def train(
 
     Raises:
         ValueError: for a schedule, shapes or hyperparameters that do not fit; the sentence says how.
-        FloatingPointError: if a member's loss or dynamics overflow; names epoch and member.
+        FloatingPointError: if a member's loss or dynamics overflow; names epoch, member and step.
 
     Example:
         >>> import lyaptorch as lt
@@ -99,19 +111,25 @@ def train(
     settings = Settings(
         seed_from(generator),
         _checks.integer("batch", batch, 1),
-        _checks.integer("length", length, 1),
+        _checks.integer("length", getattr(task, "length", LENGTH) if length is None else length, 1),
         Clip(clip, _checks.choice("clip_mode", clip_mode, CLIPS)),
         tuple(_checks.choice("metric", name, METRICS) for name in metrics),
         _checks.integer("metrics_every", metrics_every, 1),
+        _checks.integer("test_batches", test_batches, 1),
+        _checks.choice("unstable", unstable, ("raise", "mark")),
     )
-    run = Run(new_members(model, members, lr, optimizer), task, schedule, settings)
-    config = run.config(lr, optimizer)
-    path = None if checkpoint is None else Path(checkpoint)
-    if path is not None and path.exists():
-        run.load(*load_checkpoint(path, config))
-    elif path is not None:
-        writable_folder(path.parent)
-    run.go(path, config, show_progress)
+    path, cell = None if checkpoint is None else Path(checkpoint), model.cell
+    try:
+        with owned(cell) as model.cell:
+            run = Run(new_members(model, members, lr, optimizer), task, schedule, settings)
+            config = describe(run.all, task, schedule, settings, lr, optimizer)
+            if path is not None and path.exists():
+                run.load(*load_checkpoint(path, config))
+            elif path is not None:
+                writable_folder(path.parent)
+            run.go(path, config, show_progress)
+    finally:
+        model.cell = cell
     return Record("train", config, run.history.variables())
 
 
@@ -120,20 +138,18 @@ def evaluate(
     task: Task,
     *,
     batch: int = 16,
-    length: int = 300,
+    length: int | None = None,
     batches: int = 10,
     members: int | Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Loss and accuracy of every member `(*e,)` on batches that training never saw."""
-    seed, ids = seed_from(generator), member_ids(model.ensemble, members)
-    dtype = next(model.parameters()).dtype
-    with torch.no_grad():
-        pairs = [
-            model.loss(
-                task.draw(seed, members=ids, epoch=i, batch=batch, length=length, stream="test", dtype=dtype)
-            )
-            for i in range(_checks.integer("batches", batches, 1))
-        ]
-    loss, accuracy = (torch.stack(values).mean(0) for values in zip(*pairs, strict=True))
-    return loss, accuracy
+    return test_scores(
+        model,
+        task,
+        seed_from(generator),
+        member_ids(model.ensemble, members),
+        batch=batch,
+        length=getattr(task, "length", LENGTH) if length is None else length,
+        batches=_checks.integer("batches", batches, 1),
+    )

@@ -94,20 +94,37 @@ def measured_exponents(members: Members, task: Task, seed: int, k: int | None = 
     return spectrum.exponents[..., 0, :]
 
 
+@torch.no_grad()
+def test_scores(
+    model: Model, task: Task, seed: int, members: Tensor, *, batch: int, length: int, batches: int
+) -> tuple[Tensor, Tensor]:
+    """Loss and accuracy `(*e,)`, averaged over the first `batches` batches that training never sees."""
+    dtype = next(model.parameters()).dtype
+    pairs = [
+        model.loss(
+            task.draw(seed, members=members, epoch=i, batch=batch, length=length, stream="test", dtype=dtype)
+        )
+        for i in range(batches)
+    ]
+    loss, accuracy = (torch.stack(values).mean(0) for values in zip(*pairs, strict=True))
+    return loss, accuracy
+
+
 METRICS: tuple[str, ...] = (
     "initial_gradient_norm",
     "singular_values",
     "effective_rank",
     "saturated",
     "spectrum",
+    "test",
 )
 """Names for `train(metrics=...)`."""
 
 
 def measure(
-    members: Members, batch: Batch, names: tuple[str, ...], task: Task, seed: int
+    members: Members, batch: Batch, names: tuple[str, ...], task: Task, seed: int, test_batches: int
 ) -> dict[str, Tensor]:
-    """The named metrics of every member."""
+    """The named metrics of every member; of "test" `test_loss` and `test_accuracy`."""
     values: dict[str, Tensor] = {}
     if {"singular_values", "effective_rank"} & set(names):
         singular = recurrent_singular_values(members.model, batch)
@@ -118,12 +135,19 @@ def measure(
         values["saturated"] = saturated_share(members.model, batch)
     if "spectrum" in names:
         values["spectrum"] = measured_exponents(members, task, seed)
-    return {name: values[name] for name in names}
+    if "test" in names:
+        length, size = len(batch.inputs), batch.inputs.shape[-2]
+        values["test_loss"], values["test_accuracy"] = test_scores(
+            members.model, task, seed, members.ids, batch=size, length=length, batches=test_batches
+        )
+    wanted = {*names, "test_loss", "test_accuracy"}
+    return {name: value for name, value in values.items() if name in wanted}
 
 
-def fit_flops(n: int, m: int, o: int, batch: int, length: int) -> int:
+def fit_flops(batch: Batch, n: int, o: int) -> int:
     """Floating-point operations of one task step of one network: forwards once, backwards twice."""
-    return 3 * 2 * batch * length * n * (n + m + o)
+    steps, *_, rows, m = batch.inputs.shape
+    return 3 * 2 * rows * n * (steps * (n + m) + (steps - batch.first) * o)
 
 
 def floss_flops(n: int, k: int, steps: int, interval: int = 1) -> int:

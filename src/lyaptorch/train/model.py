@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from lyaptorch import _checks
 from lyaptorch._random import Stream, member_ids, seed_from
 from lyaptorch._types import Inputs, PerMember, State, States
-from lyaptorch.cells import Cell, as_cell, fit, settle, unroll
+from lyaptorch.cells import Cell, Network, as_cell, fit, settle, unroll
 from lyaptorch.cells.form import linear
 from lyaptorch.tasks.batch import Batch
 
@@ -19,9 +20,17 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "binary_cross_entropy": lambda z, y: nn.functional.binary_cross_entropy_with_logits(
         z, y, reduction="none"
     ),
+    "cross_entropy": lambda z, y: -z.log_softmax(-1).gather(-1, y.long()),
     "mean_squared_error": lambda z, y: (z - y).square(),
+    "root_mean_square": lambda z, y: (z - y).square(),
 }
-"""Loss of every output, before the mask."""
+"""Loss of every output, or of every choice among classes, before the mask and the mean."""
+
+RIGHT: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "binary_cross_entropy": lambda z, y: (z > 0) == (y > 0.5),
+    "cross_entropy": lambda z, y: z.argmax(-1, keepdim=True) == y,
+}
+"""Whether an answer is right, where it can be."""
 
 
 class Readout(nn.Module):
@@ -67,9 +76,10 @@ class Model(nn.Module):
         cell: anything that `as_cell` takes.
         readout: maps what can be read of the states, `(t, *e, b, cell.output_size)`, to outputs; `Readout`,
             or any module. All of a state can be read but an LSTM's c and the lower layers of a stack.
-        h0: initial state, `(*e, rows, n)` with one row for each trajectory or a single row for all;
-            trained when an `nn.Parameter`; zeros when missing.
-        loss: "binary_cross_entropy" or "mean_squared_error".
+        h0: initial state, `(*e, rows, n)` or its parts as `as_cell` says, with one row for each trajectory or
+            a single row for all; trained when an `nn.Parameter`; zeros when missing.
+        loss: "binary_cross_entropy", "cross_entropy" (targets are numbers of classes, or one-hot),
+            "mean_squared_error" or "root_mean_square".
 
     Raises:
         ValueError: for an unknown loss, or an h0 or a `Readout` that does not fit the cell.
@@ -84,15 +94,16 @@ class Model(nn.Module):
 
     def __init__(
         self,
-        cell: Cell | nn.Module | Callable[[Tensor, Tensor], Tensor],
+        cell: Network,
         readout: nn.Module,
         *,
-        h0: Tensor | None = None,
+        h0: Any = None,
         loss: str = "binary_cross_entropy",
     ) -> None:
         super().__init__()
         self.cell, self.readout = as_cell(cell), readout
         self.loss_name = _checks.choice("loss", loss, LOSSES)
+        h0 = None if h0 is None else self.cell.pack(h0)
         if h0 is not None and self.cell.state_size:
             rows = h0.shape[-2] if h0.dim() > 1 else 1
             _checks.shape("h0", h0, (*self.ensemble, rows, self.cell.state_size), "(*e, rows, n)")
@@ -141,26 +152,45 @@ class Model(nn.Module):
     def loss(self, batch: Batch, h0: State | None = None) -> tuple[PerMember, PerMember]:
         """Loss and accuracy of each member, over the steps that count.
 
-        The accuracy of bits is the share that is right; of numbers, the share of their variance that is
-        explained.
+        The accuracy of bits and classes is the share that is right; of numbers, the share of their variance
+        that is explained.
         """
-        outputs = self(batch.inputs, h0)
-        if outputs.shape != batch.targets.shape:
-            raise ValueError(
-                f"the readout must answer like the targets, {tuple(batch.targets.shape)}, "
-                f"got {tuple(outputs.shape)}"
-            )
-        mask = batch.mask[..., None, None].to(outputs.dtype).expand_as(outputs)
+        # what does not count is not read out
+        first = batch.first
+        targets = batch.targets[first:]
+        outputs = self.readout(self.states(batch.inputs, h0)[first:][..., self.cell.readable])
+        if self.loss_name == "cross_entropy" and targets.shape == outputs.shape != (*targets.shape[:-1], 1):
+            targets = targets.argmax(-1, keepdim=True)
+        self._check_outputs(outputs, targets)
+        mask = batch.mask[first:, ..., None, None].to(outputs.dtype).expand_as(targets)
 
         def mean(values: Tensor) -> Tensor:
-            return (values * mask).sum((0, -2, -1)) / mask.sum((0, -2, -1))
+            return (values * mask).sum((0, -2, -1)) / mask.expand_as(values).sum((0, -2, -1))
 
-        loss = mean(LOSSES[self.loss_name](outputs, batch.targets))
+        error = mean(LOSSES[self.loss_name](outputs, targets))
+        # the root has no slope at 0
+        rooted = self.loss_name == "root_mean_square"
+        loss = error.clamp_min(torch.finfo(error.dtype).tiny).sqrt() if rooted else error
         with torch.no_grad():
-            if self.loss_name == "binary_cross_entropy":
-                return loss, mean(((outputs > 0) == (batch.targets > 0.5)).to(outputs.dtype))
-            variance = mean(batch.targets.square()) - mean(batch.targets).square()
-            return loss, 1 - loss / variance
+            if self.loss_name in RIGHT:
+                return loss, mean(RIGHT[self.loss_name](outputs, targets).to(outputs.dtype))
+            variance = mean(targets.square()) - mean(targets).square()
+            return loss, 1 - error / variance
+
+    def _check_outputs(self, outputs: Tensor, targets: Tensor) -> None:
+        expected = tuple(targets.shape)
+        if self.loss_name == "cross_entropy":
+            # targets are the numbers of classes
+            expected = (*expected[:-1], outputs.shape[-1])
+            if targets.shape[-1] != 1 or targets.max() >= outputs.shape[-1]:
+                raise ValueError(
+                    f"cross_entropy needs one class below {outputs.shape[-1]}, the outputs, as target, got "
+                    f"{targets.shape[-1]} targets up to {targets.max():g}"
+                )
+        if tuple(outputs.shape) != expected:
+            raise ValueError(
+                f"the readout must answer like the targets, {expected}, got {tuple(outputs.shape)}"
+            )
 
     def select(self, members: Tensor) -> Model:
         """A copy with the members where the bool mask `*e` is true, as an ensemble `(count,)`."""

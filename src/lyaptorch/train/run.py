@@ -12,35 +12,20 @@ import torch
 from torch import Tensor
 
 from lyaptorch import _checks
-from lyaptorch._types import Number
-from lyaptorch.cells import Activation
 from lyaptorch.flossing import FitPhase, FlossPhase, Schedule
-from lyaptorch.flossing.schedule import EXPONENTS, check_members, plain, select_members
-from lyaptorch.record import Record
+from lyaptorch.flossing.schedule import EXPONENTS, check_members, select_members
 from lyaptorch.tasks.batch import Task
 from lyaptorch.train.checkpoint import save_checkpoint
 from lyaptorch.train.history import History
 from lyaptorch.train.metrics import fit_flops, floss_flops, leading_exponent, measure
-from lyaptorch.train.optim import Rule
 from lyaptorch.train.progress import progress
+from lyaptorch.train.settings import Settings
 from lyaptorch.train.state import Members
-from lyaptorch.train.steps import Clip, first_row, fit_step, floss_step, most_exponents
+from lyaptorch.train.steps import UnstableError, first_row, fit_step, floss_step, most_exponents
 from lyaptorch.train.triggers import act, fired
 
 CHECKPOINT_SECONDS = float(os.environ.get("LYAPTORCH_CHECKPOINT_SECONDS", "20"))
 """Seconds between two checkpoints: 20, or what the environment variable says."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What does not change during a run."""
-
-    seed: int
-    batch: int
-    length: int
-    clip: Clip
-    metrics: tuple[str, ...]
-    metrics_every: int
 
 
 @dataclass
@@ -121,15 +106,30 @@ class Run:
             self.part = self.all if active.mask.all() else self.all.select(active.mask)
         if not active.mask.all():
             phase = select_members(phase, active.mask)
-        rows = self._fit(phase, active) if isinstance(phase, FitPhase) else self._floss(phase)
+        try:
+            rows = self._fit(phase, active) if isinstance(phase, FitPhase) else self._floss(phase, active)
+        except UnstableError as failure:
+            if self.settings.unstable == "raise":
+                raise
+            self._drop(active, failure)
+            return ""
         self.history.add(rows, active.mask)
-        self.history.count(*self._flops(phase), active.mask)
         active.done += 1
         return ", ".join(
             f"{name} {rows[name].mean().item():.3g}"
             for name in ("loss", "accuracy", "floss_loss")
             if name in rows
         )
+
+    def _drop(self, active: _Active, failure: UnstableError) -> None:
+        """Mark members whose numbers overflowed; the others go on without them."""
+        gone = torch.zeros_like(active.mask).masked_scatter(active.mask, failure.members)
+        assert self.part is not None
+        self.history.mark("unstable_at", self.part.epoch[failure.members], gone)
+        self.history.mark("overflow_step", failure.step, gone)
+        self._put_back()
+        for waiting in self.stack:
+            waiting.mask = waiting.mask & ~gone
 
     def _fit(self, phase: FitPhase, active: _Active) -> dict[str, Tensor]:
         part, settings, dtype = self.part, self.settings, self.all.optimizer.parameters[0].dtype
@@ -151,12 +151,15 @@ class Run:
             inputs = self._flossing_inputs(part, phase.flossing, part.epoch, "joint")
         measured: dict[str, Tensor] = {}
         if settings.metrics and active.done % settings.metrics_every == 0:
-            measured = measure(part, batch, settings.metrics, self.task, settings.seed)
+            measured = measure(part, batch, settings.metrics, self.task, settings.seed, settings.test_batches)
             measured["measured_at"] = part.epoch.to(dtype)
         clip = settings.clip if everybody else settings.clip.select(active.mask)
-        return {**measured, **fit_step(part, batch, phase, clip, inputs, settings.seed)}
+        rows = fit_step(part, batch, phase, clip, inputs, settings.seed)
+        flops = fit_flops(batch, part.model.cell.state_size, self.task.output_size)
+        self.history.count("fit_flops", flops, active.mask)
+        return {**measured, **rows}
 
-    def _floss(self, phase: FlossPhase) -> dict[str, Tensor]:
+    def _floss(self, phase: FlossPhase, active: _Active) -> dict[str, Tensor]:
         part = self.part
         assert part is not None
         if not part.flosser.parameters:
@@ -168,15 +171,11 @@ class Run:
             part.model.cell, inputs, h0, phase, part.flosser, self.settings.seed, part.floss_epoch, part.ids
         )
         part.floss_epoch += 1
-        return {**rows, "at_epoch": part.epoch.to(h0.dtype)}
-
-    def _flops(self, phase: FitPhase | FlossPhase) -> tuple[str, int]:
-        """What one step of one member cost, under the name of its total."""
-        n, m, o = self.all.model.cell.state_size, self.task.input_size, self.task.output_size
-        if isinstance(phase, FitPhase):
-            return "fit_flops", fit_flops(n, m, o, self.settings.batch, self.settings.length)
+        n = part.model.cell.state_size
         k = most_exponents(phase, n) if phase.penalty == EXPONENTS else n
-        return "floss_flops", phase.batch * floss_flops(n, k, phase.steps, phase.interval)
+        flops = phase.batch * floss_flops(n, k, phase.steps, phase.interval)
+        self.history.count("floss_flops", flops, active.mask)
+        return {**rows, "at_epoch": part.epoch.to(h0.dtype)}
 
     def _flossing_inputs(self, part: Members, phase: FlossPhase, epoch: Tensor, stream: str) -> Tensor:
         return self.task.inputs(
@@ -243,32 +242,6 @@ class Run:
         if self.part is not None and self.part is not self.all:
             self.all.put(self.stack[-1].mask, self.part)
         self.part = None
-
-    def config(self, lr: Number, optimizer: Rule) -> dict[str, Any]:
-        """The run as JSON; what does not fit into it is refused here, not after the training."""
-        model, settings = self.all.model, self.settings
-        config = {
-            "schedule": plain(self.schedule),
-            "task": {"type": type(self.task).__name__, **plain(dict(vars(self.task)))},
-            "model": {
-                "cell": type(model.cell).__name__,
-                "activation": [m.name for m in model.modules() if isinstance(m, Activation)],
-                "state_size": model.cell.state_size,
-                "loss": model.loss_name,
-            },
-            "ensemble": list(self.all.ids.shape),
-            "members": self.all.ids.tolist(),
-            "batch": settings.batch,
-            "length": settings.length,
-            "lr": plain(lr),
-            "optimizer": plain(optimizer),
-            "clip": plain(settings.clip.norm),
-            "clip_mode": settings.clip.mode,
-            "metrics": list(settings.metrics),
-            "metrics_every": settings.metrics_every,
-            "seed": settings.seed,
-        }
-        return Record("train", config, {}).config
 
     def save(self, path: Path, config: dict[str, Any]) -> None:
         """Write a checkpoint."""

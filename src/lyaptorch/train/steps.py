@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +23,27 @@ from lyaptorch.train.optim import clip as clip_gradients
 from lyaptorch.train.state import Members
 
 PUBLISHED_K = 75
+
+
+class UnstableError(FloatingPointError):
+    """Some members overflowed; nothing was changed.
+
+    Attributes:
+        members: bool `*e`, which.
+        step: `(count,)`, the step of the trial at which the state of each overflowed; NaN if none did, and
+            only its gradient is not finite.
+    """
+
+    def __init__(self, what: str, members: Members, fine: Tensor, batch: Batch) -> None:
+        self.members = ~fine
+        self.step = _overflow(members, batch)[~fine]
+        at = self.step[~self.step.isnan()]
+        where = f", its state overflows at step {int(at.min())} of the trial" if len(at) else ""
+        super().__init__(
+            f"the {what} is not finite at epoch {int(members.epoch[~fine].min())} for member "
+            f"{members.ids[~fine].tolist()}{where}; lower the learning rate, the clip, the gain or the "
+            'length of a trial, or pass unstable="mark" to go on without it'
+        )
 
 
 @dataclass(frozen=True)
@@ -46,10 +68,15 @@ class Clip:
 def fit_step(
     members: Members, batch: Batch, phase: FitPhase, clip: Clip, joint_inputs: Tensor | None, seed: int
 ) -> dict[str, Tensor]:
-    """One task step of all `members`; loss, accuracy and gradient norm `(*e)` before it."""
+    """One task step of all `members`; loss, accuracy and gradient norm `(*e)` before it.
+
+    Raises:
+        UnstableError: before anything is changed, if a loss or gradient is not finite.
+    """
     ensemble = tuple(members.ids.shape)
     loss, right = members.model.loss(batch)
-    _check_finite("loss", torch.isfinite(loss), members.ids, members.epoch)
+    if not (fine := torch.isfinite(loss)).all():
+        raise UnstableError("loss", members, fine, batch)
     total = loss.sum()
     if joint_inputs is not None:
         weight = torch.as_tensor(phase.flossing_weight, dtype=loss.dtype, device=loss.device)
@@ -63,7 +90,8 @@ def fit_step(
         )
         total = total + (weight * floss).sum()
     gradients = torch.autograd.grad(total, members.optimizer.parameters, materialize_grads=True)
-    _check_finite("gradient", finite(gradients, ensemble), members.ids, members.epoch)
+    if not (fine := finite(gradients, ensemble)).all():
+        raise UnstableError("gradient", members, fine, batch)
     size = _recurrent_norm(members, gradients, ensemble)
     members.optimizer.step(clip(gradients, ensemble))
     members.epoch += 1
@@ -100,6 +128,7 @@ def floss_step(
     if exponents is None:
         loss = value.detach()
         return {"floss_loss": loss, "exponents": torch.full_like(loss, torch.nan).unsqueeze(-1)}
+    _warn_dead(exponents, ids)
     mean = member_losses(exponents.detach(), phase.target, "mean", phase.k)
     return {"floss_loss": mean, "exponents": exponents.detach().mean(-2)}
 
@@ -145,6 +174,18 @@ def first_row(members: Members, phase: FlossPhase, inputs: Tensor) -> Tensor:
     return fit(members.model.cell, inputs, row)[1]
 
 
+def _warn_dead(exponents: Tensor, ids: Tensor) -> None:
+    """Where no direction survives there is no gradient, and flossing would do nothing in silence."""
+    dead = (exponents[..., 0] == -torch.inf).all(-1)
+    if dead.any():
+        warnings.warn(
+            f"every tangent vector of member {ids[dead].tolist()} dies (lambda_1 = -inf), so flossing has no "
+            "gradient for it; rectified units have slope 0 at and below 0: pass an h0 that opens some, such "
+            "as positive noise, or raise bias or gain",
+            stacklevel=2,
+        )
+
+
 def _frame(n: int, k: int, seed: int, epoch: Tensor, h0: Tensor) -> Tensor:
     """The frame of an epoch, the same for all members at that epoch."""
     stream = Stream(seed, "floss_frame")
@@ -167,9 +208,9 @@ def _recurrent_norm(members: Members, gradients: tuple[Tensor, ...], ensemble: t
     return torch.linalg.vector_norm(torch.stack(own), dim=0) if own else torch.zeros(ensemble)
 
 
-def _check_finite(what: str, fine: Tensor, ids: Tensor, epoch: Tensor) -> None:
-    if not fine.all():
-        raise FloatingPointError(
-            f"the {what} is not finite at epoch {int(epoch[~fine].min())} for member {ids[~fine].tolist()}; "
-            "lower the learning rate, the clip, the gain or the length of a trial"
-        )
+@torch.no_grad()
+def _overflow(members: Members, batch: Batch) -> Tensor:
+    """The first step `(*e)` after which a state is not finite, from 1; NaN where there is none."""
+    bad = ~torch.isfinite(members.model.states(batch.inputs)).all(-1).all(-1)
+    first = bad.int().argmax(0).double() + 1
+    return torch.where(bad.any(0), first, torch.nan)

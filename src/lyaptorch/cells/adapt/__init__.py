@@ -2,44 +2,89 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
-from torch import Tensor, nn
+from torch import nn
 
+from lyaptorch.cells.adapt.ensemble import ModuleEnsemble, owned
 from lyaptorch.cells.adapt.function import FunctionCell
 from lyaptorch.cells.adapt.spiking import spiking
-from lyaptorch.cells.adapt.torch_rnn import elman
+from lyaptorch.cells.adapt.torch_rnn import from_torch
 from lyaptorch.cells.protocol import Cell
 
-__all__ = ["FunctionCell", "as_cell"]
+__all__ = ["FunctionCell", "ModuleEnsemble", "Network", "as_cell", "owned"]
 
 
-def as_cell(obj: Cell | nn.Module | Callable[[Tensor, Tensor], Tensor]) -> Cell:
-    """A cell from a cell, a `torch.nn.RNNCell`, a one-layer `torch.nn.RNN`, or any `step(x, h)`.
+Network: TypeAlias = Cell | nn.Module | Callable[..., Any] | Sequence[nn.Module]
+"""What `as_cell` takes."""
 
-    Parameters are shared, not copied: flossing the cell flosses the network. The state of a function or
-    module is one tensor `(*e, b, n)`, and its size comes from the `h0` that is passed later.
+
+def as_cell(
+    obj: Network,
+    *,
+    state: Any = None,
+    output: bool | None = None,
+) -> Cell:
+    """A cell from a recurrent network of torch, a module or function `step(x, state)`, or a list of modules.
+
+    Parameters are shared, not copied: flossing the cell flosses the network. Time comes first and one step
+    is taken at a time, whatever `batch_first` says.
+
+    - torch.nn.RNN, LSTM, GRU and their cells become cells of this library. The state of several layers is
+      concatenated from layer 1, an LSTM's as (h, c) in each; a readout sees the last layer's h. As h0 pass
+      that tensor, `(h, c)` for one layer, or a list of the layers' states: of torch's `(h, c)`,
+      `list(zip(h, c))`.
+    - A module or function may have a tensor, tuple, list, dict or dataclass of tensors `(*e, b, n_i)` as its
+      state. It is packed in that order into one tensor `(*e, b, n)`: so come `final_state` and frames, and
+      `cell.unpack` takes them apart. Pass h0 in the structure of the step, or packed (then with `state=`).
+    - A step may return its state, or a pair (output, state). Shapes tell which, but for two tensors
+      like the state: there `output` must.
+    - Networks with layers of snntorch, norse (one recurrent LIF or LSNN layer) or spikingjelly, whose
+      forward(x) is ONE step and whose layers hold their states, are taken whole. Spikes that follow from
+      potentials are no part of the state; h0 is their rest when missing.
+    - A list of modules of one type and equal shapes is an ensemble of shape `(len(list),)`.
+
+    Args:
+        obj: the network.
+        state: of a module or function: an example of its state, needed where h0 will come packed.
+        output: of a module or function: whether it returns (output, state); None lets the shapes decide.
 
     Raises:
-        ValueError: for anything else, and for a `torch.nn.RNN` with several layers or two directions.
+        ValueError: for anything else, for two directions, projections, dropout in training mode, and for
+            modules that differ.
 
     Example:
         >>> import torch
-        >>> rnn = torch.nn.RNN(1, 16)
-        >>> as_cell(rnn).weight_hh is rnn.weight_hh_l0
-        True
+        >>> lstm = torch.nn.LSTM(1, 16, num_layers=2)
+        >>> cell = as_cell(lstm)
+        >>> cell.state_size, cell.layers[1].weight_hh is lstm.weight_hh_l1
+        (64, True)
+        >>> gru = torch.nn.GRUCell(1, 16)
+        >>> as_cell([gru, torch.nn.GRUCell(1, 16)]).ensemble
+        (2,)
+        >>> step = as_cell(lambda x, s: {"a": 0.9 * s["a"] + x, "b": s["a"]}, state={
+        ...     "a": torch.zeros(1, 3), "b": torch.zeros(1, 3)})
+        >>> step(torch.zeros(1, 3), torch.ones(1, 6))
+        tensor([[0.9000, 0.9000, 0.9000, 1.0000, 1.0000, 1.0000]])
     """
+    if isinstance(obj, list | tuple | nn.ModuleList):
+        return ModuleEnsemble([as_cell(module, state=state, output=output) for module in obj])
+    foreign = callable(obj) and not isinstance(obj, Cell | nn.RNNBase | nn.RNNCellBase)
+    if not foreign and (state is not None or output is not None):
+        raise ValueError(
+            f"state= and output= are for modules and functions of your own, got them for a "
+            f"{type(obj).__name__}; leave them out"
+        )
     if isinstance(obj, Cell):
         return obj
-    if isinstance(obj, nn.RNN | nn.RNNCell):
-        return elman(obj)
-    if isinstance(obj, nn.RNNBase | nn.LSTMCell):
-        raise ValueError(
-            f"as_cell takes torch.nn.RNN, RNNCell, or a step whose state is one tensor, got a "
-            f"{type(obj).__name__}; write step(x, h) with its states packed into one tensor"
-        )
-    if isinstance(obj, nn.Module) and (cell := spiking(obj)) is not None:
+    if isinstance(obj, nn.RNNBase | nn.RNNCellBase):
+        return from_torch(obj)
+    if isinstance(obj, nn.Module) and state is None and (cell := spiking(obj)) is not None:
         return cell
     if callable(obj):
-        return FunctionCell(obj)
-    raise ValueError(f"as_cell takes a cell, a module or a function step(x, h), got {type(obj).__name__}")
+        return FunctionCell(obj, state, output)
+    raise ValueError(
+        f"as_cell takes a cell, a module, a function step(x, h), or a list of modules, "
+        f"got {type(obj).__name__}"
+    )

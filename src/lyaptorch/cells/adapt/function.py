@@ -1,29 +1,57 @@
-"""Any function or module `step(x, h)` as a cell."""
+"""Any function or module `step(x, state)` as a cell."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor
 
+from lyaptorch.cells.adapt.structure import StateError, Structure, alike, describe
 from lyaptorch.cells.protocol import Cell, graph_leaves
 
 
 class FunctionCell(Cell):
     """A step written elsewhere; sizes are taken from the first state it meets.
 
-    Its parameters, and tensors that the function closes over, are found by walking the autograd graph.
+    A state of several tensors is packed into one for all computations, and unpacked for the step. Its
+    parameters, and tensors that the function closes over, are found by walking the autograd graph.
+
+    Args:
+        function: `step(x, state)`.
+        state: an example of the state, where h0 will come packed; else the first h0 is the example.
+        output: whether the step returns (output, state); None lets the shapes decide.
+
+    Attributes:
+        structure: how the state is packed; None while it is one tensor.
     """
 
-    def __init__(self, function: Callable[[Tensor, Tensor], Tensor]) -> None:
+    def __init__(self, function: Callable[..., Any], state: Any = None, output: bool | None = None) -> None:
         super().__init__(0, 0)
-        self.function = function
+        self.function, self.output = function, output
+        self.structure: Structure | None = None
+        if state is not None:
+            self.pack(state)
 
     def step(self, x: Tensor, h: Tensor) -> Tensor:
-        """The function's answer."""
-        return self.function(x, h)
+        """The function's answer, packed."""
+        state = self.unpack(h)
+        after = self._state(self.function(x, state), state)
+        return after if self.structure is None else self.structure.pack(after)
 
-    def initial_state(self, x: Tensor) -> Tensor:
+    def pack(self, state: Any) -> Tensor:
+        """The state as one tensor; the first one that has parts tells how."""
+        if isinstance(state, Tensor):
+            return state
+        if self.structure is None:
+            self.structure = Structure.of(state)
+        return self.structure.pack(state)
+
+    def unpack(self, h: Tensor) -> Any:
+        """A packed state as the step knows it."""
+        return h if self.structure is None else self.structure.unpack(h)
+
+    def rest(self, x: Tensor) -> Tensor:
         """Unknown."""
         raise ValueError(
             "h0 must be given for a function or module, whose state size comes from it, got None"
@@ -32,3 +60,21 @@ class FunctionCell(Cell):
     def leaves(self, x: Tensor, h: Tensor) -> list[Tensor]:
         """Every leaf with `requires_grad` in the graph of one step."""
         return graph_leaves(self, x, h)
+
+    def _state(self, returned: Any, given: Any) -> Any:
+        """The state in what the step returned."""
+        pair = isinstance(returned, tuple | list) and len(returned) == 2
+        if self.output and not pair:
+            raise StateError(
+                f"with output=True step(x, h) must return (output, state), got {describe(returned)}"
+            )
+        if self.output is False or not pair:
+            return returned
+        if self.output or (alike(returned[1], given) and not alike(returned[0], given)):
+            return returned[1]
+        if alike(returned[1], given):
+            raise StateError(
+                f"step(x, h) must return one tensor like the state, {describe(given)}, got a tuple of two "
+                "such; return the state alone, or pass as_cell(step, output=True) if they are (output, state)"
+            )
+        return returned

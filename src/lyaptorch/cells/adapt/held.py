@@ -45,7 +45,7 @@ class HeldCell(Cell):
         self.unproven = self.reverse_mode = True
         self._shapes: list[torch.Size] = []
 
-    def initial_state(self, x: Tensor) -> Tensor:
+    def rest(self, x: Tensor) -> Tensor:
         """The packed state at rest, after one dry run that finds all sizes."""
         with self._borrowed(), torch.no_grad():
             for layer in self.layers:
@@ -59,7 +59,7 @@ class HeldCell(Cell):
     def step(self, x: Tensor, h: Tensor) -> Tensor:
         """The network's own step, its states before and after packed into one tensor."""
         if not self._shapes:
-            self.initial_state(x)
+            self.rest(x)
         with self._borrowed():
             self._put(h)
             self.network(x)

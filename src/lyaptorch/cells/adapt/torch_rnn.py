@@ -1,28 +1,57 @@
-"""torch.nn.RNN and RNNCell as Elman cells."""
+"""torch.nn.RNN, LSTM, GRU and their cells, as cells of this library on the module's own parameters."""
 
 from __future__ import annotations
 
 from torch import nn
 
+from lyaptorch.cells.gated import GRUCell, LSTMCell
+from lyaptorch.cells.protocol import Cell
 from lyaptorch.cells.rate import ElmanCell
+from lyaptorch.cells.stacked import Stacked
 
 
-def elman(module: nn.RNN | nn.RNNCell) -> ElmanCell:
-    """An `ElmanCell` on the module's own parameters.
+def from_torch(module: nn.RNNBase | nn.RNNCellBase) -> Cell:
+    """One cell, or `Stacked` for several layers.
 
     Raises:
-        ValueError: for several layers or two directions.
+        ValueError: for two directions, a projection, or dropout between layers in training mode.
     """
-    tail = ""
-    if isinstance(module, nn.RNN):
-        tail = "_l0"
-        if module.num_layers > 1 or module.bidirectional:
-            raise ValueError(
-                "as_cell takes a torch.nn.RNN with one layer and one direction, got "
-                f"num_layers={module.num_layers}, bidirectional={module.bidirectional}; wrap its layers in "
-                "one step(x, h) with the states concatenated"
-            )
-    cell = ElmanCell(module.input_size, module.hidden_size, activation=module.nonlinearity, bias=module.bias)
-    for name in ("weight_ih", "weight_hh", *(("bias_ih", "bias_hh") if module.bias else ())):
+    if isinstance(module, nn.RNNCellBase):
+        return _layer(module, module.input_size, "")
+    _check(module)
+    n = module.hidden_size
+    layers = [_layer(module, n if i else module.input_size, f"_l{i}") for i in range(module.num_layers)]
+    return layers[0] if len(layers) == 1 else Stacked(layers)
+
+
+def _layer(module: nn.RNNBase | nn.RNNCellBase, m: int, tail: str) -> Cell:
+    n, bias, cell = module.hidden_size, bool(module.bias), Cell(0, 0)
+    if isinstance(module, nn.LSTM | nn.LSTMCell):
+        cell = LSTMCell(m, n, bias=bias)
+    elif isinstance(module, nn.GRU | nn.GRUCell):
+        cell = GRUCell(m, n, bias=bias)
+    else:
+        cell = ElmanCell(m, n, activation=str(module.nonlinearity), bias=bias)
+    for name in ("weight_ih", "weight_hh", *(("bias_ih", "bias_hh") if bias else ())):
         setattr(cell, name, getattr(module, name + tail))
     return cell
+
+
+def _check(module: nn.RNNBase) -> None:
+    kind = f"torch.nn.{type(module).__name__}"
+    if module.bidirectional:
+        raise ValueError(
+            f"as_cell takes a {kind} with one direction, got bidirectional=True: half of it runs from the "
+            "future to the past and has no state to step; load each direction's weights into a network with "
+            "one direction, and measure the second on reversed inputs"
+        )
+    if module.proj_size:
+        raise ValueError(
+            f"as_cell takes a {kind} without projection, got proj_size={module.proj_size}; write its step as "
+            "a function step(x, (h, c)) with the projection in it, and pass that"
+        )
+    if module.dropout and module.training and module.num_layers > 1:
+        raise ValueError(
+            f"as_cell takes a {kind} without dropout in training mode, got dropout={module.dropout}: a "
+            "random step has no exponents of its own; call .eval(), or set its dropout to 0"
+        )

@@ -9,9 +9,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lyaptorch._random import Stream
+from lyaptorch._types import Number
 from lyaptorch.cells import RateCell
 from lyaptorch.experiments.checks import Check, at_least, at_most, near
 from lyaptorch.record import Record
@@ -21,14 +23,12 @@ from lyaptorch.train import floss
 
 
 @dataclass(frozen=True)
-class Control:
-    """Flossing random tanh networks driven by noise: figures 1b, 1c and 1d.
+class NoiseDriven:
+    """Random tanh networks driven by noise, and how they are flossed.
 
     The steps of a scan, the learning rate and the number of trajectories are ours; the paper names none.
 
     Attributes:
-        targets: one group of networks for each target of lambda_1 .. lambda_k.
-        ks: one group for each number of exponents.
         networks: in each group.
         hidden_size: n.
         epochs: flossing steps.
@@ -37,12 +37,10 @@ class Control:
         lr: learning rate.
         clip: largest norm of a gradient; None for no limit, which stalls a network that meets a huge one.
         batch: trajectories of each scan.
-        measure: steps over which the spectra are measured before and after.
+        measure: steps over which spectra are measured.
         seed: determines everything.
     """
 
-    targets: tuple[float, ...] = (0.0,)
-    ks: tuple[int, ...] = (1,)
     networks: int = 10
     hidden_size: int = 32
     epochs: int = 100
@@ -54,6 +52,72 @@ class Control:
     measure: int = 2000
     seed: int = 0
 
+    def cell(self, ids: Tensor, gain: Number, hidden_size: int | None = None) -> RateCell:
+        """The networks `ids`, in float64."""
+        return RateCell(
+            1,
+            hidden_size or self.hidden_size,
+            gain=gain,
+            ensemble=tuple(ids.shape),
+            members=ids,
+            generator=self._generator(),
+        ).double()
+
+    def floss(
+        self, cell: RateCell, ids: Tensor, k: Tensor, target: Tensor, lr: Number, show_progress: bool | None
+    ) -> NDArray[np.floating]:
+        """Floss in place; the exponents `(*e, floss_epoch, index)`."""
+        record = floss(
+            cell,
+            Noise(),
+            k=k,
+            target=target,
+            epochs=self.epochs,
+            steps=self.steps,
+            tangent_transient=self.tangent_transient,
+            lr=lr,
+            clip=self.clip,
+            batch=self.batch,
+            members=ids,
+            generator=self._generator(),
+            show_progress=show_progress,
+        )
+        return record["exponents"].reshape(*ids.shape, self.epochs, -1)
+
+    def noise(self, ids: Tensor, length: int, batch: int = 1, epoch: int = 0) -> Tensor:
+        """Inputs that flossing never sees."""
+        return Noise().inputs(
+            self.seed,
+            members=ids,
+            epoch=epoch,
+            batch=batch,
+            length=length,
+            stream="measure",
+            dtype=torch.float64,
+        )
+
+    @torch.no_grad()
+    def spectrum(self, cell: RateCell, ids: Tensor) -> Tensor:
+        """The exponents `(*e, n)`, over `measure` steps."""
+        inputs = self.noise(ids, 200 + self.measure)
+        return lyapunov_spectrum(cell, inputs, transient=100, tangent_transient=100).exponents[..., 0, :]
+
+    def _generator(self) -> torch.Generator:
+        return torch.Generator().manual_seed(self.seed)
+
+
+@dataclass(frozen=True)
+class Control(NoiseDriven):
+    """Flossing to several targets, or several numbers of exponents: figures 1b, 1c and 1d.
+
+    Attributes:
+        targets: one group of networks for each target of lambda_1 .. lambda_k.
+        ks: one group for each number of exponents.
+    """
+
+    targets: tuple[float, ...] = (0.0,)
+    ks: tuple[int, ...] = (1,)
+
     figure: ClassVar[str] = "fig1"
     cost: ClassVar[Mapping[str, str]] = {"smoke": "1 s", "small": "10 s", "paper": "20 s"}
 
@@ -62,57 +126,22 @@ class Control:
         groups = [(target, k) for target in self.targets for k in self.ks]
         shape = (len(groups), self.networks)
         ids = torch.arange(self.networks).expand(shape)
-        gain = Stream(self.seed, "gain").uniform((), members=ids)
-        cell = RateCell(
-            1,
-            self.hidden_size,
-            gain=gain,
-            ensemble=shape,
-            members=ids,
-            generator=torch.Generator().manual_seed(self.seed),
-        ).double()
-        before = self._spectrum(cell, ids)
-        record = floss(
-            cell,
-            Noise(),
-            k=torch.tensor([k for _, k in groups])[:, None].expand(shape),
-            target=torch.tensor([target for target, _ in groups])[:, None].expand(shape),
-            epochs=self.epochs,
-            steps=self.steps,
-            tangent_transient=self.tangent_transient,
-            lr=self.lr,
-            clip=self.clip,
-            batch=self.batch,
-            members=ids,
-            generator=torch.Generator().manual_seed(self.seed),
-            show_progress=show_progress,
+        cell = self.cell(ids, Stream(self.seed, "gain").uniform((), members=ids))
+        before = self.spectrum(cell, ids)
+        k = torch.tensor([k for _, k in groups])
+        target = torch.tensor([target for target, _ in groups])
+        exponents = self.floss(
+            cell, ids, k[:, None].expand(shape), target[:, None].expand(shape), self.lr, show_progress
         )
         nats = {"units": "nats per step"}
         dims = ("group", "network", "rank")
-        exponents = record["exponents"].reshape(*shape, self.epochs, -1)
         variables = {
             "exponents": (("group", "network", "floss_epoch", "index"), exponents, nats),
             "before": (dims, before, nats),
-            "after": (dims, self._spectrum(cell, ids), nats),
+            "after": (dims, self.spectrum(cell, ids), nats),
         }
-        coordinates = {
-            "target": (("group",), torch.tensor([target for target, _ in groups])),
-            "k": (("group",), torch.tensor([k for _, k in groups])),
-        }
+        coordinates = {"target": (("group",), target), "k": (("group",), k)}
         return Record(f"gradient-flossing {self.figure}", asdict(self), variables, coordinates)
-
-    @torch.no_grad()
-    def _spectrum(self, cell: RateCell, ids: Tensor) -> Tensor:
-        inputs = Noise().inputs(
-            self.seed,
-            members=ids,
-            epoch=0,
-            batch=1,
-            length=200 + self.measure,
-            stream="measure",
-            dtype=torch.float64,
-        )
-        return lyapunov_spectrum(cell, inputs, transient=100, tangent_transient=100).exponents[..., 0, :]
 
 
 @dataclass(frozen=True)

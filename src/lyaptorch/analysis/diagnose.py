@@ -1,0 +1,215 @@
+"""`lt.diagnose`: what ails the gradients of a network, in data, words and pictures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from lyaptorch import _checks
+from lyaptorch._files import replace_file
+from lyaptorch._types import Inputs
+from lyaptorch.analysis.findings import Finding, findings, verdict
+from lyaptorch.analysis.parts import Groups
+from lyaptorch.analysis.patient import Patient, Remedy, cell_of
+from lyaptorch.analysis.remedies import remedies
+from lyaptorch.analysis.signs import Signs, vital_signs
+from lyaptorch.cells import Cell, as_cell, fit, settle
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MEASURED = 32
+"""Exponents measured where k is not given: enough to see how many directions survive."""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What ails the gradients of a network; `print` it, `plot` it, or `save` its page.
+
+    Attributes:
+        verdict: "healthy", "vanishing", "exploding", "chaotic", "narrow" (the gradient survives along few
+            directions only) or "blocked" (a layer or group kills it).
+        findings: what was found, in words, the verdict first.
+        remedies: what to try, each with the Python that does it.
+        signs: every number behind them.
+        config: how it was measured.
+    """
+
+    verdict: str
+    findings: tuple[Finding, ...]
+    remedies: tuple[Remedy, ...]
+    signs: Signs
+    config: dict[str, Any]
+
+    def summary(self) -> str:
+        """The findings and remedies in plain words."""
+        lines = [f"{self.config['name']}: {self.verdict}", ""]
+        lines += [f"- {finding.text}" for finding in self.findings]
+        if self.remedies:
+            lines += ["", "What to try:"]
+        for remedy in self.remedies:
+            lines += [
+                f"- {remedy.title}. {remedy.reason}",
+                *(f"    {line}" for line in remedy.code.split("\n")),
+            ]
+        return "\n".join(lines)
+
+    def __str__(self) -> str:
+        return self.summary()
+
+    def variables(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Variables and coordinates for a Record, from which page and figure are drawn."""
+        s, p = self.signs, self.signs.parts
+        nats = {"units": "nats per step"}
+        variables: dict[str, Any] = {
+            "exponents": (("index",), s.exponents, nats),
+            "stderr": (("index",), s.error, nats),
+            "reliable": (("index",), s.reliable),
+            "efold_steps": (("index",), s.steps_to(math.e), {"units": "steps"}),
+            "thousandth_steps": (("index",), s.steps_to(1e3), {"units": "steps"}),
+            "round_off_steps": (("index",), s.steps_to(s.round_off), {"units": "steps"}),
+            "energy": (("index", "part"), s.energy),
+            "rate": (("part",), p.rates, nats),
+            "passage": (("to_part", "part"), p.passage),
+            "part_silent": (("part",), p.mean(p.silent)),
+            "silent": (("unit",), p.silent),
+            "gradient": (("back",), s.gradient, {"units": "log of the norm"}),
+            "gradient_share": (("back", "part"), s.gradient_share),
+            "finding": (("finding_index",), [f.text for f in self.findings]),
+            "finding_name": (("finding_index",), [f.name for f in self.findings]),
+        }
+        if self.remedies:
+            for name in ("title", "reason", "code"):
+                texts = [getattr(remedy, name) for remedy in self.remedies]
+                variables[f"remedy_{name}"] = (("remedy",), texts)
+        for i, (name, values) in enumerate(s.gates.items()):
+            variables[f"gate_{i}"] = ((f"gate_unit_{i}",), values, {"long_name": name})
+        return variables, {"part": (("part",), list(p.names))}
+
+    def plot(self) -> Figure:
+        """The spectrum, what survives, and what happens to a gradient on its way back."""
+        from lyaptorch.plots import plot_diagnosis
+
+        return plot_diagnosis(self)
+
+    def page(self) -> str:
+        """One self-contained page of HTML."""
+        from lyaptorch.plots import diagnosis_page
+
+        return diagnosis_page(self)
+
+    def save(self, path: Path | str) -> Path:
+        """Write the page; `.html` is added when missing."""
+        path = Path(path)
+        path = path if path.suffix == ".html" else path.with_name(f"{path.name}.html")
+        replace_file(path, self.page().encode())
+        return path
+
+    def _repr_html_(self) -> str:
+        page = escape(self.page(), quote=True)
+        return f'<iframe srcdoc="{page}" title="Diagnosis" style="width:100%;height:48em;border:0"></iframe>'
+
+
+def diagnose(
+    network: Cell | nn.Module | Callable[..., Any],
+    inputs: Inputs,
+    *,
+    k: int | None = None,
+    h0: Any = None,
+    horizon: int | None = None,
+    transient: int = 0,
+    tangent_transient: int | None = None,
+    groups: Groups | None = None,
+    generator: torch.Generator | None = None,
+    name: str = "network",
+) -> Diagnosis:
+    """Say how far gradients reach in a network, how many directions survive, what kills them, what to try.
+
+    A perturbation along direction i becomes e^{lambda_i t} times as large in t steps, and a gradient on its
+    way back likewise. Over the horizon T a direction survives if more than a thousandth is left. What kills
+    the others is sought in the blocks of the one-step Jacobian by layers, groups or state variables, in units
+    that pass on less than 5%, and in gates. Remedies that change parameters are tried on a copy.
+
+    Args:
+        network: a cell, a `Model`, a `torch.nn` module or a function: anything that `as_cell` takes.
+        inputs: `(t, *e, b, m)`, such as the network is trained on.
+        k: how many exponents; 32, or n where that is less, when missing.
+        h0: initial state `(*e, b, n)`, or in the network's own structure; a model's own, or zeros, when
+            missing.
+        horizon: T, over how many steps gradients should survive; all that were counted, when missing.
+        transient: first steps, of the state only.
+        tangent_transient: next steps, not counted; a tenth of the rest when missing.
+        groups: units by name, as slices or lists, to be told apart; else layers, or h and c, where the
+            network has them.
+        generator: seeds the frame.
+        name: what the network is called in the answer.
+
+    Returns:
+        A `Diagnosis`. Cost about that of the spectrum, O(t n^2 k) for each trajectory, and four times that of
+        running the network forwards and backwards; memory O(t n).
+
+    Raises:
+        ValueError: for arguments that do not fit, or an ensemble of several networks.
+        FloatingPointError: if the state overflows before anything can be measured.
+
+    Example:
+        >>> import lyaptorch as lt
+        >>> cell = lt.RateCell(1, 32, gain=0.5)
+        >>> found = lt.diagnose(cell, torch.zeros(200, 1, 1), k=4)
+        >>> found.verdict, found.remedies[0].title
+        ('vanishing', 'Raise the gain')
+
+    Source: Gradient Flossing, sections 2 and 5.
+    """
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise ValueError(f"name must be a name in Python, for the lines that use it, got {name!r}")
+    cell = as_cell(cell_of(network))
+    if h0 is None and cell_of(network) is not network:
+        h0 = network.initial_state(inputs.shape[-2])  # type: ignore[union-attr, operator]
+    inputs, h = fit(cell, inputs, h0)
+    if math.prod(h.shape[:-2]) != 1:
+        raise ValueError(
+            f"diagnose takes one network, got an ensemble {tuple(h.shape[:-2])}; pick one, for example with "
+            "model.select(members)"
+        )
+    n, t = h.shape[-1], len(inputs)
+    k = min(n, MEASURED) if k is None else _checks.integer("k", k, 1, n)
+    _checks.integer("transient", transient, 0, t - 1, do="inputs must hold more steps than that")
+    left = t - transient
+    if tangent_transient is None:
+        tangent_transient = left // 10
+    _checks.integer("tangent_transient", tangent_transient, 0, left - 1)
+    if horizon is not None:
+        _checks.integer("horizon", horizon, 1)
+    signs = vital_signs(
+        cell,
+        inputs,
+        h,
+        k=k,
+        horizon=horizon,
+        transient=transient,
+        tangent_transient=tangent_transient,
+        groups=groups,
+        generator=generator,
+    )
+    patient = Patient(network, cell, name, inputs[transient:], settle(cell, inputs[:transient], h), signs)
+    config = {
+        "name": name,
+        "network": type(network).__name__,
+        "verdict": verdict(signs),
+        "state_size": n,
+        "k": k,
+        "shape": list(inputs.shape),
+        "dtype": str(inputs.dtype).removeprefix("torch."),
+        "horizon": signs.horizon,
+        "transient": transient,
+        "tangent_transient": tangent_transient,
+    }
+    return Diagnosis(verdict(signs), findings(signs), remedies(patient), signs, config)

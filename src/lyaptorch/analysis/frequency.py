@@ -1,0 +1,117 @@
+"""Which frequencies the data have."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lyaptorch import _checks
+
+CHUNK = 4096
+"""Sequences that are transformed at a time."""
+
+
+class Peak(NamedTuple):
+    """A local maximum of a power spectrum.
+
+    Attributes:
+        bin: k, its place.
+        frequency: 2 pi k / t, radians per step.
+        error: half the width of a bin, pi / t.
+        ratio: its power relative to the mean bin, the one at zero left out.
+        stderr: standard error of the ratio over sequences.
+    """
+
+    bin: int
+    frequency: float
+    error: float
+    ratio: float
+    stderr: float
+
+
+@dataclass(frozen=True)
+class PowerSpectrum:
+    """The mean power spectrum of many sequences.
+
+    Attributes:
+        length: t, steps of a sequence.
+        power: `(t // 2 + 1,)`, mean of |sum_s x_s e^(-2 pi i k s / t)|^2 / t over sequences, float64.
+        stderr: its standard error.
+    """
+
+    length: int
+    power: Float[Tensor, " bins"]
+    stderr: Float[Tensor, " bins"]
+
+    @property
+    def mean(self) -> float:
+        """Of all bins but the one at zero."""
+        return self.power[1:].mean().item()
+
+    @property
+    def peaks(self) -> list[Peak]:
+        """The local maxima above zero frequency, the strongest first."""
+        padded = torch.cat([self.power[1:], self.power.new_zeros(1)])
+        higher = (padded[:-1] > torch.cat([padded.new_zeros(1), padded[:-2]])) & (padded[:-1] > padded[1:])
+        bins = torch.nonzero(higher).flatten() + 1
+        order = self.power[bins].argsort(descending=True)
+        return [
+            Peak(
+                k,
+                2 * math.pi * k / self.length,
+                math.pi / self.length,
+                self.power[k].item() / self.mean,
+                self.stderr[k].item() / self.mean,
+            )
+            for k in bins[order].tolist()
+        ]
+
+    @property
+    def frequency(self) -> float:
+        """The characteristic frequency, that of the strongest peak, in radians per step."""
+        if not (found := self.peaks):
+            raise ValueError("the data have no frequency above zero: their spectrum has no peak")
+        return found[0].frequency
+
+
+@torch.no_grad()
+def characteristic_frequency(sequences: Tensor) -> PowerSpectrum:
+    """The mean power spectrum of sequences, its peaks, and the strongest of them.
+
+    Args:
+        sequences: `(t, ...)`, time first, such as inputs `(t, *e, b, m)`; what follows are sequences.
+
+    Returns:
+        A `PowerSpectrum`; `.frequency` is that of its strongest peak.
+
+    Raises:
+        ValueError: for sequences that are no floating tensor, not finite, or shorter than 4 steps.
+
+    Example:
+        >>> wave = torch.sin(2 * math.pi / 28 * torch.arange(280.0))
+        >>> found = characteristic_frequency(wave[:, None])
+        >>> round(2 * math.pi / found.frequency, 6), found.peaks[0].bin
+        (28.0, 10)
+
+    Source: Fading memory as inductive bias in residual recurrent networks, section 4.2 and Fig 4.
+    """
+    _checks.finite("sequences", _checks.tensor("sequences", sequences))
+    length = len(sequences) if sequences.dim() else 0
+    if length < 4 or sequences.numel() == 0:
+        raise ValueError(f"sequences must be (t, ...) with t >= 4, got {tuple(sequences.shape)}")
+    rows = sequences.reshape(length, -1)
+    total = torch.zeros(length // 2 + 1, dtype=torch.float64, device=rows.device)
+    squares = total.clone()
+    for chunk in torch.split(rows, CHUNK, 1):
+        power = torch.fft.rfft(chunk.double(), dim=0).abs().square() / length
+        total, squares = total + power.sum(1), squares + power.square().sum(1)
+    count = rows.shape[1]
+    mean = total / count
+    variance = (squares / count - mean.square()).clamp_min(0.0)
+    stderr = (variance / (count - 1)).sqrt() if count > 1 else torch.full_like(mean, torch.inf)
+    return PowerSpectrum(length, mean, stderr)

@@ -1,0 +1,149 @@
+"""Which part of a state carries a signal, and which part kills it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lyaptorch._random import Stream
+from lyaptorch.cells import Cell
+from lyaptorch.cells.protocol import repeat_batch
+
+SILENT = 0.05
+"""A unit that takes up, or passes on, less than this share of a perturbation in one step is silent."""
+PROBES = 64
+"""Random vectors that stand for all n where the state is larger."""
+MOMENTS = 16
+"""Moments of a run at which its Jacobian is looked at."""
+
+Groups = Mapping[str, slice | Sequence[int]]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A state by named parts, and what each does to a perturbation.
+
+    Attributes:
+        names: of the G parts.
+        members: `(n, G)`, 1 where a variable belongs to a part, else 0.
+        separate: whether the parts are units of their own (layers, groups), not variables of the same units.
+        rates: `(G,)`, growth of a perturbation in this part while all else is held, nats per step.
+        passage: `(G, G)`, root-mean-square gain of one step, from the part of the column to that of the row.
+        silent: `(n,)`, share of the moments at which each variable was silent.
+    """
+
+    names: tuple[str, ...]
+    members: Tensor
+    separate: bool
+    rates: Tensor
+    passage: Tensor
+    silent: Tensor
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Means over each part, of `(..., n)` numbers: `(..., G)`."""
+        return values @ self.members / self.members.sum(0)
+
+
+def memberships(cell: Cell, n: int, groups: Groups | None) -> tuple[tuple[str, ...], Tensor, bool]:
+    """Names, `(n, G)` memberships and `separate`: of the user's groups, or of the parts the cell names.
+
+    Raises:
+        ValueError: for a group that is empty, or has units twice or beyond the state.
+    """
+    chosen: Groups = groups or cell.parts() or {"state": slice(None)}
+    members = torch.zeros(n, len(chosen))
+    for j, (name, where) in enumerate(chosen.items()):
+        units = list(range(n)[where] if isinstance(where, slice) else where)
+        if not units or len(set(units)) < len(units) or not all(0 <= i < n for i in units):
+            raise ValueError(
+                f"group {name!r} must be a slice or a list of different units within 0..{n - 1}, got {where};"
+                " mend it or leave it out"
+            )
+        members[units, j] = 1.0
+    return tuple(chosen), members, bool(groups) or cell.layered
+
+
+def measure(
+    cell: Cell, inputs: Tensor, states: Tensor, groups: Groups | None, moments: int = MOMENTS
+) -> Parts:
+    """Parts of a run: `states[s]` `(*e, b, n)` stands before `inputs[s]`. Cost O(t) steps with G columns."""
+    n = states.shape[-1]
+    names, members, separate = memberships(cell, n, groups)
+    members = members.to(states)
+    rates = own_rates(cell, inputs, states[0], members)
+    chosen = spread(len(inputs), moments)
+    squares = torch.stack([block_squares(cell, inputs[s], states[s], members) for s in chosen])
+    passage = squares.mean(0).sqrt() / members.sum(0).sqrt()
+    return Parts(names, members, separate, rates, passage, silence(cell, inputs, states, moments))
+
+
+def own_rates(cell: Cell, inputs: Tensor, h: Tensor, members: Tensor) -> Tensor:
+    """The first exponent of each part alone: of the product of the Jacobians' own blocks, `(G,)`."""
+    Q = members * _normal(members.shape, "own", members)
+    Q = (Q / Q.norm(dim=-2)).expand(*h.shape, -1)
+    total = torch.zeros_like(Q[..., 0, :])
+    for x in inputs:
+        h, Q = cell.pushforward(x, h, Q)
+        Q = Q * members
+        norm = Q.norm(dim=-2, keepdim=True)
+        total += norm.squeeze(-2).log()
+        Q = Q / norm.clamp_min(torch.finfo(Q.dtype).tiny)
+    return total.flatten(0, -2).mean(0) / len(inputs)
+
+
+def silence(cell: Cell, inputs: Tensor, states: Tensor, moments: int = MOMENTS) -> Tensor:
+    """The share of moments, and trajectories, at which each variable is silent, `(n,)`.
+
+    What passes a variable is the lesser of the norms of its row of D (what it takes up) and its column (what
+    it passes on). Of more than `PROBES` variables both are estimated, to 10%, from random vectors.
+    """
+    n = states.shape[-1]
+    S = probes(n, states)
+    shares = []
+    for s in spread(len(inputs), moments):
+        Q = S.expand(*states[s].shape, -1)
+        taken_up = cell.pushforward(inputs[s], states[s], Q)[1].norm(dim=-1)
+        passed_on = pull_back(cell, inputs[s], states[s], Q).norm(dim=-1)
+        silent = torch.minimum(taken_up, passed_on) < SILENT
+        shares.append(silent.to(states.dtype).reshape(-1, n).mean(0))
+    return torch.stack(shares).mean(0)
+
+
+def block_squares(cell: Cell, x: Tensor, h: Tensor, members: Tensor) -> Tensor:
+    """Squared norms `(G, G)` of the blocks of D, its columns' part last; mean over trajectories."""
+    S = probes(len(members), members)
+    by_part = (members.unsqueeze(-1) * S.unsqueeze(-2)).flatten(1)
+    rows = cell.pushforward(x, h, by_part.expand(*h.shape, -1))[1].square()
+    rows = torch.unflatten(rows, -1, (members.shape[1], -1)).sum(-1)
+    return (members.mT @ rows).flatten(0, -3).mean(0)
+
+
+def probes(n: int, like: Tensor) -> Tensor:
+    """S `(n, p)` with E[S S^T] = 1: the identity, or random vectors where n is large."""
+    return torch.eye(n).to(like) if n <= PROBES else _normal((n, PROBES), "probes", like) / PROBES**0.5
+
+
+def spread(steps: int, moments: int) -> list[int]:
+    """At most `moments` of `steps` steps, evenly from the first to the last."""
+    return sorted({round(i * (steps - 1) / max(1, moments - 1)) for i in range(min(moments, steps))})
+
+
+def pull_back(cell: Cell, x: Tensor, h: Tensor, Z: Tensor) -> Tensor:
+    """D^T Z for cotangents Z `(*e, b, n, p)`; zero where the step has no graph."""
+    b, p = Z.shape[-3], Z.shape[-1]
+    with torch.enable_grad():
+        copies = repeat_batch(h.detach(), p).requires_grad_()
+        after = cell.step(repeat_batch(x, p), copies)
+    bars = torch.zeros_like(copies)
+    if after.requires_grad:  # else all of the step is under torch.no_grad
+        rows = Z.mT.flatten(-3, -2)
+        (bars,) = torch.autograd.grad(after, copies, rows, materialize_grads=True)
+    return torch.unflatten(bars, -2, (b, p)).mT
+
+
+def _normal(shape: tuple[int, ...], stream: str, like: Tensor) -> Tensor:
+    nobody = torch.zeros((), dtype=torch.int64)
+    return Stream(0, stream).normal(shape, members=nobody).to(like)

@@ -1,0 +1,136 @@
+"""The network that is being diagnosed, and copies of it on which remedies are tried."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lyaptorch.analysis.findings import killers
+from lyaptorch.analysis.parts import own_rates, silence
+from lyaptorch.analysis.signs import Signs
+from lyaptorch.cells import Cell, as_cell, unroll
+from lyaptorch.tangent import lyapunov_spectrum
+
+TRIAL, ALIGN = 300, 50
+"""Steps of a trial on a copy, and how many of them are not counted."""
+
+Change = Callable[[Any], None]
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """One thing to try.
+
+    Attributes:
+        title: what to do, in a few words.
+        reason: why, with numbers.
+        code: the lines of Python that do it; `inputs` is what was diagnosed, `lt` lyaptorch.
+        expected: lambda_1 of a copy of the network that was changed so; None where it was not tried.
+    """
+
+    title: str
+    reason: str
+    code: str
+    expected: float | None = None
+
+
+@dataclass(frozen=True)
+class Patient:
+    """The network as its user has it, and the run that was diagnosed.
+
+    Attributes:
+        network: what `diagnose` was given.
+        cell: the same as a cell.
+        name: what the user calls it.
+        inputs: `(t, *e, b, m)`.
+        h: the state before them.
+        signs: what was measured.
+    """
+
+    network: Any
+    cell: Cell
+    name: str
+    inputs: Tensor
+    h: Tensor
+    signs: Signs
+
+    def path(self, parameter: Tensor | None) -> str | None:
+        """Where in the network a parameter is, in dots; None where it is not."""
+        if parameter is None or not isinstance(self.network, nn.Module):
+            return None
+        return next((path for path, p in self.network.named_parameters() if p is parameter), None)
+
+    def spell(self, path: str) -> str:
+        """That path as Python."""
+        plain = all(part.isidentifier() for part in path.split("."))
+        return f"{self.name}.{path}" if plain else f'{self.name}.get_parameter("{path}")'
+
+    @property
+    def cell_name(self) -> str:
+        """The cell, or what makes one, as Python."""
+        return self.name if cell_of(self.network) is self.network else f"{self.name}.cell"
+
+    def changed(self, change: Change) -> Patient:
+        """A copy of the network with the change, on the first `TRIAL` steps."""
+        network = copy.deepcopy(self.network)
+        with torch.no_grad():
+            change(network)
+        return replace(self, network=network, cell=as_cell(cell_of(network)), inputs=self.inputs[:TRIAL])
+
+    @property
+    def sick(self) -> list[int]:
+        """The layers or groups that kill the signal."""
+        return killers(self.signs)
+
+    @property
+    def ailing(self) -> tuple[str, float]:
+        """What is to be brought close to 0: the growth within a part that kills, else lambda_1."""
+        if self.sick:
+            return f"the growth within {self.signs.parts.names[self.sick[0]]}", self.signs.parts.rates[
+                self.sick[0]
+            ].item()
+        return "λ₁", self.signs.lambda1
+
+    def rate(self) -> float:
+        """That, measured; inf where the copy overflows."""
+        try:
+            if self.sick:
+                return own_rates(
+                    self.cell, self.inputs, self.h, self.signs.parts.members[:, self.sick[:1]]
+                ).item()
+            align = min(ALIGN, len(self.inputs) // 2)
+            found = lyapunov_spectrum(self.cell, self.inputs, k=1, h0=self.h, tangent_transient=align)
+            return found.exponents.mean().item()
+        except FloatingPointError:
+            return math.inf
+
+    def silence(self) -> Tensor:
+        """The share of moments `(n,)` at which each variable is silent."""
+        states = torch.cat([self.h.unsqueeze(0), unroll(self.cell, self.inputs, self.h)])
+        return silence(self.cell, self.inputs, states, moments=4)
+
+    def layers(self) -> list[tuple[Cell, range]]:
+        """The cells that stand on one another, and where each has its state."""
+        stacked = getattr(self.cell, "layers", None)
+        cells, found, start = [self.cell] if stacked is None else list(stacked), [], 0
+        for cell in cells:
+            found.append((cell, range(start, start + cell.state_size)))
+            start += cell.state_size
+        return found
+
+    def sick_cells(self) -> list[Cell]:
+        """The layers that kill, else all."""
+        layers = [cell for cell, _ in self.layers()]
+        return [layers[i] for i in self.sick] if self.cell.layered and self.sick else layers
+
+
+def cell_of(network: Any) -> Any:
+    """A model's cell; anything else itself."""
+    inner = getattr(network, "cell", None)
+    return inner if isinstance(inner, Cell) and hasattr(network, "initial_state") else network

@@ -1,0 +1,179 @@
+"""The vital signs of a network: every number that a diagnosis rests on."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lyaptorch._random import Stream
+from lyaptorch.analysis.parts import MOMENTS, Groups, Parts, measure, pull_back, spread
+from lyaptorch.cells import Cell, settle, unroll
+from lyaptorch.tangent import Spectrum, lyapunov_spectrum
+
+FADED = 1e-3
+"""What is left of a perturbation, or of a gradient, that counts as gone."""
+LOOKED_AT = 1000
+"""Most steps, counted from the end, over which parts and the gradient are followed."""
+
+
+@dataclass(frozen=True)
+class Signs:
+    """What was measured; means over trajectories, exponents in descending order.
+
+    Attributes:
+        spectrum: of the run, as `lyapunov_spectrum` gives it.
+        horizon: T, the steps over which gradients should survive.
+        state_size: n.
+        exponents: `(k,)`, nats per step.
+        error: `(k,)`, standard errors.
+        reliable: `(k,)`, which of them round-off has left standing.
+        energy: `(k, G)`, the share of each direction that lies in each part at the end of the run.
+        burst: nats, the largest growth of the first direction within the run.
+        overflow: the step at which the state was no longer finite, or None.
+        parts: by named slices of the state.
+        swelling: log of how much larger the state is at the end of the run than in its middle.
+        gates: for each gate, by name, its mean value in each unit.
+        gradient: `(s + 1,)`, log of the norm of a gradient 0, 1, .. s steps before the end, where it is 1.
+        gradient_share: `(s + 1, G)`, how its squared norm divides among the parts.
+    """
+
+    spectrum: Spectrum
+    horizon: int
+    state_size: int
+    exponents: Tensor
+    error: Tensor
+    reliable: Tensor
+    energy: Tensor
+    burst: float
+    overflow: int | None
+    parts: Parts
+    swelling: float
+    gates: dict[str, Tensor]
+    gradient: Tensor
+    gradient_share: Tensor
+
+    @property
+    def lambda1(self) -> float:
+        """The first exponent."""
+        return self.exponents[0].item()
+
+    @property
+    def surviving(self) -> int:
+        """How many directions keep more than `FADED` of a perturbation over the horizon."""
+        return int((self.exponents * self.horizon > math.log(FADED)).sum())
+
+    def steps_to(self, factor: float) -> Tensor:
+        """After how many steps a perturbation along each direction falls by `factor`; inf if never."""
+        falls = self.exponents < 0
+        return torch.where(falls, math.log(factor) / -self.exponents.clamp_max(0), torch.inf)
+
+    @property
+    def round_off(self) -> float:
+        """1 / eps of the dtype: a perturbation that has fallen so far is lost beside a 1."""
+        return 1 / torch.finfo(self.exponents.dtype).eps
+
+
+@torch.no_grad()
+def vital_signs(
+    cell: Cell,
+    inputs: Tensor,
+    h: Tensor,
+    *,
+    k: int,
+    horizon: int | None,
+    transient: int,
+    tangent_transient: int,
+    groups: Groups | None,
+    generator: torch.Generator | None,
+) -> Signs:
+    """Measure. Cost O(t n^2 k) for the spectrum of a dense cell, and two more passes for what kills.
+
+    Raises:
+        FloatingPointError: if the state overflows within the first 20 steps after the transient.
+    """
+    h, inputs = settle(cell, inputs[:transient], h), inputs[transient:]
+    states = torch.cat([h.unsqueeze(0), unroll(cell, inputs, h)])
+    inputs, overflow = before_overflow(inputs, states)
+    overflow = None if overflow is None else overflow + transient
+    tangent_transient = min(tangent_transient, len(inputs) // 2)
+    spectrum = lyapunov_spectrum(
+        cell, inputs, k=k, h0=h, tangent_transient=tangent_transient, generator=generator
+    )
+    counted = len(inputs) - tangent_transient
+    means = spectrum.exponents.reshape(-1, k).mean(0)
+    order = means.argsort(descending=True)
+    errors = spectrum.stderr().reshape(-1, k)
+    last = max(0, len(inputs) - LOOKED_AT)
+    recent, before = inputs[last:], states[last : len(inputs) + 1]
+    parts = measure(cell, recent, before[:-1], groups)
+    gradient, share = gradient_back(cell, recent, before, parts)
+    energy = spectrum.final_frame.square().reshape(-1, h.shape[-1], k).mean(0)
+    return Signs(
+        spectrum,
+        horizon or counted,
+        h.shape[-1],
+        means[order],
+        # trajectories driven by different inputs are independent samples of the same network
+        errors.square().mean(0).div(len(errors)).sqrt()[order],
+        spectrum.reliable.reshape(-1, k).all(0)[order],
+        (parts.members.mT @ energy).mT[order],
+        largest_growth(spectrum.growth.log_r.reshape(counted, -1, k)[..., int(order[0])]),
+        overflow,
+        parts,
+        (states[len(inputs)].norm() / states[len(inputs) // 2].norm().clamp_min(1e-30)).log().item(),
+        mean_gates(cell, recent, before),
+        gradient,
+        share,
+    )
+
+
+def before_overflow(inputs: Tensor, states: Tensor) -> tuple[Tensor, int | None]:
+    """The inputs up to where squares of the states are still finite, and the step at which they are not."""
+    limit = torch.finfo(states.dtype).max ** 0.5 / states.shape[-1]
+    fine = (states.abs() < limit).flatten(1).all(-1)
+    if fine.all():
+        return inputs, None
+    step = int((~fine).int().argmax())
+    if step < 20:
+        raise FloatingPointError(
+            f"the state overflows at step {step}, too soon to measure anything; lower the gain or the inputs"
+        )
+    return inputs[: step - 1], step
+
+
+def largest_growth(log_r: Tensor) -> float:
+    """The largest sum over consecutive steps of `(t, b)` growth, and over trajectories; at least 0."""
+    total = torch.cat([torch.zeros_like(log_r[:1]), log_r.cumsum(0)])
+    return (total - total.cummin(0).values).max().item()
+
+
+def gradient_back(cell: Cell, inputs: Tensor, states: Tensor, parts: Parts) -> tuple[Tensor, Tensor]:
+    """A random gradient at the end, carried back: log of its norm and its shares, at 0, 1, ... steps back.
+
+    It starts in what a readout sees. One vector-Jacobian product a step; its norm is divided out each
+    time, so that nothing vanishes or overflows.
+    """
+    g = torch.zeros_like(states[-1])
+    shown = g[..., cell.readable]
+    nobody = torch.zeros((), dtype=torch.int64)
+    g[..., cell.readable] = Stream(0, "gradient").normal(tuple(shown.shape), members=nobody).to(g)
+    g = g / g.norm(dim=-1, keepdim=True)
+    total = torch.zeros_like(g[..., 0])
+    logs, shares = [total.mean()], [(g.square() @ parts.members).flatten(0, -2).mean(0)]
+    for x, h in zip(inputs.flip(0), states[:-1].flip(0), strict=True):
+        g = pull_back(cell, x, h, g.unsqueeze(-1)).squeeze(-1)
+        norm = g.norm(dim=-1, keepdim=True)
+        g = g / norm.clamp_min(torch.finfo(g.dtype).tiny)
+        total = total + norm.squeeze(-1).log()
+        logs.append(total.mean())
+        shares.append((g.square() @ parts.members).flatten(0, -2).mean(0))
+    return torch.stack(logs), torch.stack(shares)
+
+
+def mean_gates(cell: Cell, inputs: Tensor, states: Tensor) -> dict[str, Tensor]:
+    """The mean of every gate in each unit, over moments and trajectories."""
+    values = [cell.gate_values(inputs[s], states[s]) for s in spread(len(inputs), MOMENTS)]
+    return {name: torch.stack([v[name] for v in values]).flatten(0, -2).mean(0) for name in values[0]}

@@ -1,0 +1,169 @@
+"""A list of modules as an ensemble."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lyaptorch._types import Frame, Input, State
+from lyaptorch.cells.adapt.function import FunctionCell
+from lyaptorch.cells.form import Form
+from lyaptorch.cells.protocol import Cell, FormCell
+
+
+class Parallel(Cell):
+    """Networks of one build side by side, their weights stacked along a first dimension.
+
+    One of them serves as the template. torch.func.vmap runs a cell of this library on all weights at once; a
+    step written elsewhere is taken with one network's weights after the other's, because vmap fails on much
+    that is found in them, torch's own LSTMCell for one.
+    """
+
+    def __init__(self, template: Cell, size: int) -> None:
+        super().__init__(template.input_size, template.state_size, (size,))
+        self.readable, self.unproven = template.readable, template.unproven
+        # in a tuple, so that its parameters are not registered
+        self._template = (_Call(template),)
+
+    def weights(self) -> dict[str, Tensor]:
+        """Every parameter and buffer by its name in one network, `(size, ...)`."""
+        raise NotImplementedError
+
+    def step(self, x: Input, h: State) -> State:
+        """The next states."""
+        after: Tensor = self._each("step", x, h)
+        return after
+
+    def pushforward(self, x: Input, h: State, Q: Frame) -> tuple[State, Frame]:
+        """The next states and D Q, by hand where the networks have it by hand."""
+        if type(self._template[0].cell).pushforward is Cell.pushforward:
+            return super().pushforward(x, h, Q)
+        moved: tuple[Tensor, Tensor] = self._each("pushforward", x, h, Q)
+        return moved
+
+    def form(self) -> Form | None:
+        """The steps as data, where they have that shape."""
+        call = self._template[0]
+        if not isinstance(call.cell, FormCell):
+            return None
+        form: Form = torch.func.functional_call(call, self.weights(), ("form",))
+        return form
+
+    def pack(self, state: Any) -> Tensor:
+        """A state `(size, b, n)` as the networks pack theirs."""
+        return self._template[0].cell.pack(state)
+
+    def unpack(self, h: Tensor) -> Any:
+        """The parts of a state, as the networks know it."""
+        return self._template[0].cell.unpack(h)
+
+    def _each(self, name: str, x: Tensor, *others: Tensor) -> Any:
+        call, size, weights = self._template[0], self.ensemble[0], self.weights()
+        arguments = (x.expand(size, *x.shape[-2:]), *others)
+
+        def one(w: dict[str, Tensor], *z: Tensor) -> Any:
+            return torch.func.functional_call(call, w, (name, *z))
+
+        if not isinstance(call.cell, FunctionCell):
+            return torch.func.vmap(one)(weights, *arguments)
+        members = range(size)
+        rows = [one({k: w[i] for k, w in weights.items()}, *(z[i] for z in arguments)) for i in members]
+        return torch.stack(rows)
+
+
+class ModuleEnsemble(Parallel):
+    """A list of networks as an ensemble on their own parameters, which are stacked anew in every step.
+
+    Args:
+        networks: cells of one type with equal shapes.
+
+    Raises:
+        ValueError: if they differ, or one is a function or an ensemble itself.
+    """
+
+    def __init__(self, networks: Sequence[Cell]) -> None:
+        if not networks or any(network.ensemble for network in networks):
+            raise ValueError(
+                f"an ensemble needs at least one network, and none that is an ensemble itself, got "
+                f"{[network.ensemble for network in networks]}; a cell of this library takes ensemble=(2, 3)"
+            )
+        first, *others = [_build(network) for network in networks]
+        for i, other in enumerate(others, 1):
+            names = sorted(first.keys() | other.keys())
+            differ = [name for name in names if first.get(name) != other.get(name)]
+            if differ:
+                raise ValueError(
+                    f"the modules of an ensemble must have one type and equal shapes, got a module {i} that "
+                    f"differs from module 0 in {', '.join(differ)}; measure them one by one"
+                )
+        super().__init__(networks[0], len(networks))
+        self.networks = nn.ModuleList(networks)
+
+    def weights(self) -> dict[str, Tensor]:
+        """The networks' own, stacked in the graph, so that gradients arrive there."""
+        rows = [_weights(network) for network in self.networks]
+        return {f"cell.{name}": torch.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+class _Owned(Parallel):
+    """The same with stacked parameters of its own, which an optimiser can move member by member."""
+
+    def __init__(self, networks: ModuleEnsemble) -> None:
+        super().__init__(networks._template[0].cell, networks.ensemble[0])
+        wanted = {f"cell.{name}": p.requires_grad for name, p in _weights(networks.networks[0]).items()}
+        weights = networks.weights()
+        self._names = list(weights)
+        self.stack = nn.ParameterList(
+            nn.Parameter(w.detach().clone(), wanted[name]) for name, w in weights.items()
+        )
+
+    def weights(self) -> dict[str, Tensor]:
+        """Its own."""
+        return dict(zip(self._names, self.stack, strict=True))
+
+
+@contextmanager
+def owned(cell: Cell) -> Iterator[Cell]:
+    """The cell with parameters `(*e, ...)`; what those of a list of modules learned is written back."""
+    if not isinstance(cell, ModuleEnsemble):
+        yield cell
+        return
+    stacked = _Owned(cell)
+    try:
+        yield stacked
+    finally:
+        with torch.no_grad():
+            for i, network in enumerate(cell.networks):
+                for name, own in _weights(network).items():
+                    own.copy_(stacked.weights()[f"cell.{name}"][i])
+
+
+class _Call(nn.Module):
+    """A method of a cell, as a module that `functional_call` can call."""
+
+    def __init__(self, cell: Cell) -> None:
+        super().__init__()
+        self.cell = cell
+
+    def forward(self, name: str, *arguments: Tensor) -> Any:
+        return getattr(self.cell, name)(*arguments)
+
+
+def _weights(network: nn.Module) -> dict[str, Tensor]:
+    return {**dict(network.named_parameters()), **dict(network.named_buffers())}
+
+
+def _build(network: Cell) -> dict[str, Any]:
+    """What must be equal in all networks of an ensemble."""
+    inner = getattr(network, "function", network)
+    if not isinstance(inner, nn.Module):
+        raise ValueError(
+            f"an ensemble needs modules, whose parameters can be stacked, got a {type(inner).__name__}; a "
+            "function may compute all members itself: its h0 is (*e, b, n)"
+        )
+    shapes = {name: (tuple(w.shape), w.dtype, w.device) for name, w in _weights(network).items()}
+    return {"type": type(inner).__name__, "structure": repr(inner), **shapes}

@@ -1,0 +1,115 @@
+"""Stacked: layers of cells, each driven by the one below, as one cell."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lyaptorch._types import Frame, Input, State
+from lyaptorch.cells.protocol import Cell
+
+
+class Stacked(Cell):
+    """Layers as one cell: the state concatenates theirs from layer 1, an LSTM's as (h, c).
+
+    At each step layer l + 1 takes as input what can be read of layer l AFTER its step, as in torch.nn.RNN.
+    The Jacobian is block lower triangular, so at any t the exponents' sum is that of the layers' sums. A
+    readout sees the last layer.
+
+    Args:
+        layers: cells; the input of each is as large as the output of the one below.
+
+    Raises:
+        ValueError: for no layers, or sizes or ensembles that do not fit.
+
+    Example:
+        >>> from lyaptorch.cells import LSTMCell
+        >>> cell = Stacked([LSTMCell(1, 8), LSTMCell(8, 4)])
+        >>> cell.state_size, cell.output_size
+        (24, 4)
+    """
+
+    def __init__(self, layers: Sequence[Cell]) -> None:
+        if not layers or not all(layer.state_size for layer in layers):
+            raise ValueError(
+                f"Stacked takes at least one cell of known size, got {[type(z).__name__ for z in layers]}; a "
+                "function or module of unknown size cannot be a layer"
+            )
+        for below, above in itertools.pairwise(layers):
+            if above.input_size != below.output_size or above.ensemble != below.ensemble:
+                raise ValueError(
+                    f"a layer must take the {below.output_size} outputs of the one below and share its "
+                    f"ensemble {below.ensemble}, got {above.input_size} inputs and {above.ensemble}"
+                )
+        self._sizes = [layer.state_size for layer in layers]
+        super().__init__(layers[0].input_size, sum(self._sizes), layers[0].ensemble)
+        self.layers: Any = nn.ModuleList(layers)
+        last = range(self.state_size)[-self._sizes[-1] :][layers[-1].readable]
+        self.readable, self.unproven = slice(last.start, last.stop), any(layer.unproven for layer in layers)
+
+    @property
+    def layered(self) -> bool:
+        """Its parts are layers."""
+        return True
+
+    def parts(self) -> dict[str, slice]:
+        """The slice of each layer."""
+        ends = list(itertools.accumulate(self._sizes))
+        spans = zip(ends, self._sizes, strict=True)
+        return {f"layer {i}": slice(end - size, end) for i, (end, size) in enumerate(spans, 1)}
+
+    def gate_values(self, x: Input, h: State) -> dict[str, Tensor]:
+        """Those of all layers, each named after its layer."""
+        values: dict[str, Tensor] = {}
+        for i, (layer, own) in enumerate(zip(self.layers, self._split(h), strict=True), 1):
+            found = layer.gate_values(x, own)
+            values |= {f"layer {i} {name}": value for name, value in found.items()}
+            x = layer.step(x, own)[..., layer.readable]
+        return values
+
+    def step(self, x: Input, h: State) -> State:
+        """The next states of all layers."""
+        after = []
+        for layer, own in zip(self.layers, self._split(h), strict=True):
+            after.append(layer.step(x, own))
+            x = after[-1][..., layer.readable]
+        return torch.cat(after, -1)
+
+    def pushforward(self, x: Input, h: State, Q: Frame) -> tuple[State, Frame]:
+        """The next states and D Q, layer by layer."""
+        if self.unfused or self.reverse_mode:
+            return super().pushforward(x, h, Q)
+        after: list[Tensor] = []
+        pushed: list[Tensor] = []
+        X: Tensor | None = None
+        for layer, own, columns in zip(self.layers, self._split(h), self._split(Q, -2), strict=True):
+            if X is None:
+                y, Y = layer.pushforward(x, own, columns)
+            else:
+                y, Y = layer.pushforward_with_input(x, own, X, columns)
+            after.append(y)
+            pushed.append(Y)
+            x, X = y[..., layer.readable], Y[..., layer.readable, :]
+        return torch.cat(after, -1), torch.cat(pushed, -2)
+
+    def pack(self, state: Any) -> Tensor:
+        """A list of the layers' states as one tensor; torch's `(h, c)` is `list(zip(h, c))`."""
+        if isinstance(state, Tensor):
+            return state
+        if not isinstance(state, list | tuple) or len(state) != len(self.layers):
+            raise ValueError(
+                f"the state must be one tensor or a list of {len(self.layers)} layers' states, got a "
+                f"{type(state).__name__}; of torch's (h, c) pass list(zip(h, c))"
+            )
+        return torch.cat([layer.pack(own) for layer, own in zip(self.layers, state, strict=True)], -1)
+
+    def unpack(self, h: Tensor) -> list[Any]:
+        """The layers' states."""
+        return [layer.unpack(own) for layer, own in zip(self.layers, self._split(h), strict=True)]
+
+    def _split(self, z: Tensor, dim: int = -1) -> tuple[Tensor, ...]:
+        return torch.split(z, self._sizes, dim)

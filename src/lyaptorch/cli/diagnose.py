@@ -1,0 +1,83 @@
+"""`lyap diagnose`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import torch
+import tyro
+from rich.text import Text
+from torch import nn
+
+from lyaptorch import _checks
+from lyaptorch._files import run_path
+from lyaptorch.analysis import Diagnosis
+from lyaptorch.analysis import diagnose as diagnosed
+from lyaptorch.cli.networks import Subject
+from lyaptorch.cli.output import save_page, show
+from lyaptorch.plots import record_page
+from lyaptorch.record import Record
+
+
+def diagnose(
+    subject: tyro.conf.OmitArgPrefixes[Subject],
+    *,
+    horizon: int | None = None,
+    k: int | None = None,
+    runs: Path = Path("runs"),
+    json: bool = False,
+    threads: int = 1,
+) -> None:
+    """Say what ails the gradients of a network, and what to try, in words and on a page of HTML.
+
+    Args:
+        subject: The network, and what drives it.
+        horizon: Over how many steps gradients should survive; all that are counted, when missing.
+        k: How many exponents; 32, or n where that is less, when missing.
+        runs: Folder for the Record and the page.
+        json: Print one JSON object instead of words.
+        threads: Threads of torch; small networks are fastest with one.
+    """
+    torch.set_num_threads(_checks.integer("threads", threads, 1))
+    path, start = run_path(runs, "diagnose"), time.monotonic()
+    driven = subject.prepare()
+    found = diagnosed(
+        driven.network,
+        driven.inputs,
+        k=k,
+        h0=driven.h0,
+        horizon=horizon,
+        transient=subject.transient,
+        tangent_transient=subject.tangent_transient,
+        generator=subject.generator(),
+        name=_name(subject, driven.network),
+    )
+    variables = found.variables()
+    record = Record("diagnose", {**subject.config(driven.inputs), **found.config}, *variables)
+    seconds = time.monotonic() - start
+    path = record.save(path, host={"seconds": seconds}, fresh=True)
+    page = save_page(path, record_page(record))
+    show(json, _summary(found), [Text(found.summary()), ""], path, None, seconds, page)
+
+
+def _name(subject: Subject, network: object) -> str:
+    """What the lines of Python call it."""
+    name = subject.target.rpartition(":")[2]
+    return name if name.isidentifier() and isinstance(network, nn.Module) else "network"
+
+
+def _summary(found: Diagnosis) -> dict[str, object]:
+    s = found.signs
+    rates = dict(zip(s.parts.names, s.parts.rates.tolist(), strict=True))
+    return {
+        "verdict": found.verdict,
+        "findings": {finding.name: finding.text for finding in found.findings},
+        "remedies": [vars(remedy) for remedy in found.remedies],
+        "horizon": s.horizon,
+        "surviving": s.surviving,
+        "exponents": s.exponents.tolist(),
+        "stderr": s.error.tolist(),
+        "reliable": s.reliable.tolist(),
+        "growth_of_parts": rates,
+    }

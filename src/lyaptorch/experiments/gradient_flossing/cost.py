@@ -1,0 +1,191 @@
+"""What a step of the network, of the tangent vectors and of QR costs in processor time: table 1."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import torch
+
+from lyaptorch.cells import RateCell, unroll
+from lyaptorch.experiments.checks import Check, at_most, near
+from lyaptorch.flossing import FitPhase, FlossPhase, flossing_loss
+from lyaptorch.record import Given, Record
+from lyaptorch.tangent import lyapunov_spectrum
+from lyaptorch.tangent.qr import orthonormalise
+from lyaptorch.tasks import TemporalXOR
+from lyaptorch.train import train
+from lyaptorch.train.presets import gf2023
+
+
+class Sizes(NamedTuple):
+    """What a cost depends on: n units, b trajectories, t steps, k vectors, the interval of QR."""
+
+    n: int
+    b: int = 1
+    t: int = 1
+    k: int = 1
+    interval: int = 1
+
+
+def rnn(sizes: Sizes) -> Callable[[], object]:
+    """t steps of a network, forwards and backwards."""
+    cell, inputs, h = _network(sizes)
+
+    def call() -> object:
+        return torch.autograd.grad(unroll(cell, inputs, h).sum(), list(cell.parameters()))
+
+    return call
+
+
+def jacobian(sizes: Sizes) -> Callable[[], object]:
+    """D Q, once."""
+    cell, inputs, h = _network(sizes)
+    Q = torch.randn(sizes.b, sizes.n, sizes.k, generator=torch.Generator().manual_seed(1))
+    return torch.no_grad()(lambda: cell.pushforward(inputs[0], h, Q))
+
+
+def factors(sizes: Sizes) -> Callable[[], object]:
+    """Orthonormalisation of k vectors, once."""
+    A = torch.randn(sizes.b, sizes.n, sizes.k, generator=torch.Generator().manual_seed(1))
+    return torch.no_grad()(lambda: orthonormalise(A, method="cholesky2"))
+
+
+def flossing(sizes: Sizes) -> Callable[[], object]:
+    """The flossing loss of t steps and its gradient."""
+    cell, inputs, h = _network(sizes)
+
+    def call() -> object:
+        spectrum = lyapunov_spectrum(cell, inputs, k=sizes.k, h0=h, interval=sizes.interval)
+        return torch.autograd.grad(flossing_loss(spectrum.exponents), list(cell.parameters()))
+
+    return call
+
+
+PARTS: Mapping[str, Callable[[Sizes], Callable[[], object]]] = {
+    "RNN": rnn,
+    "Jacobian": jacobian,
+    "QR": factors,
+    "flossing": flossing,
+}
+
+
+def _network(sizes: Sizes) -> tuple[RateCell, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    cell = RateCell(1, sizes.n, generator=generator)
+    inputs = torch.randn(sizes.t, sizes.b, 1, generator=generator)
+    return cell, inputs, torch.zeros(sizes.b, sizes.n)
+
+
+@dataclass(frozen=True)
+class Table1:
+    """Measured costs against sizes, the powers of the last doubling, and the share of flossing in training.
+
+    Processor time, that differs from run to run and machine to machine: of all figures' Records only this
+    one's do.
+
+    Attributes:
+        base: the largest n; other sizes are fixed fractions of it.
+        doublings: how many times each size is doubled.
+        rounds: measurements, of which the fastest counts; parts take turns.
+        epochs: task steps timed for the share.
+        task_epochs: task steps of a published training, to 500 flossing steps.
+    """
+
+    base: int = 2048
+    doublings: int = 2
+    rounds: int = 5
+    epochs: int = 20
+    task_epochs: int = 10_000
+
+    figure: ClassVar[str] = "table1"
+    shows: ClassVar[str] = "measured cost of RNN, Jacobian and QR steps against sizes, share of flossing"
+    scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "smoke": {"base": 64, "doublings": 1, "rounds": 2, "epochs": 2},
+        "small": {"base": 1024},
+    }
+    cost: ClassVar[Mapping[str, str]] = {"smoke": "2 s", "small": "20 s", "paper": "3 min"}
+
+    def rows(self) -> list[tuple[str, str, float, Sizes]]:
+        """Part, the size that is doubled, the power that theory names, and the largest sizes."""
+        n = self.base
+        half, quarter = n // 2, n // 4
+        return [
+            ("RNN", "n", 2.0, Sizes(n, b=half, t=4)),
+            ("RNN", "b", 1.0, Sizes(half, b=n, t=4)),
+            ("RNN", "t", 1.0, Sizes(quarter, b=quarter, t=32)),
+            ("Jacobian", "n", 2.0, Sizes(n, k=half)),
+            ("Jacobian", "k", 1.0, Sizes(half, k=half)),
+            ("Jacobian", "b", 1.0, Sizes(half, b=8, k=quarter)),
+            ("QR", "n", 1.0, Sizes(2 * n, k=quarter)),
+            ("QR", "k", 2.0, Sizes(n, k=half)),
+            ("QR", "b", 1.0, Sizes(half, b=8, k=quarter)),
+            ("flossing", "t", 1.0, Sizes(quarter, t=64, k=quarter)),
+            ("flossing", "interval", 0.0, Sizes(quarter, t=32, k=quarter, interval=16)),
+        ]
+
+    def run(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
+        """`seconds (row, point)`, `sizes (row, point)`, `power (row)`, `theory (row)`, and two epochs."""
+        calls, sizes = [], []
+        for part, size, _, largest in self.rows():
+            of_row = [getattr(largest, size) // 2**i for i in reversed(range(self.doublings + 1))]
+            sizes.append(of_row)
+            calls.append([PARTS[part](largest._replace(**{size: value})) for value in of_row])
+        seconds = np.full((len(calls), self.doublings + 1), np.inf)
+        for _ in range(self.rounds):
+            for i, row in enumerate(calls):
+                seconds[i] = np.minimum(seconds[i], [_timed(call) for call in row])
+        # where sizes are large: of the last doubling
+        power = np.log2(seconds[:, -1] / seconds[:, -2])
+        floss, fit = self._epochs()
+        parts, doubled, theory, _ = zip(*self.rows(), strict=True)
+        variables: dict[str, Given] = {
+            "seconds": (("row", "point"), seconds, {"units": "s of processor time"}),
+            "sizes": (("row", "point"), np.array(sizes)),
+            "power": (("row",), power),
+            "theory": (("row",), np.array(theory, dtype=float)),
+            "flossing_epoch": ((), floss, {"units": "s of processor time"}),
+            "task_epoch": ((), fit, {"units": "s of processor time"}),
+        }
+        coordinates: dict[str, Given] = {
+            "part": (("row",), np.array(parts)),
+            "doubled": (("row",), np.array(doubled)),
+        }
+        return Record(f"gradient-flossing {self.figure}", asdict(self), variables, coordinates)
+
+    def _epochs(self) -> tuple[float, float]:
+        """Seconds of a flossing step and of a task step in the published setting."""
+        task = TemporalXOR(50)
+        found = []
+        for phase in (FlossPhase(self.epochs), FitPhase(self.epochs)):
+            model = gf2023(task)
+            # the first steps compile and allocate
+            train(model, task, (FlossPhase(1), FitPhase(1)), show_progress=False)
+            found.append(_timed(partial(train, model, task, (phase,), show_progress=False)))
+        return found[0] / self.epochs, found[1] / self.epochs
+
+    def checks(self, record: Record) -> list[Check]:
+        """Powers within .3 of theory; flossing takes a small share of training."""
+        found = []
+        for i, (part, size) in enumerate(zip(record["part"], record["doubled"], strict=True)):
+            theory, power = float(record["theory"][i]), float(record["power"][i])
+            if size == "interval":
+                found.append(at_most("flossing: time falls with the interval, power", 0.0, power))
+            else:
+                found.append(near(f"{part}: time grows with {size}, power", theory, power, 0.3))
+        floss, fit = 500 * float(record["flossing_epoch"]), self.task_epochs * float(record["task_epoch"])
+        sentence = f"share of 500 flossing steps in a training of {self.task_epochs} task steps"
+        found.append(at_most(sentence, 0.1, floss / (floss + fit)))
+        return found
+
+
+def _timed(call: Callable[[], object]) -> float:
+    # of the processor, not of the clock: what other programs do does not count, and threads add up
+    start = time.process_time()
+    call()
+    return time.process_time() - start

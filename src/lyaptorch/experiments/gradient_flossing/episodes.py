@@ -1,0 +1,267 @@
+"""Gradients over training with flossing episodes at 0, 100, 200, 300 and 400: figures 8, 9, 10 and 11."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lyaptorch.analysis import aligned, onset
+from lyaptorch.experiments.checks import Check, at_least
+from lyaptorch.experiments.gradient_flossing.xor import XorTraining
+from lyaptorch.flossing import At, FitPhase, Trigger
+from lyaptorch.record import Given, Record
+from lyaptorch.train.metrics import initial_gradient_norm
+
+ROSE = 10.0
+"""How many times a gradient must exceed that of the network without flossing to count as risen."""
+
+
+@dataclass(frozen=True)
+class Episodes(XorTraining):
+    """Networks that are flossed before training and in several episodes early in it.
+
+    Attributes:
+        episodes: task epochs of the episodes after the first.
+        every: task epochs between measurements of the gradient.
+    """
+
+    episodes: tuple[int, ...] = (100, 200, 300, 400)
+    every: int = 10
+
+    figure: ClassVar[str] = "episodes"
+    scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "smoke": {
+            "delays": (4,),
+            "seeds": 2,
+            "epochs": 20,
+            "floss_epochs": 3,
+            "episodes": (5, 10),
+            "every": 2,
+            "k": 12,
+            "hidden_size": 16,
+            "batch": 4,
+            "length": 30,
+        },
+        "small": {"delays": (20, 40), "seeds": 3, "epochs": 1500, "floss_clip": 1.0},
+    }
+    cost: ClassVar[Mapping[str, str]] = {
+        "smoke": "10 s",
+        "small": "8 min",
+        "paper": "hours; minutes on a GPU",
+    }
+
+    def trained(
+        self, conditions: int, metric: str, checkpoint: Path | None, show_progress: bool | None
+    ) -> tuple[Record, Tensor]:
+        """The Record of training, the last condition flossed, and |dL/dh0| before it."""
+        model, task, ids = self.networks(conditions)
+        first = task.draw(self.seed, members=ids, epoch=0, batch=self.batch, length=self.length)
+        before = initial_gradient_norm(model, first)
+        flossed = torch.arange(1, conditions + 1)[:, None, None].expand(ids.shape) == conditions
+        phase = self.flossing(flossed)
+        fit = FitPhase(self.epochs, triggers=(Trigger(At(*self.episodes), phase),))
+        return self.train(
+            model, task, (phase, fit), ids, checkpoint, show_progress, (metric,), self.every
+        ), before
+
+    def record(self, variables: Mapping[str, Given], **coordinates: Given) -> Record:
+        """The figure's Record."""
+        delays = {"delay": (("delay",), np.array(self.delays))}
+        return Record(f"gradient-flossing {self.figure}", asdict(self), variables, {**delays, **coordinates})
+
+
+@dataclass(frozen=True)
+class Fig8(Episodes):
+    """|dL/dh0| and accuracy over epochs, with flossing episodes at 0, 100, 200, 300, 400."""
+
+    figure: ClassVar[str] = "fig8"
+    shows: ClassVar[str] = "|dL/dh0| and accuracy over epochs, with flossing episodes at 0, 100, ..., 400"
+
+    def run(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
+        """`accuracy (delay, seed, epoch)`, `gradient_norm (delay, seed, measurement)`, `unflossed_norm`."""
+        shape, dims = (len(self.delays), self.seeds), ("delay", "seed")
+        record, unflossed = self.trained(1, "initial_gradient_norm", checkpoint, show_progress)
+        norms = record["initial_gradient_norm"].reshape(*shape, -1)
+        return self.record(
+            {
+                "accuracy": ((*dims, "epoch"), record["accuracy"].reshape(*shape, -1)),
+                "gradient_norm": ((*dims, "measurement"), norms),
+                "unflossed_norm": (dims, unflossed[0]),
+                "measured_at": (("measurement",), record["measured_at"][0].astype(np.int64)),
+            }
+        )
+
+    def checks(self, record: Record) -> list[Check]:
+        """In most networks that learn, the gradient has risen tenfold before accuracy leaves chance."""
+        earlier, learned = 0, 0
+        for accuracy, norm, unflossed in zip(
+            record["accuracy"].reshape(-1, self.epochs),
+            record["gradient_norm"].reshape(-1, len(record["measured_at"])),
+            record["unflossed_norm"].reshape(-1),
+            strict=True,
+        ):
+            left_chance = onset(torch.from_numpy(accuracy)).item()
+            if left_chance == left_chance:
+                learned += 1
+                earlier += bool(norm[record["measured_at"] <= left_chance].max() >= ROSE * unflossed)
+        share = earlier / learned if learned else float("nan")
+        return [
+            at_least("share of networks that leave chance", 0.5, learned / record["unflossed_norm"].size),
+            at_least("of these, share in which |dL/dh0| rose tenfold before", 0.5, share),
+        ]
+
+
+@dataclass(frozen=True)
+class Fig9(Fig8):
+    """The networks of figure 8, each aligned to its own last epoch at chance, and of small gradients.
+
+    Attributes:
+        window: epochs shown before and after.
+        accuracy_level: beyond which accuracy is not that of chance.
+        norm_level: |dL/dh0| beyond which a gradient is not small; ours, because the paper's is lost.
+    """
+
+    window: int = 1000
+    accuracy_level: float = 0.6
+    norm_level: float = 1e-4
+
+    figure: ClassVar[str] = "fig9"
+    shows: ClassVar[str] = "|dL/dh0| and accuracy aligned to the last epoch at chance, and of small gradients"
+    scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "smoke": {**Episodes.scales["smoke"], "window": 8, "accuracy_level": 0.3},
+        "small": {**Episodes.scales["small"], "window": 500},
+    }
+
+    def run(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
+        """That of figure 8, `chance_ends`, `small_ends (delay, seed)` and the aligned curves."""
+        record = super().run(show_progress, checkpoint)
+        dims, places = ("delay", "seed"), self.window // self.every
+        accuracy, norms = (torch.from_numpy(record[name]) for name in ("accuracy", "gradient_norm"))
+        chance = onset(accuracy, self.accuracy_level, which="last")
+        # after learning the loss, and every gradient with it, goes to zero: that counts for nothing
+        at = torch.from_numpy(record["measured_at"])
+        while_at_chance = torch.where(at > chance.unsqueeze(-1), torch.inf, norms)
+        small = self.every * onset(while_at_chance, self.norm_level, width=1, which="last")
+        aligned_norm = aligned(norms, (chance / self.every).round(), places, places)
+        variables: dict[str, Given] = {
+            **record.variables,
+            "chance_ends": (dims, chance),
+            "small_ends": (dims, small),
+            "aligned_norm": ((*dims, "place"), aligned_norm),
+            "aligned_accuracy": ((*dims, "offset"), aligned(accuracy, small, self.window, self.window)),
+        }
+        offsets = np.arange(-self.window, self.window + 1)
+        return self.record(
+            variables,
+            offset=(("offset",), offsets),
+            place=(("place",), self.every * np.arange(-places, places + 1)),
+        )
+
+    def checks(self, record: Record) -> list[Check]:
+        """Gradients are not small any more before accuracy leaves chance for good."""
+        learned = np.isfinite(record["chance_ends"])
+        earlier = record["small_ends"][learned] < record["chance_ends"][learned]
+        share = float(earlier.mean()) if learned.any() else float("nan")
+        lead = (record["chance_ends"] - record["small_ends"])[learned]
+        lead = float(np.nanmedian(lead)) if np.isfinite(lead).any() else float("nan")
+        return [
+            at_least("share of networks that leave chance for good", 0.5, float(learned.mean())),
+            at_least("of these, share whose gradient grew before", 0.5, share),
+            at_least("median lead of the gradient, epochs", float(self.every), lead),
+        ]
+
+
+@dataclass(frozen=True)
+class Fig10(Episodes):
+    """Singular values of dL/dW over epochs, with and without flossing; one network is drawn.
+
+    Attributes:
+        ranks: indices of the subordinate singular values that are checked and drawn, from 1.
+    """
+
+    ranks: tuple[int, ...] = (2, 5, 10, 20)
+
+    figure: ClassVar[str] = "fig10"
+    shows: ClassVar[str] = "singular values of dL/dW over epochs, with and without flossing, and accuracy"
+    scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "smoke": {**Episodes.scales["smoke"], "ranks": (2, 4)},
+        "small": Episodes.scales["small"],
+    }
+    cost: ClassVar[Mapping[str, str]] = {
+        "smoke": "10 s",
+        "small": "10 min",
+        "paper": "hours; minutes on a GPU",
+    }
+
+    def run(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
+        """`singular_values (condition, delay, seed, measurement, index)`, `accuracy`, `shown (delay)`."""
+        shape = (2, len(self.delays), self.seeds)
+        record, _ = self.trained(2, "singular_values", checkpoint, show_progress)
+        accuracy = record["accuracy"].reshape(*shape, -1)
+        values = record["singular_values"].reshape(*shape, -1, self.hidden_size)
+        dims = ("condition", "delay", "seed")
+        left = onset(torch.from_numpy(accuracy[1]), which="last")
+        return self.record(
+            {
+                "accuracy": ((*dims, "epoch"), accuracy),
+                "singular_values": ((*dims, "measurement", "index"), values),
+                "measured_at": (("measurement",), record["measured_at"][0].astype(np.int64)),
+                "shown": (("delay",), self.shown(left)),
+            },
+            condition=(("condition",), np.array(("none", "flossed"))),
+        )
+
+    def shown(self, left_chance: Tensor) -> Tensor:
+        """Which seed is drawn for each delay: the first to leave chance."""
+        return left_chance.nan_to_num(nan=torch.inf).argmin(-1)
+
+    def checks(self, record: Record) -> list[Check]:
+        """Subordinate values jump at each episode, and exceed those without flossing before chance ends."""
+        values, at = record["singular_values"][1], record["measured_at"]
+        place = np.searchsorted(at, self.episodes)
+        found = []
+        for rank in self.ranks:
+            rows = np.maximum(values[..., rank - 1], 1e-30)
+            jump = np.median(np.stack([rows[..., p] / rows[..., p - 1] for p in place]))
+            found.append(at_least(f"singular value {rank}: median jump at an episode", 1.5, float(jump)))
+        for rank in self.ranks:
+            share = self._risen_before(record, rank - 1)
+            sentence = (
+                f"singular value {rank}: share that exceeds tenfold that of no flossing before learning"
+            )
+            found.append(at_least(sentence, 0.5, share))
+        return found
+
+    def _risen_before(self, record: Record, index: int) -> float:
+        """Of the flossed networks that learn, the share whose value has risen before."""
+        values, at = record["singular_values"][..., index], record["measured_at"]
+        left = onset(torch.from_numpy(record["accuracy"][1]), which="last").numpy()
+        risen = [
+            bool((flossed >= ROSE * np.maximum(none, 1e-30))[at <= epoch].any())
+            for none, flossed, epoch in zip(*map(_rows, values), left.reshape(-1), strict=True)
+            if np.isfinite(epoch)
+        ]
+        return float(np.mean(risen)) if risen else float("nan")
+
+
+@dataclass(frozen=True)
+class Fig11(Fig10):
+    """The same run as figure 10; the network is drawn that leaves chance last."""
+
+    figure: ClassVar[str] = "fig11"
+    shows: ClassVar[str] = "as figure 10, for the network whose accuracy leaves chance last"
+
+    def shown(self, left_chance: Tensor) -> Tensor:
+        """Which seed is drawn for each delay: the last to leave chance, of those that do."""
+        return left_chance.nan_to_num(nan=-torch.inf).argmax(-1)
+
+
+def _rows(values: NDArray[np.floating]) -> NDArray[np.floating]:
+    return values.reshape(-1, values.shape[-1])

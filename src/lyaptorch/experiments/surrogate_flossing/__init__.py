@@ -1,0 +1,14 @@
+"""Figures of Surrogate Gradient Flossing (Engelken & Abbott 2024), and what it leaves open."""
+
+from lyaptorch.experiments.checks import Experiment
+from lyaptorch.experiments.surrogate_flossing.control import Fig2a, Fig2b
+from lyaptorch.experiments.surrogate_flossing.gradients import AppF, AppG
+from lyaptorch.experiments.surrogate_flossing.jacobian import Fig4
+from lyaptorch.experiments.surrogate_flossing.spectra import Fig1b, Fig1d
+from lyaptorch.experiments.surrogate_flossing.spiking import Spiking
+from lyaptorch.experiments.surrogate_flossing.xor import Fig3, LimitsG
+
+FIGURES: tuple[type[Experiment], ...] = (
+    *(Fig1b, Fig1d, Fig2a, Fig2b, Fig3, Fig4),
+    *(AppF, AppG, LimitsG, Spiking),
+)

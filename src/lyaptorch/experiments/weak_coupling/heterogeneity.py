@@ -1,0 +1,90 @@
+"""Figure 5: decays that differ between units."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lyaptorch._random import Stream
+from lyaptorch.analysis import PowerSpectrum, fading_memory
+from lyaptorch.experiments.checks import Check, at_least
+from lyaptorch.experiments.weak_coupling.images import SMALL, SMOKE, ImageRun, best_of
+from lyaptorch.record import Record
+from lyaptorch.tangent import lyapunov_spectrum
+from lyaptorch.tasks import SequentialImages
+
+
+@dataclass(frozen=True)
+class Fig5(ImageRun):
+    """Decays drawn from U(r - delta, r + delta) around a subcritical r.
+
+    Attributes:
+        decay: r.
+        spreads: delta, one group of networks for each.
+        coupling: eps.
+        rank: exponents measured, of networks before training.
+    """
+
+    iterations: int = 23_400
+    decay: float = 0.95
+    spreads: tuple[float, ...] = (0.0, 0.02, 0.04, 0.06, 0.1)
+    coupling: float = 0.03
+    rank: int = 16
+
+    figure: ClassVar[str] = "fig5"
+    shows: ClassVar[str] = "heterogeneous decays around a subcritical one: accuracy, exponents, fading memory"
+    scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "smoke": {
+            **SMOKE,
+            "learning_rates": (1e-3,),
+            "spreads": (0.0, 0.04),
+            "rank": 2,
+            "spectrum_images": 8,
+        },
+        "small": {**SMALL, "learning_rates": (3e-3, 1e-2), "spreads": (0.0, 0.04, 0.1)},
+    }
+    cost: ClassVar[Mapping[str, str]] = {"smoke": "5 s", "small": "8 min", "paper": "an hour on a GPU"}
+
+    def conditions(self, w0: float, ids: Tensor) -> tuple[list[str], Tensor, Tensor, Tensor]:
+        """A spread for each; the same draws, scaled."""
+        n = self.hidden_size
+        drawn = 2 * Stream(self.seed, "decays").uniform((n,), members=ids) - 1
+        decays = self.decay + torch.tensor(self.spreads)[:, None, None] * drawn
+        couplings = torch.full_like(decays, self.coupling)
+        return [f"{d:g}" for d in self.spreads], torch.zeros(*decays.shape[:-1], n // 2), decays, couplings
+
+    def more(self, names: list[str], spectrum: PowerSpectrum) -> dict[str, Any]:
+        """`exponents (condition, seed, rank)` and the fading of a perturbation, before training."""
+        ids = torch.arange(self.seeds)
+        _, angles, decays, couplings = self.conditions(spectrum.frequency, ids)
+        cell = self.cell(angles, decays, couplings, ids.expand(len(names), self.seeds))
+        x = SequentialImages(self.images).inputs(
+            self.seed, members=torch.tensor(0), epoch=0, batch=1, length=400, stream="measure"
+        )
+        inputs = x[:, None, None].expand(-1, *cell.ensemble, -1, -1)
+        with torch.no_grad():
+            k = min(self.rank, self.hidden_size)
+            exponents = lyapunov_spectrum(cell, inputs, k=k, tangent_transient=100).exponents[..., 0, :]
+        curve = fading_memory(cell, inputs[:200])[..., 0].movedim(0, -1)
+        return {
+            "exponents": (("condition", "seed", "rank"), exponents, {"units": "nats per step"}),
+            "fading_memory": (("condition", "seed", "step"), curve),
+        }
+
+    def checks(self, record: Record) -> list[Check]:
+        """Heterogeneity lengthens memory; a moderate one helps."""
+        best, leading = best_of(record), record["exponents"][..., 0].mean(-1)
+        names = [str(name) for name in record["condition"]]
+        moderate = [name for name in names if 0 < float(name) < 1 - self.decay]
+        found = [
+            at_least("lambda_1 rises with the spread: its least rise", 0.0, float(np.diff(leading).min()))
+        ]
+        if moderate and "0" in best:
+            gain = max(best[name] for name in moderate) - best["0"]
+            found.append(at_least("moderate heterogeneity does not lose accuracy", 0.0, gain, 0.02))
+        return found

@@ -1,0 +1,109 @@
+"""Records in, pages out."""
+
+from __future__ import annotations
+
+from html import escape
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from lyaptorch.plots import report
+from lyaptorch.plots.diagnosis import drawings
+from lyaptorch.plots.report import Section
+from lyaptorch.plots.spectra import draw_convergence, draw_exponents, finite_mean
+from lyaptorch.plots.style import panels, style
+from lyaptorch.record import Record
+
+SIGNS = {"healthy": "✓", "vanishing": "▼", "exploding": "▲", "chaotic": "▲", "narrow": "◆", "blocked": "■"}
+"""A shape for each verdict, so that none is told by colour."""
+
+
+def diagnosis_page(record: Record) -> str:
+    """The page of a diagnosis: words, remedies, figures, how it was measured."""
+    config, texts = record.config, [str(text) for text in record["finding"]]
+    lead = (
+        f'<p><span class="badge">{SIGNS[config["verdict"]]} {escape(config["verdict"])}</span></p>'
+        f'<p class="lead">{escape(texts[0])}</p>'
+    )
+    drawn = [
+        report.figure(d.figure(record), d.name, d.alt, d.caption, report.table(d.head, d.rows))
+        for d in drawings(record)
+    ]
+    sections = [
+        Section("What was found", report.bullets(texts[1:])),
+        Section("What to try", _remedies(record)),
+        Section("Figures", f'<div class="figures">{"".join(drawn)}</div>'),
+        _configuration(record),
+    ]
+    return report.frame(f"Diagnosis of {config.get('target', config['name'])}", sections, lead=lead)
+
+
+def spectrum_page(record: Record) -> str:
+    """The page of a spectrum: the exponents, and how they converged."""
+    rows = [
+        record[name].reshape(-1, record["exponents"].shape[-1])
+        for name in ("exponents", "stderr", "reliable")
+    ]
+    exponents, stderr, reliable = rows
+    k, unit = exponents.shape[-1], "step" if record.config["dt"] == 1.0 else "unit of time"
+    running = np.moveaxis(record["running"].reshape(-1, len(record["elapsed"]), k), 0, 1)
+    with style():
+        first, (left,) = panels(1, width=3.9, height=2.9)
+        draw_exponents(left, exponents, stderr, reliable, unit)
+        second, (right,) = panels(1, width=3.9, height=2.9)
+        draw_convergence(right, running, record["elapsed"], unit)
+    means, error = finite_mean(exponents, 0), np.sqrt((stderr**2).mean(0) / len(stderr))
+    trusted = ["yes" if row else "no" for row in np.all(reliable, axis=0)]
+    numbers = list(zip(range(1, k + 1), means.tolist(), error.tolist(), trusted, strict=True))
+    shown = sorted({0, k // 4, k // 2, k - 1})
+    curves = finite_mean(running[:, :, shown], 1)
+    moments = [(float(t), *row) for t, row in zip(record["elapsed"], curves.tolist(), strict=True)]
+    figures = [
+        report.figure(
+            first,
+            "spectrum",
+            f"{k} Lyapunov exponents, the first {means[0]:.3g} and the last {means[-1]:.3g} nats per {unit}.",
+            "Hollow circles: lost to round-off.",
+            report.table(("i", "λ", "± error", "reliable"), numbers),
+        ),
+        report.figure(
+            second,
+            "convergence",
+            f"Running estimates of {len(shown)} exponents over time; they end at "
+            f"{', '.join(f'{v:.3g}' for v in curves[-1])}.",
+            "An estimate that still drifts at the end asks for a longer run.",
+            report.table(("time", *(f"λ {i + 1}" for i in shown)), moments),
+        ),
+    ]
+    of = f"{len(exponents)} trajector{'y' if len(exponents) == 1 else 'ies'}"
+    lead = report.paragraph(
+        f"λ₁ = {means[0]:+.4g} ± {error[0]:.2g} nats per {unit}, the mean of {of}; "
+        f"{trusted.count('yes')} of {k} exponents stand above round-off."
+    )
+    sections = [Section("Figures", f'<div class="figures">{"".join(figures)}</div>'), _configuration(record)]
+    return report.frame(f"Lyapunov spectrum of {record.config['target']}", sections, lead=lead)
+
+
+def plain_page(record: Record, drawn: Figure) -> str:
+    """The page of any other Record: its figure and configuration."""
+    sizes = [(name, " by ".join(map(str, v.values.shape))) for name, v in record.variables.items()]
+    numbers = report.table(("variable", "size"), sizes)
+    body = report.figure(drawn, "figure", f"The figure of the Record {record.kind}.", "", numbers)
+    return report.frame(record.kind, [Section("Figure", body), _configuration(record)])
+
+
+def _remedies(record: Record) -> str:
+    if "remedy_title" not in record:
+        return report.paragraph("Nothing: over this horizon gradients need no remedy.")
+    told = []
+    for title, reason, code in zip(
+        *(record[f"remedy_{n}"] for n in ("title", "reason", "code")), strict=True
+    ):
+        heading = f"<h3>{escape(str(title))}</h3>"
+        told.append(heading + report.paragraph(str(reason)) + report.code(str(code)))
+    return "".join(told)
+
+
+def _configuration(record: Record) -> Section:
+    rows = [(key, str(value)) for key, value in record.config.items()]
+    return Section("How it was measured", report.table(("setting", "value"), rows))

@@ -1,0 +1,151 @@
+"""Images, pixel by pixel: a label for each, to be said at the end."""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import InitVar, dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lyaptorch import _checks
+from lyaptorch._random import DEFAULT_SEED, Stream
+from lyaptorch._types import Inputs
+from lyaptorch.tasks.archives import Images, load
+from lyaptorch.tasks.batch import Batch, last_step
+
+TEST = "test"
+"""The stream that draws test images; every other one draws training images."""
+
+
+@dataclass(frozen=True)
+class SequentialImages:
+    """Images as sequences of pixels in [0, 1], in scan-line order or permuted; the label comes last.
+
+    Training images are dealt in minibatches: every `count // batch` task steps a member sees each image
+    once, in an order of its own, a remainder smaller than a batch aside. Test images come in their order.
+
+    Attributes:
+        name: "mnist", "fashion" (784 steps) or "cifar10-grey" (1 024 steps).
+        permuted: whether pixels come in another, fixed order.
+        count: training images that are used, the first ones; all when missing.
+        permutation: that order; drawn once for all when missing. It is recorded with a run.
+
+    Args:
+        data_dir: folder of the files; when missing, that in the environment variable LYAPTORCH_DATA, or a
+            cache that is filled from the net.
+
+    Raises:
+        FileNotFoundError: if files are missing; names them and says where they go.
+        ValueError: if a file is damaged, or for a permutation that is none; on drawing, for another length.
+
+    Example:
+        >>> task = SequentialImages("mnist", permuted=True)  # doctest: +SKIP
+        >>> task.length  # doctest: +SKIP
+        784
+
+    Source: Fading memory as inductive bias in residual recurrent networks, section 4.
+    """
+
+    name: str
+    permuted: bool = False
+    count: int | None = None
+    permutation: tuple[int, ...] = ()
+    data_dir: InitVar[Path | str | None] = None
+    input_size: int = field(default=1, init=False)
+    output_size: int = field(default=10, init=False)
+
+    def __post_init__(self, data_dir: Path | str | None) -> None:
+        images = load(self.name, data_dir)
+        n = images.train.shape[-1]
+        if self.count is not None:
+            _checks.integer("count", self.count, 1, len(images.train))
+        order = self.permutation
+        if self.permuted and not order:
+            order = tuple(Stream(DEFAULT_SEED, "pixels").permutation(n, members=0).tolist())
+        if order and (not self.permuted or sorted(order) != list(range(n))):
+            raise ValueError(f"permutation must hold 0..{n - 1} once each, and needs permuted=True")
+        object.__setattr__(self, "permutation", order)
+
+    @property
+    def loss(self) -> str:
+        """Cross-entropy of the classes."""
+        return "cross_entropy"
+
+    @property
+    def length(self) -> int:
+        """Steps of a trial: the pixels of an image."""
+        return self._images.train.shape[-1]
+
+    @property
+    def _images(self) -> Images:
+        # by name, so that a task is small and its description holds no data
+        return load(self.name)
+
+    def inputs(
+        self,
+        seed: int,
+        *,
+        members: Tensor,
+        epoch: int | Tensor,
+        batch: int,
+        length: int,
+        stream: str = "task",
+        dtype: torch.dtype | None = None,
+    ) -> Inputs:
+        """As many images in a row as the length takes; see `Task.inputs`."""
+        in_a_row = math.ceil(length / self.length)
+        pixels, _ = self._draw(seed, members, epoch, batch * in_a_row, stream)
+        x = torch.unflatten(pixels, -2, (batch, in_a_row)).flatten(-2)[..., :length]
+        return _as_inputs(x, dtype)
+
+    def draw(
+        self,
+        seed: int,
+        *,
+        members: Tensor,
+        epoch: int | Tensor,
+        batch: int,
+        length: int,
+        stream: str = "task",
+        dtype: torch.dtype | None = None,
+    ) -> Batch:
+        """Images, and their classes at the last step; see `Task.draw`."""
+        if length != self.length:
+            raise ValueError(f"length must be {self.length}, the pixels of an image, got {length}")
+        pixels, labels = self._draw(seed, members, epoch, batch, stream)
+        x = _as_inputs(pixels, dtype)
+        return last_step(x, labels.unsqueeze(-1).to(x.dtype))
+
+    def _draw(
+        self, seed: int, members: Tensor, epoch: int | Tensor, count: int, stream: str
+    ) -> tuple[Tensor, Tensor]:
+        """Pixels `(*e, count, t)` and labels `(*e, count)`."""
+        data = self._images
+        images, labels = (data.test, data.test_labels) if stream == TEST else (data.train, data.train_labels)
+        n = len(images) if stream == TEST or self.count is None else self.count
+        if count > n:
+            raise ValueError(f"batch must be at most {n}, the number of images, got {count}")
+        batches = n // count
+        when = torch.as_tensor(epoch).expand(members.shape).flatten().cpu()
+        start = (when % batches * count).unsqueeze(-1) + torch.arange(count)
+        if stream != TEST:
+            ids, passes = members.flatten().tolist(), (when // batches).tolist()
+            start = _shuffled(seed, stream, tuple(ids), tuple(passes), n).gather(-1, start)
+        rows = start.reshape(*members.shape, count)
+        pixels = images[rows]
+        if self.permuted:
+            pixels = pixels[..., list(self.permutation)]
+        return pixels.to(members.device), labels[rows].to(members.device)
+
+
+@functools.lru_cache(maxsize=2)
+def _shuffled(seed: int, stream: str, ids: tuple[int, ...], passes: tuple[int, ...], n: int) -> Tensor:
+    """The order `(members, n)` in which each sees the images in a pass; the same for many steps."""
+    return Stream(seed, stream).permutation(n, members=torch.tensor(ids), epoch=torch.tensor(passes))
+
+
+def _as_inputs(pixels: Tensor, dtype: torch.dtype | None) -> Tensor:
+    return (pixels.to(dtype or torch.get_default_dtype()) / 255).movedim(-1, 0).unsqueeze(-1)

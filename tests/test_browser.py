@@ -1,0 +1,117 @@
+"""Pages in headless Chromium: figures present, no errors, readable at phone width, dark where asked for.
+
+Needs playwright, and a Chromium in the path or in the environment variable LYAPTORCH_CHROMIUM;
+LYAPTORCH_SCREENSHOTS names a folder to leave pictures in.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import lyaptorch as lt
+from lyaptorch.plots import record_page
+from lyaptorch.record import Record
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+# one process, because containers often forbid what several need
+FLAGS = ["--no-sandbox", "--disable-gpu", "--single-process", "--no-zygote"]
+PHONE, DESK = {"width": 390, "height": 844}, {"width": 1200, "height": 900}
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def tab() -> Iterator[Any]:
+    sync = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    path = os.environ.get("LYAPTORCH_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
+    if path is None:
+        pytest.skip("no Chromium: none in the path, and LYAPTORCH_CHROMIUM is not set")
+    with sync.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser.new_page()
+        browser.close()
+
+
+def stacked() -> lt.Diagnosis:
+    torch.manual_seed(0)
+    lstm = torch.nn.LSTM(1, 16, num_layers=2)
+    lstm.weight_hh_l1.data *= 0.02
+    return lt.diagnose(lstm, torch.randn(120, 2, 1), name="lstm")
+
+
+def spectrum() -> str:
+    measured = lt.lyapunov_spectrum(lt.RateCell(1, 20), torch.randn(100, 2, 1))
+    running = measured.running().movedim(0, 1)
+    variables = {
+        "exponents": (("trajectory", "index"), measured.exponents),
+        "stderr": (("trajectory", "index"), measured.stderr()),
+        "reliable": (("trajectory", "index"), measured.reliable),
+        "running": (("trajectory", "elapsed", "index"), running),
+    }
+    config = {"target": "net.py:a_rather_long_name_of_a_network_in_a_module", "dt": 1.0}
+    elapsed = torch.arange(1.0, 101.0)
+    return record_page(Record("spectrum", config, variables, {"elapsed": (("elapsed",), elapsed)}))
+
+
+MEASURE = """() => ({
+  width: document.documentElement.scrollWidth,
+  figures: [...document.querySelectorAll('figure svg')].map(s => {
+    const box = s.getBoundingClientRect();
+    const sizes = [...s.querySelectorAll('text')].map(t => t.getBoundingClientRect().height);
+    return {width: box.width, height: box.height, texts: sizes.length, least: Math.min(...sizes)};
+  }),
+  body: parseFloat(getComputedStyle(document.body).fontSize),
+  paper: getComputedStyle(document.body).backgroundColor,
+  ink: getComputedStyle(document.querySelector('figure svg text')).fill,
+})"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [PHONE, DESK], ids=["phone", "desk"])
+@pytest.mark.parametrize("kind", ["diagnosis", "spectrum"])
+def test_a_page_in_a_browser(tab, tmp_path, kind, size, scheme):
+    page = stacked().page() if kind == "diagnosis" else spectrum()
+    (tmp_path / "page.html").write_text(page, encoding="utf-8")
+    said: list[str] = []
+    requests: list[str] = []
+    tab.on("console", lambda message: said.append(message.text))
+    tab.on("pageerror", lambda error: said.append(str(error)))
+    tab.on("request", lambda request: requests.append(request.url))
+    tab.set_viewport_size(size)
+    tab.emulate_media(color_scheme=scheme)
+    tab.goto((tmp_path / "page.html").as_uri())
+    found = tab.evaluate(MEASURE)
+    if folder := os.environ.get("LYAPTORCH_SCREENSHOTS"):
+        shape = "phone" if size is PHONE else "desk"
+        tab.screenshot(path=Path(folder) / f"{kind}_{shape}_{scheme}.png", full_page=True)
+    assert said == []
+    assert len(requests) == 1
+    # nothing makes the page wider than the screen
+    assert found["width"] <= size["width"]
+    assert len(found["figures"]) == (7 if kind == "diagnosis" else 2)
+    for figure in found["figures"]:
+        assert 0.85 * min(size["width"], 480) <= figure["width"] <= size["width"]
+        assert figure["height"] > 200
+        assert figure["texts"] > 5
+        assert figure["least"] >= 8.5
+    assert found["body"] >= 16
+    brightness = [sum(map(int, found[name][4:-1].split(","))) / 3 for name in ("paper", "ink")]
+    assert brightness[0] > 230 > 60 > brightness[1] if scheme == "light" else brightness[0] < 60
+    assert abs(brightness[0] - brightness[1]) > 150
+
+
+def test_numbers_open_and_scroll(tab, tmp_path):
+    (tmp_path / "page.html").write_text(stacked().page(), encoding="utf-8")
+    tab.set_viewport_size(PHONE)
+    tab.goto((tmp_path / "page.html").as_uri())
+    for summary in tab.query_selector_all("summary"):
+        summary.click()
+    assert tab.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+    assert tab.evaluate("[...document.querySelectorAll('details table')].every(t => t.offsetHeight > 20)")

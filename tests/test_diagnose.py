@@ -1,0 +1,457 @@
+"""`lt.diagnose`: made networks whose illness is known."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import lyaptorch as lt
+from cases import every, setup
+from lyaptorch._random import Stream
+from lyaptorch.analysis.parts import block_squares, measure, own_rates, pull_back, silence
+from lyaptorch.analysis.signs import gradient_back, largest_growth
+from lyaptorch.cells import fit, unroll
+
+LONG = 160
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def noise(t: int = LONG, b: int = 3, m: int = 1) -> Tensor:
+    return torch.randn(t, b, m, generator=seeded(1))
+
+
+def words(found: lt.Diagnosis) -> dict[str, str]:
+    return {finding.name: finding.text for finding in found.findings}
+
+
+def titles(found: lt.Diagnosis) -> list[str]:
+    return [remedy.title for remedy in found.remedies]
+
+
+def follow(found: lt.Diagnosis, title: str, **scope: Any) -> dict[str, Any]:
+    """Run the Python of the remedy whose title begins so."""
+    code = next(remedy.code for remedy in found.remedies if remedy.title.startswith(title))
+    scope |= {"lt": lt, "torch": torch}
+    exec(code, scope)
+    return scope
+
+
+def vanishing() -> lt.RateCell:
+    return lt.RateCell(1, 24, gain=0.5, generator=seeded())
+
+
+def linear(W: Tensor) -> lt.RateCell:
+    """h' = W h + V x."""
+    cell = lt.RateCell(1, len(W), activation="linear", bias=False)
+    cell.weight_hh.data = W.to(cell.weight_hh)
+    return cell
+
+
+def rotation(n: int) -> Tensor:
+    return nn.init.orthogonal_(torch.empty(n, n), generator=seeded())
+
+
+def two_layers(top: float) -> lt.RateCell:
+    """Layer 1 a rotation; layer 2 loses all but `top` of a perturbation at every step."""
+    W = torch.zeros(12, 12)
+    W[:6, :6] = 0.99 * rotation(6)
+    W[6:, 6:] = top * rotation(6)
+    W[6:, :6] = 0.3 * torch.eye(6)
+    return linear(W)
+
+
+LAYERS = {"layer 1": slice(0, 6), "layer 2": slice(6, 12)}
+
+
+def test_a_vanishing_network():
+    cell = vanishing()
+    found = lt.diagnose(cell, noise(), name="cell")
+    signs = found.signs
+    assert found.verdict == "vanishing"
+    assert signs.surviving == 0
+    assert signs.lambda1 == pytest.approx(
+        lt.lyapunov_spectrum(cell, noise(), k=24, tangent_transient=LONG // 10).exponents.mean(0).max().item()
+    )
+    assert words(found)["verdict"].startswith("Gradients vanish: λ₁ = -")
+    assert words(found)["explosion"].startswith("Risk of explosion: low")
+    floss = f"Floss k = {int(signs.reliable.sum())} exponents to 0"
+    assert titles(found)[:4] == ["Raise the gain", "Start orthogonal", floss, "Add a residual connection"]
+
+
+@pytest.mark.parametrize("title", ["Raise the gain", "Start orthogonal"])
+def test_a_remedy_does_what_it_says(title):
+    cell = vanishing()
+    found = lt.diagnose(cell, noise(), name="cell")
+    follow(found, title, cell=cell)
+    after = lt.diagnose(cell, noise())
+    assert abs(after.signs.lambda1) < 0.8 * abs(found.signs.lambda1)
+    if title == "Raise the gain":
+        (remedy,) = (r for r in found.remedies if r.title == title)
+        assert after.signs.lambda1 == pytest.approx(remedy.expected, abs=0.03)
+        assert after.verdict != "vanishing"
+
+
+@pytest.mark.slow
+def test_flossing_as_advised_lengthens_the_horizon():
+    cell = vanishing()
+    found = lt.diagnose(cell, noise(), name="cell")
+    code = next(r.code for r in found.remedies if r.title.startswith("Floss"))
+    k = int(found.signs.reliable.sum())
+    assert code == f"lt.floss(cell, inputs, k={k}, target=0.0, epochs=500)"
+    exec(code, {"lt": lt, "cell": cell, "inputs": noise()})
+    assert lt.diagnose(cell, noise()).signs.lambda1 > found.signs.lambda1 + 0.3
+
+
+def test_the_residual_network_that_is_advised_is_healthy():
+    found = lt.diagnose(vanishing(), noise())
+    cell = follow(found, "Add a residual")["cell"]
+    after = lt.diagnose(cell, noise())
+    assert after.verdict == "healthy"
+    assert after.signs.lambda1 == pytest.approx(-1 / found.signs.horizon, abs=0.02)
+
+
+def test_an_exploding_network():
+    found = lt.diagnose(linear(1.2 * rotation(8)), noise(400), name="cell")
+    assert found.verdict == "exploding"
+    assert found.signs.lambda1 == pytest.approx(math.log(1.2), abs=1e-3)
+    # squares of the state leave float32 here
+    assert 150 < found.signs.overflow < 260
+    assert f"overflows at step {found.signs.overflow}" in words(found)["verdict"]
+    assert words(found)["explosion"].startswith("Risk of explosion: certain")
+    assert titles(found)[:2] == ["Lower the gain", "Start orthogonal"]
+    assert "Clip gradients, and cut them off" in titles(found)
+
+
+def test_lowering_the_gain_of_an_exploding_network_is_exact():
+    cell = linear(1.2 * rotation(8))
+    follow(lt.diagnose(cell, noise(), name="cell"), "Lower the gain", cell=cell)
+    assert lt.diagnose(cell, noise()).signs.lambda1 == pytest.approx(0.0, abs=1e-3)
+
+
+def test_an_explosion_within_the_first_steps_cannot_be_measured():
+    with pytest.raises(FloatingPointError, match="too soon to measure"):
+        lt.diagnose(linear(1e3 * rotation(4)), noise())
+
+
+def chaotic_with_dead_units() -> lt.RateCell:
+    """Gain 4.5, and the last 10 of 40 units saturated by their biases."""
+    cell = lt.RateCell(1, 40, gain=4.5, generator=seeded())
+    cell.bias.data[30:] = 50.0
+    cell.weight_hh.data[:30, 30:] = 0.0
+    return cell
+
+
+def test_a_chaotic_network_with_a_dead_group():
+    groups = {"free": slice(0, 30), "stuck": list(range(30, 40))}
+    cell = chaotic_with_dead_units()
+    found = lt.diagnose(cell, noise(), k=40, groups=groups, name="cell")
+    assert found.verdict == "chaotic"
+    assert words(found)["parts"].startswith("stuck kills the signal.")
+    assert "10 of 40 units are dead" in words(found)["silence"]
+    assert "30, 31, 32" in words(found)["silence"]
+    assert int(re.search(r"(\d+) died", words(found)["reliability"])[1]) >= 10
+    free, stuck = found.signs.parts.mean(found.signs.parts.silent)
+    assert free < 0.6
+    assert stuck > 0.9
+    assert "Wake the dead units" in titles(found)
+    follow(found, "Wake the dead units", cell=cell)
+    assert cell.bias[30:].abs().max() == 0.0
+    assert lt.diagnose(cell, noise(), k=40).signs.parts.silent[30:].max() < 0.9
+
+
+def test_the_remedies_of_chaos():
+    cell = lt.RateCell(1, 40, gain=3.0, generator=seeded())
+    found = lt.diagnose(cell, noise(), name="cell")
+    assert found.verdict == "chaotic"
+    assert words(found)["verdict"].startswith("The network is chaotic")
+    scope = follow(found, "Clip", cell=cell, inputs=noise())
+    growth = found.signs.lambda1 * len(scope["chunks"][0])
+    assert growth <= math.log(1e3) < growth + found.signs.lambda1
+    follow(found, "Lower the gain", cell=cell)
+    after = lt.diagnose(cell, noise())
+    assert after.verdict not in ("chaotic", "vanishing")
+
+
+def test_input_that_suppresses_chaos():
+    cell = lt.RateCell(1, 60, gain=1.7, generator=seeded())
+    found = lt.diagnose(cell, 0.2 * noise(), name="cell")
+    assert found.verdict == "chaotic"
+    inputs = follow(found, "Drive it harder", inputs=0.2 * noise())["inputs"]
+    assert lt.diagnose(cell, inputs).signs.lambda1 < found.signs.lambda1 / 2
+
+
+def test_a_network_that_is_fine():
+    found = lt.diagnose(linear(rotation(12)), noise())
+    assert found.verdict == "healthy"
+    assert found.signs.surviving == 12
+    assert found.remedies == ()
+    assert list(words(found)) == ["verdict", "directions", "explosion", "gradient", "reliability"]
+    assert "What to try" not in str(found)
+
+
+def test_one_slow_unit_among_fast_ones_is_narrow():
+    found = lt.diagnose(linear(torch.diag(torch.tensor([0.999] + 11 * [0.3]))), noise())
+    assert (found.verdict, found.signs.surviving) == ("narrow", 1)
+    assert "1 direction only" in words(found)["verdict"]
+
+
+def test_a_layer_that_kills():
+    found = lt.diagnose(two_layers(0.02), noise(), groups=LAYERS, name="cell")
+    assert found.verdict == "blocked"
+    assert words(found)["parts"].startswith("layer 2 kills the signal.")
+    assert "layer 2" in words(found)["verdict"]
+    torch.testing.assert_close(
+        found.signs.parts.rates, torch.tensor([0.99, 0.02]).log(), atol=1e-4, rtol=1e-4
+    )
+    # what one step passes on: within layer 1, from 1 to 2, nothing back, within 2
+    passage = torch.tensor([[0.99, 0.0], [0.3, 0.02]])
+    torch.testing.assert_close(found.signs.parts.passage, passage, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("top", "verdict"), [(0.98, "healthy"), (0.9, "blocked")])
+def test_a_layer_is_accused_when_it_falls_short_of_the_horizon(top, verdict):
+    found = lt.diagnose(two_layers(top), noise(), groups=LAYERS)
+    assert found.verdict == verdict
+
+
+def test_layers_that_are_alike_are_not_accused():
+    W = torch.zeros(12, 12)
+    W[:6, :6], W[6:, 6:] = 0.6 * rotation(6), 0.5 * rotation(6)
+    found = lt.diagnose(linear(W), noise(), groups=LAYERS)
+    assert found.verdict == "vanishing"
+    assert words(found)["parts"].startswith("No part stands out.")
+
+
+def test_an_lstm_is_told_by_gates_and_by_h_and_c():
+    cell = lt.LSTMCell(1, 12)
+    found = lt.diagnose(cell, noise(), name="cell")
+    assert found.verdict == "vanishing"
+    assert found.signs.parts.names == ("h", "c")
+    assert words(found)["parts"].startswith("c carries the memory.")
+    assert re.search(r"forget gate 0\.(4[5-9]|5\d) on average", words(found)["gates"])
+    follow(found, "Open the gates", cell=cell)
+    opened = lt.diagnose(cell, noise())
+    assert opened.verdict != "vanishing"
+    assert opened.signs.gates["forget"].mean() > 0.95
+
+
+def test_shut_gates_are_named():
+    cell = lt.LSTMCell(1, 8)
+    cell.bias_hh.data[24:] = -6.0
+    text = words(lt.diagnose(cell, noise()))["gates"]
+    assert "output gate 0.00 on average, nearly shut" in text
+    assert "input gate 0.5" in text
+
+
+def test_c_alone_forgets_as_its_forget_gate_says():
+    """With c held, h' does not depend on h; with h held, dc'/dc = diag(f)."""
+    cell = lt.LSTMCell(1, 6).double()
+    x, h = noise(50).double(), torch.zeros(3, 12, dtype=torch.float64)
+    members = torch.zeros(12, 1, dtype=torch.float64)
+    members[6:] = 1.0
+    logs, state = torch.zeros(3, 6, dtype=torch.float64), h
+    for u in x:
+        logs += cell.gate_values(u, state)["forget"].log()
+        state = cell.step(u, state)
+    # the norm over units lies between the slowest unit's product and sqrt(n) times that
+    slowest = logs.amax(-1).mean() / 50
+    assert abs(own_rates(cell, x, h, members).item() - slowest) < math.log(6) / 50
+
+
+def test_a_gru_is_told_by_its_update_gate():
+    found = lt.diagnose(lt.GRUCell(1, 12), noise(), name="cell")
+    assert "update gate 0." in words(found)["gates"]
+    assert "(a unit alone forgets" in words(found)["gates"]
+    assert titles(found)[0] == "Open the gates that keep the memory"
+    assert ".data[..., 12:24]" in found.remedies[0].code
+
+
+def test_a_torch_module_and_a_model_by_their_own_names():
+    rnn = nn.RNN(1, 16)
+    found = lt.diagnose(rnn, noise(), name="rnn")
+    before = rnn.weight_hh_l0.clone()
+    follow(found, "Raise the gain", rnn=rnn)
+    assert (rnn.weight_hh_l0 / before).std() < 1e-3
+    cell = vanishing()
+    model = lt.Model(cell, lt.Readout(24, 1), h0=0.1 * torch.ones(1, 24))
+    told = lt.diagnose(model, noise(), name="model")
+    codes = {remedy.title: remedy.code for remedy in told.remedies}
+    assert codes["Raise the gain"].startswith("model.cell.weight_hh.data *= ")
+    assert any(code.startswith("lt.floss(model.cell, inputs, k=") for code in codes.values())
+    alone = lt.diagnose(cell, noise(), h0=0.1 * torch.ones(3, 24))
+    torch.testing.assert_close(told.signs.exponents, alone.signs.exponents)
+
+
+def test_a_network_is_left_as_it_was():
+    cell = chaotic_with_dead_units()
+    before = [p.clone() for p in cell.parameters()]
+    state = torch.random.get_rng_state()
+    lt.diagnose(cell, noise(), name="cell")
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert all(torch.equal(a, b) for a, b in zip(before, cell.parameters(), strict=True))
+    assert all(p.grad is None for p in cell.parameters())
+
+
+def test_a_function_has_no_parameters_to_change():
+    found = lt.diagnose(lambda x, h: 0.5 * torch.tanh(h) + 0.0 * x, noise(), h0=torch.zeros(3, 5))
+    assert found.verdict == "vanishing"
+    assert titles(found) == ["Floss k = 5 exponents to 0", "Add a residual connection"]
+
+
+def test_a_step_without_a_graph_is_dead():
+    @torch.no_grad()
+    def step(x: Tensor, h: Tensor) -> Tensor:
+        return 0.5 * h + x
+
+    with pytest.warns(UserWarning, match="using reverse mode"):
+        found = lt.diagnose(step, noise(), h0=torch.zeros(3, 2))
+    assert found.verdict == "vanishing"
+    assert "every direction dies" in words(found)["verdict"]
+    assert math.isinf(found.signs.gradient[-1])
+
+
+class Resetting(lt.Cell):
+    """A cell with a reset mode: "full" loses nearly everything, "detach" half, "ignore" nothing."""
+
+    reset_grad = "full"
+
+    def step(self, x: Tensor, h: Tensor) -> Tensor:
+        kept = {"full": 0.1, "detach": 0.5, "ignore": 1.0}[self.reset_grad]
+        return kept * h + (0.3 - kept) * h.detach() + x
+
+
+def test_the_reset_mode_with_the_longest_memory_is_advised():
+    cell = Resetting(1, 1)
+    found = lt.diagnose(cell, noise(), name="cell")
+    assert titles(found)[0] == 'Reset mode "ignore"'
+    assert found.remedies[0].expected == pytest.approx(0.0, abs=1e-6)
+    follow(found, "Reset mode", cell=cell)
+    assert cell.reset_grad == "ignore"
+    assert lt.diagnose(cell, noise()).verdict == "healthy"
+
+
+def test_exponents_lost_to_round_off_are_told():
+    cell = linear(torch.diag(torch.tensor([0.9, 1e-6])))
+    found = lt.diagnose(cell, noise(), name="cell")
+    assert found.signs.reliable.tolist() == [True, False]
+    assert "1 of 2 exponents stand above round-off; 1 are lost to it" in words(found)["reliability"]
+    assert "Measure in float64" in titles(found)
+    assert found.remedies[-1].code == "print(lt.diagnose(cell.double(), inputs.double()))"
+    exact = lt.diagnose(cell.double(), noise().double())
+    assert exact.signs.reliable.all()
+    assert "Measure in float64" not in titles(exact)
+
+
+def test_a_run_too_short_for_a_verdict_says_so():
+    cell = lt.RateCell(1, 30, gain=1.5, generator=seeded(3))
+    short = lt.diagnose(cell, noise(40, 1), k=2, horizon=400, name="cell")
+    assert "too short to be sure" in words(short)["reliability"]
+    assert titles(short)[-1] == "Measure longer"
+    long = lt.diagnose(cell, noise(4000, 1), k=2, horizon=40)
+    assert "long enough" in words(long)["reliability"]
+
+
+def test_the_horizon_is_what_survival_is_counted_over():
+    cell = linear(torch.diag(torch.tensor([0.99, 0.9, 0.5])))
+    surviving = [lt.diagnose(cell, noise(), horizon=T).signs.surviving for T in (5, 50, 500, 1000)]
+    assert surviving == [3, 2, 1, 0]
+    steps = lt.diagnose(cell, noise()).signs.steps_to(math.e)
+    torch.testing.assert_close(steps, -1 / torch.tensor([0.99, 0.9, 0.5]).log(), rtol=0.05, atol=0)
+
+
+@pytest.mark.parametrize("T", [10, 60])
+def test_a_gradient_on_its_way_back_is_that_of_backpropagation(T, double):
+    cell = lt.LSTMCell(1, 5, generator=seeded())
+    inputs, h = noise(T).double(), torch.zeros(3, 10, requires_grad=True)
+    states = torch.cat([h.unsqueeze(0), unroll(cell, inputs, h)])
+    parts = measure(cell, inputs, states[:-1].detach(), None)
+    logs, share = gradient_back(cell, inputs, states.detach(), parts)
+    start = torch.zeros(3, 10)
+    start[:, :5] = Stream(0, "gradient").normal((3, 5), members=torch.zeros((), dtype=torch.int64))
+    start = start / start.norm(dim=-1, keepdim=True)
+    (bar,) = torch.autograd.grad(states[-1], h, start)
+    assert logs[-1].item() == pytest.approx(bar.norm(dim=-1).log().mean().item(), abs=1e-9)
+    expected = torch.stack([bar[:, :5].square().sum(-1), bar[:, 5:].square().sum(-1)], -1)
+    torch.testing.assert_close(share[-1], (expected / bar.square().sum(-1, keepdim=True)).mean(0))
+    assert share[0].tolist() == [1.0, 0.0]
+
+
+@every(ensembles=False)
+def test_blocks_silence_and_products_are_those_of_the_dense_jacobian(case, ensemble):
+    cell, inputs, h = setup(case)
+    x, n = inputs[0], h.shape[-1]
+    fit(cell, inputs, h)
+    D = torch.stack(
+        [
+            torch.autograd.functional.jacobian(lambda y, i=i: cell.step(x[i : i + 1], y)[0], h[i : i + 1])[
+                :, 0
+            ]
+            for i in range(2)
+        ]
+    )
+    Z = torch.randn(2, n, 3, dtype=h.dtype)
+    torch.testing.assert_close(pull_back(cell, x, h, Z).detach(), D.mT @ Z)
+    members = torch.zeros(n, 2, dtype=h.dtype)
+    members[:1, 0], members[1:, 1] = 1.0, 1.0
+    with torch.no_grad():
+        squares = block_squares(cell, x, h, members)
+        silent = silence(cell, inputs[:1], h.unsqueeze(0))
+    expected = (members.mT @ D.square() @ members).mean(0)
+    torch.testing.assert_close(squares, expected)
+    through = torch.minimum(D.norm(dim=-1), D.norm(dim=-2))
+    torch.testing.assert_close(silent, (through < 0.05).double().mean(0))
+
+
+def test_random_probes_stand_for_all_of_a_large_state():
+    cell = lt.ElmanCell(1, 200, weights="gaussian", gain=1.0, generator=seeded())
+    cell.bias_ih.data[:50] = 9.0
+    x, h = noise(1), 0.1 * torch.randn(1, 3, 200, generator=seeded())
+    with torch.no_grad():
+        silent = silence(cell, x, h)
+        members = torch.zeros(200, 2)
+        members[:50, 0], members[50:, 1] = 1.0, 1.0
+        squares = block_squares(cell, x[0], h[0], members)
+    assert silent[:50].min() == 1.0
+    assert silent[50:].max() == 0.0
+    # rows of units 50.. have variance 1 / 200 and slopes near 1
+    assert squares[1, 1].item() == pytest.approx(150 * 150 / 200, rel=0.2)
+
+
+def test_the_largest_growth_is_that_of_the_best_window():
+    log_r = torch.tensor([[-1.0], [2.0], [-0.5], [1.5], [-4.0]])
+    assert largest_growth(log_r) == pytest.approx(3.0)
+    assert largest_growth(-log_r.abs()) == 0.0
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_bad_arguments():
+    cell = vanishing()
+    with pytest.raises(ValueError, match=r"diagnose takes one network, got an ensemble \(3,\)"):
+        lt.diagnose(lt.RateCell(1, 4, ensemble=(3,)), noise())
+    for bad in (slice(30, 40), [], [1, 1], [24], [-1]):
+        with pytest.raises(ValueError, match="group 'a' must be a slice or a list of different units"):
+            lt.diagnose(cell, noise(), groups={"a": bad})
+    with pytest.raises(ValueError, match=r"k must be an integer in 1\.\.24"):
+        lt.diagnose(cell, noise(), k=25)
+    with pytest.raises(ValueError, match="transient must be an integer in 0"):
+        lt.diagnose(cell, noise(), transient=LONG)
+    with pytest.raises(ValueError, match="horizon must be an integer >= 1"):
+        lt.diagnose(cell, noise(), horizon=0)
+    with pytest.raises(ValueError, match="name must be a name in Python"):
+        lt.diagnose(cell, noise(), name="my net")
+
+
+def test_one_member_of_an_ensemble():
+    many = lt.RateCell(1, 8, gain=0.5, ensemble=(3,))
+    model = lt.Model(many, lt.Readout(8, 1, ensemble=(3,)))
+    found = lt.diagnose(model.select(torch.tensor([False, True, False])), noise())
+    alone = lt.diagnose(lt.RateCell(1, 8, gain=0.5, members=1), noise())
+    torch.testing.assert_close(found.signs.exponents, alone.signs.exponents, atol=1e-5, rtol=1e-4)

@@ -31,7 +31,16 @@ KINDS = (lt.RateCell, lt.ElmanCell)
 SERVED = {
     *(f"{kind}-{f}" for kind in ("rate", "elman") for f in ACTIVATIONS),
     *(f"residual-{kind}" for kind in ("diagonal", "blocks", "dense", "phi", "linear")),
-    *("binary", "wcrnn-linear", "wcrnn-A", "wcrnn-B", "wcrnn-coupling-trained", "torch-RNNCell", "torch-RNN"),
+    *(
+        "binary",
+        "wcrnn-linear",
+        "wcrnn-A",
+        "wcrnn-B",
+        "wcrnn-coupling-trained",
+        "cornn",
+        "torch-RNNCell",
+        "torch-RNN",
+    ),
 }
 """What the kernels serve of the catalogue."""
 SETS = ("avx512", "avx2", "baseline")

@@ -408,6 +408,20 @@ def test_tanh_and_its_slope_to_round_off(dtype):
     assert torch.isfinite(slope).all()
 
 
+@pytest.mark.parametrize("ensemble", [(3,), (2, 3)])
+def test_inputs_that_all_members_share(ensemble):
+    cell, inputs, h0 = problem(lt.ElmanCell, 7, ensemble=ensemble, b=2)
+    shared = inputs.detach().flatten(1, -3)[:, 0].requires_grad_()
+    compare(cell, shared, h0, 5)
+    results = []
+    for plain in (False, True):
+        states = unroll(
+            cell, shared.unflatten(0, (-1, *[1] * len(ensemble))).expand_as(inputs), h0, plain=plain
+        )
+        results.append([states, *torch.autograd.grad(states.square().sum(), [shared, h0])])
+    agree(*results, 1e-11)
+
+
 def bits(threads: int) -> list[Tensor]:
     """Everything that two scans and two unrollings give, with a member's trajectories on several threads."""
     before = torch.get_num_threads()

@@ -88,7 +88,7 @@ def main() -> None:
         shown = [sorted(steps)[SEEDS // 2] for steps in after]
         right.plot(DELAYS, shown, "o-", color=color, label=name)
     left.set(xlabel="delay", ylabel="accuracy after training", ylim=(0.45, 1.02))
-    left.legend(loc="upper right")
+    left.legend(loc="lower left", fontsize=7, frameon=False)
     right.plot(DELAYS, DELAYS, "--", color="#777777", label="the delay")
     right.set(xlabel="delay", ylabel="steps to 1/1000, trained", yscale="log")
     right.legend(loc="center", bbox_to_anchor=(0.6, 0.68))

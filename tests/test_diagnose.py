@@ -468,6 +468,8 @@ def test_the_largest_growth_is_that_of_the_best_window():
     log_r = torch.tensor([[-1.0], [2.0], [-0.5], [1.5], [-4.0]])
     assert largest_growth(log_r) == pytest.approx(3.0)
     assert largest_growth(-log_r.abs()) == 0.0
+    dying = torch.tensor([[1.5], [-torch.inf], [-torch.inf]])
+    assert largest_growth(dying) == pytest.approx(1.5)
 
 
 @pytest.mark.usefixtures("unchecked")

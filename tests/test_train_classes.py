@@ -110,6 +110,15 @@ def test_test_scores_are_those_of_evaluate_on_batches_that_training_never_sees()
     assert not torch.equal(model.cell.weight_hh, fresh.cell.weight_hh)
 
 
+def test_scores_come_from_the_test_stream_alone(monkeypatch):
+    drawn, draw = [], Adding.draw
+    monkeypatch.setattr(
+        Adding, "draw", lambda self, *a, **kw: drawn.append(kw.get("stream")) or draw(self, *a, **kw)
+    )
+    lt.evaluate(adder(), Adding(10), batch=ROWS, batches=3)
+    assert drawn == ["test"] * 3
+
+
 def test_a_grid_of_learning_rates_is_a_dimension_of_the_ensemble(double):
     rates = torch.tensor([1e-3, 1e-2, 0.1])
     together = fit(adder((3,), members=SAME), lr=rates, members=SAME, optimizer=lt.SGD(momentum=0.9))

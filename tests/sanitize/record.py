@@ -1,7 +1,7 @@
 """A pytest plugin that writes the calls of the compiled kernels to a file, for `replay.cpp` to repeat.
 
-`pytest -p sanitize.record --kernel-calls FILE tests/test_kernels.py`, with `tests` on the Python path. One call
-of each kind is kept: two differ in kind if their sizes, activations or wanted gradients do. A call is
+`pytest -p sanitize.record --kernel-calls FILE tests/test_kernels.py`, with `tests` on the Python path. One
+call of each kind is kept: two differ in kind if their sizes, activations or wanted gradients do. A call is
 
     name, dual, bytes of the arguments; the arguments; number of buffers; and for each buffer
     offset of its pointer, bytes, whether it is given, how it is compared; what is given; what is expected
@@ -62,7 +62,7 @@ def only_noise(name, args, dtype):
     pivots = list(found) if name == "scan_forward" else [math.exp(z) for z in found]
     dead = name == "scan_forward" and max((ctypes.c_uint8 * count).from_address(args.dead))
     rows = [pivots[i : i + k] for i in range(0, count, k)]
-    return bool(dead) or any(min(row) < dtype.itemsize * 10.0 ** -dtype.itemsize * max(row) for row in rows)
+    return bool(dead) or any(min(row) < dtype.itemsize * 10.0**-dtype.itemsize * max(row) for row in rows)
 
 
 def shape_of(args):

@@ -183,10 +183,8 @@ def _of_factors(factors: Tensor, healthy: Tensor) -> Tensor:
     alive = healthy.unsqueeze(-1) & healthy.unsqueeze(-2)
     logs = factors.diagonal(dim1=-2, dim2=-1).log().sum(0)
     # in its place stands a value far below the others, which is cut off afterwards
-    below = (torch.where(healthy, logs, torch.inf).amin(-1, keepdim=True).nan_to_num(posinf=0.0) - 40.0).div(
-        len(factors)
-    )
-    filler = torch.diag_embed(torch.where(healthy, 0.0, below.exp()))
+    least = torch.where(healthy, logs, torch.inf).amin(-1, keepdim=True).nan_to_num(posinf=0.0)
+    filler = torch.diag_embed(torch.where(healthy, 0.0, ((least - FAR) / len(factors)).exp()))
     values = graded_log_singular_values(torch.where(alive, factors, filler))
     rank = torch.arange(values.shape[-1], device=values.device)
     return torch.where(rank < healthy.sum(-1, keepdim=True), values, -torch.inf)

@@ -146,7 +146,8 @@ def before_overflow(inputs: Tensor, states: Tensor) -> tuple[Tensor, int | None]
 
 def largest_growth(log_r: Tensor) -> float:
     """The largest sum over consecutive steps of `(t, b)` growth, and over trajectories; at least 0."""
-    total = torch.cat([torch.zeros_like(log_r[:1]), log_r.cumsum(0)])
+    # a direction that dies falls far, not to -inf, from where no difference can be taken
+    total = torch.cat([torch.zeros_like(log_r[:1]), log_r.double().clamp_min(-1e6).cumsum(0)])
     return (total - total.cummin(0).values).max().item()
 
 

@@ -110,9 +110,8 @@ class Fig2a(NoiseDriven):
             sentence = f"{group}: log kappa at the end, float64 against {record['bits'][i]} bits"
             found.append(near(sentence, float(enough[-1]), float(plain[-1]), 1e-3))
             most, limit = float(record["log_kappa_paper_bits"][i].max()), PAPER_BITS * math.log(2)
-            found.append(
-                at_most(f"{group}: with {PAPER_BITS} bits log kappa stays below that", limit, most, 15.0)
-            )
+            sentence = f"{group}: log kappa multiplied out with {PAPER_BITS} bits stays below their range"
+            found.append(at_most(sentence, limit, most, 15.0))
         random, flossed = record["log_kappa"][..., -1].mean(1)
         sentence = "flossed: mean log kappa at the end is at most half that of the random networks"
         found.append(at_most(sentence, float(random / 2), float(flossed)))

@@ -107,14 +107,13 @@ class Fig1b:
                 found.append(near(f"g = {g:g}: lambda_1 of n = {self.hidden_size}", expected, measured, 0.02))
             if g <= 5:
                 away = record["spectrum"][group] - record["free"][group]
-                away = away[np.isfinite(away)]
-                found.append(
-                    at_most(
-                        f"g = {g:g}: rms distance from free probability, n = {self.spectrum_size}",
-                        0.02 if g <= 2 else 0.04,
-                        float(np.sqrt((away**2).mean())),
-                    )
-                )
+                # the last exponents of a finite network feel its edge, and beyond float64 they are dead
+                for share, what in ((1.0, "all"), (0.99, "the first 99%")):
+                    part = away[: round(share * len(away))]
+                    part = part[np.isfinite(part)]
+                    sentence = f"g = {g:g}: rms distance from free probability, {what} of n = {len(away)}"
+                    rms = float(np.sqrt((part**2).mean()))
+                    found.append(at_most(sentence, 0.02 if g <= 2 else 0.04, rms))
         return found
 
     def _cell(self, n: int, networks: int) -> BinaryCell:

@@ -53,7 +53,7 @@ struct Scratch {
     void* take(size_t bytes) {
         if (bytes > size) {
             drop();
-            memory = std::aligned_alloc(64, (bytes + 127) / 64 * 64);
+            memory = std::aligned_alloc(64, (bytes + 63) / 64 * 64);
             size = memory ? bytes : 0;
         }
         return memory;

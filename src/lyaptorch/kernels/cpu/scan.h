@@ -62,7 +62,9 @@ template <class Net> struct Trajectory {
     }
 
     static Size tape_count(const ScanArgs& a) { return Layout::of<Net>(a).total; }
-    static Size tape_size(const ScanArgs& a) { return a.form.members * a.form.batch * tape_count(a) * (Size)sizeof(T); }
+    static Size tape_size(const ScanArgs& a) {
+        return a.form.members * a.form.batch * tape_count(a) * (Size)sizeof(T);
+    }
 
     static Size work(const ScanArgs& a) {
         Size hp = pad(a.form.n), np = Net::BLOCKS * hp, kp = pad(a.k), frame = kp * np;

@@ -11,6 +11,7 @@ from torch import nn
 
 from lyaptorch.analysis.findings import DEAD, FOLD, MEMORY_GATES, dead_units, unsettled, verdict
 from lyaptorch.analysis.patient import TRIAL, Change, Patient, Remedy, cell_of
+from lyaptorch.cells import Form
 
 FLOSS_STEPS = 55
 """Steps of a scan in `lt.floss`, where nothing else is asked for."""
@@ -39,7 +40,7 @@ def _revive(patient: Patient) -> Remedy | None:
     best, code, cause = 0.5, "", ""
     for cell, where in patient.layers():
         units, form = [i - where.start for i in dead if i in where], cell.form()
-        if not units or form is None:
+        if not units or not isinstance(form, Form):
             continue
         for what, tensors, factor in (
             ("biases", form.biases, 0.0),
@@ -89,7 +90,7 @@ def _floss(patient: Patient) -> Remedy:
 def _recurrent(patient: Patient) -> list[str]:
     """Paths of the recurrent weights h' = f(W g(h) + ..) of the sick layers."""
     forms = [cell.form() for cell in patient.sick_cells()]
-    plain = [form for form in forms if form is not None and getattr(form, "residual", None) is None]
+    plain = [form for form in forms if isinstance(form, Form) and form.residual is None]
     paths = [patient.path(form.weight_hh) for form in plain]
     return [path for path in paths if path is not None]
 

@@ -5,15 +5,16 @@ from lyaptorch.cells.activation import ACTIVATIONS, Activation
 from lyaptorch.cells.adapt import FunctionCell, Network, as_cell, owned
 from lyaptorch.cells.flow import Flow
 from lyaptorch.cells.fluctuation import fluctuation_driven
-from lyaptorch.cells.form import Form
+from lyaptorch.cells.form import AnyForm, Form, LIFForm
 from lyaptorch.cells.gated import GRUCell, LSTMCell
+from lyaptorch.cells.leaky_readout import LeakyReadout
 from lyaptorch.cells.oscillator import CoRNNCell
 from lyaptorch.cells.probe import fit
 from lyaptorch.cells.protocol import Cell, FormCell
 from lyaptorch.cells.rate import BinaryCell, ElmanCell, RateCell
 from lyaptorch.cells.refined import URLSTMCell
 from lyaptorch.cells.residual import ResidualCell
-from lyaptorch.cells.spiking import AdaptiveLIFCell, LeakyReadout, LIFCell, SpikingCell
+from lyaptorch.cells.spiking import AdaptiveLIFCell, LIFCell, SpikingCell
 from lyaptorch.cells.stacked import Stacked
 from lyaptorch.cells.state_space import S4DCell
 from lyaptorch.cells.trajectory import settle, unroll
@@ -24,6 +25,7 @@ __all__ = [
     "WEIGHTS",
     "Activation",
     "AdaptiveLIFCell",
+    "AnyForm",
     "BinaryCell",
     "Cell",
     "CoRNNCell",
@@ -34,6 +36,7 @@ __all__ = [
     "FunctionCell",
     "GRUCell",
     "LIFCell",
+    "LIFForm",
     "LSTMCell",
     "LeakyReadout",
     "Network",

@@ -1,10 +1,10 @@
-"""Form: what a cell computes, as plain data that kernels can read."""
+"""Form and LIFForm: what a cell computes, as plain data that kernels can read."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -97,7 +97,7 @@ class Form:
 
     def trained(self) -> list[Tensor]:
         """Those of `tensors` that require a gradient, each once; they may be computed ones."""
-        return list({id(z): z for z in self.tensors() if z.requires_grad}.values())
+        return _trained(self.tensors())
 
     def drive(self, x: Tensor) -> Tensor:
         """V x + sum b `(..., *e, b, n)`, of one step or of a whole sequence in one product."""
@@ -144,6 +144,58 @@ class Form:
 
     def _recur(self, u: Tensor, drive: Tensor) -> Tensor:
         return u @ self.weight_hh.mT + drive
+
+
+@dataclass(frozen=True)
+class LIFForm:
+    """One step of leaky integrate-and-fire neurons, as `LIFCell` has it; the state is (U, I).
+
+    Attributes:
+        weight_hh: from spikes to currents, `(*e, n, n)`.
+        weight_ih: from inputs to currents, `(*e, n, m)`.
+        biases: none or one `(*e, n)`.
+        spike: Theta and its slope.
+        alpha: decay of the currents over a step, `(*e, n)`.
+        beta: decay of the potentials, `(*e, n)`.
+        threshold: theta `(*e, n)`.
+        reset: "product" or "subtract".
+        reset_grad: "detach", "full" or "ignore".
+        order: "sequential" or "simultaneous".
+    """
+
+    weight_hh: Tensor
+    weight_ih: Tensor
+    biases: tuple[Tensor, ...]
+    spike: Activation
+    alpha: Tensor
+    beta: Tensor
+    threshold: Tensor
+    reset: str
+    reset_grad: str
+    order: str
+
+    def weights(self) -> list[Tensor]:
+        """Of recurrence and input, and the bias."""
+        return [self.weight_hh, self.weight_ih, *self.biases]
+
+    def constants(self) -> list[Tensor]:
+        """Decays and threshold."""
+        return [self.alpha, self.beta, self.threshold]
+
+    def activations(self) -> list[Activation]:
+        """That of the spikes."""
+        return [self.spike]
+
+    def trained(self) -> list[Tensor]:
+        """What requires a gradient, each once; constants that do are for others to train than kernels."""
+        return _trained([*self.weights(), *self.spike.arguments])
+
+
+AnyForm: TypeAlias = Form | LIFForm
+
+
+def _trained(tensors: Sequence[Tensor]) -> list[Tensor]:
+    return list({id(z): z for z in tensors if z.requires_grad}.values())
 
 
 class Bars(NamedTuple):

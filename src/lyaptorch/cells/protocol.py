@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lyaptorch._types import Frame, Input, InputFrame, State
-from lyaptorch.cells.form import Form
+from lyaptorch.cells.form import AnyForm, Form
 
 ADVICE = "the dynamics overflow; lower the gain or the inputs, or use float64"
 
@@ -120,8 +120,8 @@ class Cell(nn.Module):
         """The parts of a state `(*e, b, n)`, in the structure that users know: of an LSTM the pair (h, c)."""
         return h
 
-    def form(self) -> Form | None:
-        """The step as data, where it has that shape."""
+    def form(self) -> AnyForm | None:
+        """The step as data, where it has such a shape."""
         return None
 
     def leaves(self, x: Tensor, h: Tensor) -> list[Tensor]:

@@ -1,8 +1,7 @@
-"""Leaky integrate-and-fire networks: cells whose neurons spike, and a readout that does not."""
+"""Leaky integrate-and-fire networks: cells whose neurons spike."""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from lyaptorch import _checks
 from lyaptorch._random import Stream, member_ids, seed_from
 from lyaptorch._types import Frame, Input, Number, State
 from lyaptorch.cells.activation import Activation
-from lyaptorch.cells.form import linear, rows
+from lyaptorch.cells.form import LIFForm, linear, rows
 from lyaptorch.cells.protocol import Cell
 from lyaptorch.cells.rate import check_ensemble
 from lyaptorch.cells.surrogates import Surrogate, fast_sigmoid
@@ -161,6 +160,24 @@ class LIFCell(SpikingCell):
     Source: Surrogate Gradient Flossing, eq 7-18 (there V is `weight_hh` and W `weight_ih`).
     """
 
+    def form(self) -> LIFForm | None:
+        """The step as data, unless a subclass has a step of its own."""
+        if type(self)._step is not LIFCell._step or type(self).step is not LIFCell.step:
+            return None
+        alpha, beta = (decay.squeeze(-2) for decay in self.decays())
+        return LIFForm(
+            self.weight_hh,
+            self.weight_ih,
+            () if self.bias is None else (self.bias,),
+            self.activation,
+            alpha,
+            beta,
+            self.threshold,
+            self.reset,
+            self.reset_grad,
+            self.order,
+        )
+
     def step(self, x: Input, h: State) -> State:
         """The next state. Cost O(b n^2)."""
         return self._step(x, h)[0]
@@ -240,61 +257,3 @@ class AdaptiveLIFCell(SpikingCell):
         current = alpha * I + S @ self.weight_hh.mT + self.drive(x)
         v = beta * U + (1 - beta) * (current if self.order == "sequential" else I)
         return torch.cat([self.reset_potential(v, S), current, rho * A + (1 - rho) * S], -1)
-
-
-class LeakyReadout(nn.Module):
-    """Neurons that integrate the spikes of a spiking cell and do not spike: `I' = alpha I + R S + o`.
-
-    Their potentials, U' = beta U + (1 - beta) I', are the outputs; both start from 0.
-
-    Args:
-        cell: whose spikes are read.
-        output_size: o.
-        tau_mem: membrane time constant in seconds.
-        tau_syn: synaptic time constant in seconds.
-        scale: standard deviation of the initial weights R; the bias is 0 at first.
-        members: ids of shape `*e`; equal ids get equal numbers.
-        generator: seeds the weights; None is a fixed seed.
-
-    Example:
-        >>> cell = LIFCell(2, 64, ensemble=(5,))
-        >>> LeakyReadout(cell, 3)(torch.zeros(10, 5, 4, 128)).shape
-        torch.Size([10, 5, 4, 3])
-
-    Source: Surrogate Gradient Flossing, appendix D and E.
-    """
-
-    def __init__(
-        self,
-        cell: SpikingCell,
-        output_size: int,
-        *,
-        tau_mem: float = 10e-3,
-        tau_syn: float = 5e-3,
-        scale: float = 1.0,
-        members: int | Tensor | None = None,
-        generator: torch.Generator | None = None,
-    ) -> None:
-        super().__init__()
-        # a method, not the cell: its parameters are not the readout's
-        self._spikes = cell.spikes
-        self.decays = [
-            math.exp(-cell.dt / _checks.positive("a time constant", tau)) for tau in (tau_syn, tau_mem)
-        ]
-        ids, stream = member_ids(cell.ensemble, members), Stream(seed_from(generator), "readout")
-        o = _checks.integer("output_size", output_size, 1)
-        self.weight = nn.Parameter(scale * stream.normal((o, cell.hidden_size), members=ids))
-        self.bias = nn.Parameter(torch.zeros(*cell.ensemble, o))
-
-    def forward(self, states: Tensor) -> Tensor:
-        """States `(t, *e, b, N)` of the cell to potentials `(t, *e, b, o)`. Cost O(t b (n + t) o)."""
-        alpha, beta = self.decays
-        current = linear(self._spikes(states), self.weight) + self.bias.unsqueeze(-2)
-        return (1 - beta) * _leak(beta, _leak(alpha, current))
-
-
-def _leak(decay: float, x: Tensor) -> Tensor:
-    """y_s = decay y_{s-1} + x_s along the first dimension, as one product with the powers of the decay."""
-    steps = torch.arange(len(x), dtype=x.dtype, device=x.device)
-    powers = torch.tril(decay ** (steps.unsqueeze(1) - steps).clamp_min(0))
-    return (powers @ x.flatten(1)).view_as(x)

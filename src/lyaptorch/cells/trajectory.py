@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lyaptorch._types import Inputs, State, States
-from lyaptorch.cells.form import Bars, Form, linear, time_in_batch, weight_gradients
+from lyaptorch.cells.form import AnyForm, Bars, Form, linear, time_in_batch, weight_gradients
 from lyaptorch.cells.protocol import ADVICE as ADVICE
 from lyaptorch.cells.protocol import Cell
 
@@ -17,17 +17,17 @@ SETTLE_STEPS = 256
 
 
 class Recurrence(Protocol):
-    """A faster way to run h' = P(h) + c f(W g(h) + drive) over a whole sequence, and back."""
+    """A faster way to run a form over a whole sequence, and back."""
 
-    def serves(self, form: Form, h: Tensor) -> bool:
+    def serves(self, form: AnyForm, h: Tensor) -> bool:
         """Whether it can run `form` on states like `h` and give the gradients of all that is trained."""
 
-    def forward(self, form: Form, inputs: Tensor, h0: Tensor, *, keep: bool) -> tuple[Tensor, Any]:
+    def forward(self, form: Any, inputs: Tensor, h0: Tensor, *, keep: bool) -> tuple[Tensor, Any]:
         """The states, and what the adjoint needs besides (when `keep`)."""
 
     def adjoint(
         self,
-        form: Form,
+        form: Any,
         leaves: Sequence[Tensor],
         inputs: Tensor,
         h0: Tensor,
@@ -36,9 +36,6 @@ class Recurrence(Protocol):
         states_bar: Tensor,
     ) -> list[Tensor | None]:
         """Gradients of inputs (None where not wanted), h0 and leaves, which are tensors of the form."""
-
-
-_recurrences: list[Recurrence] = []
 
 
 def use(recurrence: Recurrence) -> None:
@@ -63,15 +60,13 @@ def unroll(cell: Cell, inputs: Inputs, h: State, *, plain: bool = False) -> Stat
     """
     # computed once: what the weights were computed from gets its gradient by autograd
     form = cell.form()
-    if form is not None and not plain:
+    if form is not None and not plain and (recurrence := _recurrence(form, h)) is not None:
         leaves = form.trained()
-        weights_only = all(any(leaf is w for w in form.weights()) for leaf in leaves)
-        if weights_only or _recurrence(form, h) is not _plain:
-            states: Tensor = _Unroll.apply(form, tuple(leaves), inputs, h, *leaves)  # type: ignore[no-untyped-call]
-            return states
+        states: Tensor = _Unroll.apply(recurrence, form, leaves, inputs, h, *leaves)  # type: ignore[no-untyped-call]
+        return states
     steps = []
     for x in inputs:
-        h = cell.step(x, h) if form is None else form.step(form.drive(x), h)
+        h = form.step(form.drive(x), h) if isinstance(form, Form) else cell.step(x, h)
         steps.append(h)
     return torch.stack(steps)
 
@@ -87,8 +82,8 @@ def settle(cell: Cell, inputs: Inputs, h: State) -> State:
     form, start = cell.form(), h
     with torch.no_grad():
         h = h.detach()
-        recurrence = _plain if form is None else _recurrence(form, h)
-        if form is None or recurrence is _plain:
+        recurrence = None if form is None else _recurrence(form, h)
+        if recurrence is None or recurrence is _plain:
             for x in inputs:
                 h = cell.step(x, h)
         else:
@@ -114,13 +109,18 @@ def _overflow(cell: Cell, inputs: Tensor, h: Tensor) -> int:
 
 
 class _Unroll(torch.autograd.Function):
-    """(inputs, h0, leaves) to all states of h' = f(W g(h) + V x + b), with backpropagation by hand."""
+    """(inputs, h0, leaves) to all states of a form, with backpropagation by hand."""
 
     @staticmethod
     def forward(
-        ctx: Any, form: Form, leaves: Sequence[Tensor], inputs: Tensor, h0: Tensor, *_: Tensor
+        ctx: Any,
+        recurrence: Recurrence,
+        form: AnyForm,
+        leaves: Sequence[Tensor],
+        inputs: Tensor,
+        h0: Tensor,
+        *_: Tensor,
     ) -> Tensor:
-        recurrence = _recurrence(form, h0)
         states, kept = recurrence.forward(form, inputs, h0, keep=any(ctx.needs_input_grad))
         ctx.form, ctx.leaves, ctx.recurrence, ctx.kept = form, leaves, recurrence, kept
         ctx.save_for_backward(inputs, h0, states, *leaves)
@@ -133,14 +133,15 @@ class _Unroll(torch.autograd.Function):
             bars = ctx.recurrence.adjoint(ctx.form, ctx.leaves, inputs, h0, states, ctx.kept, states_bar)
         if torch.is_grad_enabled():
             bars = once(bars, ctx.saved_tensors, "call unroll(..., plain=True)")
-        return None, None, *bars
+        return None, None, None, *bars
 
 
 class _Plain:
-    """The recurrence in plain torch: any form, any device."""
+    """h' = P(h) + c f(W g(h) + drive) in plain torch, on any device, where only weights are trained."""
 
-    def serves(self, form: Form, h: Tensor) -> bool:
-        return True
+    def serves(self, form: AnyForm, h: Tensor) -> bool:
+        trained, weights = form.trained(), form.weights()
+        return isinstance(form, Form) and all(any(z is w for w in weights) for z in trained)
 
     def forward(self, form: Form, inputs: Tensor, h0: Tensor, *, keep: bool) -> tuple[Tensor, Any]:
         drive = form.drive(inputs)
@@ -195,10 +196,11 @@ class _Plain:
 
 
 _plain: Recurrence = _Plain()
+_recurrences = [_plain]
 
 
-def _recurrence(form: Form, h: Tensor) -> Recurrence:
-    return next((r for r in _recurrences if r.serves(form, h)), _plain)
+def _recurrence(form: AnyForm, h: Tensor) -> Recurrence | None:
+    return next((r for r in _recurrences if r.serves(form, h)), None)
 
 
 def once(bars: Sequence[Tensor | None], sources: Sequence[Tensor], advice: str) -> list[Tensor | None]:

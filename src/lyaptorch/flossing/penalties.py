@@ -71,7 +71,7 @@ PENALTIES: dict[str, Penalty] = {
 
 def _form(cell: Cell) -> Form:
     form = cell.form()
-    if form is None or form.residual is not None or form.coupling is not None:
+    if not isinstance(form, Form) or form.residual is not None or form.coupling is not None:
         raise ValueError(
             "this penalty needs a cell with recurrent weights and no residual connection, got "
             f"{type(cell).__name__}"

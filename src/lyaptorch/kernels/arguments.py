@@ -1,4 +1,4 @@
-"""How a Form, its inputs and its gradients are handed to the kernels."""
+"""How a form, its inputs and its gradients are handed to the kernels."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lyaptorch.cells.activation import Activation
-from lyaptorch.cells.form import Form
+from lyaptorch.cells.form import AnyForm, Form, LIFForm, Residual
 from lyaptorch.cells.surrogates import VALUES as JUMPS
 from lyaptorch.cells.surrogates import Surrogate
 from lyaptorch.kernels.library import ActivationArgs, FormArgs, fill, members_of
@@ -26,6 +26,9 @@ BUMPS = {
 }
 """Slopes of surrogates: the kernels' number of a bump s and the factor a in s(a g x)."""
 KINDS = {"diagonal": 1, "blocks": 2, "dense": 3}
+NEURONS = 1
+CONVENTIONS = {"subtract": 2, "full": 4, "ignore": 8, "simultaneous": 16}
+"""Bits of the kernels' `Convention`: of neurons, and of what is not the default of theirs."""
 
 
 class Handed:
@@ -34,11 +37,11 @@ class Handed:
     Args:
         form: what evolves.
         inputs: `(t, *e, b, m)`.
-        h: a state `(*e, b, n)`.
+        h: a state `(*e, b, N)`.
     """
 
-    def __init__(self, form: Form, inputs: Tensor, h: Tensor) -> None:
-        (*e, b, n), t, m = h.shape, len(inputs), inputs.shape[-1]
+    def __init__(self, form: AnyForm, inputs: Tensor, h: Tensor) -> None:
+        (*e, b, _), t, n, m = h.shape, len(inputs), form.weight_hh.shape[-1], inputs.shape[-1]
         self.form, self.e, self.h, self.inputs, self.args = form, tuple(e), h, inputs, FormArgs()
         self.shared = members_of(e) > 1 and not any(inputs.stride()[1:-2])
         inputs = inputs.flatten(1, -3)[:, 0] if self.shared else inputs.expand(t, *e, b, m)
@@ -51,16 +54,12 @@ class Handed:
             self.give("bias", sum(form.biases[1:], form.biases[0]), *e, n)
         self.give("inputs", inputs)
         self.give("h0", h)
-        if form.coupling is not None:
-            self.give("coupling", form.coupling, *e, n)
-            self.args.train_coupling = int(form.coupling.requires_grad)
-        phi = None
-        if form.residual is not None:
-            phi = form.residual.activation
-            self.give("A", form.residual.matrix, *e, *_matrix_shape(form, n))
-            self.args.residual = KINDS[form.residual.kind]
-        for name, f in (("inner", form.inner), ("outer", form.outer), ("phi", phi)):
-            self._activation(getattr(self.args, name), f, h)
+        if isinstance(form, LIFForm):
+            self._neurons(form, *e, n)
+        else:
+            self._beside(form, *e, n)
+        for name, f in _activations(form).items():
+            self._activation(getattr(self.args, name), f, n)
 
     def give(self, name: str, tensor: Tensor, *shape: int) -> None:
         """Hand over a tensor, expanded to `shape` if one is given."""
@@ -91,25 +90,38 @@ class Handed:
 
     def _uses(self) -> list[tuple[Tensor, str, tuple[int, ...]]]:
         """Every tensor of the form, what the kernels call its gradient, and of which shape that is."""
-        form, e, (n, m) = self.form, self.e, (self.h.shape[-1], self.inputs.shape[-1])
+        form, e, (n, m) = self.form, self.e, (self.args.n, self.args.m)
         uses = [(form.weight_hh, "W", (*e, n, n)), (form.weight_ih, "V", (*e, n, m))]
         uses += [(bias, "bias", (*e, n)) for bias in form.biases]
-        if form.coupling is not None:
+        if isinstance(form, Form) and form.coupling is not None:
             uses.append((form.coupling, "coupling", (*e, n)))
-        phi = None
-        if form.residual is not None:
-            phi = form.residual.activation
-            uses.append((form.residual.matrix, "A", (*e, *_matrix_shape(form, n))))
-        for name, f in (("inner", form.inner), ("outer", form.outer), ("phi", phi)):
+        if isinstance(form, Form) and form.residual is not None:
+            uses.append((form.residual.matrix, "A", (*e, *_matrix_shape(form.residual, n))))
+        for name, f in _activations(form).items():
             if isinstance(f, Surrogate):
                 uses.append((f.arguments[0], name, (*e, 1, n)))
         return uses
 
-    def _activation(self, args: ActivationArgs, f: Activation | None, h: Tensor) -> None:
+    def _neurons(self, form: LIFForm, *shape: int) -> None:
+        for name, z in (("alpha", form.alpha), ("beta", form.beta), ("threshold", form.threshold)):
+            self.give(name, z, *shape)
+        names = (form.reset, form.reset_grad, form.order)
+        self.args.neurons = NEURONS + sum(CONVENTIONS.get(name, 0) for name in names)
+
+    def _beside(self, form: Form, *shape: int) -> None:
+        """Coupling and residual."""
+        if form.coupling is not None:
+            self.give("coupling", form.coupling, *shape)
+            self.args.train_coupling = int(form.coupling.requires_grad)
+        if form.residual is not None:
+            self.give("A", form.residual.matrix, *shape[:-1], *_matrix_shape(form.residual, shape[-1]))
+            self.args.residual = KINDS[form.residual.kind]
+
+    def _activation(self, args: ActivationArgs, f: Activation | None, n: int) -> None:
         if not isinstance(f, Surrogate):
             args.value = 0 if f is None else VALUES[f.name]
             return
-        n, sharpness = h.shape[-1], f.arguments[0].detach().to(h.dtype)
+        sharpness = f.arguments[0].detach().to(self.h.dtype)
         sharpness = sharpness.expand(*self.e, 1, n).contiguous()
         self._alive.append(sharpness)
         args.value, (args.shape, args.scale) = VALUES[f.value], BUMPS[f.name]
@@ -117,7 +129,13 @@ class Handed:
         args.sharpness = sharpness.data_ptr()
 
 
-def _matrix_shape(form: Form, n: int) -> tuple[int, ...]:
-    assert form.residual is not None
-    shapes = {"diagonal": (n,), "blocks": (n // 2, 2, 2), "dense": (n, n)}
-    return shapes[form.residual.kind]
+def _activations(form: AnyForm) -> dict[str, Activation | None]:
+    """By the names that the kernels know."""
+    if isinstance(form, LIFForm):
+        return {"inner": form.spike}
+    phi = None if form.residual is None else form.residual.activation
+    return {"inner": form.inner, "outer": form.outer, "phi": phi}
+
+
+def _matrix_shape(residual: Residual, n: int) -> tuple[int, ...]:
+    return {"diagonal": (n,), "blocks": (n // 2, 2, 2), "dense": (n, n)}[residual.kind]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lyaptorch.cells.activation import Activation
-from lyaptorch.cells.form import Form
+from lyaptorch.cells.form import AnyForm, LIFForm
 from lyaptorch.cells.surrogates import Surrogate
 from lyaptorch.kernels.arguments import VALUES
 from lyaptorch.kernels.library import open_library
@@ -44,7 +44,7 @@ def available() -> dict[str, Availability]:
     return {"torch": Availability(True, f"torch {torch.__version__}"), "cpu": _cpu()}
 
 
-def cpu_refuses(form: Form | None, state: Tensor) -> str | None:
+def cpu_refuses(form: AnyForm | None, state: Tensor) -> str | None:
     """Why the CPU kernels cannot run `form` on states like `state`; None if they can."""
     cpu = _cpu()
     if not cpu.available:
@@ -55,12 +55,15 @@ def cpu_refuses(form: Form | None, state: Tensor) -> str | None:
         return f"the state is on {state.device}"
     if state.dtype not in (torch.float32, torch.float64):
         return f"the dtype is {state.dtype}, and the kernels know float32 and float64"
-    for w in form.weights():
+    constants = form.constants() if isinstance(form, LIFForm) else []
+    for w in (*form.weights(), *constants):
         if (w.dtype, w.device) != (state.dtype, state.device):
             return f"a weight is {w.dtype} on {w.device}, and the state {state.dtype} on {state.device}"
-    W, n = form.weight_hh, state.shape[-1]
+    W, n = form.weight_hh, state.shape[-1] // (2 if isinstance(form, LIFForm) else 1)
     if tuple(W.shape) != (*state.shape[:-2], n, n):
         return f"the recurrent weights have shape {tuple(W.shape)}, and the state {tuple(state.shape)}"
+    if any(z.requires_grad for z in constants):
+        return "the kernels train no time constants or thresholds of spiking neurons"
     for f in form.activations():
         if (reason := _refuses_activation(f, state)) is not None:
             return reason

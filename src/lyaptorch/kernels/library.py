@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-VERSION = 2
+VERSION = 3
 FILE = "liblyaptorch_cpu.so"
 
 
@@ -41,13 +41,14 @@ class ActivationArgs(ctypes.Structure):
 
 
 class FormArgs(ctypes.Structure):
-    """A form, its inputs, and where its gradients go."""
+    """A form of either kind, its inputs, and where its gradients go."""
 
     _fields_ = (
-        *_fields("n m steps members batch", "shared train_coupling residual reserved", ""),
+        *_fields("n m steps members batch", "shared train_coupling residual neurons", ""),
         *((name, ActivationArgs) for name in ("inner", "outer", "phi")),
-        *_fields("", "", "W V bias A coupling inputs h0 W_bar V_bar bias_bar A_bar coupling_bar"),
-        *_fields("", "", "inner_bar outer_bar phi_bar inputs_bar h_bar tape"),
+        *_fields("", "", "W V bias A coupling alpha beta threshold inputs h0"),
+        *_fields("", "", "W_bar V_bar bias_bar A_bar coupling_bar inner_bar outer_bar phi_bar"),
+        *_fields("", "", "inputs_bar h_bar tape"),
     )
 
 

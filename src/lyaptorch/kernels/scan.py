@@ -1,4 +1,4 @@
-"""The fused scan of a Form and its log-R adjoint, on tensors."""
+"""The fused scan of a form and its log-R adjoint, on tensors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lyaptorch.cells.form import Form
+from lyaptorch.cells.form import AnyForm
 from lyaptorch.kernels.arguments import Handed
 from lyaptorch.kernels.library import ScanArgs, call, fill, tape_size
 from lyaptorch.kernels.tape import Tape
@@ -47,9 +47,9 @@ class Scanned(NamedTuple):
 
 
 def scan_forward(
-    form: Form, inputs: Tensor, h: Tensor, frame: Tensor, settings: Settings, *, keep: bool
+    form: AnyForm, inputs: Tensor, h: Tensor, frame: Tensor, settings: Settings, *, keep: bool
 ) -> Scanned:
-    """Scan h' = P(h) + c f(W g(h) + V x + b) and its frame. Cost O(t n^2 k + s n k^2) per trajectory.
+    """Scan a form and its frame. Cost O(t n^2 k + s n k^2) per trajectory.
 
     Args:
         form: what evolves.
@@ -84,7 +84,7 @@ def _first(status: Tensor, t: int) -> tuple[int | None, int | None]:
 
 
 def scan_adjoint(
-    form: Form,
+    form: AnyForm,
     leaves: Sequence[Tensor],
     inputs: Tensor,
     h0: Tensor,

@@ -1,4 +1,4 @@
-"""The fused recurrence of a Form and backpropagation through it, on tensors."""
+"""The fused recurrence of a form and backpropagation through it, on tensors."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lyaptorch.cells.form import Form
+from lyaptorch.cells.form import AnyForm
 from lyaptorch.kernels.arguments import Handed
 from lyaptorch.kernels.dispatch import cpu_refuses
 from lyaptorch.kernels.library import UnrollArgs, call, fill, tape_size
@@ -15,13 +15,13 @@ from lyaptorch.kernels.tape import Tape
 
 
 class FusedRecurrence:
-    """h' = P(h) + c f(W g(h) + V x + b) over a whole sequence, as `cells.trajectory` asks for it."""
+    """A form over a whole sequence, as `cells.trajectory` asks for it."""
 
-    def serves(self, form: Form, h: Tensor) -> bool:
+    def serves(self, form: AnyForm, h: Tensor) -> bool:
         """Whether the kernels can run `form` on states like `h`."""
         return cpu_refuses(form, h) is None
 
-    def forward(self, form: Form, inputs: Tensor, h0: Tensor, *, keep: bool) -> tuple[Tensor, Tape | None]:
+    def forward(self, form: AnyForm, inputs: Tensor, h0: Tensor, *, keep: bool) -> tuple[Tensor, Tape | None]:
         """The states `(t, *e, b, n)` and the tape that the adjoint reads. Cost O(t b n^2) per network."""
         handed, states = Handed(form, inputs, h0), h0.new_empty(len(inputs), *h0.shape)
         args, tape = UnrollArgs(form=handed.args, keep=int(keep)), None
@@ -34,7 +34,7 @@ class FusedRecurrence:
 
     def adjoint(
         self,
-        form: Form,
+        form: AnyForm,
         leaves: Sequence[Tensor],
         inputs: Tensor,
         h0: Tensor,

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from lyaptorch import _checks
-from lyaptorch.cells import Cell, Form
+from lyaptorch.cells import AnyForm, Cell
 from lyaptorch.cells.trajectory import once
 from lyaptorch.tangent.dynamics import Dynamics, bind
 from lyaptorch.tangent.scan import Span, Tape, stack_growth, sweep
@@ -37,14 +37,14 @@ class Problem:
     Attributes:
         cell: what evolves.
         form: the same as data, computed once, where it has that shape.
-        leaves: the tensors with `requires_grad` that the form, else the cell, depends on.
+        leaves: the tensors with `requires_grad` that the form or the cell, whichever is run, depends on.
         segments: the spans, cut into the pieces that are recomputed one at a time (one piece: none is).
         cut: detach the state every `cut` steps; None for never.
         method: how to orthonormalise.
     """
 
     cell: Cell
-    form: Form | None
+    form: AnyForm | None
     leaves: tuple[Tensor, ...]
     segments: tuple[tuple[Span, ...], ...]
     cut: int | None

@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from lyaptorch.cells import Cell, Form
+from lyaptorch.cells import AnyForm, Cell, Form
 from lyaptorch.tangent.form_dynamics import FormDynamics
 
 
@@ -44,9 +44,11 @@ class Dynamics(Protocol):
         """The gradients of the inputs (None where not wanted) and of the leaves, so far."""
 
 
-def bind(cell: Cell, form: Form | None, inputs: Tensor, leaves: Sequence[Tensor]) -> Dynamics:
+def bind(cell: Cell, form: AnyForm | None, inputs: Tensor, leaves: Sequence[Tensor]) -> Dynamics:
     """The fastest dynamics that serve a cell, or its form, and give the gradient of each of `leaves`."""
-    return CellDynamics(cell, inputs, leaves) if form is None else FormDynamics(form, inputs, leaves)
+    if isinstance(form, Form):
+        return FormDynamics(form, inputs, leaves)
+    return CellDynamics(cell, inputs, leaves)
 
 
 class CellDynamics:

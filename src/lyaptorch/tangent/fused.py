@@ -1,4 +1,4 @@
-"""The scan and its log-R adjoint in compiled code, for cells that are wholly described by a `Form`."""
+"""The scan and its log-R adjoint in compiled code, for cells that are wholly described by a form."""
 
 from __future__ import annotations
 

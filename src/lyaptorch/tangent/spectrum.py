@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lyaptorch import _checks
 from lyaptorch._types import Exponents, Inputs, LogR, State
-from lyaptorch.cells import Network
+from lyaptorch.cells import Form, Network
 from lyaptorch.tangent import growth as growth_of
 from lyaptorch.tangent.adjoint import Problem, Scan
 from lyaptorch.tangent.automatic import AUTO, choose_interval
@@ -177,17 +177,19 @@ def lyapunov_spectrum(
     if isinstance(interval, str):
         interval = choose_interval(cell, inputs, h, Q, t - tangent_transient)
     over = spans(tangent_transient, t, interval)
-    form, leaves = cell.form(), []
+    form, leaves = cell.form(), list[Tensor]()
+    problem = Problem(cell, form, (), _segments(over, checkpoint), cut, qr_method)
+    compiled = fused(problem, h, backend)
     # under no_grad a Function would still see leaves that require a gradient, and keep its tape
     if torch.is_grad_enabled():
-        leaves = cell.leaves(inputs[0], h) if form is None else form.trained()
+        by_form = isinstance(form, Form) or (compiled and form is not None)
+        leaves = form.trained() if by_form else cell.leaves(inputs[0], h)
+        problem = replace(problem, leaves=tuple(leaves))
     if backend == "autograd":
         end = sweep(CellDynamics(cell, inputs, []), h, Q, None, over, method=qr_method, factor=qr, cut=cut)
         log_r, healthy = stack_growth(end.pivots, end.deaths)
         h, Q = end.h, end.Q.detach()
-    elif fused(
-        problem := Problem(cell, form, tuple(leaves), _segments(over, checkpoint), cut, qr_method), h, backend
-    ):
+    elif compiled:
         log_r, healthy, h, Q = FusedScan.apply(problem, inputs, h, Q, *leaves)  # type: ignore[no-untyped-call]
     elif torch.is_grad_enabled() and any(z.requires_grad for z in (inputs, h, Q, *leaves)):
         log_r, healthy, h, Q = Scan.apply(problem, inputs, h, Q, *leaves)  # type: ignore[no-untyped-call]

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lyaptorch.analysis import effective_rank, gradient_overlap, gradient_singular_values
 from lyaptorch.cells import fit, unroll
-from lyaptorch.cells.form import linear
+from lyaptorch.cells.form import Form, linear
 from lyaptorch.tangent import lyapunov_spectrum
 from lyaptorch.tasks.batch import Batch, Task
 from lyaptorch.train.model import Model
@@ -68,7 +68,7 @@ def saturated_share(model: Model, batch: Batch) -> Tensor:
         ValueError: for a cell without a Form.
     """
     form = model.cell.form()
-    if form is None:
+    if not isinstance(form, Form):
         raise ValueError(
             f"the share of saturated units needs a cell with a Form, got {type(model.cell).__name__}"
         )

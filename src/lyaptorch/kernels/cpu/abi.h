@@ -9,21 +9,24 @@ struct ActivationArgs {
     const void* sharpness;  // (members, n), or null
 };
 
-struct FormArgs {  // h' = P(h) + c f(W g(h) + V x + b), P(h) = phi(A h)
+// h' = P(h) + c f(W g(h) + V x + b) with P(h) = phi(A h); or LIF neurons, whose spikes are g, with states (U, I)
+// of N = 2 n numbers. Else N = n.
+struct FormArgs {
     int64_t n, m, steps, members, batch;
     int32_t shared;          // whether all members have the same inputs: (steps, batch, m)
     int32_t train_coupling;  // whether the coupling's gradient will be wanted
     int32_t residual;        // Kind of residual.h; A (members, n), (members, n/2, 2, 2) or (members, n, n)
-    int32_t reserved;
+    int32_t neurons;         // LIF neurons: their Convention of lif.h; 0: a form
     ActivationArgs inner, outer, phi;
     const void *W, *V, *bias;     // (members, n, n), (members, n, m), (members, n) or null
     const void *A, *coupling;     // or null; (members, n)
-    const void *inputs, *h0;      // (steps, items, m), (items, n)
+    const void *alpha, *beta, *threshold;  // of neurons, (members, n)
+    const void *inputs, *h0;               // (steps, items, m), (items, N)
     // gradients, null where not wanted
     void *W_bar, *V_bar, *bias_bar, *A_bar, *coupling_bar;
     void *inner_bar, *outer_bar, *phi_bar;  // of the sharpness, (members, n)
     void* inputs_bar;                       // (steps, items, m)
-    void* h_bar;                            // (items, n); the scan reads that of the final state here
+    void* h_bar;                            // (items, N); the scan reads that of the final state here
     void* tape;                             // what the adjoint needs; its size is lyap_*_tape
 };
 
@@ -34,19 +37,19 @@ struct ScanArgs {
     int64_t keep;          // whether the tape is written
     const int64_t* cuts;   // (spans + 1) steps between which a span lies
     const uint8_t* twice;  // (spans) whether two Cholesky passes are wanted in any case
-    const void* frame;     // (items, n, k)
+    const void* frame;     // (items, N, k)
     void* pivots;          // (spans, items, k) diagonals of R
     uint8_t* dead;         // (spans, items, k)
     void *h, *Q;           // final state and frame, as h0 and frame
     int64_t* status;       // (items, 2): first span with tangents, first step with a state not finite; or -1
     const void *c, *log_r;  // (spans, items, k)
-    void* frame_bar;        // (items, n, k)
+    void* frame_bar;        // (items, N, k)
 };
 
 struct UnrollArgs {
     FormArgs form;
     int64_t keep;
-    void* states;            // (steps, items, n)
+    void* states;            // (steps, items, N)
     const void* states_bar;  // the same
 };
 
@@ -64,5 +67,5 @@ struct Precision {
 
 struct InstructionSet {
     const char* name;
-    Precision single, dual;
+    Precision form[2], lif[2];  // of float and double
 };

@@ -1,7 +1,9 @@
 // All kernels for one instruction set; compiled once for each, with
 // NAME (its table), VECTOR_BYTES and REGISTERS defined on the command line.
+#include "form_scan.h"
+#include "form_unroll.h"
+#include "lif.h"
 #include "scan_adjoint.h"
-#include "unroll.h"
 
 #define QUOTE_(x) #x
 #define QUOTE(x) QUOTE_(x)
@@ -25,44 +27,48 @@ template <class T> double peak(int64_t rounds) {
     return 2.0 * CHAINS * WIDTH<T> * (double)rounds;
 }
 
-template <class T> void reduce_scan(const ScanArgs& a, Size member) {
-    Layout layout = Layout::of<T>(a);
-    T* tape = (T*)a.form.tape + member * a.form.batch * layout.total;
-    reduce<T>(a.form, member, tape + layout.gradients, layout.total, a.form.batch);
-}
-
-template <class T> void reduce_unroll(const UnrollArgs& a, Size member) {
-    Size units = ceil_div(a.form.batch, CHUNK), size = Unroll<T>::tape_count(a);
-    reduce<T>(a.form, member, (T*)a.form.tape + member * units * size, size, units);
-}
-
-template <class T> constexpr Precision precision() {
+template <class T, class Stepped, class Unrolled> constexpr Precision precision() {
     return {
-        Scan<T>::work,
-        Scan<T>::tape_size,
-        [](const void* args, int64_t item, void* work) { Scan<T>(*(const ScanArgs*)args, item, (T*)work).forward(); },
+        Stepped::work,
+        Stepped::tape_size,
         [](const void* args, int64_t item, void* work) {
-            ScanAdjoint<T>(*(const ScanArgs*)args, item, (T*)work).run();
+            Scan<Stepped>(*(const ScanArgs*)args, item, (T*)work).forward();
         },
-        Unroll<T>::work,
-        Unroll<T>::tape_size,
-        Unroll<T>::units,
+        [](const void* args, int64_t item, void* work) {
+            ScanAdjoint<Stepped>(*(const ScanArgs*)args, item, (T*)work).run();
+        },
+        Unrolled::work,
+        Unroll<Unrolled>::tape_size,
+        Unrolled::units,
         [](const void* args, int64_t unit, void* work) {
             T* p = (T*)work;
-            Unroll<T>(*(const UnrollArgs*)args, unit, p).forward();
+            Unroll<Unrolled>(*(const UnrollArgs*)args, unit, p).forward();
         },
         [](const void* args, int64_t unit, void* work) {
             T* p = (T*)work;
-            Unroll<T> unroll(*(const UnrollArgs*)args, unit, p);
+            Unroll<Unrolled> unroll(*(const UnrollArgs*)args, unit, p);
             unroll.adjoint(p);
         },
-        [](const void* args, int64_t member, void*) { reduce_scan<T>(*(const ScanArgs*)args, member); },
-        [](const void* args, int64_t member, void*) { reduce_unroll<T>(*(const UnrollArgs*)args, member); },
+        [](const void* args, int64_t member, void*) {
+            const ScanArgs& a = *(const ScanArgs*)args;
+            Size size = Stepped::tape_count(a), before = size - Gradients<T>::count(a.form);
+            T* tape = (T*)a.form.tape + member * a.form.batch * size;
+            reduce<T>(a.form, member, tape + before, size, a.form.batch);
+        },
+        [](const void* args, int64_t member, void*) {
+            const UnrollArgs& a = *(const UnrollArgs*)args;
+            Size units = ceil_div(a.form.batch, CHUNK), size = Unrolled::tape_count(a);
+            reduce<T>(a.form, member, (T*)a.form.tape + member * units * size, size, units);
+        },
         peak<T>,
     };
 }
 
+template <class T> constexpr Precision of_forms = precision<T, FormScan<T>, FormUnroll<T>>();
+template <class T> constexpr Precision of_neurons = precision<T, LifScan<T>, LifUnroll<T>>();
+
 }  // namespace
 
 extern const InstructionSet NAME;
-extern constexpr InstructionSet NAME = {QUOTE(NAME), precision<float>(), precision<double>()};
+extern constexpr InstructionSet NAME = {
+    QUOTE(NAME), {of_forms<float>, of_forms<double>}, {of_neurons<float>, of_neurons<double>}};

@@ -40,7 +40,9 @@ const InstructionSet& current() {
     return *set;
 }
 
-const Precision& kernels(int32_t dual) { return dual ? current().dual : current().single; }
+const Precision& kernels(const FormArgs& form, int32_t dual) {
+    return (form.neurons ? current().lif : current().form)[dual != 0];
+}
 
 // Scratch memory of a thread, kept from call to call: fresh pages cost more than the work of a small network.
 struct Scratch {
@@ -94,7 +96,7 @@ bool run(Task task, const void* args, int64_t units, int64_t bytes, int64_t thre
 
 }  // namespace
 
-EXPORT int32_t lyap_version() { return 2; }
+EXPORT int32_t lyap_version() { return 3; }
 EXPORT const char* lyap_instruction_set() { return current().name; }
 
 // Uses the named instruction set from now on, the best one for null; 0 if this machine lacks it.
@@ -104,30 +106,30 @@ EXPORT int32_t lyap_use(const char* name) {
     return set != nullptr;
 }
 
-EXPORT double lyap_peak(int32_t dual, int64_t rounds) { return kernels(dual).peak(rounds); }
+EXPORT double lyap_peak(int32_t dual, int64_t rounds) { return current().form[dual != 0].peak(rounds); }
 
 // Bytes of the tape; the adjoint needs the one that the forward pass wrote, untouched.
-EXPORT int64_t lyap_scan_tape(const ScanArgs* a, int32_t dual) { return kernels(dual).scan_tape(*a); }
-EXPORT int64_t lyap_unroll_tape(const UnrollArgs* a, int32_t dual) { return kernels(dual).unroll_tape(*a); }
+EXPORT int64_t lyap_scan_tape(const ScanArgs* a, int32_t dual) { return kernels(a->form, dual).scan_tape(*a); }
+EXPORT int64_t lyap_unroll_tape(const UnrollArgs* a, int32_t dual) { return kernels(a->form, dual).unroll_tape(*a); }
 
 EXPORT int32_t lyap_scan_forward(const ScanArgs* a, int32_t dual, int32_t threads) {
-    const Precision& p = kernels(dual);
+    const Precision& p = kernels(a->form, dual);
     return run(p.scan_forward, a, a->form.members * a->form.batch, p.scan_work(*a), threads);
 }
 
 EXPORT int32_t lyap_scan_adjoint(const ScanArgs* a, int32_t dual, int32_t threads) {
-    const Precision& p = kernels(dual);
+    const Precision& p = kernels(a->form, dual);
     return run(p.scan_adjoint, a, a->form.members * a->form.batch, p.scan_work(*a), threads) &&
            run(p.scan_reduce, a, a->form.members, 64, threads);
 }
 
 EXPORT int32_t lyap_unroll_forward(const UnrollArgs* a, int32_t dual, int32_t threads) {
-    const Precision& p = kernels(dual);
+    const Precision& p = kernels(a->form, dual);
     return run(p.unroll_forward, a, p.unroll_units(*a), p.unroll_work(*a), threads);
 }
 
 EXPORT int32_t lyap_unroll_adjoint(const UnrollArgs* a, int32_t dual, int32_t threads) {
-    const Precision& p = kernels(dual);
+    const Precision& p = kernels(a->form, dual);
     return run(p.unroll_adjoint, a, p.unroll_units(*a), p.unroll_work(*a), threads) &&
            run(p.unroll_reduce, a, a->form.members, 64, threads);
 }

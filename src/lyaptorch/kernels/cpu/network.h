@@ -7,6 +7,8 @@
 namespace {
 
 template <class T> struct Network {
+    using Number = T;
+    static constexpr int BLOCKS = 1;  // rows of n16 numbers in a state
     const FormArgs& a;
     Size member, n, np, terms, wide;  // terms: numbers in z; wide: padded
     T *W, *affine;                    // (n16, n16), its rows W's; (n + m + 1, n16), the transpose of (W | V | b)

@@ -1,4 +1,7 @@
-// The scan of a form with its frame, forwards, for one trajectory of one member.
+// The scan of a model with its frame, forwards, for one trajectory of one member. A model is a Trajectory with
+//     step(s, Y, to)            one step of the state `h` and of a frame
+//     push(s, Y, to)            that of the frame alone, once more
+//     step_back(s, Y, bars)     its pullback
 // Frames are stored transposed (k x n16), so that no product needs a transposed matrix.
 #pragma once
 #include "factor.h"
@@ -7,10 +10,10 @@
 namespace {
 
 // What a step leaves on the tape, rows of n16 numbers: (g(h), x, 1), which may be wider; h; and, with their
-// derivatives, g' and g'', c f' and c f'', f and f', phi' and phi''. A_BAR is the adjoint's.
+// derivatives, g' and g'', c f' and c f'', f and f', phi' and phi''; KEEP and BITE are of neurons. A_BAR is the adjoint's.
 enum Row {
     INPUT, STATE, INNER_SLOPE, INNER_CURVATURE, INNER_SHARPENING, OUTER_SLOPE, OUTER_CURVATURE, OUTER_SHARPENING,
-    PLAIN_VALUE, PLAIN_SLOPE, PHI_SLOPE, PHI_CURVATURE, PHI_SHARPENING, A_BAR, ROWS
+    PLAIN_VALUE, PLAIN_SLOPE, PHI_SLOPE, PHI_CURVATURE, PHI_SHARPENING, KEEP, BITE, A_BAR, ROWS
 };
 
 // Where everything lies on the tape of one trajectory, in numbers.
@@ -18,7 +21,7 @@ struct Layout {
     Size at[ROWS], step;  // of a row within a step, -1 if it is not kept; of a step
     Size frames, factors, inverses, gradients, total;
 
-    template <class T> static Layout of(const ScanArgs& s) {
+    template <class Net> static Layout of(const ScanArgs& s) {
         const FormArgs& a = s.form;
         Size np = pad(a.n), kp = pad(s.k), steps = s.keep ? a.steps : 1, spans = s.keep ? s.spans : 1;
         bool bent = a.outer.value != IDENTITY || a.coupling, phi = a.phi.value != IDENTITY;
@@ -32,22 +35,23 @@ struct Layout {
         row(OUTER_SHARPENING, a.outer.shape != EXACT), row(PLAIN_VALUE, a.train_coupling);
         row(PLAIN_SLOPE, a.train_coupling);
         row(PHI_SLOPE, phi), row(PHI_CURVATURE, phi), row(PHI_SHARPENING, a.phi.shape != EXACT);
-        row(A_BAR, true);
+        row(KEEP, a.neurons), row(BITE, a.neurons), row(A_BAR, true);
         l.frames = steps * l.step;
-        l.factors = l.frames + (spans + 1) * s.k * np;
+        l.factors = l.frames + (spans + 1) * s.k * Net::BLOCKS * np;
         l.inverses = l.factors + spans * kp * kp;
         l.gradients = l.inverses + spans * kp * BLOCK;
-        l.total = l.gradients + (s.keep ? Gradients<T>::count(a) : 0);
+        l.total = l.gradients + (s.keep ? Gradients<typename Net::Number>::count(a) : 0);
         return l;
     }
 };
 
-template <class T> struct Scan {
+template <class Net> struct Trajectory {
+    using T = typename Net::Number;
     const ScanArgs& a;
-    Size item, member, trajectory, items, n, k, np, kp;
-    Network<T> net;
+    Size item, member, trajectory, items, n, k, np, kp, size;  // np: numbers in a state, padded; size: to the last
+    Net net;
     Layout layout;
-    T *tape, *h, *u, *left, *right, *pushed, *residual, *products, *outer_products;
+    T *tape, *h, *u, *bend, *share, *p_bar, *left, *right, *pushed, *residual, *products, *outer_products;
     FactorScratch<T> scratch;
 
     static Size longest(const ScanArgs& a) {
@@ -57,28 +61,26 @@ template <class T> struct Scan {
         return length;
     }
 
+    static Size tape_count(const ScanArgs& a) { return Layout::of<Net>(a).total; }
     static Size tape_size(const ScanArgs& a) {
-        return a.form.members * a.form.batch * Layout::of<T>(a).total * (Size)sizeof(T);
+        return a.form.members * a.form.batch * tape_count(a) * (Size)sizeof(T);
     }
 
     static Size work(const ScanArgs& a) {
-        Size np = pad(a.form.n), kp = pad(a.k), frame = kp * np;
-        Size tape = a.keep ? 0 : Layout::of<T>(a).total;
+        Size hp = pad(a.form.n), np = Net::BLOCKS * hp, kp = pad(a.k), frame = kp * np;
         // the adjoint keeps the products within an interval
-        return (Network<T>::count(a.form) + np * np + 5 * np + (4 + longest(a)) * frame + tape +
+        return (Net::count(a.form) + hp * hp + 5 * np + (4 + longest(a)) * frame + (a.keep ? 0 : tape_count(a)) +
                 FactorScratch<T>::count(np, kp)) * (Size)sizeof(T);
     }
 
-    Scan(const ScanArgs& args, Size which, T* p)
+    Trajectory(const ScanArgs& args, Size which, T* p)
         : a(args), item(which), member(which / a.form.batch), trajectory(which % a.form.batch),
-          items(a.form.members * a.form.batch), n(a.form.n), k(a.k), np(pad(n)), kp(pad(k)),
-          net(a.form, member, p), layout(Layout::of<T>(a)),
+          items(a.form.members * a.form.batch), n(a.form.n), k(a.k), np(Net::BLOCKS * pad(n)), kp(pad(k)),
+          size(np - pad(n) + n), net(a.form, member, p), layout(Layout::of<Net>(a)),
           tape(a.keep ? (T*)a.form.tape + item * layout.total : take(p, layout.total)), h(take(p, np)),
-          u(take(p, 4 * np)), left(take(p, kp * np)), right(take(p, kp * np)), pushed(take(p, kp * np)),
-          residual(take(p, kp * np)), products(take(p, longest(a) * kp * np)), outer_products(take(p, np * np)),
-          scratch(p, np, kp) {}
-
-    void forward();
+          u(take(p, np)), bend(take(p, np)), share(take(p, np)), p_bar(take(p, np)), left(take(p, kp * np)),
+          right(take(p, kp * np)), pushed(take(p, kp * np)), residual(take(p, kp * np)),
+          products(take(p, longest(a) * kp * np)), outer_products(take(p, pad(n) * pad(n))), scratch(p, np, kp) {}
 
     T* row(Size s, Row which) const { return tape + (a.keep ? s : 0) * layout.step + layout.at[which]; }
     T* frame(Size i) const { return tape + layout.frames + (a.keep ? i : i % 2) * k * np; }
@@ -93,10 +95,30 @@ template <class T> struct Scan {
         return sum<T>(bad) == 0;
     }
 
+    // Where number i of a state lies in its padded row.
+    Size place(Size i) const { return Net::BLOCKS == 1 ? i : i / n * pad(n) + i % n; }
+
+    void take_frame(const T* from, T* Y) const {
+        from += item * Net::BLOCKS * n * k;
+        zero(Y, k * np);
+        for (Size i = 0; i < Net::BLOCKS * n; i++)
+            for (Size j = 0; j < k; j++) Y[j * np + place(i)] = from[i * k + j];
+    }
+
     void put_frame(const T* Y, T* to) const {
-        to += item * n * k;
-        for (Size i = 0; i < n; i++)
-            for (Size j = 0; j < k; j++) to[i * k + j] = Y[j * np + i];
+        to += item * Net::BLOCKS * n * k;
+        for (Size i = 0; i < Net::BLOCKS * n; i++)
+            for (Size j = 0; j < k; j++) to[i * k + j] = Y[j * np + place(i)];
+    }
+
+    void take_state(const void* from) const {
+        const T* at = (const T*)from + item * Net::BLOCKS * n;
+        for (Size i = 0; i < Net::BLOCKS; i++) copy_in(h + i * pad(n), at + i * n, n);
+    }
+
+    void put_state(void* to) const {
+        T* at = (T*)to + item * Net::BLOCKS * n;
+        for (Size i = 0; i < Net::BLOCKS; i++) memcpy(at + i * n, h + i * pad(n), n * sizeof(T));
     }
 
     void scale_columns(const T* Y, const T* by, T* to) const {
@@ -104,104 +126,64 @@ template <class T> struct Scan {
             for (Size i = 0; i < np; i += WIDTH<T>) store(to + j * np + i, load(Y + j * np + i) * load(by + i));
     }
 
-    void step(Size s, const T* Y, T* to) {
-        if (net.residual.any()) memcpy(row(s, STATE), h, np * sizeof(T));
-        activate_inner(s);
-        net.complete(s, trajectory, row(s, INPUT));
-        row_product<T, SET>(np, net.terms, row(s, INPUT), net.affine, np, u);
-        activate_outer(s);
-        if (net.residual.any()) {
-            T* p = u + np;
-            net.residual.forward(1, row(s, STATE), p);
-            activate_residual(s, p);
-        }
-        push(s, Y, to);
+    // to = sum over columns of A B
+    void column_sums(const T* A, const T* B, T* to) const {
+        Size i = 0;
+        for (; i + 4 * WIDTH<T> <= np; i += 4 * WIDTH<T>) sums<4>(A + i, B + i, to + i);
+        for (; i < np; i += WIDTH<T>) sums<1>(A + i, B + i, to + i);
     }
 
-    // Y' = (Y g') W^T c f' + Y A^T phi'
-    void push(Size s, const T* Y, T* to) {
-        const T* P = Y;
-        if (net.inner.any()) scale_columns(Y, row(s, INNER_SLOPE), pushed), P = pushed;
-        product<T, SET>(k, np, n, {P, np, 1}, net.affine, np, to, np);
-        if (net.bent()) scale_columns(to, row(s, OUTER_SLOPE), to);
-        if (!net.residual.any()) return;
-        net.residual.forward(k, Y, residual);
-        if (net.phi.any()) scale_columns(residual, row(s, PHI_SLOPE), residual);
-        for (Size i = 0; i < k * np; i += WIDTH<T>) store(to + i, load(to + i) + load(residual + i));
+    template <int VECTORS> void sums(const T* A, const T* B, T* to) const {
+        Vec<T> total[VECTORS];
+        UNROLL
+        for (int v = 0; v < VECTORS; v++) total[v] = Vec<T>{};
+        for (Size j = 0; j < k * np; j += np)
+            UNROLL
+            for (int v = 0; v < VECTORS; v++)
+                total[v] += load(A + j + v * WIDTH<T>) * load(B + j + v * WIDTH<T>);
+        UNROLL
+        for (int v = 0; v < VECTORS; v++) store(to + v * WIDTH<T>, total[v]);
     }
 
-  private:
-    void activate_inner(Size s) {
-        T* z = row(s, INPUT);
-        for (Size i = 0; i < np; i += WIDTH<T>) {
-            Jet<T> g = net.inner(load(h + i), i);
-            store(z + i, g.value);
-            if (!net.inner.any()) continue;
-            store(row(s, INNER_SLOPE) + i, g.slope);
-            store(row(s, INNER_CURVATURE) + i, g.curvature);
-            if (net.inner.surrogate()) store(row(s, INNER_SHARPENING) + i, g.sharpening);
-        }
-    }
-
-    // h = c f(a), a in `u`
-    void activate_outer(Size s) {
-        for (Size i = 0; i < np; i += WIDTH<T>) {
-            Jet<T> plain = net.outer(load(u + i), i), f = net.coupled(plain, i);
-            store(h + i, f.value);
-            if (!net.bent()) continue;
-            store(row(s, OUTER_SLOPE) + i, f.slope);
-            store(row(s, OUTER_CURVATURE) + i, f.curvature);
-            if (net.outer.surrogate()) store(row(s, OUTER_SHARPENING) + i, f.sharpening);
-            if (!a.form.train_coupling) continue;
-            store(row(s, PLAIN_VALUE) + i, plain.value);
-            store(row(s, PLAIN_SLOPE) + i, plain.slope);
-        }
-    }
-
-    // h += phi(p)
-    void activate_residual(Size s, const T* p) {
-        for (Size i = 0; i < np; i += WIDTH<T>) {
-            Jet<T> f = net.phi(load(p + i), i);
-            store(h + i, load(h + i) + f.value);
-            if (!net.phi.any()) continue;
-            store(row(s, PHI_SLOPE) + i, f.slope);
-            store(row(s, PHI_CURVATURE) + i, f.curvature);
-            if (net.phi.surrogate()) store(row(s, PHI_SHARPENING) + i, f.sharpening);
-        }
+    void add_products(const T* x, const T* y, T* to) const {
+        for (Size i = 0; i < np; i += WIDTH<T>) store(to + i, load(to + i) + load(x + i) * load(y + i));
     }
 };
 
-template <class T> void Scan<T>::forward() {
-    copy_in(h, (const T*)a.form.h0 + item * n, n);
-    const T* start = (const T*)a.frame + item * n * k;
-    zero(frame(0), k * np);
-    for (Size i = 0; i < n; i++)
-        for (Size j = 0; j < k; j++) frame(0)[j * np + i] = start[i * k + j];
-    int64_t *broken = a.status + 2 * item, *overflow = broken + 1;
-    *broken = *overflow = -1;
-    uint8_t* before = nullptr;
-    for (Size i = 0; i < a.spans; i++) {
-        uint8_t* dead = a.dead + (i * items + item) * k;
-        if (before) memcpy(dead, before, k); else memset(dead, 0, k);
-        before = dead;
-        const T* Y = frame(i);
-        for (Size s = a.cuts[i]; s < a.cuts[i + 1]; s++) {
-            T* to = Y == right ? products : right;
-            step(s, Y, to);
-            Y = to;
-            if (*overflow < 0 && !all_finite(h)) *overflow = s;
+template <class Model> struct Scan : Model {
+    using T = typename Model::T;
+    using Model::a, Model::item, Model::items, Model::k, Model::kp, Model::size, Model::h, Model::right;
+    using Model::products, Model::scratch, Model::frame, Model::factor, Model::Model;
+
+    void forward() {
+        this->take_state(a.form.h0);
+        this->take_frame((const T*)a.frame, frame(0));
+        int64_t *broken = a.status + 2 * item, *overflow = broken + 1;
+        *broken = *overflow = -1;
+        uint8_t* before = nullptr;
+        for (Size i = 0; i < a.spans; i++) {
+            uint8_t* dead = a.dead + (i * items + item) * k;
+            if (before) memcpy(dead, before, k); else memset(dead, 0, k);
+            before = dead;
+            const T* Y = frame(i);
+            for (Size s = a.cuts[i]; s < a.cuts[i + 1]; s++) {
+                T* to = Y == right ? products : right;
+                this->step(s, Y, to);
+                Y = to;
+                if (*overflow < 0 && !this->all_finite(h)) *overflow = s;
+            }
+            Factor<T> f = factor(i, dead);
+            if (!orthonormalise(size, k, Y, frame(i + 1), f, a.twice[i] != 0, scratch)) {
+                *broken = i;
+                return;
+            }
+            T* pivots = (T*)a.pivots + (i * items + item) * k;
+            for (Size j = 0; j < k; j++) pivots[j] = f.R[j * kp + j];
         }
-        Factor<T> f = factor(i, dead);
-        if (!orthonormalise(n, k, Y, frame(i + 1), f, a.twice[i] != 0, scratch)) {
-            *broken = i;
-            return;
-        }
-        T* pivots = (T*)a.pivots + (i * items + item) * k;
-        for (Size j = 0; j < k; j++) pivots[j] = f.R[j * kp + j];
+        if (this->all_finite(h)) *overflow = -1;
+        this->put_state(a.h);
+        this->put_frame(frame(a.spans), (T*)a.Q);
     }
-    if (all_finite(h)) *overflow = -1;
-    memcpy((T*)a.h + item * n, h, n * sizeof(T));
-    put_frame(frame(a.spans), (T*)a.Q);
-}
+};
 
 }  // namespace

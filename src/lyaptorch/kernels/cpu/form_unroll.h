@@ -1,0 +1,120 @@
+// One step of a form, and its pullback.
+#pragma once
+#include "unroll.h"
+
+namespace {
+
+template <class T> struct FormUnroll : Batch<Network<T>> {
+    using Base = Batch<Network<T>>;
+    using Base::a, Base::n, Base::np, Base::first, Base::rows, Base::net, Base::tape, Base::h, Base::u, Base::v;
+    using Base::p;
+    T *slopes, *values, *phi_slopes;
+
+    struct Sums : Base::Sums {
+        OuterSum<T> dense;
+        Sums(const FormUnroll& unit, T*& work)
+            : Base::Sums(unit, work), dense(unit.n, unit.np, unit.np, this->bars.A, work) {}
+        void flush() {
+            this->affine.flush();
+            if (this->bars.a.A_bar && this->bars.a.residual == DENSE) dense.flush();
+        }
+    };
+
+    // numbers of a unit's tape: the gradients, and c f', f, phi' of every step
+    static Size tape_count(const UnrollArgs& a) {
+        const FormArgs& f = a.form;
+        Size kinds = (f.outer.value != IDENTITY) + (f.train_coupling != 0) + (f.phi.value != IDENTITY);
+        return a.keep ? Gradients<T>::count(f) + kinds * f.steps * CHUNK * pad(f.n) : 0;
+    }
+
+    FormUnroll(const UnrollArgs& args, Size unit, T*& work) : Base(args, unit, tape_count(args), work) {
+        Size kept = a.form.steps * CHUNK * np;
+        slopes = net.outer.any() ? take(tape, kept) : nullptr;
+        values = a.form.train_coupling ? take(tape, kept) : nullptr;
+        phi_slopes = net.phi.any() ? take(tape, kept) : nullptr;
+    }
+
+    void step(Size s) const {
+        for (Size j = 0; j < rows; j++) {
+            activate(net.inner, h + j * np, u + j * net.wide);
+            net.complete(s, first + j, u + j * net.wide);
+        }
+        product<T, SET>(rows, np, net.terms, {u, net.wide, 1}, net.affine, np, v, np);
+        if (net.residual.any()) net.residual.forward(rows, h, p);
+        for (Size j = 0; j < rows; j++) activate_outer(s * CHUNK + j, j * np);
+    }
+
+    // From cotangents of h' to those of h, both in `h`.
+    void step_back(Size s, const T* before, Sums& sums) const {
+        T *a_bar = sums.affine.left(), *p_bar = sums.dense.left(), *share = p;
+        outer_back(s, h, a_bar, sums.bars);
+        if (net.residual.any()) {
+            phi_back(s, h, p_bar);
+            net.residual.backward(rows, p_bar, share);
+            if (a.form.A_bar && net.residual.kind == DENSE) {
+                memcpy(sums.dense.right(), before, rows * np * sizeof(T));
+                sums.dense.written(rows);
+            } else if (a.form.A_bar) {
+                net.residual.gradient(rows, p_bar, before, np, sums.bars.A);
+            }
+        }
+        product<T, SET>(rows, np, n, {a_bar, np, 1}, net.W, np, h, np);
+        inner_back(s, before, h, sums.affine.right());
+        if (net.residual.any())
+            for (Size i = 0; i < rows * np; i += WIDTH<T>) store(h + i, load(h + i) + load(share + i));
+    }
+
+  private:
+    void activate(const Activation<T>& g, const T* x, T* value) const {
+        for (Size i = 0; i < np; i += WIDTH<T>) store(value + i, g(load(x + i), i).value);
+    }
+
+    // h = c f(a) + phi(p) for one trajectory, a in `v` and A h in `p`
+    void activate_outer(Size slot, Size at) const {
+        for (Size i = 0; i < np; i += WIDTH<T>) {
+            Jet<T> plain = net.outer(load(v + at + i), i), f = net.coupled(plain, i);
+            if (a.keep && slopes) store(slopes + slot * np + i, f.slope);
+            if (a.keep && values) store(values + slot * np + i, plain.value);
+            if (net.residual.any()) {
+                Jet<T> r = net.phi(load(p + at + i), i);
+                if (a.keep && phi_slopes) store(phi_slopes + slot * np + i, r.slope);
+                f.value += r.value;
+            }
+            store(h + at + i, f.value);
+        }
+    }
+
+    void outer_back(Size s, const T* h_bar, T* a_bar, const Gradients<T>& bars) const {
+        Size slot = s * CHUNK * np;
+        for (Size j = 0; j < rows; j++)
+            for (Size i = 0; i < np; i += WIDTH<T>) {
+                Size at = j * np + i;
+                Vec<T> bar = load(h_bar + at);
+                if (values) store(bars.coupling + i, load(bars.coupling + i) + bar * load(values + slot + at));
+                if (slopes)
+                    bar *= load(slopes + slot + at);
+                else if (net.coupling)
+                    bar *= load(net.coupling + i);
+                store(a_bar + at, bar);
+            }
+    }
+
+    void phi_back(Size s, const T* h_bar, T* p_bar) const {
+        for (Size i = 0; i < rows * np; i += WIDTH<T>)
+            store(p_bar + i, phi_slopes ? load(h_bar + i) * load(phi_slopes + s * CHUNK * np + i) : load(h_bar + i));
+    }
+
+    // h_bar becomes the cotangent of h, and z = (g(h), x, 1) is written.
+    void inner_back(Size s, const T* before, T* h_bar, T* z) const {
+        for (Size j = 0; j < rows; j++, z += net.wide) {
+            for (Size i = 0; i < np; i += WIDTH<T>) {
+                Jet<T> g = net.inner(load(before + j * np + i), i);
+                store(z + i, g.value);
+                store(h_bar + j * np + i, load(h_bar + j * np + i) * g.slope);
+            }
+            net.complete(s, first + j, z);
+        }
+    }
+};
+
+}  // namespace

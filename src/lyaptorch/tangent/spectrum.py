@@ -182,8 +182,10 @@ def lyapunov_spectrum(
     compiled = fused(problem, h, backend)
     # under no_grad a Function would still see leaves that require a gradient, and keep its tape
     if torch.is_grad_enabled():
-        by_form = isinstance(form, Form) or (compiled and form is not None)
-        leaves = form.trained() if by_form else cell.leaves(inputs[0], h)
+        if isinstance(form, Form) or (compiled and form is not None):
+            leaves = form.trained()
+        else:
+            leaves = cell.leaves(inputs[0], h)
         problem = replace(problem, leaves=tuple(leaves))
     if backend == "autograd":
         end = sweep(CellDynamics(cell, inputs, []), h, Q, None, over, method=qr_method, factor=qr, cut=cut)

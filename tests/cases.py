@@ -50,6 +50,9 @@ class Case(NamedTuple):
     ensembles: bool = True
     rank: int = N
 
+    def __str__(self) -> str:
+        return self.name
+
 
 class Setup(NamedTuple):
     cell: Cell

@@ -19,6 +19,7 @@ SMALL = (
     Row("exponents", 8, 5, k=8, networks=3, threads=2),
     Row("BPTT", 6, 5, batch=3),
     Row("residual", 6, 5, batch=3),
+    Row("spiking", 6, 20, batch=3),
 )
 
 
@@ -54,7 +55,7 @@ def test_operations_are_counted_as_announced():
 
 def test_the_table_is_what_was_measured(small):
     record = Benchmark(rounds=3, dtype="float64").run()
-    assert record["seconds"].shape == (4, 4, 3)
+    assert record["seconds"].shape == (5, 4, 3)
     assert [str(name) for name in record["row"]] == [row.name for row in SMALL]
     for i, (entry, row) in enumerate(zip(summary(record), SMALL, strict=True)):
         seconds = dict(zip(METHODS, np.median(record["seconds"][i], axis=-1), strict=True))

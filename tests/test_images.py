@@ -211,6 +211,7 @@ PACKED = gzip.compress(BODIES[0])
         (gzip.compress(BODIES[0][:-1] + b"\0"), r"the checksum of its content is wrong"),
         (gzip.compress(BODIES[1]), r"the checksum of its content is wrong"),
     ],
+    ids=["cut short", "a byte changed", "a page", "empty", "a pixel changed", "another file"],
 )
 def test_a_damaged_file_is_found(folder, body, why):
     (folder / "mnist" / FIRST).write_bytes(body)

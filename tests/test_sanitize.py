@@ -17,7 +17,7 @@ import lyaptorch as lt
 
 TESTS = Path(__file__).parent
 CPU = lt.kernels.available()["cpu"]
-RECORDED = ("test_kernels.py", "test_kernel_accuracy.py", "test_kernel_properties.py")
+RECORDED = ("test_kernels.py", "test_kernel_accuracy.py", "test_kernel_properties.py", "test_kernel_lif.py")
 POISON = "max_malloc_fill_size=1000000000:malloc_fill_byte=255"
 
 

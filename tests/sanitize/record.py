@@ -79,25 +79,27 @@ def found(name, args, dtype):
     """For every pointer that is not null its offset, and (address, bytes, whether given, how compared)."""
     form, real = args.form, (SINGLE, DOUBLE)[dtype.itemsize == 8]
     n, m, t, members = form.n, form.m, form.steps, form.members
+    size = 2 * n if form.neurons else n
     items, adjoint = members * form.batch, name.endswith("adjoint")
     matrix = {0: 0, 1: n, 2: 2 * n, 3: n * n}[form.residual]
     drawn = t * (form.batch if form.shared else items) * m
     numbers = {"W": members * n * n, "V": members * n * m, "bias": members * n, "A": members * matrix}
-    numbers |= {"coupling": members * n, "inputs": drawn, "h0": items * n}
-    given = {**numbers, "sharpness": members * n}
+    numbers |= {"coupling": members * n, "inputs": drawn, "h0": items * size}
+    given = numbers | dict.fromkeys(("sharpness", "alpha", "beta", "threshold"), members * n)
     bars = {"W": "W", "V": "V", "bias": "bias", "A": "A", "coupling": "coupling", "h": "h0"}
     wanted = {f"{bar}_bar": numbers[source] for bar, source in bars.items()}
     wanted |= {f"{f}_bar": members * n for f in ("inner", "outer", "phi")} | {"inputs_bar": t * items * m}
     if name.startswith("scan"):
         s, k = args.spans, args.k
-        given |= {"frame": items * n * k, "c": s * items * k, "log_r": s * items * k}
-        wanted |= {"pivots": s * items * k, "h": items * n, "Q": items * n * k, "frame_bar": items * n * k}
+        given |= {"frame": items * size * k, "c": s * items * k, "log_r": s * items * k}
+        wanted |= {"pivots": s * items * k, "h": items * size}
+        wanted |= {"Q": items * size * k, "frame_bar": items * size * k}
         numbers_of_bytes = {"cuts": (8 * (s + 1), True, NOT), "twice": (s, True, NOT)}
         numbers_of_bytes |= {"dead": (s * items * k, False, BYTES), "status": (16 * items, False, BYTES)}
     else:
         numbers_of_bytes = {}
-        (given if adjoint else wanted)["states"] = t * items * n
-        given["states_bar"] = t * items * n
+        (given if adjoint else wanted)["states"] = t * items * size
+        given["states_bar"] = t * items * size
     table = {field: (count * dtype.itemsize, True, NOT) for field, count in given.items()}
     table |= {field: (count * dtype.itemsize, False, real) for field, count in wanted.items()}
     table |= numbers_of_bytes

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lyaptorch._random import Stream
-from lyaptorch.cells import Cell, ElmanCell, RateCell, ResidualCell, random_frame, unroll
+from lyaptorch.cells import Cell, ElmanCell, LIFCell, RateCell, ResidualCell, random_frame, unroll
 from lyaptorch.cells.residuals import decay
 from lyaptorch.tangent import lyapunov_spectrum
 
@@ -28,7 +28,7 @@ class Row:
 
     Attributes:
         kind: the gradient of a flossing loss ("exponents", a rate network), or a training step with Adam of
-            an Elman network ("BPTT") or of a residual one ("residual").
+            an Elman network ("BPTT"), of a residual one ("residual") or of a spiking one ("spiking").
         n: state size.
         k: exponents.
         batch: trajectories.
@@ -37,7 +37,7 @@ class Row:
         threads: of torch and of the kernels.
     """
 
-    kind: Literal["exponents", "BPTT", "residual"]
+    kind: Literal["exponents", "BPTT", "residual", "spiking"]
     n: int
     steps: int
     k: int = 0
@@ -77,6 +77,7 @@ ROWS = (
     Row("BPTT", 80, 300, batch=16),
     Row("residual", 100, 784, batch=128),
     Row("residual", 100, 784, batch=128, threads=2),
+    Row("spiking", 80, 100, batch=16),
 )
 
 
@@ -88,7 +89,8 @@ def runs(row: Row, dtype: torch.dtype) -> dict[str, Run]:
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
-        return {"exponents": _exponents, "BPTT": _elman, "residual": _residual}[row.kind](row)
+        made = {"exponents": _exponents, "BPTT": _elman, "residual": _residual, "spiking": _spiking}
+        return made[row.kind](row)
     finally:
         torch.set_default_dtype(before)
 
@@ -179,6 +181,38 @@ def _residual(row: Row) -> dict[str, Run]:
             a = h @ looped.weight_hh.T + u @ looped.weight_ih.T + looped.bias
             h = looped.residual * h + COUPLING * torch.tanh(a)
         return h
+
+    return {
+        "loop": training(looped, loop),
+        "torch": training(plain, lambda: _without_kernels(plain, x, zeros)[-1]),
+        "fused": training(fused, lambda: unroll(fused, x, zeros)[-1]),
+    }
+
+
+def _spiking(row: Row) -> dict[str, Run]:
+    """Cross-entropy of a readout of the last state."""
+    x = Stream(1, "bench").normal((row.steps, row.batch, 2), members=0)
+    y = (CLASSES * Stream(2, "bench").uniform((row.batch,), members=0)).long()
+    zeros = x.new_zeros(row.batch, 2 * row.n)
+
+    def training(cell: Cell, last: Callable[[], Tensor]) -> Run:
+        weight, bias = _readout(2 * row.n, CLASSES)
+
+        def loss() -> Tensor:
+            return nn.functional.cross_entropy(last() @ weight.mT + bias, y)
+
+        return _adam([*cell.parameters(), weight, bias], loss)
+
+    looped, plain, fused = (LIFCell(2, row.n) for _ in range(3))
+    alpha, beta = looped.decays()
+
+    def loop() -> Tensor:
+        U, I = torch.split(zeros, row.n, -1)  # noqa: E741
+        for u in x:
+            S = looped.activation(U - looped.threshold)
+            I = alpha * I + S @ looped.weight_hh.T + u @ looped.weight_ih.T  # noqa: E741
+            U = (beta * U + (1 - beta) * I) * (1 - S.detach())
+        return torch.cat([U, I], -1)
 
     return {
         "loop": training(looped, loop),

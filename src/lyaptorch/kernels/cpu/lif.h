@@ -1,4 +1,4 @@
-// Leaky integrate-and-fire neurons (cells/spiking.py), spikes S = g(U - threshold) with the slope d of a surrogate:
+// Leaky integrate-and-fire neurons (cells/spiking.py), spikes S = g(U - threshold), d the slope of a surrogate:
 //     I' = alpha I + W S + V x + b,   v = beta U + fresh I' + stale I,   U' = v (1 - S) or v - threshold S.
 // One of fresh and stale is 1 - beta, the other 0. To derivatives dU' = keep dv - bite dS: see `keep` and `bite`.
 // A state is two rows of n16 numbers, U and I, and so is a column of a frame.

@@ -1,7 +1,7 @@
 // The scan of a model with its frame, forwards, for one trajectory of one member. A model is a Trajectory with
-//     step(s, Y, to)            one step of the state `h` and of a frame
-//     push(s, Y, to)            that of the frame alone, once more
-//     step_back(s, Y, bars)     its pullback
+//     step(s, Y, to)         one step of the state `h` and of a frame
+//     push(s, Y, to)         that of the frame alone, once more
+//     step_back(s, Y, bars)  its pullback
 // Frames are stored transposed (k x n16), so that no product needs a transposed matrix.
 #pragma once
 #include "factor.h"

@@ -182,11 +182,7 @@ def lyapunov_spectrum(
     compiled = fused(problem, h, backend)
     # under no_grad a Function would still see leaves that require a gradient, and keep its tape
     if torch.is_grad_enabled():
-<<<<<<< HEAD
         if form is not None and (compiled or isinstance(form, Form)):
-=======
-        if isinstance(form, Form) or (compiled and form is not None):
->>>>>>> d953985c5793b0a9948ff3dd434e3d0f65c36a86
             leaves = form.trained()
         else:
             leaves = cell.leaves(inputs[0], h)

@@ -13,7 +13,7 @@ import torch
 from lyaptorch._random import Stream
 from lyaptorch.cells import Cell, ElmanCell, ResidualCell, residuals
 from lyaptorch.experiments.checks import Check, at_least, at_most
-from lyaptorch.experiments.weak_coupling.training import by_member, generator, trained
+from lyaptorch.experiments.weak_coupling.training import generator, network, trained
 from lyaptorch.record import Record
 from lyaptorch.tasks import Adding
 from lyaptorch.train import Adam, best_so_far, iterations_to
@@ -26,7 +26,8 @@ NETWORKS = ("homogeneous", "heterogeneous", "Elman")
 class Table1:
     """RMS error on the adding problem, and the task steps until it falls below 0.3.
 
-    The paper trains by gradient descent for 150 epochs; Adam, whose rate is ours, is faster.
+    The paper trains by gradient descent for 150 epochs; Adam, whose rates are ours, is faster. The last steps
+    at a tenth of the rate settle what it stirs up.
 
     Attributes:
         length: steps of a sequence.
@@ -34,7 +35,9 @@ class Table1:
         hidden_size: n.
         batch: sequences of a task step.
         iterations: task steps.
+        settling: further task steps at a tenth of the rate.
         lr: of Adam.
+        elman_lr: that of the Elman networks.
         clip: largest norm of the whole gradient.
         decay: of the homogeneous residual.
         decays: range of the heterogeneous ones.
@@ -47,16 +50,18 @@ class Table1:
 
     length: int = 200
     seeds: int = 5
-    hidden_size: int = 64
-    batch: int = 64
-    iterations: int = 8000
-    lr: float = 1e-3
+    hidden_size: int = 32
+    batch: int = 32
+    iterations: int = 20_000
+    settling: int = 4000
+    lr: float = 5e-3
+    elman_lr: float = 1e-3
     clip: float = 1.0
-    decay: float = 0.995
-    decays: tuple[float, float] = (0.98, 1.0)
-    coupling: float = 0.03
-    couplings: tuple[float, float] = (0.01, 0.1)
-    measure_every: int = 100
+    decay: float = 0.998
+    decays: tuple[float, float] = (0.99, 1.0)
+    coupling: float = 0.06
+    couplings: tuple[float, float] = (0.02, 0.1)
+    measure_every: int = 500
     threshold: float = 0.3
     seed: int = 0
 
@@ -69,41 +74,20 @@ class Table1:
             "hidden_size": 6,
             "batch": 4,
             "iterations": 4,
+            "settling": 2,
             "measure_every": 2,
         },
-        "small": {"seeds": 2},
+        "small": {"seeds": 2, "iterations": 15_000},
     }
-    cost: ClassVar[Mapping[str, str]] = {"smoke": "1 s", "small": "10 min", "paper": "30 min"}
+    cost: ClassVar[Mapping[str, str]] = {"smoke": "1 s", "small": "5 min", "paper": "15 min"}
 
     def run(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
         """`test_loss (network, seed, measurement)`, `best_loss`, `iterations_to_minimal`."""
         ids, task = torch.arange(self.seeds), Adding(self.length)
-        parts = []
-        for name, cell in self._cells(ids).items():
-            record = trained(
-                cell,
-                task,
-                self.iterations,
-                members=torch.as_tensor(ids.expand(cell.ensemble)),
-                seed=self.seed,
-                batch=self.batch,
-                lr=self.lr,
-                measure_every=self.measure_every,
-                test_batches=10,
-                show_progress=show_progress,
-                checkpoint=None if checkpoint is None else checkpoint.with_name(f"{checkpoint.name}-{name}"),
-                optimizer=Adam(),
-                clip=self.clip,
-                clip_mode="global",
-            )
-            parts.append(
-                (
-                    by_member(record, "test_loss", cell.ensemble),
-                    best_so_far(record, "test_loss")[:, -1].reshape(cell.ensemble),
-                    iterations_to(record, self.threshold, "test_loss").reshape(cell.ensemble),
-                    record["measured_at"][0],
-                )
-            )
+        parts = [
+            self._train(name, cell, task, ids.expand(cell.ensemble), show_progress, checkpoint)
+            for name, cell in self._cells(ids).items()
+        ]
         curves, best, until, at = zip(*parts, strict=True)
         dims = ("network", "seed")
         return Record(
@@ -116,6 +100,52 @@ class Table1:
                 "iterations_to_minimal": (dims, np.nan_to_num(np.concatenate(until), nan=-1.0)),
             },
             {"network_name": (("network",), list(NETWORKS)), "measured_at": (("measurement",), at[0])},
+        )
+
+    def _train(
+        self,
+        name: str,
+        cell: Cell,
+        task: Adding,
+        ids: torch.Tensor,
+        show_progress: bool | None,
+        checkpoint: Path | None,
+    ) -> tuple[Any, Any, Any, Any]:
+        """Test losses, the best, steps to minimal performance, and when was measured; in two stages."""
+        model, losses, at = network(cell, task, ids, self.seed), [], []
+        lr = self.elman_lr if name == "Elman" else self.lr
+        stages = ((self.iterations, lr, 0), (self.settling, lr / 10, self.iterations))
+        for stage, (iterations, rate, before) in enumerate(stages):
+            record = trained(
+                model,
+                task,
+                iterations,
+                members=ids,
+                seed=self.seed + stage,
+                batch=self.batch,
+                lr=rate,
+                measure_every=self.measure_every,
+                test_batches=10,
+                show_progress=show_progress,
+                checkpoint=checkpoint and checkpoint.with_name(f"{checkpoint.name}-{name}-{stage}"),
+                optimizer=Adam(),
+                clip=self.clip,
+                clip_mode="global",
+            )
+            losses.append(record["test_loss"])
+            at.append(np.nanmax(record["measured_at"], 0) + before)
+        curves, when = np.concatenate(losses, 1), np.concatenate(at)
+        dims = ("member", "measurement")
+        whole = Record(
+            "train",
+            {},
+            {"test_loss": (dims, curves), "measured_at": (dims, np.broadcast_to(when, curves.shape))},
+        )
+        return (
+            curves.reshape(*ids.shape, -1),
+            best_so_far(whole, "test_loss")[:, -1].reshape(ids.shape),
+            iterations_to(whole, self.threshold, "test_loss").reshape(ids.shape),
+            when,
         )
 
     def _cells(self, ids: torch.Tensor) -> dict[str, Cell]:
@@ -143,9 +173,7 @@ class Table1:
         homogeneous, heterogeneous, elman = (record["best_loss"][i] for i in range(3))
         return [
             at_most("RMS of homogeneous residuals, median", 0.1, float(np.median(homogeneous))),
-            at_most(
-                "heterogeneous residuals: the median network's RMS", 0.1, float(np.median(heterogeneous))
-            ),
+            at_most("RMS of heterogeneous residuals, median", 0.1, float(np.median(heterogeneous))),
             at_least(
                 "RMS of Elman networks, the best one: near the mean's 0.408",
                 MEAN_PREDICTOR,

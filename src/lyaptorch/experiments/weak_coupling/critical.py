@@ -15,7 +15,7 @@ from torch import Tensor
 from lyaptorch.analysis import gradient_norms, hessian_spectrum
 from lyaptorch.cells import ResidualCell, residuals, unroll
 from lyaptorch.experiments.checks import Check, at_least, at_most
-from lyaptorch.experiments.weak_coupling.training import generator, trained
+from lyaptorch.experiments.weak_coupling.training import generator, network, trained
 from lyaptorch.record import Record
 from lyaptorch.tangent import lyapunov_spectrum
 from lyaptorch.tasks import Adding
@@ -97,9 +97,10 @@ class Fig2:
             start = torch.zeros(len(r), self.sample, self.hidden_size, dtype=torch.float64)
             states = unroll(cell, batch.inputs, start)
         before = self._spectrum(cell, ids)
+        task = Adding(self.length)
         trained(
-            cell.float(),
-            Adding(self.length),
+            network(cell.float(), task, ids, self.seed),
+            task,
             self.iterations,
             members=ids,
             seed=self.seed,

@@ -14,7 +14,13 @@ from torch import Tensor
 from lyaptorch.analysis import PowerSpectrum, characteristic_frequency
 from lyaptorch.cells import ResidualCell, residuals
 from lyaptorch.experiments.checks import Check, at_least, at_most, near
-from lyaptorch.experiments.weak_coupling.training import by_member, first_unstable, generator, trained
+from lyaptorch.experiments.weak_coupling.training import (
+    by_member,
+    first_unstable,
+    generator,
+    network,
+    trained,
+)
 from lyaptorch.record import Record
 from lyaptorch.tasks import SequentialImages
 from lyaptorch.train import best_so_far, iterations_to
@@ -128,7 +134,7 @@ class ImageRun:
         lr = torch.tensor(self.learning_rates)[:, None].expand(shape)
         angles, decays, couplings = (z.unsqueeze(1).expand(*shape, z.shape[-1]) for z in settings)
         record = trained(
-            self.cell(angles, decays, couplings, ids),
+            network(self.cell(angles, decays, couplings, ids), task, ids, self.seed),
             task,
             self.iterations,
             members=ids,

@@ -21,8 +21,23 @@ def generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+def network(cell: Cell, task: Task, members: Tensor, seed: int) -> Model:
+    """A cell with a readout that starts as `torch.nn.Linear` does, with its variance."""
+    n = cell.output_size
+    readout = Readout(
+        n,
+        task.output_size,
+        scale=(3 * n) ** -0.5,
+        offset=0.0,
+        ensemble=cell.ensemble,
+        members=members,
+        generator=generator(seed),
+    )
+    return Model(cell, readout, loss=task.loss)
+
+
 def trained(
-    cell: Cell,
+    model: Model,
     task: Task,
     iterations: int,
     *,
@@ -36,22 +51,12 @@ def trained(
     checkpoint: Path | None,
     **settings: Any,
 ) -> Record:
-    """Train by gradient descent with momentum 0.9, the readout as `torch.nn.Linear` starts it, test scores.
+    """Train by gradient descent with momentum 0.9, with test scores.
 
     Members that overflow are marked and left out from there on.
     """
-    n = cell.output_size
-    readout = Readout(
-        n,
-        task.output_size,
-        scale=(3 * n) ** -0.5,
-        offset=0.0,
-        ensemble=cell.ensemble,
-        members=members,
-        generator=generator(seed),
-    )
     return train(
-        Model(cell, readout, loss=task.loss),
+        model,
         task,
         (FitPhase(iterations),),
         **{

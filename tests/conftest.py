@@ -54,6 +54,12 @@ def _digits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(archives._loaded, "mnist", made)
 
 
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    """What a test draws does not depend on those that ran before it."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture
 def double() -> Iterator[None]:
     """Tensors and cells are made in float64."""

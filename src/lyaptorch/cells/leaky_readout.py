@@ -28,7 +28,8 @@ class LeakyReadout(nn.Module):
         generator: seeds the weights; None is a fixed seed.
 
     Example:
-        >>> cell = LIFCell(2, 64, ensemble=(5,))
+        >>> import lyaptorch as lt
+        >>> cell = lt.LIFCell(2, 64, ensemble=(5,))
         >>> LeakyReadout(cell, 3)(torch.zeros(10, 5, 4, 128)).shape
         torch.Size([10, 5, 4, 3])
 

@@ -92,6 +92,10 @@ class Cell(nn.Module):
         Raises:
             ValueError: by cells that do not know how large their state is.
         """
+        if self.state_size == 0:
+            raise ValueError(
+                "h0 must be given for a function or module, whose state size comes from it, got None"
+            )
         return x.new_zeros(*self.ensemble, x.shape[-2], self.state_size)
 
     def pushforward_with_input(self, x: Input, h: State, X: InputFrame, Q: Frame) -> tuple[State, Frame]:

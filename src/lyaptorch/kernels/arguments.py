@@ -44,7 +44,10 @@ class Handed:
         (*e, b, _), t, n, m = h.shape, len(inputs), form.weight_hh.shape[-1], inputs.shape[-1]
         self.form, self.e, self.h, self.inputs, self.args = form, tuple(e), h, inputs, FormArgs()
         self.shared = members_of(e) > 1 and not any(inputs.stride()[1:-2])
-        inputs = inputs.flatten(1, -3)[:, 0] if self.shared else inputs.expand(t, *e, b, m)
+        if not self.shared:
+            inputs = inputs.expand(t, *e, b, m)
+        elif inputs.dim() > 3:
+            inputs = inputs.flatten(1, -3)[:, 0]
         self._alive: list[Tensor] = []
         fill(self.args, n=n, m=m, steps=t, members=members_of(e), batch=b, shared=int(self.shared))
         self.give("W", form.weight_hh, *e, n, n)

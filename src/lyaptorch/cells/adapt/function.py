@@ -51,12 +51,6 @@ class FunctionCell(Cell):
         """A packed state as the step knows it."""
         return h if self.structure is None else self.structure.unpack(h)
 
-    def rest(self, x: Tensor) -> Tensor:
-        """Unknown."""
-        raise ValueError(
-            "h0 must be given for a function or module, whose state size comes from it, got None"
-        )
-
     def leaves(self, x: Tensor, h: Tensor) -> list[Tensor]:
         """Every leaf with `requires_grad` in the graph of one step."""
         return graph_leaves(self, x, h)

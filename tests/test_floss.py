@@ -32,11 +32,10 @@ def distance(cell, inputs, target, **kw):
 def test_lambda_1_moves_to_the_target_on_a_tensor(target):
     cell, inputs = lt.RateCell(M, N, gain=0.6), drive()
     before = distance(cell, inputs, target)
-    record = lt.floss(cell, inputs, target=target, epochs=60, frame="fixed", **{**QUICK, "lr": 3e-2})
+    record = lt.floss(cell, inputs, target=target, epochs=120, frame="fixed", **{**QUICK, "lr": 3e-2})
     loss, lambda_1 = record["floss_loss"][0], leading(record)[0]
     assert loss[-1] < 0.1 * loss[0]
-    # with another frame, of which twenty steps forget not all
-    assert distance(cell, inputs, target) < 0.6 * before
+    assert distance(cell, inputs, target) < 0.4 * before
     # it starts at about -0.8
     assert (lambda_1[-1] > -0.1) == (target > -0.1)
     assert abs(lambda_1[-1] - target) < 0.5 * abs(lambda_1[0] - target)

@@ -129,7 +129,7 @@ def lyapunov_spectrum(
             `Flow`, 1 for all others.
         state_grad: "full", "detach" (the trajectory is a constant), or L: the state is detached every L
             steps after the transient, so that 1 is "detach".
-        backend: "cpu" (compiled, for cells with a `Form`; taken by itself where it serves, see
+        backend: "cpu" (compiled, for cells with a form; taken by itself where it serves, see
             `lt.kernels.available()`), "torch" (one hand-written adjoint for the whole sequence, any cell and
             device), or "autograd" (plain autograd through every QR: slower, second derivatives).
         checkpoint: keep only the state and the frame at about every `checkpoint` steps and compute the rest

@@ -32,6 +32,7 @@ class Convolutional(nn.Module):
             self.kernel.weight.normal_(std=gain / self.kernel.weight[0].numel() ** 0.5)
 
     def forward(self, x: Tensor, h: Tensor) -> Tensor:
+        """The next state `(b, n)`."""
         field = self.kernel(h.reshape(-1, CHANNELS, self.side, self.side))
         return torch.tanh(field.reshape(h.shape) + x)
 

@@ -10,6 +10,7 @@ import torch
 import lyaptorch as lt
 import reference
 from lyaptorch import analysis
+from lyaptorch.analysis.precision import precise_log_singular_values
 from lyaptorch.analysis.products import graded_log_singular_values
 from lyaptorch.theory import log_condition_number
 from test_metrics import differences
@@ -80,7 +81,7 @@ def test_where_the_plain_product_is_lost_the_two_ways_agree():
     assert (graded.bits, graded.arithmetic) == (53, "float64")
     assert graded.log_kappa.max() > math.log(2**53) + 40
     torch.testing.assert_close(graded.log_kappa, precise.log_kappa, rtol=0, atol=1e-7)
-    torch.testing.assert_close(graded.log_singular_values, precise.log_singular_values, rtol=0, atol=2e-3)
+    torch.testing.assert_close(graded.log_singular_values, precise.log_singular_values, rtol=0, atol=1e-6)
     spread = (graded.exponents.amax() - graded.exponents.amin()) * 60
     assert precise.bits >= spread / math.log(2) + 64
     # twice the bits change nothing
@@ -139,14 +140,17 @@ def test_a_linear_network_has_the_powers_of_its_weights():
             torch.testing.assert_close(found.log_singular_values[s, 0], t * values.log(), rtol=1e-10, atol=0)
 
 
-def test_sweeps_do_not_depend_on_how_a_product_is_cut():
-    R = torch.triu(noise(40, 3, 5, 5)) + 2 * torch.eye(5)
-    R.diagonal(dim1=-2, dim2=-1).abs_()
-    paired = R[1::2] @ R[::2]
-    one, two = graded_log_singular_values(R), graded_log_singular_values(paired)
-    torch.testing.assert_close(one, two, rtol=0, atol=1e-7)
-    together = graded_log_singular_values(R)[1]
-    torch.testing.assert_close(graded_log_singular_values(R[:, 1:2])[0], together, rtol=0, atol=1e-7)
+@pytest.mark.parametrize("order", ["falling", "rising", "shuffled"])
+@pytest.mark.parametrize("t", [8, 40, 160])
+def test_products_of_triangles_whatever_the_order_of_their_diagonals(order, t):
+    """Within the range of float64, which 160 factors leave, and beyond it."""
+    d = torch.linspace(0, -6, 6)
+    d = {"falling": d, "rising": d.flip(0), "shuffled": d[torch.tensor([3, 1, 5, 0, 4, 2])]}[order]
+    R = torch.triu(noise(t, 2, 6, 6), 1) * d.exp()[:, None] + torch.diag(d.exp())
+    # multiplied out, with as many bits as it takes
+    bits = math.ceil(6 * t / math.log(2)) + 100
+    expected, _ = precise_log_singular_values(R, torch.eye(6), torch.tensor([t]), bits)
+    torch.testing.assert_close(graded_log_singular_values(R), expected[0], rtol=0, atol=1e-8)
 
 
 def test_columns_that_die_take_no_other_with_them():
@@ -284,6 +288,29 @@ def test_a_loss_that_sees_no_state_is_refused():
     later = analysis.gradient_norms(cell, x, lambda states: states[0])
     assert (later[:2] > 0).all()
     assert (later[2:] == 0).all()
+
+
+def test_the_overlap_with_covariant_vectors_of_a_linear_network():
+    """W diagonal: the vectors are the axes, and the gradient of a known weighting is known."""
+    cell = lt.RateCell(1, 3, activation="linear", bias=False)
+    with torch.no_grad():
+        cell.weight_hh.copy_(torch.diag(torch.tensor([1.1, 0.6, 0.2])))
+    x, weights = noise(120, 2, 1), torch.tensor([3.0, 4.0, 12.0])
+    found = analysis.gradient_overlap(cell, x, lambda h: h @ weights, at=60, k=3)
+    np.testing.assert_allclose(found.detach(), [[3 / 13, 4 / 13, 12 / 13]] * 2, rtol=1e-9)
+    # many steps on, only what grows most is left of any gradient
+    later = analysis.gradient_overlap(cell, x, lambda h: lt.cells.unroll(cell, x[60:], h)[-1], at=60, k=2)
+    np.testing.assert_allclose(later, [[1, 0]] * 2, atol=1e-9)
+    with pytest.raises(ValueError, match="loss must depend on the state"):
+        analysis.gradient_overlap(cell, x, lambda h: h.detach(), at=60)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("at", [0, 6])
+def test_a_state_has_steps_on_both_sides(at):
+    cell, x = driven(3, 6)
+    with pytest.raises(ValueError, match=rf"at must be an integer in 1\.\.5, got {at}; steps must be left"):
+        analysis.gradient_overlap(cell, x, lambda h: h, at=at)
 
 
 def test_singular_values_of_a_gradient_of_independent_networks():

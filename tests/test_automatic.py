@@ -8,7 +8,7 @@ import torch
 
 import lyaptorch as lt
 from cases import CASES, setup
-from lyaptorch.tangent.automatic import drift
+from lyaptorch.tangent.automatic import _condition, drift
 from lyaptorch.testing import henon
 
 pytestmark = pytest.mark.usefixtures("double")
@@ -66,6 +66,17 @@ def test_the_interval_is_halved_until_the_products_are_well_conditioned(shear, i
     )
     assert spec.interval == interval
     torch.testing.assert_close(spec.exponents, torch.zeros(1, 2), rtol=0, atol=1e-12)
+
+
+def test_the_condition_is_that_of_the_products_in_their_order():
+    factors = [torch.randn(2, 4, 4).triu(1) + torch.eye(4) * (0.2 + torch.rand(4)) for _ in range(6)]
+    expected = 0.0
+    for first in (0, 3):
+        product = factors[first + 2] @ factors[first + 1] @ factors[first]
+        ratios = product.norm(dim=-2).amax(-1) / product.diagonal(dim1=-2, dim2=-1).amin(-1)
+        expected = max(expected, ratios.max().item())
+    alive = torch.ones(2, 4, dtype=torch.bool)
+    assert _condition(factors, alive, 3) == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if c.name in ("rate-relu", "flow-rk4")], ids=str)

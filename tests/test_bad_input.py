@@ -83,7 +83,7 @@ def poisoned(value, *shape):
             r"h0 must have the dtype of the weights, torch.float64, got torch.float32",
         ),
         ({"h0": zeros(2, N).int()}, r"h0 must be a floating tensor, got torch.int32"),
-        ({"h0": 0.0}, r"h0 must be a torch.Tensor, got float"),
+        ({"h0": 0.0}, r"state of this RateCell must be one tensor \(\*e, b, n\), got a float"),
         (
             {"frame": EYE[:, :3], "k": 2},
             r"frame must have shape \(n, k\) = \(4, 2\) or .*got \(4, 3\); it has exactly k",
@@ -141,7 +141,7 @@ def test_a_misspelt_argument_is_an_error(name):
 
 def test_what_is_no_cell_is_an_error():
     with pytest.raises(
-        ValueError, match=r"as_cell takes a cell, a module or a function step\(x, h\), got int"
+        ValueError, match=r"as_cell takes a cell, a module, a function step\(x, h\), or a list.* got int"
     ):
         run(3)
 

@@ -36,7 +36,10 @@ WRONG = [
     (["nope.py:rnn"], "cannot load nope.py:rnn"),
     (["nope:rnn"], "cannot load nope:rnn: No module named 'nope'"),
     (["net.py:nope"], "has no attribute 'nope'; check the module and the name"),
-    (["net.py:number"], "as_cell takes a cell, a module or a function step(x, h), got int"),
+    (
+        ["net.py:number"],
+        "as_cell takes a cell, a module, a function step(x, h), or a list of modules, got int",
+    ),
     (["net.py:rnn", "--inputs", "nope.npy"], "cannot read nope.npy: "),
 ]
 

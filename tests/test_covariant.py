@@ -46,6 +46,9 @@ def test_a_driven_tanh_network(n):
     cell, inputs = lt.RateCell(1, n, gain=1.5), torch.randn(130, 1, 1)
     clv = lt.covariant_vectors(cell, inputs, transient=20, tangent_transient=40, backward_transient=40)
     assert clv.covariance_error.max() < 1e-8
+    lengths = torch.linalg.vector_norm(clv.vectors, dim=-2)
+    # frames orthonormal to round-off, not to the 40^2 round-offs of a single Cholesky pass
+    torch.testing.assert_close(lengths, torch.ones_like(lengths), rtol=0, atol=1e-14)
     h = lt.lyapunov_spectrum(cell, inputs[:60], k=1).final_state.detach()
     assert covariance(cell, inputs[60:80], h, clv.vectors[:21]) < 1e-8
 

@@ -230,6 +230,45 @@ def test_layers_that_are_alike_are_not_accused():
     assert words(found)["parts"].startswith("No part stands out.")
 
 
+def test_the_layer_of_a_torch_lstm_that_kills():
+    lstm = nn.LSTM(1, 10, num_layers=2)
+    # layer 1 keeps everything, layer 2 forgets at once and listens to nobody
+    lstm.bias_hh_l0.data[10:20] = 6.0
+    lstm.weight_ih_l1.data *= 0.02
+    lstm.weight_hh_l1.data *= 0.02
+    lstm.bias_hh_l1.data[10:20] = -2.0
+    found = lt.diagnose(lstm, noise(), name="lstm")
+    assert found.verdict == "blocked"
+    assert found.signs.parts.names == ("layer 1", "layer 2")
+    assert found.signs.parts.members.sum(0).tolist() == [20, 20]
+    assert words(found)["parts"].startswith("layer 2 kills the signal.")
+    assert "layer 1 forget gate 1.00" in words(found)["gates"]
+    assert "layer 2 forget gate 0.1" in words(found)["gates"]
+    # the gradient starts in what a readout sees, and what is left of it lives in layer 1
+    assert found.signs.gradient_share[0].tolist() == pytest.approx([0.0, 1.0])
+    assert found.signs.gradient_share[-1, 0] > 0.99
+    assert found.signs.gradient[10] < math.log(1e-2)
+    code = found.remedies[0].code
+    assert code.startswith("lstm.bias_hh_l1.data[..., 10:20] = ")
+    assert "l0" not in code
+    follow(found, "Open the gates", lstm=lstm)
+    after = lt.diagnose(lstm, noise()).signs.parts.rates[1]
+    assert after.item() == pytest.approx(found.remedies[0].expected, abs=0.01)
+
+
+def test_the_layer_of_a_torch_rnn_that_is_saturated():
+    rnn = nn.RNN(1, 10, num_layers=2)
+    nn.init.orthogonal_(rnn.weight_hh_l0)
+    rnn.weight_ih_l0.data *= 0.1
+    rnn.bias_ih_l1.data[:] = 8.0
+    found = lt.diagnose(rnn, noise(), name="rnn")
+    assert words(found)["parts"].startswith("layer 2 kills the signal.")
+    assert "10 of 20 units are dead" in words(found)["silence"]
+    follow(found, "Wake", rnn=rnn)
+    assert rnn.bias_ih_l1.abs().max() == 0.0
+    assert lt.diagnose(rnn, noise()).signs.parts.silent[10:].max() < 0.9
+
+
 def test_an_lstm_is_told_by_gates_and_by_h_and_c():
     cell = lt.LSTMCell(1, 12)
     found = lt.diagnose(cell, noise(), name="cell")

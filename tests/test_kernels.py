@@ -12,7 +12,7 @@ import cases
 import lyaptorch as lt
 from lyaptorch import kernels
 from lyaptorch._random import Stream, member_ids
-from lyaptorch.cells import Form, fit, surrogates, unroll
+from lyaptorch.cells import Form, surrogates, unroll
 from lyaptorch.cells.activation import tanh
 from lyaptorch.cells.form import Residual
 from lyaptorch.cells.protocol import FormCell
@@ -28,21 +28,6 @@ pytestmark = [
 
 ACTIVATIONS = ("tanh", "relu", "linear")
 KINDS = (lt.RateCell, lt.ElmanCell)
-SERVED = {
-    *(f"{kind}-{f}" for kind in ("rate", "elman") for f in ACTIVATIONS),
-    *(f"residual-{kind}" for kind in ("diagonal", "blocks", "dense", "phi", "linear")),
-    *(
-        "binary",
-        "wcrnn-linear",
-        "wcrnn-A",
-        "wcrnn-B",
-        "wcrnn-coupling-trained",
-        "cornn",
-        "torch-RNNCell",
-        "torch-RNN",
-    ),
-}
-"""What the kernels serve of the catalogue."""
 SETS = ("avx512", "avx2", "baseline")
 
 
@@ -157,21 +142,17 @@ def bypassed(n, kind, coupling, activations, *, ensemble=(), b=1, t=7, dtype=tor
     return cell, inputs.contiguous().requires_grad_(), h0.requires_grad_()
 
 
+def has_a_known_form(case):
+    form = cases.setup(case).cell.form()
+    return form is not None and all(f.builtin for f in form.activations())
+
+
 CATALOGUE = [
     pytest.param(case, e, id=f"{case.name}-{len(e)}")
     for case in cases.CASES
-    if case.name in SERVED
+    if has_a_known_form(case)
     for e in ((), (2, 3))[: 1 + case.ensembles]
 ]
-
-
-def test_which_cells_of_the_catalogue_are_served():
-    """All that have a Form but those with activations of the tests' own."""
-    for case in cases.CASES:
-        cell, inputs, h0 = cases.setup(case)
-        form = fit(cell, inputs, h0) and cell.form()
-        own = form is not None and all(f.builtin for f in form.activations())
-        assert (kernels.cpu_refuses(form, h0) is None) == own == (case.name in SERVED), case.name
 
 
 @pytest.mark.parametrize(("case", "ensemble"), CATALOGUE)
@@ -425,6 +406,20 @@ def test_tanh_and_its_slope_to_round_off(dtype):
     normal = expected > 4 * torch.finfo(dtype).tiny
     torch.testing.assert_close(slope.flatten()[normal], expected[normal].to(dtype), rtol=8 * eps, atol=0)
     assert torch.isfinite(slope).all()
+
+
+@pytest.mark.parametrize("ensemble", [(3,), (2, 3)])
+def test_inputs_that_all_members_share(ensemble):
+    cell, inputs, h0 = problem(lt.ElmanCell, 7, ensemble=ensemble, b=2)
+    shared = inputs.detach().flatten(1, -3)[:, 0].requires_grad_()
+    compare(cell, shared, h0, 5)
+    results = []
+    for plain in (False, True):
+        states = unroll(
+            cell, shared.unflatten(0, (-1, *[1] * len(ensemble))).expand_as(inputs), h0, plain=plain
+        )
+        results.append([states, *torch.autograd.grad(states.square().sum(), [shared, h0])])
+    agree(*results, 1e-11)
 
 
 def bits(threads: int) -> list[Tensor]:

@@ -79,6 +79,31 @@ def test_the_initial_gradient_of_a_state_that_is_not_trained():
     torch.testing.assert_close(metrics.initial_gradient_norm(model, batch), expected, rtol=1e-6, atol=0)
 
 
+@each
+def test_the_overlap_that_is_measured_is_that_of_the_whole_trial(ensemble):
+    """The gradient with respect to a state, of the loss of all steps after it."""
+    model = network(lt.RateCell, ensemble)
+    batch = batch_for(model, length=30)
+    found = metrics.covariant_overlap(model, batch)
+    vectors = lt.covariant_vectors(
+        model.cell, batch.inputs, k=1, h0=model.h0.detach(), tangent_transient=10, backward_transient=19
+    )
+    states = [model.h0.detach()]
+    for x in batch.inputs:
+        states.append(model.cell.step(x, states[-1]).detach())
+        if len(states) == 11:
+            states[-1].requires_grad_()
+    chain = [*states[:10], middle := states[10]]
+    for x in batch.inputs[10:]:
+        chain.append(model.cell.step(x, chain[-1]))
+    outputs = model.readout(torch.stack(chain[1:]))
+    error = nn.functional.binary_cross_entropy_with_logits(outputs, batch.targets, reduction="none")
+    mask = batch.mask[..., None, None].double()
+    (gradient,) = torch.autograd.grad((error * mask)[10:].sum(), middle)
+    expected = vectors.overlap(gradient.unsqueeze(0))[0].mean((-2, -1))
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=0)
+
+
 def slopes(model, batch):
     """phi' of every step `(t, *e, b, n)`, from plain loops: at h for a rate network, at a for Elman's."""
     h, found = model.h0, []

@@ -195,6 +195,8 @@ def test_the_command_diagnose(lyap, tmp_path):
     status, out, err = lyap("diagnose", "net.py:rnn", *flags)
     assert (status, err) == (0, "")
     assert "rnn: " in out
+    # lines of code are printed whole
+    assert all(f"\n    {line}\n" in out for r in found.remedies for line in r.code.split("\n"))
     assert "Page runs/diagnose-2.html" in out
 
 

@@ -124,3 +124,14 @@ def test_rotations_decays_and_orthogonal_matrices_are_normal(dtype):
 def test_a_transient_must_leave_something():
     with pytest.raises(ValueError, match=r"transient must be in 0\.\.4, got 5; pass more inputs"):
         residual_exponents(lt.ResidualCell(1, 4), torch.zeros(5, 1, 1), transient=5)
+
+
+@pytest.mark.parametrize("kind", ["A", "B"])
+def test_of_saturated_kinds_the_averaged_slopes_still_tell_the_mean(kind):
+    cell = lt.ResidualCell(1, N, residual=residuals.decay(1.0), coupling=0.1, kind=kind)
+    inputs = noise(1500)
+    got, found = measured(cell, inputs), residual_exponents(cell, inputs, transient=200)
+    assert got.mean() < -0.04
+    # the slopes fluctuate: the logarithm of their mean is not the mean of their logarithms
+    assert abs(found.slopes.mean() - got.mean()) < 0.25 * abs(got.mean())
+    assert abs(found.residual.mean() - got.mean()) > 0.04

@@ -231,6 +231,18 @@ def test_the_final_state_is_that_of_rolling_by_hand():
     torch.testing.assert_close(spec.final_state, h, rtol=0, atol=1e-14)
 
 
+@pytest.mark.skipif(not lt.kernels.available()["cpu"].available, reason="needs the compiled kernels")
+def test_under_no_grad_no_tape_is_kept(monkeypatch):
+    """A Function sees that weights require a gradient even where none is recorded."""
+    kept, scan = [], lt.kernels.scan_forward
+    monkeypatch.setattr(lt.kernels, "scan_forward", lambda *a, keep: kept.append(keep) or scan(*a, keep=keep))
+    cell, inputs = lt.RateCell(M, N), torch.randn(5, 1, M)
+    lt.lyapunov_spectrum(cell, inputs)
+    with torch.no_grad():
+        lt.lyapunov_spectrum(cell, inputs)
+    assert kept == [True, False]
+
+
 def test_the_frame_is_random_reproducible_and_seeded():
     cell, inputs = lt.RateCell(M, N), torch.randn(5, 1, M)
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import lyaptorch as lt
+from lyaptorch._random import Stream
 from lyaptorch.tasks import SpikePatterns, SpikingXOR
 
 IDS = torch.tensor([[4, 0, 7], [2, 2, 9]])
@@ -84,9 +85,8 @@ def test_poisson_patterns_have_a_rate_for_each_class_and_channel():
     named = batch.targets[-1].argmax(-1)
     assert torch.bincount(named.flatten()).tolist() == pytest.approx([800] * 3, abs=5 * (2400 * 2 / 9) ** 0.5)
     rates = torch.stack([batch.inputs[:30, named == c].mean((0, 1)) for c in range(3)])
-    # five standard errors of a rate
-    assert rates.max() < 0.4 + 0.02
-    assert rates.mean().item() == pytest.approx(0.2, abs=5 * 0.4 / 12**0.5 / 30**0.5)
+    patterns = Stream(0, "spike_patterns").uniform((3, 10), members=0)
+    torch.testing.assert_close(rates, 0.4 * patterns, rtol=0, atol=5 * 0.5 / (700 * 30) ** 0.5)
     assert (rates[0] - rates[1]).abs().max() > 0.1
     # the same patterns for another seed of the run
     other = task.draw(9, members=torch.arange(600), epoch=0, batch=4, length=task.period)

@@ -22,13 +22,14 @@ def test_rates_intervals_and_excursions_of_trains_written_by_hand():
     U[[5, 10, 30], 0, 1] = 3.0  # intervals of 5 and 20
     U[7, 0, 2] = 1.5
     U[20:35, 0, 2] = -1.5
+    U[[3, 9], 0, 3] = 2.0  # one interval has no variation
     found = spike_statistics(lt.LIFCell(1, 4), states(U))
-    expected = torch.tensor([[6.0, 3.0, 1.0, 0.0]]) / 0.12
+    expected = torch.tensor([[6.0, 3.0, 1.0, 2.0]]) / 0.12
     torch.testing.assert_close(found.rates, expected)
     torch.testing.assert_close(found.cv[0, :2], torch.tensor([0.0, 7.5 / 12.5]))
     assert found.cv[0, 2:].isnan().all()
     assert found.lowest.tolist() == [[0.5, 0.5, -1.5, 0.5]]
-    assert found.highest.tolist() == [[2.0, 3.0, 1.5, 0.5]]
+    assert found.highest.tolist() == [[2.0, 3.0, 1.5, 2.0]]
     assert found.below.tolist() == [[0.0, 0.0, 0.25, 0.0]]
 
 

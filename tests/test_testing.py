@@ -73,6 +73,11 @@ class TestTwoTrajectories:
             found = divergence_rate(flow, torch.zeros(20, 1, 1), h0=torch.ones(1, 2), dt=dt)
             assert found.item() == pytest.approx(rate, abs=1e-3 * abs(rate))
 
+    def test_at_rest_at_zero(self):
+        cell = lt.RateCell(1, 4, weights="orthogonal", gain=0.7, bias=False)
+        rate = divergence_rate(cell, torch.zeros(20, 1, 1))
+        assert rate.item() == pytest.approx(math.log(0.7), abs=1e-6)
+
     def test_an_ensemble_and_a_state_that_forgets_at_once(self):
         cell = lt.RateCell(M, N, ensemble=(3,))
         assert divergence_rate(cell, torch.randn(20, 2, M)).shape == (3, 2)

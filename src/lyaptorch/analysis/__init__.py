@@ -4,7 +4,12 @@ from lyaptorch.analysis.curvature import HessianSpectrum, effective_learning_rat
 from lyaptorch.analysis.diagnose import Diagnosis, diagnose
 from lyaptorch.analysis.events import aligned, onset
 from lyaptorch.analysis.frequency import PowerSpectrum, characteristic_frequency
-from lyaptorch.analysis.gradients import effective_rank, gradient_norms, gradient_singular_values
+from lyaptorch.analysis.gradients import (
+    effective_rank,
+    gradient_norms,
+    gradient_overlap,
+    gradient_singular_values,
+)
 from lyaptorch.analysis.jacobians import ConditionNumber, condition_number, step_jacobians, usable_dimensions
 from lyaptorch.analysis.memory import fading_memory, memory_capacity, time_scales
 from lyaptorch.analysis.residual import ResidualExponents, residual_exponents
@@ -25,6 +30,7 @@ __all__ = [
     "effective_rank",
     "fading_memory",
     "gradient_norms",
+    "gradient_overlap",
     "gradient_singular_values",
     "hessian_spectrum",
     "memory_capacity",

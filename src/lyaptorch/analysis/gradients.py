@@ -10,8 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lyaptorch import _checks
-from lyaptorch._types import Inputs, States
-from lyaptorch.cells import Network, as_cell, fit
+from lyaptorch._types import Inputs, State, States
+from lyaptorch.cells import Network, as_cell, fit, settle
+from lyaptorch.tangent import covariant_vectors
 
 RANKS = ("participation", "entropy", "threshold")
 
@@ -61,6 +62,58 @@ def gradient_norms(
             raise ValueError("loss must depend on the states it is given; do not detach them")
         gradients = torch.autograd.grad(total, states, materialize_grads=True)
     return torch.stack([torch.linalg.vector_norm(g, dim=-1) for g in gradients])
+
+
+def gradient_overlap(
+    cell: Network,
+    inputs: Inputs,
+    loss: Callable[[State], Tensor],
+    *,
+    at: int,
+    k: int = 1,
+    h0: Any = None,
+) -> Float[Tensor, "*e b k"]:
+    """|cos| of the angle between dL/dh at one state and the first k covariant Lyapunov vectors there.
+
+    Args:
+        cell: a cell, or anything that `as_cell` takes.
+        inputs: `(t, *e, b, m)`. The first `at` steps let the frame find the vectors; the others bring all
+            but the first vector, which is done by then, back from the end.
+        loss: from the state after `at` steps, `(*e, b, n)`, to a tensor of any shape, which is summed.
+        at: steps before that state, 1..t-1.
+        k: how many vectors.
+        h0: initial state `(*e, b, n)`; zeros when missing.
+
+    Returns:
+        0..1; 0 where the gradient is. A random direction has about sqrt(2 / (pi n)). Cost: that of
+        `covariant_vectors` and one gradient.
+
+    Raises:
+        ValueError: for arguments out of range, or a loss that does not depend on the state.
+
+    Example:
+        >>> import lyaptorch as lt
+        >>> cell, x = lt.RateCell(1, 8).double(), torch.randn(60, 1, 1, dtype=torch.float64)
+        >>> found = gradient_overlap(cell, x, lambda h: lt.cells.unroll(cell, x[30:], h)[-1], at=30)
+        >>> found.shape
+        torch.Size([1, 1])
+
+    Source: Gradient Flossing, appendix D.
+    """
+    cell = as_cell(cell)
+    inputs, h = fit(cell, inputs, h0)
+    _checks.integer("at", at, 1, len(inputs) - 1, do="steps must be left on both sides")
+    with torch.enable_grad():
+        state = settle(cell, inputs[:at], h).detach().requires_grad_()
+        total = loss(state).sum()
+        if not total.requires_grad:
+            raise ValueError("loss must depend on the state it is given; do not detach it")
+        (gradient,) = torch.autograd.grad(total, state)
+    left = len(inputs) - at - 1
+    vectors = covariant_vectors(
+        cell, inputs.detach(), k=k, h0=h.detach(), tangent_transient=at, backward_transient=left
+    )
+    return vectors.overlap(gradient.unsqueeze(0))[0]
 
 
 def gradient_singular_values(loss: Tensor, weight: Tensor) -> Float[Tensor, "*e r"]:

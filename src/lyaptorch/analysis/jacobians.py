@@ -91,8 +91,8 @@ def condition_number(
 
     It grows like `exp((lambda_1 - lambda_m) t)`, so the plain product loses its small singular values in
     float64 when that passes 1e16. There are two ways around it. The factors R_t .. R_1 of the scan have the
-    same singular values and are never multiplied: sweeps over the chain make it diagonal. Or the Jacobians
-    themselves are multiplied with enough bits, `(lambda_1 - lambda_m) t / ln 2 + 64`.
+    same singular values: one sweep over the chain orders them, and an ordered product keeps them. Or the
+    Jacobians themselves are multiplied with enough bits, `(lambda_1 - lambda_m) t / ln 2 + 64`.
 
     Args:
         cell: a cell, or anything that `as_cell` takes. Its dtype is that of the Jacobians; use float64.
@@ -107,7 +107,7 @@ def condition_number(
         generator: seeds the frame.
 
     Returns:
-        A `ConditionNumber`. Cost of float64: O(s t m^3) times some dozens of sweeps; of bits: O(t n^2 m)
+        A `ConditionNumber`. Cost of float64: O(s t m^3); of bits: O(t n^2 m)
         products and s singular value decompositions, one network and trajectory after the other.
 
     Raises:

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from lyaptorch.tangent.qr import orthonormalise
 
-MILD = 10.0
-"""Nats between the pivots of a product that is multiplied out: all its singular values keep ten digits."""
+RANGE = 600.0
+"""Nats on either side of 1 within which a product is multiplied out: float64 ends at 708."""
 SWEEPS, CONVERGED = 100, 1e-10
 """At most so many sweeps; fewer when no logarithm moved by more than this."""
 
@@ -18,40 +18,28 @@ def graded_log_singular_values(factors: Tensor) -> Tensor:
 
     A sweep factors R_1^T (R_2^T (.. R_t^T)) by QR step by step: the product of the new triangles is the
     transpose of the old one up to a rotation, and closer to diagonal by a factor (sigma_j / sigma_i)^2 off
-    the diagonal. No number in it grows or shrinks like the product. Values closer than 1% settle last, and
-    after `SWEEPS` sweeps may still be mixed by some 1e-3 nats.
+    the diagonal. No number in it grows or shrinks like the product. One sweep orders the diagonal, and a
+    triangle that falls along its diagonal keeps even its smallest singular values when it is multiplied out
+    and decomposed. A product that does not fit into float64 is swept until it is diagonal; there values
+    closer than 1% settle last, and after `SWEEPS` sweeps may still be mixed by some 1e-3 nats.
 
     Source: Oliveira & Stewart (2000).
     """
     shape = factors.shape[1:-1]
-    factors = _compressed(factors.flatten(1, -3))
-    if len(factors) == 1:
-        alone: Tensor = torch.linalg.svdvals(factors[0]).log()
-        return alone.reshape(shape)
+    factors = _transposed(factors.flatten(1, -3))
     values = _log_diagonal(factors)
-    left = torch.arange(len(values), device=values.device)
+    small = values.abs().amax(-1) < RANGE
+    values[small] = torch.linalg.svdvals(_multiplied(factors[:, small])).log()
+    left, factors = torch.nonzero(~small)[:, 0], factors[:, ~small]
     for _ in range(SWEEPS):
+        if len(left) == 0:
+            break
         factors = _transposed(factors)
         logs = _log_diagonal(factors)
         moving = (logs - values[left]).abs().amax(-1) > CONVERGED
         values[left] = logs
         left, factors = left[moving], factors[:, moving]
-        if len(left) == 0:
-            break
     return values.sort(-1, descending=True).values.reshape(shape)
-
-
-def _compressed(factors: Tensor) -> Tensor:
-    """The same product of fewer factors, each as long as it is well conditioned."""
-    chain = [factors[0]]
-    for R in factors[1:]:
-        longer = R @ chain[-1]
-        logs = longer.diagonal(dim1=-2, dim2=-1).log()
-        if (logs.amax(-1) - logs.amin(-1)).max() < MILD:
-            chain[-1] = longer
-        else:
-            chain.append(R)
-    return torch.stack(chain)
 
 
 def _transposed(factors: Tensor) -> Tensor:
@@ -66,3 +54,10 @@ def _transposed(factors: Tensor) -> Tensor:
 
 def _log_diagonal(factors: Tensor) -> Tensor:
     return factors.diagonal(dim1=-2, dim2=-1).log().sum(0)
+
+
+def _multiplied(factors: Tensor) -> Tensor:
+    product = factors[0]
+    for R in factors[1:]:
+        product = R @ product
+    return product

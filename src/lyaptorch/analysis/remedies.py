@@ -207,7 +207,8 @@ def _reset_mode(patient: Patient) -> Remedy | None:
 
 
 def _residual(patient: Patient) -> Remedy | None:
-    m, n, T = patient.inputs.shape[-1], patient.signs.state_size, patient.signs.horizon
+    m, T = patient.inputs.shape[-1], patient.signs.horizon
+    n = patient.cell.output_size or patient.signs.state_size
     if getattr(patient.cell, "residual", None) is not None:
         return None
     keep = math.exp(-1 / T)

@@ -210,9 +210,10 @@ def _choose_mode(cell: Cell, x: Tensor, h: Tensor) -> None:
     cause = trouble()
     if cause is None:
         return
-    # torch's fused kernels may lack forward mode: switched off, they give the same numbers
+    # torch's fused kernels may lack forward mode, or second derivatives that flossing in reverse mode
+    # needs: switched off, they give the same numbers
     cell.unfused = True
     if trouble() is None:
         return
-    cell.unfused, cell.reverse_mode = False, True
+    cell.reverse_mode = True
     warnings.warn(f"{cause}; using reverse mode for this step, at n vector products a step", stacklevel=5)

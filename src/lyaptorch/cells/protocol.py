@@ -29,7 +29,7 @@ class Cell(nn.Module):
         readable: which entries of the state a readout sees; all, unless the cell has hidden ones (of an
             LSTM's (h, c) it is h).
         unproven: whether `step` is still to be probed before its first trajectory.
-        unfused: whether the probe found that forward mode needs torch's fused kernels switched off.
+        unfused: whether the probe found that derivatives need torch's fused kernels switched off.
         reverse_mode: whether the probe found that forward mode cannot be used at all.
         time_step: time per step; exponents are per unit of this time.
         advice: what an error says when the state overflows.
@@ -82,10 +82,9 @@ class Cell(nn.Module):
 
     def pushforward(self, x: Input, h: State, Q: Frame) -> tuple[State, Frame]:
         """The next state and D Q, the tangent vectors Q one step later. Cost O(b k) steps."""
-        if self.reverse_mode:
-            return pushforward_reverse_mode(self, x, h, Q)
+        mode = pushforward_reverse_mode if self.reverse_mode else pushforward_forward_mode
         with unfused() if self.unfused else nullcontext():
-            return pushforward_forward_mode(self, x, h, Q)
+            return mode(self, x, h, Q)
 
     def rest(self, x: Input) -> State:
         """The state `(*e, b, n)` before the first input x `(*e, b, m)` where no other is given: zero.

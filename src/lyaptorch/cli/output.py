@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console, RenderableType
+from rich.text import Text
 
 from lyaptorch._files import replace_file, to_json
 from lyaptorch.record import Record
@@ -63,7 +64,8 @@ def show(
         return
     console = Console()
     for table in tables:
-        console.print(table)
+        # text keeps its lines, which may be code to copy
+        console.print(table, soft_wrap=isinstance(table, Text))
     for name, file in written.items():
         console.print(f"{name.capitalize()} {file}", highlight=False, soft_wrap=True, markup=False)
     console.print(f"{seconds:.0f} s", highlight=False)

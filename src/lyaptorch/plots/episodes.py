@@ -81,6 +81,28 @@ def fig10(record: Record) -> Figure:
     return figure
 
 
+def appendix_d(record: Record) -> Figure:
+    """Overlap with the first covariant vector, and accuracy, over epochs."""
+    delays = record["delay"]
+    with style():
+        figure, axes = panels(2 * len(delays), width=3.2)
+        for j, delay in enumerate(delays):
+            overlap, accuracy = axes[2 * j], axes[2 * j + 1]
+            for i, (condition, color) in enumerate(zip(record["condition"], (BLUE, ORANGE), strict=True)):
+                rows, curves = record["overlap"][i, j], smooth(record["accuracy"][i, j], 20)
+                overlap.plot(record["measured_at"], rows.T, color=color, alpha=0.3, linewidth=0.7)
+                mean = finite_mean(rows, 0)
+                overlap.plot(record["measured_at"], mean, color=color, linewidth=1.6, label=str(condition))
+                accuracy.plot(curves.T, color=color, alpha=0.3, linewidth=0.7)
+                accuracy.plot(finite_mean(curves, 0), color=color, linewidth=1.6)
+            overlap.set(xlabel="epoch", ylabel=r"|cos| of $dL/dh$ and $v_1$", title=f"delay {delay}")
+            accuracy.set(xlabel="epoch", ylabel="accuracy", ylim=(0.42, 1.03), title=f"delay {delay}")
+            overlap.legend(title="flossed")
+            for panel in (overlap, accuracy):
+                _mark_episodes(panel, record)
+    return figure
+
+
 def _accuracy(axes: Axes, curves: np.ndarray) -> None:
     axes.plot(curves.T, color=ORANGE, alpha=0.4, linewidth=0.8)
     axes.plot(curves.mean(0), color=ORANGE, linewidth=1.6)

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from lyaptorch.plots import coupling
 from lyaptorch.plots.algorithm import fig15, fig16, frames, table1
 from lyaptorch.plots.conditioning import fig2a, fig2b, fig2c
-from lyaptorch.plots.episodes import fig8, fig9, fig10
+from lyaptorch.plots.episodes import appendix_d, fig8, fig9, fig10
 from lyaptorch.plots.style import GREY, PALETTE, panels, style
 from lyaptorch.plots.training import smooth
 from lyaptorch.record import Record
@@ -110,6 +110,7 @@ _COUPLING = (coupling.fig2, coupling.fig4, coupling.fig5, coupling.table1, coupl
 PAPERS = {
     **{f"gradient-flossing {f.__name__}": f for f in (*_OWN, *_MORE)},
     "gradient-flossing fig11": fig10,
+    "gradient-flossing appD-clv": appendix_d,
     **{f"weak-coupling {f.__name__}": f for f in _COUPLING},
 }
 """By the kind of the Record."""

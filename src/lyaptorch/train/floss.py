@@ -53,7 +53,8 @@ def floss(
         steps: steps of each scan, the tangent transient included.
         tangent_transient: first steps of the scan, not counted.
         interval: steps between reorthonormalisations.
-        target: exponent to reach, nats per step, a number or one for each member.
+        target: exponent to reach, nats per step (per unit of time for a `Flow`), a number or one for each
+            member.
         clip: largest gradient norm of each tensor of each member; None for no limit.
         reduction: "mean" or "sum" over the exponents.
         frame: "redrawn" each epoch, or "fixed".

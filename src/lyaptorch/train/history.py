@@ -16,6 +16,7 @@ DIMS = {
     "measured_at": ("measurement",),
     "initial_gradient_norm": ("measurement",),
     "effective_rank": ("measurement",),
+    "covariant_overlap": ("measurement",),
     "saturated": ("measurement",),
     "singular_values": ("measurement", "rank"),
     "spectrum": ("measurement", "rank"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lyaptorch.analysis import effective_rank, gradient_singular_values
+from lyaptorch.analysis import effective_rank, gradient_overlap, gradient_singular_values
 from lyaptorch.cells import fit, unroll
 from lyaptorch.cells.form import linear
 from lyaptorch.tangent import lyapunov_spectrum
@@ -45,6 +45,20 @@ def recurrent_singular_values(model: Model, batch: Batch) -> Tensor:
         )
     loss, _ = model.loss(batch)
     return gradient_singular_values(loss, weight)
+
+
+def covariant_overlap(model: Model, batch: Batch) -> Tensor:
+    """Mean |cos| `(*e)` between the first covariant vector after a third of a trial and dL/dh there.
+
+    L is the loss of the other two thirds.
+
+    Source: Gradient Flossing, appendix D.
+    """
+    at = len(batch.inputs) // 3
+    rest = Batch(batch.inputs[at:], batch.targets[at:], batch.mask[at:])
+    h0 = model.initial_state(batch.inputs.shape[-2])
+    overlap = gradient_overlap(model.cell, batch.inputs, lambda h: model.loss(rest, h)[0], at=at, h0=h0)
+    return overlap.mean((-2, -1))
 
 
 def saturated_share(model: Model, batch: Batch) -> Tensor:
@@ -117,6 +131,7 @@ METRICS: tuple[str, ...] = (
     "saturated",
     "spectrum",
     "test",
+    "covariant_overlap",
 )
 """Names for `train(metrics=...)`."""
 
@@ -131,6 +146,8 @@ def measure(
         values["singular_values"], values["effective_rank"] = singular, effective_rank(singular)
     if "initial_gradient_norm" in names:
         values["initial_gradient_norm"] = initial_gradient_norm(members.model, batch)
+    if "covariant_overlap" in names:
+        values["covariant_overlap"] = covariant_overlap(members.model, batch)
     if "saturated" in names:
         values["saturated"] = saturated_share(members.model, batch)
     if "spectrum" in names:

@@ -41,7 +41,9 @@ template <class T> constexpr Precision precision() {
         Scan<T>::work,
         Scan<T>::tape_size,
         [](const void* args, int64_t item, void* work) { Scan<T>(*(const ScanArgs*)args, item, (T*)work).forward(); },
-        [](const void* args, int64_t item, void* work) { ScanAdjoint<T>(*(const ScanArgs*)args, item, (T*)work).run(); },
+        [](const void* args, int64_t item, void* work) {
+            ScanAdjoint<T>(*(const ScanArgs*)args, item, (T*)work).run();
+        },
         Unroll<T>::work,
         Unroll<T>::tape_size,
         Unroll<T>::units,

@@ -57,7 +57,9 @@ template <class T> struct Scan {
         return length;
     }
 
-    static Size tape_size(const ScanArgs& a) { return a.form.members * a.form.batch * Layout::of<T>(a).total * (Size)sizeof(T); }
+    static Size tape_size(const ScanArgs& a) {
+        return a.form.members * a.form.batch * Layout::of<T>(a).total * (Size)sizeof(T);
+    }
 
     static Size work(const ScanArgs& a) {
         Size np = pad(a.form.n), kp = pad(a.k), frame = kp * np;

@@ -1,0 +1,151 @@
+"""The checks of the figures of Surrogate Gradient Flossing on made-up records."""
+
+import numpy as np
+
+from lyaptorch.experiments import surrogate_flossing as sf
+from lyaptorch.record import Record
+
+
+def given(variables, coordinates=None):
+    return Record("surrogate-flossing", {}, variables, coordinates or {})
+
+
+def holds(experiment, record):
+    return [check.holds for check in experiment.checks(record)]
+
+
+def test_figure_1b_wants_theory_at_every_sharpness_up_to_its_limit():
+    g = {"sharpness": (("group",), np.array([2.0, 5.0, 10.0, 20.0]))}
+
+    def record(first, spectrum):
+        spectra = np.full((4, 3), -1.0)
+        dead = spectra.copy()
+        dead[:, 2] = -np.inf
+        return given(
+            {
+                "lambda1": (("group", "network"), np.full((4, 2), first)),
+                "theory": (("group",), np.zeros(4)),
+                "spectrum": (("group", "rank"), spectra + spectrum),
+                "free": (("group", "rank"), dead),
+                "triangle": (("group", "rank"), spectra),
+            },
+            g,
+        )
+
+    # first exponents at 2, 5 and 10; spectra at 2 and 5, without what is dead
+    assert holds(sf.Fig1b(), record(0.019, 0.019)) == [True] * 5
+    assert holds(sf.Fig1b(), record(-0.021, 0.03)) == [False, False, False, True, False]
+
+
+def test_figure_1d_compares_shares():
+    def record(active):
+        return given({"active": (("step",), np.full(4, active)), "expected": (("step",), np.full(4, 0.08))})
+
+    assert holds(sf.Fig1d(), record(0.089)) == [True]
+    assert holds(sf.Fig1d(), record(0.091)) == [False]
+
+
+def control(after, before=-0.49):
+    groups = len(after)
+    spectra = np.asarray(after)[:, None].repeat(3, 1)
+    return given(
+        {
+            "before": (("group", "network", "rank"), np.full((groups, 3, spectra.shape[-1]), before)),
+            "after": (("group", "network", "rank"), spectra),
+        },
+        {
+            "sharpness": (("group",), np.array([0.5, 1.0][:groups])),
+            "k": (("group",), np.array([1, 2][:groups])),
+        },
+    )
+
+
+def test_figure_2_wants_the_first_exponents_at_0_and_no_others():
+    assert holds(sf.Fig2a(), control([[0.04], [-0.04]])) == [True] * 3
+    assert holds(sf.Fig2a(), control([[0.06], [-0.06]], before=-0.3)) == [False] * 3
+    assert holds(sf.Fig2b(), control([[0.09, -1, -1, -1], [0.0, -0.09, -1, -1]])) == [True] * 4
+    assert holds(sf.Fig2b(), control([[0.11, -1, -1, -1], [0.0, -0.11, 0, 0]])) == [False, True, False, False]
+
+
+def test_figure_3_wants_d_18_solved_by_flossing_alone_and_gradients_to_arrive():
+    def record(none, flossed, ratio):
+        final = np.full((2, 2, 4), 1.0)
+        final[:, 1] = none, flossed
+        norms = np.ones((2, 2, 4, 5))
+        norms[1] *= ratio
+        return given(
+            {
+                "final_accuracy": (("condition", "delay", "seed"), final),
+                "gradient_norm": (("condition", "delay", "seed", "measurement"), norms),
+            },
+            {"delay": (("delay",), np.array([14, 18]))},
+        )
+
+    assert holds(sf.Fig3(), record([0.5] * 4, [0.96, 0.95, 0.7, 0.7], 1.1e4)) == [True] * 6
+    found = holds(sf.Fig3(), record([0.5, 0.5, 0.5, 0.7], [0.96, 0.7, 0.7, 0.7], 9e3))
+    assert found == [True, True, False, False, False, False]
+
+
+def test_figure_4_wants_round_off():
+    modes = {"mode": (("mode",), np.array(["a", "b"]))}
+
+    def record(step, product):
+        return given(
+            {"jacobian_error": (("mode",), np.array(step)), "product_error": (("mode",), np.array(product))},
+            modes,
+        )
+
+    assert holds(sf.Fig4(), record([1e-15, 1e-14], [1e-13, 0.0])) == [True] * 4
+    assert holds(sf.Fig4(), record([2e-14, 0.0], [0.0, 2e-12])) == [False, True, True, False]
+
+
+def test_appendices_f_and_g_want_slopes_within_two_standard_errors():
+    horizon = np.array([10, 20, 30])
+    scatter = np.array([-0.01, 0.0, 0.01, 0.0])
+
+    def record(name, expected, offset):
+        slopes = -0.3 + offset + scatter
+        return given(
+            {
+                name: (("group", "network", "horizon"), (slopes[:, None] * horizon)[None]),
+                expected: (("group", "network"), np.full((1, 4), -0.3)),
+            },
+            {"sharpness": (("group",), np.array([1.0])), "horizon": (("horizon",), horizon)},
+        )
+
+    # the standard error of four slopes is 0.0041
+    for figure, names in ((sf.AppF(), ("log_norm", "lambda1")), (sf.AppG(), ("log_kappa", "spread"))):
+        assert holds(figure, record(*names, 0.008)) == [True]
+        assert holds(figure, record(*names, -0.009)) == [False]
+
+
+def test_limits_g_wants_the_copy_without_the_xor():
+    def record(sharpness, copy, xor):
+        curve = np.ones((2, 3, 60))
+        return given(
+            {
+                "sharpness": (("condition", "seed"), np.array([[1.0] * 3, [sharpness] * 3])),
+                "copy": (("condition", "seed", "epoch"), curve * copy),
+                "xor": (("condition", "seed", "epoch"), curve * np.array(xor)[:, None, None]),
+            }
+        )
+
+    assert holds(sf.LimitsG(), record(0.3, 1.0, [1.0, 0.5])) == [True] * 4
+    assert holds(sf.LimitsG(), record(0.6, 0.9, [0.9, 0.9])) == [False] * 4
+
+
+def test_spiking_wants_the_xor_solved_by_flossing_alone():
+    def record(none, flossed, patterns):
+        final = np.array([none, flossed])
+        given_patterns = np.array([[0.5] * 2, [patterns] * 2])
+        dims = ("condition", "seed")
+        return given(
+            {
+                "xor_final": (dims, final),
+                "poisson_final": (dims, given_patterns),
+                "latency_final": (dims, given_patterns),
+            }
+        )
+
+    assert holds(sf.Spiking(), record([0.5, 0.6], [0.95, 1.0], 0.5)) == [True] * 5
+    assert holds(sf.Spiking(), record([0.8, 0.9], [0.6, 1.0], 0.4)) == [False] * 5

@@ -166,3 +166,17 @@ def misshape(W, shape):
         W *= torch.logspace(0, -20, n, dtype=W.dtype)[:, None]
     elif shape == "nilpotent":
         W.copy_(torch.triu(W, 1))
+
+
+def test_nothing_divided_by_a_vanishing_pivot_is_nothing():
+    """R_ii = 1e-40 has no reciprocal in float32; the column dies, so that nothing is divided by it."""
+    cell = lt.ElmanCell(1, 3, activation="relu").float()
+    with torch.no_grad():
+        cell.weight_hh.copy_(1e-40 * torch.eye(3))
+        cell.weight_ih.fill_(1.0)
+    inputs = torch.tensor([1.0, -1.0], dtype=torch.float32)[:, None, None]
+    options = {"k": 2, "interval": 1, "tangent_transient": 1}
+    plain, fused = (answer(z, cell, inputs, torch.zeros(1, 3).float(), options) for z in ("torch", "cpu"))
+    assert (plain[0] == 0).all()
+    for p, f in zip(plain, fused, strict=True):
+        torch.testing.assert_close(f, p)

@@ -165,6 +165,19 @@ class TestDeadColumns:
         torch.testing.assert_close(factors.R.diagonal(), positive_qr(A)[1].diagonal(), rtol=1e-2, atol=0)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("method", METHODS)
+def test_units_that_are_shut_bury_as_many_columns(dtype, method):
+    """Householder's R_ii comes to 1000 eps |a_i| here, as the columns before are ill-conditioned."""
+    draws = torch.Generator().manual_seed(0)
+    for _ in range(30):
+        A, shut = torch.randn(80, 44, generator=draws, dtype=dtype), torch.randperm(80, generator=draws)[43:]
+        A[shut] = 0
+        dead = orthonormalise(A, None, method).dead
+        assert dead is not None
+        assert dead.nonzero().tolist() == [[43]]
+
+
 @every_method
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
 @pytest.mark.parametrize("shape", [(6, 1), (6, 3), (2, 6, 3)])

@@ -231,3 +231,11 @@ def test_repr_says_which():
     )
     assert "sharpness of shape (2, 1, 1)" in repr(lt.surrogates.sech2(torch.ones(2)))
     assert set(VALUES) == {"sign", "upper_sign", "step"}
+
+
+def test_the_foot_of_the_triangle_is_flat_in_the_sharpness_as_in_the_argument():
+    f = SURROGATES["triangular"](nn.Parameter(torch.tensor(0.5)))
+    foot = torch.tensor([-2.0, 2.0])
+    ((_, bar),) = f.parameter_derivatives(foot)
+    assert torch.equal(bar, torch.zeros(2))
+    assert torch.equal(f.curvature(foot), torch.zeros(2))

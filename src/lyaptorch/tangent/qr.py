@@ -15,8 +15,8 @@ ONE_PASS = 40.0
 """Largest |a_i| / R_ii at which a single Cholesky pass is trusted."""
 DEAD = 16
 """A column is dead when R_ii <= DEAD * eps * |a_i|."""
-DOUBTFUL = 16
-"""Householder's R_ii may be that many times too large where columns before are nearly dead."""
+DOUBTFUL = 128
+"""Householder's R_ii of a dead column may be that many times too large: it errs like the condition number."""
 METHODS = ("auto", "cholesky2", "householder")
 
 

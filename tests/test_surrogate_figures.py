@@ -136,16 +136,16 @@ def test_limits_g_wants_the_copy_without_the_xor():
 
 def test_spiking_wants_the_xor_solved_by_flossing_alone():
     def record(none, flossed, patterns):
-        final = np.array([none, flossed])
-        given_patterns = np.array([[0.5] * 2, [patterns] * 2])
         dims = ("condition", "seed")
+        given_patterns = np.array([[0.5] * 2, [0.3] * 2, [patterns] * 2])
         return given(
             {
-                "xor_final": (dims, final),
+                "xor9_final": (dims, np.array([none, flossed, flossed])),
                 "poisson_final": (dims, given_patterns),
                 "latency_final": (dims, given_patterns),
             }
         )
 
-    assert holds(sf.Spiking(), record([0.5, 0.6], [0.95, 1.0], 0.5)) == [True] * 5
-    assert holds(sf.Spiking(), record([0.8, 0.9], [0.6, 1.0], 0.4)) == [False] * 5
+    spiking = sf.Spiking(delays=(5, 9))
+    assert holds(spiking, record([0.5, 0.6], [0.95, 1.0], 0.5)) == [True] * 6
+    assert holds(spiking, record([0.8, 0.9], [0.6, 1.0], 0.4)) == [False] * 6

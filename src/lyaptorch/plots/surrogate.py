@@ -99,7 +99,7 @@ def fig3(record: Record) -> Figure:
             norms = np.maximum(record["gradient_norm"][i], 1e-30)
             epochs = np.arange(norms.shape[-1]) * record.config["every"]
             axes[2].semilogy(epochs, norms[-1].T, color=color, alpha=0.4, linewidth=0.8)
-            axes[3].semilogy(delays, np.exp(np.log(norms).mean((-2, -1))), "o-", color=color)
+            axes[3].semilogy(delays, np.exp(np.nanmean(np.log(norms), (-2, -1))), "o-", color=color)
         axes[0].set(xlabel="epoch", ylabel="accuracy", title=f"delay {delays[-1]}", ylim=(0.42, 1.03))
         axes[1].set(xlabel="delay", ylabel="final accuracy", title="After training", ylim=(0.42, 1.03))
         axes[1].legend()
@@ -155,18 +155,20 @@ def limits_g(record: Record) -> Figure:
 
 
 def spiking(record: Record) -> Figure:
-    """Accuracy over epochs on each task, and the norm of dL/dh0 on the XOR."""
+    """Accuracy over epochs on each task, and the norm of dL/dh0 on the XOR of the longest delay."""
+    names = [name.removesuffix("_accuracy") for name in record.variables if name.endswith("_accuracy")]
+    longest = f"xor{record.config['delays'][-1]}"
     with style():
-        figure, axes = panels(4, width=3.0)
-        for i, (condition, color) in enumerate(zip(record["condition"], (BLUE, ORANGE), strict=True)):
-            for panel, name in zip(axes, ("xor", "poisson", "latency"), strict=False):
+        figure, axes = panels(len(names) + 1, width=3.0)
+        for i, (condition, color) in enumerate(zip(record["condition"], PALETTE, strict=False)):
+            for panel, name in zip(axes, names, strict=False):
                 _curves(panel, smooth(record[f"{name}_accuracy"][i], 20), color, condition)
                 panel.set(xlabel="epoch", ylabel="accuracy", title=name, ylim=(0.0, 1.03))
-            norms = np.maximum(record["xor_gradient_norm"][i], 1e-30)
+            norms = np.maximum(record[f"{longest}_gradient_norm"][i], 1e-30)
             epochs = np.arange(norms.shape[-1]) * record.config["every"]
-            axes[3].semilogy(epochs, norms.T, color=color, alpha=0.5, linewidth=0.8)
+            axes[-1].semilogy(epochs, norms.T, color=color, alpha=0.5, linewidth=0.8)
         axes[0].legend()
-        axes[3].set(xlabel="epoch", ylabel=r"$|dL/dh_0|$", title="xor")
+        axes[-1].set(xlabel="epoch", ylabel=r"$|dL/dh_0|$", title=longest)
     return figure
 
 

@@ -18,6 +18,7 @@ from lyaptorch.cells.form import Residual
 from lyaptorch.cells.protocol import FormCell
 from lyaptorch.cells.surrogates import gaussian, sech2
 from lyaptorch.kernels import library
+from lyaptorch.kernels.memory import lend
 from reference import random_frame
 
 CPU = lt.kernels.available()["cpu"]
@@ -166,6 +167,26 @@ def test_the_catalogue(case, ensemble, kw):
     inputs, h0 = inputs.requires_grad_(), h0.requires_grad_()
     compare(cell, inputs, h0, 3, 1e-9, **kw)
     compare_unrolled(cell, inputs, h0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("b", [15, 16, 17, 37])
+@pytest.mark.parametrize("n", [7, 16, 37])
+def test_many_trajectories_are_unrolled_in_parts(kind, b, n):
+    compare_unrolled(*problem(kind, n, b=b, t=5, ensemble=(2,)))
+
+
+def test_memory_is_lent_again_only_when_nobody_holds_it():
+    one = lend((300, 1000), torch.float32)
+    part, address = one[7:], one.data_ptr()
+    del one
+    other = lend((300, 1000), torch.float32)
+    assert other.data_ptr() != address
+    del part
+    again = lend((290, 1000), torch.float32)
+    assert again.data_ptr() == address
+    assert again.shape == (290, 1000)
+    assert lend((3,), torch.float64).dtype == torch.float64
 
 
 @pytest.mark.parametrize(("case", "ensemble"), CATALOGUE)

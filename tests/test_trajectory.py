@@ -32,6 +32,31 @@ def test_unroll_gives_every_state_and_its_gradient(case, ensemble):
         assert (g - e).abs().max() <= 1e-12 * e.abs().max().clamp_min(1.0)
 
 
+@every(ensembles=False)
+@pytest.mark.parametrize("plain", [False, True])
+def test_first_leaves_states_out_and_changes_nothing_else(case, ensemble, plain):
+    cell, inputs, h0 = setup(case, ensemble)
+    wanted = [z.requires_grad_() for z in (inputs, h0)] + cell.leaves(inputs[0], h0)
+    every_state = unroll(cell, inputs, h0)
+    for first in (2, len(inputs) - 1):
+        states, expected = unroll(cell, inputs, h0, first=first, plain=plain), every_state[first:]
+        torch.testing.assert_close(states, expected, rtol=1e-13, atol=1e-13)
+        settings = {"allow_unused": True, "materialize_grads": True, "retain_graph": True}
+        grads = [torch.autograd.grad(y.sin().sum(), wanted, **settings) for y in (states, expected)]
+        for g, e in zip(*grads, strict=True):
+            assert (g - e).abs().max() <= 1e-11 * e.abs().max().clamp_min(1.0)
+        with torch.no_grad():
+            alone = unroll(cell, inputs, h0, first=first)
+        torch.testing.assert_close(alone, expected, rtol=1e-13, atol=1e-13)
+
+
+def test_first_must_be_a_step():
+    cell, inputs, h0 = lt.RateCell(M, N), torch.randn(5, 1, M), torch.zeros(1, N)
+    for first in (5, -1):
+        with pytest.raises(ValueError, match=r"first must be an integer in 0..4"):
+            unroll(cell, inputs, h0, first=first)
+
+
 @pytest.mark.parametrize("kind", [lt.RateCell, lt.ElmanCell])
 def test_tied_weights_are_counted_as_often_as_they_are_used(kind):
     cell = kind(M, M)

@@ -99,7 +99,7 @@ def found(name, args, dtype):
     else:
         numbers_of_bytes = {}
         (given if adjoint else wanted)["states"] = t * items * size
-        given["states_bar"] = t * items * size
+        given["states_bar"] = (t - args.first) * items * size
     table = {field: (count * dtype.itemsize, True, NOT) for field, count in given.items()}
     table |= {field: (count * dtype.itemsize, False, real) for field, count in wanted.items()}
     table |= numbers_of_bytes

@@ -184,8 +184,8 @@ def _residual(row: Row) -> dict[str, Run]:
 
     return {
         "loop": training(looped, loop),
-        "torch": training(plain, lambda: _without_kernels(plain, x, zeros)[-1]),
-        "fused": training(fused, lambda: unroll(fused, x, zeros)[-1]),
+        "torch": training(plain, lambda: _without_kernels(plain, x, zeros, row.steps - 1)[-1]),
+        "fused": training(fused, lambda: unroll(fused, x, zeros, first=row.steps - 1)[-1]),
     }
 
 
@@ -216,8 +216,8 @@ def _spiking(row: Row) -> dict[str, Run]:
 
     return {
         "loop": training(looped, loop),
-        "torch": training(plain, lambda: _without_kernels(plain, x, zeros)[-1]),
-        "fused": training(fused, lambda: unroll(fused, x, zeros)[-1]),
+        "torch": training(plain, lambda: _without_kernels(plain, x, zeros, row.steps - 1)[-1]),
+        "fused": training(fused, lambda: unroll(fused, x, zeros, first=row.steps - 1)[-1]),
     }
 
 
@@ -239,11 +239,11 @@ def _adam(parameters: list[nn.Parameter], loss: Callable[[], Tensor]) -> Run:
     return step
 
 
-def _without_kernels(cell: Cell, inputs: Tensor, h0: Tensor) -> Tensor:
+def _without_kernels(cell: Cell, inputs: Tensor, h0: Tensor, first: int = 0) -> Tensor:
     before = os.environ.get("LYAPTORCH_KERNELS")
     os.environ["LYAPTORCH_KERNELS"] = "0"
     try:
-        return unroll(cell, inputs, h0)
+        return unroll(cell, inputs, h0, first=first)
     finally:
         if before is None:
             del os.environ["LYAPTORCH_KERNELS"]

@@ -25,7 +25,7 @@ class Benchmark:
     Attributes:
         dtype: of everything.
         threads: of every row; when missing one, and two in the rows whose names say so.
-        rounds: timed runs of each method, after one that is not; the median counts.
+        rounds: timed runs of each method, each after one that is not; the median counts.
         rows: only rows whose names contain one of these, such as "k 75" or BPTT; all when empty.
     """
 
@@ -66,7 +66,7 @@ class Benchmark:
             raise ValueError(f"the compiled kernels are what is timed, and {cpu.detail}")
         shape = (len(rows), len(METHODS), self.rounds)
         seconds, limit, load = np.full(shape, np.nan), np.zeros(len(rows)), np.zeros(len(rows))
-        with progress("bench", len(rows) * (self.rounds + 1), show_progress) as advance:
+        with progress("bench", len(rows) * self.rounds, show_progress) as advance:
             for i, row in enumerate(rows):
                 load[i] = os.getloadavg()[0]
                 with _threads(row.threads):
@@ -90,16 +90,19 @@ class Benchmark:
         return Record("bench", asdict(self), variables, names)
 
     def _time(self, row: Row, advance: Advance) -> tuple[float, dict[str, list[float]]]:
-        """The median limit, and the seconds of each method in each round; the first round warms up."""
+        """The median limit, and the seconds of each method in each round.
+
+        As in training, the same call has just been made: the first call of a turn is not timed.
+        """
         dtype = getattr(torch, self.dtype)
         todo, limits = runs(row, dtype), []
         times: dict[str, list[float]] = {method: [] for method in todo}
-        for i in range(self.rounds + 1):
+        for _ in range(self.rounds):
             for method, run in todo.items():
+                run()
                 start = time.perf_counter()
                 run()
-                if i > 0:
-                    times[method].append(time.perf_counter() - start)
+                times[method].append(time.perf_counter() - start)
             limits.append(kernels.peak(dtype, row.threads))
             advance(row.name)
         return float(np.median(limits)), times

@@ -8,7 +8,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from lyaptorch._types import Inputs, State, States
+from lyaptorch import _checks
+from lyaptorch._types import Inputs, LastStates, State
 from lyaptorch.cells.form import AnyForm, Bars, Form, linear, time_in_batch, weight_gradients
 from lyaptorch.cells.protocol import ADVICE as ADVICE
 from lyaptorch.cells.protocol import Cell
@@ -22,8 +23,10 @@ class Recurrence(Protocol):
     def serves(self, form: AnyForm, h: Tensor) -> bool:
         """Whether it can run `form` on states like `h` and give the gradients of all that is trained."""
 
-    def forward(self, form: Any, inputs: Tensor, h0: Tensor, *, keep: bool) -> tuple[Tensor, Any]:
-        """The states, and what the adjoint needs besides (when `keep`)."""
+    def forward(
+        self, form: Any, inputs: Tensor, h0: Tensor, *, keep: bool, first: int = 0
+    ) -> tuple[Tensor, Any]:
+        """The states after step `first` and later, and what the adjoint needs besides (when `keep`)."""
 
     def adjoint(
         self,
@@ -35,7 +38,10 @@ class Recurrence(Protocol):
         kept: Any,
         states_bar: Tensor,
     ) -> list[Tensor | None]:
-        """Gradients of inputs (None where not wanted), h0 and leaves, which are tensors of the form."""
+        """Gradients of inputs (None where not wanted), h0 and leaves, which are tensors of the form.
+
+        `states` are those that `forward` gave, with cotangents `states_bar`.
+        """
 
 
 def use(recurrence: Recurrence) -> None:
@@ -46,29 +52,35 @@ def use(recurrence: Recurrence) -> None:
     _recurrences.insert(0, recurrence)
 
 
-def unroll(cell: Cell, inputs: Inputs, h: State, *, plain: bool = False) -> States:
+def unroll(cell: Cell, inputs: Inputs, h: State, *, first: int = 0, plain: bool = False) -> LastStates:
     """The states after each step, `(t, *e, b, n)`, differentiable by backpropagation through time.
 
     Args:
         cell: what evolves; with a `Form` the whole sequence is one hand-written function.
         inputs: `(t, *e, b, m)`.
         h: the state before the first step, `(*e, b, n)`.
+        first: leave out the states after the first steps, as many as this; a loss of the last state alone
+            costs less with `first=len(inputs) - 1`, because the other cotangents, zeros, are not written.
         plain: use plain autograd all the same, for second derivatives.
 
     Returns:
-        The states. Cost O(t b n^2) per network.
+        The states `(t - first, *e, b, n)`. Cost O(t b n^2) per network.
+
+    Raises:
+        ValueError: if `first` is not a step.
     """
+    first = _checks.integer("first", first, 0, len(inputs) - 1) if first else 0
     # computed once: what the weights were computed from gets its gradient by autograd
     form = cell.form()
     if form is not None and not plain and (recurrence := _recurrence(form, h)) is not None:
         leaves = form.trained()
-        states: Tensor = _Unroll.apply(recurrence, form, leaves, inputs, h, *leaves)  # type: ignore[no-untyped-call]
+        states: Tensor = _Unroll.apply(recurrence, form, leaves, first, inputs, h, *leaves)  # type: ignore[no-untyped-call]
         return states
     steps = []
     for x in inputs:
         h = form.step(form.drive(x), h) if isinstance(form, Form) else cell.step(x, h)
         steps.append(h)
-    return torch.stack(steps)
+    return torch.stack(steps[first:])
 
 
 def settle(cell: Cell, inputs: Inputs, h: State) -> State:
@@ -109,7 +121,7 @@ def _overflow(cell: Cell, inputs: Tensor, h: Tensor) -> int:
 
 
 class _Unroll(torch.autograd.Function):
-    """(inputs, h0, leaves) to all states of a form, with backpropagation by hand."""
+    """(inputs, h0, leaves) to the states of a form, with backpropagation by hand."""
 
     @staticmethod
     def forward(
@@ -117,12 +129,14 @@ class _Unroll(torch.autograd.Function):
         recurrence: Recurrence,
         form: AnyForm,
         leaves: Sequence[Tensor],
+        first: int,
         inputs: Tensor,
         h0: Tensor,
         *_: Tensor,
     ) -> Tensor:
-        states, kept = recurrence.forward(form, inputs, h0, keep=any(ctx.needs_input_grad))
-        ctx.form, ctx.leaves, ctx.recurrence, ctx.kept = form, leaves, recurrence, kept
+        keep = any(ctx.needs_input_grad)
+        states, ctx.kept = recurrence.forward(form, inputs, h0, keep=keep, first=first)
+        ctx.form, ctx.leaves, ctx.recurrence = form, leaves, recurrence
         ctx.save_for_backward(inputs, h0, states, *leaves)
         return states
 
@@ -133,7 +147,7 @@ class _Unroll(torch.autograd.Function):
             bars = ctx.recurrence.adjoint(ctx.form, ctx.leaves, inputs, h0, states, ctx.kept, states_bar)
         if torch.is_grad_enabled():
             bars = once(bars, ctx.saved_tensors, "call unroll(..., plain=True)")
-        return None, None, None, *bars
+        return None, None, None, None, *bars
 
 
 class _Plain:
@@ -143,14 +157,16 @@ class _Plain:
         trained, weights = form.trained(), form.weights()
         return isinstance(form, Form) and all(any(z is w for w in weights) for z in trained)
 
-    def forward(self, form: Form, inputs: Tensor, h0: Tensor, *, keep: bool) -> tuple[Tensor, Any]:
+    def forward(
+        self, form: Form, inputs: Tensor, h0: Tensor, *, keep: bool, first: int = 0
+    ) -> tuple[Tensor, Any]:
         drive = form.drive(inputs)
         states = torch.empty(len(drive), *h0.shape, dtype=h0.dtype, device=h0.device)
         h = h0
         for s, u in enumerate(drive):
             h = form.step(u, h)
             states[s] = h
-        return states, drive if keep else None
+        return states[first:], (drive, states) if keep else None
 
     def adjoint(
         self,
@@ -162,20 +178,21 @@ class _Plain:
         kept: Any,
         states_bar: Tensor,
     ) -> list[Tensor | None]:
-        W, residual, coupling = form.weight_hh, form.residual, form.coupling
+        W, residual, coupling, first = form.weight_hh, form.residual, form.coupling, len(inputs) - len(states)
+        drive, states = kept
         before = torch.cat([h0.unsqueeze(0), states[:-1]])
         values, g1, f1, p1 = before, None, None, None
         if form.inner is not None:
             values, g1 = form.inner(before), form.inner.slope(before)
         if form.outer is not None or coupling is not None:
-            a = linear(values, W) + kept
+            a = linear(values, W) + drive
         if form.outer is not None:
             f1 = form.outer.slope(a)
         if residual is not None and residual.activation is not None:
             p1 = residual.activation.slope(residual.product(before))
         h_bars, a_bars, h_bar = torch.empty_like(states), torch.empty_like(states), torch.zeros_like(h0)
         for s in range(len(states) - 1, -1, -1):
-            out_bar = torch.add(h_bar, states_bar[s], out=h_bars[s])
+            out_bar = torch.add(h_bar, states_bar[s - first] if s >= first else 0, out=h_bars[s])
             a_bar = form.coupled(out_bar)
             a_bars[s] = a_bar if f1 is None else a_bar * f1[s]
             h_bar = a_bars[s] @ W

@@ -3,14 +3,12 @@
 from lyaptorch.kernels.dispatch import Availability, available, cpu_refuses
 from lyaptorch.kernels.peak import peak
 from lyaptorch.kernels.scan import Settings, scan_adjoint, scan_forward
-from lyaptorch.kernels.tape import Tape
 from lyaptorch.kernels.unroll import FusedRecurrence
 
 __all__ = [
     "Availability",
     "FusedRecurrence",
     "Settings",
-    "Tape",
     "available",
     "cpu_refuses",
     "peak",

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-VERSION = 3
+VERSION = 4
 FILE = "liblyaptorch_cpu.so"
 
 
@@ -64,7 +64,7 @@ class ScanArgs(ctypes.Structure):
 class UnrollArgs(ctypes.Structure):
     """The arguments of the unrolling and its adjoint."""
 
-    _fields_ = (("form", FormArgs), ("keep", c_int64), *_fields("", "", "states states_bar"))
+    _fields_ = (("form", FormArgs), *_fields("keep first", "", "states states_bar"))
 
 
 @cache
@@ -85,6 +85,7 @@ def load(folders: tuple[str, ...]) -> ctypes.CDLL:
         raise OSError(f"{FILE} has version {version}, and {VERSION} is needed; install lyaptorch again")
     library.lyap_instruction_set.restype = c_char_p
     library.lyap_use.argtypes, library.lyap_use.restype = [c_char_p], c_int32
+    library.lyap_large_pages.argtypes, library.lyap_large_pages.restype = [c_void_p, c_int64], None
     library.lyap_peak.argtypes, library.lyap_peak.restype = [c_int32, c_int64], c_double
     for name, args in (("scan", ScanArgs), ("unroll", UnrollArgs)):
         for direction in ("forward", "adjoint"):
@@ -133,6 +134,12 @@ def fill(args: FormArgs | ScanArgs | UnrollArgs, **values: int | Tensor | None) 
             setattr(args, name, value.data_ptr())
         else:
             setattr(args, name, value)
+
+
+def large_pages(memory: Tensor) -> Tensor:
+    """`memory`, not yet touched, in pages that are quick to touch, where the system can give them."""
+    open_library().lyap_large_pages(memory.data_ptr(), memory.nbytes)
+    return memory
 
 
 def members_of(shape: Iterable[int]) -> int:

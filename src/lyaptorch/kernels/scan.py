@@ -12,7 +12,7 @@ from torch import Tensor
 from lyaptorch.cells.form import AnyForm
 from lyaptorch.kernels.arguments import Handed
 from lyaptorch.kernels.library import ScanArgs, call, fill, tape_size
-from lyaptorch.kernels.tape import Tape
+from lyaptorch.kernels.memory import lend
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Scanned(NamedTuple):
     Q: Tensor
     broken: int | None
     overflow: int | None
-    tape: Tape | None
+    tape: Tensor | None
 
 
 def scan_forward(
@@ -69,8 +69,8 @@ def scan_forward(
     fill(args, cuts=cuts, twice=twice, frame=frame)
     fill(args, pivots=pivots, dead=dead, h=after, Q=Q, status=status)
     if keep:
-        tape = Tape(tape_size("scan", args, h.dtype))
-        fill(args.form, tape=tape.block)
+        tape = lend((tape_size("scan", args, h.dtype),), torch.uint8)
+        fill(args.form, tape=tape)
     call("scan_forward", args, h.dtype)
     return Scanned(pivots, dead.bool(), after, Q, *_first(status, t), tape)
 
@@ -89,7 +89,7 @@ def scan_adjoint(
     inputs: Tensor,
     h0: Tensor,
     settings: Settings,
-    tape: Tape,
+    tape: Tensor,
     c: Tensor,
     log_r: Tensor,
     h_bar: Tensor,
@@ -105,7 +105,7 @@ def scan_adjoint(
     frame_bar, cuts = h0.new_empty(*h0.shape, k), torch.tensor(settings.cuts)
     args = ScanArgs(form=handed.args, k=k, spans=s, keep=1, cut=settings.cut or 0)
     fill(args, cuts=cuts, c=c, log_r=log_r, frame_bar=frame_bar)
-    fill(args.form, h_bar=h_bar, tape=tape.block)
+    fill(args.form, h_bar=h_bar, tape=tape)
     call("scan_adjoint", args, h0.dtype)
     inputs_bar, *bars = handed.found(leaves)
     return [inputs_bar, h_bar, frame_bar, *bars]

@@ -11,7 +11,7 @@ from lyaptorch.cells.form import AnyForm
 from lyaptorch.kernels.arguments import Handed
 from lyaptorch.kernels.dispatch import cpu_refuses
 from lyaptorch.kernels.library import UnrollArgs, call, fill, tape_size
-from lyaptorch.kernels.tape import Tape
+from lyaptorch.kernels.memory import lend
 
 
 class FusedRecurrence:
@@ -21,16 +21,24 @@ class FusedRecurrence:
         """Whether the kernels can run `form` on states like `h`."""
         return cpu_refuses(form, h) is None
 
-    def forward(self, form: AnyForm, inputs: Tensor, h0: Tensor, *, keep: bool) -> tuple[Tensor, Tape | None]:
-        """The states `(t, *e, b, n)` and the tape that the adjoint reads. Cost O(t b n^2) per network."""
-        handed, states = Handed(form, inputs, h0), h0.new_empty(len(inputs), *h0.shape)
+    def forward(
+        self, form: AnyForm, inputs: Tensor, h0: Tensor, *, keep: bool, first: int = 0
+    ) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
+        """The states `(t - first, *e, b, n)`, and all states and the tape, which the adjoint reads.
+
+        Cost O(t b n^2) per network.
+        """
+        handed, states = Handed(form, inputs, h0), lend((len(inputs), *h0.shape), h0.dtype)
         args, tape = UnrollArgs(form=handed.args, keep=int(keep)), None
         fill(args, states=states)
         if keep:
-            tape = Tape(tape_size("unroll", args, h0.dtype))
-            fill(args.form, tape=tape.block)
+            tape = lend((tape_size("unroll", args, h0.dtype),), torch.uint8)
+            fill(args.form, tape=tape)
         call("unroll_forward", args, h0.dtype)
-        return states, tape
+        if tape is None:
+            # what is not asked for is not kept alive
+            return states[first:].clone() if first else states, None
+        return states[first:], (states.detach(), tape)
 
     def adjoint(
         self,
@@ -39,16 +47,16 @@ class FusedRecurrence:
         inputs: Tensor,
         h0: Tensor,
         states: Tensor,
-        tape: Tape,
+        kept: tuple[Tensor, Tensor],
         states_bar: Tensor,
     ) -> list[Tensor | None]:
         """Gradients of inputs (None where not wanted), h0 and leaves."""
         handed, h_bar = Handed(form, inputs, h0), torch.empty_like(h0, memory_format=torch.contiguous_format)
         handed.gradients(leaves)
-        states_bar = states_bar.contiguous()
-        args = UnrollArgs(form=handed.args, keep=1)
-        fill(args, states=states, states_bar=states_bar)
-        fill(args.form, h_bar=h_bar, tape=tape.block)
+        states_bar, (every, tape) = states_bar.contiguous(), kept
+        args = UnrollArgs(form=handed.args, keep=1, first=len(inputs) - len(states))
+        fill(args, states=every, states_bar=states_bar)
+        fill(args.form, h_bar=h_bar, tape=tape)
         call("unroll_adjoint", args, h0.dtype)
         inputs_bar, *bars = handed.found(leaves)
         return [inputs_bar, h_bar, *bars]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lyaptorch import _checks
 from lyaptorch._random import Stream, member_ids, seed_from
-from lyaptorch._types import Inputs, PerMember, State, States
+from lyaptorch._types import Inputs, LastStates, PerMember, State
 from lyaptorch.cells import Cell, Network, as_cell, fit, settle, unroll
 from lyaptorch.cells.form import linear
 from lyaptorch.tasks.batch import Batch
@@ -139,10 +139,10 @@ class Model(nn.Module):
             )
         return self.h0[..., :batch, :]
 
-    def states(self, inputs: Inputs, h0: State | None = None) -> States:
-        """The states after each step, from the initial state or another one."""
+    def states(self, inputs: Inputs, h0: State | None = None, first: int = 0) -> LastStates:
+        """The states after step `first` and each later one, from the initial state or another one."""
         inputs, h = fit(self.cell, inputs, self.initial_state(inputs.shape[-2]) if h0 is None else h0)
-        return unroll(self.cell, inputs, h)
+        return unroll(self.cell, inputs, h, first=first)
 
     def forward(self, inputs: Inputs, h0: State | None = None) -> Tensor:
         """Outputs `(t, *e, b, o)` for inputs `(t, *e, b, m)`, from the initial state or another one."""
@@ -158,7 +158,7 @@ class Model(nn.Module):
         # what does not count is not read out
         first = batch.first
         targets = batch.targets[first:]
-        outputs = self.readout(self.states(batch.inputs, h0)[first:][..., self.cell.readable])
+        outputs = self.readout(self.states(batch.inputs, h0, first)[..., self.cell.readable])
         if self.loss_name == "cross_entropy" and targets.shape == outputs.shape != (*targets.shape[:-1], 1):
             targets = targets.argmax(-1, keepdim=True)
         self._check_outputs(outputs, targets)

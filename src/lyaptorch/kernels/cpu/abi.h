@@ -49,8 +49,9 @@ struct ScanArgs {
 struct UnrollArgs {
     FormArgs form;
     int64_t keep;
+    int64_t first;           // only the states from this step on have cotangents
     void* states;            // (steps, items, N)
-    const void* states_bar;  // the same
+    const void* states_bar;  // (steps - first, items, N)
 };
 
 using Task = void (*)(const void* args, int64_t unit, void* work);

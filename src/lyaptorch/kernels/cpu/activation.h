@@ -36,11 +36,18 @@ template <class T> struct Power {
     }
 };
 
-template <class T> INLINE Vec<T> size_of(Vec<T> x) { return x < 0 ? -x : x; }
+// |x|, and |x| with the sign of y, by their bits
+template <class T> INLINE typename Lanes<T>::ints sign_bits() { return (typename Lanes<T>::ints)splat<T>((T)-0.0); }
+template <class T> INLINE Vec<T> size_of(Vec<T> x) { return (Vec<T>)((typename Lanes<T>::ints)x & ~sign_bits<T>()); }
+template <class T> INLINE Vec<T> signed_as(Vec<T> size, Vec<T> y) {
+    using Bits = typename Lanes<T>::ints;
+    return (Vec<T>)((Bits)size | ((Bits)y & sign_bits<T>()));
+}
 template <class T> INLINE Vec<T> least(Vec<T> x, T most) { return x > splat<T>(most) ? splat<T>(most) : x; }
 
-// tanh and sech^2 from q = e^{-2|x|} and d = q - 1: tanh = -d / (2 + d) by one corrected division and
-// sech^2 = 1 - tanh^2 where |x| is small, else tanh = 1 - w and sech^2 = w (2 - w) with w = 2q / (1 + q).
+// tanh and sech^2 from q = e^{-2|x|} and d = q - 1: |tanh| = -d / (2 + d) by one corrected division and
+// sech^2 = 1 - tanh^2 where |x| is small, else |tanh| = 1 - w and sech^2 = w (2 - w) with w = 2q / (1 + q).
+// NaN goes through all of it.
 template <class T> INLINE Jet<T> tanh_jet(Vec<T> x) {
     Vec<T> twice = least<T>(2 * size_of<T>(x), Lanes<T>::LOG_MAX);
     Power<T> power(-twice);
@@ -48,11 +55,8 @@ template <class T> INLINE Jet<T> tanh_jet(Vec<T> x) {
     Vec<T> near = -d * over;
     near += over * ((-d - near * bottom) - near * (d - (bottom - 2)));
     Vec<T> w = (T)0.5 * (power.four + power.four * power.p) * over;
-    Vec<T> value = twice < (T)1.1 ? near : 1 - w;
     Vec<T> slope = twice < (T)1.1 ? 1 - near * near : w * (2 - w);
-    value = x < 0 ? -value : value;
-    value = x == x ? value : x;
-    slope = x == x ? slope : x;
+    Vec<T> value = signed_as<T>(twice < (T)1.1 ? near : 1 - w, x);
     return {value, slope, -2 * value * slope, Vec<T>{}};
 }
 

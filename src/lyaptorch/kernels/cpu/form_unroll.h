@@ -7,7 +7,7 @@ namespace {
 template <class T> struct FormUnroll : Batch<Network<T>> {
     using Base = Batch<Network<T>>;
     using Base::a, Base::n, Base::np, Base::first, Base::rows, Base::net, Base::tape, Base::h, Base::u, Base::v;
-    using Base::p;
+    using Base::chunk, Base::p;
     T *slopes, *values, *phi_slopes;
 
     struct Sums : Base::Sums {
@@ -24,14 +24,20 @@ template <class T> struct FormUnroll : Batch<Network<T>> {
     static Size tape_count(const UnrollArgs& a) {
         const FormArgs& f = a.form;
         Size kinds = (f.outer.value != IDENTITY) + (f.train_coupling != 0) + (f.phi.value != IDENTITY);
-        return a.keep ? Gradients<T>::count(f) + kinds * f.steps * CHUNK * pad(f.n) : 0;
+        return a.keep ? Gradients<T>::count(f) + kinds * f.steps * Base::most(a) * pad(f.n) : 0;
     }
 
     FormUnroll(const UnrollArgs& args, Size unit, T*& work) : Base(args, unit, tape_count(args), work) {
-        Size kept = a.form.steps * CHUNK * np;
+        Size kept = a.form.steps * chunk * np;
         slopes = net.outer.any() ? take(tape, kept) : nullptr;
         values = a.form.train_coupling ? take(tape, kept) : nullptr;
         phi_slopes = net.phi.any() ? take(tape, kept) : nullptr;
+    }
+
+    void fetch_tape(Size s) const {
+        const T* all[] = {slopes, values, phi_slopes};
+        for (const T* kept : all)
+            if (kept) fetch(kept + s * chunk * np, rows * np);
     }
 
     void step(Size s) const {
@@ -41,7 +47,7 @@ template <class T> struct FormUnroll : Batch<Network<T>> {
         }
         product<T, SET>(rows, np, net.terms, {u, net.wide, 1}, net.affine, np, v, np);
         if (net.residual.any()) net.residual.forward(rows, h, p);
-        for (Size j = 0; j < rows; j++) activate_outer(s * CHUNK + j, j * np);
+        for (Size j = 0; j < rows; j++) activate_outer(s * chunk + j, j * np);
     }
 
     // From cotangents of h' to those of h, both in `h`.
@@ -85,7 +91,7 @@ template <class T> struct FormUnroll : Batch<Network<T>> {
     }
 
     void outer_back(Size s, const T* h_bar, T* a_bar, const Gradients<T>& bars) const {
-        Size slot = s * CHUNK * np;
+        Size slot = s * chunk * np;
         for (Size j = 0; j < rows; j++)
             for (Size i = 0; i < np; i += WIDTH<T>) {
                 Size at = j * np + i;
@@ -101,7 +107,7 @@ template <class T> struct FormUnroll : Batch<Network<T>> {
 
     void phi_back(Size s, const T* h_bar, T* p_bar) const {
         for (Size i = 0; i < rows * np; i += WIDTH<T>)
-            store(p_bar + i, phi_slopes ? load(h_bar + i) * load(phi_slopes + s * CHUNK * np + i) : load(h_bar + i));
+            store(p_bar + i, phi_slopes ? load(h_bar + i) * load(phi_slopes + s * chunk * np + i) : load(h_bar + i));
     }
 
     // h_bar becomes the cotangent of h, and z = (g(h), x, 1) is written.

@@ -7,6 +7,10 @@
 #include <thread>
 #include <vector>
 
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
 #include "abi.h"
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
@@ -96,7 +100,7 @@ bool run(Task task, const void* args, int64_t units, int64_t bytes, int64_t thre
 
 }  // namespace
 
-EXPORT int32_t lyap_version() { return 3; }
+EXPORT int32_t lyap_version() { return 4; }
 EXPORT const char* lyap_instruction_set() { return current().name; }
 
 // Uses the named instruction set from now on, the best one for null; 0 if this machine lacks it.
@@ -104,6 +108,17 @@ EXPORT int32_t lyap_use(const char* name) {
     const InstructionSet* set = find(name);
     if (set) chosen.store(set);
     return set != nullptr;
+}
+
+// Asks for large pages of fresh memory, where the system has them: first touches of small ones are slow.
+EXPORT void lyap_large_pages(void* memory, int64_t bytes) {
+#ifdef MADV_HUGEPAGE
+    constexpr uintptr_t PAGE = uintptr_t(1) << 21;
+    uintptr_t from = ((uintptr_t)memory + PAGE - 1) / PAGE * PAGE, to = ((uintptr_t)memory + bytes) / PAGE * PAGE;
+    if (from < to) madvise((void*)from, to - from, MADV_HUGEPAGE);
+#else
+    (void)memory, (void)bytes;
+#endif
 }
 
 EXPORT double lyap_peak(int32_t dual, int64_t rounds) { return current().form[dual != 0].peak(rounds); }

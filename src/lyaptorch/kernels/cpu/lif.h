@@ -58,7 +58,7 @@ template <class T> struct LifUnroll : Batch<Lif<T>> {
         for (Size j = 0; j < rows; j++) {
             T *z = u + j * net.wide, *S = p + j * hp;
             for (Size i = 0; i < hp; i += WIDTH<T>) store(S + i, net.spikes(load(h + j * np + i), i).value);
-            memcpy(z, S, n * sizeof(T));
+            copy_row(z, S, n);
             net.complete(s, first + j, z);
         }
         product<T, SET>(rows, hp, net.terms, {u, net.wide, 1}, net.affine, hp, v, hp);

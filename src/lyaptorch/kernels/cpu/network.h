@@ -47,9 +47,9 @@ template <class T> struct Network {
     // x, 1 and zeros after the n numbers of g(h)
     void complete(Size step, Size trajectory, T* z) const {
         Size before = a.shared ? step : step * a.members + member;
-        memcpy(z + n, (const T*)a.inputs + (before * a.batch + trajectory) * a.m, a.m * sizeof(T));
+        copy_row(z + n, (const T*)a.inputs + (before * a.batch + trajectory) * a.m, a.m);
         z[terms - 1] = 1;
-        zero(z + terms, wide - terms);
+        for (Size i = terms; i < wide; i++) z[i] = 0;
     }
 
     // c times f and its derivatives

@@ -7,7 +7,7 @@
 
 namespace {
 
-constexpr Size CHUNK = 8, DEPTH = 256;
+constexpr Size CHUNK = 16, DEPTH = 256;
 
 INLINE Size ceil_div(Size a, Size b) { return (a + b - 1) / b; }
 
@@ -39,7 +39,7 @@ template <class T> struct OuterSum {
 template <class Net> struct Batch {
     using T = typename Net::Number;
     const UnrollArgs& a;
-    Size n, hp, np, items, member, first, rows;  // np: numbers in a state, padded; first: trajectory in the member
+    Size n, hp, np, items, chunk, member, first, rows;  // np: numbers in a state, padded; first: trajectory
     Net net;
     T *tape, *gradients, *h, *u, *v, *p;
 
@@ -54,6 +54,8 @@ template <class Net> struct Batch {
         void flush() { affine.flush(); }
     };
 
+    // the most rows of a unit
+    static Size most(const UnrollArgs& a) { return least(CHUNK, a.form.batch); }
     static Size units(const UnrollArgs& a) { return a.form.members * ceil_div(a.form.batch, CHUNK); }
 
     static Size work(const UnrollArgs& a) {
@@ -64,7 +66,7 @@ template <class Net> struct Batch {
 
     // `tape_count`: numbers of a unit's tape, the gradients first
     Batch(const UnrollArgs& args, Size unit, Size tape_count, T*& work)
-        : a(args), n(a.form.n), hp(pad(n)), np(Net::BLOCKS * hp), items(a.form.members * a.form.batch),
+        : a(args), n(a.form.n), hp(pad(n)), np(Net::BLOCKS * hp), items(a.form.members * a.form.batch), chunk(most(args)),
           member(unit / ceil_div(a.form.batch, CHUNK)), first(unit % ceil_div(a.form.batch, CHUNK) * CHUNK),
           rows(least(CHUNK, a.form.batch - first)), net(a.form, member, work) {
         tape = (T*)a.form.tape + unit * tape_count;
@@ -80,14 +82,21 @@ template <class Net> struct Batch {
     }
 
     void rows_out(const T* from, Size s, T* to) const {
-        for (Size j = 0; j < rows * Net::BLOCKS; j++)
-            memcpy(to + (row(s) * Net::BLOCKS + j) * n, from + j * hp, n * sizeof(T));
+        for (Size j = 0; j < rows * Net::BLOCKS; j++) copy_row(to + (row(s) * Net::BLOCKS + j) * n, from + j * hp, n);
     }
 
     void add_rows(const T* from, Size s, T* to) const {
-        for (Size j = 0; j < rows * Net::BLOCKS; j++)
-            for (Size i = 0; i < n; i++) to[j * hp + i] += from[(row(s) * Net::BLOCKS + j) * n + i];
+        for (Size j = 0; j < rows * Net::BLOCKS; j++) {
+            const T* part = from + (row(s) * Net::BLOCKS + j) * n;
+            Size i = 0;
+            for (; i + WIDTH<T> <= n; i += WIDTH<T>) store(to + j * hp + i, load(to + j * hp + i) + load(part + i));
+            for (; i < n; i++) to[j * hp + i] += part[i];
+        }
     }
+
+    // the states and what else of a step lies far away
+    void fetch_rows(Size s, const T* of) const { fetch(of + row(s) * Net::BLOCKS * n, rows * Net::BLOCKS * n); }
+    void fetch_tape(Size) const {}
 };
 
 template <class Model> struct Unroll : Model {
@@ -100,6 +109,9 @@ template <class Model> struct Unroll : Model {
     void forward() const {
         rows_in((const T*)a.form.h0, 0, h);
         for (Size s = 0; s < a.form.steps; s++) {
+            bool more = s + 1 < a.form.steps;
+            if (more) this->fetch_rows(s + 1, (const T*)a.states);
+            if (more && a.keep) this->fetch_tape(s + 1);
             this->step(s);
             rows_out(h, s, (T*)a.states);
         }
@@ -110,7 +122,10 @@ template <class Model> struct Unroll : Model {
         typename Model::Sums sums(*this, work);
         zero(h, rows * np);
         for (Size s = a.form.steps - 1; s >= 0; s--) {
-            this->add_rows((const T*)a.states_bar, s, h);
+            if (s > 1) this->fetch_rows(s - 2, (const T*)a.states);
+            if (s > 0) this->fetch_tape(s - 1);
+            if (s > a.first) this->fetch_rows(s - 1 - a.first, (const T*)a.states_bar);
+            if (s >= a.first) this->add_rows((const T*)a.states_bar, s - a.first, h);
             rows_in(s ? (const T*)a.states : (const T*)a.form.h0, s ? s - 1 : 0, v);
             this->step_back(s, v, sums);
             if (a.form.inputs_bar) input_back(s, sums.affine.left(), work);

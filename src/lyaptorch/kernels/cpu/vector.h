@@ -59,10 +59,27 @@ template <class T> INLINE T sum(Vec<T> v) {
     return total;
 }
 
-// Rows of n numbers copied into rows padded with zeros, and back.
-template <class T> void copy_in(T* to, const T* from, Size n) {
-    memcpy(to, from, n * sizeof(T));
-    memset(to + n, 0, (pad(n) - n) * sizeof(T));
+// n numbers that do not overlap, without a call: the last vector may take some of the one before again.
+template <class T> INLINE void copy_row(T* to, const T* from, Size n) {
+    constexpr Size W = WIDTH<T>;
+    if (n < W) {
+        for (Size i = 0; i < n; i++) to[i] = from[i];
+        return;
+    }
+    for (Size i = 0; i + W <= n; i += W) store(to + i, load(from + i));
+    store(to + n - W, load(from + n - W));
+}
+
+// n numbers copied into a row padded with zeros.
+template <class T> INLINE void copy_in(T* to, const T* from, Size n) {
+    for (Size i = n / WIDTH<T> * WIDTH<T>; i < pad(n); i += WIDTH<T>) store(to + i, Vec<T>{});
+    copy_row(to, from, n);
+}
+
+// Memory that will soon be read or written.
+template <class T> INLINE void fetch(const T* p, Size count) {
+    constexpr Size LINE = 64 / sizeof(T);
+    for (Size i = 0; i < count; i += LINE) __builtin_prefetch(p + i, 0, 2);
 }
 template <class T> void zero(T* p, Size count) { memset(p, 0, count * sizeof(T)); }
 

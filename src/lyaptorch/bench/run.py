@@ -17,6 +17,9 @@ from lyaptorch.bench.rows import METHODS, ROWS, Row, runs
 from lyaptorch.record import Record
 from lyaptorch.train.progress import Advance, progress
 
+CALLS, TURN = 5, 0.05
+"""Calls of a method in its turn, after a first one, while it takes less than this many seconds."""
+
 
 @dataclass(frozen=True)
 class Benchmark:
@@ -25,7 +28,7 @@ class Benchmark:
     Attributes:
         dtype: of everything.
         threads: of every row; when missing one, and two in the rows whose names say so.
-        rounds: timed runs of each method, each after one that is not; the median counts.
+        rounds: turns of each method; the median counts.
         rows: only rows whose names contain one of these, such as "k 75" or BPTT; all when empty.
     """
 
@@ -92,7 +95,7 @@ class Benchmark:
     def _time(self, row: Row, advance: Advance) -> tuple[float, dict[str, list[float]]]:
         """The median limit, and the seconds of each method in each round.
 
-        As in training, the same call has just been made: the first call of a turn is not timed.
+        As in training, the same call has just been made: of the calls of a turn the last is timed.
         """
         dtype = getattr(torch, self.dtype)
         todo, limits = runs(row, dtype), []
@@ -100,9 +103,14 @@ class Benchmark:
         for _ in range(self.rounds):
             for method, run in todo.items():
                 run()
-                start = time.perf_counter()
-                run()
-                times[method].append(time.perf_counter() - start)
+                turn = time.perf_counter()
+                for _ in range(CALLS):
+                    start = time.perf_counter()
+                    run()
+                    stop = time.perf_counter()
+                    if stop - turn > TURN:
+                        break
+                times[method].append(stop - start)
             limits.append(kernels.peak(dtype, row.threads))
             advance(row.name)
         return float(np.median(limits)), times

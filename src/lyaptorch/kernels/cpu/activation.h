@@ -10,29 +10,41 @@ enum Shape { EXACT, SECH2, FAST, ARCTAN, TRIANGLE, GAUSS };
 
 template <class T> struct Jet { Vec<T> value, slope, curvature, sharpening; };
 
+// U vectors, one operation of all before the next of any: alone, each would wait for its own last result.
+template <class T, int U> struct Many {
+    Vec<T> at[U];
+    template <class F> static INLINE Many each(F f) {
+        Many all;
+        UNROLL
+        for (int u = 0; u < U; u++) all.at[u] = f(u);
+        return all;
+    }
+};
+
 // e^y = 2^n (1 + p) for -LOG_MAX <= y <= 0, with y = n ln 2 + r and p = e^r - 1 by its series.
-template <class T> struct Power {
-    Vec<T> four, p;  // 2^(n+2), so that nothing is denormal
-    explicit INLINE Power(Vec<T> y) {
+template <class T, int U = 1> struct Power {
+    using All = Many<T, U>;
+    All four, p;  // 2^(n+2), so that nothing is denormal
+    explicit INLINE Power(const All& y) {
         using L = Lanes<T>;
-        Vec<T> shifted = y * splat<T>((T)1.4426950408889634074) + L::MAGIC;
-        Vec<T> whole = shifted - L::MAGIC;
-        Vec<T> r = y - whole * L::LN2_HIGH;
-        r = r - whole * L::LN2_LOW;
+        All shifted = All::each([&](int u) { return y.at[u] * splat<T>((T)1.4426950408889634074) + L::MAGIC; });
+        All r = All::each([&](int u) { return y.at[u] - (shifted.at[u] - L::MAGIC) * L::LN2_HIGH; });
+        r = All::each([&](int u) { return r.at[u] - (shifted.at[u] - L::MAGIC) * L::LN2_LOW; });
         T factorial = 1;
         UNROLL
         for (int i = 2; i <= L::DEGREE; i++) factorial *= (T)i;
-        p = splat<T>(1 / factorial);
+        p = All::each([&](int) { return splat<T>(1 / factorial); });
         UNROLL
         for (int i = L::DEGREE; i > 2; i--) {
             factorial /= (T)i;
-            p = p * r + 1 / factorial;
+            p = All::each([&](int u) { return p.at[u] * r.at[u] + 1 / factorial; });
         }
-        p = r + (r * r) * p;
+        p = All::each([&](int u) { return r.at[u] + (r.at[u] * r.at[u]) * p.at[u]; });
         // the low bits of `shifted` are n
-        typename L::ints bits = ((typename L::ints)shifted << L::MANTISSA) +
-                                ((typename L::ints){} + ((decltype(bits[0] + 0))(L::BIAS + 2) << L::MANTISSA));
-        four = (Vec<T>)bits;
+        four = All::each([&](int u) {
+            typename L::ints bits = (typename L::ints)shifted.at[u] << L::MANTISSA;
+            return (Vec<T>)(bits + ((typename L::ints){} + ((decltype(bits[0] + 0))(L::BIAS + 2) << L::MANTISSA)));
+        });
     }
 };
 
@@ -48,16 +60,54 @@ template <class T> INLINE Vec<T> least(Vec<T> x, T most) { return x > splat<T>(m
 // tanh and sech^2 from q = e^{-2|x|} and d = q - 1: |tanh| = -d / (2 + d) by one corrected division and
 // sech^2 = 1 - tanh^2 where |x| is small, else |tanh| = 1 - w and sech^2 = w (2 - w) with w = 2q / (1 + q).
 // NaN goes through all of it.
+template <class T, int U> INLINE void tanh_of(const Many<T, U>& x, Many<T, U>& value, Many<T, U>& slope) {
+    using All = Many<T, U>;
+    All twice = All::each([&](int u) { return least<T>(2 * size_of<T>(x.at[u]), Lanes<T>::LOG_MAX); });
+    Power<T, U> power(All::each([&](int u) { return -twice.at[u]; }));
+    const All &four = power.four, &p = power.p;
+    All d = All::each([&](int u) {
+        Vec<T> scale = four.at[u] * (T)0.25;
+        return (scale - 1) + scale * p.at[u];
+    });
+    All bottom = All::each([&](int u) { return d.at[u] + 2; });
+    All over = All::each([&](int u) { return 1 / bottom.at[u]; });
+    All near = All::each([&](int u) { return -d.at[u] * over.at[u]; });
+    near = All::each([&](int u) {
+        Vec<T> missed = near.at[u] * (d.at[u] - (bottom.at[u] - 2));
+        return near.at[u] + over.at[u] * ((-d.at[u] - near.at[u] * bottom.at[u]) - missed);
+    });
+    All w = All::each([&](int u) { return (T)0.5 * (four.at[u] + four.at[u] * p.at[u]) * over.at[u]; });
+    slope = All::each([&](int u) {
+        return twice.at[u] < (T)1.1 ? 1 - near.at[u] * near.at[u] : w.at[u] * (2 - w.at[u]);
+    });
+    value = All::each([&](int u) {
+        return signed_as<T>(twice.at[u] < (T)1.1 ? near.at[u] : 1 - w.at[u], x.at[u]);
+    });
+}
+
 template <class T> INLINE Jet<T> tanh_jet(Vec<T> x) {
-    Vec<T> twice = least<T>(2 * size_of<T>(x), Lanes<T>::LOG_MAX);
-    Power<T> power(-twice);
-    Vec<T> scale = power.four * (T)0.25, d = (scale - 1) + scale * power.p, bottom = d + 2, over = 1 / bottom;
-    Vec<T> near = -d * over;
-    near += over * ((-d - near * bottom) - near * (d - (bottom - 2)));
-    Vec<T> w = (T)0.5 * (power.four + power.four * power.p) * over;
-    Vec<T> slope = twice < (T)1.1 ? 1 - near * near : w * (2 - w);
-    Vec<T> value = signed_as<T>(twice < (T)1.1 ? near : 1 - w, x);
-    return {value, slope, -2 * value * slope, Vec<T>{}};
+    Many<T, 1> value, slope;
+    tanh_of<T, 1>(Many<T, 1>{{x}}, value, slope);
+    return {value.at[0], slope.at[0], -2 * value.at[0] * slope.at[0], Vec<T>{}};
+}
+
+// tanh of `count` numbers, whole vectors, in place, and sech^2, which may be streamed.
+template <class T> void tanh_in_place(Size count, T* x, T* slopes, bool streamed) {
+    constexpr int U = REGISTERS == 32 ? 8 : 4, W = WIDTH<T>;
+    Size i = 0;
+    for (; i + U * W <= count; i += U * W) {
+        Many<T, U> value, slope;
+        tanh_of<T, U>(Many<T, U>::each([&](int u) { return load(x + i + u * W); }), value, slope);
+        UNROLL
+        for (int u = 0; u < U; u++) store(x + i + u * W, value.at[u]);
+        UNROLL
+        for (int u = 0; u < U; u++)
+            streamed ? stream(slopes + i + u * W, slope.at[u]) : store(slopes + i + u * W, slope.at[u]);
+    }
+    for (; i < count; i += W) {
+        Jet<T> f = tanh_jet<T>(load(x + i));
+        store(x + i, f.value), store(slopes + i, f.slope);
+    }
 }
 
 // A peak of height 1 at 0 and its derivative.
@@ -75,8 +125,9 @@ template <class T> INLINE void bump(int shape, Vec<T> y, Vec<T>& height, Vec<T>&
     } else if (shape == TRIANGLE) {
         height = size < one ? 1 - size : none, slope = size < one ? -side : none;
     } else {
-        Power<T> q(-least<T>(size * size, Lanes<T>::LOG_MAX));
-        height = size * size < splat<T>(Lanes<T>::LOG_MAX) ? (T)0.25 * (q.four + q.four * q.p) : none;
+        Power<T> q(Many<T, 1>{{-least<T>(size * size, Lanes<T>::LOG_MAX)}});
+        Vec<T> whole = (T)0.25 * (q.four.at[0] + q.four.at[0] * q.p.at[0]);
+        height = size * size < splat<T>(Lanes<T>::LOG_MAX) ? whole : none;
         slope = -2 * side * size * height;
     }
 }
@@ -105,9 +156,9 @@ template <class T> struct Activation {
         if (value == TANH) return tanh_jet<T>(x);
         if (value == RELU) return {x < none ? none : x, x > none ? one : none, none, none};
         if (value == IDENTITY) return {x, one, none, none};
-        Vec<T> below = value == STEP ? none : -one, at = value == SIGN_UP ? one : none;
+        Vec<T> below = value == STEP ? none : -one, between = value == SIGN_UP ? one : none;
         Jet<T> f;
-        f.value = x > none ? one : x < none ? below : x == x ? at : x;
+        f.value = x > none ? one : x < none ? below : x == x ? between : x;
         Vec<T> g = load(sharpness + i), slope;
         bump<T>(shape, scale * g * x, f.slope, slope);
         f.curvature = scale * g * slope, f.sharpening = scale * x * slope;

@@ -9,6 +9,7 @@ template <class T> struct FormUnroll : Batch<Network<T>> {
     using Base::a, Base::n, Base::np, Base::first, Base::rows, Base::net, Base::tape, Base::h, Base::u, Base::v;
     using Base::chunk, Base::p;
     T *slopes, *values, *phi_slopes;
+    bool large;  // more than caches hold
 
     struct Sums : Base::Sums {
         OuterSum<T> dense;
@@ -20,7 +21,7 @@ template <class T> struct FormUnroll : Batch<Network<T>> {
         }
     };
 
-    // numbers of a unit's tape: the gradients, and c f', f, phi' of every step
+    // numbers of a unit's tape: the gradients, and f', f, phi' of every step
     static Size tape_count(const UnrollArgs& a) {
         const FormArgs& f = a.form;
         Size kinds = (f.outer.value != IDENTITY) + (f.train_coupling != 0) + (f.phi.value != IDENTITY);
@@ -29,6 +30,7 @@ template <class T> struct FormUnroll : Batch<Network<T>> {
 
     FormUnroll(const UnrollArgs& args, Size unit, T*& work) : Base(args, unit, tape_count(args), work) {
         Size kept = a.form.steps * chunk * np;
+        large = this->units(a) * kept * (Size)sizeof(T) > Size(1) << 24;
         slopes = net.outer.any() ? take(tape, kept) : nullptr;
         values = a.form.train_coupling ? take(tape, kept) : nullptr;
         phi_slopes = net.phi.any() ? take(tape, kept) : nullptr;
@@ -42,22 +44,23 @@ template <class T> struct FormUnroll : Batch<Network<T>> {
 
     void step(Size s) const {
         for (Size j = 0; j < rows; j++) {
-            activate(net.inner, h + j * np, u + j * net.wide);
+            activate_inner(h + j * np, u + j * net.wide);
             net.complete(s, first + j, u + j * net.wide);
         }
         product<T, SET>(rows, np, net.terms, {u, net.wide, 1}, net.affine, np, v, np);
         if (net.residual.any()) net.residual.forward(rows, h, p);
-        for (Size j = 0; j < rows; j++) activate_outer(s * chunk + j, j * np);
+        activate_outer(s);
     }
 
     // From cotangents of h' to those of h, both in `h`.
     void step_back(Size s, const T* before, Sums& sums) const {
-        T *a_bar = sums.affine.left(), *p_bar = sums.dense.left(), *share = p;
+        T *a_bar = sums.affine.left(), *p_bar = h, *share = p;
         outer_back(s, h, a_bar, sums.bars);
         if (net.residual.any()) {
-            phi_back(s, h, p_bar);
+            bool dense = a.form.A_bar && net.residual.kind == DENSE;
+            if (phi_slopes || dense) phi_back(s, h, p_bar = sums.dense.left());
             net.residual.backward(rows, p_bar, share);
-            if (a.form.A_bar && net.residual.kind == DENSE) {
+            if (dense) {
                 memcpy(sums.dense.right(), before, rows * np * sizeof(T));
                 sums.dense.written(rows);
             } else if (a.form.A_bar) {
@@ -71,23 +74,40 @@ template <class T> struct FormUnroll : Batch<Network<T>> {
     }
 
   private:
-    void activate(const Activation<T>& g, const T* x, T* value) const {
-        for (Size i = 0; i < np; i += WIDTH<T>) store(value + i, g(load(x + i), i).value);
+    void activate_inner(const T* x, T* value) const {
+        if (net.inner.any())
+            for (Size i = 0; i < np; i += WIDTH<T>) store(value + i, net.inner(load(x + i), i).value);
+        else
+            copy_row(value, x, np);
     }
 
-    // h = c f(a) + phi(p) for one trajectory, a in `v` and A h in `p`
-    void activate_outer(Size slot, Size at) const {
-        for (Size i = 0; i < np; i += WIDTH<T>) {
-            Jet<T> plain = net.outer(load(v + at + i), i), f = net.coupled(plain, i);
-            if (a.keep && slopes) store(slopes + slot * np + i, f.slope);
-            if (a.keep && values) store(values + slot * np + i, plain.value);
-            if (net.residual.any()) {
-                Jet<T> r = net.phi(load(p + at + i), i);
-                if (a.keep && phi_slopes) store(phi_slopes + slot * np + i, r.slope);
-                f.value += r.value;
+    // h = c f(a) + phi(p), a in `v` and A h in `p`; f(a) to `v`
+    void activate_outer(Size s) const {
+        T* slope = a.keep && slopes ? slopes + s * chunk * np : nullptr;
+        if (net.outer.value == TANH)
+            tanh_in_place(rows * np, v, slope ? slope : u, slope && large);
+        else if (net.outer.any())
+            for (Size j = 0; j < rows * np; j += np)
+                for (Size i = 0; i < np; i += WIDTH<T>) {
+                    Jet<T> f = net.outer(load(v + j + i), i);
+                    store(v + j + i, f.value);
+                    if (slope) store(slope + j + i, f.slope);
+                }
+        if (a.keep && values) memcpy(values + s * chunk * np, v, rows * np * sizeof(T));
+        for (Size j = 0; j < rows * np; j += np)
+            for (Size i = 0; i < np; i += WIDTH<T>) {
+                Vec<T> f = load(v + j + i);
+                if (net.coupling) f *= load(net.coupling + i);
+                if (net.residual.any()) f += residual(s, j, i);
+                store(h + j + i, f);
             }
-            store(h + at + i, f.value);
-        }
+    }
+
+    INLINE Vec<T> residual(Size s, Size j, Size i) const {
+        if (!net.phi.any()) return load(p + j + i);
+        Jet<T> r = net.phi(load(p + j + i), i);
+        if (a.keep) store(phi_slopes + s * chunk * np + j + i, r.slope);
+        return r.value;
     }
 
     void outer_back(Size s, const T* h_bar, T* a_bar, const Gradients<T>& bars) const {
@@ -97,10 +117,8 @@ template <class T> struct FormUnroll : Batch<Network<T>> {
                 Size at = j * np + i;
                 Vec<T> bar = load(h_bar + at);
                 if (values) store(bars.coupling + i, load(bars.coupling + i) + bar * load(values + slot + at));
-                if (slopes)
-                    bar *= load(slopes + slot + at);
-                else if (net.coupling)
-                    bar *= load(net.coupling + i);
+                if (slopes) bar *= load(slopes + slot + at);
+                if (net.coupling) bar *= load(net.coupling + i);
                 store(a_bar + at, bar);
             }
     }
@@ -113,11 +131,13 @@ template <class T> struct FormUnroll : Batch<Network<T>> {
     // h_bar becomes the cotangent of h, and z = (g(h), x, 1) is written.
     void inner_back(Size s, const T* before, T* h_bar, T* z) const {
         for (Size j = 0; j < rows; j++, z += net.wide) {
-            for (Size i = 0; i < np; i += WIDTH<T>) {
-                Jet<T> g = net.inner(load(before + j * np + i), i);
-                store(z + i, g.value);
-                store(h_bar + j * np + i, load(h_bar + j * np + i) * g.slope);
-            }
+            if (!net.inner.any()) copy_row(z, before + j * np, np);
+            else
+                for (Size i = 0; i < np; i += WIDTH<T>) {
+                    Jet<T> g = net.inner(load(before + j * np + i), i);
+                    store(z + i, g.value);
+                    store(h_bar + j * np + i, load(h_bar + j * np + i) * g.slope);
+                }
             net.complete(s, first + j, z);
         }
     }

@@ -75,8 +75,8 @@ struct Scratch {
 
 thread_local Scratch scratch;
 
-// Every unit once; false if there is no memory.
-bool run(Task task, const void* args, int64_t units, int64_t bytes, int64_t threads) {
+// Every unit once; false if there is no memory. `last_first`: what was written last may still be in a cache.
+bool run(Task task, const void* args, int64_t units, int64_t bytes, int64_t threads, bool last_first = false) {
     std::atomic<int64_t> next{0};
     std::atomic<bool> starved{false};
     auto loop = [&] {
@@ -85,7 +85,7 @@ bool run(Task task, const void* args, int64_t units, int64_t bytes, int64_t thre
             starved = true;
             return;
         }
-        for (int64_t i; (i = next++) < units;) task(args, i, work);
+        for (int64_t i; (i = next++) < units;) task(args, last_first ? units - 1 - i : i, work);
         scratch.done();
     };
     std::vector<std::thread> others;
@@ -134,7 +134,7 @@ EXPORT int32_t lyap_scan_forward(const ScanArgs* a, int32_t dual, int32_t thread
 
 EXPORT int32_t lyap_scan_adjoint(const ScanArgs* a, int32_t dual, int32_t threads) {
     const Precision& p = kernels(a->form, dual);
-    return run(p.scan_adjoint, a, a->form.members * a->form.batch, p.scan_work(*a), threads) &&
+    return run(p.scan_adjoint, a, a->form.members * a->form.batch, p.scan_work(*a), threads, true) &&
            run(p.scan_reduce, a, a->form.members, 64, threads);
 }
 
@@ -145,6 +145,6 @@ EXPORT int32_t lyap_unroll_forward(const UnrollArgs* a, int32_t dual, int32_t th
 
 EXPORT int32_t lyap_unroll_adjoint(const UnrollArgs* a, int32_t dual, int32_t threads) {
     const Precision& p = kernels(a->form, dual);
-    return run(p.unroll_adjoint, a, p.unroll_units(*a), p.unroll_work(*a), threads) &&
+    return run(p.unroll_adjoint, a, p.unroll_units(*a), p.unroll_work(*a), threads, true) &&
            run(p.unroll_reduce, a, a->form.members, 64, threads);
 }

@@ -44,12 +44,11 @@ template <class T> struct Network {
     // whether anything stands between a and h'
     bool bent() const { return outer.any() || coupling; }
 
-    // x, 1 and zeros after the n numbers of g(h)
+    // x and 1 after the n numbers of g(h); what comes then is never read
     void complete(Size step, Size trajectory, T* z) const {
         Size before = a.shared ? step : step * a.members + member;
         copy_row(z + n, (const T*)a.inputs + (before * a.batch + trajectory) * a.m, a.m);
         z[terms - 1] = 1;
-        for (Size i = terms; i < wide; i++) z[i] = 0;
     }
 
     // c times f and its derivatives

@@ -7,7 +7,7 @@
 
 namespace {
 
-constexpr Size CHUNK = 16, DEPTH = 256;
+constexpr Size CHUNK = 16, DEPTH = 128;
 
 INLINE Size ceil_div(Size a, Size b) { return (a + b - 1) / b; }
 
@@ -109,12 +109,11 @@ template <class Model> struct Unroll : Model {
     void forward() const {
         rows_in((const T*)a.form.h0, 0, h);
         for (Size s = 0; s < a.form.steps; s++) {
-            bool more = s + 1 < a.form.steps;
-            if (more) this->fetch_rows(s + 1, (const T*)a.states);
-            if (more && a.keep) this->fetch_tape(s + 1);
+            if (s + 1 < a.form.steps) this->fetch_rows(s + 1, (const T*)a.states);
             this->step(s);
             rows_out(h, s, (T*)a.states);
         }
+        settle();
     }
 
     // Takes the scratch that the constructor left.

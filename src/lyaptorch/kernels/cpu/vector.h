@@ -45,6 +45,28 @@ template <class T> constexpr int WIDTH = VECTOR_BYTES / sizeof(T);
 
 template <class T> INLINE Vec<T> load(const T* p) { return (Vec<T>)*(const typename Lanes<T>::loose*)p; }
 template <class T> INLINE void store(T* p, Vec<T> v) { *(typename Lanes<T>::loose*)p = (typename Lanes<T>::loose)v; }
+
+// Past the caches, for what will not be read soon: then no line is fetched to be written. `to` is aligned to a
+// vector, and `settle` comes before another thread reads.
+template <class T> INLINE void stream(T* to, Vec<T> v) {
+#if defined(__clang__)
+    __builtin_nontemporal_store(v, (Vec<T>*)to);
+#elif defined(__AVX512F__)
+    __builtin_ia32_movntps512((float*)to, (Lanes<float>::vec)v);
+#elif defined(__AVX__)
+    __builtin_ia32_movntps256((float*)to, (Lanes<float>::vec)v);
+#elif defined(__SSE__)
+    __builtin_ia32_movntps((float*)to, (Lanes<float>::vec)v);
+#else
+    store(to, v);
+#endif
+}
+INLINE void settle() {
+#ifdef __SSE__
+    __builtin_ia32_sfence();
+#endif
+}
+
 template <class T> INLINE Vec<T> splat(T x) { return x - Vec<T>{}; }
 
 INLINE Size pad(Size n) { return (n + BLOCK - 1) / BLOCK * BLOCK; }

@@ -95,6 +95,30 @@ def test_as_exact_as_torch(kind, n, k, decades, gain, interval):
         assert (torch.tensor(found).mean(0).exp() <= 1.6).all()
 
 
+@pytest.mark.parametrize("interval", [1, 5])
+@pytest.mark.parametrize(
+    ("kind", "n", "k", "gain"),
+    [(lt.RateCell, 32, 16, 1.0), (lt.RateCell, 32, 12, 1.5), (lt.ElmanCell, 20, 10, 1.5)],
+)
+def test_ensembles_are_as_exact_as_with_torch(kind, n, k, gain, interval):
+    # torch projects for all members as soon as one asks, the kernels for each by itself
+    ids, frame = torch.arange(MEMBERS), random_frame(n, k)
+    cell = kind(2, n, ensemble=(MEMBERS,), members=ids, gain=gain)
+    with torch.no_grad():
+        for weight in cell.parameters():
+            weight.copy_(weight.float())
+    inputs = 0.5 * Stream(5, "inputs").normal((T, 1, 2), members=0).float().double()
+    h0 = 0.5 * Stream(6, "h0").normal((1, n), members=ids).float().double()
+    exact = flossed("torch", cell, inputs, h0, frame, interval)
+    given = [cell.float(), *(z.float() for z in (inputs, h0, frame))]
+    fused, plain = (flossed(backend, *given, interval) for backend in ("cpu", "torch"))
+    for f, p, e in zip(fused, plain, exact, strict=True):
+        if len(e) != MEMBERS:
+            continue  # the inputs' gradient, of all members
+        ratio = ((f - e).flatten(1).norm(dim=1) / (p - e).flatten(1).norm(dim=1)).log().mean().exp()
+        assert ratio <= 1.6
+
+
 @settings(max_examples=120, deadline=None, derandomize=True)
 @given(
     kind=st.sampled_from((lt.RateCell, lt.ElmanCell)),

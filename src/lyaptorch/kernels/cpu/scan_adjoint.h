@@ -5,6 +5,9 @@
 
 namespace {
 
+// Nats; half of tangent/adjoint.py's, because there all members are projected as soon as one asks for it.
+constexpr float SPREAD = 1.2f;
+
 template <class Model> struct ScanAdjoint : Model {
     using T = typename Model::T;
     using Model::a, Model::item, Model::items, Model::n, Model::k, Model::np, Model::kp, Model::net, Model::h;
@@ -22,7 +25,7 @@ template <class Model> struct ScanAdjoint : Model {
         for (Size i = a.spans - 1; i >= 0; i--) {
             if (i + 1 < a.spans) {
                 spread += growth_spread(i + 1);
-                if (spread > (T)2.3) project(frame(i + 1)), spread = 0;
+                if (spread > SPREAD) project(frame(i + 1)), spread = 0;
             }
             Factor<T> f = factor(i, nullptr);
             solve_backwards(k, np, f.R, f.inverse, left, scratch.rows);

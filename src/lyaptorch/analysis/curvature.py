@@ -235,9 +235,9 @@ def _product(
     }
     leaves, states = list(copies.values()), []
     with torch.enable_grad():
-        for s, x in enumerate(inputs):
-            own = {name: copy[s] for name, copy in copies.items()}
-            h = torch.func.functional_call(cell, own, (x, h))
+        # unbound at once: the gradient of a single copy[s] is as large as all of them
+        for x, *own in zip(inputs, *(copy.unbind() for copy in leaves), strict=True):
+            h = torch.func.functional_call(cell, dict(zip(copies, own, strict=True)), (x, h))
             states.append(h)
         H = torch.stack(states)
         at = H if matrix == "hessian" else H.detach().requires_grad_()

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -220,6 +220,20 @@ def _orthogonal_to(V: Tensor, w: Tensor) -> Tensor:
     return w
 
 
+class _Stack(torch.autograd.Function):
+    """`torch.stack`, whose gradient's gradient is one tensor; torch has one as large for every entry."""
+
+    @staticmethod
+    def forward(ctx: Any, *entries: Tensor) -> Tensor:
+        """All entries along a new first dimension."""
+        return torch.stack(entries)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+        """Each its own."""
+        return grad.unbind()
+
+
 def _product(
     cell: Cell,
     inputs: Tensor,
@@ -239,7 +253,7 @@ def _product(
         for x, *own in zip(inputs, *(copy.unbind() for copy in leaves), strict=True):
             h = torch.func.functional_call(cell, dict(zip(copies, own, strict=True)), (x, h))
             states.append(h)
-        H = torch.stack(states)
+        H = _Stack.apply(*states)  # type: ignore[no-untyped-call]
         at = H if matrix == "hessian" else H.detach().requires_grad_()
         total = loss(at).sum()
         if not total.requires_grad:

@@ -23,7 +23,7 @@ from lyaptorch.train.state import Members
 STEPS, TRANSIENT = 155, 16
 """Steps over which exponents are measured, and of the transient before."""
 SAMPLE, LANCZOS = 16, 10
-"""Test trajectories whose curvature is measured, and steps of the iteration that finds its eigenvalue."""
+"""Most test trajectories whose curvature is measured, and steps of the iteration that finds it."""
 
 
 def initial_gradient_norm(model: Model, batch: Batch) -> Tensor:
@@ -93,8 +93,8 @@ def saturated_share(model: Model, batch: Batch) -> Tensor:
     return (slopes < 0.1).to(before.dtype).mean((0, -2, -1))
 
 
-def leading_curvature(members: Members, task: Task, seed: int, length: int) -> Tensor:
-    """Eigenvalue of largest magnitude `(*e)` of the Hessian with respect to W, on a fixed test sample.
+def leading_curvature(members: Members, task: Task, seed: int, *, sample: int, length: int) -> Tensor:
+    """Eigenvalue of largest magnitude `(*e)` of the Hessian with respect to W, on test trajectories.
 
     In float64, because the gradients of supercritical networks grow exponentially.
 
@@ -105,7 +105,7 @@ def leading_curvature(members: Members, task: Task, seed: int, length: int) -> T
     """
     model = copy.deepcopy(members.model).double()
     batch = task.draw(
-        seed, members=members.ids, epoch=0, batch=SAMPLE, length=length, stream="test", dtype=torch.float64
+        seed, members=members.ids, epoch=0, batch=sample, length=length, stream="test", dtype=torch.float64
     )
     found = hessian_spectrum(
         model.cell,
@@ -113,7 +113,7 @@ def leading_curvature(members: Members, task: Task, seed: int, length: int) -> T
         lambda states: model.score(batch, states)[0],
         k=1,
         steps=LANCZOS,
-        h0=model.initial_state(SAMPLE),
+        h0=model.initial_state(sample),
     )
     return found.eigenvalues[..., 0]
 
@@ -187,10 +187,10 @@ def measure(
         values["saturated"] = saturated_share(members.model, batch)
     if "spectrum" in names:
         values["spectrum"] = measured_exponents(members, task, seed)
+    length, size = len(batch.inputs), batch.inputs.shape[-2]
     if "curvature" in names:
-        values["curvature"] = leading_curvature(members, task, seed, len(batch.inputs))
+        values["curvature"] = leading_curvature(members, task, seed, sample=min(size, SAMPLE), length=length)
     if "test" in names:
-        length, size = len(batch.inputs), batch.inputs.shape[-2]
         values["test_loss"], values["test_accuracy"] = test_scores(
             members.model, task, seed, members.ids, batch=size, length=length, batches=test_batches
         )

@@ -78,7 +78,7 @@ class Fig3:
     scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "smoke": {
             "tasks": ("mnist", "adding 8", "adding 12"),
-            "decays": (0.9, 1.0, 1.1),
+            "decays": (0.98, 1.0, 1.02),
             "seeds": 1,
             "hidden_size": 4,
             "batch": 4,

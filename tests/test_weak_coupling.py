@@ -94,13 +94,43 @@ def test_a_network_that_overflowed_is_as_far_behind_as_can_be():
 
 
 def test_what_is_clipped_in_figure_3_and_what_is_measured_at_the_end():
-    record = replace(smoke("weak-coupling", "fig3"), tasks=("adding 8", "adding 12")).run(False, None)
+    figure = replace(smoke("weak-coupling", "fig3"), tasks=("adding 8", "adding 12"), clip=1e-6)
+    record = figure.run(False, None)
     # limits differ, networks do not: before training scores are the same to the bit
     start = record["test_loss"][..., 0]
     np.testing.assert_array_equal(start[:, 0], start[:, 1])
-    assert (record["test_loss"][..., -1] != start).all()
+    plain, clipped = np.moveaxis(record["test_loss"][..., -1], 1, 0)
+    assert (plain != clipped).all()
+    assert (plain != start[:, 0]).all()
     np.testing.assert_array_equal(record["measured_at"], [[0, 2, 4]] * 2)
     np.testing.assert_array_equal(record["curved_at"], [[0, 4]] * 2)
+
+
+# figure 5
+
+
+def spread(best, leading, norms, curvature):
+    """Three spreads, one seed, one rate: scores, lambda_1, gradients at both ends, Hessian eigenvalues."""
+    given = {
+        "best_accuracy": (("order", "condition", "lr", "seed"), np.array(best)[None, :, None, None]),
+        "exponents": (("condition", "seed", "rank"), np.array(leading)[:, None, None]),
+        "gradient_norm": (("condition", "seed", "time"), np.array(norms)[:, None]),
+        "hessian": (("condition", "seed", "index"), np.array(curvature)[:, None, None]),
+    }
+    return Record("x", {}, given, {"condition": (("condition",), ["0", "0.04", "0.1"])})
+
+
+def test_figure_5_wants_a_moderate_spread():
+    figure = wc.heterogeneity.Fig5()
+    good = spread(
+        [0.3, 0.5, 0.4], [-0.05, 0.0, 0.05], [[1e-3, 1.0], [1e-2, 1.0], [5.0, 1.0]], [0.1, -1.0, 9.0]
+    )
+    assert holds(figure, good) == [True] * 5
+    bad = spread(
+        [0.5, 0.3, 0.4], [-0.05, 0.0, -0.01], [[1e-3, 1.0], [1e-2, 9.0], [5.0, 1e4]], [0.1, 9.0, -1.0]
+    )
+    # what arrives is measured against what is sent
+    assert holds(figure, bad) == [False] * 5
 
 
 # figure 6

@@ -44,7 +44,7 @@ def fig3(record: Record) -> Figure:
 def fig6(record: Record) -> Figure:
     """Best accuracy of kinds A and B against r, and against the angle at r = 1."""
     r, multiples = record.config["decays"], record.config["multiples"]
-    orders = record["permuted"][0] if record["permuted"].ndim > 1 else record["permuted"]
+    orders = record["permuted"]
     with style():
         figure, axes = panels(2 * len(orders))
         for order, permuted in enumerate(orders):

@@ -13,6 +13,7 @@ from lyaptorch.experiments.weak_coupling import comparison, learning
 from lyaptorch.experiments.weak_coupling.training import named
 from lyaptorch.record import Record
 from lyaptorch.tasks import Adding, SequentialImages
+from lyaptorch.train import run as engine
 from test_experiments import smoke
 
 
@@ -104,6 +105,28 @@ def test_what_is_clipped_in_figure_3_and_what_is_measured_at_the_end():
     assert (plain != start[:, 0]).all()
     np.testing.assert_array_equal(record["measured_at"], [[0, 2, 4]] * 2)
     np.testing.assert_array_equal(record["curved_at"], [[0, 4]] * 2)
+
+
+@pytest.mark.parametrize("figure", ["fig3", "table2"])
+def test_a_figure_of_many_runs_that_was_stopped_resumes_to_the_same_record(figure, monkeypatch, tmp_path):
+    experiment = replace(smoke("weak-coupling", figure), tasks=("adding 8",), seeds=1)
+    whole, step, left = experiment.run(False, None), engine.Run.step, iter(range(4))
+    monkeypatch.setattr(engine, "CHECKPOINT_SECONDS", -1.0)
+
+    def counted(self):
+        next(left)
+        return step(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.Run, "step", counted)
+        with pytest.raises(StopIteration):
+            experiment.run(False, tmp_path / "a")
+    kept = len(list(tmp_path.iterdir()))
+    assert experiment.run(False, tmp_path / "a") == whole
+    # a checkpoint for each run, all named like the first
+    names = [path.name for path in tmp_path.iterdir()]
+    assert len(names) > kept
+    assert all(name.startswith("a-adding-8-") for name in names)
 
 
 # figure 5

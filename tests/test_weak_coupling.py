@@ -45,6 +45,9 @@ def test_an_unknown_task_is_named():
 def test_figure_1_finds_what_is_not_as_drawn():
     figure, record = smoke("weak-coupling", "fig1"), smoke("weak-coupling", "fig1").run(False, None)
     assert holds(figure, record) == [True] * 5
+    ordered, permuted = record["pixels"]
+    np.testing.assert_array_equal(ordered, record["image"].flatten())
+    assert (ordered != permuted).any()
     changes = {
         "pixels": lambda z: z + np.array([[0.0], [0.1]]),
         "sum": lambda z: z + 0.1,

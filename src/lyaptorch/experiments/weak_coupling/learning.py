@@ -197,7 +197,7 @@ class Fig3:
         r, names = record["r"], [str(name) for name in record["name"]]
         found, off = [], {}
         for i, name in enumerate(names):
-            changes = record["curvature"][i, :, -1] / record["curvature"][i, :, 0]
+            changes = np.abs(record["curvature"][i, :, -1] / record["curvature"][i, :, 0])
             grown, kept = float(changes[r < 1].min()), float(changes[r >= 1].max())
             found.append(at_least(f"{name}: curvature grows where r < 1: its least factor", 1.0, grown))
             found.append(at_most(f"{name}: and shrinks elsewhere: its largest", 1.0, kept))

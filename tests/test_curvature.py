@@ -1,8 +1,10 @@
 import math
+import sys
 
 import pytest
 import torch
 from torch.func import functional_call
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import lyaptorch as lt
 from lyaptorch.analysis import effective_learning_rates, hessian_spectrum
@@ -165,6 +167,63 @@ def test_lanczos_goes_on_where_the_space_of_the_start_ends():
     )
 
 
+def test_a_member_whose_curvature_overflows_has_nan_and_leaves_the_others_alone():
+    cell = lt.ResidualCell(2, N, residual=lt.residuals.decay(torch.tensor([1.0, 1e60])), ensemble=(2,))
+    found = hessian_spectrum(cell, inputs_of(2), lambda h: h[-1].square().mean((-2, -1)), k=2, steps=8)
+    alone = hessian_spectrum(
+        lt.ResidualCell(2, N), inputs_of(2)[:, 0], lambda h: h[-1].square().mean((-2, -1)), k=2, steps=8
+    )
+    torch.testing.assert_close(found.eigenvalues[0], alone.eigenvalues, rtol=1e-9, atol=1e-14)
+    assert found.eigenvalues[1].isnan().all()
+
+
+@pytest.mark.parametrize("matrix", ["hessian", "ggn"])
+@pytest.mark.parametrize("names", [("weight_hh",), ("weight_ih", "bias", "weight_hh")])
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("ensemble", [(), (3,)])
+def test_curvlinops_finds_the_same(cell, names, matrix, ensemble):
+    pytest.importorskip(
+        "curvlinops", reason="curvlinops is not installed; it needs an environment of its own"
+    )
+    # members differ by their ids alone
+    cell, inputs = CELLS[cell](ensemble=ensemble), inputs_of(*ensemble)
+    settings = {"weights": names, "matrix": matrix, "k": 4, "steps": 100}
+    found, oracle = (
+        hessian_spectrum(cell, inputs, cross_entropy, backend=backend, **settings)
+        for backend in ("torch", "curvlinops")
+    )
+    torch.testing.assert_close(found.eigenvalues, oracle.eigenvalues, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(found.contributions, oracle.contributions, rtol=1e-6, atol=1e-10)
+    torch.testing.assert_close(found.nodes, oracle.nodes, rtol=1e-6, atol=1e-8)
+    assert oracle.residuals.max() < 1e-7
+
+
+def test_curvlinops_is_asked_for_by_name_where_it_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "curvlinops", None)
+    with pytest.raises(ValueError, match=r"needs curvlinops-for-pytorch; install lyaptorch\[hessian\]"):
+        hessian_spectrum(CELLS["rate"](), inputs_of(), cross_entropy, backend="curvlinops")
+
+
+def test_memory_does_not_grow_with_the_square_of_the_steps():
+    """The gradient of one step's copy of the weights must not be as large as all copies."""
+    sizes = []
+    for steps in (10, 40):
+        inputs, most = torch.ones(steps, B, 2), 0
+
+        class Largest(TorchDispatchMode):
+            def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+                nonlocal most
+                out = func(*args, **(kwargs or {}))
+                if isinstance(out, torch.Tensor) and not out._is_view():
+                    most += out.numel()
+                return out
+
+        with Largest():
+            hessian_spectrum(CELLS["rate"](), inputs, cross_entropy, k=1, steps=3)
+        sizes.append(most)
+    assert sizes[1] < 5 * sizes[0]
+
+
 def test_effective_learning_rates_tell_convergence_from_divergence():
     curvature, lr = torch.tensor([[10.0, 1.0], [3.0, 2.0]]), torch.tensor([0.1, 0.7])
     rates = effective_learning_rates(curvature, lr)
@@ -178,6 +237,7 @@ def test_effective_learning_rates_tell_convergence_from_divergence():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"backend": "triton"}, r"unknown backend 'triton'.* known: curvlinops, torch"),
         ({"matrix": "fisher"}, r"unknown matrix 'fisher'"),
         ({"weights": ("weight_h",)}, r"unknown weights 'weight_h', did you mean 'weight_.h'\?"),
         ({"k": 17}, r"k must be an integer in 1\.\.16, got 17"),

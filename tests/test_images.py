@@ -240,40 +240,6 @@ def test_images_and_labels_must_be_as_many():
         archives._read_idx_set([BODIES[0], BODIES[3], BODIES[2], BODIES[3]])
 
 
-class Net:
-    """Stands in for pooch: a mirror that works copies from a folder."""
-
-    def __init__(self, folder, *, works):
-        self.folder, self.works, self.asked = folder, works, []
-
-    def __call__(self, url, known_hash, fname, path):
-        self.asked.append((url, known_hash))
-        if not url.startswith(self.works):
-            raise OSError("no route to host")
-        return str(self.folder / "mnist" / fname)
-
-
-def test_without_a_folder_files_come_from_the_first_mirror_that_has_them(folder, monkeypatch):
-    net = Net(folder, works="https://two/")
-    monkeypatch.setattr("pooch.retrieve", net)
-    assert archives.load("mnist").train.shape == (TRAIN, PIXELS)
-    file = archives.ARCHIVES["mnist"].files[0]
-    assert net.asked[:2] == [(f"https://{n}/{file.name}", f"md5:{file.md5}") for n in ("one", "two")]
-    archives.load("mnist")
-    assert len(net.asked) == 8  # and are kept
-
-
-def test_without_a_net_the_error_names_the_files_and_where_they_go(folder, monkeypatch):
-    monkeypatch.setattr("pooch.retrieve", Net(folder, works="nothing"))
-    with pytest.raises(FileNotFoundError) as error:
-        SequentialImages("mnist")
-    text = str(error.value)
-    for part in ("no route to host", "folder mnist", "data_dir", "LYAPTORCH_DATA"):
-        assert part in text
-    for file in archives.ARCHIVES["mnist"].files:
-        assert file.name in text
-
-
 # CIFAR-10, in its official layout
 
 

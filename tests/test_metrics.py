@@ -143,6 +143,33 @@ def test_measured_exponents_add_up_to_the_mean_of_log_det(kind, ensemble):
     assert not found.requires_grad
 
 
+@each
+def test_the_curvature_that_is_measured_is_that_of_the_dense_hessian(ensemble):
+    """On test trajectories, with respect to W, whatever the epoch; in float64 of a float32 network."""
+    model = network(lt.ElmanCell, ensemble)
+    members = new_members(model.float(), None, 1e-3, lt.Adam())
+    members.epoch += 5
+    found = metrics.leading_curvature(members, TASK, 3, sample=B, length=T)
+    assert found.dtype == torch.float64
+    assert next(model.parameters()).dtype == torch.float32
+    model.double()
+    batch = TASK.draw(3, members=members.ids, epoch=0, batch=B, length=T, stream="test")
+    W = model.cell.weight_hh
+
+    def loss(flat):
+        h, states = model.h0, []
+        for x in batch.inputs:
+            h = torch.func.functional_call(model.cell, {"weight_hh": flat.view_as(W)}, (x, h))
+            states.append(h)
+        return model.score(batch, torch.stack(states))[0].sum()
+
+    dense = torch.autograd.functional.hessian(loss, W.detach().flatten())
+    for i, value in enumerate(found.flatten()):
+        own = torch.linalg.eigvalsh(dense[i * n * n : (i + 1) * n * n, i * n * n : (i + 1) * n * n])
+        # ten steps of the iteration leave some error in the sixteen weights
+        assert value.item() == pytest.approx(own[own.abs().argmax()].item(), rel=1e-4)
+
+
 def test_metrics_in_a_record_are_those_of_the_networks_before_the_step():
     model, fresh = make((2,)), make((2,))
     record = run(

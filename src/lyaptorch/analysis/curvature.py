@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -14,9 +15,10 @@ from torch import Tensor
 from lyaptorch import _checks
 from lyaptorch._random import Stream, seed_from
 from lyaptorch._types import Inputs, Number, States
+from lyaptorch.analysis.curvature_operator import operator_product
 from lyaptorch.cells import Cell, fit
 
-MATRICES = ("hessian", "ggn")
+MATRICES, BACKENDS = ("hessian", "ggn"), ("torch", "curvlinops")
 Product: TypeAlias = Callable[[Tensor], Tensor]
 """M v for v `(*e, p)`, as the share of every step, `(t, *e, p)`."""
 
@@ -61,6 +63,7 @@ def hessian_spectrum(
     probes: int = 1,
     h0: Tensor | None = None,
     generator: torch.Generator | None = None,
+    backend: str = "torch",
 ) -> HessianSpectrum:
     """Curvature of a loss on a fixed sample, by Lanczos iteration with matrix-vector products.
 
@@ -81,10 +84,13 @@ def hessian_spectrum(
         probes: random starts over which the density is averaged.
         h0: initial state `(*e, b, n)`; zeros when missing.
         generator: seeds the starts; None is a fixed seed.
+        backend: who multiplies in the iteration: "torch", or "curvlinops" where that is installed, for
+            cells and losses that `torch.func` can transform. The shares of the steps are our own.
 
     Returns:
-        A `HessianSpectrum`. Cost: `probes * steps` products of some four backpropagations through time each,
-        in plain autograd; memory O(t (b n + p)) per network.
+        A `HessianSpectrum`, with NaN for members whose loss or curvature overflows. Cost: `probes * steps`
+        products of some four backpropagations through time each, in plain autograd; memory O(t (b n + p))
+        per network.
 
     Raises:
         ValueError: for wrong shapes, unknown names, or a loss that does not depend on the weights.
@@ -100,6 +106,7 @@ def hessian_spectrum(
     Ubaru, Chen & Saad (2017), Fast estimation of tr(f(A)) via stochastic Lanczos quadrature.
     """
     _checks.choice("matrix", matrix, MATRICES)
+    _checks.choice("backend", backend, BACKENDS)
     inputs, h = fit(cell, inputs, h0)
     known = dict(cell.named_parameters())
     for name in weights:
@@ -108,11 +115,16 @@ def hessian_spectrum(
     size = sum(known[name][(0,) * len(ensemble)].numel() for name in weights)
     _checks.integer("k", k, 1, size)
     steps = min(_checks.integer("steps", steps, k), size)
-    product = _product(cell, inputs, h, loss, {name: known[name] for name in weights}, matrix, len(ensemble))
+    chosen: dict[str, Tensor] = {name: known[name] for name in weights}
+    product = _product(cell, inputs, h, loss, chosen, matrix, len(ensemble))
+    if backend == "curvlinops":
+        whole = operator_product(cell, inputs, h, loss, list(chosen.values()), matrix)
+    else:
+        whole = partial(_whole, product)
     stream, nobody = Stream(seed_from(generator), "curvature"), torch.zeros(ensemble, dtype=torch.int64)
     runs = [
         lanczos(
-            lambda v: product(v).sum(0),
+            whole,
             stream.normal((size,), members=nobody, epoch=i, dtype=h.dtype).to(h.device),
             steps,
         )
@@ -122,8 +134,8 @@ def hessian_spectrum(
     (values, mixing), basis = ritz[0], runs[0].basis
     order = values.abs().argsort(-1, descending=True)[..., :k]
     values = values.gather(-1, order)
-    chosen = mixing.gather(-1, order.unsqueeze(-2).expand(*mixing.shape[:-1], k))
-    vectors = (chosen.mT @ basis.movedim(0, -2)).detach()
+    leading = mixing.gather(-1, order.unsqueeze(-2).expand(*mixing.shape[:-1], k))
+    vectors = (leading.mT @ basis.movedim(0, -2)).detach()
     shares = torch.stack([product(v) for v in vectors.unbind(-2)], -2)
     return HessianSpectrum(
         values,
@@ -133,6 +145,11 @@ def hessian_spectrum(
         torch.stack([nodes for nodes, _ in ritz]),
         torch.stack([vectors[..., 0, :].square() for _, vectors in ritz]),
     )
+
+
+def _whole(product: Product, v: Tensor) -> Tensor:
+    """The shares of all steps."""
+    return product(v).sum(0)
 
 
 def effective_learning_rates(eigenvalues: Float[Tensor, "*e k"], lr: Number) -> Float[Tensor, "*e k"]:
@@ -161,10 +178,11 @@ class Tridiagonal(NamedTuple):
     basis: Tensor
 
     def ritz(self) -> tuple[Tensor, Tensor]:
-        """Eigenvalues and eigenvectors of the small matrix."""
+        """Eigenvalues and eigenvectors of the small matrix; NaN where it is not finite."""
         T = torch.diag_embed(self.diagonal) + torch.diag_embed(self.off, 1) + torch.diag_embed(self.off, -1)
-        values, vectors = torch.linalg.eigh(T)
-        return values, vectors
+        broken = ~torch.isfinite(T).all(-1).all(-1)
+        values, vectors = torch.linalg.eigh(torch.where(broken[..., None, None], 0.0, T))
+        return values.masked_fill(broken.unsqueeze(-1), torch.nan), vectors
 
 
 def lanczos(product: Product, start: Tensor, steps: int) -> Tridiagonal:
@@ -202,6 +220,20 @@ def _orthogonal_to(V: Tensor, w: Tensor) -> Tensor:
     return w
 
 
+class _Stack(torch.autograd.Function):
+    """`torch.stack`, whose gradient's gradient is one tensor; torch has one as large for every entry."""
+
+    @staticmethod
+    def forward(ctx: Any, *entries: Tensor) -> Tensor:
+        """All entries along a new first dimension."""
+        return torch.stack(entries)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+        """Each its own."""
+        return grad.unbind()
+
+
 def _product(
     cell: Cell,
     inputs: Tensor,
@@ -217,11 +249,11 @@ def _product(
     }
     leaves, states = list(copies.values()), []
     with torch.enable_grad():
-        for s, x in enumerate(inputs):
-            own = {name: copy[s] for name, copy in copies.items()}
-            h = torch.func.functional_call(cell, own, (x, h))
+        # unbound at once: the gradient of a single copy[s] is as large as all of them
+        for x, *own in zip(inputs, *(copy.unbind() for copy in leaves), strict=True):
+            h = torch.func.functional_call(cell, dict(zip(copies, own, strict=True)), (x, h))
             states.append(h)
-        H = torch.stack(states)
+        H = _Stack.apply(*states)  # type: ignore[no-untyped-call]
         at = H if matrix == "hessian" else H.detach().requires_grad_()
         total = loss(at).sum()
         if not total.requires_grad:

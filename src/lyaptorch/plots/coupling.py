@@ -63,16 +63,20 @@ def fig4(record: Record) -> Figure:
 
 
 def fig5(record: Record) -> Figure:
-    """Accuracy, exponents and fading memory against the spread of the decays."""
+    """Accuracy, exponents, fading memory, gradients and Hessian, a colour for each spread of the decays."""
     with style():
-        figure, (accuracy, spectra, memory) = panels(3)
+        figure, (accuracy, spectra, memory, norms, hessian) = panels(5, width=3.0)
         _curves(accuracy, record, 0, "Learning")
         for i, name in enumerate(record["condition"]):
             color, label = PALETTE[i % len(PALETTE)], rf"$\delta = {name}$"
             spectra.plot(record["exponents"][i].mean(0), "o-", color=color, markersize=3, label=label)
             memory.semilogy(record["fading_memory"][i].mean(0), color=color, label=label)
+            norms.semilogy(record["gradient_norm"][i].mean(0), color=color)
+            hessian.semilogy(np.abs(record["hessian"][i]).mean(0), "o-", color=color, markersize=3)
         spectra.set(xlabel="index $i$", ylabel=r"$\lambda_i$ (nats per step)", title="Exponents")
         memory.set(xlabel="steps", ylabel="perturbation left", title="Fading memory")
+        norms.set(xlabel="step", ylabel=r"$|dL/dh_s|$", title="Gradients")
+        hessian.set(xlabel="index", ylabel="|eigenvalue|", title="Hessian")
         memory.legend()
     return figure
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
-from lyaptorch.plots import coupling
+from lyaptorch.plots import coupled_tasks, coupled_training, coupling
 from lyaptorch.plots.algorithm import fig15, fig16, frames, table1
 from lyaptorch.plots.conditioning import fig2a, fig2b, fig2c
 from lyaptorch.plots.episodes import appendix_d, fig8, fig9, fig10
@@ -106,7 +106,17 @@ def fig6(record: Record) -> Figure:
 
 _OWN = (fig1b, fig1c, fig1d, fig2a, fig2b, fig2c, fig4c, fig6, fig8, fig9, fig10, fig15, fig16)
 _MORE = (table1, frames)
-_COUPLING = (coupling.fig2, coupling.fig4, coupling.fig5, coupling.table1, coupling.images)
+_COUPLING = (
+    coupled_tasks.fig1,
+    coupling.fig2,
+    coupled_training.fig3,
+    coupling.fig4,
+    coupling.fig5,
+    coupled_training.fig6,
+    coupling.table1,
+    coupled_training.table2,
+    coupling.images,
+)
 PAPERS = {
     **{f"gradient-flossing {f.__name__}": f for f in (*_OWN, *_MORE)},
     "gradient-flossing fig11": fig10,

@@ -18,6 +18,7 @@ DIMS = {
     "effective_rank": ("measurement",),
     "covariant_overlap": ("measurement",),
     "saturated": ("measurement",),
+    "curvature": ("measurement",),
     "singular_values": ("measurement", "rank"),
     "spectrum": ("measurement", "rank"),
     "test_loss": ("measurement",),

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor
 
-from lyaptorch.analysis import effective_rank, gradient_overlap, gradient_singular_values
+from lyaptorch.analysis import (
+    effective_rank,
+    gradient_overlap,
+    gradient_singular_values,
+    hessian_spectrum,
+)
 from lyaptorch.cells import fit, unroll
 from lyaptorch.cells.form import Form, linear
 from lyaptorch.tangent import lyapunov_spectrum
@@ -15,6 +22,8 @@ from lyaptorch.train.state import Members
 
 STEPS, TRANSIENT = 155, 16
 """Steps over which exponents are measured, and of the transient before."""
+SAMPLE, LANCZOS = 16, 10
+"""Most test trajectories whose curvature is measured, and steps of the iteration that finds it."""
 
 
 def initial_gradient_norm(model: Model, batch: Batch) -> Tensor:
@@ -84,6 +93,31 @@ def saturated_share(model: Model, batch: Batch) -> Tensor:
     return (slopes < 0.1).to(before.dtype).mean((0, -2, -1))
 
 
+def leading_curvature(members: Members, task: Task, seed: int, *, sample: int, length: int) -> Tensor:
+    """Eigenvalue of largest magnitude `(*e)` of the Hessian with respect to W, on test trajectories.
+
+    In float64, because the gradients of supercritical networks grow exponentially.
+
+    Raises:
+        ValueError: for a cell without recurrent weights of that name.
+
+    Source: Fading memory as inductive bias in residual recurrent networks, section 4.1.
+    """
+    model = copy.deepcopy(members.model).double()
+    batch = task.draw(
+        seed, members=members.ids, epoch=0, batch=sample, length=length, stream="test", dtype=torch.float64
+    )
+    found = hessian_spectrum(
+        model.cell,
+        batch.inputs,
+        lambda states: model.score(batch, states)[0],
+        k=1,
+        steps=LANCZOS,
+        h0=model.initial_state(sample),
+    )
+    return found.eigenvalues[..., 0]
+
+
 def leading_exponent(members: Members, task: Task, seed: int) -> Tensor:
     """lambda_1 `(*e)` on inputs of the task."""
     return measured_exponents(members, task, seed, k=1)[..., 0]
@@ -132,6 +166,7 @@ METRICS: tuple[str, ...] = (
     "spectrum",
     "test",
     "covariant_overlap",
+    "curvature",
 )
 """Names for `train(metrics=...)`."""
 
@@ -152,8 +187,10 @@ def measure(
         values["saturated"] = saturated_share(members.model, batch)
     if "spectrum" in names:
         values["spectrum"] = measured_exponents(members, task, seed)
+    length, size = len(batch.inputs), batch.inputs.shape[-2]
+    if "curvature" in names:
+        values["curvature"] = leading_curvature(members, task, seed, sample=min(size, SAMPLE), length=length)
     if "test" in names:
-        length, size = len(batch.inputs), batch.inputs.shape[-2]
         values["test_loss"], values["test_accuracy"] = test_scores(
             members.model, task, seed, members.ids, batch=size, length=length, batches=test_batches
         )

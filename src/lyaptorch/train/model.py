@@ -150,7 +150,11 @@ class Model(nn.Module):
         return outputs
 
     def loss(self, batch: Batch, h0: State | None = None) -> tuple[PerMember, PerMember]:
-        """Loss and accuracy of each member, over the steps that count.
+        """Loss and accuracy of each member, over the steps that count."""
+        return self.score(batch, self.states(batch.inputs, h0, batch.first))
+
+    def score(self, batch: Batch, states: LastStates) -> tuple[PerMember, PerMember]:
+        """Loss and accuracy of each member, from all its states on this batch or those since `batch.first`.
 
         The accuracy of bits and classes is the share that is right; of numbers, the share of their variance
         that is explained.
@@ -158,7 +162,7 @@ class Model(nn.Module):
         # what does not count is not read out
         first = batch.first
         targets = batch.targets[first:]
-        outputs = self.readout(self.states(batch.inputs, h0, first)[..., self.cell.readable])
+        outputs = self.readout(states[-len(targets) :][..., self.cell.readable])
         if self.loss_name == "cross_entropy" and targets.shape == outputs.shape != (*targets.shape[:-1], 1):
             targets = targets.argmax(-1, keepdim=True)
         self._check_outputs(outputs, targets)

@@ -12,6 +12,7 @@ from lyaptorch._types import Number
 from lyaptorch.cells import Cell
 from lyaptorch.flossing import FitPhase
 from lyaptorch.record import Record
+from lyaptorch.tasks import Adding, SequentialImages
 from lyaptorch.tasks.batch import Task
 from lyaptorch.train import SGD, Model, Readout, train
 
@@ -19,6 +20,12 @@ from lyaptorch.train import SGD, Model, Readout, train
 def generator(seed: int) -> torch.Generator:
     """A fresh one, because each use takes a seed from it."""
     return torch.Generator().manual_seed(seed)
+
+
+def named(name: str) -> Task:
+    """The task called "adding LENGTH", or images such as "mnist" and "permuted mnist"."""
+    kind, _, last = name.rpartition(" ")
+    return Adding(int(last)) if kind == "adding" else SequentialImages(last, permuted=kind == "permuted")
 
 
 def network(cell: Cell, task: Task, members: Tensor, seed: int) -> Model:

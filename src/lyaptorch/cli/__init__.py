@@ -10,6 +10,7 @@ from lyaptorch.cli.diagnose import diagnose
 from lyaptorch.cli.listing import list_all
 from lyaptorch.cli.reproduce import reproduce
 from lyaptorch.cli.spectrum import spectrum
+from lyaptorch.cli.sweep import sweep
 from lyaptorch.cli.train import train
 
 __all__ = ["main"]
@@ -24,6 +25,7 @@ def main() -> int:
     app.command(name="spectrum")(spectrum)
     app.command(name="diagnose")(diagnose)
     app.command(name="train")(train)
+    app.command(name="sweep")(sweep)
     app.command(name="reproduce")(reproduce)
     app.command(name="bench")(bench)
     app.command(name="list")(list_all)

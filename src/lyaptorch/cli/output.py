@@ -23,12 +23,16 @@ def checkpoint_path(runs: Path, name: str, options: Mapping[str, Any]) -> Path:
     return runs / f".{name}-{digest}.checkpoint"
 
 
-def save(record: Record, path: Path, seconds: float, checkpoint: Path | None = None) -> tuple[Path, Path]:
-    """Write the Record at `path`, or the next free name, and its figure beside it; return both paths.
+def save(
+    record: Record, path: Path, seconds: float, checkpoint: Path | None = None, *, fresh: bool = True
+) -> tuple[Path, Path]:
+    """Write the Record at `path`, or if `fresh` at the next free name, and its figure beside it; return both.
 
+    If not `fresh`, an equal Record at `path` stays, with what it cost.
     The checkpoints whose names begin like `checkpoint` have then done their work and are removed.
     """
-    path = record.save(path, host={"seconds": seconds}, fresh=True)
+    if fresh or not path.exists() or Record.load(path) != record:
+        path = record.save(path, host={"seconds": seconds}, fresh=fresh)
     drawing = io.BytesIO()
     record.plot().savefig(drawing, format="png")
     figure = path.with_suffix(".png")

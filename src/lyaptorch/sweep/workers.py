@@ -1,0 +1,212 @@
+"""Where packs are executed: in this process, in others on this machine, or on a Ray cluster."""
+
+from __future__ import annotations
+
+import multiprocessing as mp
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing.connection import wait
+from typing import Any, Protocol
+
+from lyaptorch import _checks
+from lyaptorch.sweep.grid import Pack
+
+Work = Callable[[Pack], Any]
+"""What is done with a pack; it and what it returns can be pickled."""
+
+
+class Workers(Protocol):
+    """Where packs are executed."""
+
+    def execute(self, work: Work, packs: Sequence[Pack]) -> Iterator[tuple[Pack, Any]]:
+        """Each pack with its result, or with the exception it raised, as they come."""
+
+
+@dataclass(frozen=True)
+class Serial:
+    """In this process, one after the other."""
+
+    def execute(self, work: Work, packs: Sequence[Pack]) -> Iterator[tuple[Pack, Any]]:
+        """See `Workers`."""
+        for pack in packs:
+            try:
+                result = work(pack)
+            except Exception as error:
+                result = error
+            yield pack, result
+
+
+@dataclass(frozen=True)
+class Processes:
+    """In processes on this machine, which are used again for pack after pack and end with this one.
+
+    They import the main module, so a script must do its work under `if __name__ == "__main__"`.
+
+    Attributes:
+        count: how many.
+        retries: how often in a row processes may die before any pack is done.
+    """
+
+    count: int
+    retries: int = 3
+
+    def __post_init__(self) -> None:
+        _checks.integer("count", self.count, 1)
+        _checks.integer("retries", self.retries, 0)
+
+    def execute(self, work: Work, packs: Sequence[Pack]) -> Iterator[tuple[Pack, Any]]:
+        """See `Workers`."""
+        todo, deaths = list(packs), 0
+        while todo:
+            done = set()
+            for pack, result in self._execute(work, todo):
+                done.add(pack.id)
+                yield pack, result
+            todo = [pack for pack in todo if pack.id not in done]
+            deaths = 0 if done else deaths + 1
+            if deaths > self.retries:
+                why = f"a process died {deaths} times before it was done; is there too little memory?"
+                yield from ((pack, ChildProcessError(why)) for pack in todo)
+                return
+
+    def _execute(self, work: Work, packs: Sequence[Pack]) -> Iterator[tuple[Pack, Any]]:
+        """As long as no process dies, which breaks the whole pool."""
+        others = set(mp.active_children())
+        count = min(self.count, len(packs))
+        # forked children would inherit threads and locks of torch
+        pool = ProcessPoolExecutor(count, mp.get_context("spawn"), initializer=_follow_the_parent)
+        try:
+            futures = {pool.submit(work, pack): pack for pack in packs}
+            for future in as_completed(futures):
+                error = future.exception()
+                if not isinstance(error, BrokenProcessPool):
+                    yield futures[future], error or future.result()
+        finally:
+            for process in set(mp.active_children()) - others:
+                process.kill()
+            pool.shutdown(cancel_futures=True)
+
+
+def _follow_the_parent() -> None:
+    """Die when the parent dies, even of a signal that nobody can catch; leave interrupts to it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = mp.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+@dataclass(frozen=True)
+class Ray:
+    """On a Ray cluster, or one that is started on this machine for the time of the sweep.
+
+    Ray reuses its workers and repeats what was lost with a worker or a node. The folder of the sweep must be
+    the same on every node if runs are to resume there.
+
+    Attributes:
+        address: "local" for this machine, "auto", host:port or ray://host:port.
+        cpus: of a pack.
+        gpus: of a pack.
+        retries: how often a pack is repeated whose worker or node died.
+    """
+
+    address: str = "local"
+    cpus: float = 1.0
+    gpus: float = 0.0
+    retries: int = 3
+
+    def __post_init__(self) -> None:
+        _checks.rate("cpus", self.cpus)
+        _checks.rate("gpus", self.gpus)
+        _checks.integer("retries", self.retries, 0)
+
+    def execute(self, work: Work, packs: Sequence[Pack]) -> Iterator[tuple[Pack, Any]]:
+        """See `Workers`."""
+        ray = self._connect()
+        try:
+            self._check_resources(ray)
+            task = ray.remote(_apply).options(
+                num_cpus=self.cpus, num_gpus=self.gpus, max_retries=self.retries
+            )
+            shared = ray.put(work)
+            waiting = {task.remote(shared, pack): pack for pack in packs}
+            while waiting:
+                (ready,), _ = ray.wait(list(waiting), num_returns=1)
+                result: Any
+                try:
+                    result = ray.get(ready)
+                except ray.exceptions.RayTaskError as error:
+                    result = error.cause or error
+                except ray.exceptions.RayError as error:
+                    result = ChildProcessError(
+                        f"its worker died {self.retries + 1} times, {type(error).__name__}"
+                    )
+                yield waiting.pop(ready), result
+        finally:
+            ray.shutdown()
+
+    def _connect(self) -> Any:
+        """Ray, connected; nothing of it listens beyond this machine, nothing is reported home."""
+        try:
+            # before the import, which reads it
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+            import ray
+        except ImportError as error:
+            raise ValueError(
+                "Ray is not installed; pip install 'lyaptorch[ray]', or sweep without --address"
+            ) from error
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "include_dashboard": False}
+        if self.address == "local":
+            ray.init(address="local", _node_ip_address="127.0.0.1", **quiet)
+            return ray
+        _reach(self.address)
+        try:
+            ray.init(address=self.address, log_to_driver=False, logging_level="ERROR")
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise ValueError(
+                f"no Ray cluster at {self.address}, got {first}; start one with ray start --head"
+            ) from error
+        return ray
+
+    def _check_resources(self, ray: Any) -> None:
+        """A pack that fits no node would wait for ever."""
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        wanted = {"CPU": self.cpus, "GPU": self.gpus}
+        if not any(all(node.get(name, 0) >= number for name, number in wanted.items()) for node in nodes):
+            most = {name: max((node.get(name, 0) for node in nodes), default=0) for name in wanted}
+            raise ValueError(
+                f"a pack must fit a node, got {self.cpus:g} CPUs and {self.gpus:g} GPUs for nodes of up to "
+                f"{most['CPU']:g} and {most['GPU']:g}; ask for fewer"
+            )
+
+
+def _apply(work: Work, pack: Pack) -> Any:
+    return work(pack)
+
+
+def _reach(address: str, seconds: float = 5.0) -> None:
+    """Raise now what Ray would say after minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if address == "auto":
+        return
+    if not (colon and host and port.isdigit()):
+        raise ValueError(
+            f'an address must be "local", "auto", host:port or ray://host:port, got {address!r}; correct it'
+        )
+    try:
+        socket.create_connection((host, int(port)), seconds).close()
+    except OSError as error:
+        raise ValueError(
+            f"no Ray cluster at {address}, got {error}; start one with ray start --head"
+        ) from error

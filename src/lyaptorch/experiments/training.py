@@ -17,7 +17,7 @@ from lyaptorch.cells import WEIGHTS
 from lyaptorch.experiments.starts import mean_field_gain
 from lyaptorch.flossing import SCHEDULES, At, Every, FitPhase, FlossPhase, Schedule
 from lyaptorch.record import Record
-from lyaptorch.tasks import Task, make_task
+from lyaptorch.tasks import TASKS, Task, make_task
 from lyaptorch.tasks.lagged import LaggedTask
 from lyaptorch.train import PRESETS, Model, evaluate, train
 
@@ -180,7 +180,7 @@ def alike(run: Mapping[str, Any]) -> str:
     """What runs must have in common to be trained in one ensemble, as text."""
     key = {name: value for name, value in run.items() if name not in (*PER_NETWORK, "network")}
     key["floss_clip"] = run.get("floss_clip") is None
-    if not isinstance(_task([Training(run["task"], run.get("delay", Training.delay))]), LaggedTask):
+    if not issubclass(TASKS[_checks.choice("task", run["task"], TASKS)], LaggedTask):
         key["delay"] = run.get("delay")
     return json.dumps(key, sort_keys=True)
 

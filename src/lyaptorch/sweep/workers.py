@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import multiprocessing as mp
 import os
+import queue
 import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing.connection import wait
@@ -50,7 +51,7 @@ class Processes:
 
     Attributes:
         count: how many.
-        retries: how often in a row processes may die before any pack is done.
+        retries: how often a pack is repeated whose process died.
     """
 
     count: int
@@ -62,35 +63,41 @@ class Processes:
 
     def execute(self, work: Work, packs: Sequence[Pack]) -> Iterator[tuple[Pack, Any]]:
         """See `Workers`."""
-        todo, deaths = list(packs), 0
-        while todo:
-            done = set()
-            for pack, result in self._execute(work, todo):
-                done.add(pack.id)
-                yield pack, result
-            todo = [pack for pack in todo if pack.id not in done]
-            deaths = 0 if done else deaths + 1
-            if deaths > self.retries:
-                why = f"a process died {deaths} times before it was done; is there too little memory?"
-                yield from ((pack, ChildProcessError(why)) for pack in todo)
-                return
+        others, ending = set(mp.active_children()), threading.Event()
+        # a pool of one each: a process that dies breaks its pool, and takes nobody's work with it
+        pools: queue.SimpleQueue[ProcessPoolExecutor] = queue.SimpleQueue()
+        for _ in range(self.count):
+            pools.put(_pool())
 
-    def _execute(self, work: Work, packs: Sequence[Pack]) -> Iterator[tuple[Pack, Any]]:
-        """As long as no process dies, which breaks the whole pool."""
-        others = set(mp.active_children())
-        count = min(self.count, len(packs))
-        # forked children would inherit threads and locks of torch
-        pool = ProcessPoolExecutor(count, mp.get_context("spawn"), initializer=_follow_the_parent)
+        def attempt(pack: Pack) -> Any:
+            for _ in range(self.retries + 1):
+                pool = pools.get()
+                try:
+                    return pool.submit(work, pack).result()
+                except BrokenProcessPool:
+                    pool = _pool()
+                finally:
+                    pools.put(pool)
+                if ending.is_set():
+                    break
+            times = f"{self.retries + 1} time{'s' * (self.retries > 0)}"
+            raise ChildProcessError(f"its process died {times}; is there too little memory?")
+
+        threads = ThreadPoolExecutor(self.count)
         try:
-            futures = {pool.submit(work, pack): pack for pack in packs}
+            futures = {threads.submit(attempt, pack): pack for pack in packs}
             for future in as_completed(futures):
-                error = future.exception()
-                if not isinstance(error, BrokenProcessPool):
-                    yield futures[future], error or future.result()
+                yield futures[future], future.exception() or future.result()
         finally:
+            ending.set()
             for process in set(mp.active_children()) - others:
                 process.kill()
-            pool.shutdown(cancel_futures=True)
+            threads.shutdown(cancel_futures=True)
+
+
+def _pool() -> ProcessPoolExecutor:
+    """A process that starts when it gets work; a forked one would inherit threads and locks of torch."""
+    return ProcessPoolExecutor(1, mp.get_context("spawn"), initializer=_follow_the_parent)
 
 
 def _follow_the_parent() -> None:

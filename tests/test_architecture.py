@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "analysis": ("tangent", "cells", "theory"),
     "train": ("flossing", "analysis", "tangent", "kernels", "cells", "tasks.batch", "record"),
     "experiments": ("train", "tasks", "analysis", "theory", "flossing", "tangent", "cells", "record"),
-    "integrations": ("flossing", "tangent", "cells", "train.floss", "record"),
+    "integrations": ("flossing", "tangent", "cells", "train.floss"),
     "testing": ("tangent", "cells"),
     "bench": ("kernels", "tangent", "cells", "train.progress", "record"),
     "plots": ("record",),

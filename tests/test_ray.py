@@ -15,6 +15,8 @@ import pytest
 from lyaptorch.sweep import Ray, run_id, sweep
 from sweep_work import begun, square
 
+# before the import: clusters on the loopback, as `Ray` has them
+os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
 ray = pytest.importorskip("ray", reason="ray is not installed")
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unchecked"), pytest.mark.filterwarnings("ignore")]
 
@@ -40,7 +42,7 @@ def cluster(monkeypatch):
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     quiet = {"include_dashboard": False, "node_ip_address": "127.0.0.1", "object_store_memory": 80 * 2**20}
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, **quiet})
-    made.add_node(num_cpus=2, object_store_memory=80 * 2**20)
+    made.add_node(num_cpus=2, node_ip_address="127.0.0.1", object_store_memory=80 * 2**20)
     made.wait_for_nodes()
     yield made
     ray.shutdown()

@@ -8,6 +8,7 @@ from lyaptorch.cli.bench import bench
 from lyaptorch.cli.demo import demo
 from lyaptorch.cli.diagnose import diagnose
 from lyaptorch.cli.listing import list_all
+from lyaptorch.cli.records import diff, remove, report, show
 from lyaptorch.cli.reproduce import reproduce
 from lyaptorch.cli.spectrum import spectrum
 from lyaptorch.cli.sweep import sweep
@@ -29,6 +30,10 @@ def main() -> int:
     app.command(name="reproduce")(reproduce)
     app.command(name="bench")(bench)
     app.command(name="list")(list_all)
+    app.command(name="show")(show)
+    app.command(name="diff")(diff)
+    app.command(name="rm")(remove)
+    app.command(name="report")(report)
     try:
         app.cli(
             prog="lyap",

@@ -18,6 +18,7 @@ from lyaptorch import _checks
 from lyaptorch._files import run_path
 from lyaptorch.cli.output import save, show
 from lyaptorch.experiments.training import alike, check_run, cost, train_runs
+from lyaptorch.plots.runs import duration
 from lyaptorch.record import Record
 from lyaptorch.sweep import Plan, Processes, Ray, Serial, Workers, axis, gather, grid, run_id
 from lyaptorch.sweep import sweep as run_sweep
@@ -147,15 +148,8 @@ def _announce(plan: Plan, runs: int, workers: int, json: bool) -> None:
         print(json_module.dumps(facts))
         return
     print(f"{runs} runs, {facts['finished']} of them finished; {sum(sizes)} to do, in {len(sizes)} ensembles")
-    with_all = f"{_duration(seconds / workers)} with {workers} worker{'s' * (workers > 1)}"
-    print(f"about {_duration(seconds)} of computing, {with_all}")
-
-
-def _duration(seconds: float) -> str:
-    for unit, size in (("h", 3600.0), ("min", 60.0)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.1f} s"
+    with_all = f"{duration(seconds / workers)} with {workers} worker{'s' * (workers > 1)}"
+    print(f"about {duration(seconds)} of computing, {with_all}")
 
 
 def _table(title: str, record: Record) -> Table:

@@ -163,27 +163,25 @@ class Ray:
             ray.shutdown()
 
     def _connect(self) -> Any:
-        """Ray, connected; nothing of it listens beyond this machine, nothing is reported home."""
+        """Ray, connected; what is started here listens to this machine alone and reports nothing home."""
+        own = self.address == "local"
+        # read when Ray is imported
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        if own or _host(self.address) in ("127.0.0.1", "localhost"):
+            # else Ray takes the machine's address in the network in the place of the loopback's
+            os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
         try:
-            # before the import, which reads it
-            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             import ray
         except ImportError as error:
-            raise ValueError(
-                "Ray is not installed; pip install 'lyaptorch[ray]', or sweep without --address"
-            ) from error
-        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "include_dashboard": False}
-        if self.address == "local":
-            ray.init(address="local", _node_ip_address="127.0.0.1", **quiet)
-            return ray
-        _reach(self.address)
+            do = "pip install 'lyaptorch[ray]', or sweep without --address"
+            raise ValueError(f"Ray is not installed; {do}") from error
+        started = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"} if own else {}
         try:
-            ray.init(address=self.address, log_to_driver=False, logging_level="ERROR")
+            ray.init(self.address, log_to_driver=False, logging_level="ERROR", **started)
         except (ConnectionError, ValueError, RuntimeError) as error:
-            first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise ValueError(
-                f"no Ray cluster at {self.address}, got {first}; start one with ray start --head"
-            ) from error
+            first = (str(error).strip() or type(error).__name__).splitlines()[0]
+            do = "start one with ray start --head"
+            raise ValueError(f"no Ray cluster at {self.address}, got {first}; {do}") from error
         return ray
 
     def _check_resources(self, ray: Any) -> None:
@@ -202,11 +200,11 @@ def _apply(work: Work, pack: Pack) -> Any:
     return work(pack)
 
 
-def _reach(address: str, seconds: float = 5.0) -> None:
-    """Raise now what Ray would say after minutes."""
+def _host(address: str, seconds: float = 5.0) -> str:
+    """The host of an address where somebody answers; Ray itself would try for minutes."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if address == "auto":
-        return
+        return ""
     if not (colon and host and port.isdigit()):
         raise ValueError(
             f'an address must be "local", "auto", host:port or ray://host:port, got {address!r}; correct it'
@@ -217,3 +215,4 @@ def _reach(address: str, seconds: float = 5.0) -> None:
         raise ValueError(
             f"no Ray cluster at {address}, got {error}; start one with ray start --head"
         ) from error
+    return host

@@ -157,7 +157,8 @@ def svg(drawn: Figure, name: str) -> str:
     text = _drawing(drawn, name)
     if len(text) > HEAVY:
         for axes in drawn.axes:
-            axes.set_rasterization_zorder(1e9)
+            for artist in (*axes.lines, *axes.collections):
+                artist.set_rasterized(True)
         text = _drawing(drawn, name)
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], count=1, flags=re.S)
     text = re.sub(r"<svg [^>]*?(viewBox=\"[^\"]*\")[^>]*>", r'<svg \1 aria-hidden="true">', text, count=1)

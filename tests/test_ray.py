@@ -168,16 +168,12 @@ def address(text: str) -> str:
     return loopback.get(text, text)
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"cpus": 99.0}, r"a pack must fit a node, got 99 CPUs and 0 GPUs for nodes of up to 2 and 0"),
-        ({"gpus": 1.0}, r"a pack must fit a node, got 1 CPUs and 1 GPUs for nodes of up to 2 and 0"),
-    ],
-)
-def test_a_pack_that_fits_no_node_is_refused(cluster, tmp_path, settings, message):
-    with pytest.raises(ValueError, match=message):
-        sweep(square, RUNS, tmp_path, name="square", workers=Ray(cluster.address, **settings))
+def test_a_pack_that_fits_no_node_is_refused(cluster, tmp_path):
+    for settings, wanted in (({"cpus": 99.0}, "99 CPUs and 0 GPUs"), ({"gpus": 1.0}, "1 CPUs and 1 GPUs")):
+        with pytest.raises(
+            ValueError, match=f"a pack must fit a node, got {wanted} for nodes of up to 2 and 0"
+        ):
+            sweep(square, RUNS, tmp_path, name="square", workers=Ray(cluster.address, **settings))
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1"])

@@ -142,7 +142,7 @@ def _announce(plan: Plan, runs: int, workers: int, json: bool) -> None:
         "runs": runs,
         "finished": len(plan.finished),
         "ensembles": len(sizes),
-        "cpu_seconds": round(seconds, 1),
+        "seconds": round(seconds, 1),
     }
     if json:
         print(json_module.dumps(facts))

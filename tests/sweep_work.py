@@ -21,7 +21,7 @@ def square(
     for word in ("begun", "done"):
         if log is not None:
             for config in configs:
-                (log / f"{word}-{config['x']}-{uuid.uuid4().hex}").touch()
+                (log / f"{word}-{config['x']}-{os.getpid()}-{uuid.uuid4().hex}").touch()
         if word == "begun":
             time.sleep(seconds)
     values = [float(config["x"]) ** 2 for config in configs]

@@ -39,7 +39,7 @@ MAY_IMPORT = {
     "testing": ("tangent", "cells"),
     "bench": ("kernels", "tangent", "cells", "train.progress", "record"),
     "plots": ("record",),
-    "sweep": (),
+    "sweep": ("record", "train.progress"),
     "cli": ("",),
     "": ("",),
 }

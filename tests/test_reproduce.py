@@ -92,7 +92,7 @@ TINY += ["--batch", 2, "--length", 20]
         (["train", "temporal_xor", *TINY, "--delay", 3], "delay must be even, got 3"),
         (["train", "temporal_xor", *TINY, "--k", 9], "k must be an integer in 1..8, got 9"),
         (["train", "temporal_xor", *TINY, "--length", 4], "delay must be below the length of a trial"),
-        (["train", "temporal_xor", *TINY, "--seeds", 0], "ensemble must be an integer >= 1, got 0"),
+        (["train", "temporal_xor", *TINY, "--seeds", 0], "seeds must be an integer >= 1, got 0"),
         (["train", "temporal_xor", *TINY, "--epochs", -1], "epochs must be an integer >= 0, got -1"),
         (["train", "temporal_xor", *TINY, "--lr", -1.0], "lr must be finite and at least 0"),
         (["train", "temporal_xor", *TINY, "--threads", 0], "threads must be an integer >= 1, got 0"),

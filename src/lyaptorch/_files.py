@@ -46,6 +46,15 @@ def host_facts() -> dict[str, Any]:
     return facts
 
 
+def host_of(path: Path) -> dict[str, Any]:
+    """Return what the side file of the Record at `path` says; nothing if there is none that can be read."""
+    try:
+        facts = json.loads(path.with_suffix(".host.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return facts if isinstance(facts, dict) else {}
+
+
 def run_path(runs: Path | str, name: str) -> Path:
     """Return the file `<name>.nc` in the folder `runs`, where `Record.save(..., fresh=True)` will write.
 

@@ -8,8 +8,10 @@ from lyaptorch.cli.bench import bench
 from lyaptorch.cli.demo import demo
 from lyaptorch.cli.diagnose import diagnose
 from lyaptorch.cli.listing import list_all
+from lyaptorch.cli.records import diff, remove, report, show
 from lyaptorch.cli.reproduce import reproduce
 from lyaptorch.cli.spectrum import spectrum
+from lyaptorch.cli.sweep import sweep
 from lyaptorch.cli.train import train
 
 __all__ = ["main"]
@@ -24,9 +26,14 @@ def main() -> int:
     app.command(name="spectrum")(spectrum)
     app.command(name="diagnose")(diagnose)
     app.command(name="train")(train)
+    app.command(name="sweep")(sweep)
     app.command(name="reproduce")(reproduce)
     app.command(name="bench")(bench)
     app.command(name="list")(list_all)
+    app.command(name="show")(show)
+    app.command(name="diff")(diff)
+    app.command(name="rm")(remove)
+    app.command(name="report")(report)
     try:
         app.cli(
             prog="lyap",

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console, RenderableType
+from rich.table import Table
 from rich.text import Text
 
 from lyaptorch._files import replace_file, to_json
+from lyaptorch.experiments import Check
 from lyaptorch.record import Record
 
 
@@ -23,12 +25,16 @@ def checkpoint_path(runs: Path, name: str, options: Mapping[str, Any]) -> Path:
     return runs / f".{name}-{digest}.checkpoint"
 
 
-def save(record: Record, path: Path, seconds: float, checkpoint: Path | None = None) -> tuple[Path, Path]:
-    """Write the Record at `path`, or the next free name, and its figure beside it; return both paths.
+def save(
+    record: Record, path: Path, seconds: float, checkpoint: Path | None = None, *, fresh: bool = True
+) -> tuple[Path, Path]:
+    """Write the Record at `path`, or if `fresh` at the next free name, and its figure beside it; return both.
 
+    If not `fresh`, an equal Record at `path` stays, with what it cost.
     The checkpoints whose names begin like `checkpoint` have then done their work and are removed.
     """
-    path = record.save(path, host={"seconds": seconds}, fresh=True)
+    if fresh or not path.exists() or Record.load(path) != record:
+        path = record.save(path, host={"seconds": seconds}, fresh=fresh)
     drawing = io.BytesIO()
     record.plot().savefig(drawing, format="png")
     figure = path.with_suffix(".png")
@@ -60,7 +66,7 @@ def show(
     written = {name: str(file) for name, file in files.items() if file is not None}
     if as_json:
         places = {**written, "seconds": round(seconds, 1)}
-        print(json.dumps(_finite({**summary, **places}), allow_nan=False))
+        print(json.dumps(finite({**summary, **places}), allow_nan=False))
         return
     console = Console()
     for table in tables:
@@ -71,10 +77,27 @@ def show(
     console.print(f"{seconds:.0f} s", highlight=False)
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """The same with None for inf and NaN, which JSON cannot hold: a dead exponent, an unknown error."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def check_table(title: str, checks: Sequence[Check]) -> Table:
+    """Checks as a table; what does not hold stands out."""
+    table = Table(title=title)
+    table.add_column("check")
+    for column in ("expected", "measured", "±", "holds"):
+        table.add_column(column, justify="right")
+    for check in checks:
+        table.add_row(
+            check.sentence,
+            f"{check.expected:.3g}",
+            f"{check.measured:.3g}",
+            f"{check.tolerance:.2g}",
+            "yes" if check.holds else "[bold red]NO[/]",
+        )
+    return table

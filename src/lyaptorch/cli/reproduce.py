@@ -7,7 +7,7 @@ import os
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import tyro
@@ -15,9 +15,12 @@ from rich.console import Console
 from rich.table import Table
 
 from lyaptorch import _checks
-from lyaptorch._files import run_path
-from lyaptorch.cli.output import checkpoint_path, save, show
+from lyaptorch._files import host_of, run_path
+from lyaptorch.cli.output import check_table, checkpoint_path, save, show
 from lyaptorch.experiments import FIGURES, SCALES, Check
+from lyaptorch.experiments.recorded import figure_of, recorded_checks, recorded_scale
+from lyaptorch.plots.runs import duration
+from lyaptorch.record import Record
 from lyaptorch.tasks.archives import VARIABLE
 
 
@@ -39,14 +42,14 @@ def reproduce(
         paper: Such as gradient-flossing.
         figure: Such as fig1b.
         scale: smoke (seconds), small (minutes, shows the effect) or paper (the published size).
-        list: List all figures and what they cost, and stop.
+        list: List all figures, what they cost, and the checks of those made already, and stop.
         runs: Folder for the Record and the picture.
         data_dir: Folder of image files; else that in LYAPTORCH_DATA, or a cache filled from the net.
         json: Print one JSON object instead of tables.
         threads: Threads of torch; small networks are fastest with one.
     """
     if list or not paper:
-        _list(json)
+        _list(runs, json)
         return
     figures = FIGURES[_checks.choice("paper", paper, FIGURES)]
     chosen = figures[_checks.choice("figure", figure, figures)]
@@ -62,35 +65,59 @@ def reproduce(
     path, picture = save(record, path, seconds, checkpoint)
     checks = experiment.checks(record)
     summary = {"checks": [asdict(check) for check in checks]}
-    show(json, summary, [_table(f"{paper} {figure}, {scale} scale", checks)], path, picture, seconds)
+    show(json, summary, [check_table(f"{paper} {figure}, {scale} scale", checks)], path, picture, seconds)
 
 
-def _list(json: bool) -> None:
-    rows = [(paper, name, figure) for paper, figures in FIGURES.items() for name, figure in figures.items()]
+def _list(runs: Path, json: bool) -> None:
+    """All figures, what they cost, and how the checks stand of those whose Records are in `runs`."""
+    made = _made(runs)
+    rows: list[dict[str, Any]] = []
+    for paper, figures in FIGURES.items():
+        for name, figure in figures.items():
+            found = made.get((paper, name), [])
+            facts = {"paper": paper, "figure": name, "shows": figure.shows, "cost": dict(figure.cost)}
+            rows.append({**facts, "records": found})
     if json:
-        facts = [{"paper": p, "figure": n, "shows": f.shows, "cost": dict(f.cost)} for p, n, f in rows]
-        print(json_module.dumps({"figures": facts}))
+        print(json_module.dumps({"figures": rows}))
         return
-    table = Table(title="Figures")
-    for column in ("paper", "figure", "shows", "smoke", "small", "paper scale"):
+    table = Table(title="Figures", caption=f"* measured, from a Record in {runs}; the other costs are rough")
+    for column in ("paper", "figure", "shows", "smoke", "small", "paper scale", "checks that hold"):
         # a name that is cut off cannot be typed
         table.add_column(column, no_wrap=column in ("paper", "figure"))
-    for paper, name, figure in rows:
-        table.add_row(paper, name, figure.shows, *(figure.cost[scale] for scale in SCALES))
+    for row in rows:
+        costs, status = dict(row["cost"]), []
+        for record in row["records"]:
+            scale = record["scale"] or "other settings"
+            if record["scale"] and record["seconds"] is not None:
+                costs[record["scale"]] = f"{duration(record['seconds'])} *"
+            held = "not checked" if record["checks"] is None else f"{record['held']} of {record['checks']}"
+            status.append(f"{scale}: {held}")
+        table.add_row(
+            row["paper"], row["figure"], row["shows"], *(costs[s] for s in SCALES), "\n".join(status) or "-"
+        )
     Console().print(table)
 
 
-def _table(title: str, checks: list[Check]) -> Table:
-    table = Table(title=title)
-    table.add_column("check")
-    for column in ("expected", "measured", "±", "holds"):
-        table.add_column(column, justify="right")
-    for check in checks:
-        table.add_row(
-            check.sentence,
-            f"{check.expected:.3g}",
-            f"{check.measured:.3g}",
-            f"{check.tolerance:.2g}",
-            "yes" if check.holds else "[bold red]NO[/]",
-        )
-    return table
+def _made(runs: Path) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """By paper and figure, the Records in a folder: their scale, cost, and how many checks hold."""
+    made: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for path in sorted(runs.glob("*.nc")):
+        try:
+            record = Record.load(path)
+        except ValueError:
+            # `lyap list` says why
+            continue
+        figure = figure_of(record, FIGURES)
+        if figure is None:
+            continue
+        checks = recorded_checks(record, figure)
+        facts: dict[str, Any] = {"path": str(path), "scale": recorded_scale(record, figure)}
+        facts["seconds"] = host_of(path).get("seconds")
+        facts |= {"checks": None, "held": None} if checks is None else _held(checks)
+        paper, _, name = record.kind.partition(" ")
+        made.setdefault((paper, name), []).append(facts)
+    return made
+
+
+def _held(checks: list[Check]) -> dict[str, Any]:
+    return {"checks": len(checks), "held": sum(check.holds for check in checks)}

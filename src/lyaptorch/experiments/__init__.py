@@ -6,6 +6,7 @@ from lyaptorch.experiments import gradient_flossing, surrogate_flossing, weak_co
 from lyaptorch.experiments.checks import SCALES, Check, Experiment
 from lyaptorch.experiments.demo import Demo
 from lyaptorch.experiments.starts import mean_field_gain
+from lyaptorch.experiments.training import Training, train_networks
 
 FIGURES: dict[str, dict[str, type[Experiment]]] = {
     "gradient-flossing": {figure.figure: figure for figure in gradient_flossing.FIGURES},
@@ -14,4 +15,13 @@ FIGURES: dict[str, dict[str, type[Experiment]]] = {
 }
 """Papers and their figures."""
 
-__all__ = ["FIGURES", "SCALES", "Check", "Demo", "Experiment", "mean_field_gain"]
+__all__ = [
+    "FIGURES",
+    "SCALES",
+    "Check",
+    "Demo",
+    "Experiment",
+    "Training",
+    "mean_field_gain",
+    "train_networks",
+]

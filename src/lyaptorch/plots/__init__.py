@@ -14,6 +14,7 @@ from lyaptorch.plots.diagnosis import diagnosis_figure
 from lyaptorch.plots.papers import PAPERS
 from lyaptorch.plots.spectra import covariant_figure, spectrum_figure
 from lyaptorch.plots.surrogate import SURROGATE
+from lyaptorch.plots.sweeps import sweep_figure
 from lyaptorch.plots.training import demo_figure, flossing_figure, training_figure
 from lyaptorch.record import Record
 
@@ -83,6 +84,7 @@ def plot_record(record: Record) -> Figure:
         "floss": flossing_figure,
         "spectrum": _recorded_spectrum,
         "diagnose": diagnosis_figure,
+        "sweep": sweep_figure,
         **PAPERS,
         **SURROGATE,
     }

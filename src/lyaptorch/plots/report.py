@@ -18,6 +18,12 @@ from matplotlib.figure import Figure
 ROWS = 40
 """Most rows of a table; of more, these are shown, evenly from first to last."""
 
+WIDE = 6.0
+"""Inches from which on a figure is wide."""
+
+HEAVY = 600_000
+"""Characters of SVG from which on curves are drawn as pixels."""
+
 COLORS = {
     "#0072b2": ("blue", "#0072b2", "#5cb8f0"),
     "#d55e00": ("orange", "#c25400", "#ff9a4d"),
@@ -50,6 +56,7 @@ figure{margin:.5rem 0;min-width:0}
 figure svg{display:block;width:100%;height:auto;max-width:36rem}
 figure svg text,figure svg tspan{font-family:system-ui,-apple-system,"Segoe UI",Roboto,sans-serif!important}
 figure svg text{fill:currentColor}
+figure .wide svg{width:var(--width);max-width:none}
 figcaption{font-size:.9rem;margin:.3rem 0;max-width:36rem}
 details{font-size:.85rem}summary{cursor:pointer;padding:.3rem 0}
 .scroll{overflow-x:auto}
@@ -127,6 +134,8 @@ def _cell(value: object) -> str:
 def figure(drawn: Figure, name: str, alt: str, caption: str, numbers: str) -> str:
     """A figure with its alternative text, its caption, and the table `numbers` behind it.
 
+    One of many panels keeps their size, and scrolls where the page is narrow.
+
     Args:
         drawn: the figure.
         name: letters that no other figure of the page has.
@@ -134,19 +143,23 @@ def figure(drawn: Figure, name: str, alt: str, caption: str, numbers: str) -> st
         caption: what it says.
         numbers: safe HTML, from `table`.
     """
+    width = drawn.get_figwidth()
+    wide = f' class="scroll wide" tabindex="0" style="--width:{5 * width:.0f}rem"' if width > WIDE else ""
+    said = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
     return (
-        f'<figure><div role="img" aria-label="{escape(alt, quote=True)}">{svg(drawn, name)}</div>'
-        f"<figcaption>{escape(caption)}</figcaption>"
+        f'<figure><div role="img" aria-label="{escape(alt, quote=True)}"{wide}>{svg(drawn, name)}</div>{said}'
         f"<details><summary>Numbers</summary>{numbers}</details></figure>"
     )
 
 
 def svg(drawn: Figure, name: str) -> str:
     """The figure as SVG that fits the page's width and colours, with ids that begin with `name`."""
-    drawing = io.StringIO()
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
-        drawn.savefig(drawing, format="svg", transparent=True, metadata={"Date": None})
-    text = drawing.getvalue()
+    text = _drawing(drawn, name)
+    if len(text) > HEAVY:
+        for axes in drawn.axes:
+            for artist in (*axes.lines, *axes.collections):
+                artist.set_rasterized(True)
+        text = _drawing(drawn, name)
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], count=1, flags=re.S)
     text = re.sub(r"<svg [^>]*?(viewBox=\"[^\"]*\")[^>]*>", r'<svg \1 aria-hidden="true">', text, count=1)
     text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", text).replace("xlink:href", "href")
@@ -154,3 +167,10 @@ def svg(drawn: Figure, name: str) -> str:
     for color, (variable, _, _) in COLORS.items():
         text = re.sub(rf"{color}\b", f"var(--{variable})", text)
     return text
+
+
+def _drawing(drawn: Figure, name: str) -> str:
+    drawing = io.StringIO()
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "svg.image_inline": True}):
+        drawn.savefig(drawing, format="svg", transparent=True, dpi=150, metadata={"Date": None})
+    return drawing.getvalue()

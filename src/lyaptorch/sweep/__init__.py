@@ -1,0 +1,24 @@
+"""Many runs: a grid of configurations, packed into ensembles, on one machine or on many."""
+
+from lyaptorch.sweep.gather import gather
+from lyaptorch.sweep.grid import Axes, Config, Pack, axis, grid, packs, run_id
+from lyaptorch.sweep.run import Function, Plan, sweep
+from lyaptorch.sweep.workers import Processes, Ray, Serial, Workers
+
+__all__ = [
+    "Axes",
+    "Config",
+    "Function",
+    "Pack",
+    "Plan",
+    "Processes",
+    "Ray",
+    "Serial",
+    "Workers",
+    "axis",
+    "gather",
+    "grid",
+    "packs",
+    "run_id",
+    "sweep",
+]

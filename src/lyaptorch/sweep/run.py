@@ -1,0 +1,170 @@
+"""A sweep: what is finished is left alone, the rest is executed, and each pack becomes one Record."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from lyaptorch._files import run_path
+from lyaptorch.record import Record
+from lyaptorch.sweep.grid import Config, Pack, packs
+from lyaptorch.sweep.workers import Serial, Workers
+from lyaptorch.train.progress import progress
+
+Function: TypeAlias = Callable[[Sequence[Config], Path], Record]
+"""`(configurations of a pack, file for a checkpoint) -> Record`; of several with a dimension `member`."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a sweep has done and has to do.
+
+    Attributes:
+        folder: where the Records are.
+        finished: by the id of each finished run of the sweep, its Record and its place in there.
+        todo: packs of the others.
+    """
+
+    folder: Path
+    finished: dict[str, tuple[Record, int]]
+    todo: list[Pack]
+
+    @classmethod
+    def of(
+        cls,
+        configs: Sequence[Config],
+        folder: Path | str,
+        *,
+        name: str,
+        together: Callable[[Config], str] | None = None,
+        most: int = 20,
+    ) -> Plan:
+        """Look what is there; arguments as those of `sweep`.
+
+        Raises:
+            ValueError: if a Record in the folder cannot be read.
+        """
+        all_packs, known = packs(name, configs, together, most), _finished(Path(folder))
+        mine = {i: known[i] for pack in all_packs for i in pack.ids if i in known}
+        left = [pack.without(frozenset(mine)) for pack in all_packs]
+        return cls(Path(folder), mine, [pack for pack in left if pack.ids])
+
+
+def sweep(
+    function: Function,
+    configs: Sequence[Config],
+    folder: Path | str,
+    *,
+    name: str,
+    together: Callable[[Config], str] | None = None,
+    most: int = 20,
+    workers: Workers = Serial(),  # noqa: B008
+    show_progress: bool | None = None,
+) -> Plan:
+    """Execute all runs that have no Record in `folder` yet, and write one Record for each pack of runs.
+
+    Kill it at any instant, and the same call ends with the same Records: a Record is written atomically, by
+    this process alone, when its pack is done; which runs share a pack follows from the configurations. A run
+    is named by its configuration, so a larger grid does only what is new.
+
+    Args:
+        function: executes a pack; it can be pickled, and is told the file of its checkpoint, to use or not.
+        configs: of the runs, see `grid`.
+        folder: where Records and checkpoints go.
+        name: of what the function does, a part of the ids of runs.
+        together: runs for which it gives the same text may share an ensemble; each is alone when missing.
+        most: runs of a pack.
+        workers: `Serial()`, `Processes(count)` or `Ray(address)`.
+        show_progress: None shows a bar on a terminal.
+
+    Returns:
+        The plan, with all runs finished.
+
+    Raises:
+        ValueError: if the folder cannot be written, a Record in it cannot be read, or runs failed; the others
+            are done and saved.
+
+    Example:
+        >>> import tempfile
+        >>> def square(configs, checkpoint):
+        ...     return Record("square", {}, {"x": (("member",), [c["x"] ** 2 for c in configs])})
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     done = sweep(square, [{"x": x} for x in (1, 2, 3)], folder, name="square")
+        ...     sorted(int(record["x"][i]) for record, i in done.finished.values())
+        [1, 4, 9]
+    """
+    run_path(folder, "pack")
+    folder = Path(folder).absolute()
+    plan = Plan.of(configs, folder, name=name, together=together, most=most)
+    for record in {id(record): record for record, _ in plan.finished.values()}.values():
+        _forget(folder, record.config["sweep"]["pack"])
+    failed: list[tuple[Pack, Exception]] = []
+    with progress("sweeping", len(plan.todo), show_progress) as advance:
+        work = functools.partial(_work, function, folder)
+        for pack, result in workers.execute(work, plan.todo):
+            if isinstance(result, Exception):
+                failed.append((pack, result))
+            else:
+                record, seconds = _labelled(result[0], name, pack), result[1]
+                record.save(folder / f"{pack.id}.nc", host={"seconds": seconds})
+                _forget(folder, pack.id)
+                plan.finished.update({run: (record, i) for i, run in enumerate(pack.ids)})
+            advance(f"{len(plan.finished)} of {len(configs)} runs")
+    if failed:
+        pack, error = failed[0]
+        count = sum(len(pack.ids) for pack, _ in failed)
+        raise ValueError(
+            f"{count} of {len(configs)} runs failed, the others are saved; the first with "
+            f"{type(error).__name__}: {error} (it was {dict(pack.configs[0])})"
+        ) from error
+    return Plan(plan.folder, plan.finished, [])
+
+
+def _work(function: Function, folder: Path, pack: Pack) -> tuple[Record, float]:
+    """What a worker does: the Record of a pack, and the seconds it took."""
+    start = time.monotonic()
+    return function(pack.configs, _checkpoint(folder, pack.id)), time.monotonic() - start
+
+
+def _labelled(record: Any, name: str, pack: Pack) -> Record:
+    """The Record with its runs' ids and configurations.
+
+    Raises:
+        ValueError: if the function returned something else, or not one member for each run.
+    """
+    if not isinstance(record, Record):
+        raise ValueError(
+            f"the function of a sweep must return a Record, got {type(record).__name__}; return one"
+        )
+    lengths = {
+        v.values.shape[v.dims.index("member")] for v in record.variables.values() if "member" in v.dims
+    }
+    if lengths - {len(pack.ids)} or (len(pack.ids) > 1 and not lengths):
+        need = f"the Record of a pack must have {len(pack.ids)} members"
+        raise ValueError(f"{need}, got {sorted(lengths)}; give each run one")
+    label = {"name": name, "pack": pack.id, "ids": list(pack.ids), "configs": [dict(c) for c in pack.configs]}
+    return Record(record.kind, {**record.config, "sweep": label}, record.variables, record.coordinates)
+
+
+def _finished(folder: Path) -> dict[str, tuple[Record, int]]:
+    """All runs whose Records are in a folder, by their ids."""
+    records = [Record.load(path) for path in sorted(folder.glob("*.nc"))]
+    return {
+        run: (record, i)
+        for record in records
+        for i, run in enumerate(record.config.get("sweep", {}).get("ids", []))
+    }
+
+
+def _checkpoint(folder: Path, pack: str) -> Path:
+    return folder / f".{pack}.checkpoint"
+
+
+def _forget(folder: Path, pack: str) -> None:
+    """Remove what a finished pack or its killed writers left behind."""
+    for path in folder.glob(f".{pack}.*"):
+        path.unlink(missing_ok=True)

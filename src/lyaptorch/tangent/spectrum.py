@@ -15,7 +15,7 @@ from lyaptorch.tangent import growth as growth_of
 from lyaptorch.tangent.adjoint import Problem, Scan
 from lyaptorch.tangent.automatic import AUTO, choose_interval
 from lyaptorch.tangent.dynamics import CellDynamics, bind
-from lyaptorch.tangent.fused import FusedScan, fused
+from lyaptorch.tangent.fused import FUSED, FusedScan, fused
 from lyaptorch.tangent.growth import Growth
 from lyaptorch.tangent.qr import METHODS, qr
 from lyaptorch.tangent.scan import Span, spans, stack_growth, sweep
@@ -24,7 +24,7 @@ from lyaptorch.tangent.start import start
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-BACKENDS = ("torch", "cpu", "autograd")
+BACKENDS = ("torch", *FUSED, "autograd")
 
 
 @dataclass(frozen=True)
@@ -129,8 +129,8 @@ def lyapunov_spectrum(
             `Flow`, 1 for all others.
         state_grad: "full", "detach" (the trajectory is a constant), or L: the state is detached every L
             steps after the transient, so that 1 is "detach".
-        backend: "cpu" (compiled, for cells with a form; taken by itself where it serves, see
-            `lt.kernels.available()`), "torch" (one hand-written adjoint for the whole sequence, any cell and
+        backend: "cpu" or "triton" (compiled, for cells with a form, on the CPU or a GPU; taken by themselves
+            where they serve, see `lt.kernels.available()`), "torch" (one hand-written adjoint for the whole sequence, any cell and
             device), or "autograd" (plain autograd through every QR: slower, second derivatives).
         checkpoint: keep only the state and the frame at about every `checkpoint` steps and compute the rest
             again in the backward pass.
@@ -182,7 +182,7 @@ def lyapunov_spectrum(
     compiled = fused(problem, h, backend)
     # under no_grad a Function would still see leaves that require a gradient, and keep its tape
     if torch.is_grad_enabled():
-        if form is not None and (compiled or isinstance(form, Form)):
+        if form is not None and (compiled is not None or isinstance(form, Form)):
             leaves = form.trained()
         else:
             leaves = cell.leaves(inputs[0], h)
@@ -191,8 +191,8 @@ def lyapunov_spectrum(
         end = sweep(CellDynamics(cell, inputs, []), h, Q, None, over, method=qr_method, factor=qr, cut=cut)
         log_r, healthy = stack_growth(end.pivots, end.deaths)
         h, Q = end.h, end.Q.detach()
-    elif compiled:
-        log_r, healthy, h, Q = FusedScan.apply(problem, inputs, h, Q, *leaves)  # type: ignore[no-untyped-call]
+    elif compiled is not None:
+        log_r, healthy, h, Q = FusedScan.apply(problem, compiled, inputs, h, Q, *leaves)  # type: ignore[no-untyped-call]
     elif torch.is_grad_enabled() and any(z.requires_grad for z in (inputs, h, Q, *leaves)):
         log_r, healthy, h, Q = Scan.apply(problem, inputs, h, Q, *leaves)  # type: ignore[no-untyped-call]
     else:

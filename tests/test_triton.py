@@ -1,0 +1,187 @@
+"""The Triton kernels against plain autograd and the torch backend: on a GPU, else interpreted on the CPU."""
+
+import os
+
+import pytest
+import torch
+
+import cases
+import lyaptorch as lt
+from lyaptorch.cells import LIFForm, trajectory, unroll
+from reference import random_frame
+from test_kernels import agree, bypassed, has_a_known_form, problem, scan
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+if DEVICE == "cpu":
+    # before the kernels are imported
+    os.environ["TRITON_INTERPRET"] = "1"
+TRITON = lt.kernels.available()["triton"]
+pytestmark = [
+    pytest.mark.usefixtures("double"),
+    pytest.mark.skipif(not TRITON.available, reason=f"no Triton: {TRITON.detail}"),
+    pytest.mark.filterwarnings("ignore:.*overflow encountered:RuntimeWarning"),
+    pytest.mark.filterwarnings("ignore:.*invalid value encountered:RuntimeWarning"),
+]
+
+CASES = [pytest.param(case, id=case.name) for case in cases.CASES if has_a_known_form(case)]
+FORMS = [p for p in CASES if not isinstance(cases.setup(p.values[0]).cell.form(), LIFForm)]
+
+
+class Everywhere(lt.kernels.TritonRecurrence):
+    """Taken on the CPU too."""
+
+    def serves(self, form, h):
+        return lt.kernels.triton_refuses(form, h, 1024) is None
+
+
+def compare_unrolled(cell, inputs, h0, monkeypatch, tolerance=1e-11):
+    cell, (inputs, h0) = cell.to(DEVICE), (z.detach().to(DEVICE).requires_grad_() for z in (inputs, h0))
+    monkeypatch.setattr(trajectory, "_recurrences", [Everywhere()])
+    results = []
+    for plain in (False, True):
+        states = unroll(cell, inputs, h0, plain=plain)
+        weights = torch.linspace(-1, 2, states.numel(), device=DEVICE).reshape(states.shape).cos()
+        loss = (weights.to(states.dtype) * states).sum() + states[-1].square().sum()
+        wanted = [inputs, h0, *cell.parameters()]
+        results.append(
+            [states, *torch.autograd.grad(loss, wanted, materialize_grads=True, allow_unused=True)]
+        )
+        assert (type(states.grad_fn).__name__ == "_UnrollBackward") != plain
+    agree(*results, tolerance)
+
+
+def compare(cell, inputs, h0, k, tolerance=1e-9, **kw):
+    frame = random_frame(h0.shape[-1], k).to(h0.dtype)
+    cell, given = cell.to(DEVICE), [z.detach().to(DEVICE).requires_grad_() for z in (inputs, h0, frame)]
+    agree(scan("triton", cell, *given, **kw), scan("torch", cell, *given, **kw), tolerance)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_catalogue_unrolled(case, monkeypatch):
+    cell, inputs, h0 = cases.setup(case, (2,) if case.ensembles else (), t=4)
+    compare_unrolled(cell, inputs, h0, monkeypatch)
+
+
+@pytest.mark.parametrize("case", FORMS)
+def test_the_catalogue_scanned(case):
+    cell, inputs, h0 = cases.setup(case, t=3, b=1)
+    compare(cell, inputs, h0, 3, tangent_transient=1, state_grad=2)
+
+
+def test_an_ensemble_scanned():
+    compare(*cases.setup(case_named("wcrnn-A"), (2, 1), t=3, b=2), 3)
+
+
+@pytest.mark.parametrize(
+    ("kind", "kw"),
+    [
+        (lt.RateCell, {"n": 16, "b": 17}),
+        (lt.ElmanCell, {"n": 11, "ensemble": (2, 3), "b": 2}),
+        (lt.RateCell, {"n": 1, "b": 1, "t": 1}),
+    ],
+)
+def test_tiles_of_trajectories_and_units(kind, kw, monkeypatch):
+    compare_unrolled(*problem(kind, **{"t": 3, **kw}), monkeypatch)
+
+
+@pytest.mark.parametrize("kind", ["diagonal", "blocks", "dense"])
+def test_weights_read_in_tiles(kind, monkeypatch):
+    """As beyond the size at which they stay on the chip."""
+    monkeypatch.setattr("lyaptorch.kernels.triton.operands.RESIDENT", 0)
+    activations = [f() for f in (lt.surrogates.sech2, cases.tanh, cases.tanh)]
+    compare_unrolled(*bypassed(6, kind, (6,), activations, t=3), monkeypatch)
+    if kind == "dense":
+        compare_unrolled(*cases.setup(case_named("lif-full"), t=3), monkeypatch)
+
+
+def case_named(name):
+    return next(case for case in cases.CASES if case.name == name)
+
+
+@pytest.mark.parametrize("kind", [None, "blocks", "dense"])
+def test_sharpness_coupling_and_intervals(kind):
+    def sharp(bump, g):
+        return bump(torch.nn.Parameter(torch.tensor(g)), norm="area", value="step")
+
+    activations = [sharp(lt.surrogates.sech2, 0.3), sharp(lt.surrogates.erfc, 0.4), cases.tanh()]
+    case = bypassed(4, kind, (4,) if kind else None, activations, t=4)
+    compare(*case, 4, interval=3)
+
+
+def test_more_rows_than_a_panel_and_a_second_pass():
+    """k = 17 needs two panels; a spread of e^4 a step is more than one pass is trusted with."""
+    cell, inputs, h0 = problem(lt.RateCell, 18, activation="linear", t=2)
+    with torch.no_grad():
+        cell.weight_hh.mul_(torch.logspace(0, -1.8, 18))
+    compare(cell, inputs, h0, 17, 1e-9)
+
+
+def test_dead_columns():
+    cell, inputs, h0 = problem(lt.RateCell, 6, activation="relu", t=4)
+    with torch.no_grad():
+        cell.bias[-2:] = -60.0
+    compare(cell, inputs, h0, 6, tangent_transient=1)
+
+
+@pytest.mark.parametrize("kind", [lt.RateCell, lt.ElmanCell])
+def test_float32(kind):
+    cell, inputs, h0 = problem(kind, 8, t=4, dtype=torch.float32)
+    compare(cell, inputs, h0, 6, 2e-4)
+
+
+@pytest.mark.parametrize("what", ["state", "tangent"])
+def test_overflow_names_the_step_like_torch(what):
+    cell, inputs, h0 = problem(lt.RateCell, 4, activation="linear", t=4, dtype=torch.float32)
+    with torch.no_grad():
+        cell.weight_hh.mul_(1e13)
+        if what == "tangent":
+            for z in (inputs, h0, cell.bias):
+                z.zero_()
+    cell, (inputs, h0) = cell.to(DEVICE), (z.detach().to(DEVICE) for z in (inputs, h0))
+    messages = []
+    for backend in ("triton", "torch"):
+        with pytest.raises(FloatingPointError, match="not finite after step") as error:
+            lt.lyapunov_spectrum(cell, inputs, h0=h0, interval=4, backend=backend)
+        messages.append(str(error.value))
+    assert messages[0] == messages[1]
+
+
+def test_what_the_kernels_do_not_know_is_refused():
+    cell, inputs, h0 = problem(lt.RateCell, 4, t=2)
+    refused = [
+        (lt.as_cell(torch.nn.GRUCell(2, 4)), {}, "no Form"),
+        (lt.RateCell(2, 4, activation=cases.softplus()), {}, "the kernels know the activations"),
+        (lt.LIFCell(2, 2), {}, "it scans no spiking neurons"),
+        (cell, {"checkpoint": 1}, "checkpoint"),
+        (lt.RateCell(2, 257), {}, "up to 256 units"),
+    ]
+    for cell, kw, reason in refused:
+        with pytest.raises(ValueError, match=f'backend "triton" cannot serve: .*{reason}'):
+            lt.lyapunov_spectrum(cell, inputs, backend="triton", **kw)
+
+
+def test_nothing_is_taken_by_itself_on_the_cpu():
+    cell, inputs, h0 = problem(lt.RateCell, 4, t=2)
+    assert not lt.kernels.TritonRecurrence().serves(cell.form(), h0.detach().cpu())
+
+
+def test_availability(monkeypatch):
+    monkeypatch.setenv("LYAPTORCH_KERNELS", "0")
+    assert "switched off" in lt.kernels.available()["triton"].detail
+    monkeypatch.delenv("LYAPTORCH_KERNELS")
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    if DEVICE == "cpu":
+        assert "there is no GPU" in lt.kernels.available()["triton"].detail
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert "not installed" in lt.kernels.available()["triton"].detail
+
+
+def test_precision(monkeypatch):
+    from lyaptorch.kernels.triton.operands import precision
+
+    assert precision(torch.float32) == "tf32x3"
+    monkeypatch.setenv("LYAPTORCH_PRECISION", "tf32")
+    assert (precision(torch.float32), precision(torch.float64)) == ("tf32", "ieee")
+    monkeypatch.setenv("LYAPTORCH_PRECISION", "bf16")
+    with pytest.raises(ValueError, match="LYAPTORCH_PRECISION must be one of tf32x3, ieee, tf32"):
+        precision(torch.float32)

@@ -147,7 +147,7 @@ def test_overflow_names_the_step_like_torch(what):
 
 
 def test_what_the_kernels_do_not_know_is_refused():
-    cell, inputs, h0 = problem(lt.RateCell, 4, t=2)
+    cell, inputs, _ = problem(lt.RateCell, 4, t=2)
     refused = [
         (lt.as_cell(torch.nn.GRUCell(2, 4)), {}, "no Form"),
         (lt.RateCell(2, 4, activation=cases.softplus()), {}, "the kernels know the activations"),
@@ -161,7 +161,7 @@ def test_what_the_kernels_do_not_know_is_refused():
 
 
 def test_nothing_is_taken_by_itself_on_the_cpu():
-    cell, inputs, h0 = problem(lt.RateCell, 4, t=2)
+    cell, _, h0 = problem(lt.RateCell, 4, t=2)
     assert not lt.kernels.TritonRecurrence().serves(cell.form(), h0.detach().cpu())
 
 

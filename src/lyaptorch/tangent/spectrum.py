@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -130,8 +131,9 @@ def lyapunov_spectrum(
         state_grad: "full", "detach" (the trajectory is a constant), or L: the state is detached every L
             steps after the transient, so that 1 is "detach".
         backend: "cpu" or "triton" (compiled, for cells with a form, on the CPU or a GPU; taken by themselves
-            where they serve, see `lt.kernels.available()`), "torch" (one hand-written adjoint for the whole sequence, any cell and
-            device), or "autograd" (plain autograd through every QR: slower, second derivatives).
+            where they serve, see `lt.kernels.available()`), "torch" (one hand-written adjoint for the whole
+            sequence, any cell and device), or "autograd" (plain autograd through every QR: slower, second
+            derivatives).
         checkpoint: keep only the state and the frame at about every `checkpoint` steps and compute the rest
             again in the backward pass.
         qr_method: "auto", "cholesky2" or "householder".
@@ -200,8 +202,14 @@ def lyapunov_spectrum(
             end = sweep(bind(cell, form, inputs, []), h, Q, None, over, method=qr_method)
         (log_r, healthy), h, Q = stack_growth(end.pivots, end.deaths), end.h, end.Q
     first = sum(not span.counted for span in over)
-    steps = torch.tensor([s.stop - s.start for s in over[first:]], device=log_r.device)
+    steps = _lengths(over[first:], log_r.device)
     return Spectrum(Growth(log_r[first:], steps, healthy[first:]), h, Q, dt, transient, interval)
+
+
+@lru_cache(maxsize=16)
+def _lengths(over: tuple[Span, ...], device: torch.device) -> Tensor:
+    """Steps of each span, on the device once and for all: a captured graph copies nothing from the host."""
+    return torch.tensor([s.stop - s.start for s in over], device=device)
 
 
 def _segments(over: tuple[Span, ...], checkpoint: int | None) -> tuple[tuple[Span, ...], ...]:

@@ -65,9 +65,11 @@ def forward(
 @triton.jit
 @no_type_check
 def backward(
-    W, A, coupling, g_sharp, f_sharp, phi_sharp, states, a, p, states_bar, outs, a_bars, p_bars, values, h_bar, t, b,
-    n, a_size, cut, G: tl.constexpr, F: tl.constexpr, PHI: tl.constexpr, KIND: tl.constexpr, COUPLED: tl.constexpr,
-    OUTS: tl.constexpr, P_BARS: tl.constexpr, RESIDENT: tl.constexpr, PRECISION: tl.constexpr, B: tl.constexpr, N: tl.constexpr,
+    W, A, coupling, g_sharp, f_sharp, phi_sharp, states, a, p, states_bar, outs, a_bars, p_bars, values,
+    h_bar, t, b, n, a_size, cut,
+    G: tl.constexpr, F: tl.constexpr, PHI: tl.constexpr, KIND: tl.constexpr, COUPLED: tl.constexpr,
+    OUTS: tl.constexpr, P_BARS: tl.constexpr,
+    RESIDENT: tl.constexpr, PRECISION: tl.constexpr, B: tl.constexpr, N: tl.constexpr,
 ):  # fmt: skip
     """Cotangents of h' (where OUTS), a, p = A h (where P_BARS) and the first state; the values g(h).
 
@@ -121,9 +123,8 @@ def backward(
                 bar = product(p_bar, dense, bar, PRECISION)
             else:
                 bar = streamed(p_bars + r * n, r < b, A, g_sharp, bar, j, n, IDENTITY, False, PRECISION)
-        if cut > 0:
-            if (last - back) % cut == 0:
-                bar = none
+        if (cut > 0) & ((last - back) % tl.maximum(cut, 1) == 0):
+            bar = none
         states -= b * n
         a -= b * n
         p -= b * n

@@ -54,11 +54,8 @@ def forward(
     slopes, stride = (e * t * b + r) * n, b * k * n if KEEP else 0
     frames += ((e * (t + 1) if KEEP else e) * b + r) * k * n
     pushed += (e * b + r) * 2 * k * n
-    L, dead, status = (
-        L + (e * spans * b + r) * k * k,
-        dead + (e * (spans + 1) * b + r) * k,
-        status + e * b + r,
-    )
+    L, status = L + (e * spans * b + r) * k * k, status + e * b + r
+    dead += (e * (spans + 1) * b + r) * k
     none = tl.zeros((K, N), W.dtype.element_ty)
     for span in range(spans):
         start, stop = tl.load(cuts + span), tl.load(cuts + span + 1)
@@ -129,16 +126,15 @@ def backward(
             Z = multiply(inverse + here * k * k, 1, k, X, n, 1, X, none, i, j, k, k, n, False, PRECISION)
             for step in range(start, stop):
                 s = stop - 1 - (step - start)
-                this, row = slopes + s * b * n + j, rows + s * b * k * n
+                now, row = slopes + s * b * n, rows + s * b * k * n
+                this = now + j
                 before = frames + s * b * k * n
                 Y = tl.load(before + at, mask=inside, other=0.0)
                 Z_past = Z
                 if F:
-                    M = multiply(
-                        before, n, 1, W, 1, n, g1 + slopes + s * b * n, none, i, j, k, n, n, G, PRECISION
-                    )
+                    M = multiply(before, n, 1, W, 1, n, g1 + now, none, i, j, k, n, n, G, PRECISION)
                     add(f_bend + this, Z * M, j, n)
-                    Z *= vector(f1 + slopes + s * b * n, j, n)
+                    Z *= vector(f1 + now, j, n)
                 tl.store(bars + row + at, Z, mask=inside)
                 if KIND:
                     if PHI:
@@ -147,14 +143,14 @@ def backward(
                         else:
                             M = bypass(Y, A, j, n, KIND, False)
                         add(p_bend + this, Z_past * M, j, n)
-                        Z_past *= vector(p1 + slopes + s * b * n, j, n)
+                        Z_past *= vector(p1 + now, j, n)
                     if PAST:
                         tl.store(past_bars + row + at, Z_past, mask=inside)
                 tl.debug_barrier()
                 Z = multiply(bars + row, n, 1, W, n, 1, g1, none, i, j, k, n, n, False, PRECISION)
                 if G:
                     add(g_bend + this, Z * Y, j, n)
-                    Z *= vector(g1 + slopes + s * b * n, j, n)
+                    Z *= vector(g1 + now, j, n)
                 if KIND:
                     if KIND == DENSE:
                         Z = multiply(past_bars + row, n, 1, A, n, 1, g1, Z, i, j, k, n, n, False, PRECISION)

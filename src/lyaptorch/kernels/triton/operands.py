@@ -18,10 +18,10 @@ from lyaptorch.kernels.arguments import BUMPS, KINDS, VALUES
 from lyaptorch.kernels.library import members_of
 
 RESIDENT = 128
-"""Units up to which the weights stay on the chip: its 256 kB of registers and as many of shared memory hold no
+"""Units up to which the weights stay on the chip: 256 kB of registers and 227 kB of shared memory hold no
 256 x 256 matrix of float32 beside what works on it."""
 PRECISIONS = ("tf32x3", "ieee", "tf32")
-"""Of products in float32: three products of the tensor cores (2^-21), no tensor cores, one product (2^-11)."""
+"""Of products in float32: three on the tensor cores (to 2^-21), none there, or one (to 2^-11)."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def shape_of(form: AnyForm, inputs: Tensor, h: Tensor) -> Shape:
 
 def padded(n: int) -> int:
     """The power of two from 16 on that holds n."""
-    return max(16, triton.next_power_of_2(n))
+    return max(16, int(triton.next_power_of_2(n)))
 
 
 def precision(dtype: torch.dtype) -> str:

@@ -15,7 +15,7 @@ ONE_PASS = tl.constexpr(40.0)
 """Largest |a_i| / R_ii at which a single pass is trusted, as in `tangent.qr`."""
 DEAD = tl.constexpr(16.0)
 DOUBTFUL = tl.constexpr(2048.0)
-"""In units of eps |a_i|: at which R_ii a row is dead, and below which rows are taken one by one to find out."""
+"""In eps |a_i|: R_ii at which a row is dead, and below which rows are taken one by one to find out."""
 
 
 @triton.jit

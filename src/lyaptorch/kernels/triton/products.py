@@ -39,7 +39,8 @@ def product(Y, M, total, PRECISION: tl.constexpr):
 @triton.jit
 @no_type_check
 def streamed(
-    Y, inside, M, sharpness, total, columns, n, F: tl.constexpr, TRANSPOSED: tl.constexpr, PRECISION: tl.constexpr
+    Y, inside, M, sharpness, total, columns, n,
+    F: tl.constexpr, TRANSPOSED: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """f(Y) M + total, or with M^T, where Y points to rows `(B, 1)` in memory and M is read as it is used."""
     for start in range(0, n, PIECE):

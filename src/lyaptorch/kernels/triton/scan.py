@@ -7,14 +7,16 @@ leave at each step is a source of ordinary backpropagation through time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from lyaptorch import _checks
 from lyaptorch.cells.activation import Activation
-from lyaptorch.cells.form import Bars, Form, linear, weight_gradients
+from lyaptorch.cells.form import Bars, Form, Residual, linear, weight_gradients
 from lyaptorch.cells.surrogates import Surrogate
 from lyaptorch.kernels.scan import Scanned, Settings
 from lyaptorch.kernels.triton import frame_kernels
@@ -58,7 +60,7 @@ class Tape(NamedTuple):
 def scan_forward(
     form: Form, inputs: Tensor, h: Tensor, frame: Tensor, settings: Settings, *, keep: bool
 ) -> Scanned:
-    """As `kernels.scan.scan_forward`. Cost O(t n^2 k + s n k^2) per trajectory; memory t frames for `keep`."""
+    """As `kernels.scan.scan_forward`. Cost O(t n^2 k + s n k^2) per trajectory; `keep` keeps t frames."""
     shape, (n, k), spans = shape_of(form, inputs, h), frame.shape[-2:], len(settings.twice)
     e, b, t = shape.members, shape.b, shape.t
     _, kept = unroll_forward(form, inputs, h, keep=True)
@@ -70,8 +72,8 @@ def scan_forward(
     factors, dead = h.new_empty(e, spans, b, k, k), frames.new_zeros(e, spans + 1, b, k, dtype=torch.uint8)
     status = torch.full((e, b), -1, dtype=torch.int32, device=h.device)
     frame_kernels.forward[(e, b)](
-        *own, frames, factors, h.new_empty(e, b, 2, k, n), dead, status, *_cuts(settings, h), spans, t, b, k, n,
-        a_size, torch.finfo(h.dtype).eps, KEEP=keep, **special,
+        *own, frames, factors, h.new_empty(e, b, 2, k, n), dead, status, *_cuts(settings, h.device),
+        spans, t, b, k, n, a_size, torch.finfo(h.dtype).eps, KEEP=keep, **special,
     )  # fmt: skip
     pivots = by_time(factors.diagonal(dim1=-2, dim2=-1), shape)
     tape = Tape(kept, slopes, frames, factors) if keep else None
@@ -103,8 +105,10 @@ def scan_adjoint(
     unit = torch.eye(k, dtype=h0.dtype, device=h0.device)
     inverse = torch.linalg.solve_triangular(tape.factors, unit, upper=False).contiguous()
     frame_kernels.backward[(e, b)](
-        *own, tape.frames, inverse, sequence(c, shape), sequence(_spread(log_r), shape), _cuts(settings, h0)[0],
-        bars.new_empty(e, b, k, k), work, bars, past, *bends, len(settings.twice), t, b, k, n, a_size, PAST=past is not bars, **special,
+        *own, tape.frames, inverse, sequence(c, shape), sequence(_spread(log_r), shape),
+        _cuts(settings, h0.device)[0],
+        bars.new_empty(e, b, k, k), work, bars, past, *bends, len(settings.twice), t, b, k, n, a_size,
+        PAST=past is not bars, **special,
     )  # fmt: skip
     g_bend, f_bend, p_bend = (by_time(z, shape) for z in bends)
     a_more, p_more = _through(form, tape, shape, f_bend, p_bend)
@@ -120,11 +124,11 @@ def scan_adjoint(
         pulled = pulled._replace(a=pulled.a + sequence(a_more, shape))
     if p_more is not None and trains(leaves, A):
         pulled = pulled._replace(p=pulled.p + sequence(p_more, shape))
-    total = _with_frames(
-        form, leaves, form_bars(form, leaves, tape.kept, pulled, shape), tape, bars, past, shape
-    )
-    if form.coupling is not None and trains(leaves, form.coupling):
-        total = total._replace(coupling=total.coupling + (_f_slope(form, tape, shape) * f_bend).sum((0, -2)))
+    total = _with_frames(form, form_bars(form, leaves, tape.kept, pulled, shape), tape, bars, past, shape)
+    if total.coupling is not None:
+        a = by_time(tape.kept.inner, shape)
+        share = f_bend if form.outer is None else f_bend * form.outer.slope(a)
+        total = total._replace(coupling=total.coupling + share.sum((0, -2)))
     found = weight_gradients(form, leaves, inputs, total)
     _add_sharpness(form, leaves, found, tape, shape, g_bend, f_bend, p_bend)
     inputs_bar = linear(total.a, form.weight_ih.mT).detach() if inputs.requires_grad else None
@@ -141,19 +145,23 @@ def slopes_of(form: Form, kept: Kept, shape: Shape) -> Slopes:
         a = by_time(kept.inner, shape)
         f = form.coupled(torch.ones_like(a) if form.outer is None else form.outer.slope(a))
     return Slopes(
-        _rows(form.inner.slope(by_time(kept.states[:, :-1], shape)), shape) if bent(form.inner) else None,
+        _slope(form.inner, by_time(kept.states[:, :-1], shape), shape),
         None if f is None else _rows(f, shape),
-        _rows(phi.slope(_past(form, kept, shape)), shape) if bent(phi) else None,
+        None if form.residual is None else _slope(phi, _past(form.residual, kept, shape), shape),
     )
+
+
+def _slope(f: Activation | None, x: Tensor, shape: Shape) -> Tensor | None:
+    return _rows(f.slope(x), shape) if f is not None and bent(f) else None
 
 
 def _rows(z: Tensor, shape: Shape) -> Tensor:
     return sequence(z.expand(shape.t, *shape.ensemble, shape.b, shape.n), shape)
 
 
-def _past(form: Form, kept: Kept, shape: Shape) -> Tensor:
+def _past(residual: Residual, kept: Kept, shape: Shape) -> Tensor:
     """A h of all steps `(t, *e, b, n)`."""
-    return by_time(bypassed(form.residual, kept.states, shape), shape)
+    return by_time(bypassed(residual, kept.states, shape), shape)
 
 
 def _own(
@@ -172,9 +180,11 @@ def _own(
     return [W, A, *(W if z is None else z for z in slopes)], a_size, special
 
 
-def _cuts(settings: Settings, like: Tensor) -> tuple[Tensor, Tensor]:
+@lru_cache(maxsize=16)
+def _cuts(settings: Settings, device: torch.device) -> tuple[Tensor, Tensor]:
+    """On the device once and for all: a captured graph can copy nothing from the host."""
     cuts, twice = (torch.tensor(z, dtype=torch.int32) for z in (settings.cuts, settings.twice))
-    return cuts.to(like.device), twice.to(like.device)
+    return cuts.to(device), twice.to(device)
 
 
 def _spread(log_r: Tensor) -> Tensor:
@@ -186,9 +196,12 @@ def _spread(log_r: Tensor) -> Tensor:
 
 
 def _broken(status: Tensor, kept: Kept, settings: Settings) -> tuple[int | None, int | None]:
-    """The first span after which the frame, though not the state, and the first step after which the state is
-    not finite; None for never.
+    """The first span after which the frame is not finite, or the first step after which the state is not.
+
+    Of the two the one that came first; None for never.
     """
+    if not _checks.can_look():
+        return None, None
     overflow = None
     if not torch.isfinite(kept.states[:, -1]).all():
         finite = torch.isfinite(kept.states).all(-1).all(-1).all(0)
@@ -211,7 +224,7 @@ def _through(
     if form.outer is not None and bent(form.outer):
         a = form.coupled(form.outer.curvature(by_time(tape.kept.inner, shape)) * f_bend)
     if residual is not None and residual.activation is not None and bent(residual.activation):
-        p = residual.activation.curvature(_past(form, tape.kept, shape)) * p_bend
+        p = residual.activation.curvature(_past(residual, tape.kept, shape)) * p_bend
     return a, p
 
 
@@ -231,9 +244,7 @@ def _source(
     return source
 
 
-def _with_frames(
-    form: Form, leaves: Sequence[Tensor], total: Bars, tape: Tape, bars: Tensor, past: Tensor, shape: Shape
-) -> Bars:
+def _with_frames(form: Form, total: Bars, tape: Tape, bars: Tensor, past: Tensor, shape: Shape) -> Bars:
     """Gradients of W and A with the frames' share, each in one product over all steps."""
     Y = tape.frames[:, :-1]
     if total.W is not None:
@@ -244,11 +255,6 @@ def _with_frames(
         flat = (z.reshape(*shape.ensemble, -1, shape.n) for z in (past, Y))
         total = total._replace(matrix=total.matrix + form.residual.gradient(*flat))
     return total
-
-
-def _f_slope(form: Form, tape: Tape, shape: Shape) -> Tensor:
-    a = by_time(tape.kept.inner, shape)
-    return torch.ones_like(a) if form.outer is None else form.outer.slope(a)
 
 
 def _add_sharpness(
@@ -263,11 +269,12 @@ def _add_sharpness(
 ) -> None:
     """Add to the gradients of sharpnesses what comes from the cotangents of slopes."""
     residual, kept = form.residual, tape.kept
-    uses: list[tuple[Activation | None, Any, Tensor]] = [
+    uses: list[tuple[Activation | None, Callable[[], Tensor], Tensor]] = [
         (form.inner, lambda: by_time(kept.states[:, :-1], shape), g),
         (form.outer, lambda: by_time(kept.inner, shape), form.coupled(f)),
-        (None if residual is None else residual.activation, lambda: _past(form, kept, shape), p),
     ]
+    if residual is not None:
+        uses.append((residual.activation, lambda: _past(residual, kept, shape), p))
     for z, argument, bend in uses:
         for i, leaf in enumerate(leaves):
             if isinstance(z, Surrogate) and leaf is z.arguments[0]:

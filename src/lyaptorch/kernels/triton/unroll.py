@@ -112,8 +112,9 @@ def pull_back(
     if trains(leaves, form.coupling):
         outs = torch.empty_like(a_bars)
     form_kernels.backward[shape.grid](
-        *own, states, kept.inner, p, states_bar, outs, a_bars, p_bars, values, h_bar, shape.t, shape.b, shape.n,
-        a_size, cut, OUTS=outs is not a_bars, P_BARS=p_bars is not a_bars, **special,
+        *own, states, kept.inner, p, states_bar, outs, a_bars, p_bars, values, h_bar,
+        shape.t, shape.b, shape.n, a_size, cut,
+        OUTS=outs is not a_bars, P_BARS=p_bars is not a_bars, **special,
     )  # fmt: skip
     return Pulled(outs, a_bars, p_bars, values if bent(form.inner) else states[:, :-1], h_bar)
 

@@ -1,9 +1,14 @@
 """The Triton kernels against plain autograd and the torch backend: on a GPU, else interpreted on the CPU."""
 
 import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import cases
 import lyaptorch as lt
@@ -185,3 +190,48 @@ def test_precision(monkeypatch):
     monkeypatch.setenv("LYAPTORCH_PRECISION", "bf16")
     with pytest.raises(ValueError, match="LYAPTORCH_PRECISION must be one of tf32x3, ieee, tf32"):
         precision(torch.float32)
+
+
+class NoReading(TorchDispatchMode):
+    """Whoever reads a number back to the host fails, as it would in a CUDA graph."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.overloadpacket.__name__
+        assert name not in ("_local_scalar_dense", "nonzero", "equal", "masked_select"), name
+        return function(*args, **(kwargs or {}))
+
+
+def test_nothing_is_read_back_while_a_graph_is_captured(monkeypatch):
+    cell, inputs, h0 = problem(lt.ElmanCell, 4, t=3)
+    frame = random_frame(4, 3)
+
+    def step():
+        spec = lt.lyapunov_spectrum(cell, inputs, h0=h0, frame=frame, k=3, backend="triton")
+        loss = spec.exponents.square().sum() + unroll(cell, inputs, h0).sum()
+        return torch.autograd.grad(loss, list(cell.parameters()))
+
+    monkeypatch.setattr(trajectory, "_recurrences", [Everywhere()])
+    step()
+    with pytest.raises(AssertionError, match="_local_scalar_dense"), NoReading():
+        step()
+    monkeypatch.setattr("lyaptorch._checks.can_look", lambda: False)
+    with NoReading():
+        step()
+
+
+def test_the_benchmark_runs(capsys, monkeypatch):
+    path = Path(__file__).parents[1] / "benchmarks" / "gpu.py"
+    monkeypatch.setattr("sys.argv", [str(path), "--smoke"])
+    monkeypatch.setattr(trajectory, "_recurrences", list(trajectory._recurrences))
+    torch.set_default_dtype(torch.float32)
+    runpy.run_path(str(path), run_name="__main__")
+    assert capsys.readouterr().out.count("\n|") == 8
+
+
+@pytest.mark.slow
+def test_every_kernel_compiles_for_an_h200():
+    """The interpreter lets through what the compiler refuses; no GPU is needed to ask the compiler."""
+    script = Path(__file__).parent / "triton_compile.py"
+    environment = {**os.environ, "TRITON_INTERPRET": "0"}
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]

@@ -158,7 +158,7 @@ def test_what_the_kernels_do_not_know_is_refused():
         (lt.RateCell(2, 4, activation=cases.softplus()), {}, "the kernels know the activations"),
         (lt.LIFCell(2, 2), {}, "it scans no spiking neurons"),
         (cell, {"checkpoint": 1}, "checkpoint"),
-        (lt.RateCell(2, 257), {}, "up to 256 units"),
+        (lt.RateCell(2, 129), {}, "up to 128 units"),
     ]
     for cell, kw, reason in refused:
         with pytest.raises(ValueError, match=f'backend "triton" cannot serve: .*{reason}'):

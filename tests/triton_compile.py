@@ -9,6 +9,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from lyaptorch.kernels import LARGEST_FRAME
 from lyaptorch.kernels.triton import form_kernels, frame_kernels, lif_kernels
 
 SHARED = 227 * 1024
@@ -39,7 +40,7 @@ def launches(few):
         tile = {"RESIDENT": n <= 128, "PRECISION": precision, "B": 16, "N": n}
         rate = {"G": TANH, "F": NONE, "PHI": NONE, "KIND": 0, "COUPLED": False, **tile}
         residual = {"G": NONE, "F": TANH, "PHI": SURROGATE, "KIND": 2, "COUPLED": True, **tile}
-        dense = {**residual, "KIND": 3}
+        dense = {**residual, "KIND": 3, "RESIDENT": n <= 64}
         for special in (rate, residual, dense)[: 1 if few else 3]:
             yield form_kernels.forward, number, warps, {**special, "KEEP": special is not rate}
             yield form_kernels.backward, number, warps, {**special, "OUTS": False, "P_BARS": special is dense}
@@ -47,8 +48,11 @@ def launches(few):
         if not few:
             yield lif_kernels.forward, number, warps, spiking
             yield lif_kernels.backward, number, warps, {**spiking, "GRAD": 1}
+        if n > LARGEST_FRAME:
+            continue
         for bent, kind in ((False, 0), (True, 2), (True, 3))[: 1 if few else 3]:
-            frame = {"G": True, "F": bent, "PHI": bent, "KIND": kind, "PRECISION": precision, "K": 32, "N": n}
+            frame = {"G": True, "F": bent, "PHI": bent, "KIND": kind, "K": 32, "N": n}
+            frame["PRECISION"] = precision
             yield frame_kernels.forward, number, min(warps, 8), {**frame, "KEEP": True}
             yield frame_kernels.backward, number, min(warps, 8), {**frame, "PAST": kind == 3}
 
@@ -56,14 +60,7 @@ def launches(few):
 if __name__ == "__main__":
     for kernel, number, warps, constants in launches("--few" in sys.argv):
         shared = compiled(kernel, number, warps, **constants)
-        print(
-            kernel.__module__.rpartition(".")[2],
-            kernel.__name__,
-            number,
-            constants,
-            shared,
-            "bytes",
-            flush=True,
-        )
+        name = f"{kernel.__module__.rpartition('.')[2]}.{kernel.__name__}"
+        print(name, number, constants, shared, "bytes", flush=True)
         if shared > SHARED:
             sys.exit(f"{shared} bytes of shared memory are more than the {SHARED} that there are")

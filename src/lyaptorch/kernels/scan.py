@@ -14,8 +14,8 @@ from lyaptorch.kernels.arguments import Handed
 from lyaptorch.kernels.library import ScanArgs, call, fill, tape_size
 from lyaptorch.kernels.tape import Tape
 
-LARGEST_FRAME = 256
-"""Units of the largest network that Triton scans: a block of its frame's rows must fit the registers."""
+LARGEST_FRAME = 128
+"""Units of the largest network that Triton scans: beyond, its kernels take minutes to compile."""
 
 
 @dataclass(frozen=True)

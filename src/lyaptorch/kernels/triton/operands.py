@@ -18,8 +18,8 @@ from lyaptorch.kernels.arguments import BUMPS, KINDS, VALUES
 from lyaptorch.kernels.library import members_of
 
 RESIDENT = 128
-"""Units up to which the weights stay on the chip: 256 kB of registers and 227 kB of shared memory hold no
-256 x 256 matrix of float32 beside what works on it."""
+"""Units up to which one matrix of float32 stays on the chip, half of them for two or for float64: 256 kB of
+registers and 227 kB of shared memory hold no 256 x 256 of them beside what works on it."""
 PRECISIONS = ("tf32x3", "ieee", "tf32")
 """Of products in float32: three on the tensor cores (to 2^-21), none there, or one (to 2^-11)."""
 
@@ -39,14 +39,14 @@ class Shape:
         """Units, padded to a power of two that the tensor cores take."""
         return padded(self.n)
 
-    @property
-    def launch(self) -> dict[str, Any]:
-        """What all kernels that hold W are launched with."""
+    def launch(self, dtype: torch.dtype, matrices: int = 1) -> dict[str, Any]:
+        """What kernels that work with that many n x n matrices are launched with."""
         return {
-            "RESIDENT": self.tile <= RESIDENT,
+            "RESIDENT": self.tile * matrices * dtype.itemsize // 4 <= RESIDENT,
+            "PRECISION": precision(dtype),
             "B": 16,
             "N": self.tile,
-            "num_warps": 4 if self.tile <= 32 else 8 if self.tile <= RESIDENT else 16,
+            "num_warps": 4 if self.tile <= 32 else 8 if self.tile <= 128 else 16,
         }
 
     @property
@@ -136,8 +136,7 @@ def beside(form: Form, h: Tensor, shape: Shape) -> tuple[list[Tensor], int, dict
         **dict(zip(("G", "F", "PHI"), map(numbers, functions), strict=True)),
         "KIND": 0 if residual is None else KINDS[residual.kind],
         "COUPLED": form.coupling is not None,
-        "PRECISION": precision(h.dtype),
-        **shape.launch,
+        **shape.launch(h.dtype, 1 + (residual is not None and residual.kind == "dense")),
     }
     return [W, A, c, *(sharpness(f, W, shape) for f in functions)], A.numel() // shape.members, special
 
@@ -150,8 +149,7 @@ def neurons(form: LIFForm, h: Tensor, shape: Shape) -> tuple[list[Tensor], dict[
         "F": numbers(form.spike),
         "SUBTRACT": form.reset == "subtract",
         "SIMULTANEOUS": form.order == "simultaneous",
-        "PRECISION": precision(h.dtype),
-        **shape.launch,
+        **shape.launch(h.dtype),
     }
     own = [W, *(rowwise(z.expand(*shape.ensemble, shape.n)) for z in rows)]
     return [*own, sharpness(form.spike, W, shape)], special

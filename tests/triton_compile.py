@@ -33,24 +33,23 @@ def compiled(kernel, number, warps, **constants):
     return done.metadata.shared
 
 
-def launches(few):
+def launches():
     """Kernel, type, warps and constants: those of the benchmark, and what they leave out."""
-    for n, number, warps in ((128, "fp32", 8), (32, "fp64", 4), (256, "fp32", 16))[: 1 if few else 3]:
+    for n, number, warps in ((128, "fp32", 8), (32, "fp64", 4), (256, "fp32", 16)):
         precision = "tf32x3" if number == "fp32" else "ieee"
         tile = {"RESIDENT": n <= 128, "PRECISION": precision, "B": 16, "N": n}
         rate = {"G": TANH, "F": NONE, "PHI": NONE, "KIND": 0, "COUPLED": False, **tile}
         residual = {"G": NONE, "F": TANH, "PHI": SURROGATE, "KIND": 2, "COUPLED": True, **tile}
         dense = {**residual, "KIND": 3, "RESIDENT": n <= 64}
-        for special in (rate, residual, dense)[: 1 if few else 3]:
+        for special in (rate, residual, dense):
             yield form_kernels.forward, number, warps, {**special, "KEEP": special is not rate}
             yield form_kernels.backward, number, warps, {**special, "OUTS": False, "P_BARS": special is dense}
         spiking = {"F": SURROGATE, "SUBTRACT": False, "SIMULTANEOUS": False, **tile}
-        if not few:
-            yield lif_kernels.forward, number, warps, spiking
-            yield lif_kernels.backward, number, warps, {**spiking, "GRAD": 1}
+        yield lif_kernels.forward, number, warps, spiking
+        yield lif_kernels.backward, number, warps, {**spiking, "GRAD": 1}
         if n > LARGEST_FRAME:
             continue
-        for bent, kind in ((False, 0), (True, 2), (True, 3))[: 1 if few else 3]:
+        for bent, kind in ((False, 0), (True, 2), (True, 3)):
             frame = {"G": True, "F": bent, "PHI": bent, "KIND": kind, "K": 32, "N": n}
             frame["PRECISION"] = precision
             yield frame_kernels.forward, number, min(warps, 8), {**frame, "KEEP": True}
@@ -58,7 +57,7 @@ def launches(few):
 
 
 if __name__ == "__main__":
-    for kernel, number, warps, constants in launches("--few" in sys.argv):
+    for kernel, number, warps, constants in launches():
         shared = compiled(kernel, number, warps, **constants)
         name = f"{kernel.__module__.rpartition('.')[2]}.{kernel.__name__}"
         print(name, number, constants, shared, "bytes", flush=True)

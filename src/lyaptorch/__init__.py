@@ -106,3 +106,4 @@ __all__ = [
 ]
 
 _use(kernels.FusedRecurrence())
+_use(kernels.TritonRecurrence())

@@ -1,17 +1,20 @@
 """The same, fused: whole sequences in compiled code, for cells that are wholly described by a form."""
 
-from lyaptorch.kernels.dispatch import Availability, available, cpu_refuses
+from lyaptorch.kernels.dispatch import Availability, available, cpu_refuses, triton_refuses
 from lyaptorch.kernels.peak import peak
-from lyaptorch.kernels.scan import Settings, scan_adjoint, scan_forward
-from lyaptorch.kernels.unroll import FusedRecurrence
+from lyaptorch.kernels.scan import LARGEST_FRAME, Settings, scan_adjoint, scan_forward
+from lyaptorch.kernels.unroll import FusedRecurrence, TritonRecurrence
 
 __all__ = [
+    "LARGEST_FRAME",
     "Availability",
     "FusedRecurrence",
     "Settings",
+    "TritonRecurrence",
     "available",
     "cpu_refuses",
     "peak",
     "scan_adjoint",
     "scan_forward",
+    "triton_refuses",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from dataclasses import dataclass
 
@@ -31,8 +32,9 @@ class Availability:
 def available() -> dict[str, Availability]:
     """Every backend of `lyapunov_spectrum`, whether it can be used here, and why not.
 
-    The environment variable LYAPTORCH_KERNELS=0 switches the compiled kernels off; with
-    LYAPTORCH_REQUIRE_KERNELS=1 their absence is an error.
+    The environment variable LYAPTORCH_KERNELS=0 switches all kernels off; with LYAPTORCH_REQUIRE_KERNELS=1
+    the absence of the compiled ones is an error. Triton's need a GPU, or TRITON_INTERPRET=1 from the start of
+    the process: then an interpreter runs them on the CPU, slowly, to test them.
 
     Raises:
         RuntimeError: if the kernels are required and missing.
@@ -41,7 +43,7 @@ def available() -> dict[str, Availability]:
         >>> available()["torch"].available
         True
     """
-    return {"torch": Availability(True, f"torch {torch.__version__}"), "cpu": _cpu()}
+    return {"torch": Availability(True, f"torch {torch.__version__}"), "cpu": _cpu(), "triton": _triton()}
 
 
 def cpu_refuses(form: AnyForm | None, state: Tensor) -> str | None:
@@ -49,10 +51,26 @@ def cpu_refuses(form: AnyForm | None, state: Tensor) -> str | None:
     cpu = _cpu()
     if not cpu.available:
         return cpu.detail
-    if form is None:
-        return "the cell has no Form"
     if state.device.type != "cpu":
         return f"the state is on {state.device}"
+    return _refuses(form, state)
+
+
+def triton_refuses(form: AnyForm | None, state: Tensor, largest: int) -> str | None:
+    """Why the Triton kernels for up to `largest` units cannot run `form` on states like `state`."""
+    here = _triton()
+    if not here.available:
+        return here.detail
+    if state.device.type != ("cpu" if _interpreted() else "cuda"):
+        return f"the state is on {state.device}"
+    if form is not None and (n := form.weight_hh.shape[-1]) > largest:
+        return f"its tiles hold up to {largest} units, and the network has {n}"
+    return _refuses(form, state)
+
+
+def _refuses(form: AnyForm | None, state: Tensor) -> str | None:
+    if form is None:
+        return "the cell has no Form"
     if state.dtype not in (torch.float32, torch.float64):
         return f"the dtype is {state.dtype}, and the kernels know float32 and float64"
     constants = form.constants() if isinstance(form, LIFForm) else []
@@ -91,3 +109,19 @@ def _cpu() -> Availability:
             raise RuntimeError(f"LYAPTORCH_REQUIRE_KERNELS=1, but {error}") from error
         return Availability(False, str(error))
     return Availability(True, f"instruction set {name}")
+
+
+def _triton() -> Availability:
+    if os.environ.get("LYAPTORCH_KERNELS") == "0":
+        return Availability(False, "switched off by LYAPTORCH_KERNELS=0")
+    if importlib.util.find_spec("triton") is None:
+        return Availability(False, "triton is not installed; it comes with torch's builds for GPUs")
+    if _interpreted():
+        return Availability(True, "interpreted on the CPU (TRITON_INTERPRET=1), to test, not to use")
+    if not torch.cuda.is_available():
+        return Availability(False, "there is no GPU; TRITON_INTERPRET=1 interprets the kernels on the CPU")
+    return Availability(True, f"on {torch.cuda.get_device_name()}")
+
+
+def _interpreted() -> bool:
+    return os.environ.get("TRITON_INTERPRET") == "1"

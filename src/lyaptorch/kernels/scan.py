@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
-from lyaptorch.cells.form import AnyForm
+from lyaptorch.cells.form import AnyForm, Form
 from lyaptorch.kernels.arguments import Handed
 from lyaptorch.kernels.library import ScanArgs, call, fill, tape_size
 from lyaptorch.kernels.memory import lend
+
+LARGEST_FRAME = 128
+"""Units of the largest network that Triton scans: beyond, its kernels take minutes to compile."""
 
 
 @dataclass(frozen=True)
@@ -23,11 +26,13 @@ class Settings:
         cuts: the steps between which the spans lie, s + 1 of them from 0 to t.
         twice: for each span whether it must be orthonormalised to round-off.
         cut: the state's cotangent stops at every multiple of it; None for never.
+        backend: "cpu" or "triton".
     """
 
     cuts: tuple[int, ...]
     twice: tuple[bool, ...]
     cut: int | None = None
+    backend: str = "cpu"
 
 
 class Scanned(NamedTuple):
@@ -43,7 +48,7 @@ class Scanned(NamedTuple):
     Q: Tensor
     broken: int | None
     overflow: int | None
-    tape: Tensor | None
+    tape: Any
 
 
 def scan_forward(
@@ -59,6 +64,10 @@ def scan_forward(
         settings: spans and passes.
         keep: whether to write the tape that `scan_adjoint` reads.
     """
+    if settings.backend == "triton":
+        from lyaptorch.kernels.triton import scan
+
+        return scan.scan_forward(cast(Form, form), inputs, h, frame, settings, keep=keep)
     (*e, b, _), k, s, t = h.shape, frame.shape[-1], len(settings.twice), len(inputs)
     handed, frame = Handed(form, inputs, h), frame.expand(*h.shape, k).detach().contiguous()
     pivots, dead = h.new_empty(s, *e, b, k), h.new_empty(s, *e, b, k, dtype=torch.uint8)
@@ -89,7 +98,7 @@ def scan_adjoint(
     inputs: Tensor,
     h0: Tensor,
     settings: Settings,
-    tape: Tensor,
+    tape: Any,
     c: Tensor,
     log_r: Tensor,
     h_bar: Tensor,
@@ -99,6 +108,10 @@ def scan_adjoint(
     They come from `c`, those of log R_ii `(s, *e, b, k)`, and `h_bar`, that of the final state, by the
     recursion of `tangent.adjoint`. Cost about 1.5 times the forward scan's.
     """
+    if settings.backend == "triton":
+        from lyaptorch.kernels.triton import scan
+
+        return scan.scan_adjoint(cast(Form, form), leaves, inputs, h0, settings, tape, c, log_r, h_bar)
     k, s, handed = c.shape[-1], len(settings.twice), Handed(form, inputs, h0)
     handed.gradients(leaves)
     c, log_r, h_bar = c.contiguous(), log_r.contiguous(), h_bar.clone(memory_format=torch.contiguous_format)

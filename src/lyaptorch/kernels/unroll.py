@@ -1,17 +1,21 @@
-"""The fused recurrence of a form and backpropagation through it, on tensors."""
+"""The fused recurrence of a form and backpropagation through it, on tensors, for each kind of device."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lyaptorch.cells.form import AnyForm
 from lyaptorch.kernels.arguments import Handed
-from lyaptorch.kernels.dispatch import cpu_refuses
+from lyaptorch.kernels.dispatch import cpu_refuses, triton_refuses
 from lyaptorch.kernels.library import UnrollArgs, call, fill, tape_size
 from lyaptorch.kernels.memory import lend
+
+LARGEST = 1024
+"""Units of the largest network that Triton unrolls: a row of it must fit the registers."""
 
 
 class FusedRecurrence:
@@ -60,3 +64,38 @@ class FusedRecurrence:
         call("unroll_adjoint", args, h0.dtype)
         inputs_bar, *bars = handed.found(leaves)
         return [inputs_bar, h_bar, *bars]
+
+
+class TritonRecurrence:
+    """The same on a GPU; only there is it taken by itself."""
+
+    def serves(self, form: AnyForm, h: Tensor) -> bool:
+        """Whether h lies on a GPU and the kernels can run `form` there."""
+        return h.is_cuda and triton_refuses(form, h, LARGEST) is None
+
+    def forward(
+        self, form: AnyForm, inputs: Tensor, h0: Tensor, *, keep: bool, first: int = 0
+    ) -> tuple[Tensor, Any]:
+        """The states `(t - first, *e, b, n)` and what the adjoint reads."""
+        from lyaptorch.kernels.triton.unroll import unroll_forward
+
+        states, kept = unroll_forward(form, inputs, h0, keep=keep)
+        return states[first:], kept
+
+    def adjoint(
+        self,
+        form: AnyForm,
+        leaves: Sequence[Tensor],
+        inputs: Tensor,
+        h0: Tensor,
+        states: Tensor,
+        kept: Any,
+        states_bar: Tensor,
+    ) -> list[Tensor | None]:
+        """Gradients of inputs (None where not wanted), h0 and leaves."""
+        from lyaptorch.kernels.triton.unroll import unroll_adjoint
+
+        if len(states) < len(inputs):
+            nothing = states_bar.new_zeros(len(inputs) - len(states), *h0.shape)
+            states_bar = torch.cat([nothing, states_bar])
+        return unroll_adjoint(form, leaves, inputs, h0, kept, states_bar)

@@ -9,27 +9,33 @@ import torch
 from torch import Tensor
 
 from lyaptorch import kernels
+from lyaptorch.cells import AnyForm, LIFForm
 from lyaptorch.cells.trajectory import ADVICE, once
 from lyaptorch.tangent.adjoint import Problem, warn_if_exploded
 from lyaptorch.tangent.scan import Span, twice_over
 
+FUSED = ("cpu", "triton")
+"""Backends in compiled code."""
 
-def fused(problem: Problem, h: Tensor, backend: str | None) -> bool:
-    """Whether the compiled scan is to be used.
+
+def fused(problem: Problem, h: Tensor, backend: str | None) -> str | None:
+    """The compiled scan to be used, "cpu" or "triton"; None for neither.
 
     Raises:
-        ValueError: if `backend` insists on it and it cannot serve.
+        ValueError: if `backend` insists on one and it cannot serve.
     """
-    if backend not in (None, "cpu"):
-        return False
-    reason = _refuses(problem, h)
-    if reason is not None and backend == "cpu":
-        raise ValueError(f'backend "cpu" cannot serve: {reason}; pass backend="torch" or leave it out')
-    return reason is None
+    if backend not in (None, *FUSED):
+        return None
+    name = backend or ("triton" if h.is_cuda else "cpu")
+    reason = _refuses(problem, h, name)
+    if reason is not None and backend is not None:
+        raise ValueError(f'backend "{backend}" cannot serve: {reason}; pass backend="torch" or leave it out')
+    return name if reason is None else None
 
 
-def _refuses(problem: Problem, h: Tensor) -> str | None:
-    if (reason := kernels.cpu_refuses(problem.form, h)) is not None:
+def _refuses(problem: Problem, h: Tensor, name: str) -> str | None:
+    refuses = kernels.cpu_refuses if name == "cpu" else _triton_refuses
+    if (reason := refuses(problem.form, h)) is not None:
         return reason
     if len(problem.segments) > 1:
         return "it keeps the whole tape, and checkpoint was given"
@@ -38,16 +44,22 @@ def _refuses(problem: Problem, h: Tensor) -> str | None:
     return None
 
 
+def _triton_refuses(form: AnyForm | None, h: Tensor) -> str | None:
+    if isinstance(form, LIFForm):
+        return "it scans no spiking neurons"
+    return kernels.triton_refuses(form, h, kernels.LARGEST_FRAME)
+
+
 class FusedScan(torch.autograd.Function):
     """(inputs, h0, frame, leaves) to (log_r of every span, healthy, final state, final frame)."""
 
     @staticmethod
     def forward(
-        ctx: Any, problem: Problem, inputs: Tensor, h: Tensor, frame: Tensor, *leaves: Tensor
+        ctx: Any, problem: Problem, backend: str, inputs: Tensor, h: Tensor, frame: Tensor, *leaves: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         (over,), form = problem.segments, problem.form
         assert form is not None
-        settings = _settings(over, problem.cut)
+        settings = _settings(over, problem.cut, backend)
         keep = any(ctx.needs_input_grad)
         end = kernels.scan_forward(form, inputs, h, frame, settings, keep=keep)
         _raise_overflow(over, end.broken, end.overflow)
@@ -75,12 +87,12 @@ class FusedScan(torch.autograd.Function):
             warn_if_exploded(bars, log_r)
         if torch.is_grad_enabled():
             bars = once(bars, ctx.saved_tensors, 'call lyapunov_spectrum(..., backend="autograd")')
-        return None, *bars
+        return None, None, *bars
 
 
 @lru_cache(maxsize=16)
-def _settings(over: tuple[Span, ...], cut: int | None) -> kernels.Settings:
-    return kernels.Settings((0, *(span.stop for span in over)), twice_over(over), cut)
+def _settings(over: tuple[Span, ...], cut: int | None, backend: str) -> kernels.Settings:
+    return kernels.Settings((0, *(span.stop for span in over)), twice_over(over), cut, backend)
 
 
 def _raise_overflow(over: tuple[Span, ...], broken: int | None, overflow: int | None) -> None:

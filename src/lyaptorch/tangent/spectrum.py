@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,7 +16,7 @@ from lyaptorch.tangent import growth as growth_of
 from lyaptorch.tangent.adjoint import Problem, Scan
 from lyaptorch.tangent.automatic import AUTO, choose_interval
 from lyaptorch.tangent.dynamics import CellDynamics, bind
-from lyaptorch.tangent.fused import FusedScan, fused
+from lyaptorch.tangent.fused import FUSED, FusedScan, fused
 from lyaptorch.tangent.growth import Growth
 from lyaptorch.tangent.qr import METHODS, qr
 from lyaptorch.tangent.scan import Span, spans, stack_growth, sweep
@@ -24,7 +25,7 @@ from lyaptorch.tangent.start import start
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-BACKENDS = ("torch", "cpu", "autograd")
+BACKENDS = ("torch", *FUSED, "autograd")
 
 
 @dataclass(frozen=True)
@@ -129,9 +130,10 @@ def lyapunov_spectrum(
             `Flow`, 1 for all others.
         state_grad: "full", "detach" (the trajectory is a constant), or L: the state is detached every L
             steps after the transient, so that 1 is "detach".
-        backend: "cpu" (compiled, for cells with a form; taken by itself where it serves, see
-            `lt.kernels.available()`), "torch" (one hand-written adjoint for the whole sequence, any cell and
-            device), or "autograd" (plain autograd through every QR: slower, second derivatives).
+        backend: "cpu" or "triton" (compiled, for cells with a form, on the CPU or a GPU; taken by themselves
+            where they serve, see `lt.kernels.available()`), "torch" (one hand-written adjoint for the whole
+            sequence, any cell and device), or "autograd" (plain autograd through every QR: slower, second
+            derivatives).
         checkpoint: keep only the state and the frame at about every `checkpoint` steps and compute the rest
             again in the backward pass.
         qr_method: "auto", "cholesky2" or "householder".
@@ -182,7 +184,7 @@ def lyapunov_spectrum(
     compiled = fused(problem, h, backend)
     # under no_grad a Function would still see leaves that require a gradient, and keep its tape
     if torch.is_grad_enabled():
-        if form is not None and (compiled or isinstance(form, Form)):
+        if form is not None and (compiled is not None or isinstance(form, Form)):
             leaves = form.trained()
         else:
             leaves = cell.leaves(inputs[0], h)
@@ -191,8 +193,8 @@ def lyapunov_spectrum(
         end = sweep(CellDynamics(cell, inputs, []), h, Q, None, over, method=qr_method, factor=qr, cut=cut)
         log_r, healthy = stack_growth(end.pivots, end.deaths)
         h, Q = end.h, end.Q.detach()
-    elif compiled:
-        log_r, healthy, h, Q = FusedScan.apply(problem, inputs, h, Q, *leaves)  # type: ignore[no-untyped-call]
+    elif compiled is not None:
+        log_r, healthy, h, Q = FusedScan.apply(problem, compiled, inputs, h, Q, *leaves)  # type: ignore[no-untyped-call]
     elif torch.is_grad_enabled() and any(z.requires_grad for z in (inputs, h, Q, *leaves)):
         log_r, healthy, h, Q = Scan.apply(problem, inputs, h, Q, *leaves)  # type: ignore[no-untyped-call]
     else:
@@ -200,8 +202,14 @@ def lyapunov_spectrum(
             end = sweep(bind(cell, form, inputs, []), h, Q, None, over, method=qr_method)
         (log_r, healthy), h, Q = stack_growth(end.pivots, end.deaths), end.h, end.Q
     first = sum(not span.counted for span in over)
-    steps = torch.tensor([s.stop - s.start for s in over[first:]], device=log_r.device)
+    steps = _lengths(over[first:], log_r.device)
     return Spectrum(Growth(log_r[first:], steps, healthy[first:]), h, Q, dt, transient, interval)
+
+
+@lru_cache(maxsize=16)
+def _lengths(over: tuple[Span, ...], device: torch.device) -> Tensor:
+    """Steps of each span, on the device once and for all: a captured graph copies nothing from the host."""
+    return torch.tensor([s.stop - s.start for s in over], device=device)
 
 
 def _segments(over: tuple[Span, ...], checkpoint: int | None) -> tuple[tuple[Span, ...], ...]:

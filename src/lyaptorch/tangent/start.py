@@ -85,6 +85,8 @@ def _frame(frame: Tensor | None, k: int, h: Tensor, generator: torch.Generator |
             "it has exactly k columns"
         )
     _checks.finite("frame", frame)
+    if not _checks.can_look():
+        return frame.expand(full)
     off = (frame.mT @ frame - torch.eye(k, dtype=frame.dtype, device=frame.device)).abs().max().item()
     if off > torch.finfo(frame.dtype).eps ** 0.5:
         raise ValueError(

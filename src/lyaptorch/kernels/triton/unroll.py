@@ -1,0 +1,149 @@
+"""The recurrence of a form in Triton, and backpropagation through it, on tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lyaptorch.cells.form import AnyForm, Bars, Form, LIFForm, Residual, linear, weight_gradients
+from lyaptorch.kernels.arguments import KINDS
+from lyaptorch.kernels.triton import form_kernels, lif_kernels
+from lyaptorch.kernels.triton.operands import (
+    Shape,
+    bent,
+    beside,
+    by_time,
+    drive_of,
+    neurons,
+    sequence,
+    shape_of,
+)
+
+DENSE = KINDS["dense"]
+RESET_GRADS = ("detach", "full", "ignore")
+
+
+class Kept(NamedTuple):
+    """What the adjoint reads: all states `(e, t + 1, b, N)`; a of a form, the spikes of neurons."""
+
+    states: Tensor
+    inner: Tensor
+
+
+class Pulled(NamedTuple):
+    """Cotangents of h', of a and of p = A h `(e, t, b, n)`, the values g(h), and the first state's cotangent.
+
+    Those of h' and p are there if c and A are trained.
+    """
+
+    out: Tensor
+    a: Tensor
+    p: Tensor
+    values: Tensor
+    h: Tensor
+
+
+def unroll_forward(form: AnyForm, inputs: Tensor, h0: Tensor, *, keep: bool) -> tuple[Tensor, Kept | None]:
+    """The states `(t, *e, b, N)`, a view, and what the adjoint needs. Cost O(t b n^2) per network."""
+    shape = shape_of(form, inputs, h0)
+    drive, N = drive_of(form, inputs, shape), h0.shape[-1]
+    states = h0.new_empty(shape.members, shape.t + 1, shape.b, N)
+    states[:, 0] = h0.detach().reshape(shape.members, shape.b, N)
+    inner, sizes = drive, (shape.t, shape.b, shape.n)
+    if isinstance(form, LIFForm):
+        inner = torch.empty_like(drive)
+        own, special = neurons(form, h0, shape)
+        lif_kernels.forward[shape.grid](*own, drive, inner, states, *sizes, **special)
+    else:
+        own, a_size, special = beside(form, h0, shape)
+        form_kernels.forward[shape.grid](*own, drive, states, *sizes, a_size, KEEP=keep, **special)
+    return by_time(states[:, 1:], shape), Kept(states, inner) if keep else None
+
+
+def unroll_adjoint(
+    form: AnyForm, leaves: Sequence[Tensor], inputs: Tensor, h0: Tensor, kept: Kept, states_bar: Tensor
+) -> list[Tensor | None]:
+    """Gradients of inputs (None where not wanted), h0 and leaves. Cost about twice the forward's."""
+    shape = shape_of(form, inputs, h0)
+    states_bar, h_bar = sequence(states_bar, shape), h0.new_zeros(shape.members, shape.b, h0.shape[-1])
+    if isinstance(form, LIFForm):
+        a_bars, (own, special) = torch.empty_like(kept.inner), neurons(form, h0, shape)
+        lif_kernels.backward[shape.grid](
+            *own, kept.states, kept.inner, states_bar, a_bars, h_bar, shape.t, shape.b, shape.n,
+            GRAD=RESET_GRADS.index(form.reset_grad), **special,
+        )  # fmt: skip
+        bars = Bars(by_time(a_bars, shape), h_bar, over_time(a_bars, kept.inner, shape))
+        # what follows from the cotangents of W S + V x + b is the same for both
+        form = Form(form.weight_hh, form.weight_ih, form.biases, None, None)
+    else:
+        pulled = pull_back(form, leaves, kept, shape, states_bar, h_bar)
+        bars, h_bar = form_bars(form, leaves, kept, pulled, shape), pulled.h
+    inputs_bar = linear(bars.a, form.weight_ih.mT).detach() if inputs.requires_grad else None
+    return [inputs_bar, h_bar.reshape(h0.shape), *weight_gradients(form, leaves, inputs, bars)]
+
+
+def pull_back(
+    form: Form,
+    leaves: Sequence[Tensor],
+    kept: Kept,
+    shape: Shape,
+    states_bar: Tensor,
+    h_bar: Tensor,
+    cut: int = 0,
+) -> Pulled:
+    """From cotangents of the states after each step `(e, t, b, n)`, and more of the last, back to the first.
+
+    With `cut` the cotangent of the state before each of its multiples is dropped.
+    """
+    residual, states = form.residual, kept.states
+    own, a_size, special = beside(form, states, shape)
+    a_bars, h_bar = torch.empty_like(kept.inner), h_bar.clone(memory_format=torch.contiguous_format)
+    outs = p = p_bars = values = a_bars
+    trained = residual is not None and trains(leaves, residual.matrix)
+    if trained or (special["KIND"] == DENSE and not special["RESIDENT"]):
+        p_bars = torch.empty_like(a_bars)
+    if residual is not None and bent(residual.activation):
+        p = bypassed(residual, states, shape)
+    if bent(form.inner):
+        values = torch.empty_like(a_bars)
+    if trains(leaves, form.coupling):
+        outs = torch.empty_like(a_bars)
+    form_kernels.backward[shape.grid](
+        *own, states, kept.inner, p, states_bar, outs, a_bars, p_bars, values, h_bar,
+        shape.t, shape.b, shape.n, a_size, cut,
+        OUTS=outs is not a_bars, P_BARS=p_bars is not a_bars, **special,
+    )  # fmt: skip
+    return Pulled(outs, a_bars, p_bars, values if bent(form.inner) else states[:, :-1], h_bar)
+
+
+def form_bars(form: Form, leaves: Sequence[Tensor], kept: Kept, pulled: Pulled, shape: Shape) -> Bars:
+    """Cotangents of a, and the gradients of h0, W, A and c, each in one product over all steps."""
+    W_bar = matrix_bar = coupling_bar = None
+    if trains(leaves, form.weight_hh):
+        W_bar = over_time(pulled.a, pulled.values, shape)
+    if form.residual is not None and trains(leaves, form.residual.matrix):
+        flat = (z.reshape(*shape.ensemble, -1, shape.n) for z in (pulled.p, kept.states[:, :-1]))
+        matrix_bar = form.residual.gradient(*flat)
+    if trains(leaves, form.coupling):
+        f = by_time(kept.inner, shape) if form.outer is None else form.outer(by_time(kept.inner, shape))
+        coupling_bar = (by_time(pulled.out, shape) * f).sum((0, -2))
+    return Bars(by_time(pulled.a, shape), pulled.h, W_bar, matrix_bar, coupling_bar)
+
+
+def over_time(bars: Tensor, values: Tensor, shape: Shape) -> Tensor:
+    """Sum over steps and trajectories of bars^T values `(*e, n, n)`."""
+    total = bars.flatten(1, 2).mT @ values.flatten(1, 2)
+    return total.reshape(*shape.ensemble, *total.shape[1:])
+
+
+def bypassed(residual: Residual, states: Tensor, shape: Shape) -> Tensor:
+    """A h `(e, t, b, n)` of all states but the last."""
+    return sequence(residual.product(by_time(states[:, :-1], shape)), shape)
+
+
+def trains(leaves: Sequence[Tensor], tensor: Tensor | None) -> bool:
+    """Whether a tensor is one of the leaves."""
+    return any(leaf is tensor for leaf in leaves)

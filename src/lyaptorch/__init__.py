@@ -1,6 +1,6 @@
 """Measure, predict and control how gradients flow through recurrent networks."""
 
-from lyaptorch import analysis, kernels, tasks, theory
+from lyaptorch import analysis, integrations, kernels, tasks, theory
 from lyaptorch.analysis import Diagnosis, diagnose
 from lyaptorch.cells import (
     Activation,
@@ -91,6 +91,7 @@ __all__ = [
     "flossing_loss",
     "fluctuation_driven",
     "gradient_norm",
+    "integrations",
     "iterations_to",
     "kernels",
     "lambda1",

@@ -17,6 +17,7 @@ from lyaptorch.tangent.automatic import AUTO, choose_interval
 from lyaptorch.tangent.dynamics import CellDynamics, bind
 from lyaptorch.tangent.fused import FusedScan, fused
 from lyaptorch.tangent.growth import Growth
+from lyaptorch.tangent.precision import full_precision
 from lyaptorch.tangent.qr import METHODS, qr
 from lyaptorch.tangent.scan import Span, spans, stack_growth, sweep
 from lyaptorch.tangent.start import start
@@ -88,6 +89,7 @@ class Spectrum:
         return plot_spectrum(self)
 
 
+@full_precision
 def lyapunov_spectrum(
     cell: Network,
     inputs: Inputs,

@@ -2,7 +2,7 @@
 
 from lyaptorch.cells import surrogates
 from lyaptorch.cells.activation import ACTIVATIONS, Activation
-from lyaptorch.cells.adapt import FunctionCell, Network, as_cell, owned
+from lyaptorch.cells.adapt import FunctionCell, Network, as_cell, owned, unwrapped
 from lyaptorch.cells.flow import Flow
 from lyaptorch.cells.fluctuation import fluctuation_driven
 from lyaptorch.cells.form import AnyForm, Form, LIFForm
@@ -54,4 +54,5 @@ __all__ = [
     "settle",
     "surrogates",
     "unroll",
+    "unwrapped",
 ]

@@ -10,12 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from lyaptorch import _checks
 from lyaptorch._random import Stream, seed_from
 from lyaptorch._types import Inputs
-from lyaptorch.cells import Cell, Network, as_cell
+from lyaptorch.cells import Cell, Network, as_cell, unwrapped
 from lyaptorch.flossing import FlossPhase, Trigger, When, lambda1
 from lyaptorch.flossing.schedule import EXPONENTS
 from lyaptorch.integrations.processes import decided_by_first, share
@@ -127,9 +126,9 @@ class Flosser:
         self._epoch = epoch + 1
         return done
 
-    def exponents(self, k: int = 1, steps: int = 55, tangent_transient: int = 16) -> Tensor:
-        """The first k exponents now, of an ensemble `(*e, k)`, else `(k,)`, in nats per step."""
-        phase = FlossPhase(0, steps=steps, tangent_transient=tangent_transient)
+    def exponents(self, k: int = 1) -> Tensor:
+        """The first k exponents now, `(*e, k)`, in nats per step, measured as the first trigger flosses."""
+        phase = self.triggers[0].phase if self.triggers else FlossPhase(0)
         return self._measured(phase, k, self._epoch)
 
     def _fires(self, trigger: Trigger, epoch: int, metrics: dict[str, float]) -> bool:
@@ -206,13 +205,6 @@ class Flosser:
         finally:
             for module in training:
                 module.training = True
-
-
-def unwrapped(network: Network) -> Network:
-    """What `torch.compile` or `DistributedDataParallel` wraps, on the same parameters."""
-    while isinstance(network, DistributedDataParallel) or hasattr(network, "_orig_mod"):
-        network = network.module if isinstance(network, DistributedDataParallel) else network._orig_mod
-    return network
 
 
 def eager() -> AbstractContextManager[None]:

@@ -42,7 +42,9 @@ class Depth(Cell):
     """
 
     def __init__(self, blocks: Sequence[Block] | nn.Module, shape: Sequence[int]) -> None:
-        listed: list[Any] = list(blocks) if isinstance(blocks, Sequence | nn.ModuleList | nn.Sequential) else []
+        listed: list[Any] = (
+            list(blocks) if isinstance(blocks, Sequence | nn.ModuleList | nn.Sequential) else []
+        )
         if not listed or not all(callable(block) for block in listed):
             raise ValueError(
                 f"blocks must be a list of at least one module or function, got {blocks!r:.80}; pass "

@@ -1,10 +1,9 @@
-"""Damaged and hostile files for every reader: each is read, or refused with a ValueError, soon and in little memory.
+"""Damaged and hostile files: every reader reads them, or raises a ValueError, soon and in little memory.
 
     python tests/fuzz.py --count 20000        # prints a table: inputs tried, refused, crashes, memory
 
-Inputs are made by flipping, cutting, repeating and inserting bytes in whole files, by writing numbers that
-mean sizes, and, where a checksum guards a file, once with the old checksum and once with a new one, as somebody
-would who means harm.
+Inputs are made by flipping, cutting, repeating and inserting bytes in whole files, and by writing numbers that
+may mean sizes. Where a checksum guards a file, three of four get a new one, as if somebody meant harm.
 """
 
 from __future__ import annotations
@@ -249,9 +248,8 @@ def main() -> None:
     totals, shown = [0, 0], []
     for name in names:
         r = isolated(name, arguments.count, arguments.seed)
-        print(
-            f"| {name} | {r.tried} | {r.read} | {r.refused} | {len(r.crashes)} | {r.memory:.0f} | {r.slowest:.2f} |"
-        )
+        counts = f"{r.tried} | {r.read} | {r.refused} | {len(r.crashes)}"
+        print(f"| {name} | {counts} | {r.memory:.0f} | {r.slowest:.2f} |", flush=True)
         totals[0], totals[1] = totals[0] + r.tried, totals[1] + len(r.crashes)
         shown += [f"{name}: {crash}" for crash in sorted(set(r.crashes))[:5]]
     print(f"| all | {totals[0]} |  |  | {totals[1]} |  |  |")

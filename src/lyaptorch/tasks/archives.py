@@ -150,7 +150,7 @@ def _content(path: Path, file: File) -> bytes:
 
 
 def _unpacked(handle: IO[bytes]) -> bytes:
-    """All that a packed file holds, if it is no more than any data set: a few bytes may unpack to gigabytes."""
+    """All that a packed file holds, unless it is more than in any data set: bytes may become gigabytes."""
     body = handle.read(LARGEST + 1)
     if len(body) > LARGEST:
         raise ValueError(f"a file of images must not unpack to more than {LARGEST} bytes; get it again")

@@ -46,7 +46,7 @@ class Depths:
     k: int = 32
     floss_epochs: int = 300
     floss_batch: int = 2
-    floss_lr: float = 3e-3
+    floss_lr: float = 1e-2
     epochs: int = 1000
     batch: int = 128
     lr: float = 1e-3
@@ -120,7 +120,7 @@ class Depths:
             generator = torch.Generator().manual_seed(epoch)
             spectrum = depth_spectrum(cell, stack.enter(x), k=self.k, generator=generator)
             optimizer.zero_grad()
-            flossing_loss(spectrum.exponents).backward()
+            flossing_loss(spectrum.exponents).backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(own, 1.0)
             optimizer.step()
 
@@ -131,7 +131,8 @@ class Depths:
             logits = stack.answer(stack.layers(x)[-1])
             right.append(((logits > 0) == (target > 0.5)).float().mean())
             optimizer.zero_grad()
-            nn.functional.binary_cross_entropy_with_logits(logits, target).backward()
+            loss = nn.functional.binary_cross_entropy_with_logits(logits, target)
+            loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(stack.parameters(), 1.0)
             optimizer.step()
         return torch.stack(right)

@@ -2,8 +2,8 @@
 
     python tests/fuzz.py --count 20000        # prints a table: inputs tried, refused, crashes, memory
 
-Inputs are made by flipping, cutting, repeating and inserting bytes in whole files, and by writing numbers that
-may mean sizes. Where a checksum guards a file, three of four get a new one, as if somebody meant harm.
+Inputs are made by flipping, cutting, repeating and inserting bytes in whole files, and by writing numbers
+that may mean sizes. Where a checksum guards a file, three of four get a new one, as if somebody meant harm.
 """
 
 from __future__ import annotations

@@ -19,12 +19,13 @@ MODULES = {
 }
 """Every module by its name without `lyaptorch.`; the package itself is the empty name."""
 
-SHARED = ("_types", "_checks", "_random", "_files")
+SHARED = ("_types", "_checks", "_random", "_files", "_notebook")
 MAY_IMPORT = {
     "_types": (),
     "_checks": (),
     "_random": (),
     "_files": (),
+    "_notebook": (),
     "record": (),
     "cells": (),
     "theory": (),

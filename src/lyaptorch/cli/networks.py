@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 import tyro
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lyaptorch import _checks
@@ -182,7 +183,7 @@ def _inputs(spec: str | Task, total: int, trajectories: int, channels: int, seed
 def _file(path: Path, channels: int) -> Tensor:
     try:
         # mapped, not read: a file that claims a terabyte is refused before memory is asked for
-        array = np.lib.format.open_memmap(path, mode="r")
+        array: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
     except Exception as error:  # numpy raises almost any type on a malformed header
         raise ValueError(f"cannot read {path}: {error}; it must be a .npy file of numbers") from error
     if array.ndim == 2:

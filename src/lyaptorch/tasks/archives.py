@@ -149,7 +149,7 @@ def _content(path: Path, file: File) -> bytes:
     return body
 
 
-def _unpacked(handle: IO[bytes]) -> bytes:
+def _unpacked(handle: IO[bytes] | gzip.GzipFile) -> bytes:
     """All that a packed file holds, unless it is more than in any data set: bytes may become gigabytes."""
     body = handle.read(LARGEST + 1)
     if len(body) > LARGEST:

@@ -150,7 +150,7 @@ def page() -> str:
             "# Mistakes, and what the library says",
             "",
             f"{count} mistakes. Each raises a `ValueError` that says what came, what was expected and, where",
-            "that is not plain, what to do. `python tests/bad_inputs.py` writes this page; a test fails when it",
+            "that is not plain, what to do. `python tests/bad_inputs.py` writes it; a test fails when the page",
             "is out of date.",
             "",
             "Here `cell = lt.RateCell(1, 8)`, `x = torch.zeros(60, 4, 1)`, `h0 = torch.zeros(4, 8)`,",

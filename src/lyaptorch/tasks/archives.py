@@ -12,7 +12,6 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import torch
@@ -141,7 +140,7 @@ def _content(path: Path, file: File) -> bytes:
         return body
     if path.suffix == ".gz":
         try:
-            body = _unpacked(gzip.GzipFile(fileobj=io.BytesIO(body)))
+            body = _unpacked(gzip.GzipFile(fileobj=io.BytesIO(body)).read)
         except (EOFError, OSError, zlib.error) as error:
             raise _damaged(path, str(error)) from error
     if hashlib.sha256(body).hexdigest() != file.content:
@@ -149,9 +148,9 @@ def _content(path: Path, file: File) -> bytes:
     return body
 
 
-def _unpacked(handle: IO[bytes] | gzip.GzipFile) -> bytes:
+def _unpacked(read: Callable[[int], bytes]) -> bytes:
     """All that a packed file holds, unless it is more than in any data set: bytes may become gigabytes."""
-    body = handle.read(LARGEST + 1)
+    body = read(LARGEST + 1)
     if len(body) > LARGEST:
         raise ValueError(f"a file of images must not unpack to more than {LARGEST} bytes; get it again")
     return body
@@ -204,7 +203,7 @@ def _member(archive: tarfile.TarFile, name: str) -> bytes:
     handle = archive.extractfile(f"cifar-10-batches-bin/{name}.bin")
     if handle is None:
         raise KeyError(f"{name}.bin is no file")
-    return _unpacked(handle)
+    return _unpacked(handle.read)
 
 
 def read_cifar10(body: bytes) -> tuple[Tensor, Tensor]:

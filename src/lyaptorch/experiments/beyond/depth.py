@@ -56,7 +56,7 @@ class Depths:
     shows: ClassVar[str] = "exponents and gradients over the layers of deep stacks, before and after flossing"
     scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "smoke": {"depth": 6, "width": 8, "seeds": 1, "k": 4, "floss_epochs": 3, "epochs": 4, "batch": 8},
-        "small": {"depth": 30, "width": 32, "seeds": 2, "k": 16, "floss_epochs": 100, "epochs": 300},
+        "small": {"depth": 30, "width": 32, "seeds": 1, "k": 16, "floss_epochs": 200, "epochs": 200},
     }
     cost: ClassVar[Mapping[str, str]] = {"smoke": "2 s", "small": "4 min", "paper": "an hour"}
 

@@ -19,12 +19,13 @@ MODULES = {
 }
 """Every module by its name without `lyaptorch.`; the package itself is the empty name."""
 
-SHARED = ("_types", "_checks", "_random", "_files")
+SHARED = ("_types", "_checks", "_random", "_files", "_notebook")
 MAY_IMPORT = {
     "_types": (),
     "_checks": (),
     "_random": (),
     "_files": (),
+    "_notebook": (),
     "record": (),
     "cells": (),
     "theory": (),
@@ -35,7 +36,15 @@ MAY_IMPORT = {
     "analysis": ("tangent", "cells", "theory"),
     "train": ("flossing", "analysis", "tangent", "kernels", "cells", "tasks.batch", "record"),
     "experiments": ("train", "tasks", "analysis", "theory", "flossing", "tangent", "cells", "record"),
-    "integrations": ("flossing", "tangent", "cells", "train.floss"),
+    "integrations": (
+        "flossing",
+        "tangent",
+        "cells",
+        "train.floss",
+        "train.triggers",
+        "tasks.batch",
+        "record",
+    ),
     "testing": ("tangent", "cells"),
     "bench": ("kernels", "tangent", "cells", "train.progress", "record"),
     "plots": ("record",),

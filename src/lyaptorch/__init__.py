@@ -1,6 +1,6 @@
 """Measure, predict and control how gradients flow through recurrent networks."""
 
-from lyaptorch import analysis, kernels, tasks, theory
+from lyaptorch import analysis, integrations, kernels, tasks, theory
 from lyaptorch.analysis import Diagnosis, diagnose
 from lyaptorch.cells import (
     Activation,
@@ -8,6 +8,7 @@ from lyaptorch.cells import (
     BinaryCell,
     Cell,
     CoRNNCell,
+    Depth,
     ElmanCell,
     Flow,
     GRUCell,
@@ -42,7 +43,14 @@ from lyaptorch.flossing import (
     task_loss,
 )
 from lyaptorch.record import Record
-from lyaptorch.tangent import CovariantVectors, Growth, Spectrum, covariant_vectors, lyapunov_spectrum
+from lyaptorch.tangent import (
+    CovariantVectors,
+    Growth,
+    Spectrum,
+    covariant_vectors,
+    depth_spectrum,
+    lyapunov_spectrum,
+)
 from lyaptorch.train import SGD, Adam, Model, Readout, best_so_far, evaluate, iterations_to, presets, train
 from lyaptorch.train import floss as floss
 
@@ -57,6 +65,7 @@ __all__ = [
     "Cell",
     "CoRNNCell",
     "CovariantVectors",
+    "Depth",
     "Diagnosis",
     "ElmanCell",
     "Every",
@@ -85,12 +94,14 @@ __all__ = [
     "as_cell",
     "best_so_far",
     "covariant_vectors",
+    "depth_spectrum",
     "diagnose",
     "evaluate",
     "floss",
     "flossing_loss",
     "fluctuation_driven",
     "gradient_norm",
+    "integrations",
     "iterations_to",
     "kernels",
     "lambda1",

@@ -24,7 +24,7 @@ def integer(name: str, value: object, low: int, high: int | None = None, *, do: 
 
 def positive(name: str, value: N, *, do: str = "") -> N:
     """Return `value` if it, or each of its entries, is a finite number above zero, or raise."""
-    numbers = torch.as_tensor(value)
+    numbers = _numbers(name, value)
     if not ((numbers > 0) & (numbers < float("inf"))).all():
         raise ValueError(f"{name} must be a finite number above 0, got {value!r}{_advice(do)}")
     return value
@@ -39,7 +39,7 @@ def share(name: str, value: float) -> float:
 
 def rate(name: str, value: float | Tensor) -> float | Tensor:
     """Return `value` if it, or each of its entries, is finite and not below zero, or raise."""
-    numbers = torch.as_tensor(value, dtype=torch.float64)
+    numbers = _numbers(name, value)
     if not (torch.isfinite(numbers) & (numbers >= 0)).all():
         raise ValueError(f"{name} must be finite and at least 0, got {value}")
     return value
@@ -128,6 +128,16 @@ def per_member(name: str, value: float | Tensor, ensemble: tuple[int, ...]) -> f
             f"got {tuple(value.shape)}; give one value for each member"
         )
     return value
+
+
+def _numbers(name: str, value: object) -> Tensor:
+    """A number as a tensor, or a tensor itself, or raise."""
+    if isinstance(value, Tensor):
+        return value
+    try:
+        return torch.as_tensor(value, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{name} must be a number or a tensor, got {value!r}") from error
 
 
 def _advice(do: str) -> str:

@@ -140,7 +140,7 @@ def unsealed(path: Path, what: str = "Record", do: str = AGAIN) -> bytes:
 
 
 def refuse_objects(body: bytes) -> None:
-    """Raise unless the file holds numbers and text only, before any value is read.
+    """Raise unless the file holds numbers and text only, and all of them, before any value is read.
 
     A checksum proves no good intent: out of bytes of an opaque type tagged NUMPY:|O, h5py makes pointers to
     Python objects; links, virtual and external data reach into other files.
@@ -163,3 +163,9 @@ def refuse_objects(body: bytes) -> None:
             kinds += [h5py.h5a.open(ident, index=i).get_type() for i in range(h5py.h5a.get_num_attrs(ident))]
         if not fine or not all(plain(kind) for kind in kinds):
             raise ValueError("it must hold numbers and text only, got a type or link beyond; do not trust it")
+        # what was never written costs no bytes, and memory when it is read
+        claimed = sum(d.size * max(1, d.id.get_type().get_size()) for d in data)
+        if claimed > len(body):
+            raise ValueError(
+                f"it must hold the {claimed} bytes that it claims, got {len(body)}; do not trust it"
+            )

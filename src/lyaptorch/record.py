@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -26,6 +27,7 @@ from lyaptorch._files import (
     unsealed,
     writable_folder,
 )
+from lyaptorch._notebook import framed
 
 if TYPE_CHECKING:
     import xarray
@@ -195,6 +197,15 @@ class Record:
         from lyaptorch.plots import plot_record
 
         return plot_record(self)
+
+    def page(self) -> str:
+        """One self-contained page of HTML: the figure, where this kind has one, sizes and configuration."""
+        from lyaptorch.plots import record_page
+
+        return record_page(self)
+
+    def _repr_html_(self) -> str:
+        return framed(self.page(), f"Record {escape(self.kind)}")
 
     def _digest(self) -> str:
         """Return a checksum of all that makes two Records equal; the order of names does not count."""

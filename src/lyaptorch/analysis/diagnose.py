@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from torch import nn
 
 from lyaptorch import _checks
 from lyaptorch._files import replace_file
+from lyaptorch._notebook import framed
 from lyaptorch._types import Inputs
 from lyaptorch.analysis.findings import Finding, findings, verdict
 from lyaptorch.analysis.parts import Groups
@@ -113,8 +113,7 @@ class Diagnosis:
         return path
 
     def _repr_html_(self) -> str:
-        page = escape(self.page(), quote=True)
-        return f'<iframe srcdoc="{page}" title="Diagnosis" style="width:100%;height:48em;border:0"></iframe>'
+        return framed(self.page(), "Diagnosis")
 
 
 def diagnose(

@@ -2,14 +2,15 @@
 
 from lyaptorch.cells import surrogates
 from lyaptorch.cells.activation import ACTIVATIONS, Activation
-from lyaptorch.cells.adapt import FunctionCell, Network, as_cell, owned
+from lyaptorch.cells.adapt import FunctionCell, Network, as_cell, owned, unwrapped
+from lyaptorch.cells.depth import Block, Depth
 from lyaptorch.cells.flow import Flow
 from lyaptorch.cells.fluctuation import fluctuation_driven
 from lyaptorch.cells.form import AnyForm, Form, LIFForm
 from lyaptorch.cells.gated import GRUCell, LSTMCell
 from lyaptorch.cells.leaky_readout import LeakyReadout
 from lyaptorch.cells.oscillator import CoRNNCell
-from lyaptorch.cells.probe import fit
+from lyaptorch.cells.probe import fit, probe
 from lyaptorch.cells.protocol import Cell, FormCell
 from lyaptorch.cells.rate import BinaryCell, ElmanCell, RateCell
 from lyaptorch.cells.refined import URLSTMCell
@@ -27,8 +28,10 @@ __all__ = [
     "AdaptiveLIFCell",
     "AnyForm",
     "BinaryCell",
+    "Block",
     "Cell",
     "CoRNNCell",
+    "Depth",
     "ElmanCell",
     "Flow",
     "Form",
@@ -50,8 +53,10 @@ __all__ = [
     "fit",
     "fluctuation_driven",
     "owned",
+    "probe",
     "random_frame",
     "settle",
     "surrogates",
     "unroll",
+    "unwrapped",
 ]

@@ -196,14 +196,17 @@ def unfused() -> Iterator[None]:
     """Without the fused LSTM and attention of torch, which lack forward mode or second derivatives."""
     libraries: tuple[Any, ...] = (torch.backends.mkldnn, torch.backends.cudnn)
     before = [library.enabled for library in libraries]
+    fastpath = torch.backends.mha.get_fastpath_enabled()
     try:
         for library in libraries:
             library.enabled = False
+        torch.backends.mha.set_fastpath_enabled(False)
         with sdpa_kernel(SDPBackend.MATH):
             yield
     finally:
         for library, enabled in zip(libraries, before, strict=True):
             library.enabled = enabled
+        torch.backends.mha.set_fastpath_enabled(fastpath)
 
 
 def graph_leaves(cell: Cell, x: Tensor, h: Tensor) -> list[Tensor]:

@@ -64,6 +64,9 @@ class SpikingCell(Cell):
         self.reset_grad = _checks.choice("reset_grad", reset_grad, RESET_GRADS)
         self.order = _checks.choice("order", order, ORDERS)
         activation = fast_sigmoid(10.0) if surrogate is None else surrogate
+        if not isinstance(activation, Activation):
+            got = type(activation).__name__
+            raise ValueError(f"surrogate must be a surrogate, got {got}; write surrogates.fast_sigmoid(10.0)")
         self.activation = activation.of("step") if isinstance(activation, Surrogate) else activation
         self.tau_mem: Tensor
         self.tau_syn: Tensor

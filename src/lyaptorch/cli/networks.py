@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 import tyro
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lyaptorch import _checks
@@ -181,9 +182,9 @@ def _inputs(spec: str | Task, total: int, trajectories: int, channels: int, seed
 
 def _file(path: Path, channels: int) -> Tensor:
     try:
-        with path.open("rb") as file:
-            array = np.lib.format.read_array(file, allow_pickle=False)
-    except (OSError, ValueError) as error:
+        # mapped, not read: a file that claims a terabyte is refused before memory is asked for
+        array: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
+    except Exception as error:  # numpy raises almost any type on a malformed header
         raise ValueError(f"cannot read {path}: {error}; it must be a .npy file of numbers") from error
     if array.ndim == 2:
         array = array[:, None, :]

@@ -61,26 +61,11 @@ def spectrum(
             generator=subject.generator(),
         )
     config = {**subject.config(driven.inputs), "interval": measured.interval, "dt": measured.dt}
-    record = Record("spectrum", config, *_variables(measured))
+    record = Record("spectrum", config, *measured.variables())
     seconds = time.monotonic() - start
     path, figure = save(record, path, seconds)
     page = save_page(path, record_page(record)) if report else None
     show(json, _summary(measured), [_table(measured)], path, figure, seconds, page)
-
-
-def _variables(measured: Spectrum) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Variables and coordinates; running estimates thinned to a few hundred moments."""
-    running = measured.running()
-    thin = torch.unique(torch.linspace(0, len(running) - 1, 200).long())
-    elapsed = measured.growth.steps.cumsum(0)[thin] * measured.dt
-    dims, nats = ("trajectory", "index"), {"units": "nats per unit of time"}
-    variables = {
-        "exponents": (dims, measured.exponents, nats),
-        "stderr": (dims, measured.stderr(), nats),
-        "reliable": (dims, measured.reliable),
-        "running": (("trajectory", "elapsed", "index"), running[thin].movedim(0, 1), nats),
-    }
-    return variables, {"elapsed": (("elapsed",), elapsed.double())}
 
 
 def _summary(measured: Spectrum) -> dict[str, Any]:

@@ -64,5 +64,5 @@ def member_losses(
 
 def _per_member(name: str, value: int | Number, ensemble: tuple[int, ...], like: Tensor) -> Tensor:
     """A number or `*e` tensor, shaped against `(*e, b, k)`."""
-    value = torch.as_tensor(_checks.per_member(name, value, ensemble), device=like.device)
-    return value[..., None, None].to(like.dtype)
+    value = torch.as_tensor(_checks.per_member(name, value, ensemble), dtype=like.dtype, device=like.device)
+    return value[..., None, None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,6 +30,7 @@ __all__ = [
     "plot_record",
     "plot_spectrum",
     "record_page",
+    "spectrum_page",
 ]
 
 
@@ -52,6 +54,11 @@ def plot_covariant(covariant: CovariantVectors) -> Figure:
     return covariant_figure(local.reshape(-1, k), angles.reshape(-1, k, k), unit)
 
 
+def spectrum_page(spectrum: Spectrum) -> str:
+    """The page of a `Spectrum`, one self-contained file of HTML."""
+    return record_page(Record("spectrum", {"dt": spectrum.dt}, *spectrum.variables()))
+
+
 def plot_diagnosis(diagnosis: Diagnosis) -> Figure:
     """The figure of a `Diagnosis`: the spectrum, what survives, and a gradient on its way back."""
     return diagnosis_figure(Record("diagnose", diagnosis.config, *diagnosis.variables()))
@@ -68,7 +75,7 @@ def record_page(record: Record) -> str:
         return pages.diagnosis_page(record)
     if record.kind == "spectrum":
         return pages.spectrum_page(record)
-    return pages.plain_page(record, plot_record(record))
+    return pages.plain_page(record, plot_record(record) if record.kind in FIGURES else None)
 
 
 def plot_record(record: Record) -> Figure:
@@ -77,18 +84,7 @@ def plot_record(record: Record) -> Figure:
     Raises:
         ValueError: for a kind of Record that has no figure.
     """
-    figures = {
-        "bench": bench_figure,
-        "demo": demo_figure,
-        "train": training_figure,
-        "floss": flossing_figure,
-        "spectrum": _recorded_spectrum,
-        "diagnose": diagnosis_figure,
-        "sweep": sweep_figure,
-        **PAPERS,
-        **SURROGATE,
-    }
-    return figures[_checks.choice("kind of Record", record.kind, figures)](record)
+    return FIGURES[_checks.choice("kind of Record", record.kind, FIGURES)](record)
 
 
 def _recorded_spectrum(record: Record) -> Figure:
@@ -99,3 +95,17 @@ def _recorded_spectrum(record: Record) -> Figure:
     running = np.moveaxis(record["running"].reshape(-1, len(record["elapsed"]), k), 0, 1)
     unit = "step" if record.config["dt"] == 1.0 else "unit of time"
     return spectrum_figure(exponents, stderr, reliable, running, record["elapsed"], unit)
+
+
+FIGURES: dict[str, Callable[[Record], Figure]] = {
+    "bench": bench_figure,
+    "demo": demo_figure,
+    "train": training_figure,
+    "floss": flossing_figure,
+    "spectrum": _recorded_spectrum,
+    "diagnose": diagnosis_figure,
+    "sweep": sweep_figure,
+    **PAPERS,
+    **SURROGATE,
+}
+"""By the kind of the Record."""

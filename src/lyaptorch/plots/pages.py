@@ -81,13 +81,16 @@ def spectrum_page(record: Record) -> str:
         f"{trusted.count('yes')} of {k} exponents stand above round-off."
     )
     sections = [Section("Figures", f'<div class="figures">{"".join(figures)}</div>'), _configuration(record)]
-    return report.frame(f"Lyapunov spectrum of {record.config['target']}", sections, lead=lead)
+    named = f" of {record.config['target']}" if "target" in record.config else ""
+    return report.frame(f"Lyapunov spectrum{named}", sections, lead=lead)
 
 
-def plain_page(record: Record, drawn: Figure) -> str:
-    """The page of any other Record: its figure and configuration."""
+def plain_page(record: Record, drawn: Figure | None) -> str:
+    """The page of any other Record: its figure, if it has one, and configuration."""
     sizes = [(name, " by ".join(map(str, v.values.shape))) for name, v in record.variables.items()]
     numbers = report.table(("variable", "size"), sizes)
+    if drawn is None:
+        return report.frame(record.kind, [Section("Variables", numbers), _configuration(record)])
     body = report.figure(drawn, "figure", f"The figure of the Record {record.kind}.", "", numbers)
     return report.frame(record.kind, [Section("Figure", body), _configuration(record)])
 

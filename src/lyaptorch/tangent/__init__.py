@@ -1,7 +1,15 @@
 """How perturbations grow: QR, the scan, its adjoint, and the spectrum."""
 
 from lyaptorch.tangent.covariant import CovariantVectors, covariant_vectors
+from lyaptorch.tangent.depth import depth_spectrum
 from lyaptorch.tangent.growth import Growth
 from lyaptorch.tangent.spectrum import Spectrum, lyapunov_spectrum
 
-__all__ = ["CovariantVectors", "Growth", "Spectrum", "covariant_vectors", "lyapunov_spectrum"]
+__all__ = [
+    "CovariantVectors",
+    "Growth",
+    "Spectrum",
+    "covariant_vectors",
+    "depth_spectrum",
+    "lyapunov_spectrum",
+]

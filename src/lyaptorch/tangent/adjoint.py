@@ -85,7 +85,7 @@ class Scan(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         inputs, h0, log_r, healthy, Q, *_leaves = ctx.saved_tensors
         problem: Problem = ctx.problem
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(h0.device.type, enabled=False):
             c = torch.zeros_like(log_r) if log_r_bar is None else torch.where(healthy, log_r_bar, 0.0)
             h_bar = torch.zeros_like(h0) if state_bar is None else state_bar
             dynamics = bind(problem.cell, problem.form, inputs, problem.leaves)

@@ -16,6 +16,7 @@ from lyaptorch.cells import Network
 from lyaptorch.tangent import growth as growth_of
 from lyaptorch.tangent.dynamics import Dynamics, bind
 from lyaptorch.tangent.growth import Growth
+from lyaptorch.tangent.precision import full_precision
 from lyaptorch.tangent.scan import Tape, spans, stack_growth, sweep
 from lyaptorch.tangent.start import start
 
@@ -100,6 +101,7 @@ class CovariantVectors:
 
 
 @torch.no_grad()
+@full_precision
 def covariant_vectors(
     cell: Network,
     inputs: Inputs,

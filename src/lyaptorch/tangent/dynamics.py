@@ -88,13 +88,15 @@ class CellDynamics:
             [bar for _, bar in live],
             retain_graph=True,
             allow_unused=True,
-            materialize_grads=True,
         )
+        # of the leaves of a deep stack each step knows few
         for total, bar in zip(self._totals, bars[2:], strict=False):
-            total += bar
-        if self._x_bars is not None:
+            if bar is not None:
+                total += bar
+        if self._x_bars is not None and bars[-1] is not None:
             self._x_bars[s] = bars[-1]
-        return bars[0], bars[1]
+        h_bar, Z = bars[:2]
+        return torch.zeros_like(h) if h_bar is None else h_bar, torch.zeros_like(Q) if Z is None else Z
 
     def finish(self) -> None:
         self._states = []

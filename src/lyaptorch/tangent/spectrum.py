@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lyaptorch import _checks
+from lyaptorch._notebook import framed
 from lyaptorch._types import Exponents, Inputs, LogR, State
 from lyaptorch.cells import Form, Network
 from lyaptorch.tangent import growth as growth_of
@@ -18,6 +19,7 @@ from lyaptorch.tangent.automatic import AUTO, choose_interval
 from lyaptorch.tangent.dynamics import CellDynamics, bind
 from lyaptorch.tangent.fused import FUSED, FusedScan, fused
 from lyaptorch.tangent.growth import Growth
+from lyaptorch.tangent.precision import full_precision
 from lyaptorch.tangent.qr import METHODS, qr
 from lyaptorch.tangent.scan import Span, spans, stack_growth, sweep
 from lyaptorch.tangent.start import start
@@ -82,6 +84,30 @@ class Spectrum:
         """Sum of positive exponents `(*e, b)`, nats per step (per unit of time with `dt`)."""
         return growth_of.entropy(self.growth, self.dt)
 
+    def variables(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Variables and coordinates for a Record; running estimates thinned to a few hundred moments."""
+        k, running = self.exponents.shape[-1], self.running()
+        thin = torch.unique(torch.linspace(0, len(running) - 1, 200).long())
+        elapsed = self.growth.steps.cumsum(0).cpu()[thin] * self.dt
+        dims, nats = ("trajectory", "index"), {"units": "nats per unit of time"}
+        rows = running[thin].reshape(len(thin), -1, k).movedim(0, 1)
+        variables = {
+            "exponents": (dims, self.exponents.reshape(-1, k), nats),
+            "stderr": (dims, self.stderr().reshape(-1, k), nats),
+            "reliable": (dims, self.reliable.reshape(-1, k)),
+            "running": (("trajectory", "elapsed", "index"), rows, nats),
+        }
+        return variables, {"elapsed": (("elapsed",), elapsed.double())}
+
+    def page(self) -> str:
+        """One self-contained page of HTML."""
+        from lyaptorch.plots import spectrum_page
+
+        return spectrum_page(self)
+
+    def _repr_html_(self) -> str:
+        return framed(self.page(), "Lyapunov spectrum")
+
     def plot(self) -> Figure:
         """The spectrum with error bars, and how the estimates converged."""
         from lyaptorch.plots import plot_spectrum
@@ -89,6 +115,7 @@ class Spectrum:
         return plot_spectrum(self)
 
 
+@full_precision
 def lyapunov_spectrum(
     cell: Network,
     inputs: Inputs,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import math
 import os
 import tarfile
 import zlib
@@ -19,6 +20,8 @@ from torch import Tensor
 from lyaptorch import _checks
 
 VARIABLE = "LYAPTORCH_DATA"
+LARGEST = 64 << 20
+"""Bytes of the largest unpacked file of any data set, rounded up."""
 GREY = (0.299, 0.587, 0.114)
 """Weights of red, green and blue (ITU-R BT.601)."""
 
@@ -42,7 +45,13 @@ class Images:
 
 @dataclass(frozen=True)
 class File:
-    """A file, the MD5 it was published with, and SHA-256 of its content where it is often repacked."""
+    """A file, the MD5 it was published with, and, where it is often repacked, what its content must be.
+
+    Attributes:
+        name: of the file.
+        md5: of the file, where it is never repacked.
+        content: SHA-256 of its content.
+    """
 
     name: str
     md5: str
@@ -131,11 +140,19 @@ def _content(path: Path, file: File) -> bytes:
         return body
     if path.suffix == ".gz":
         try:
-            body = gzip.decompress(body)
+            body = _unpacked(gzip.GzipFile(fileobj=io.BytesIO(body)).read)
         except (EOFError, OSError, zlib.error) as error:
             raise _damaged(path, str(error)) from error
     if hashlib.sha256(body).hexdigest() != file.content:
         raise _damaged(path, "the checksum of its content is wrong")
+    return body
+
+
+def _unpacked(read: Callable[[int], bytes]) -> bytes:
+    """All that a packed file holds, unless it is more than in any data set: bytes may become gigabytes."""
+    body = read(LARGEST + 1)
+    if len(body) > LARGEST:
+        raise ValueError(f"a file of images must not unpack to more than {LARGEST} bytes; get it again")
     return body
 
 
@@ -164,7 +181,7 @@ def read_idx(body: bytes) -> Tensor:
         raise ValueError(f"an IDX file must start with 0, 0, 8 and its sizes, got {body[:4].hex(' ')}")
     start = 4 + 4 * body[3]
     sizes = [int.from_bytes(body[i : i + 4], "big") for i in range(4, start, 4)]
-    if len(body) - start != int(np.prod(sizes)):
+    if len(body) - start != math.prod(sizes):
         raise ValueError(f"an IDX file of {sizes} must hold as many bytes, got {len(body) - start}")
     return torch.from_numpy(np.frombuffer(body, np.uint8, offset=start).copy()).reshape(sizes)
 
@@ -186,7 +203,7 @@ def _member(archive: tarfile.TarFile, name: str) -> bytes:
     handle = archive.extractfile(f"cifar-10-batches-bin/{name}.bin")
     if handle is None:
         raise KeyError(f"{name}.bin is no file")
-    return handle.read()
+    return _unpacked(handle.read)
 
 
 def read_cifar10(body: bytes) -> tuple[Tensor, Tensor]:

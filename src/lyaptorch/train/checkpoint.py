@@ -39,8 +39,10 @@ def load_checkpoint(path: Path, config: dict[str, Any]) -> tuple[dict[str, Tenso
     try:
         length = int.from_bytes(body[:8], "little")
         head = dict(json.loads(json.loads(body[8 : 8 + length])["__metadata__"]["lyaptorch"]))
+        known, facts = dict(head["environment"]), dict(head["facts"])
+        written = dict(facts["config"])
         tensors = load(body)
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(
             f"cannot load {path}: it is no checkpoint, {error!r}; delete it to start again"
         ) from error
@@ -49,14 +51,13 @@ def load_checkpoint(path: Path, config: dict[str, Any]) -> tuple[dict[str, Tenso
             f"cannot load {path}: it must be {FORMAT!r} version {VERSION}, got {head.get('format')!r} "
             f"{head.get('version')!r}; update lyaptorch, or delete it to start again"
         )
-    facts: dict[str, Any] = head["facts"]
-    differing = [key for key in config if facts["config"].get(key) != json.loads(json.dumps(config[key]))]
+    differing = [key for key in config if written.get(key) != json.loads(json.dumps(config[key]))]
     if differing:
         raise ValueError(
             f"cannot resume from {path}: it is of a run with another {', '.join(differing)}; run with the "
             "same configuration, or delete it to start again"
         )
-    changed = {k: (v, environment()[k]) for k, v in head["environment"].items() if environment()[k] != v}
+    changed = {k: (known.get(k), now) for k, now in environment().items() if known.get(k) != now}
     if changed:
         what = ", ".join(f"{key} {old} -> {new}" for key, (old, new) in changed.items())
         warnings.warn(f"resuming in another environment ({what}): equal to round-off only", stacklevel=3)

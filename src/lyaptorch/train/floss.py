@@ -100,7 +100,9 @@ def floss(
     )
     h0 = None if h0 is None else cell.pack(h0)
     ensemble = cell.ensemble if cell.state_size or h0 is None else tuple(h0.shape[:-2])
-    ids, dtype = member_ids(ensemble, members), next((z.dtype for z in cell.tensors()), None)
+    like = next(iter(cell.tensors()), h0)
+    dtype, device = (None, None) if like is None else (like.dtype, like.device)
+    ids = member_ids(ensemble, members, device)
     if not isinstance(inputs, Tensor) and not hasattr(inputs, "inputs"):
         raise ValueError(f"inputs must be a tensor or a task, got {type(inputs).__name__}")
     if isinstance(inputs, Tensor) and len(inputs) < steps:
@@ -113,7 +115,7 @@ def floss(
             seed, members=ids, epoch=epoch, batch=batch, length=steps, stream="floss", dtype=dtype
         )
 
-    epoch = torch.zeros(ensemble, dtype=torch.int64)
+    epoch = torch.zeros(ensemble, dtype=torch.int64, device=device)
     history, everybody = History(ensemble), torch.ones(ensemble, dtype=torch.bool)
     with owned(cell) as trained, progress("flossing", epochs, show_progress) as advance:
         checked, state = fit(trained, source(epoch), h0)

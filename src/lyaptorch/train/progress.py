@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import random
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -20,14 +22,23 @@ def progress(title: str, total: int, enabled: bool | None) -> Iterator[Advance]:
     """A bar of `total` steps on stderr; `enabled=None` shows it on a terminal, if rich is installed."""
     if enabled is None:
         enabled = sys.stderr.isatty()
-    try:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-    except ImportError:
-        enabled = False
-    if not enabled or total == 0:
+    if not enabled or total == 0 or importlib.util.find_spec("rich") is None:
         yield lambda text: None
         return
+    # rich draws from Python's own generator, which is the user's
+    drawn = random.getstate()
+    try:
+        with _bar(title, total) as advance:
+            yield advance
+    finally:
+        random.setstate(drawn)
+
+
+@contextmanager
+def _bar(title: str, total: int) -> Iterator[Advance]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
     columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
     with Progress(*columns, TextColumn("{task.fields[text]}"), console=Console(stderr=True)) as bar:
         task = bar.add_task(title, total=total, text="")

@@ -56,7 +56,8 @@ class Run:
 
     def _refuse_early(self, phase: FitPhase | FlossPhase) -> None:
         """Raise before the work what would be raised in the middle of it."""
-        n, ids, length = self.all.model.cell.state_size, self.all.ids, self.settings.length
+        model, ids, length = self.all.model, self.all.ids, self.settings.length
+        n = model.cell.state_size
         check_members(phase, tuple(ids.shape))
         self._mask(phase)
         if isinstance(phase, FlossPhase):
@@ -68,7 +69,7 @@ class Run:
             self._refuse_early(floss)
         for trigger in phase.triggers:
             if trigger.action is not None:
-                act(self.all.model, trigger.action, torch.zeros_like(ids, dtype=torch.bool))
+                act(model, model.ensemble, trigger.action, torch.zeros_like(ids, dtype=torch.bool))
 
     def phase(self, path: tuple[int, ...]) -> FitPhase | FlossPhase:
         """The phase at a place: `(i,)` in the schedule, `(i, j)` of trigger j of fit i."""
@@ -211,7 +212,7 @@ class Run:
             if hit.any():
                 episode = self._active((active.path[0], j), hit)
                 if (action := phase.triggers[j].action) is not None:
-                    act(self.all.model, action, episode.mask)
+                    act(self.all.model, self.all.model.ensemble, action, episode.mask)
                 self.stack.append(episode)
                 changed = True
         return changed

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lyaptorch import _checks
 from lyaptorch.flossing import At, Every, Scale, When
-from lyaptorch.train.model import Model
 
 
 def fired(
@@ -35,8 +34,8 @@ def fired(
 
 
 @torch.no_grad()
-def act(model: Model, action: Scale, members: Tensor) -> None:
-    """Do what an action says to the members where the bool mask `*e` is true.
+def act(model: nn.Module, ensemble: tuple[int, ...], action: Scale, members: Tensor) -> None:
+    """Do what an action says to the members, of `ensemble`, where the bool mask `*e` is true.
 
     Raises:
         ValueError: if the model has nothing of that name, or one thing for all members.
@@ -45,9 +44,9 @@ def act(model: Model, action: Scale, members: Tensor) -> None:
     if action.optional and action.name not in named:
         return
     tensor = named[_checks.choice("parameter to scale", action.name, named)]
-    if tuple(tensor.shape[: members.dim()]) != model.ensemble:
+    if tuple(tensor.shape[: members.dim()]) != ensemble:
         raise ValueError(
-            f"{action.name} must have the leading dimensions {model.ensemble} of the ensemble to be scaled, "
+            f"{action.name} must have the leading dimensions {ensemble} of the ensemble to be scaled, "
             f"got {tuple(tensor.shape)}: members that share it are not independent"
         )
     tensor[members] = tensor[members] * action.factor

@@ -11,9 +11,10 @@ from lyaptorch.cells.adapt.ensemble import ModuleEnsemble, owned
 from lyaptorch.cells.adapt.function import FunctionCell
 from lyaptorch.cells.adapt.spiking import spiking
 from lyaptorch.cells.adapt.torch_rnn import from_torch
+from lyaptorch.cells.adapt.wrapped import unwrapped
 from lyaptorch.cells.protocol import Cell
 
-__all__ = ["FunctionCell", "ModuleEnsemble", "Network", "as_cell", "owned"]
+__all__ = ["FunctionCell", "ModuleEnsemble", "Network", "as_cell", "owned", "unwrapped"]
 
 
 Network: TypeAlias = Cell | nn.Module | Callable[..., Any] | Sequence[nn.Module]
@@ -43,6 +44,7 @@ def as_cell(
     - Networks with layers of snntorch, norse (one recurrent LIF or LSNN layer) or spikingjelly, whose
       forward(x) is ONE step and whose layers hold their states, are taken whole. Spikes that follow from
       potentials are no part of the state; h0 is their rest when missing.
+    - What `torch.compile` or `DistributedDataParallel` made of a module counts as that module.
     - A list of modules of one type and equal shapes is an ensemble of shape `(len(list),)`.
 
     Args:
@@ -68,6 +70,7 @@ def as_cell(
         >>> step(torch.zeros(1, 3), torch.ones(1, 6))
         tensor([[0.9000, 0.9000, 0.9000, 1.0000, 1.0000, 1.0000]])
     """
+    obj = unwrapped(obj)
     if isinstance(obj, list | tuple | nn.ModuleList):
         return ModuleEnsemble([as_cell(module, state=state, output=output) for module in obj])
     foreign = callable(obj) and not isinstance(obj, Cell | nn.RNNBase | nn.RNNCellBase)

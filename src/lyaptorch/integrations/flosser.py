@@ -1,0 +1,221 @@
+"""`Flosser`: gradient flossing in a training loop of the user's own."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lyaptorch import _checks
+from lyaptorch._random import Stream, seed_from
+from lyaptorch._types import Inputs
+from lyaptorch.cells import Cell, Network, as_cell, unwrapped
+from lyaptorch.flossing import FlossPhase, Trigger, When, lambda1
+from lyaptorch.flossing.schedule import EXPONENTS
+from lyaptorch.integrations.processes import decided_by_first, share
+from lyaptorch.integrations.sequences import Placed, Sequences
+from lyaptorch.record import Record
+from lyaptorch.tangent import lyapunov_spectrum
+from lyaptorch.tasks.batch import Source
+from lyaptorch.train.floss import floss
+from lyaptorch.train.triggers import act, fired
+
+NOT_ASKED = ("members", "penalty")
+"""What of a phase `floss` does not take."""
+
+
+class Flosser:
+    """Flosses a network before and while somebody else trains it.
+
+    Three lines in any loop: import it, make one, and call `step` before each training step. It changes the
+    network's weights, and nothing else: gradients, optimisers, random generators and `train()` or `eval()`
+    are left as they were. Every episode of flossing has an Adam of its own.
+
+    Under `torch.distributed` all processes call `step`: the first one decides, all floss, and its weights go
+    to all, so that they stay equal. Under `torch.autocast` flossing keeps the precision of the weights, and a
+    compiled network is flossed as it was before compilation. Sharded weights are not supported.
+
+    Args:
+        network: anything that `as_cell` takes, or that wrapped by `torch.compile` or
+            `DistributedDataParallel`: the recurrent part of the model.
+        inputs: what drives it while it is flossed: sequences `(t, b, m)` like those it is trained on, time
+            first, or a task.
+        triggers: when, and how. `Trigger(At(0), FlossPhase(500))` flosses before the first step,
+            `Trigger(Every(100), FlossPhase(50))` periodically, `Trigger(When(lambda1 > 0.2), ...)` as needed.
+        h0: initial state, `(1, n)` or in parts; as in `as_cell`, for modules and functions.
+        check_every: steps between two looks at a `When`.
+        generator: seeds inputs and frames; None is a fixed seed.
+        show_progress: None shows a bar on a terminal.
+
+    Attributes:
+        records: what `floss` recorded in every episode so far.
+
+    Raises:
+        ValueError: for triggers or inputs that cannot serve.
+
+    Example:
+        >>> import lyaptorch as lt
+        >>> rnn = torch.nn.RNN(1, 16)
+        >>> flosser = Flosser(rnn, torch.randn(60, 8, 1), [lt.Trigger(lt.At(0), lt.FlossPhase(5, k=4))])
+        >>> [len(flosser.step()) for _ in range(3)]
+        [1, 0, 0]
+
+    Source: Gradient Flossing, section 4; Surrogate gradient flossing, section 5 (as needed).
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        inputs: Inputs | Source,
+        triggers: Sequence[Trigger],
+        *,
+        h0: Any = None,
+        check_every: int = 10,
+        generator: torch.Generator | None = None,
+        show_progress: bool | None = None,
+    ) -> None:
+        self.network, self.triggers = unwrapped(network), tuple(triggers)
+        self.check_every = _checks.integer("check_every", check_every, 1)
+        self.records: list[Record] = []
+        self.show_progress = show_progress
+        self._seed, self._epoch = seed_from(generator), 0
+        self._source = Sequences(inputs) if isinstance(inputs, Tensor) else inputs
+        with self._undisturbed():
+            self.cell: Cell = as_cell(self.network)
+        self._h0 = None if h0 is None else self.cell.pack(h0)
+        for trigger in self.triggers:
+            _check(trigger)
+            self._inputs(trigger.phase, "check", 0)
+
+    @property
+    def metrics(self) -> set[str]:
+        """The names of what conditions look at, besides lambda1: `step` must be told these."""
+        whens = [trigger.when for trigger in self.triggers if isinstance(trigger.when, When)]
+        return {condition.metric for when in whens for condition in when.conditions} - {lambda1.name}
+
+    def step(self, epoch: int | None = None, **metrics: float) -> list[Record]:
+        """Before each training step: floss if it is time to.
+
+        Args:
+            epoch: training steps taken so far; counted from 0 when missing.
+            **metrics: by name, what the conditions look at, such as `loss=0.3`; NaN where it is not known.
+
+        Returns:
+            A Record of each episode that took place.
+
+        Raises:
+            ValueError: if a metric is missing.
+            FloatingPointError: if the dynamics or a gradient overflow.
+        """
+        epoch = self._epoch if epoch is None else _checks.integer("epoch", epoch, 0)
+        if missing := self.metrics - metrics.keys():
+            raise ValueError(
+                f"step must be told {', '.join(sorted(missing))}, which a condition looks at, got "
+                f"{', '.join(metrics) or 'nothing'}; call step({min(missing)}=...)"
+            )
+        done = []
+        for index, trigger in enumerate(self.triggers):
+            if self._fires(trigger, epoch, metrics):
+                done.append(self._floss(trigger, epoch, index))
+        self.records += done
+        self._epoch = epoch + 1
+        return done
+
+    def exponents(self, k: int = 1) -> Tensor:
+        """The first k exponents now, `(*e, k)`, in nats per step, measured as the first trigger flosses."""
+        phase = self.triggers[0].phase if self.triggers else FlossPhase(0)
+        return self._measured(phase, k, self._epoch)
+
+    def _fires(self, trigger: Trigger, epoch: int, metrics: dict[str, float]) -> bool:
+        due = epoch % self.check_every == 0
+
+        def metric(name: str) -> Tensor:
+            if name != lambda1.name:
+                return torch.tensor(metrics[name])
+            return self._measured(trigger.phase, 1, epoch).max().cpu()
+
+        now = fired(trigger.when, torch.tensor(epoch), torch.tensor(True), due, metric)
+        # epochs are the same everywhere; what was measured may differ
+        measured = isinstance(trigger.when, When) and due
+        return decided_by_first(bool(now), self._like().device) if measured else bool(now)
+
+    def _floss(self, trigger: Trigger, epoch: int, index: int) -> Record:
+        phase, source = trigger.phase, Placed(self._source, self._like())
+        asked = {f.name: getattr(phase, f.name) for f in fields(phase) if f.name not in NOT_ASKED}
+        with self._undisturbed():
+            if trigger.action is not None:
+                everybody = torch.ones(self.cell.ensemble, dtype=torch.bool)
+                owner = self.network if isinstance(self.network, nn.Module) else self.cell
+                act(owner, self.cell.ensemble, trigger.action, everybody)
+            seed = Stream(self._seed, "episode").bits((), members=index, epoch=epoch)
+            generator = torch.Generator().manual_seed(int(seed))
+            state = self._state(phase.batch)
+            record = floss(
+                self.cell, source, **asked, h0=state, generator=generator, show_progress=self.show_progress
+            )
+            x = self._inputs(phase, "check", 0)[0]
+            share(self.cell.leaves(x, self.cell.rest(x) if state is None else state))
+        return record
+
+    def _measured(self, phase: FlossPhase, k: int, epoch: int) -> Tensor:
+        with self._undisturbed(), torch.no_grad():
+            spectrum = lyapunov_spectrum(
+                self.cell,
+                self._inputs(phase, "measure", epoch),
+                k=k,
+                h0=self._state(phase.batch),
+                tangent_transient=phase.tangent_transient,
+            )
+        return spectrum.exponents.mean(-2)
+
+    def _inputs(self, phase: FlossPhase, stream: str, epoch: int) -> Tensor:
+        return Placed(self._source, self._like()).inputs(
+            self._seed,
+            members=torch.zeros(self.cell.ensemble, dtype=torch.int64),
+            epoch=epoch,
+            batch=phase.batch,
+            length=phase.steps,
+            stream=stream,
+        )
+
+    def _state(self, batch: int) -> Tensor | None:
+        h0 = self._h0
+        return None if h0 is None else h0[..., :1, :].expand(*h0.shape[:-2], batch, -1).to(self._like())
+
+    def _like(self) -> Tensor:
+        """A tensor of the dtype and on the device of the network."""
+        return next(iter(self.cell.tensors()), torch.zeros(()))
+
+    @contextmanager
+    def _undisturbed(self) -> Iterator[None]:
+        """With gradients, without autocast, dropout or compilation; afterwards all is as it was."""
+        modules = list(self.network.modules()) if isinstance(self.network, nn.Module) else []
+        training = [module for module in modules if module.training]
+        device = next((p.device.type for module in modules for p in module.parameters()), "cpu")
+        try:
+            for module in training:
+                module.training = False
+            with torch.enable_grad(), torch.autocast(device, enabled=False), eager():
+                yield
+        finally:
+            for module in training:
+                module.training = True
+
+
+def eager() -> AbstractContextManager[None]:
+    """As if nothing were compiled; it costs a second to ask, so nothing is asked where nobody compiled."""
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+
+
+def _check(trigger: Trigger) -> None:
+    phase = trigger.phase
+    if phase.members is not None or phase.penalty != EXPONENTS:
+        raise ValueError(
+            f"a Flosser flosses the exponents of all of a network, got a phase with penalty "
+            f"{phase.penalty!r} and members {phase.members}; these are for lt.train"
+        )

@@ -1,0 +1,176 @@
+"""Sixty and more mistakes, and what the library says to each: the source of docs/errors.md.
+
+python tests/bad_inputs.py        # writes docs/errors.md anew
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import lyaptorch as lt
+
+PAGE = Path(__file__).parents[1] / "docs/errors.md"
+
+MISTAKES: dict[str, tuple[str, ...]] = {
+    "Networks": (
+        "lt.RateCell(0, 8)",
+        "lt.RateCell(1, 8, activation='tahn')",
+        "lt.RateCell(1, 8, weights='orthogonel')",
+        "lt.RateCell(1, 8, ensemble=(0,))",
+        "lt.RateCell(1, 8, generator=7)",
+        "lt.BinaryCell(1, 8, sharpness=-1.0)",
+        "lt.ResidualCell(1, 8, residual=lt.residuals.decay(0.9), kind='C')",
+        "lt.ResidualCell(1, 7, residual=lt.residuals.rotation(0.1))",
+        "lt.LIFCell(1, 8, dt=0.0)",
+        "lt.LIFCell(1, 8, surrogate='sech')",
+        "lt.LIFCell(1, 8, order='parallel')",
+        "lt.CoRNNCell(1, 8, gamma=-1.0)",
+        "lt.surrogates.sech2(0.0)",
+        "lt.surrogates.sech2(1.0, norm='max')",
+    ),
+    "Networks of others": (
+        "lt.as_cell('rnn')",
+        "lt.as_cell(torch.nn.RNN(1, 8, bidirectional=True))",
+        "lt.as_cell(torch.nn.LSTM(1, 8, proj_size=4))",
+        "lt.as_cell(torch.nn.GRU(1, 8, num_layers=2, dropout=0.5))",
+        "lt.as_cell([])",
+        "lt.as_cell([torch.nn.GRUCell(1, 8), torch.nn.GRUCell(1, 9)])",
+        "lt.as_cell([torch.nn.GRUCell(1, 8), torch.nn.LSTMCell(1, 8)])",
+        "lt.as_cell(torch.nn.GRUCell(1, 8), output=True)",
+        "lt.lyapunov_spectrum(lambda x, h: h, x)",
+        "lt.lyapunov_spectrum(lambda h, x: x @ weight, x, h0=h0)",
+        "lt.lyapunov_spectrum(lambda x, h: h[..., :2], x, h0=h0)",
+        "lt.lyapunov_spectrum(lambda x, h: torch.rand_like(h), x, h0=h0)",
+        "lt.lyapunov_spectrum(lambda x, h: h - h.mean(0), x, h0=h0)",
+        "lt.lyapunov_spectrum(lambda x, h: h / 0 * 0, x, h0=h0)",
+        "lt.lyapunov_spectrum(lambda x, h: h.double(), x, h0=h0)",
+    ),
+    "Spectra": (
+        "lt.lyapunov_spectrum(cell, x, k=9)",
+        "lt.lyapunov_spectrum(cell, x, k=2.0)",
+        "lt.lyapunov_spectrum(cell, x, transient=60)",
+        "lt.lyapunov_spectrum(cell, x, tangent_transient=-1)",
+        "lt.lyapunov_spectrum(cell, x, interval=0)",
+        "lt.lyapunov_spectrum(cell, x, backend='cuda')",
+        "lt.lyapunov_spectrum(cell, x, qr_method='choleski')",
+        "lt.lyapunov_spectrum(cell, x, state_grad='detatch')",
+        "lt.lyapunov_spectrum(cell, x, dt=0.0)",
+        "lt.lyapunov_spectrum(cell, x[0])",
+        "lt.lyapunov_spectrum(cell, torch.zeros(60, 4, 3))",
+        "lt.lyapunov_spectrum(cell, x.long())",
+        "lt.lyapunov_spectrum(cell, x.double())",
+        "lt.lyapunov_spectrum(cell, x.numpy())",
+        "lt.lyapunov_spectrum(cell, x / 0)",
+        "lt.lyapunov_spectrum(cell, x, h0=torch.zeros(4, 7))",
+        "lt.lyapunov_spectrum(cell, x, k=2, frame=torch.eye(8))",
+        "lt.lyapunov_spectrum(cell, x, k=2, frame=torch.ones(8, 2))",
+        "lt.lyapunov_spectrum(cell, x).finite_time(0)",
+        "lt.covariant_vectors(cell, x, k=0)",
+        "lt.depth_spectrum([], x[0])",
+        "lt.depth_spectrum([torch.nn.Linear(1, 2)], x[0])",
+        "lt.diagnose(cell, x, k=0)",
+    ),
+    "Flossing and schedules": (
+        "lt.flossing_loss(torch.zeros(1, 4), reduction='max')",
+        "lt.flossing_loss(torch.zeros(1, 4), k=5)",
+        "lt.flossing_loss(torch.zeros(3, 1, 4), target=torch.zeros(2))",
+        "lt.floss(cell, x, k=9)",
+        "lt.floss(cell, x[:20])",
+        "lt.floss(cell, 3)",
+        "lt.floss(cell, x, lr=-1.0)",
+        "lt.floss(frozen, x, k=2)",
+        "lt.FlossPhase(-1)",
+        "lt.FlossPhase(10, steps=10, tangent_transient=10)",
+        "lt.FlossPhase(10, penalty='spectral_norm')",
+        "lt.Every(0)",
+        "lt.integrations.Flosser(rnn, x[:20], [lt.Trigger(lt.At(0), lt.FlossPhase(5))])",
+        "lt.integrations.Flosser(rnn, x[0], [])",
+    ),
+    "Tasks and training": (
+        "lt.tasks.TemporalXOR(3)",
+        "lt.tasks.DelayedCopy(-1)",
+        "lt.tasks.SequentialImages('mnits')",
+        "lt.train(model, task, lt.FitPhase(1))",
+        "lt.train(model, task, (lt.FitPhase(1),), length=2)",
+        "lt.train(model, task, (lt.FitPhase(1),), metrics=('acuracy',))",
+        "lt.train(model, task, (lt.FitPhase(1),), clip_mode='each')",
+        "lt.train(model, task, (lt.FitPhase(1),), lr=torch.ones(3))",
+        "lt.train(model, task, (lt.FitPhase(1),), checkpoint=damaged)",
+        "lt.Model(cell, lt.Readout(7, 1))",
+        "lt.Model(cell, lt.Readout(8, 1), loss='mse')",
+    ),
+    "Records": (
+        "lt.Record('', {}, {})",
+        "lt.Record('train', [], {})",
+        "lt.Record('train', {'model': model}, {})",
+        "lt.Record('train', {}, {'loss': (('epoch',), torch.zeros(2, 3))})",
+        "lt.Record('train', {}, {'loss': torch.zeros(2)})",
+        "lt.Record('train', {}, {'my loss': (('epoch',), torch.zeros(2))})",
+        "lt.Record('train', {}, {'a': (('t',), [1, 2]), 'b': (('t',), [1, 2, 3])})",
+        "lt.Record('train', {}, {'loss': (('epoch',), torch.zeros(2))})['los']",
+        "lt.Record.load('nowhere.nc')",
+        "lt.Record.load(damaged)",
+        "lt.Record('mine', {}, {}).plot()",
+    ),
+}  # fmt: skip
+
+
+def names(folder: Path) -> dict[str, Any]:
+    """What the mistakes talk about."""
+    (folder / "damaged.nc").write_bytes(b"something else")
+    frozen = lt.RateCell(1, 8).requires_grad_(False)
+    cell, task = lt.RateCell(1, 8), lt.tasks.DelayedCopy(3)
+    found = {"lt": lt, "torch": torch, "cell": cell, "frozen": frozen, "task": task}
+    found |= {"rnn": torch.nn.RNN(1, 8)}
+    found |= {"x": torch.zeros(60, 4, 1), "h0": torch.zeros(4, 8), "weight": torch.eye(8)}
+    return {**found, "model": lt.Model(cell, lt.Readout(8, 1)), "damaged": folder / "damaged.nc"}
+
+
+def answer(code: str, known: dict[str, Any]) -> str:
+    """What the library says, on one line."""
+    try:
+        eval(code, dict(known))
+    except ValueError as error:
+        return " ".join(str(error).split())
+    raise AssertionError(f"{code} was not refused")
+
+
+def page() -> str:
+    """The whole page."""
+    with tempfile.TemporaryDirectory() as text:
+        folder = Path(text)
+        known = names(folder)
+        count = sum(map(len, MISTAKES.values()))
+        lines = [
+            "# Mistakes, and what the library says",
+            "",
+            f"{count} mistakes. Each raises a `ValueError` that says what came, what was expected and, where",
+            "that is not plain, what to do. `python tests/bad_inputs.py` writes this page; a test fails when",
+            "it is out of date.",
+            "",
+            "Here `cell = lt.RateCell(1, 8)`, `x = torch.zeros(60, 4, 1)`, `h0 = torch.zeros(4, 8)`,",
+            "`rnn = torch.nn.RNN(1, 8)`, `task = lt.tasks.DelayedCopy(3)`, and",
+            "`model = lt.Model(cell, lt.Readout(8, 1))`.",
+        ]
+        for topic, mistakes in MISTAKES.items():
+            lines += ["", f"## {topic}", "", "| written | answered |", "|---|---|"]
+            for code in mistakes:
+                said = answer(code, known).replace(text, "FOLDER").replace("|", r"\|")
+                lines.append(f"| `{code}` | {said} |")
+    return "\n".join(lines) + "\n"
+
+
+def answers() -> list[str]:
+    """The answers of the page as it stands."""
+    return re.findall(r"^\| `.*` \| (.*) \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    PAGE.write_text(page(), encoding="utf-8")
+    print(f"wrote {PAGE}")

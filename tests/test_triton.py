@@ -120,7 +120,7 @@ def test_more_rows_than_a_panel():
 
 
 def test_a_second_pass_where_one_is_not_enough():
-    """Columns six decades apart in size and nearly parallel: one pass errs by that much more than round-off."""
+    """Columns six decades apart and nearly parallel: one pass errs by that much more than round-off."""
     cell, inputs, h0 = problem(lt.RateCell, 18, activation="linear", t=1)
     with torch.no_grad():
         cell.weight_hh.copy_(random_frame(18, 18) * torch.logspace(0, -6, 18))

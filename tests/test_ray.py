@@ -126,7 +126,7 @@ def _has(finished: dict[str, bytes], config: dict[str, int]) -> bool:
 
 
 def test_ray_costs_less_than_a_twentieth_of_runs_of_20_seconds(cluster, tmp_path, log, capsys):
-    """Twenty-four runs on four CPUs: the time between the runs of a worker, and that of starting it besides."""
+    """Twenty-four runs on four CPUs: the time between the runs of a worker, and of starting it besides."""
     start = time.time()
     work = functools.partial(square, log=log, seconds=20.0)
     sweep(work, RUNS[:24], tmp_path / "ray", name="square", workers=Ray(cluster.address))

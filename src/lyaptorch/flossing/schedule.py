@@ -65,8 +65,6 @@ class FlossPhase:
         _checks.integer(
             "tangent_transient", self.tangent_transient, 0, self.steps - 1, do="steps includes the transient"
         )
-        if self.k is not None and not isinstance(self.k, Tensor):
-            _checks.integer("k", self.k, 1)
         _checks.integer("interval", self.interval, 1)
         _checks.integer("batch", self.batch, 1)
         _checks.choice("reduction", self.reduction, ("mean", "sum"))

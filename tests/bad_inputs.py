@@ -115,7 +115,7 @@ MISTAKES: dict[str, tuple[str, ...]] = {
         "lt.Record('train', {}, {'loss': (('epoch',), torch.zeros(2))})['los']",
         "lt.Record.load('nowhere.nc')",
         "lt.Record.load(damaged)",
-        "lt.Record('mine', {}, {}).plot()",
+        "lt.Record('train', {}, {'a': (('t',), [1, 2]), 't': (('a',), [1, 2])})",
     ),
 }  # fmt: skip
 

@@ -154,7 +154,9 @@ def test_the_page_of_mistakes_is_up_to_date_and_each_answer_is_a_sentence():
     answers = bad_inputs.answers()
     assert len(answers) == sum(map(len, bad_inputs.MISTAKES.values())) >= 60
     for answer in answers:
-        assert any(word in answer for word in ("must", "unknown", "needs", "takes", "got", "cannot")), answer
+        assert any(word in answer for word in ("must", "unknown", "nothing", "takes", "got", "cannot")), (
+            answer
+        )
         assert 20 < len(answer) < 500, answer
 
 
@@ -210,7 +212,7 @@ SETTINGS = st.dictionaries(
 @pytest.mark.usefixtures("unchecked")
 @settings(
     few,
-    max_examples=150,
+    max_examples=80,
     suppress_health_check=[*few.suppress_health_check, HealthCheck.function_scoped_fixture],
 )
 @given(given_settings=SETTINGS)
@@ -235,19 +237,21 @@ PHASES = st.dictionaries(
 @pytest.mark.usefixtures("unchecked")
 @settings(
     few,
-    max_examples=100,
+    max_examples=50,
     suppress_health_check=[*few.suppress_health_check, HealthCheck.function_scoped_fixture],
 )
 @given(given_settings=PHASES)
 def test_whatever_is_passed_to_floss_it_flosses_or_says_what_is_wrong(given_settings):
     cell = lt.RateCell(1, 4)
     before = [p.detach().clone() for p in cell.parameters()]
+    asked = {"steps": 6, "tangent_transient": 2, **given_settings}
     try:
-        lt.floss(
-            cell, torch.ones(60, 1, 1), epochs=1, **{"steps": 6, "tangent_transient": 2, **given_settings}
-        )
+        lt.floss(cell, torch.ones(60, 1, 1), epochs=1, **asked)
     except ValueError:
         assert all(torch.equal(p, q) for p, q in zip(cell.parameters(), before, strict=True))
+    except FloatingPointError as error:
+        assert "lower lr" in str(error)  # noqa: PT017
+        return
     assert all(torch.isfinite(p).all() for p in cell.parameters())
 
 

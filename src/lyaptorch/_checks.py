@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable
+from numbers import Real
 from typing import TypeVar
 
 import torch
@@ -134,10 +135,9 @@ def _numbers(name: str, value: object) -> Tensor:
     """A number as a tensor, or a tensor itself, or raise."""
     if isinstance(value, Tensor):
         return value
-    try:
-        return torch.as_tensor(value, dtype=torch.float64)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{name} must be a number or a tensor, got {value!r}") from error
+    if not isinstance(value, Real):
+        raise ValueError(f"{name} must be a number or a tensor, got {value!r}")
+    return torch.tensor(float(value), dtype=torch.float64)
 
 
 def _advice(do: str) -> str:

@@ -187,7 +187,7 @@ def lyapunov_spectrum(
     if interval != AUTO:
         _checks.integer("interval", interval, 1, do='or pass "auto"')
     cut = _checks.state_grad(state_grad)
-    _checks.choice("backend", backend or "torch", BACKENDS)
+    _checks.choice("backend", "torch" if backend is None else backend, BACKENDS)
     _checks.choice("qr_method", qr_method, METHODS)
     if checkpoint is not None:
         _checks.integer("checkpoint", checkpoint, 1)

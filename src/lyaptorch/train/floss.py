@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lyaptorch import _checks
 from lyaptorch._random import member_ids, seed_from
 from lyaptorch._types import Inputs, Number
 from lyaptorch.cells import Network, as_cell, fit, owned
@@ -72,7 +73,7 @@ def floss(
 
     Raises:
         ValueError: as `FlossPhase` and `lyapunov_spectrum` do.
-        FloatingPointError: if the dynamics or a gradient overflow; names the epoch.
+        FloatingPointError: if the dynamics or a gradient overflow, and names the epoch; or the weights.
 
     Example:
         >>> import lyaptorch as lt
@@ -127,5 +128,8 @@ def floss(
             history.add(rows, everybody)
             epoch += 1
             advance(f"loss {rows['floss_loss'].mean().item():.2e}")
+        for p in optimizer.parameters:
+            if not _checks.all_finite(p):
+                raise FloatingPointError(f"the weights overflow in flossing; lower lr={lr}")
     config = {"phase": plain(phase), "seed": seed, "cell": type(cell).__name__, "members": ids.tolist()}
     return Record("floss", config, history.variables())

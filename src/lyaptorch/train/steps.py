@@ -162,7 +162,8 @@ def most_exponents(phase: FlossPhase, n: int) -> int:
     Raises:
         ValueError: if it is not in 1..n.
     """
-    k = min(PUBLISHED_K, n) if phase.k is None else int(torch.as_tensor(phase.k).max())
+    k = min(PUBLISHED_K, n) if phase.k is None else phase.k
+    k = int(k.max()) if isinstance(k, Tensor) else k
     return _checks.integer("k", k, 1, n, do=f"a state of size {n} has {n} exponents")
 
 

@@ -1,8 +1,9 @@
 """A spiking network of snntorch that does not learn to remember, and learns it after flossing.
 
-One of two groups of channels spikes for 5 steps; after 30 silent steps the network must say which. A recurrent
-layer as snntorch starts it, with a leak of 0.5, falls silent and forgets (lambda_1 = -0.65 nats per step): no
-spike and no gradient crosses the delay. Two exponents are flossed, `floss` below, and the same script trains:
+One of two groups of channels spikes for 5 steps; after 30 silent steps the network must say which. A
+recurrent layer as snntorch starts it, with a leak of 0.5, falls silent and forgets (lambda_1 = -0.65 nats per
+step): no spike and no gradient crosses the delay. Two exponents are flossed, by `floss` below, and the same
+script trains:
 
     python examples/snntorch_delayed.py
 

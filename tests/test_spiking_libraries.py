@@ -184,16 +184,6 @@ def test_flossed_example_network_gets_a_gradient_across_the_delay(example):
     assert reach(net) > 100 * plain
 
 
-@needs["snntorch"]
-@pytest.mark.slow
-def test_example_learns_only_when_flossed(example):
-    nets = [example.Net(), example.Net()]
-    example.floss(nets[1], 30)
-    plain, flossed = (example.fit(net, 30, 240) for net in nets)
-    assert plain < 0.6
-    assert flossed > 0.9
-
-
 def norse_layers():
     if not HAVE["norse"]:
         return {}

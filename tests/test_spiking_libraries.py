@@ -1,6 +1,7 @@
 """Networks of snntorch, norse and spikingjelly against dense Jacobians of the libraries' own steps."""
 
 import importlib.util
+from pathlib import Path
 
 import pytest
 import torch
@@ -153,6 +154,34 @@ def test_snntorch_networks_that_cannot_be_cells_say_why():
         lt.as_cell(snn.SLSTM(2, N, init_hidden=True))
     with pytest.raises(ValueError, match="RSynaptic with reset_delay=False"):
         lt.as_cell(snn.RSynaptic(alpha=0.7, beta=0.8, linear_features=N, reset_delay=False))
+
+
+@pytest.fixture
+def example():
+    path = Path(__file__).parents[1] / "examples" / "snntorch_delayed.py"
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@needs["snntorch"]
+def test_flossed_example_network_gets_a_gradient_across_the_delay(example):
+    delay = 20
+    x, group = example.trials(8, delay)
+    assert not x[example.CUE :].any()
+
+    def reach(net) -> float:
+        """Only the cue's steps give the input weights a gradient."""
+        loss = nn.functional.cross_entropy(net.answer(x), group)
+        return torch.autograd.grad(loss, net.inputs.weight)[0].norm().item()
+
+    net = example.Net(n=24)
+    plain, before = reach(net), example.exponent(net, delay)
+    example.floss(net, delay, epochs=40)
+    assert before < -0.5
+    assert example.exponent(net, delay) > before + 0.2
+    assert reach(net) > 100 * plain
 
 
 def norse_layers():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
-from lyaptorch.plots.style import BLUE, ORANGE, style
+from lyaptorch.plots.style import BLUE, GREY, ORANGE, PALETTE, panels, style
 from lyaptorch.record import Record
 
 
@@ -33,3 +33,32 @@ def depth(record: Record) -> Figure:
             learning.set(xlabel="task step", ylabel="accuracy", title="Learning", ylim=(0.4, 1.03))
         rows[0][2].legend()
     return figure
+
+
+def input_suppresses_chaos(record: Record) -> Figure:
+    """lambda_1 against the strength of the input, a panel for each kind of input; lines are theory."""
+    strengths = record["strength"]
+    with style():
+        figure, axes = panels(len(record["noise"]), width=3.9)
+        for i, (kind, panel) in enumerate(zip(record["noise"], axes, strict=True)):
+            panel.axhline(0.0, color=GREY, linestyle=":", linewidth=0.8)
+            for j, gain in enumerate(record["gain"]):
+                color = PALETTE[j % len(PALETTE)]
+                panel.plot(
+                    strengths, record["theory"][i, j], color=color, linewidth=1.4, label=f"$g = {gain:g}$"
+                )
+                panel.plot(strengths, record["lambda_1"][i, j], "o", color=color, alpha=0.5, markersize=3)
+            panel.set(
+                xlabel="strength of the input $s$",
+                ylabel=r"$\lambda_1$ (nats per step)",
+                title=f"{kind} noise",
+            )
+        axes[0].legend()
+    return figure
+
+
+FIGURES = {
+    "beyond depth": depth,
+    "beyond input-suppresses-chaos": input_suppresses_chaos,
+}
+"""By the kind of the Record."""

@@ -54,10 +54,9 @@ class InputSuppressesChaos:
     scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "smoke": {"strengths": (0.0, 1.0, 3.0), "hidden_size": 30, "networks": 1}
         | {"transient": 20, "steps": 60},
-        "small": {"strengths": (0.0, 0.2, 0.5, 1.0, 1.5, 2.0, 3.0), "hidden_size": 200, "networks": 2}
-        | {"transient": 100, "steps": 600},
+        "small": {"hidden_size": 400} | {"transient": 100, "steps": 600},
     }
-    cost: ClassVar[Mapping[str, str]] = {"smoke": "1 s", "small": "1 min", "paper": "1 h"}
+    cost: ClassVar[Mapping[str, str]] = {"smoke": "1 s", "small": "20 s", "paper": "2 min"}
 
     def run(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
         """`lambda_1 (noise, gain, strength, network)`, `theory (noise, gain, strength)`, `critical`."""
@@ -80,9 +79,8 @@ class InputSuppressesChaos:
     def checks(self, record: Record) -> list[Check]:
         """Chaos without input, order beyond the critical strength, and theory in between."""
         found = []
-        strengths, away = record["strength"], 3.0 / self.hidden_size**0.5
+        strengths, away = record["strength"], 0.5 / self.hidden_size**0.5
         for i, kind in enumerate(NOISE):
-            # of the autonomous network with s = 0 theory is not exact: its states are correlated in time
             error = record["lambda_1"][i].mean(-1) - record["theory"][i]
             for j, gain in enumerate(self.gains):
                 name = f"{kind} input, g = {gain:g}"
@@ -99,8 +97,8 @@ class InputSuppressesChaos:
                             f"{name}: lambda_1 beyond the critical s = {record['critical'][j]:.2f}", 0.0, top
                         )
                     )
-                off = float(np.abs(error[j, strengths > 0]).max())
-                found.append(near(f"{name}: largest distance from theory, s > 0", 0.0, off, away))
+                off = float(np.abs(error[j]).max())
+                found.append(near(f"{name}: largest distance from theory", 0.0, off, away))
         return found
 
     @torch.no_grad()
@@ -145,7 +143,6 @@ class InputSuppressesChaos:
         gain = g.square()[:, None, None]
         q, total = torch.ones(len(g), len(s), self.networks, dtype=torch.float64), torch.zeros(())
         z, weights = gaussian_states(torch.ones((), dtype=torch.float64))
-        z, weights = z[::8], weights[::8] / weights[::8].sum()
         for step in range(length):
             h = q.sqrt().unsqueeze(-1) * z
             if step >= self.transient:

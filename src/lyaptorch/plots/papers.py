@@ -122,6 +122,6 @@ PAPERS = {
     "gradient-flossing fig11": fig10,
     "gradient-flossing appD-clv": appendix_d,
     **{f"weak-coupling {f.__name__}": f for f in _COUPLING},
-    "beyond depth": beyond.depth,
+    **beyond.FIGURES,
 }
 """By the kind of the Record."""

@@ -1,0 +1,160 @@
+"""Flossing whose k, steps and interval follow from the spectrum of the network."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lyaptorch.experiments.beyond.learning import Learning
+from lyaptorch.experiments.checks import Check, at_least, at_most
+from lyaptorch.flossing import FitPhase, FlossPhase, Schedule
+from lyaptorch.record import Given, Record
+from lyaptorch.tangent import lyapunov_spectrum
+from lyaptorch.tasks import TemporalXOR
+from lyaptorch.train import Model
+from lyaptorch.train.presets import gf2023
+
+WAYS = ("none", "published", "auto")
+REACH = 3.0
+"""A direction that falls behind the first by more than this in a step, 3 nats, is left alone."""
+ROUND_OFF = 5.5
+"""Half of the 11 nats by which directions may part between two QR steps in float32."""
+ERROR = 0.05
+"""Standard error, in nats per step, with which a scan should know an exponent."""
+MEASURED = 400
+"""Steps of the scan from which all is chosen."""
+
+
+def chosen_flossing(exponents: Tensor, fluctuation: Tensor, epochs: int) -> FlossPhase:
+    """Flossing as the whole spectrum suggests it.
+
+        k         = #{i: lambda_i > lambda_1 - REACH}
+        interval  = ROUND_OFF / (lambda_1 - lambda_k)
+        transient = (k - 1) / (lambda_1 - lambda_k): in which neighbouring directions part by a factor e
+        counted   = (s / ERROR)^2, s the median fluctuation of these k
+
+    The transient is 30 steps at most, and 8 to 100 steps are counted.
+
+    Args:
+        exponents: `(networks, n)`; their mean is taken.
+        fluctuation: `(networks, n)`, standard errors times the square root of the steps.
+        epochs: flossing steps.
+
+    Example:
+        >>> phase = chosen_flossing(torch.tensor([[0.0, -1.0, -2.0, -9.0]]), torch.full((1, 4), 0.2), 100)
+        >>> phase.k, phase.interval, phase.tangent_transient, phase.steps
+        (3, 2, 1, 17)
+    """
+    mean, order = exponents.mean(0).sort(descending=True)
+    k = max(1, int((mean > mean[0] - REACH).sum()))
+    spread = max(float(mean[0] - mean[k - 1]), 1e-3)
+    transient = min(30, round((k - 1) / spread))
+    single = float(fluctuation.mean(0)[order[:k]].median())
+    counted = min(100, max(8, math.ceil((single / ERROR) ** 2 - 1e-6)))
+    return FlossPhase(
+        epochs,
+        k=k,
+        steps=transient + counted,
+        tangent_transient=transient,
+        interval=max(1, min(counted, int(ROUND_OFF / spread))),
+    )
+
+
+@dataclass(frozen=True)
+class AutoFlossing(Learning):
+    """Networks of several gains learn the temporal XOR: not flossed, as published, as chosen for each gain.
+
+    Attributes:
+        gains: of the initial recurrent weights.
+    """
+
+    gains: tuple[float, ...] = (0.5, 1.0, 1.5)
+    delays: tuple[int, ...] = (20, 30, 40)
+    seeds: int = 10
+
+    figure: ClassVar[str] = "auto-flossing"
+    shows: ClassVar[str] = "k, steps and interval chosen from the spectrum, against the published ones"
+    scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "smoke": {**Learning.SMOKE, "delays": (4,), "gains": (0.5, 1.0)},
+        "small": {**Learning.SMALL, "delays": (16, 20)},
+    }
+    cost: ClassVar[Mapping[str, str]] = {"smoke": "2 s", "small": "3 min", "paper": "a day; 1 h on a GPU"}
+
+    def run(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
+        """`final_accuracy (gain, way, delay, seed)`, `flops (gain, way)`, spectra, and what was chosen."""
+        shape = (len(self.gains), len(WAYS), len(self.delays), self.seeds)
+        ids = torch.arange(self.seeds).expand(shape)
+        task = TemporalXOR(torch.tensor(self.delays)[:, None].expand(shape))
+        model = self._model(task, ids)
+        exponents, fluctuation = self._spectra()
+        chosen = [
+            chosen_flossing(*pair, self.floss_epochs) for pair in zip(exponents, fluctuation, strict=True)
+        ]
+        gain = torch.arange(shape[0])[:, None, None, None].expand(shape)
+        way = torch.arange(shape[1])[:, None, None].expand(shape)
+        published = self.flossing(way == 1)
+        own = [
+            replace(phase, clip=self.floss_clip, members=(gain == i) & (way == 2))
+            for i, phase in enumerate(chosen)
+        ]
+        schedule: Schedule = (published, *own, FitPhase(self.epochs))
+        record, final = self.learn(model, task, schedule, ids, checkpoint, show_progress)
+        flops = np.nan_to_num(record["floss_flops"]).reshape(shape)[:, :, 0, 0]
+        dims = ("gain", "way", "delay", "seed")
+        settings = ("k", "steps", "tangent_transient", "interval")
+        variables: dict[str, Given] = {
+            "accuracy": ((*dims, "epoch"), record["accuracy"].reshape(*shape, -1)),
+            "final_accuracy": (dims, final),
+            "flops": (("gain", "way"), flops),
+            "exponents": (("gain", "seed", "rank"), exponents, {"units": "nats per step"}),
+            **{name: (("gain",), np.array([getattr(p, name) for p in chosen])) for name in settings},
+        }
+        coordinates: dict[str, Given] = {
+            "gain": (("gain",), np.array(self.gains)),
+            "way": (("way",), np.array(WAYS)),
+            "delay": (("delay",), np.array(self.delays)),
+        }
+        return Record(f"beyond {self.figure}", asdict(self), variables, coordinates)
+
+    def checks(self, record: Record) -> list[Check]:
+        """Chosen flossing does what published flossing does, for less."""
+        mean, found = record["final_accuracy"].mean((-1, -2)), []
+        for i, gain in enumerate(record["gain"]):
+            none, published, auto = (float(value) for value in mean[i])
+            found.append(
+                at_least(f"g = {gain:g}: accuracy, chosen minus published", 0.0, auto - published, 0.05)
+            )
+            found.append(at_least(f"g = {gain:g}: accuracy, chosen minus not flossed", 0.1, auto - none))
+            share = float(record["flops"][i, 2] / record["flops"][i, 1])
+            found.append(at_most(f"g = {gain:g}: operations of flossing, chosen over published", 1.0, share))
+        return found
+
+    def _model(self, task: TemporalXOR, ids: Tensor) -> Model:
+        """Networks `ids (gain, ..., seed)`, equal in all dimensions between."""
+        gains = torch.tensor(self.gains).reshape(-1, *[1] * (ids.dim() - 1)).expand(ids.shape)
+        return gf2023(
+            task,
+            hidden_size=self.hidden_size,
+            gain=gains,
+            rows=self.batch,
+            ensemble=tuple(ids.shape),
+            members=ids,
+            generator=self._generator(),
+        )
+
+    @torch.no_grad()
+    def _spectra(self) -> tuple[Tensor, Tensor]:
+        """Exponents `(gain, seed, n)` on inputs of the task, and their fluctuation from step to step."""
+        ids = torch.arange(self.seeds).expand(len(self.gains), self.seeds)
+        task = TemporalXOR(self.delays[0])
+        model = self._model(task, ids)
+        inputs = task.inputs(self.seed, members=ids, epoch=0, batch=1, length=MEASURED + 50, stream="measure")
+        spectrum = lyapunov_spectrum(model.cell, inputs, h0=model.initial_state(1), tangent_transient=50)
+        return spectrum.exponents[..., 0, :], spectrum.stderr()[..., 0, :] * MEASURED**0.5

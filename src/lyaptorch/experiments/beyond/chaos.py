@@ -1,0 +1,151 @@
+"""Input suppresses chaos: lambda_1 of random tanh networks against the strength of their input."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lyaptorch._random import Stream
+from lyaptorch.cells import RateCell
+from lyaptorch.experiments.checks import Check, at_least, at_most, near
+from lyaptorch.record import Given, Record
+from lyaptorch.tangent import lyapunov_spectrum
+from lyaptorch.tasks import Noise
+from lyaptorch.theory import critical_input, gaussian_states, tanh_mean_field
+
+NOISE = ("private", "common")
+"""Whether each unit has a white input of its own, or all the same one with weights N(0, s^2)."""
+
+
+@dataclass(frozen=True)
+class InputSuppressesChaos:
+    """lambda_1 of h' = W tanh(h) + input against the standard deviation s of the input, and theory.
+
+    Theory for private noise is `tanh_mean_field`. Common noise x_t makes the variance of the units follow
+    it, q' = g^2 E[tanh^2(sqrt q z)] + s^2 x_t^2, and lambda_1 is the mean over time of
+    1/2 log(g^2 E[sech^4(sqrt q z)]).
+
+    Attributes:
+        gains: g.
+        strengths: s.
+        hidden_size: n.
+        networks: for each gain, strength and kind of noise.
+        transient: steps that are not counted.
+        steps: that are.
+        seed: determines everything.
+    """
+
+    gains: tuple[float, ...] = (1.5, 2.0, 3.0)
+    strengths: tuple[float, ...] = (0.0, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0)
+    hidden_size: int = 500
+    networks: int = 3
+    transient: int = 200
+    steps: int = 2000
+    seed: int = 0
+
+    figure: ClassVar[str] = "input-suppresses-chaos"
+    shows: ClassVar[str] = "lambda_1 against the strength of the input: mean-field theory and simulation"
+    scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "smoke": {"strengths": (0.0, 1.0, 3.0), "hidden_size": 30, "networks": 1}
+        | {"transient": 20, "steps": 60},
+        "small": {"hidden_size": 400} | {"transient": 100, "steps": 600},
+    }
+    cost: ClassVar[Mapping[str, str]] = {"smoke": "1 s", "small": "20 s", "paper": "2 min"}
+
+    def run(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
+        """`lambda_1 (noise, gain, strength, network)`, `theory (noise, gain, strength)`, `critical`."""
+        g, s = (torch.tensor(values, dtype=torch.float64) for values in (self.gains, self.strengths))
+        private = tanh_mean_field(g[:, None], s).lambda_max
+        measured = torch.stack([self._simulate(kind) for kind in NOISE])
+        nats = {"units": "nats per step"}
+        variables: dict[str, Given] = {
+            "lambda_1": (("noise", "gain", "strength", "network"), measured, nats),
+            "theory": (("noise", "gain", "strength"), torch.stack([private, self._driven(g, s)]), nats),
+            "critical": (("gain",), critical_input(g)),
+        }
+        coordinates: dict[str, Given] = {
+            "noise": (("noise",), np.array(NOISE)),
+            "gain": (("gain",), np.array(self.gains)),
+            "strength": (("strength",), np.array(self.strengths)),
+        }
+        return Record(f"beyond {self.figure}", asdict(self), variables, coordinates)
+
+    def checks(self, record: Record) -> list[Check]:
+        """Chaos without input, order beyond the critical strength, and theory in between."""
+        found = []
+        strengths, away = record["strength"], 0.5 / self.hidden_size**0.5
+        for i, kind in enumerate(NOISE):
+            error = record["lambda_1"][i].mean(-1) - record["theory"][i]
+            for j, gain in enumerate(self.gains):
+                name = f"{kind} input, g = {gain:g}"
+                found.append(
+                    at_least(
+                        f"{name}: lambda_1 without input", 0.0, float(record["lambda_1"][i, j, 0].mean())
+                    )
+                )
+                beyond = strengths > record["critical"][j] * 1.2
+                if kind == "private" and beyond.any():
+                    top = float(record["lambda_1"][i, j, beyond].max())
+                    found.append(
+                        at_most(
+                            f"{name}: lambda_1 beyond the critical s = {record['critical'][j]:.2f}", 0.0, top
+                        )
+                    )
+                off = float(np.abs(error[j]).max())
+                found.append(near(f"{name}: largest distance from theory", 0.0, off, away))
+        return found
+
+    @torch.no_grad()
+    def _simulate(self, kind: str) -> Tensor:
+        """lambda_1 `(gain, strength, network)` of one ensemble."""
+        n, length = self.hidden_size, self.transient + self.steps
+        shape = (len(self.gains), len(self.strengths), self.networks)
+        # the same weights and inputs at every gain and strength
+        ids = torch.arange(self.networks).expand(shape)
+        channels = n if kind == "private" else 1
+        cell = RateCell(
+            channels,
+            n,
+            gain=torch.tensor(self.gains)[:, None, None].expand(shape),
+            bias=False,
+            ensemble=shape,
+            members=ids,
+            generator=torch.Generator().manual_seed(self.seed),
+        )
+        s = torch.tensor(self.strengths)[None, :, None, None, None]
+        cell.weight_ih.copy_(s * (torch.eye(n) if kind == "private" else cell.weight_ih))
+        inputs = Noise(channels).inputs(
+            self.seed, members=torch.arange(self.networks), epoch=0, batch=1, length=length
+        )
+        inputs = inputs[:, None, None].expand(-1, *shape, -1, -1)
+        h0 = Stream(self.seed, "h0").normal((1, n), members=ids)
+        spectrum = lyapunov_spectrum(cell, inputs, k=1, h0=h0, transient=self.transient)
+        return spectrum.exponents[..., 0, 0].double()
+
+    def _driven(self, g: Tensor, s: Tensor) -> Tensor:
+        """lambda_1 `(gain, strength)` of infinitely many units that share their input; mean over inputs."""
+        length = self.transient + self.steps
+        x = Noise().inputs(
+            self.seed,
+            members=torch.arange(self.networks),
+            epoch=0,
+            batch=1,
+            length=length,
+            dtype=torch.float64,
+        )
+        power = (s[:, None] * x[:, None, :, 0, 0]).square()
+        gain = g.square()[:, None, None]
+        q, total = torch.ones(len(g), len(s), self.networks, dtype=torch.float64), torch.zeros(())
+        z, weights = gaussian_states(torch.ones((), dtype=torch.float64))
+        for step in range(length):
+            h = q.sqrt().unsqueeze(-1) * z
+            if step >= self.transient:
+                total = total + 0.5 * (gain * (h.cosh().pow(-4) * weights).sum(-1)).log()
+            q = gain * (h.tanh().square() * weights).sum(-1) + power[step]
+        return (total / self.steps).mean(-1)

@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from lyaptorch.experiments import FIGURES, SCALES, Check
 from lyaptorch.experiments.checks import at_least, at_most, near
 from lyaptorch.experiments.gradient_flossing.control import Fig1b, Fig1c, Fig1d
+from lyaptorch.experiments.gradient_flossing.delays import Fig4c
 from lyaptorch.experiments.gradient_flossing.episodes import Fig8
 from lyaptorch.experiments.gradient_flossing.units import Fig6
-from lyaptorch.experiments.gradient_flossing.xor import Fig4c
 from lyaptorch.record import Record
 from lyaptorch.train import run as engine
 

@@ -30,8 +30,28 @@ def sweep(record: Record) -> Figure:
         for panel in axes:
             panel.set(**({"yscale": "log"} if numbers else {"ylim": BITS}))
         axes[-1].set_title("After training")
-        # a single delay leaves room in its own panel only
-        axes[-1 if len(delays) > 1 else 0].legend(title="flossed" if conditions[0] == "none" else None)
+        axes[-1].legend(title="flossed")
+    return figure
+
+
+def controls(record: Record) -> Figure:
+    """Accuracy over epochs, and after training a row for each condition, for each delay."""
+    names = [str(name) for name in record["condition"]]
+    with style():
+        figure, axes = panels(2 * len(record["delay"]), width=3.6)
+        for j, delay in enumerate(record["delay"]):
+            curves, final = axes[2 * j : 2 * j + 2]
+            for i, name in enumerate(names):
+                _curves(curves, record["accuracy"][i, j], i, name)
+                rows, color = record["final_accuracy"][i, j], PALETTE[i % len(PALETTE)]
+                final.plot(rows, np.full(len(rows), i), "o", color=color, alpha=0.4, markersize=4)
+                final.plot(rows.mean(), i, "|", color=color, markersize=16, markeredgewidth=2)
+            curves.set(xlabel="epoch", ylabel="accuracy", ylim=BITS, title=f"delay {delay}")
+            final.axvline(0.5, color=GREY, linestyle=":", linewidth=0.8)
+            final.set_yticks(range(len(names)), names)
+            final.invert_yaxis()
+            final.set(xlabel="accuracy", xlim=BITS, title="After training")
+        axes[0].legend(fontsize=6)
     return figure
 
 

@@ -82,8 +82,8 @@ def fig6(record: Record) -> Figure:
 
 
 _OWN = (fig1b, fig1c, fig1d, fig2a, fig2b, fig2c, fig6, fig8, fig9, fig10, fig12, fig15, fig16)
-_MORE = (delays.fig13, table1, frames)
-_SWEEPS = ("fig3c", "fig3d", "fig4c", "fig4d", "fig14c", "fig14d", "controls")
+_MORE = (delays.fig13, delays.controls, table1, frames)
+_SWEEPS = ("fig3c", "fig3d", "fig4c", "fig4d", "fig14c", "fig14d")
 _COUPLING = (
     coupled_tasks.fig1,
     coupling.fig2,

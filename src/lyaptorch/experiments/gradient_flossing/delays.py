@@ -216,7 +216,8 @@ class Fig14d(Fig14c):
 def longest(delays: NDArray[np.integer], scores: NDArray[np.floating], level: float) -> NDArray[np.floating]:
     """For each condition the delay up to which all scores `(condition, delay)` reach a level; 0 for none."""
     solved = np.logical_and.accumulate(scores >= level, axis=1)
-    return np.where(solved, delays, 0).max(1).astype(float)
+    found: NDArray[np.floating] = np.where(solved, delays, 0).max(1).astype(float)
+    return found
 
 
 def ordering(record: Record) -> list[Check]:

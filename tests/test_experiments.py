@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from lyaptorch.experiments import FIGURES, SCALES, Check
 from lyaptorch.experiments.checks import at_least, at_most, near
 from lyaptorch.experiments.gradient_flossing.control import Fig1b, Fig1c, Fig1d
+from lyaptorch.experiments.gradient_flossing.delays import Fig4c
 from lyaptorch.experiments.gradient_flossing.episodes import Fig8
 from lyaptorch.experiments.gradient_flossing.units import Fig6
-from lyaptorch.experiments.gradient_flossing.xor import Fig4c
 from lyaptorch.record import Record
 from lyaptorch.train import run as engine
 
@@ -165,12 +165,16 @@ def test_the_checks_of_figure_1_on_made_up_records():
 def test_the_checks_of_figure_4c_on_made_up_records():
     table = np.array([[0.5, 0.5], [1.0, 0.5], [1.0, 0.9]])
     final = (("condition", "delay", "seed"), np.repeat(table[..., None], 3, -1))
-    delays = {"delay": (("delay",), np.array([40, 70]))}
-    record = Record("gradient-flossing fig4c", {}, {"final_accuracy": final}, delays)
+    coordinates = {
+        "delay": (("delay",), np.array([40, 70])),
+        "condition": (("condition",), np.array(["none", "before", "before and during"])),
+    }
+    record = Record("gradient-flossing fig4c", {}, {"final_accuracy": final}, coordinates)
     found = Fig4c().checks(record)
-    assert [(c.expected, c.measured) for c in found] == [(0.5, 0.5), (1.0, 1.0), (1.0, 1.0), (0.8, 0.9)]
+    assert [c.measured for c in found[:2]] == pytest.approx([0.25, 0.2])
+    assert [(c.expected, c.measured) for c in found[2:]] == [(0.5, 0.5), (1.0, 1.0), (1.0, 1.0), (0.8, 0.9)]
     assert all(c.holds for c in found)
-    assert len({c.sentence for c in found}) == 4
+    assert len({c.sentence for c in found}) == 6
 
 
 def test_the_checks_of_figure_6_on_made_up_records():

@@ -81,6 +81,29 @@ def fig10(record: Record) -> Figure:
     return figure
 
 
+def fig12(record: Record) -> Figure:
+    """Accuracy, loss and |dL/dh0| over epochs: not flossed, flossed early, flossed throughout."""
+    delays, at = record["delay"], record["measured_at"]
+    with style():
+        figure, axes = panels(3 * len(delays), width=3.2)
+        for j, delay in enumerate(delays):
+            accuracy, loss, norms = axes[3 * j : 3 * j + 3]
+            for i, condition in enumerate(record["condition"]):
+                color = PALETTE[i]
+                for panel, name in ((accuracy, "accuracy"), (loss, "loss")):
+                    rows = smooth(record[name][i, j], 5)
+                    panel.plot(rows.T, color=color, alpha=0.3, linewidth=0.7)
+                    panel.plot(rows.mean(0), color=color, linewidth=1.4, label=str(condition))
+                rows = np.maximum(record["gradient_norm"][i, j], TINY)
+                norms.semilogy(at, rows.T, color=color, alpha=0.3, linewidth=0.7)
+                norms.semilogy(at, np.exp(np.log(rows).mean(0)), color=color, linewidth=1.4)
+            accuracy.set(xlabel="epoch", ylabel="accuracy", ylim=(0.42, 1.03), title=f"delay {delay}")
+            loss.set(xlabel="epoch", ylabel="cross-entropy", yscale="log")
+            norms.set(xlabel="epoch", ylabel=NORM)
+            accuracy.legend(title="flossed")
+    return figure
+
+
 def appendix_d(record: Record) -> Figure:
     """Overlap with the first covariant vector, and accuracy, over epochs."""
     delays = record["delay"]

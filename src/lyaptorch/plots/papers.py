@@ -5,12 +5,11 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
-from lyaptorch.plots import beyond, coupled_tasks, coupled_training, coupling
+from lyaptorch.plots import beyond, coupled_tasks, coupled_training, coupling, delays
 from lyaptorch.plots.algorithm import fig15, fig16, frames, table1
 from lyaptorch.plots.conditioning import fig2a, fig2b, fig2c
-from lyaptorch.plots.episodes import appendix_d, fig8, fig9, fig10
+from lyaptorch.plots.episodes import appendix_d, fig8, fig9, fig10, fig12
 from lyaptorch.plots.style import GREY, PALETTE, panels, style
-from lyaptorch.plots.training import smooth
 from lyaptorch.record import Record
 
 PER_STEP = "(nats per step)"
@@ -66,28 +65,6 @@ def fig1d(record: Record) -> Figure:
     return figure
 
 
-def fig4c(record: Record) -> Figure:
-    """Accuracy over epochs for each delay, and final accuracy against delay."""
-    delays, conditions = record["delay"], record["condition"]
-    with style():
-        figure, axes = panels(len(delays) + 1, width=3.0)
-        for j, delay in enumerate(delays):
-            for i, condition in enumerate(conditions):
-                rows = smooth(record["accuracy"][i, j], 20)
-                axes[j].plot(rows.T, color=PALETTE[i], alpha=0.3, linewidth=0.7)
-                axes[j].plot(rows.mean(0), color=PALETTE[i], linewidth=1.6, label=condition)
-            axes[j].set(xlabel="epoch", ylabel="accuracy", title=f"delay {delay}", ylim=(0.42, 1.03))
-        last = axes[-1]
-        for i, condition in enumerate(conditions):
-            rows = record["final_accuracy"][i]
-            last.plot(delays, rows, "o", color=PALETTE[i], alpha=0.3, markersize=3)
-            last.plot(delays, rows.mean(-1), "o-", color=PALETTE[i], linewidth=1.6, label=condition)
-        last.axhline(0.5, color=GREY, linestyle=":", linewidth=0.8)
-        last.set(xlabel="delay", ylabel="accuracy", title="After training", ylim=(0.42, 1.03))
-        last.legend(title="flossed")
-    return figure
-
-
 def fig6(record: Record) -> Figure:
     """lambda_1 above, its square below, against flossing epochs; LSTM on the left, ReLU on the right."""
     with style():
@@ -104,8 +81,9 @@ def fig6(record: Record) -> Figure:
     return figure
 
 
-_OWN = (fig1b, fig1c, fig1d, fig2a, fig2b, fig2c, fig4c, fig6, fig8, fig9, fig10, fig15, fig16)
-_MORE = (table1, frames)
+_OWN = (fig1b, fig1c, fig1d, fig2a, fig2b, fig2c, fig6, fig8, fig9, fig10, fig12, fig15, fig16)
+_MORE = (delays.fig13, delays.controls, table1, frames)
+_SWEEPS = ("fig3c", "fig3d", "fig4c", "fig4d", "fig14c", "fig14d")
 _COUPLING = (
     coupled_tasks.fig1,
     coupling.fig2,
@@ -119,6 +97,9 @@ _COUPLING = (
 )
 PAPERS = {
     **{f"gradient-flossing {f.__name__}": f for f in (*_OWN, *_MORE)},
+    **{f"gradient-flossing {name}": delays.sweep for name in _SWEEPS},
+    **{f"gradient-flossing {name}": delays.counts for name in ("fig5", "fig7")},
+    "gradient-flossing appE": delays.linear,
     "gradient-flossing fig11": fig10,
     "gradient-flossing appD-clv": appendix_d,
     **{f"weak-coupling {f.__name__}": f for f in _COUPLING},

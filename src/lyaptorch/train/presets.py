@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lyaptorch._types import Number
-from lyaptorch.cells import RateCell
+from lyaptorch.cells import Activation, RateCell
 from lyaptorch.cells.weights import Weights
 from lyaptorch.tasks.batch import Task
 from lyaptorch.train.model import Model, Readout, settled_state
@@ -19,6 +19,7 @@ def gf2023(
     *,
     hidden_size: int = 80,
     gain: Number = 1.0,
+    activation: str | Activation = "tanh",
     weights: str | Weights = "gaussian",
     rows: int = 16,
     ensemble: tuple[int, ...] = (),
@@ -42,6 +43,7 @@ def gf2023(
         task.input_size,
         hidden_size,
         gain=gain,
+        activation=activation,
         weights=weights,
         ensemble=ensemble,
         members=members,

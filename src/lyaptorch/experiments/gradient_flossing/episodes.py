@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,8 +13,7 @@ from torch import Tensor
 
 from lyaptorch.analysis import aligned, onset
 from lyaptorch.experiments.checks import Check, at_least
-from lyaptorch.experiments.gradient_flossing.xor import XorTraining
-from lyaptorch.flossing import At, FitPhase, Trigger
+from lyaptorch.experiments.gradient_flossing.setting import SMOKE, Condition, Setting
 from lyaptorch.record import Given, Record
 from lyaptorch.train.metrics import initial_gradient_norm
 
@@ -23,7 +22,7 @@ ROSE = 10.0
 
 
 @dataclass(frozen=True)
-class Episodes(XorTraining):
+class Episodes(Setting):
     """Networks that are flossed before training and in several episodes early in it.
 
     Attributes:
@@ -36,18 +35,7 @@ class Episodes(XorTraining):
 
     figure: ClassVar[str] = "episodes"
     scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "smoke": {
-            "delays": (4,),
-            "seeds": 2,
-            "epochs": 20,
-            "floss_epochs": 3,
-            "episodes": (5, 10),
-            "every": 2,
-            "k": 12,
-            "hidden_size": 16,
-            "batch": 4,
-            "length": 30,
-        },
+        "smoke": {**SMOKE, "delays": (4,), "floss_epochs": 3, "episodes": (5, 10), "every": 2},
         "small": {"delays": (20, 40), "seeds": 3, "epochs": 1500, "floss_clip": 1.0},
     }
     cost: ClassVar[Mapping[str, str]] = {
@@ -60,20 +48,12 @@ class Episodes(XorTraining):
         self, conditions: int, metric: str, checkpoint: Path | None, show_progress: bool | None
     ) -> tuple[Record, Tensor]:
         """The Record of training, the last condition flossed, and |dL/dh0| before it."""
-        model, task, ids = self.networks(conditions)
+        treated = (Condition("none"), Condition("flossed", before=True, episodes=self.episodes))[-conditions:]
+        model, task, ids = self.networks(treated)
         first = task.draw(self.seed, members=ids, epoch=0, batch=self.batch, length=self.length)
         before = initial_gradient_norm(model, first)
-        flossed = torch.arange(1, conditions + 1)[:, None, None].expand(ids.shape) == conditions
-        phase = self.flossing(flossed)
-        fit = FitPhase(self.epochs, triggers=(Trigger(At(*self.episodes), phase),))
-        return self.train(
-            model, task, (phase, fit), ids, checkpoint, show_progress, (metric,), self.every
-        ), before
-
-    def record(self, variables: Mapping[str, Given], **coordinates: Given) -> Record:
-        """The figure's Record."""
-        delays = {"delay": (("delay",), np.array(self.delays))}
-        return Record(f"gradient-flossing {self.figure}", asdict(self), variables, {**delays, **coordinates})
+        record = self.train(model, task, treated, ids, checkpoint, show_progress, (metric,), self.every)
+        return record, before
 
 
 @dataclass(frozen=True)
@@ -174,4 +154,61 @@ class Fig9(Fig8):
             at_least("share of networks that leave chance for good", 0.5, float(learned.mean())),
             at_least("of these, share whose gradient grew before", 0.5, share),
             at_least("median lead of the gradient, epochs", float(self.every), lead),
+        ]
+
+
+@dataclass(frozen=True)
+class Fig12(Episodes):
+    """Accuracy, error and gradient norm: no flossing, early episodes, and episodes to the end.
+
+    Attributes:
+        period: task epochs between episodes of the networks that are flossed to the end.
+    """
+
+    period: int = 100
+
+    figure: ClassVar[str] = "fig12"
+    shows: ClassVar[str] = "flossing every 100 epochs to the end: accuracy, error, |dL/dh0| (a-c)"
+    scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "smoke": {**Episodes.scales["smoke"], "period": 4},
+        "small": {"delays": (30,), "seeds": 2, "epochs": 1200, "floss_epochs": 200, "floss_clip": 1.0},
+    }
+    cost: ClassVar[Mapping[str, str]] = {**Episodes.cost, "small": "3 min"}
+
+    def run(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
+        """`accuracy`, `loss (condition, delay, seed, epoch)`, `gradient_norm (..., measurement)`."""
+        throughout = tuple(range(self.period, self.epochs, self.period))
+        conditions = (
+            Condition("none"),
+            Condition("early", before=True, episodes=self.episodes),
+            Condition("throughout", before=True, episodes=throughout),
+        )
+        model, task, ids = self.networks(conditions)
+        metric = "initial_gradient_norm"
+        record = self.train(model, task, conditions, ids, checkpoint, show_progress, (metric,), self.every)
+        dims = ("condition", "delay", "seed")
+        variables: dict[str, Given] = {
+            name: ((*dims, "epoch"), record[name].reshape(*ids.shape, -1)) for name in ("accuracy", "loss")
+        }
+        variables["gradient_norm"] = ((*dims, "measurement"), record[metric].reshape(*ids.shape, -1))
+        variables["measured_at"] = (("measurement",), record["measured_at"][0].astype(np.int64))
+        return self.record(variables, condition=(("condition",), np.array([c.name for c in conditions])))
+
+    def checks(self, record: Record) -> list[Check]:
+        """Accuracy drops at late episodes, and ends lower than with early episodes alone."""
+        early, throughout = record["accuracy"][1:].reshape(2, -1, self.epochs)
+        late = [e for e in range(self.period, self.epochs, self.period) if e > max(self.episodes)]
+        few = max(1, self.period // 10)
+        before = np.stack([throughout[:, e - few : e].mean(-1) for e in late])
+        after = np.stack([throughout[:, e : e + few].mean(-1) for e in late])
+        above = before > 0.6
+        drops = (before - after)[above] > 0.05
+        share = float(drops.mean()) if drops.size else float("nan")
+        lead = float(early[:, -few:].mean() - throughout[:, -few:].mean())
+        return [
+            at_least(
+                "networks and late episodes before which accuracy is above 0.6", 1.0, float(above.sum())
+            ),
+            at_least("of these, share after which accuracy is lower by 0.05", 0.8, share),
+            at_least("accuracy at the end, early episodes alone above episodes to the end by", 0.02, lead),
         ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,11 +14,11 @@ from torch import Tensor
 from lyaptorch._random import Stream
 from lyaptorch.cells import random_frame
 from lyaptorch.experiments.checks import Check, at_least, at_most
-from lyaptorch.experiments.gradient_flossing.xor import XorTraining
-from lyaptorch.flossing import FitPhase, FlossPhase, flossing_loss
+from lyaptorch.experiments.gradient_flossing.setting import SMOKE, Condition, Setting
+from lyaptorch.flossing import FlossPhase, flossing_loss
 from lyaptorch.record import Given, Record
 from lyaptorch.tangent import lyapunov_spectrum
-from lyaptorch.tasks import TemporalXOR
+from lyaptorch.tasks.lagged import LaggedTask
 from lyaptorch.train import Adam, Model, evaluate
 from lyaptorch.train.optim import MemberOptimizer
 from lyaptorch.train.steps import Clip
@@ -29,7 +29,7 @@ SOLVED = 0.9
 
 
 @dataclass(frozen=True)
-class Frames(XorTraining):
+class Frames(Setting):
     """One network, flossed from many initial frames in three ways, then trained.
 
     `seeds` counts frames. All networks begin equal and see equal inputs; they differ by their frames alone.
@@ -46,17 +46,7 @@ class Frames(XorTraining):
     figure: ClassVar[str] = "frames"
     shows: ClassVar[str] = "spread of exponents and success over initial frames: fixed, redrawn, carried over"
     scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "smoke": {
-            "delays": (4,),
-            "seeds": 2,
-            "epochs": 10,
-            "floss_epochs": 4,
-            "k": 12,
-            "hidden_size": 16,
-            "batch": 4,
-            "length": 30,
-            "measure": 60,
-        },
+        "smoke": {**SMOKE, "delays": (4,), "epochs": 10, "floss_epochs": 4, "measure": 60},
         "small": {"delays": (20,), "seeds": 3, "epochs": 600, "floss_clip": 1.0},
     }
     cost: ClassVar[Mapping[str, str]] = {
@@ -67,11 +57,12 @@ class Frames(XorTraining):
 
     def run(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
         """`exponents (mode, delay, frame, index)` after flossing, `accuracy`, `final_accuracy`."""
-        model, task, ids = self.networks(len(MODES), same=True)
+        conditions = tuple(Condition(mode) for mode in MODES)
+        model, task, ids = self.networks(conditions, same=True)
         frame_ids = torch.arange(self.seeds).expand(ids.shape)
         self._floss(model, task, ids, frame_ids)
         exponents = self._spectrum(model, task, ids)
-        record = self.train(model, task, (FitPhase(self.epochs),), ids, checkpoint, show_progress)
+        record = self.train(model, task, conditions, ids, checkpoint, show_progress)
         _, final = evaluate(
             model, task, batch=self.batch, length=self.length, members=ids, generator=self._generator()
         )
@@ -81,11 +72,7 @@ class Frames(XorTraining):
             "accuracy": ((*dims, "epoch"), record["accuracy"].reshape(*ids.shape, -1)),
             "final_accuracy": (dims, final),
         }
-        coordinates: dict[str, Given] = {
-            "mode": (("mode",), np.array(MODES)),
-            "delay": (("delay",), np.array(self.delays)),
-        }
-        return Record(f"gradient-flossing {self.figure}", asdict(self), variables, coordinates)
+        return self.record(variables, mode=(("mode",), np.array(MODES)))
 
     def checks(self, record: Record) -> list[Check]:
         """The frame matters little: exponents after flossing agree, and so does success."""
@@ -98,7 +85,7 @@ class Frames(XorTraining):
             found.append(at_least(f"{mode}: share of frames after which the task is solved", 0.5, success))
         return found
 
-    def _floss(self, model: Model, task: TemporalXOR, ids: Tensor, frame_ids: Tensor) -> None:
+    def _floss(self, model: Model, task: LaggedTask, ids: Tensor, frame_ids: Tensor) -> None:
         """Floss every network in its own way; what `train` does, but for the frames."""
         cell, phase, ensemble = model.cell, FlossPhase(self.floss_epochs), tuple(ids.shape)
         optimizer = MemberOptimizer(list(cell.parameters()), ensemble, phase.lr, Adam())
@@ -129,12 +116,12 @@ class Frames(XorTraining):
         return frame.unsqueeze(-3)
 
     @torch.no_grad()
-    def _spectrum(self, model: Model, task: TemporalXOR, ids: Tensor) -> Tensor:
+    def _spectrum(self, model: Model, task: LaggedTask, ids: Tensor) -> Tensor:
         inputs = self._inputs(task, ids, 0, 100 + self.measure, "measure")
         spectrum = lyapunov_spectrum(
             model.cell, inputs, k=self.k, h0=model.initial_state(1), tangent_transient=100
         )
         return spectrum.exponents[..., 0, :]
 
-    def _inputs(self, task: TemporalXOR, ids: Tensor, epoch: int, length: int, stream: str) -> Tensor:
+    def _inputs(self, task: LaggedTask, ids: Tensor, epoch: int, length: int, stream: str) -> Tensor:
         return task.inputs(self.seed, members=ids, epoch=epoch, batch=1, length=length, stream=stream)

@@ -9,3 +9,6 @@ collect_ignore = [
     for module, library in INTEGRATIONS.items()
     if find_spec(library) is None
 ]
+collect_ignore_glob = (
+    [] if find_spec("triton") else ["src/lyaptorch/kernels/triton/*.py", "tests/triton_compile.py"]
+)

@@ -68,7 +68,7 @@ def test_data_that_does_not_fit(lyap, tmp_path):
         "complex": "complex.npy must hold numbers of shape (t, m) or (t, b, m), got complex128",
         "nan": "inputs must be finite, got nan at index (0, 0, 0)",
         "short": "inputs must hold transient + tangent_transient + at least 1 counted step, got t=9",
-        "pickle": "cannot read pickle.npy: Object arrays cannot be loaded",
+        "pickle": "cannot read pickle.npy: Array can't be memory-mapped: Python objects in dtype",
         "zip": "cannot read zip.npy: ",
         "empty": "cannot read empty.npy: ",
         "text": "cannot read text.npy: ",

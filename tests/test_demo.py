@@ -192,6 +192,7 @@ def test_the_axes_say_the_unit_of_time():
 
 def test_a_record_without_a_figure():
     with pytest.raises(
-        ValueError, match=r"unknown kind of Record 'trainn', did you mean 'train'\? known: bench, demo"
+        ValueError,
+        match=r"unknown kind of Record 'trainn', did you mean 'train'\? known: bench, beyond auto-flossing",
     ):
         lt.Record("trainn", {}, {}).plot()

@@ -13,6 +13,7 @@ import torch
 
 from lyaptorch.experiments.beyond.learning import Learning
 from lyaptorch.experiments.checks import Check, at_least, at_most
+from lyaptorch.experiments.gradient_flossing.setting import Condition
 from lyaptorch.flossing import FitPhase, FlossPhase
 from lyaptorch.record import Given, Record
 from lyaptorch.train import train
@@ -65,7 +66,7 @@ class CheapFlossing(Learning):
     def run(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
         """`accuracy (way, delay, seed, epoch)`, `final_accuracy`, and the cost of flossing of each way."""
         ways = self.ways()
-        model, task, ids = self.networks(len(ways))
+        model, task, ids = self.networks([Condition("")] * len(ways))
         group = torch.arange(len(ways))[:, None, None].expand(ids.shape)
         phases = tuple(replace(p, members=group == i) for i, p in enumerate(ways.values()) if p is not None)
         seconds = [self._seconds(phase) for phase in ways.values()]
@@ -108,7 +109,7 @@ class CheapFlossing(Learning):
             return 0.0
         taken = []
         for epochs in (1, TIMED_STEPS + 1):
-            model, task, ids = replace(self, delays=self.delays[:1]).networks(1)
+            model, task, ids = replace(self, delays=self.delays[:1]).networks([Condition("")])
             start = time.process_time()
             few = (replace(phase, epochs=epochs),)
             train(model, task, few, length=self.length, members=ids, show_progress=False)

@@ -9,15 +9,15 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from lyaptorch.experiments.gradient_flossing.xor import XorTraining
-from lyaptorch.flossing import Schedule
+from lyaptorch.experiments.gradient_flossing.setting import Setting
+from lyaptorch.flossing import FlossPhase, Schedule
 from lyaptorch.record import Record
 from lyaptorch.tasks import Task
 from lyaptorch.train import Model, evaluate, train
 
 
 @dataclass(frozen=True)
-class Learning(XorTraining):
+class Learning(Setting):
     """Networks that learn a task, and are tested. The attributes are those of figure 4c."""
 
     floss_clip: float | None = 1.0
@@ -32,6 +32,10 @@ class Learning(XorTraining):
         "batch": 8,
         "length": 100,
     }
+
+    def flossing(self, members: Tensor) -> FlossPhase:
+        """An episode for the networks where `members` is true."""
+        return FlossPhase(self.floss_epochs, k=self.k, clip=self.floss_clip, members=members)
 
     def learn(
         self,

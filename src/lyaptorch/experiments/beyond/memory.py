@@ -11,6 +11,7 @@ import numpy as np
 
 from lyaptorch.experiments.beyond.learning import Learning
 from lyaptorch.experiments.checks import Check, at_least
+from lyaptorch.experiments.gradient_flossing.setting import Condition
 from lyaptorch.flossing import At, FitPhase, Trigger
 from lyaptorch.record import Given, Record
 
@@ -43,7 +44,7 @@ class MemoryLimit(Learning):
 
     def run(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
         """`accuracy (delay, seed, epoch)`, `final_accuracy (delay, seed)`."""
-        model, task, ids = self.networks(1)
+        model, task, ids = self.networks([Condition("")])
         phase = self.flossing(ids >= 0)
         fit = FitPhase(self.epochs, triggers=(Trigger(At(*self.episodes), phase),))
         record, final = self.learn(model, task, (phase, fit), ids, checkpoint, show_progress)

@@ -39,8 +39,6 @@ def load_checkpoint(path: Path, config: dict[str, Any]) -> tuple[dict[str, Tenso
     try:
         length = int.from_bytes(body[:8], "little")
         head = dict(json.loads(json.loads(body[8 : 8 + length])["__metadata__"]["lyaptorch"]))
-        known, facts = dict(head["environment"]), dict(head["facts"])
-        written = dict(facts["config"])
         tensors = load(body)
     except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(
@@ -51,6 +49,10 @@ def load_checkpoint(path: Path, config: dict[str, Any]) -> tuple[dict[str, Tenso
             f"cannot load {path}: it must be {FORMAT!r} version {VERSION}, got {head.get('format')!r} "
             f"{head.get('version')!r}; update lyaptorch, or delete it to start again"
         )
+    known, facts = head.get("environment"), head.get("facts")
+    written = facts.get("config") if isinstance(facts, dict) else None
+    if not isinstance(known, dict) or not isinstance(facts, dict) or not isinstance(written, dict):
+        raise ValueError(f"cannot load {path}: it is no checkpoint, it has no run; delete it to start again")
     differing = [key for key in config if written.get(key) != json.loads(json.dumps(config[key]))]
     if differing:
         raise ValueError(

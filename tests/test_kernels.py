@@ -1,6 +1,7 @@
 """The compiled kernels against the plain torch backend and plain autograd, in every setting they serve."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -187,6 +188,23 @@ def test_memory_is_lent_again_only_when_nobody_holds_it():
     assert again.data_ptr() == address
     assert again.shape == (290, 1000)
     assert lend((3,), torch.float64).dtype == torch.float64
+
+
+def test_threads_never_share_lent_memory():
+    def work(seed):
+        generator = torch.Generator().manual_seed(seed)
+        for _ in range(300):
+            size = int(torch.randint(70_000, 400_000, (), generator=generator))
+            memory = lend((size,), torch.uint8)
+            memory.fill_(seed)
+            held = memory[::7]
+            del memory
+            wrong[seed] += int((held != seed).sum())
+
+    wrong = [0] * 4
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+    assert wrong == [0] * 4
 
 
 @pytest.mark.parametrize(("case", "ensemble"), CATALOGUE)

@@ -13,7 +13,8 @@ from lyaptorch.kernels.library import large_pages
 SMALL, LARGEST, BLOCKS = 1 << 16, 1 << 28, 4
 """Bytes of tensors that are not worth the trouble, bytes of the largest block that is kept, how many are."""
 
-_spare: list[Tensor] = []
+_spare: dict[int, Tensor] = {}
+"""By address; each change is one operation, because threads and the garbage collector meet here."""
 
 
 def lend(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
@@ -29,13 +30,17 @@ def lend(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
 
 def _block(size: int) -> Tensor:
     """A spare block, neither too small nor much too large, or a fresh one."""
-    for i, block in enumerate(_spare):
-        if size <= block.nbytes <= 2 * size + SMALL:
-            return _spare.pop(i)
+    for address in reversed(list(_spare)):
+        block = _spare.pop(address, None)
+        if block is not None and size <= block.nbytes <= 2 * size + SMALL:
+            return block
+        if block is not None:
+            _give_back(block)
     return large_pages(torch.empty(size, dtype=torch.uint8))
 
 
 def _give_back(block: Tensor) -> None:
     if block.nbytes <= LARGEST:
-        _spare.insert(0, block)
-        del _spare[BLOCKS:]
+        _spare[block.data_ptr()] = block
+        for address in list(_spare)[:-BLOCKS]:
+            _spare.pop(address, None)

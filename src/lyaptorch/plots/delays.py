@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from lyaptorch.plots.drawing import DASHES, Array
 from lyaptorch.plots.spectra import finite_mean
@@ -125,7 +128,7 @@ def _curves(axes: Axes, rows: Array, i: int, label: str) -> None:
     axes.plot(rows.mean(0), dash, color=color, linewidth=1.6, label=label)
 
 
-def _points(axes: Axes, x: Array, rows: Array, i: int, label: str) -> None:
+def _points(axes: Axes, x: NDArray[Any], rows: Array, i: int, label: str) -> None:
     """A point for each network and the line of their means, `rows (x, seed)`."""
     color, dash = PALETTE[i % len(PALETTE)], DASHES[i // len(PALETTE)]
     axes.plot(x, rows, "o", color=color, alpha=0.3, markersize=3)

@@ -41,7 +41,7 @@ def controls(record: Record) -> Figure:
     """Accuracy over epochs, and after training a row for each condition, for each delay."""
     names = [str(name) for name in record["condition"]]
     with style():
-        figure, axes = panels(2 * len(record["delay"]), width=3.6)
+        figure, axes = panels(2 * len(record["delay"]), width=3.6, height=3.3)
         for j, delay in enumerate(record["delay"]):
             curves, final = axes[2 * j : 2 * j + 2]
             for i, name in enumerate(names):
@@ -54,7 +54,7 @@ def controls(record: Record) -> Figure:
             final.set_yticks(range(len(names)), names)
             final.invert_yaxis()
             final.set(xlabel="accuracy", xlim=BITS, title="After training")
-        axes[0].legend(fontsize=6)
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from lyaptorch.plots.drawing import DASHES, Array
 from lyaptorch.plots.spectra import finite_mean
@@ -38,7 +41,7 @@ def controls(record: Record) -> Figure:
     """Accuracy over epochs, and after training a row for each condition, for each delay."""
     names = [str(name) for name in record["condition"]]
     with style():
-        figure, axes = panels(2 * len(record["delay"]), width=3.6)
+        figure, axes = panels(2 * len(record["delay"]), width=3.6, height=3.3)
         for j, delay in enumerate(record["delay"]):
             curves, final = axes[2 * j : 2 * j + 2]
             for i, name in enumerate(names):
@@ -51,7 +54,7 @@ def controls(record: Record) -> Figure:
             final.set_yticks(range(len(names)), names)
             final.invert_yaxis()
             final.set(xlabel="accuracy", xlim=BITS, title="After training")
-        axes[0].legend(fontsize=6)
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
 
 
@@ -125,7 +128,7 @@ def _curves(axes: Axes, rows: Array, i: int, label: str) -> None:
     axes.plot(rows.mean(0), dash, color=color, linewidth=1.6, label=label)
 
 
-def _points(axes: Axes, x: Array, rows: Array, i: int, label: str) -> None:
+def _points(axes: Axes, x: NDArray[Any], rows: Array, i: int, label: str) -> None:
     """A point for each network and the line of their means, `rows (x, seed)`."""
     color, dash = PALETTE[i % len(PALETTE)], DASHES[i // len(PALETTE)]
     axes.plot(x, rows, "o", color=color, alpha=0.3, markersize=3)

@@ -139,7 +139,7 @@ class Fig4c(DelaySweep):
     )
     scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "smoke": {**SMOKE, "episode": 5},
-        "small": {"delays": (40, 60), "seeds": 4, "epochs": 1500, "floss_clip": 1.0},
+        "small": {"delays": (40, 60), "seeds": 4, "epochs": 1200, "floss_clip": 1.0},
     }
 
     def conditions(self) -> tuple[Condition, ...]:

@@ -31,13 +31,13 @@ class MemoryLimit(Learning):
     seeds: int = 8
     epochs: int = 10_000
     k: int = 80
-    episodes: tuple[int, ...] = (500,)
+    episodes: tuple[int, ...] = (200, 400, 600, 800)
 
     figure: ClassVar[str] = "memory-limit"
     shows: ClassVar[str] = "accuracy against delay for n = 80, under the best schedule found"
     scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "smoke": {**Learning.SMOKE, "delays": (4, 8), "k": 8, "episodes": (2,)},
-        "small": {**Learning.SMALL, "delays": (20, 24, 28, 32), "epochs": 2500, "k": 32},
+        "small": {**Learning.SMALL, "delays": (20, 24, 28, 32), "epochs": 2000, "k": 32},
     }
     cost: ClassVar[Mapping[str, str]] = {"smoke": "2 s", "small": "3 min", "paper": "a day; 1 h on a GPU"}
 

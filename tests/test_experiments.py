@@ -19,7 +19,7 @@ from lyaptorch.train import run as engine
 
 NAMES = [(paper, figure) for paper, figures in FIGURES.items() for figure in figures]
 every_figure = pytest.mark.parametrize(("paper", "figure"), NAMES, ids=map(" ".join, NAMES))
-TIMED = {"table1", "cheap-flossing"}
+TIMED = {"table1", "cheap-flossing", "horizon-per-cost"}
 """Figures of measured times: the only ones that differ from run to run."""
 MADE: dict[tuple[str, str], Record] = {}
 

@@ -128,11 +128,101 @@ def memory_limit(record: Record) -> Figure:
     return figure
 
 
+def items_by_delay(record: Record) -> Figure:
+    """Accuracy against the number of flossed exponents, a panel for each number of items."""
+    with style():
+        figure, axes = panels(len(record["items"]), width=3.2)
+        places = np.arange(len(record["k"]))
+        for i, (items, panel) in enumerate(zip(record["items"], axes, strict=True)):
+            for j, delay in enumerate(record["delay"]):
+                rows, color = record["final_accuracy"][i, j], PALETTE[j % len(PALETTE)]
+                panel.plot(places, rows, "o", color=color, alpha=0.3, markersize=3)
+                panel.plot(places, rows.mean(-1), "o-", color=color, label=f"delay {delay}")
+            panel.axhline(0.5, color=GREY, linestyle=":", linewidth=0.8)
+            panel.set_xticks(places, [str(k) for k in record["k"]])
+            panel.set(
+                xlabel="exponents flossed", ylabel="accuracy", title=f"{items} items", ylim=(0.42, 1.03)
+            )
+        axes[0].legend()
+    return figure
+
+
+def unit_parameters(record: Record) -> Figure:
+    """Exponents after flossing; the time constants and gains it chose; accuracy against delay."""
+    with style():
+        figure, (spectra, units, learning) = panels(3, width=3.5)
+        for i, name in enumerate(record["flossed"]):
+            color, rows = PALETTE[i % len(PALETTE)], record["exponents"][i]
+            spectra.plot(np.arange(1, rows.shape[-1] + 1), rows.mean(0), color=color, label=str(name))
+            units.plot(
+                record["time_constant"][i].ravel(),
+                record["gain"][i].ravel(),
+                "o",
+                color=color,
+                alpha=0.5,
+                markersize=2,
+            )
+            final = record["final_accuracy"][i]
+            learning.plot(record["delay"], final, "o", color=color, alpha=0.3, markersize=3)
+            learning.plot(record["delay"], final.mean(-1), "o-", color=color)
+        spectra.axhline(0.0, color=GREY, linestyle=":", linewidth=0.8)
+        spectra.set(xlabel="index $i$", ylabel=r"$\lambda_i$ (nats per step)", title="After flossing")
+        units.set(xscale="log", yscale="log", xlabel="time constant (steps)", ylabel="gain", title="Units")
+        learning.set(xlabel="delay", ylabel="accuracy", title="After training", ylim=(0.42, 1.03))
+        spectra.legend(title="flossed by")
+    return figure
+
+
+def flossed_cells(record: Record) -> Figure:
+    """Exponents and accuracy of each kind of cell, plain and flossed."""
+    kinds = record["kind"]
+    with style():
+        figure = Figure(figsize=(3.2 * len(kinds), 5.2), layout="constrained")
+        rows = figure.subplots(2, len(kinds), squeeze=False)
+        for i, kind in enumerate(kinds):
+            spectra, learning = rows[:, i]
+            for j, (color, label) in enumerate(((BLUE, "plain"), (ORANGE, "flossed"))):
+                exponents, final = record["exponents"][i, j], record["final_accuracy"][i, j]
+                spectra.plot(np.arange(1, exponents.shape[-1] + 1), exponents.T, color=color, alpha=0.6)
+                learning.plot(record["delay"], final, "o", color=color, alpha=0.3, markersize=3)
+                learning.plot(record["delay"], final.mean(-1), "o-", color=color, label=label)
+            spectra.axhline(0.0, color=GREY, linestyle=":", linewidth=0.8)
+            spectra.set(xlabel="index $i$", ylabel=r"$\lambda_i$ (nats per step)", title=str(kind))
+            learning.set(xlabel="delay", ylabel="accuracy", ylim=(0.42, 1.03))
+        rows[1][0].legend()
+    return figure
+
+
+def horizon_per_cost(record: Record) -> Figure:
+    """Mean accuracy over all delays against what was spent; accuracy against delay at equal cost."""
+    with style():
+        figure, axes = panels(4, width=3.1)
+        for j, what in enumerate(("flops", "seconds")):
+            spending, reached = axes[2 * j : 2 * j + 2]
+            word = "operations" if what == "flops" else what
+            for i, name in enumerate(record["network"]):
+                color = ORANGE if i == 0 else PALETTE[(0, 2, 3, 5)[(i - 1) % 4]]
+                curve = smooth(record["accuracy"][i], 20).mean((0, 1))
+                cost = record[f"{what}_of_flossing"][i] + record[f"{what}_of_an_epoch"][i] * np.arange(
+                    len(curve)
+                )
+                spending.plot(cost, curve, color=color, label=str(name))
+                reached.plot(record["delay"], record[f"at_equal_{what}"][i], "o-", color=color)
+            spending.set(xlabel=f"{word} of a network", ylabel="mean accuracy", ylim=(0.42, 1.03))
+            reached.set(xlabel="delay", ylabel="accuracy", title=f"At equal {word}", ylim=(0.42, 1.03))
+        axes[0].legend()
+    return figure
+
+
 FIGURES = {
     "beyond depth": depth,
     "beyond input-suppresses-chaos": input_suppresses_chaos,
     "beyond cheap-flossing": cheap_flossing,
     "beyond auto-flossing": auto_flossing,
     "beyond memory-limit": memory_limit,
+    "beyond items-x-delay": items_by_delay,
+    "beyond unit-parameters": unit_parameters,
+    "beyond flossed-cells": flossed_cells,
+    "beyond horizon-per-cost": horizon_per_cost,
 }
 """By the kind of the Record."""

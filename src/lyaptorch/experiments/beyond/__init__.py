@@ -4,10 +4,16 @@ from lyaptorch.experiments.beyond.auto import AutoFlossing
 from lyaptorch.experiments.beyond.chaos import InputSuppressesChaos
 from lyaptorch.experiments.beyond.cheap import CheapFlossing
 from lyaptorch.experiments.beyond.depth import Depths
+from lyaptorch.experiments.beyond.gated import FlossedCells
+from lyaptorch.experiments.beyond.horizon import HorizonPerCost
 from lyaptorch.experiments.beyond.memory import MemoryLimit
+from lyaptorch.experiments.beyond.recall import ItemsByDelay
+from lyaptorch.experiments.beyond.unit import UnitParameters
 from lyaptorch.experiments.checks import Experiment
 
 FIGURES: tuple[type[Experiment], ...] = (
-    *(Depths, InputSuppressesChaos, CheapFlossing),
-    *(AutoFlossing, MemoryLimit),
+    *(MemoryLimit, HorizonPerCost),
+    *(CheapFlossing, AutoFlossing),
+    *(ItemsByDelay, InputSuppressesChaos),
+    *(UnitParameters, Depths, FlossedCells),
 )

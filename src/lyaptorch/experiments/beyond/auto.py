@@ -48,16 +48,16 @@ def chosen_flossing(exponents: Tensor, fluctuation: Tensor, epochs: int) -> Flos
         epochs: flossing steps.
 
     Example:
-        >>> phase = chosen_flossing(torch.tensor([[0.0, -1.0, -2.0, -9.0]]), torch.full((1, 4), 0.2), 100)
+        >>> phase = chosen_flossing(torch.tensor([[0.0, -1.0, -2.0, -9.0]]), torch.full((1, 4), 0.19), 100)
         >>> phase.k, phase.interval, phase.tangent_transient, phase.steps
-        (3, 2, 1, 17)
+        (3, 2, 1, 16)
     """
     mean, order = exponents.mean(0).sort(descending=True)
     k = max(1, int((mean > mean[0] - REACH).sum()))
     spread = max(float(mean[0] - mean[k - 1]), 1e-3)
     transient = min(30, round((k - 1) / spread))
     single = float(fluctuation.mean(0)[order[:k]].median())
-    counted = min(100, max(8, math.ceil((single / ERROR) ** 2 - 1e-6)))
+    counted = min(100, max(8, math.ceil((single / ERROR) ** 2)))
     return FlossPhase(
         epochs,
         k=k,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,9 +15,6 @@ from lyaptorch.experiments.checks import Check, at_least, at_most
 from lyaptorch.experiments.gradient_flossing.setting import Condition
 from lyaptorch.flossing import FitPhase, FlossPhase
 from lyaptorch.record import Given, Record
-from lyaptorch.train import train
-
-TIMED_STEPS = 3
 
 
 @dataclass(frozen=True)
@@ -69,7 +65,7 @@ class CheapFlossing(Learning):
         model, task, ids = self.networks([Condition("")] * len(ways))
         group = torch.arange(len(ways))[:, None, None].expand(ids.shape)
         phases = tuple(replace(p, members=group == i) for i, p in enumerate(ways.values()) if p is not None)
-        seconds = [self._seconds(phase) for phase in ways.values()]
+        seconds = [p.epochs * self.seconds(p) if p else 0.0 for p in ways.values()]
         record, final = self.learn(
             model, task, (*phases, FitPhase(self.epochs)), ids, checkpoint, show_progress
         )
@@ -102,16 +98,3 @@ class CheapFlossing(Learning):
             share = record[name][enough].min() / record[name][full] if enough else np.nan
             found.append(at_most(f"{name} of the cheapest that keeps it, over published", 0.5, float(share)))
         return found
-
-    def _seconds(self, phase: FlossPhase | None) -> float:
-        """Seconds of one core that flossing one network takes, from a few measured steps."""
-        if phase is None:
-            return 0.0
-        taken = []
-        for epochs in (1, TIMED_STEPS + 1):
-            model, task, ids = replace(self, delays=self.delays[:1]).networks([Condition("")])
-            start = time.process_time()
-            few = (replace(phase, epochs=epochs),)
-            train(model, task, few, length=self.length, members=ids, show_progress=False)
-            taken.append(time.process_time() - start)
-        return max(0.0, taken[1] - taken[0]) / TIMED_STEPS / self.seeds * phase.epochs

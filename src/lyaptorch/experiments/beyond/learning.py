@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import Tensor
 
+from lyaptorch._types import Number
 from lyaptorch.experiments.gradient_flossing.setting import Setting
-from lyaptorch.flossing import FlossPhase, Schedule
+from lyaptorch.flossing import FlossPhase, Phase, Schedule
 from lyaptorch.record import Record
 from lyaptorch.tasks import Task
 from lyaptorch.train import Model, evaluate, train
+
+TIMED_EPOCHS = 5
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,7 @@ class Learning(Setting):
         "batch": 2,
         "length": 20,
     }
-    SMALL: ClassVar[Mapping[str, Any]] = {"seeds": 4, "epochs": 800, "floss_epochs": 200, "k": 30} | {
+    SMALL: ClassVar[Mapping[str, Any]] = {"seeds": 3, "epochs": 600, "floss_epochs": 200, "k": 30} | {
         "hidden_size": 32,
         "batch": 8,
         "length": 100,
@@ -45,6 +49,7 @@ class Learning(Setting):
         ids: Tensor,
         checkpoint: Path | None,
         show_progress: bool | None,
+        lr: Number = 1e-3,
     ) -> tuple[Record, Tensor]:
         """The Record of `lt.train`, and the accuracy `(*e)` on batches that training never saw."""
         record = train(
@@ -53,6 +58,7 @@ class Learning(Setting):
             schedule,
             batch=self.batch,
             length=self.length,
+            lr=lr,
             members=ids,
             generator=self._generator(),
             checkpoint=checkpoint,
@@ -62,3 +68,22 @@ class Learning(Setting):
             model, task, batch=self.batch, length=self.length, members=ids, generator=self._generator()
         )
         return record, accuracy
+
+    def seconds(self, phase: Phase) -> float:
+        """Seconds of one core that an epoch of a phase takes for one network, from a few measured ones."""
+        taken = []
+        for epochs in (1, TIMED_EPOCHS + 1):
+            model, task, ids = replace(self, delays=self.delays[:1]).networks()
+            few: Schedule = (replace(phase, epochs=epochs, members=None),)
+            start = time.process_time()
+            train(
+                model,
+                task,
+                few,
+                batch=self.batch,
+                length=self.length,
+                members=ids,
+                show_progress=False,
+            )
+            taken.append(time.process_time() - start)
+        return max(0.0, taken[1] - taken[0]) / TIMED_EPOCHS / self.seeds

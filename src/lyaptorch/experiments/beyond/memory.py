@@ -11,7 +11,6 @@ import numpy as np
 
 from lyaptorch.experiments.beyond.learning import Learning
 from lyaptorch.experiments.checks import Check, at_least
-from lyaptorch.experiments.gradient_flossing.setting import Condition
 from lyaptorch.flossing import At, FitPhase, Trigger
 from lyaptorch.record import Given, Record
 
@@ -32,19 +31,19 @@ class MemoryLimit(Learning):
     seeds: int = 8
     epochs: int = 10_000
     k: int = 80
-    episodes: tuple[int, ...] = (500,)
+    episodes: tuple[int, ...] = (200, 400, 600, 800)
 
     figure: ClassVar[str] = "memory-limit"
     shows: ClassVar[str] = "accuracy against delay for n = 80, under the best schedule found"
     scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "smoke": {**Learning.SMOKE, "delays": (4, 8), "k": 8, "episodes": (2,)},
-        "small": {**Learning.SMALL, "delays": (20, 24, 28, 32), "epochs": 2500, "k": 32},
+        "small": {**Learning.SMALL, "delays": (20, 24, 28, 32), "epochs": 2000, "k": 32},
     }
     cost: ClassVar[Mapping[str, str]] = {"smoke": "2 s", "small": "3 min", "paper": "a day; 1 h on a GPU"}
 
     def run(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
         """`accuracy (delay, seed, epoch)`, `final_accuracy (delay, seed)`."""
-        model, task, ids = self.networks([Condition("")])
+        model, task, ids = self.networks()
         phase = self.flossing(ids >= 0)
         fit = FitPhase(self.epochs, triggers=(Trigger(At(*self.episodes), phase),))
         record, final = self.learn(model, task, (phase, fit), ids, checkpoint, show_progress)

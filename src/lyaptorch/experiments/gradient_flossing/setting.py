@@ -101,7 +101,7 @@ class Setting:
     figure: ClassVar[str]
 
     def networks(
-        self, conditions: Sequence[Condition], *, same: bool = False
+        self, conditions: Sequence[Condition] = (Condition(""),), *, same: bool = False
     ) -> tuple[Model, LaggedTask, Tensor]:
         """Equal networks under each condition, their task, and their ids `(condition, delay, seed)`.
 

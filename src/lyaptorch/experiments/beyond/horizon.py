@@ -1,0 +1,141 @@
+"""Flossing against a larger network: how far in time each gets for the same work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lyaptorch.experiments.beyond.learning import Learning
+from lyaptorch.experiments.checks import Check, at_least
+from lyaptorch.flossing import FitPhase, FlossPhase
+from lyaptorch.record import Given, Record
+from lyaptorch.tasks import TemporalXOR
+from lyaptorch.train.metrics import fit_flops, floss_flops
+
+SOLVED = 0.9
+"""Mean accuracy from which a delay counts as reached."""
+WINDOW = 20
+"""Epochs over which accuracy is averaged."""
+SURPLUS = 1.5
+"""How much longer than equal operations ask for the plain networks train, so that equal time is seen, too."""
+
+
+@dataclass(frozen=True)
+class HorizonPerCost(Learning):
+    """Preflossed networks of n units, and plain ones of n and more, learn the temporal XOR.
+
+    Operations and seconds of the flossed networks, flossing included, are the budget of each. Plain networks
+    are read where they have spent as much.
+
+    Attributes:
+        sizes: units of the plain networks.
+        epochs: of the flossed networks.
+    """
+
+    delays: tuple[int, ...] = (10, 20, 30, 40, 50)
+    seeds: int = 10
+    sizes: tuple[int, ...] = (80, 160, 240)
+
+    figure: ClassVar[str] = "horizon-per-cost"
+    shows: ClassVar[str] = (
+        "the longest delay reached, flossed or with more units, at equal operations and time"
+    )
+    scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "smoke": {**Learning.SMOKE, "delays": (4, 6), "sizes": (8, 12)},
+        "small": {**Learning.SMALL, "delays": (8, 12, 16, 20), "sizes": (32, 64), "seeds": 3},
+    }
+    cost: ClassVar[Mapping[str, str]] = {"smoke": "3 s", "small": "3 min", "paper": "days; hours on a GPU"}
+
+    def run(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
+        """`accuracy (network, delay, seed, epoch)`, and what was reached `(network, delay)` at equal cost."""
+        sizes = (self.hidden_size, *self.sizes)
+        budget = self._work(self.hidden_size) * self.epochs + self.floss_epochs * floss_flops(
+            self.hidden_size, self.k, FlossPhase(0).steps
+        )
+        curves, costs = [], []
+        for i, n in enumerate(sizes):
+            part = replace(
+                self,
+                hidden_size=n,
+                floss_epochs=0 if i else self.floss_epochs,
+                epochs=round(SURPLUS * budget / self._work(n)) if i else self.epochs,
+            )
+            path = checkpoint and checkpoint.with_name(f"{checkpoint.name}-{i}")
+            curve, cost = part._train(path, show_progress)
+            curves.append(curve)
+            costs.append(cost)
+        longest = max(curve.shape[-1] for curve in curves)
+        padded = [
+            np.pad(c, ((0, 0), (0, 0), (0, longest - c.shape[-1])), constant_values=np.nan) for c in curves
+        ]
+        names = [f"n = {n}, flossed" if i == 0 else f"n = {n}" for i, n in enumerate(sizes)]
+        return self._record(names, np.stack(padded), np.array(costs))
+
+    def checks(self, record: Record) -> list[Check]:
+        """At equal operations, and at equal time, the flossed network reaches as far as each other."""
+        found = []
+        for what in ("flops", "seconds"):
+            reached = record[f"at_equal_{what}"]
+            horizon = [
+                max((d for d, a in zip(self.delays, row, strict=True) if a >= SOLVED), default=0)
+                for row in reached
+            ]
+            for name, own in zip(record["network"][1:], horizon[1:], strict=True):
+                sentence = f"equal {what}: delay reached flossed, minus that of {name}"
+                found.append(at_least(sentence, 0.0, float(horizon[0] - own)))
+            best = float(reached[1:].mean(-1).max())
+            found.append(
+                at_least(
+                    f"equal {what}: mean accuracy flossed, minus the best other",
+                    0.0,
+                    float(reached[0].mean()) - best,
+                )
+            )
+        return found
+
+    def _train(
+        self, checkpoint: Path | None, show_progress: bool | None
+    ) -> tuple[NDArray[np.floating], tuple[float, float, float, float]]:
+        """Accuracy `(delay, seed, epoch)`; operations and seconds of all flossing and of one epoch."""
+        model, task, ids = self.networks()
+        floss, fit = self.flossing(ids >= 0), FitPhase(self.epochs)
+        record, _ = self.learn(model, task, (floss, fit), ids, checkpoint, show_progress)
+        flops = float(record["floss_flops"][0]) if self.floss_epochs else 0.0
+        seconds = self.floss_epochs * self.seconds(floss) if self.floss_epochs else 0.0
+        curve = record["accuracy"].reshape(*ids.shape[1:], -1)
+        return curve, (flops, self._work(self.hidden_size), seconds, self.seconds(fit))
+
+    def _work(self, n: int) -> float:
+        """Operations of an epoch of training."""
+        task = TemporalXOR(min(self.delays))
+        nobody = torch.zeros((), dtype=torch.int64)
+        batch = task.draw(self.seed, members=nobody, epoch=0, batch=self.batch, length=self.length)
+        return float(fit_flops(batch, n, 1))
+
+    def _record(self, names: list[str], curves: NDArray[np.floating], costs: NDArray[np.floating]) -> Record:
+        """Curves, costs, and what is reached when all have spent what the flossed networks spend."""
+        variables: dict[str, Given] = {"accuracy": (("network", "delay", "seed", "epoch"), curves)}
+        for j, what in enumerate(("flops", "seconds")):
+            once, each = costs[:, 2 * j], costs[:, 2 * j + 1]
+            spent = once[0] + self.epochs * each[0]
+            ends = np.minimum(((spent - once) / each).astype(int), np.isfinite(curves[:, 0, 0]).sum(-1))
+            at = [
+                row[..., max(0, e - WINDOW) : max(1, e)].mean((-1, -2))
+                for row, e in zip(curves, ends, strict=True)
+            ]
+            variables |= {
+                f"{what}_of_flossing": (("network",), once),
+                f"{what}_of_an_epoch": (("network",), each),
+                f"at_equal_{what}": (("network", "delay"), np.stack(at)),
+            }
+        coordinates: dict[str, Given] = {
+            "network": (("network",), np.array(names)),
+            "delay": (("delay",), np.array(self.delays)),
+        }
+        return Record(f"beyond {self.figure}", asdict(self), variables, coordinates)

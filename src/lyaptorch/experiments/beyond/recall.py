@@ -1,0 +1,94 @@
+"""More to remember, or for longer: which needs more exponents?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lyaptorch.experiments.beyond.learning import Learning
+from lyaptorch.experiments.checks import Check, at_least
+from lyaptorch.flossing import FitPhase, FlossPhase
+from lyaptorch.record import Given, Record
+from lyaptorch.tasks import Recall
+from lyaptorch.train.presets import gf2023
+
+
+@dataclass(frozen=True)
+class ItemsByDelay(Learning):
+    """Preflossed networks learn `Recall`, with items and delay varied independently, over k.
+
+    Attributes:
+        items: bits to remember.
+        delays: steps from a bit to its repetition; the networks of an item and a delay are one ensemble.
+        ks: exponents flossed; 0 for none.
+    """
+
+    items: tuple[int, ...] = (2, 5, 10, 20)
+    delays: tuple[int, ...] = (20, 40, 60)
+    ks: tuple[int, ...] = (0, 1, 5, 10, 20, 40, 75)
+    seeds: int = 5
+
+    figure: ClassVar[str] = "items-x-delay"
+    shows: ClassVar[str] = "the Recall task: whether more items or a longer delay needs more exponents"
+    scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "smoke": {**Learning.SMOKE, "items": (1, 2), "delays": (3, 5), "ks": (0, 1, 4)},
+        "small": {**Learning.SMALL, "items": (2, 8), "delays": (10, 25), "ks": (0, 1, 4, 12, 30)}
+        | {"seeds": 3, "epochs": 500},
+    }
+    cost: ClassVar[Mapping[str, str]] = {"smoke": "2 s", "small": "2 min", "paper": "a day; 1 h on a GPU"}
+
+    def run(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
+        """`final_accuracy (items, delay, k, seed)`."""
+        shape = (len(self.ks), self.seeds)
+        ids, k = torch.arange(self.seeds).expand(shape), torch.tensor(self.ks)[:, None].expand(shape)
+        # of those that are not flossed k is not looked at
+        phase = FlossPhase(self.floss_epochs, k=k.clamp_min(1), clip=self.floss_clip, members=k > 0)
+        rows = []
+        for items in self.items:
+            for delay in self.delays:
+                task = Recall(items, delay)
+                model = gf2023(
+                    task,
+                    hidden_size=self.hidden_size,
+                    rows=self.batch,
+                    ensemble=shape,
+                    members=ids,
+                    generator=self._generator(),
+                )
+                path = checkpoint and checkpoint.with_name(f"{checkpoint.name}-{items}-{delay}")
+                schedule = (phase, FitPhase(self.epochs))
+                rows.append(self.learn(model, task, schedule, ids, path, show_progress)[1])
+        final = torch.stack(rows).reshape(len(self.items), len(self.delays), *shape)
+        coordinates: dict[str, Given] = {
+            "items": (("items",), np.array(self.items)),
+            "delay": (("delay",), np.array(self.delays)),
+            "k": (("k",), np.array(self.ks)),
+        }
+        dims = ("items", "delay", "k", "seed")
+        return Record(f"beyond {self.figure}", asdict(self), {"final_accuracy": (dims, final)}, coordinates)
+
+    def checks(self, record: Record) -> list[Check]:
+        """More items need more exponents, and a longer delay does not to the same degree."""
+        needed = exponents_needed(record)
+        few, many = float(np.nanmean(needed[0])), float(np.nanmean(needed[-1]))
+        short, long = float(np.nanmean(needed[:, 0])), float(np.nanmean(needed[:, -1]))
+        best = record["final_accuracy"].mean(-1).max(-1)
+        return [
+            at_least("best accuracy with most items, longest delay", 0.6, float(best[-1, -1])),
+            at_least("exponents needed with most items over with fewest", 1.5, many / few),
+            at_least("factor by items over factor by delay", 1.0, (many / few) / (long / short)),
+        ]
+
+
+def exponents_needed(record: Record) -> NDArray[np.float64]:
+    """`(items, delay)`: the least k > 0 that brings half of what the best k brings over chance."""
+    mean, k = record["final_accuracy"].mean(-1) - 0.5, record["k"].astype(float)
+    flossed = k > 0
+    enough = mean[..., flossed] >= 0.5 * mean[..., flossed].max(-1, keepdims=True)
+    return np.asarray(k[flossed][enough.argmax(-1)])

@@ -1,0 +1,156 @@
+"""Flossing by unit parameters: gains and time constants alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lyaptorch._random import Stream
+from lyaptorch.cells import Form, FormCell
+from lyaptorch.cells.activation import activation
+from lyaptorch.cells.form import Residual
+from lyaptorch.experiments.beyond.learning import Learning
+from lyaptorch.experiments.checks import Check, at_least, at_most
+from lyaptorch.flossing import FitPhase
+from lyaptorch.record import Given, Record
+from lyaptorch.tangent import lyapunov_spectrum
+from lyaptorch.tasks import TemporalXOR
+from lyaptorch.train import Model, Readout, train
+from lyaptorch.train.model import settled_state
+
+FLOSSED = ("none", "gains", "time constants", "both", "weights")
+"""What flossing may change."""
+
+
+FASTEST = 3.0
+"""The first logit of a rate: a = 0.95, which may still grow."""
+
+
+class UnitCell(FormCell):
+    """h' = (1 - a) h + a (W (g tanh(h)) + V x + b), with a gain g and a rate a = 1 / tau for each unit.
+
+    Where `gains`, `rates` or `weights` is false, no gradient reaches what they name, member by member.
+    Initially W ~ N(0, 1/n), V ~ N(0, 1), b = 0, g = 1 and a = 0.95. What is trained is log g and logit a.
+    """
+
+    def __init__(self, input_size: int, hidden_size: int, members: Tensor, seed: int) -> None:
+        super().__init__(input_size, hidden_size, tuple(members.shape))
+        n = hidden_size
+        self.activation = activation("tanh")
+        self.weight_hh = nn.Parameter(Stream(seed, "weight_hh").normal((n, n), members=members) / n**0.5)
+        self.weight_ih = nn.Parameter(Stream(seed, "weight_ih").normal((n, input_size), members=members))
+        self.bias = nn.Parameter(torch.zeros(*self.ensemble, n))
+        self.log_gain = nn.Parameter(torch.zeros(*self.ensemble, n))
+        self.logit_rate = nn.Parameter(torch.full((*self.ensemble, n), FASTEST))
+        for name in ("gains", "rates", "weights"):
+            self.register_buffer(name, torch.ones(self.ensemble, dtype=torch.bool))
+
+    def form(self) -> Form:
+        """The leak as a diagonal residual, the rate as coupling, the gain in the columns of W."""
+        gain = self._open("log_gain", "gains").exp()
+        rate = self._open("logit_rate", "rates").sigmoid()
+        W, V, b = (self._open(name, "weights") for name in ("weight_hh", "weight_ih", "bias"))
+        leak = Residual(1 - rate, "diagonal")
+        return Form(W * gain.unsqueeze(-2), V, (b,), self.activation, None, leak, rate)
+
+    def _open(self, name: str, group: str) -> Tensor:
+        """A parameter, detached for the members for whom its group is closed."""
+        parameter: Tensor = getattr(self, name)
+        mask = getattr(self, group)
+        mask = mask.reshape(*mask.shape, *[1] * (parameter.dim() - mask.dim()))
+        return torch.where(mask, parameter, parameter.detach())
+
+
+@dataclass(frozen=True)
+class UnitParameters(Learning):
+    """Networks flossed through their gains, time constants, both, or W, V and b; then all is trained.
+
+    Attributes:
+        floss_lr: learning rate of flossing, the same for all.
+    """
+
+    delays: tuple[int, ...] = (20, 30, 40)
+    seeds: int = 10
+    floss_lr: float = 1e-2
+
+    figure: ClassVar[str] = "unit-parameters"
+    shows: ClassVar[str] = "flossing gains and time constants alone: exponents, and learning the temporal XOR"
+    scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "smoke": {**Learning.SMOKE, "delays": (4,)},
+        "small": {**Learning.SMALL, "delays": (16, 20)},
+    }
+    cost: ClassVar[Mapping[str, str]] = {"smoke": "2 s", "small": "2 min", "paper": "a day; 1 h on a GPU"}
+
+    def run(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
+        """`exponents (flossed, rank)` after flossing, `final_accuracy (flossed, delay, seed)`."""
+        shape = (len(FLOSSED), len(self.delays), self.seeds)
+        ids = torch.arange(self.seeds).expand(shape)
+        task = TemporalXOR(torch.tensor(self.delays)[None, :, None].expand(shape))
+        cell = UnitCell(1, self.hidden_size, ids, self.seed)
+        readout = Readout(self.hidden_size, 1, ensemble=shape, members=ids, generator=self._generator())
+        h0 = settled_state(cell, self.batch, members=ids, generator=self._generator())
+        model = Model(cell, readout, h0=h0, loss=task.loss)
+        exponents, rates, gains = self._floss(model, cell, task, ids, show_progress)
+        record, final = self.learn(model, task, (FitPhase(self.epochs),), ids, checkpoint, show_progress)
+        dims = ("flossed", "delay", "seed")
+        units = ("flossed", "seed", "unit")
+        variables: dict[str, Given] = {
+            "exponents": (("flossed", "seed", "rank"), exponents, {"units": "nats per step"}),
+            "gain": (units, gains),
+            "time_constant": (units, 1 / rates, {"units": "steps"}),
+            "accuracy": ((*dims, "epoch"), record["accuracy"].reshape(*shape, -1)),
+            "final_accuracy": (dims, final),
+        }
+        coordinates: dict[str, Given] = {
+            "flossed": (("flossed",), np.array(FLOSSED)),
+            "delay": (("delay",), np.array(self.delays)),
+        }
+        return Record(f"beyond {self.figure}", asdict(self), variables, coordinates)
+
+    def checks(self, record: Record) -> list[Check]:
+        """Exponents that come closer to zero, and what that is worth in training."""
+        squares = (record["exponents"][..., : self.k] ** 2).mean((1, 2))
+        mean, found = record["final_accuracy"].mean((1, 2)), []
+        for i, name in enumerate(FLOSSED[1:], 1):
+            found.append(
+                at_most(f"{name}: mean square exponent over that before", 0.5, float(squares[i] / squares[0]))
+            )
+            found.append(
+                at_least(f"{name}: accuracy added to that without flossing", 0.1, float(mean[i] - mean[0]))
+            )
+        return found
+
+    def _floss(
+        self, model: Model, cell: UnitCell, task: TemporalXOR, ids: Tensor, show_progress: bool | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Floss each group through its own parameters; exponents, rates and gains `(flossed, seed, n)`."""
+        group = torch.arange(len(FLOSSED))[:, None, None].expand(ids.shape)
+        opened = {"gains": (1, 3), "rates": (2, 3), "weights": (4,)}
+        for name, groups in opened.items():
+            setattr(cell, name, torch.isin(group, torch.tensor(groups)))
+        phase = self.flossing(group > 0)
+        phase = replace(phase, lr=self.floss_lr)
+        train(
+            model,
+            task,
+            (phase,),
+            length=self.length,
+            batch=self.batch,
+            members=ids,
+            generator=self._generator(),
+            show_progress=show_progress,
+        )
+        for name in opened:
+            setattr(cell, name, torch.ones_like(group, dtype=torch.bool))
+        inputs = task.inputs(self.seed, members=ids, epoch=0, batch=1, length=350, stream="measure")
+        with torch.no_grad():
+            spectrum = lyapunov_spectrum(cell, inputs, h0=model.initial_state(1), tangent_transient=50)
+            rates, gains = cell.logit_rate.sigmoid(), cell.log_gain.exp()
+        # networks of all delays are equal until they are trained
+        return spectrum.exponents[:, 0, :, 0], rates[:, 0], gains[:, 0]

@@ -21,10 +21,18 @@ copyright = "the lyaptorch developers, MIT licence"
 release = version_of("lyaptorch")
 version = release.partition("+")[0]
 
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "sphinx_copybutton"]
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+]
 # of the examples, which are scripts in the percent format, those that take seconds are pages
-PAGES = ("diagnose_lstm", "floss_rnn")
-SCRIPTS = [f"examples/{path.name}" for path in Path(__file__).parent.glob("examples/*.py") if path.stem not in PAGES]
+PAGES = ("diagnose_lstm", "floss_rnn", "residual_images")
+SCRIPTS = [
+    f"examples/{path.name}" for path in Path(__file__).parent.glob("examples/*.py") if path.stem not in PAGES
+]
 exclude_patterns = ["_build", "conf.py", *SCRIPTS]
 
 nb_custom_formats = {".py": ["jupytext.reads", {"fmt": "py:percent"}]}
@@ -41,7 +49,8 @@ autodoc_typehints = "none"
 autodoc_member_order = "bysource"
 autodoc_mock_imports = ["lightning", "transformers"]
 autodoc_default_options = {"members": True, "exclude-members": "__init__, __new__"}
-napoleon_google_docstring, napoleon_numpy_docstring, napoleon_use_ivar, napoleon_use_rtype = True, False, True, False
+napoleon_numpy_docstring, napoleon_attr_annotations = False, False
+napoleon_use_ivar, napoleon_use_rtype = True, False
 python_maximum_signature_line_length = 80
 
 html_theme = "furo"

@@ -17,7 +17,7 @@ from latex2mathml.converter import convert
 from sphinx.application import Sphinx
 
 project = "lyaptorch"
-copyright = "the lyaptorch developers, MIT licence"  # noqa: A001
+copyright = "the lyaptorch developers, MIT licence"
 release = version_of("lyaptorch")
 version = release.partition("+")[0]
 
@@ -29,7 +29,7 @@ extensions = [
     "sphinx_copybutton",
 ]
 # of the examples, which are scripts in the percent format, those that take seconds are pages
-PAGES = ("diagnose_lstm", "floss_rnn")
+PAGES = ("diagnose_lstm", "floss_rnn", "residual_images")
 SCRIPTS = [
     f"examples/{path.name}" for path in Path(__file__).parent.glob("examples/*.py") if path.stem not in PAGES
 ]
@@ -49,12 +49,8 @@ autodoc_typehints = "none"
 autodoc_member_order = "bysource"
 autodoc_mock_imports = ["lightning", "transformers"]
 autodoc_default_options = {"members": True, "exclude-members": "__init__, __new__"}
-napoleon_google_docstring, napoleon_numpy_docstring, napoleon_use_ivar, napoleon_use_rtype = (
-    True,
-    False,
-    True,
-    False,
-)
+napoleon_numpy_docstring, napoleon_attr_annotations = False, False
+napoleon_use_ivar, napoleon_use_rtype = True, False
 python_maximum_signature_line_length = 80
 
 html_theme = "furo"

@@ -1,0 +1,100 @@
+"""The examples run, at tiny size: what they print is there; scripts in the percent format are that."""
+
+from __future__ import annotations
+
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[1] / "examples"
+PERCENT = ("diagnose_lstm", "floss_rnn", "residual_images", "sweep_gain")
+
+
+def run(name: str, *arguments: str, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", [name, *arguments])
+    runpy.run_path(str(FOLDER / f"{name}.py"), run_name="__main__")
+
+
+def numbers(text: str, word: str) -> list[float]:
+    """What stands behind a word in the lines that have it."""
+    tails = [line.partition(word)[2].split() for line in text.splitlines() if word in line]
+    return [float(number.strip(";)")) for tail in tails for number in tail if number[:1] in "-+0123456789"]
+
+
+def shares(text: str) -> list[float]:
+    """The accuracies that were printed, all between 0 and 1."""
+    found = numbers(text, "accuracy")
+    assert all(0 <= share <= 1 for share in found)
+    return found
+
+
+def test_a_diagnosis_says_why(monkeypatch, tmp_path, capsys):
+    run("diagnose_lstm", "--smoke", monkeypatch=monkeypatch, folder=tmp_path)
+    out = capsys.readouterr().out
+    assert out.startswith("lstm: ")
+    assert "lstm.bias_hh_l0.data" in out
+    assert len(shares(out)) == 2
+
+
+def test_flossing_moves_the_spectrum(monkeypatch, tmp_path, capsys):
+    run("floss_rnn", "--smoke", monkeypatch=monkeypatch, folder=tmp_path)
+    out = capsys.readouterr().out
+    before, after = (numbers(line, "lambda_k:") for line in out.splitlines()[:2])
+    assert sum(abs(rate) for rate in after) < sum(abs(rate) for rate in before)
+    assert len(shares(out)) == 4
+
+
+def test_residual_networks_read_images(monkeypatch, tmp_path, capsys):
+    run("residual_images", "--smoke", monkeypatch=monkeypatch, folder=tmp_path)
+    out = capsys.readouterr().out
+    assert len(numbers(out, "lambda_1")) == 3
+    assert len(numbers(out, "accuracy")) == 3
+
+
+def test_a_sweep_runs_in_processes_and_not_twice(tmp_path):
+    command = [sys.executable, str(FOLDER / "sweep_gain.py"), "--smoke"]
+    first = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=True)
+    written = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nc")}
+    assert len(written) == 1
+    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=True)
+    assert again.stdout == first.stdout
+    assert first.stdout.count("gain ") == 2
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nc")} == written
+
+
+def test_a_convolutional_network(monkeypatch, tmp_path, capsys):
+    run("convolutional", "--side", "5", "--steps", "5", "--k", "2", monkeypatch=monkeypatch, folder=tmp_path)
+    assert len(numbers(capsys.readouterr().out, "exponents")) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "library"),
+    [
+        ("plain_delayed_xor", "torch"),
+        ("lightning_delayed_xor", "lightning"),
+        ("transformers_delayed_xor", "transformers"),
+        ("accelerate_delayed_xor", "accelerate"),
+    ],
+)
+def test_other_peoples_loops(name, library, tmp_path):
+    """At two training steps; what they show in full is in test_integrations.py."""
+    pytest.importorskip(library, reason=f"{library} is not installed")
+    command = [sys.executable, str(FOLDER / f"{name}.py"), "--steps", "2"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=True)
+    assert len(shares(done.stdout)) == 2
+
+
+@pytest.mark.parametrize("name", PERCENT)
+def test_the_percent_format(name):
+    cells = [cell for cell in (FOLDER / f"{name}.py").read_text().split("# %%") if cell]
+    assert cells[0].startswith(" [markdown]\n# # ")
+    assert f"python examples/{name}.py" in cells[0]
+    for cell in cells:
+        if cell.startswith(" [markdown]"):
+            assert all(line.startswith("#") for line in cell.splitlines()[1:] if line)
+        else:
+            compile(cell, name, "exec")

@@ -75,7 +75,7 @@ def finite(name: str, value: Tensor, *, do: str = "clean the data or lower the g
 
 
 def can_look() -> bool:
-    """Whether numbers can be read back to the host: not in torch.compile or while a CUDA graph is captured."""
+    """Whether numbers can be read back to the host: torch.compile and capturing CUDA graphs cannot."""
     if torch.compiler.is_compiling():
         return False
     return not (torch.cuda.is_available() and torch.cuda.is_current_stream_capturing())

@@ -1,7 +1,7 @@
-"""`unroll` as operators of torch.library: what torch.compile sees in the place of code it cannot trace.
+"""`unroll` as operators of torch.library: what torch.compile sees in place of code it cannot trace.
 
-No tape passes from one to the other, because its size is the recurrence's own affair: the way back begins with
-the way forward.
+No tape passes from one to the other, because its size is the recurrence's own affair: the way back begins
+with the way forward.
 """
 
 from __future__ import annotations

@@ -76,9 +76,10 @@ def unroll(cell: Cell, inputs: Inputs, h: State, *, first: int = 0, plain: bool 
     if form is not None and not plain and (recurrence := serving(form, h)) is not None:
         if torch.compiler.is_compiling() and (packed := pack(form)) is not None:
             # of `cells.operators`, which imports this module; eagerly it would cost more
-            return torch.ops.lyaptorch.unroll(inputs, h, *packed)[first:]
-        leaves = form.trained()
-        states: Tensor = _Unroll.apply(recurrence, form, leaves, first, inputs, h, *leaves)  # type: ignore[no-untyped-call]
+            states: Tensor = torch.ops.lyaptorch.unroll(inputs, h, *packed)[first:]
+        else:
+            leaves = form.trained()
+            states = _Unroll.apply(recurrence, form, leaves, first, inputs, h, *leaves)  # type: ignore[no-untyped-call]
         return states
     steps = []
     for x in inputs:

@@ -48,7 +48,8 @@ def available() -> dict[str, Availability]:
 
 def cpu_refuses(form: AnyForm | None, state: Tensor) -> str | None:
     """Why the CPU kernels cannot run `form` on states like `state`; None if they can."""
-    if (reason := _missing("cpu")) is not None:
+    reason: str | None = _missing("cpu")
+    if reason is not None:
         return reason
     if state.device.type != "cpu":
         return f"the state is on {state.device}"
@@ -57,7 +58,8 @@ def cpu_refuses(form: AnyForm | None, state: Tensor) -> str | None:
 
 def triton_refuses(form: AnyForm | None, state: Tensor, largest: int) -> str | None:
     """Why the Triton kernels for up to `largest` units cannot run `form` on states like `state`."""
-    if (reason := _missing("triton")) is not None:
+    reason: str | None = _missing("triton")
+    if reason is not None:
         return reason
     if state.device.type != ("cpu" if _interpreted() else "cuda"):
         return f"the state is on {state.device}"
@@ -98,7 +100,7 @@ def _refuses_activation(f: Activation, state: Tensor) -> str | None:
 
 
 # torch.compile cannot trace it, and need not: it does not change
-@torch.compiler.assume_constant_result
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _missing(name: str) -> str | None:
     """Why a backend cannot be used on this machine; None if it can."""
     here = _cpu() if name == "cpu" else _triton()

@@ -56,14 +56,14 @@ def scan(problem: Problem, backend: str, inputs: Tensor, h: Tensor, frame: Tenso
     (over,), form = problem.segments, problem.form
     assert form is not None
     cuts, twice = (0, *(span.stop for span in over)), twice_over(over)
+    found: tuple[Tensor, ...]
     if torch.compiler.is_compiling() and (packed := pack(form)) is not None:
         # of `tangent.operators`, which imports this module; eagerly it would cost more
-        found: tuple[Tensor, ...] = torch.ops.lyaptorch.scan(
-            inputs, h, frame, *packed, cuts, twice, problem.cut, backend
-        )
-        return found
-    settings = kernels.Settings(cuts, twice, problem.cut, backend)
-    found = FusedScan.apply(form, problem.leaves, settings, inputs, h, frame, *problem.leaves)  # type: ignore[no-untyped-call]
+        settings = (cuts, twice, problem.cut, backend)
+        found = torch.ops.lyaptorch.scan(inputs, h, frame, *packed, *settings)
+    else:
+        leaves, how = problem.leaves, kernels.Settings(cuts, twice, problem.cut, backend)
+        found = FusedScan.apply(form, leaves, how, inputs, h, frame, *leaves)  # type: ignore[no-untyped-call]
     return found
 
 
@@ -122,7 +122,5 @@ def forward(
             if end.broken is None
             else ("the tangent vectors are", settings.cuts[end.broken + 1])
         )
-        raise FloatingPointError(
-            f"{what} not finite after step {step} (the transient not counted): {ADVICE}"
-        )
+        raise FloatingPointError(f"{what} not finite after step {step} (the transient not counted): {ADVICE}")
     return (torch.where(end.dead, -torch.inf, end.pivots.log()), ~end.dead, end.h, end.Q), end.tape

@@ -88,7 +88,9 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> Non
     ctx.mark_non_differentiable(output[1], output[3])
 
 
-def _backward(ctx: Any, log_r_bar: Tensor, _healthy: None, h_bar: Tensor, _frame: None) -> tuple[Any, ...]:
+def _backward(
+    ctx: Any, log_r_bar: Tensor, _healthy: Tensor, h_bar: Tensor, _frame: Tensor
+) -> tuple[Any, ...]:
     inputs, h, frame, *tensors = ctx.saved_tensors
     wanted = [ctx.needs_input_grad[0], *ctx.needs_input_grad[3]]
     bars = scan_adjoint(inputs, h, frame, tensors, *ctx.settings, wanted, log_r_bar, h_bar)

@@ -76,12 +76,14 @@ def finite(name: str, value: Tensor, *, do: str = "clean the data or lower the g
 
 
 def can_look() -> bool:
-    """Whether numbers can be read back to the host: not while a CUDA graph is being captured."""
+    """Whether numbers can be read back to the host: torch.compile and capturing CUDA graphs cannot."""
+    if torch.compiler.is_compiling():
+        return False
     return not (torch.cuda.is_available() and torch.cuda.is_current_stream_capturing())
 
 
 def all_finite(value: Tensor) -> bool:
-    """Whether `value` holds neither NaN nor inf; taken for granted while a CUDA graph is being captured."""
+    """Whether `value` holds neither NaN nor inf; taken for granted where nobody can look."""
     if not can_look():
         return True
     # what has a finite sum is finite, and is read but once

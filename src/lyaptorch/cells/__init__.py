@@ -1,6 +1,6 @@
 """What evolves: cells, their activations and weights, and other people's networks as cells."""
 
-from lyaptorch.cells import surrogates
+from lyaptorch.cells import operators, surrogates
 from lyaptorch.cells.activation import ACTIVATIONS, Activation
 from lyaptorch.cells.adapt import FunctionCell, Network, as_cell, owned, unwrapped
 from lyaptorch.cells.depth import Block, Depth
@@ -52,6 +52,7 @@ __all__ = [
     "as_cell",
     "fit",
     "fluctuation_driven",
+    "operators",
     "owned",
     "probe",
     "random_frame",

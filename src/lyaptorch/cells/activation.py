@@ -200,23 +200,28 @@ def sech2(x: Tensor) -> Tensor:
 
 def tanh() -> Activation:
     """The hyperbolic tangent."""
-    return _builtin("tanh", torch.tanh, sech2, lambda x: -2.0 * torch.tanh(x) * sech2(x))
+    return _Builtin("tanh", torch.tanh, sech2, lambda x: -2.0 * torch.tanh(x) * sech2(x))
 
 
 def relu() -> Activation:
     """max(x, 0), with slope 0 at x = 0."""
-    return _builtin("relu", torch.relu, lambda x: (x > 0).to(x.dtype), torch.zeros_like)
+    return _Builtin("relu", torch.relu, lambda x: (x > 0).to(x.dtype), torch.zeros_like)
 
 
 def linear() -> Activation:
     """The identity."""
-    return _builtin("linear", lambda x: x, torch.ones_like, torch.zeros_like)
+    return _Builtin("linear", lambda x: x, torch.ones_like, torch.zeros_like)
 
 
-def _builtin(name: str, *functions: Elementwise) -> Activation:
-    f = Activation(*functions, name=name)
-    f.builtin = True
-    return f
+class _Builtin(Activation):
+    """Its slope is checked by tests; within an operator of torch.library there is no autodiff to check it."""
+
+    def __init__(self, name: str, *functions: Elementwise) -> None:
+        super().__init__(*functions, name=name)
+        self.builtin = True
+
+    def _check_slope(self) -> None:
+        pass
 
 
 ACTIVATIONS: dict[str, Callable[[], Activation]] = {"tanh": tanh, "relu": relu, "linear": linear}

@@ -11,6 +11,7 @@ from torch import Tensor
 from lyaptorch import _checks
 from lyaptorch._types import Inputs, LastStates, State
 from lyaptorch.cells.form import AnyForm, Bars, Form, linear, time_in_batch, weight_gradients
+from lyaptorch.cells.packed import pack
 from lyaptorch.cells.protocol import ADVICE as ADVICE
 from lyaptorch.cells.protocol import Cell
 
@@ -72,9 +73,13 @@ def unroll(cell: Cell, inputs: Inputs, h: State, *, first: int = 0, plain: bool 
     first = _checks.integer("first", first, 0, len(inputs) - 1) if first else 0
     # computed once: what the weights were computed from gets its gradient by autograd
     form = cell.form()
-    if form is not None and not plain and (recurrence := _recurrence(form, h)) is not None:
-        leaves = form.trained()
-        states: Tensor = _Unroll.apply(recurrence, form, leaves, first, inputs, h, *leaves)  # type: ignore[no-untyped-call]
+    if form is not None and not plain and (recurrence := serving(form, h)) is not None:
+        if torch.compiler.is_compiling() and (packed := pack(form)) is not None:
+            # of `cells.operators`, which imports this module; eagerly it would cost more
+            states: Tensor = torch.ops.lyaptorch.unroll(inputs, h, *packed)[first:]
+        else:
+            leaves = form.trained()
+            states = _Unroll.apply(recurrence, form, leaves, first, inputs, h, *leaves)  # type: ignore[no-untyped-call]
         return states
     steps = []
     for x in inputs:
@@ -94,7 +99,7 @@ def settle(cell: Cell, inputs: Inputs, h: State) -> State:
     form, start = cell.form(), h
     with torch.no_grad():
         h = h.detach()
-        recurrence = None if form is None else _recurrence(form, h)
+        recurrence = None if form is None else serving(form, h)
         if recurrence is None or recurrence is _plain:
             for x in inputs:
                 h = cell.step(x, h)
@@ -216,7 +221,8 @@ _plain: Recurrence = _Plain()
 _recurrences = [_plain]
 
 
-def _recurrence(form: AnyForm, h: Tensor) -> Recurrence | None:
+def serving(form: AnyForm, h: Tensor) -> Recurrence | None:
+    """The recurrence that runs `form` on states like `h`, if one can."""
     return next((r for r in _recurrences if r.serves(form, h)), None)
 
 

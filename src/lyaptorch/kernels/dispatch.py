@@ -48,9 +48,9 @@ def available() -> dict[str, Availability]:
 
 def cpu_refuses(form: AnyForm | None, state: Tensor) -> str | None:
     """Why the CPU kernels cannot run `form` on states like `state`; None if they can."""
-    cpu = _cpu()
-    if not cpu.available:
-        return cpu.detail
+    reason: str | None = _missing("cpu")
+    if reason is not None:
+        return reason
     if state.device.type != "cpu":
         return f"the state is on {state.device}"
     return _refuses(form, state)
@@ -58,9 +58,9 @@ def cpu_refuses(form: AnyForm | None, state: Tensor) -> str | None:
 
 def triton_refuses(form: AnyForm | None, state: Tensor, largest: int) -> str | None:
     """Why the Triton kernels for up to `largest` units cannot run `form` on states like `state`."""
-    here = _triton()
-    if not here.available:
-        return here.detail
+    reason: str | None = _missing("triton")
+    if reason is not None:
+        return reason
     if state.device.type != ("cpu" if _interpreted() else "cuda"):
         return f"the state is on {state.device}"
     if form is not None and (n := form.weight_hh.shape[-1]) > largest:
@@ -97,6 +97,14 @@ def _refuses_activation(f: Activation, state: Tensor) -> str | None:
     if isinstance(f, Surrogate) and f.through != "slope" and f.arguments[0].requires_grad:
         return f'the kernels train a sharpness through "slope" only, and {f} is trained through {f.through!r}'
     return None
+
+
+# torch.compile cannot trace it, and need not: it does not change
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _missing(name: str) -> str | None:
+    """Why a backend cannot be used on this machine; None if it can."""
+    here = _cpu() if name == "cpu" else _triton()
+    return None if here.available else here.detail
 
 
 def _cpu() -> Availability:

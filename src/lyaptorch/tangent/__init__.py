@@ -1,5 +1,6 @@
 """How perturbations grow: QR, the scan, its adjoint, and the spectrum."""
 
+from lyaptorch.tangent import operators
 from lyaptorch.tangent.covariant import CovariantVectors, covariant_vectors
 from lyaptorch.tangent.depth import depth_spectrum
 from lyaptorch.tangent.growth import Growth
@@ -12,4 +13,5 @@ __all__ = [
     "covariant_vectors",
     "depth_spectrum",
     "lyapunov_spectrum",
+    "operators",
 ]

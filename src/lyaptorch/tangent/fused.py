@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,9 +10,10 @@ from torch import Tensor
 
 from lyaptorch import kernels
 from lyaptorch.cells import AnyForm, LIFForm
+from lyaptorch.cells.packed import pack
 from lyaptorch.cells.trajectory import ADVICE, once
 from lyaptorch.tangent.adjoint import Problem, warn_if_exploded
-from lyaptorch.tangent.scan import Span, twice_over
+from lyaptorch.tangent.scan import twice_over
 
 FUSED = ("cpu", "triton")
 """Backends in compiled code."""
@@ -50,57 +51,76 @@ def _triton_refuses(form: AnyForm | None, h: Tensor) -> str | None:
     return kernels.triton_refuses(form, h, kernels.LARGEST_FRAME)
 
 
+def scan(problem: Problem, backend: str, inputs: Tensor, h: Tensor, frame: Tensor) -> tuple[Tensor, ...]:
+    """(log_r of every span, healthy, final state, final frame), differentiable."""
+    (over,), form = problem.segments, problem.form
+    assert form is not None
+    cuts, twice = (0, *(span.stop for span in over)), twice_over(over)
+    found: tuple[Tensor, ...]
+    if torch.compiler.is_compiling() and (packed := pack(form)) is not None:
+        # of `tangent.operators`, which imports this module; eagerly it would cost more
+        settings = (cuts, twice, problem.cut, backend)
+        found = torch.ops.lyaptorch.scan(inputs, h, frame, *packed, *settings)
+    else:
+        leaves, how = problem.leaves, kernels.Settings(cuts, twice, problem.cut, backend)
+        found = FusedScan.apply(form, leaves, how, inputs, h, frame, *leaves)  # type: ignore[no-untyped-call]
+    return found
+
+
 class FusedScan(torch.autograd.Function):
     """(inputs, h0, frame, leaves) to (log_r of every span, healthy, final state, final frame)."""
 
     @staticmethod
     def forward(
-        ctx: Any, problem: Problem, backend: str, inputs: Tensor, h: Tensor, frame: Tensor, *leaves: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        (over,), form = problem.segments, problem.form
-        assert form is not None
-        settings = _settings(over, problem.cut, backend)
+        ctx: Any,
+        form: AnyForm,
+        leaves: Sequence[Tensor],
+        settings: kernels.Settings,
+        inputs: Tensor,
+        h: Tensor,
+        frame: Tensor,
+        *_: Tensor,
+    ) -> tuple[Tensor, ...]:
         keep = any(ctx.needs_input_grad)
-        end = kernels.scan_forward(form, inputs, h, frame, settings, keep=keep)
-        _raise_overflow(over, end.broken, end.overflow)
-        log_r = torch.where(end.dead, -torch.inf, end.pivots.log())
-        healthy = ~end.dead
-        ctx.problem, ctx.form, ctx.settings, ctx.tape = problem, form, settings, end.tape
+        (log_r, healthy, end, Q), ctx.tape = forward(form, inputs, h, frame, settings, keep=keep)
+        ctx.form, ctx.leaves, ctx.settings = form, leaves, settings
         # the leaves are saved for autograd's check that nobody changed them in place
         ctx.save_for_backward(inputs, h, log_r, healthy, *leaves)
-        ctx.mark_non_differentiable(healthy, end.Q)
+        ctx.mark_non_differentiable(healthy, Q)
         ctx.set_materialize_grads(False)
-        return log_r, healthy, end.h, end.Q
+        return log_r, healthy, end, Q
 
     @staticmethod
     def backward(
         ctx: Any, log_r_bar: Tensor | None, _healthy: None, state_bar: Tensor | None, _frame: None
     ) -> tuple[Tensor | None, ...]:
         inputs, h0, log_r, healthy, *_leaves = ctx.saved_tensors
-        form = ctx.form
         with torch.no_grad():
             c = torch.zeros_like(log_r) if log_r_bar is None else torch.where(healthy, log_r_bar, 0.0)
             h_bar = torch.zeros_like(h0) if state_bar is None else state_bar
             bars = kernels.scan_adjoint(
-                form, ctx.problem.leaves, inputs, h0, ctx.settings, ctx.tape, c, log_r, h_bar
+                ctx.form, ctx.leaves, inputs, h0, ctx.settings, ctx.tape, c, log_r, h_bar
             )
             warn_if_exploded(bars, log_r)
         if torch.is_grad_enabled():
             bars = once(bars, ctx.saved_tensors, 'call lyapunov_spectrum(..., backend="autograd")')
-        return None, None, *bars
+        return None, None, None, *bars
 
 
-@lru_cache(maxsize=16)
-def _settings(over: tuple[Span, ...], cut: int | None, backend: str) -> kernels.Settings:
-    return kernels.Settings((0, *(span.stop for span in over)), twice_over(over), cut, backend)
+def forward(
+    form: AnyForm, inputs: Tensor, h: Tensor, frame: Tensor, settings: kernels.Settings, *, keep: bool
+) -> tuple[tuple[Tensor, ...], Any]:
+    """The results of `scan`, and the tape, if it is to be kept.
 
-
-def _raise_overflow(over: tuple[Span, ...], broken: int | None, overflow: int | None) -> None:
-    if broken is None and overflow is None:
-        return
-    what, step = (
-        ("the state is", (overflow or 0) + 1)
-        if broken is None
-        else ("the tangent vectors are", over[broken].stop)
-    )
-    raise FloatingPointError(f"{what} not finite after step {step} (the transient not counted): {ADVICE}")
+    Raises:
+        FloatingPointError: if a state or tangent vector overflows; names the step.
+    """
+    end = kernels.scan_forward(form, inputs, h, frame, settings, keep=keep)
+    if end.broken is not None or end.overflow is not None:
+        what, step = (
+            ("the state is", (end.overflow or 0) + 1)
+            if end.broken is None
+            else ("the tangent vectors are", settings.cuts[end.broken + 1])
+        )
+        raise FloatingPointError(f"{what} not finite after step {step} (the transient not counted): {ADVICE}")
+    return (torch.where(end.dead, -torch.inf, end.pivots.log()), ~end.dead, end.h, end.Q), end.tape

@@ -17,7 +17,8 @@ from lyaptorch.tangent import growth as growth_of
 from lyaptorch.tangent.adjoint import Problem, Scan
 from lyaptorch.tangent.automatic import AUTO, choose_interval
 from lyaptorch.tangent.dynamics import CellDynamics, bind
-from lyaptorch.tangent.fused import FUSED, FusedScan, fused
+from lyaptorch.tangent.fused import FUSED, fused
+from lyaptorch.tangent.fused import scan as fused_scan
 from lyaptorch.tangent.growth import Growth
 from lyaptorch.tangent.precision import full_precision
 from lyaptorch.tangent.qr import METHODS, qr
@@ -206,7 +207,8 @@ def lyapunov_spectrum(
     if isinstance(interval, str):
         interval = choose_interval(cell, inputs, h, Q, t - tangent_transient)
     over = spans(tangent_transient, t, interval)
-    form, leaves = cell.form(), list[Tensor]()
+    form = cell.form()
+    leaves: list[Tensor] = []
     problem = Problem(cell, form, (), _segments(over, checkpoint), cut, qr_method)
     compiled = fused(problem, h, backend)
     # under no_grad a Function would still see leaves that require a gradient, and keep its tape
@@ -221,7 +223,7 @@ def lyapunov_spectrum(
         log_r, healthy = stack_growth(end.pivots, end.deaths)
         h, Q = end.h, end.Q.detach()
     elif compiled is not None:
-        log_r, healthy, h, Q = FusedScan.apply(problem, compiled, inputs, h, Q, *leaves)  # type: ignore[no-untyped-call]
+        log_r, healthy, h, Q = fused_scan(problem, compiled, inputs, h, Q)
     elif torch.is_grad_enabled() and any(z.requires_grad for z in (inputs, h, Q, *leaves)):
         log_r, healthy, h, Q = Scan.apply(problem, inputs, h, Q, *leaves)  # type: ignore[no-untyped-call]
     else:

@@ -1,0 +1,228 @@
+"""The whole-sequence functions as operators of torch.library: alone, and compiled."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+import cases
+import lyaptorch as lt
+from lyaptorch.cells import LIFForm, unroll
+from lyaptorch.cells import operators as sequences
+from lyaptorch.cells.packed import pack, unpack
+from lyaptorch.tangent import operators as tangents
+from reference import random_frame
+from test_kernels import CPU, agree, bypassed, has_a_known_form, problem
+
+pytestmark = pytest.mark.usefixtures("double")
+kernels = pytest.mark.skipif(not CPU.available, reason=f"no compiled kernels: {CPU.detail}")
+
+CASES = [pytest.param(case, id=case.name) for case in cases.CASES if has_a_known_form(case)]
+FORMS = [p for p in CASES if not isinstance(cases.setup(p.values[0]).cell.form(), LIFForm)]
+
+
+def sharpened(kind="dense", ensemble=()):
+    """A residual network in which everything is trained: two sharpnesses too."""
+
+    def sharp(bump, g):
+        return bump(nn.Parameter(torch.tensor(g)), norm="area", value="step")
+
+    activations = [sharp(lt.surrogates.sech2, 0.3), sharp(lt.surrogates.erfc, 0.4), cases.tanh()]
+    return bypassed(4, kind, (4,), activations, ensemble=ensemble, t=5)
+
+
+def operands(cell, h0):
+    """What an operator takes in the place of a form, every tensor that is trained asking for its gradient."""
+    tensors, plan = pack(cell.form())
+    return [z.detach().requires_grad_(z.requires_grad) for z in tensors], plan
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_is_packed_is_unpacked(case):
+    cell = cases.setup(case, (2,) if case.ensembles else ()).cell
+    tensors, plan = pack(cell.form())
+    form = unpack(tensors, plan, [z.requires_grad for z in tensors])
+    assert pack(form)[1] == plan
+    assert [z.shape for z in form.trained()] == [z.shape for z in tensors if z.requires_grad]
+    assert all(a.data_ptr() == b.data_ptr() for a, b in zip(pack(form)[0], tensors, strict=True))
+
+
+def test_an_activation_of_the_users_is_not_packed():
+    assert pack(lt.RateCell(2, 4, activation=cases.softplus()).form()) is None
+
+
+SETTINGS = ([0, 1, 3, 5], [True, False, True], 2)
+
+
+@kernels
+def test_operators_keep_the_contract_of_torch():
+    cell, inputs, h0 = sharpened("blocks", (2,))
+    tensors, plan = operands(cell, h0)
+    wanted = [True, *(z.requires_grad for z in tensors)]
+    frame = random_frame(4, 3).expand(*h0.shape, 3).clone().requires_grad_()
+    torch.library.opcheck(sequences.unroll, (inputs, h0, tensors, plan))
+    bar = torch.ones(len(inputs), *h0.shape)
+    torch.library.opcheck(sequences.unroll_adjoint, (*plainly(inputs, h0, tensors), plan, wanted, bar))
+    given = (inputs, h0, frame, tensors, plan, *SETTINGS, "cpu")
+    torch.library.opcheck(tangents.scan, given)
+    x, h, bare, Q = *plainly(inputs, h0, tensors), frame.detach()
+    bars = (torch.ones(3, *h0.shape[:-1], 3), torch.ones(h0.shape))
+    torch.library.opcheck(tangents.scan_adjoint, (x, h, Q, bare, plan, *SETTINGS, "cpu", wanted, *bars))
+
+
+def plainly(inputs, h0, tensors):
+    """The same, asking for nothing: an adjoint has no derivative."""
+    return inputs.detach(), h0.detach(), [z.detach() for z in tensors]
+
+
+def derivatives(outputs, wanted):
+    weights = [torch.linspace(-1, 2, z.numel()).reshape(z.shape).cos() for z in outputs]
+    loss = sum((w * z).sum() for w, z in zip(weights, outputs, strict=True))
+    return [*outputs, *torch.autograd.grad(loss, wanted, materialize_grads=True, allow_unused=True)]
+
+
+@kernels
+@pytest.mark.parametrize("case", CASES)
+def test_the_unrolled_catalogue(case):
+    cell, inputs, h0 = cases.setup(case, (2,) if case.ensembles else ())
+    compare_unrolled(cell, inputs, h0)
+
+
+@kernels
+def test_a_sharpness_and_two_biases():
+    compare_unrolled(*sharpened())
+    compare_unrolled(*problem(lt.ElmanCell, 5, ensemble=(2,), b=3))
+
+
+def compare_unrolled(cell, inputs, h0):
+    inputs, h0 = (z.detach().requires_grad_() for z in (inputs, h0))
+    wanted = [inputs, h0, *cell.form().trained()]
+    operator = sequences.unroll(inputs, h0, *pack(cell.form()))
+    agree(derivatives([operator], wanted), derivatives([unroll(cell, inputs, h0)], wanted), 1e-13)
+
+
+@kernels
+@pytest.mark.parametrize("case", FORMS)
+def test_the_scanned_catalogue(case):
+    compare_scanned(*cases.setup(case, t=5))
+
+
+@kernels
+def test_sharpnesses_scanned():
+    compare_scanned(*sharpened(ensemble=(2,)))
+
+
+def compare_scanned(cell, inputs, h0, backend="cpu"):
+    frame = random_frame(4, 3)
+    inputs, h0, frame = (z.detach().requires_grad_() for z in (inputs, h0, frame))
+    wanted = [inputs, h0, frame, *cell.form().trained()]
+    operator = tangents.scan(inputs, h0, frame, *pack(cell.form()), [0, 2, 4, 5], [False] * 3, None, backend)
+    spec = lt.lyapunov_spectrum(cell, inputs, h0=h0, frame=frame, k=3, interval=2, backend="torch")
+    healthy = spec.growth.healthy
+    assert torch.equal(operator[1], healthy)
+    for Q in (operator[3], spec.final_frame):
+        assert not Q.requires_grad
+    finite = [torch.where(healthy, log_r, 0.0) for log_r in (operator[0], spec.growth.log_r)]
+    ends = [operator[2], spec.final_state]
+    got, expected = (derivatives(list(pair), wanted) for pair in zip(finite, ends, strict=True))
+    agree([*got, operator[3]], [*expected, spec.final_frame], 1e-9)
+
+
+@kernels
+def test_an_overflow_names_its_step():
+    cell, inputs, h0 = problem(lt.RateCell, 4, activation="linear", t=4)
+    with torch.no_grad():
+        cell.weight_hh.mul_(1e100)
+    with pytest.raises(FloatingPointError, match="the tangent vectors are not finite after step 4"):
+        tangents.scan(inputs, h0, random_frame(4, 2), *pack(cell.form()), [0, 4], [False], None, "cpu")
+
+
+def test_no_derivative_of_the_adjoint():
+    cell, inputs, h0 = problem(lt.RateCell, 4, t=3)
+    tensors, plan = pack(cell.form())
+    states = sequences.unroll(inputs, h0, tensors, plan)
+    (bar,) = torch.autograd.grad(states.square().sum(), h0, create_graph=True)
+    with pytest.raises(RuntimeError, match="no autograd formula was registered"):
+        bar.sum().backward()
+
+
+INTERPRETED = """
+import torch
+torch.set_default_dtype(torch.float64)
+import lyaptorch as lt, test_operators as tests
+from lyaptorch.cells import trajectory
+
+class Everywhere(lt.kernels.TritonRecurrence):
+    def serves(self, form, h):
+        return lt.kernels.triton_refuses(form, h, 1024) is None
+
+case = tests.sharpened("dense")
+tests.compare_scanned(*case, backend="triton")
+trajectory.use(Everywhere())
+tests.compare_unrolled(*case)
+"""
+
+
+def test_on_triton():
+    pytest.importorskip("triton")
+    # a process of its own: whether Triton interprets is decided when it is imported
+    run(INTERPRETED, TRITON_INTERPRET="1")
+
+
+COMPILED = """
+import torch, lyaptorch as lt
+torch.set_default_dtype(torch.float64)
+rule = lt.residuals.rotation(0.3) @ lt.residuals.decay(0.9)
+cell = lt.ResidualCell(2, 6, residual=rule, coupling=0.3, ensemble=(2,))
+model = lt.Model(cell, lt.Readout(6, 1, ensemble=(2,)), loss="mean_squared_error")
+x, y = torch.ones(9, 2, 3, 2).cumsum(0).cos(), torch.ones(9, 2, 3, 1)
+
+def fit():
+    return (model(x) - y).square().mean((0, 2, 3)).sum()
+
+def last():
+    return (model.readout(model.states(x, first=8)) - y[-1]).square().sum()
+
+def floss():
+    spec = lt.lyapunov_spectrum(cell, x, k=3, tangent_transient=2, interval=2)
+    return spec.exponents.square().sum()
+
+parameters = [p for p in model.parameters() if p.requires_grad]
+for loss in (fit, last, floss):
+    seen = []
+    def backend(graph, example):
+        seen.extend(str(node.target) for node in graph.graph.nodes)
+        return lookup_backend("aot_eager")(graph, example)
+    from torch._dynamo import lookup_backend
+    for own in (torch.compile(loss, fullgraph=True, backend=backend), loss):
+        value = own()
+        print(value.item(), *(g.tolist() for g in torch.autograd.grad(
+            value, parameters, materialize_grads=True, allow_unused=True)))
+    print(*[name for name in seen if "lyaptorch" in name])
+"""
+
+
+@kernels
+def test_training_and_flossing_steps_compile_into_one_graph():
+    # a process of its own: torch.compile does not trace the checks of the tests
+    lines = run(COMPILED).splitlines()
+    for loss, operator in enumerate(("unroll", "unroll", "scan")):
+        compiled, plain, names = lines[3 * loss : 3 * loss + 3]
+        assert compiled == plain
+        assert operator in names
+
+
+def run(program, **environment):
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, **environment},
+        cwd=os.path.dirname(__file__),
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout

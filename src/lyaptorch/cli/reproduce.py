@@ -80,10 +80,21 @@ def _list(runs: Path, json: bool) -> None:
     if json:
         print(json_module.dumps({"figures": rows}))
         return
-    table = Table(title="Figures", caption=f"* measured, from a Record in {runs}; the other costs are rough")
-    for column in ("paper", "figure", "shows", "smoke", "small", "paper scale", "checks that hold"):
-        # a name that is cut off cannot be typed
-        table.add_column(column, no_wrap=column in ("paper", "figure"))
+    console = Console()
+    for paper in FIGURES:
+        console.print(_figures(paper, [row for row in rows if row["paper"] == paper]))
+    console.print(f"* measured, from a Record in {runs}; the other costs are rough", highlight=False)
+
+
+def _figures(paper: str, rows: list[dict[str, Any]]) -> Table:
+    """A row for each figure of a paper."""
+    table = Table(title=paper)
+    # a name that is cut off cannot be typed
+    table.add_column("figure", no_wrap=True)
+    table.add_column("shows", ratio=1)
+    for scale in ("smoke", "small", "paper"):
+        table.add_column(scale, max_width=9)
+    table.add_column("checks that hold", max_width=14)
     for row in rows:
         costs, status = dict(row["cost"]), []
         for record in row["records"]:
@@ -92,10 +103,8 @@ def _list(runs: Path, json: bool) -> None:
                 costs[record["scale"]] = f"{duration(record['seconds'])} *"
             held = "not checked" if record["checks"] is None else f"{record['held']} of {record['checks']}"
             status.append(f"{scale}: {held}")
-        table.add_row(
-            row["paper"], row["figure"], row["shows"], *(costs[s] for s in SCALES), "\n".join(status) or "-"
-        )
-    Console().print(table)
+        table.add_row(row["figure"], row["shows"], *(costs[s] for s in SCALES), "\n".join(status) or "-")
+    return table
 
 
 def _made(runs: Path) -> dict[tuple[str, str], list[dict[str, Any]]]:

@@ -36,7 +36,7 @@ def test_a_diagnosis_says_why(monkeypatch, tmp_path, capsys):
     run("diagnose_lstm", "--smoke", monkeypatch=monkeypatch, folder=tmp_path)
     out = capsys.readouterr().out
     assert out.startswith("lstm: ")
-    assert "lstm.bias_hh_l0.data" in out
+    assert "λ₁" in out
     assert len(shares(out)) == 2
 
 
@@ -52,7 +52,7 @@ def test_residual_networks_read_images(monkeypatch, tmp_path, capsys):
     run("residual_images", "--smoke", monkeypatch=monkeypatch, folder=tmp_path)
     out = capsys.readouterr().out
     assert len(numbers(out, "lambda_1")) == 3
-    assert len(numbers(out, "accuracy")) == 3
+    assert out.count("accuracy") == 3
 
 
 def test_a_sweep_runs_in_processes_and_not_twice(tmp_path):
@@ -71,19 +71,11 @@ def test_a_convolutional_network(monkeypatch, tmp_path, capsys):
     assert len(numbers(capsys.readouterr().out, "exponents")) == 2
 
 
-@pytest.mark.parametrize(
-    ("name", "library"),
-    [
-        ("plain_delayed_xor", "torch"),
-        ("lightning_delayed_xor", "lightning"),
-        ("transformers_delayed_xor", "transformers"),
-        ("accelerate_delayed_xor", "accelerate"),
-    ],
-)
-def test_other_peoples_loops(name, library, tmp_path):
+@pytest.mark.parametrize("library", ["lightning", "transformers", "accelerate"])
+def test_other_peoples_loops(library, tmp_path):
     """At two training steps; what they show in full is in test_integrations.py."""
     pytest.importorskip(library, reason=f"{library} is not installed")
-    command = [sys.executable, str(FOLDER / f"{name}.py"), "--steps", "2"]
+    command = [sys.executable, str(FOLDER / f"{library}_delayed_xor.py"), "--steps", "2"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=True)
     assert len(shares(done.stdout)) == 2
 

@@ -1,7 +1,14 @@
-"""What cannot be imported without a library of an extra is not searched for doctests."""
+"""Before anything is imported: Triton's interpreter where there is no GPU; and what is searched for doctests."""
 
+import os
 from importlib.util import find_spec
+from pathlib import Path
 
+# whoever imports triton first, be it torch, decides for the whole process
+if not Path("/dev/nvidiactl").exists():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
+# what cannot be imported without a library of an extra
 INTEGRATIONS = {"lightning": "lightning", "transformers": "transformers"}
 
 collect_ignore = [

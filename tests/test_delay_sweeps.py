@@ -98,7 +98,7 @@ def test_the_checks_of_figures_4d_and_14():
     for table, expected in (
         ([[0.5, 0.5, 0.5], [0.5, 0.6, 0.5], [0.5, 0.6, 0.6]], [True, True]),
         ([[0.5, 0.5, 0.5], [1.0, 0.5, 0.5], [1.0, 0.6, 0.5]], [False, True]),
-        ([[0.5, 0.5, 0.5], [0.5, 0.9, 0.5], [0.5, 0.5, 0.5]], [True, False]),
+        ([[0.5, 0.5, 0.5], [0.5, 0.9, 0.5], [0.5, 0.7, 0.5]], [True, False]),
     ):
         for figure in (Fig4d(), Fig14d()):
             assert holds(figure.checks(record(final(table), names))) == expected

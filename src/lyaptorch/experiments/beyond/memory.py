@@ -11,7 +11,7 @@ import numpy as np
 
 from lyaptorch.experiments.beyond.learning import Learning
 from lyaptorch.experiments.checks import Check, at_least
-from lyaptorch.flossing import At, FitPhase, Trigger
+from lyaptorch.flossing import At, FitPhase, Trigger, When, accuracy
 from lyaptorch.record import Given, Record
 
 CLAIMED = 70
@@ -22,9 +22,14 @@ CLAIMED = 70
 class MemoryLimit(Learning):
     """Flossed networks learn the temporal XOR at delays around the number of units.
 
+    The schedule: all exponents are flossed before training, in several episodes early in it, and later
+    whenever a network is still at chance.
+
     Attributes:
         k: exponents flossed, here all.
-        episodes: task epochs of the episodes after the first.
+        episodes: task epochs of the early episodes.
+        every: task epochs between two looks at who is at chance, after the last of these.
+        chance: accuracy below which a network is.
     """
 
     delays: tuple[int, ...] = (40, 50, 60, 70, 80, 90)
@@ -32,11 +37,13 @@ class MemoryLimit(Learning):
     epochs: int = 10_000
     k: int = 80
     episodes: tuple[int, ...] = (200, 400, 600, 800)
+    every: int = 500
+    chance: float = 0.55
 
     figure: ClassVar[str] = "memory-limit"
     shows: ClassVar[str] = "accuracy against delay for n = 80, under the best schedule found"
     scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "smoke": {**Learning.SMOKE, "delays": (4, 8), "k": 8, "episodes": (2,)},
+        "smoke": {**Learning.SMOKE, "delays": (4, 8), "k": 8, "episodes": (2,), "every": 3},
         "small": {**Learning.SMALL, "delays": (20, 24, 28, 32), "epochs": 2000, "k": 32},
     }
     cost: ClassVar[Mapping[str, str]] = {"smoke": "2 s", "small": "3 min", "paper": "a day; 1 h on a GPU"}
@@ -45,7 +52,9 @@ class MemoryLimit(Learning):
         """`accuracy (delay, seed, epoch)`, `final_accuracy (delay, seed)`."""
         model, task, ids = self.networks()
         phase = self.flossing(ids >= 0)
-        fit = FitPhase(self.epochs, triggers=(Trigger(At(*self.episodes), phase),))
+        early = Trigger(At(*self.episodes), phase)
+        late = Trigger(When(accuracy < self.chance, after=self.episodes[-1] + 1), phase)
+        fit = FitPhase(self.epochs, triggers=(early, late), check_every=self.every)
         record, final = self.learn(model, task, (phase, fit), ids, checkpoint, show_progress)
         dims = ("delay", "seed")
         variables: dict[str, Given] = {

@@ -1,4 +1,4 @@
-"""Before anything is imported: Triton interpreted where there is no GPU; and what is searched for doctests."""
+"""Before all imports: Triton interpreted where there is no GPU; and what is searched for doctests."""
 
 import os
 from importlib.util import find_spec

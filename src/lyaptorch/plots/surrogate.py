@@ -138,6 +138,26 @@ def app_g(record: Record) -> Figure:
     return _growth(record, "log_kappa", "spread", r"$\log \kappa_m$", r"$(\lambda_1 - \lambda_m) T$")
 
 
+def convergence(record: Record) -> Figure:
+    """Running estimates of a few exponents, weights random or fixed, and the scatter of all of them."""
+    time, running = record["time"], record["running"]
+    n = running.shape[-1]
+    with style():
+        figure, axes = panels(3)
+        for panel, weights, rows, mean in zip(axes, record["weights"], running, (BLUE, ORANGE), strict=False):
+            for color, i in zip(PALETTE, range(0, n, max(1, n // 5)), strict=False):
+                panel.semilogx(time, rows[:, :, i], color=color, linewidth=0.7, alpha=0.6)
+                panel.plot([], [], color=color, label=rf"$\lambda_{{{i + 1}}}$")
+            panel.set(xlabel="steps", ylabel=rf"$\lambda_i$ {PER_STEP}", title=f"{weights} weights")
+            scatter = np.exp(np.log(np.maximum(rows.std(1, ddof=1), 1e-30)).mean(-1))
+            axes[2].loglog(time, scatter, color=mean, label=f"{weights} weights")
+        axes[0].legend(fontsize=7)
+        axes[2].loglog(time, scatter[-1] * (time / time[-1]) ** -0.5, ":", color=GREY, label=r"$t^{-1/2}$")
+        axes[2].set(xlabel="steps", ylabel="standard deviation", title="Scatter")
+        axes[2].legend()
+    return figure
+
+
 def limits_g(record: Record) -> Figure:
     """The sharpness that flossing leaves, and accuracy over epochs on both tasks."""
     with style():
@@ -203,6 +223,8 @@ SURROGATE = {
         "fig2b": fig2b,
         "fig3": fig3,
         "fig4": fig4,
+        "fig7": convergence,
+        "fig8": convergence,
         "appF": app_f,
         "appG": app_g,
         "limits-g": limits_g,

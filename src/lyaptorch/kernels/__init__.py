@@ -2,6 +2,7 @@
 
 from lyaptorch.kernels.dispatch import Availability, available, cpu_refuses, triton_refuses
 from lyaptorch.kernels.peak import peak
+from lyaptorch.kernels.plan import Need, plan, scan_need, unroll_need
 from lyaptorch.kernels.scan import LARGEST_FRAME, Settings, scan_adjoint, scan_forward
 from lyaptorch.kernels.unroll import FusedRecurrence, TritonRecurrence
 
@@ -9,12 +10,16 @@ __all__ = [
     "LARGEST_FRAME",
     "Availability",
     "FusedRecurrence",
+    "Need",
     "Settings",
     "TritonRecurrence",
     "available",
     "cpu_refuses",
     "peak",
+    "plan",
     "scan_adjoint",
     "scan_forward",
+    "scan_need",
     "triton_refuses",
+    "unroll_need",
 ]

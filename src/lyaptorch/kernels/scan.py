@@ -11,8 +11,9 @@ from torch import Tensor
 
 from lyaptorch.cells.form import AnyForm, Form
 from lyaptorch.kernels.arguments import Handed
-from lyaptorch.kernels.library import ScanArgs, call, fill, tape_size
+from lyaptorch.kernels.library import ScanArgs, call, fill, members_of, tape_size
 from lyaptorch.kernels.memory import lend
+from lyaptorch.kernels.plan import check_memory, scan_need
 
 LARGEST_FRAME = 128
 """Units of the largest network that Triton scans: beyond, its kernels take minutes to compile."""
@@ -64,11 +65,12 @@ def scan_forward(
         settings: spans and passes.
         keep: whether to write the tape that `scan_adjoint` reads.
     """
+    (*e, b, _), k, s, t = h.shape, frame.shape[-1], len(settings.twice), len(inputs)
     if settings.backend == "triton":
         from lyaptorch.kernels.triton import scan
 
+        check_memory(scan_need(form, t, s, k, gradient=keep), members_of(e), b, h.device)
         return scan.scan_forward(cast(Form, form), inputs, h, frame, settings, keep=keep)
-    (*e, b, _), k, s, t = h.shape, frame.shape[-1], len(settings.twice), len(inputs)
     handed, frame = Handed(form, inputs, h), frame.expand(*h.shape, k).detach().contiguous()
     pivots, dead = h.new_empty(s, *e, b, k), h.new_empty(s, *e, b, k, dtype=torch.uint8)
     after, Q = h.new_empty(h.shape), torch.empty_like(frame)

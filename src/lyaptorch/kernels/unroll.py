@@ -11,8 +11,9 @@ from torch import Tensor
 from lyaptorch.cells.form import AnyForm
 from lyaptorch.kernels.arguments import Handed
 from lyaptorch.kernels.dispatch import cpu_refuses, triton_refuses
-from lyaptorch.kernels.library import UnrollArgs, call, fill, tape_size
+from lyaptorch.kernels.library import UnrollArgs, call, fill, members_of, tape_size
 from lyaptorch.kernels.memory import lend
+from lyaptorch.kernels.plan import check_memory, unroll_need
 
 LARGEST = 1024
 """Units of the largest network that Triton unrolls: a row of it must fit the registers."""
@@ -79,6 +80,8 @@ class TritonRecurrence:
         """The states `(t - first, *e, b, n)` and what the adjoint reads."""
         from lyaptorch.kernels.triton.unroll import unroll_forward
 
+        *e, b, _ = h0.shape
+        check_memory(unroll_need(form, len(inputs), gradient=keep), members_of(e), b, h0.device)
         states, kept = unroll_forward(form, inputs, h0, keep=keep)
         return states[first:], kept
 

@@ -1,0 +1,74 @@
+"""The documentation names what is there; the site itself is built by `sphinx-build -W docs docs/_build`."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+import lyaptorch as lt
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.glob("*.md"))
+API = (DOCS / "api.md").read_text()
+WHOLE = ("analysis", "theory", "tasks", "integrations", "sweep", "testing", "kernels")
+"""Packages of which the reference shows all that is public."""
+CELLS = re.compile(r"```\{code-cell\}\n(.*?)```", re.DOTALL)
+
+
+@pytest.mark.parametrize("name", sorted(set(lt.__all__) - set(WHOLE)))
+def test_the_reference_has_every_public_name(name):
+    assert (
+        re.search(rf"(\.| ){name}$", API, re.MULTILINE)
+        or f"lyaptorch.cells.{name}" in API
+        or name == "presets"
+    )
+
+
+@pytest.mark.parametrize("package", WHOLE)
+def test_the_reference_has_every_public_package(package):
+    assert f".. automodule:: lyaptorch.{package}\n" in API
+
+
+def test_the_reference_names_nothing_that_is_not_there():
+    for directive, name in re.findall(r"\.\. auto(function|class|data|module):: (\S+)", API):
+        if directive == "module":
+            if not name.startswith("lyaptorch.integrations."):  # those need a library of an extra
+                importlib.import_module(name)
+        elif "." in name:
+            module, _, last = name.rpartition(".")
+            assert hasattr(importlib.import_module(module), last), name
+        else:
+            assert hasattr(lt, name), name
+
+
+def test_every_page_is_in_the_table_of_contents():
+    listed = set(re.findall(r"^([a-z-]+)$", (DOCS / "index.md").read_text(), re.MULTILINE))
+    assert {page.stem for page in PAGES} - {"index"} <= listed
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_lead_somewhere(page):
+    targets = re.findall(r"\]\(([^)#\s]+)\)", page.read_text())
+    for target in targets:
+        if "://" not in target:
+            path = DOCS / target
+            assert path.exists() or path.with_suffix(".py").exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_cells_are_python_and_what_they_name_is_there(page):
+    for cell in CELLS.findall(page.read_text()):
+        for node in ast.walk(ast.parse(cell)):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "lt":
+                assert hasattr(lt, node.attr), node.attr
+
+
+def test_a_page_with_cells_says_that_it_is_run():
+    for page in PAGES:
+        text = page.read_text()
+        assert bool(CELLS.search(text)) == text.startswith("---\nfile_format: mystnb\n"), page.name

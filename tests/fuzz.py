@@ -14,8 +14,10 @@ import hashlib
 import io
 import json
 import multiprocessing
+import queue
 import random
 import resource
+import signal
 import sys
 import tarfile
 import tempfile
@@ -36,7 +38,7 @@ from lyaptorch.tasks import archives
 from lyaptorch.train.checkpoint import load_checkpoint, save_checkpoint
 
 PATIENCE = 20.0
-"""Seconds after which an input counts as a hang."""
+"""Seconds of computing after which an input counts as a hang."""
 MEMORY = 256.0
 """MiB by which a reader of these files, none larger than some KiB, may raise the peak of its process."""
 NUMBERS = [0, 1, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF, 2**62, 2**63 - 1, 2**64 - 1]
@@ -203,8 +205,15 @@ def fuzz(name: str, count: int, seed: int = 0, on_input: Callable[[bytes], None]
 
 
 def _child(name: str, count: int, seed: int, last: str, answers: Any) -> None:
-    # one write per input: what ended or hung the process is found there
-    answers.put(fuzz(name, count, seed, Path(last).write_bytes))
+    def remember(body: bytes) -> None:
+        # what ended or hung the process is found there
+        Path(last).write_bytes(body)
+        # seconds of this process alone; the kernel ends it, whatever library it is in
+        signal.setitimer(signal.ITIMER_PROF, PATIENCE)
+
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    answers.put(fuzz(name, count, seed, remember))
+    signal.setitimer(signal.ITIMER_PROF, 0.0)
 
 
 def isolated(name: str, count: int, seed: int = 0) -> Result:
@@ -214,23 +223,16 @@ def isolated(name: str, count: int, seed: int = 0) -> Result:
         last, answers = Path(folder) / "last", context.Queue()
         child = context.Process(target=_child, args=(name, count, seed, str(last), answers))
         child.start()
-        stood, seen = time.monotonic(), 0.0
-        while child.is_alive():
+        while child.is_alive() and answers.empty():
             child.join(0.2)
-            changed = last.stat().st_mtime if last.exists() else 0.0
-            if changed != seen:
-                stood, seen = time.monotonic(), changed
-            if seen and time.monotonic() - stood > PATIENCE and answers.empty():
-                child.kill()
-                child.join()
-                return Result(count, 0, 0, [f"hangs on {last.read_bytes()[:200]!r}"], 0.0, PATIENCE)
-            if not answers.empty():
-                break
-        if answers.empty() and child.exitcode:
-            return Result(
-                count, 0, 0, [f"ends with {child.exitcode} on {last.read_bytes()[:200]!r}"], 0.0, 0.0
-            )
-        result: Result = answers.get(timeout=30)
+        try:
+            result: Result = answers.get(timeout=5)
+        except queue.Empty:
+            child.join()
+            how = "hangs" if child.exitcode == -signal.SIGPROF else f"ends with {child.exitcode}"
+            kept = Path(f"crash-{hashlib.sha256(last.read_bytes()).hexdigest()[:8]}")
+            kept.write_bytes(last.read_bytes())
+            return Result(count, 0, 0, [f"{how} on {kept}"], 0.0, PATIENCE)
         child.join()
     return result
 

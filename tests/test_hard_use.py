@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 import bad_inputs
 import fuzz
 import lyaptorch as lt
-from lyaptorch._files import sealed
+from lyaptorch._files import SEAL, sealed
 from lyaptorch.integrations import Sequences
 from lyaptorch.record import Record
 from lyaptorch.tasks import archives
@@ -101,6 +101,20 @@ def test_a_record_that_claims_a_terabyte_is_refused(tmp_path):
     (tmp_path / "large.nc").write_bytes(sealed(body.getvalue()))
     with pytest.raises(ValueError, match=r"must hold the 1099511627776 bytes that it claims, got"):
         Record.load(tmp_path / "large.nc")
+
+
+def test_a_record_whose_heap_never_ends_is_refused(tmp_path):
+    body = bytearray(fuzz.record(tmp_path / "whole").rpartition(SEAL)[0])
+    start = body.index(b"GCOL")
+    at = start + 16
+    while number := int.from_bytes(body[at : at + 2], "little"):
+        at += 16 + -(-int.from_bytes(body[at + 8 : at + 16], "little") // 8) * 8
+    assert number == 0
+    for size in (0, 8, 1 << 40):
+        body[at + 8 : at + 16] = size.to_bytes(8, "little")
+        (tmp_path / "endless.nc").write_bytes(sealed(bytes(body)))
+        with pytest.raises(ValueError, match="it must hold heaps that end"):
+            Record.load(tmp_path / "endless.nc")
 
 
 def test_inputs_that_claim_a_terabyte_are_refused(tmp_path):

@@ -23,6 +23,8 @@ from typing import Any
 import torch
 
 SEAL = b"\nlyaptorch record, sha256 of all bytes before this line: "
+HEAP = re.compile(rb"GCOL\x01\0\0\0")
+"""What a global heap of HDF5 begins with."""
 AGAIN = "restore it from a copy or run again"
 ELSEWHERE = "pass another folder (on the command line: --runs)"
 
@@ -139,6 +141,17 @@ def unsealed(path: Path, what: str = "Record", do: str = AGAIN) -> bytes:
     return body
 
 
+def _ends(body: bytes, start: int) -> bool:
+    """Whether the objects of a global heap of HDF5 fill it; at a free one of size 0 HDF5 never comes back."""
+    at, end = start + 16, start + int.from_bytes(body[start + 8 : start + 16], "little")
+    while at + 16 <= end <= len(body):
+        number, size = (int.from_bytes(body[at + i : at + i + n], "little") for i, n in ((0, 2), (8, 8)))
+        if number == 0:
+            return at + size == end
+        at += 16 + -(-size // 8) * 8
+    return at <= end <= len(body)
+
+
 def refuse_objects(body: bytes) -> None:
     """Raise unless the file holds numbers and text only, and all of them, before any value is read.
 
@@ -146,6 +159,9 @@ def refuse_objects(body: bytes) -> None:
     Python objects; links, virtual and external data reach into other files.
     """
     import h5py  # type: ignore[import-untyped]
+
+    if not all(_ends(body, found.start()) for found in re.finditer(HEAP, body)):
+        raise ValueError("it must hold heaps that end, got one that does not; do not trust it")
 
     def plain(kind: Any) -> bool:
         if kind.get_class() == h5py.h5t.VLEN:

@@ -34,7 +34,7 @@ class DelaySweep(Setting):
 
     cost: ClassVar[Mapping[str, str]] = {
         "smoke": "2 s",
-        "small": "4 min",
+        "small": "3 min",
         "paper": "a day; minutes on a GPU",
     }
 
@@ -195,7 +195,6 @@ class Fig14c(Fig4c):
         "smoke": Fig4c.scales["smoke"],
         "small": {**Fig4c.scales["small"], "seeds": 3},
     }
-    cost: ClassVar[Mapping[str, str]] = {**DelaySweep.cost, "small": "3 min"}
 
     def checks(self, record: Record) -> list[Check]:
         """None < before < before and during."""

@@ -167,7 +167,7 @@ def unit_parameters(record: Record) -> Figure:
             learning.plot(record["delay"], final.mean(-1), "o-", color=color)
         spectra.axhline(0.0, color=GREY, linestyle=":", linewidth=0.8)
         spectra.set(xlabel="index $i$", ylabel=r"$\lambda_i$ (nats per step)", title="After flossing")
-        units.set(xscale="log", yscale="log", xlabel="time constant (steps)", ylabel="gain", title="Units")
+        units.set(yscale="log", xlabel="time constant (steps)", ylabel="gain", title="Units")
         learning.set(xlabel="delay", ylabel="accuracy", title="After training", ylim=(0.42, 1.03))
         spectra.legend(title="flossed by")
     return figure

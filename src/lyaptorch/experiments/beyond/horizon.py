@@ -86,9 +86,14 @@ class HorizonPerCost(Learning):
                 max((d for d, a in zip(self.delays, row, strict=True) if a >= SOLVED), default=0)
                 for row in reached
             ]
-            for name, own in zip(record["network"][1:], horizon[1:], strict=True):
-                sentence = f"equal {what}: delay reached flossed, minus that of {name}"
-                found.append(at_least(sentence, 0.0, float(horizon[0] - own)))
+            once, each = record[f"{what}_of_flossing"], record[f"{what}_of_an_epoch"]
+            trained = np.isfinite(record["accuracy"][:, 0, 0]).sum(-1)
+            share = (once + trained * each) / (once[0] + self.epochs * each[0])
+            for i, name in enumerate(record["network"][1:], 1):
+                # so fast that its training ended before
+                short = f", which spent {share[i]:.0%} of it" if share[i] < 0.99 else ""
+                sentence = f"equal {what}: delay reached flossed, minus that of {name}{short}"
+                found.append(at_least(sentence, 0.0, float(horizon[0] - horizon[i])))
             best = float(reached[1:].mean(-1).max())
             found.append(
                 at_least(

@@ -37,14 +37,14 @@ class MemoryLimit(Learning):
     epochs: int = 10_000
     k: int = 80
     episodes: tuple[int, ...] = (200, 400, 600, 800)
-    every: int = 500
+    every: int = 4000
     chance: float = 0.55
 
     figure: ClassVar[str] = "memory-limit"
     shows: ClassVar[str] = "accuracy against delay for n = 80, under the best schedule found"
     scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "smoke": {**Learning.SMOKE, "delays": (4, 8), "k": 8, "episodes": (2,), "every": 3},
-        "small": {**Learning.SMALL, "delays": (20, 24, 28, 32), "epochs": 2000, "k": 32},
+        "small": {**Learning.SMALL, "delays": (20, 24, 28, 32), "epochs": 2000, "k": 32} | {"every": 1000},
     }
     cost: ClassVar[Mapping[str, str]] = {"smoke": "2 s", "small": "3 min", "paper": "a day; 1 h on a GPU"}
 

@@ -1,6 +1,7 @@
 """The built documentation in headless Chromium: every page at phone and desktop width, light and dark.
 
-Needs what `test_browser.py` needs, and the site: `sphinx-build -W docs docs/_build`, or LYAPTORCH_SITE names its folder.
+Needs what `test_browser.py` needs, and the site: of `sphinx-build -W docs docs/_build`, or in the folder that
+LYAPTORCH_SITE names.
 """
 
 from __future__ import annotations
@@ -9,14 +10,14 @@ import os
 from pathlib import Path
 
 import pytest
+
 from test_browser import DESK, PHONE, tab
 
 __all__ = ["tab"]
 
 SITE = Path(os.environ.get("LYAPTORCH_SITE", Path(__file__).parents[1] / "docs/_build"))
-PAGES = sorted(
-    page.relative_to(SITE).as_posix() for page in SITE.rglob("*.html") if "_" not in page.parts[-2]
-)
+FOUND = [page.relative_to(SITE) for page in SITE.rglob("*.html")]
+PAGES = sorted(page.as_posix() for page in FOUND if not page.parts[0].startswith("_"))
 
 pytestmark = [
     pytest.mark.slow,
@@ -32,7 +33,7 @@ MEASURE = """() => {
     paper: lit(getComputedStyle(document.body).backgroundColor),
     ink: text ? lit(getComputedStyle(text).color) : null,
     size: parseFloat(getComputedStyle(document.querySelector('article')).fontSize),
-    broken: [...document.querySelectorAll('article img')].filter(i => i.complete && !i.naturalWidth).map(i => i.src),
+    broken: [...document.querySelectorAll('article img')].filter(i => !i.naturalWidth).map(i => i.src),
     flat: [...document.querySelectorAll('article math')].filter(m => box(m).height < 6).length,
     raw: /\\\\(frac|lambda|bar|begin)\\b/.test(document.querySelector('article').innerText),
   };
@@ -66,6 +67,7 @@ def test_pages(tab, size, scheme):
         }
         if not all(fine.values()):
             wrong[page] = [name for name, holds in fine.items() if not holds], found
+    assert "maths.html" in PAGES
     assert wrong == {}
     assert said == []
     assert [url for url in requests if not url.startswith(("file:", "data:"))] == []

@@ -169,13 +169,13 @@ def test_the_checks_of_figures_15_and_16():
 
 def test_what_table_1_measures():
     """Each part does what its name says, on the sizes it is given."""
-    sizes = Sizes(6, b=2, t=5, k=3, interval=2)
-    gradients = PARTS["RNN"](sizes)()
+    sizes, network = Sizes(6, b=2, t=5, k=3, interval=2), Table1().network
+    gradients = PARTS["RNN"](network, sizes)()
     assert [tuple(g.shape) for g in gradients] == [(6, 6), (6, 1), (6,)]
-    after, pushed = PARTS["Jacobian"](sizes)()
+    after, pushed = PARTS["Jacobian"](network, sizes)()
     assert (after.shape, pushed.shape) == ((2, 6), (2, 6, 3))
-    assert PARTS["QR"](sizes)().R.shape == (2, 3, 3)
-    assert [tuple(g.shape) for g in PARTS["flossing"](sizes)()] == [(6, 6), (6, 1), (6,)]
+    assert PARTS["QR"](network, sizes)().R.shape == (2, 3, 3)
+    assert [tuple(g.shape) for g in PARTS["flossing"](network, sizes)()] == [(6, 6), (6, 1), (6,)]
     for _, size, _, largest in Table1().rows():
         assert getattr(largest, size) % 4 == 0
 

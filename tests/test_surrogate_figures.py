@@ -1,8 +1,11 @@
 """The checks of the figures of Surrogate Gradient Flossing on made-up records."""
 
 import numpy as np
+import pytest
+import torch
 
 from lyaptorch.experiments import surrogate_flossing as sf
+from lyaptorch.experiments.gradient_flossing.cost import PARTS, Sizes
 from lyaptorch.record import Record
 
 
@@ -97,6 +100,51 @@ def test_figure_4_wants_round_off():
 
     assert holds(sf.Fig4(), record([1e-15, 1e-14], [1e-13, 0.0])) == [True] * 4
     assert holds(sf.Fig4(), record([2e-14, 0.0], [0.0, 2e-12])) == [False, True, True, False]
+
+
+def test_figures_7_and_8_want_less_scatter_with_fixed_weights():
+    time = np.array([75, 150, 300, 750])
+    sign = np.array([-1.0, 1.0])[:, None]
+
+    def record(fixed, power):
+        scatter = np.stack([np.full(4, 0.5), fixed * (time / 750) ** power])
+        running = scatter[:, :, None, None] * sign * np.ones(3)
+        return given(
+            {"running": (("weights", "time", "network", "index"), running)}, {"time": (("time",), time)}
+        )
+
+    for figure in (sf.Fig7(), sf.Fig8()):
+        assert holds(figure, record(0.49, -0.6)) == [True] * 3
+        assert holds(figure, record(0.51, -0.3)) == [False] * 3
+
+
+def test_networks_of_figure_7_share_weights_only_where_these_are_fixed():
+    experiment = sf.Fig7(**sf.Fig7.scales["smoke"])
+    ids = torch.tensor([[0, 1], [0, 0]])
+    weights = experiment.network(ids).weight_hh
+    assert torch.equal(weights[1, 0], weights[1, 1])
+    assert torch.equal(weights[0, 0], weights[1, 0])
+    assert (weights[0, 0] != weights[0, 1]).any()
+    # realisations differ by more than their weights, and those of number 0 do not differ at all
+    running = experiment.run(False, None)["running"]
+    assert (running[1, :, 0] != running[1, :, 1]).any()
+    np.testing.assert_array_equal(running[0, :, 0], running[1, :, 0])
+
+
+def test_table_1_measures_spiking_networks():
+    """Of n numbers of state, two for each neuron; the share of flossing is that of the spiking figure."""
+    table, sizes = sf.Table1(), Sizes(6, b=2, t=5, k=3, interval=2)
+    for part in ("RNN", "flossing"):
+        assert [tuple(g.shape) for g in PARTS[part](table.network, sizes)()] == [(3, 3), (3, 1)]
+    after, pushed = PARTS["Jacobian"](table.network, sizes)()
+    assert (after.shape, pushed.shape) == ((2, 6), (2, 6, 3))
+    assert (table.task_epochs, table.floss_epochs) == (sf.Spiking().epochs, sf.Spiking().floss_epochs)
+    share = given(
+        {"power": (("row",), np.ones(1)), "theory": (("row",), np.ones(1))}
+        | {name: ((), np.float64(1)) for name in ("flossing_epoch", "task_epoch")},
+        {"part": (("row",), np.array(["QR"])), "doubled": (("row",), np.array(["n"]))},
+    )
+    assert table.checks(share)[-1].measured == pytest.approx(300 / 1800)
 
 
 def test_appendices_f_and_g_want_slopes_within_two_standard_errors():

@@ -97,6 +97,7 @@ _COUPLING = (
 )
 PAPERS = {
     **{f"gradient-flossing {f.__name__}": f for f in (*_OWN, *_MORE)},
+    "surrogate-flossing table1": table1,
     **{f"gradient-flossing {name}": delays.sweep for name in _SWEEPS},
     **{f"gradient-flossing {name}": delays.counts for name in ("fig5", "fig7")},
     "gradient-flossing appE": delays.linear,

@@ -128,6 +128,22 @@ def fig4(record: Record) -> Figure:
     return figure
 
 
+def app_c_copy(record: Record) -> Figure:
+    """Accuracy against the delay, and over epochs at the longest."""
+    delays = record["delay"]
+    with style():
+        figure, (final, curves) = panels(2)
+        for i, (condition, color) in enumerate(zip(record["condition"], (BLUE, ORANGE), strict=True)):
+            rows = record["final_accuracy"][i]
+            final.plot(delays, rows, "o", color=color, alpha=0.3, markersize=3)
+            final.plot(delays, rows.mean(-1), "o-", color=color, label=f"flossed: {condition}")
+            _curves(curves, smooth(record["accuracy"][i, -1], 20), color, condition)
+        final.set(xlabel="delay", ylabel="accuracy", title="Delayed copy", ylim=(0.42, 1.03))
+        final.legend()
+        curves.set(xlabel="epoch", ylabel="accuracy", title=f"delay {delays[-1]}", ylim=(0.42, 1.03))
+    return figure
+
+
 def app_f(record: Record) -> Figure:
     """Log norms of gradients over the steps, with the slope lambda_1."""
     return _growth(record, "log_norm", "lambda1", r"$\log |dL/dh_0|$", r"$\lambda_1 T$")
@@ -225,6 +241,7 @@ SURROGATE = {
         "fig4": fig4,
         "fig7": convergence,
         "fig8": convergence,
+        "appC-copy": app_c_copy,
         "appF": app_f,
         "appG": app_g,
         "limits-g": limits_g,

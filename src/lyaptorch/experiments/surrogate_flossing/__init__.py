@@ -3,6 +3,8 @@
 from lyaptorch.experiments.checks import Experiment
 from lyaptorch.experiments.surrogate_flossing.control import Fig2a, Fig2b
 from lyaptorch.experiments.surrogate_flossing.convergence import Fig7, Fig8
+from lyaptorch.experiments.surrogate_flossing.copying import AppCCopy
+from lyaptorch.experiments.surrogate_flossing.cost import Table1
 from lyaptorch.experiments.surrogate_flossing.gradients import AppF, AppG
 from lyaptorch.experiments.surrogate_flossing.jacobian import Fig4
 from lyaptorch.experiments.surrogate_flossing.spectra import Fig1b, Fig1d
@@ -11,5 +13,5 @@ from lyaptorch.experiments.surrogate_flossing.xor import Fig3, LimitsG
 
 FIGURES: tuple[type[Experiment], ...] = (
     *(Fig1b, Fig1d, Fig2a, Fig2b, Fig3, Fig4, Fig7, Fig8),
-    *(AppF, AppG, LimitsG, Spiking),
+    *(AppCCopy, AppF, AppG, LimitsG, Table1, Spiking),
 )

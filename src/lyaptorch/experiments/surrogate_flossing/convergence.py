@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from lyaptorch._random import Stream
 from lyaptorch.cells import LIFCell, fluctuation_driven, random_frame, surrogates
@@ -60,10 +61,22 @@ class Fig7:
     }
     cost: ClassVar[Mapping[str, str]] = {"smoke": "1 s", "small": "1 min", "paper": "1 min"}
 
+    def network(self, ids: Tensor) -> LIFCell:
+        """Networks; those of equal numbers have equal weights."""
+        cell = LIFCell(
+            self.channels,
+            self.hidden_size,
+            surrogate=surrogates.fast_sigmoid(self.sharpness),
+            reset_grad="ignore",
+            ensemble=tuple(ids.shape),
+        ).double()
+        generator = torch.Generator().manual_seed(self.seed)
+        return fluctuation_driven(cell, input_rate=self.input_rate, members=ids, generator=generator)
+
     def run(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
         """`running (weights, time, network, index)` and `time`."""
         own = torch.arange(self.networks).expand(len(WEIGHTS), -1)
-        cell = self._cell(torch.stack([own[0], torch.zeros_like(own[0])]))
+        cell = self.network(torch.stack([own[0], torch.zeros_like(own[0])]))
         n = cell.state_size
         length = 2 * self.transient + self.steps
         uniform = Stream(self.seed, "inputs").uniform((length, 1, self.channels), members=own)
@@ -104,17 +117,6 @@ class Fig7:
             at_most("scatter of lambda_1, fixed over random weights", 1.0, float(fixed[0] / random[0])),
             near("scatter with fixed weights, power of t", -0.5, float(power), 0.15),
         ]
-
-    def _cell(self, ids: torch.Tensor) -> LIFCell:
-        cell = LIFCell(
-            self.channels,
-            self.hidden_size,
-            surrogate=surrogates.fast_sigmoid(self.sharpness),
-            reset_grad="ignore",
-            ensemble=tuple(ids.shape),
-        ).double()
-        generator = torch.Generator().manual_seed(self.seed)
-        return fluctuation_driven(cell, input_rate=self.input_rate, members=ids, generator=generator)
 
 
 @dataclass(frozen=True)

@@ -115,13 +115,32 @@ class Spiking:
             found.append(at_least(f"{name} patterns: accuracy gained by flossing", 0.0, gain))
         return found
 
+    def model(self, task: SpikingXOR | SpikePatterns, shape: tuple[int, ...], ids: Tensor) -> Model:
+        """Untrained networks of an ensemble."""
+        cell = LIFCell(
+            task.input_size,
+            self.hidden_size,
+            surrogate=surrogates.fast_sigmoid(torch.full(shape, self.sharpness)),
+            ensemble=shape,
+            members=ids,
+        )
+        fluctuation_driven(cell, input_rate=25.0, std=0.7, members=ids, generator=self._generator())
+        readout = LeakyReadout(
+            cell,
+            task.output_size,
+            scale=self.hidden_size**-0.5,
+            members=ids,
+            generator=self._generator(),
+        )
+        return Model(cell, readout, loss=task.loss)
+
     def _train(
         self, task: SpikingXOR | SpikePatterns, checkpoint: Path | None, show_progress: bool | None
     ) -> dict[str, Any]:
         shape = (len(CONDITIONS), self.seeds)
         ids = torch.arange(self.seeds).expand(shape)
         condition = torch.arange(len(CONDITIONS))[:, None].expand(shape)
-        model = self._model(task, shape, ids)
+        model = self.model(task, shape, ids)
         pre = FlossPhase(
             self.floss_epochs,
             k=self.k,
@@ -162,24 +181,6 @@ class Spiking:
             "rate": (dims, self._rate(model, task, ids), {"units": "Hz"}),
             "sharpness": (dims, model.state_dict()["cell.activation.sharpness"][..., 0, 0]),
         }
-
-    def _model(self, task: SpikingXOR | SpikePatterns, shape: tuple[int, ...], ids: Tensor) -> Model:
-        cell = LIFCell(
-            task.input_size,
-            self.hidden_size,
-            surrogate=surrogates.fast_sigmoid(torch.full(shape, self.sharpness)),
-            ensemble=shape,
-            members=ids,
-        )
-        fluctuation_driven(cell, input_rate=25.0, std=0.7, members=ids, generator=self._generator())
-        readout = LeakyReadout(
-            cell,
-            task.output_size,
-            scale=self.hidden_size**-0.5,
-            members=ids,
-            generator=self._generator(),
-        )
-        return Model(cell, readout, loss=task.loss)
 
     @torch.no_grad()
     def _rate(self, model: Model, task: SpikingXOR | SpikePatterns, ids: Tensor) -> Tensor:

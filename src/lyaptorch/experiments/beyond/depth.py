@@ -80,10 +80,10 @@ class Depths:
 
     def checks(self, record: Record) -> list[Check]:
         """Where the gradient was lost, flossing brings it back; elsewhere it does no harm."""
-        exponents, gradient = record["exponents"][..., : self.k], record["gradient"]
-        # of a binary network with few units none may reach the first block
-        gradient = np.log(np.maximum(gradient, np.finfo(np.float32).tiny))
-        reaching = (gradient[..., 0] - gradient[..., -1]).mean(-1)
+        exponents = record["exponents"][..., : self.k]
+        # a gradient may be lost altogether
+        norms = np.maximum(record["gradient"].astype(float), np.finfo(np.float32).tiny)
+        reaching = np.log(norms[..., 0] / norms[..., -1]).mean(-1)
         accuracy = record["accuracy"][..., -max(1, self.epochs // 10) :].mean((-1, -2))
         found = []
         for i, kind in enumerate(self.kinds):

@@ -99,12 +99,15 @@ def _refuses_activation(f: Activation, state: Tensor) -> str | None:
     return None
 
 
-# torch.compile cannot trace it, and need not: it does not change
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _missing(name: str) -> str | None:
     """Why a backend cannot be used on this machine; None if it can."""
     here = _cpu() if name == "cpu" else _triton()
     return None if here.available else here.detail
+
+
+# torch.compile cannot trace it, and need not: it does not change. This is all that
+# torch.compiler.assume_constant_result does, which would import the whole compiler, a second
+_missing._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _cpu() -> Availability:

@@ -147,6 +147,19 @@ def test_table_1_measures_spiking_networks():
     assert table.checks(share)[-1].measured == pytest.approx(300 / 1800)
 
 
+def test_the_copy_of_appendix_c_wants_a_longer_delay_with_flossing():
+    def record(none, flossed):
+        final = np.array([none, flossed])[..., None].repeat(3, -1)
+        return given(
+            {"final_accuracy": (("condition", "delay", "seed"), final)},
+            {"delay": (("delay",), np.array([4, 6, 8]))},
+        )
+
+    assert holds(sf.AppCCopy(), record([1.0, 0.7, 0.5], [1.0, 0.96, 0.5])) == [True] * 3
+    assert holds(sf.AppCCopy(), record([1.0, 0.7, 0.5], [1.0, 0.94, 0.5])) == [False, True, True]
+    assert holds(sf.AppCCopy(), record([0.6, 0.6, 0.6], [0.5, 0.5, 0.5])) == [False] * 3
+
+
 def test_appendices_f_and_g_want_slopes_within_two_standard_errors():
     horizon = np.array([10, 20, 30])
     scatter = np.array([-0.01, 0.0, 0.01, 0.0])

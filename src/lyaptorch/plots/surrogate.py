@@ -161,13 +161,13 @@ def convergence(record: Record) -> Figure:
     with style():
         figure, axes = panels(3)
         for panel, weights, rows, mean in zip(axes, record["weights"], running, (BLUE, ORANGE), strict=False):
-            for color, i in zip(PALETTE, range(0, n, max(1, n // 5)), strict=False):
+            for color, i in zip(PALETTE, np.linspace(0, n - 1, 6).round().astype(int), strict=True):
                 panel.semilogx(time, rows[:, :, i], color=color, linewidth=0.7, alpha=0.6)
                 panel.plot([], [], color=color, label=rf"$\lambda_{{{i + 1}}}$")
             panel.set(xlabel="steps", ylabel=rf"$\lambda_i$ {PER_STEP}", title=f"{weights} weights")
             scatter = np.exp(np.log(np.maximum(rows.std(1, ddof=1), 1e-30)).mean(-1))
             axes[2].loglog(time, scatter, color=mean, label=f"{weights} weights")
-        axes[0].legend(fontsize=7)
+        axes[1].legend(loc="center left", bbox_to_anchor=(1, 0.5))
         axes[2].loglog(time, scatter[-1] * (time / time[-1]) ** -0.5, ":", color=GREY, label=r"$t^{-1/2}$")
         axes[2].set(xlabel="steps", ylabel="standard deviation", title="Scatter")
         axes[2].legend()

@@ -45,7 +45,7 @@ class AppCCopy:
         seed: determines everything.
     """
 
-    delays: tuple[int, ...] = (2, 4, 6, 8, 10, 12, 14, 16, 18, 20)
+    delays: tuple[int, ...] = (5, 10, 15, 20, 25, 30, 35, 40)
     seeds: int = 9
     epochs: int = 3000
     floss_epochs: int = 500
@@ -72,7 +72,7 @@ class AppCCopy:
             "batch": 3,
             "extra": 8,
         },
-        "small": {"delays": (4, 6, 8, 10), "seeds": 3, "epochs": 600, "floss_epochs": 300},
+        "small": {"delays": (10, 16, 22, 30), "seeds": 3, "epochs": 600, "floss_epochs": 300},
     }
     cost: ClassVar[Mapping[str, str]] = {"smoke": "1 s", "small": "1 min", "paper": "1 hour"}
 

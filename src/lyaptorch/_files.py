@@ -139,6 +139,10 @@ def unsealed(path: Path, what: str = "Record", do: str = AGAIN) -> bytes:
     return body
 
 
+NO_VALUES = b"This is a netCDF dimension but not a netCDF variable"
+"""How netCDF marks a dataset that stands for a dimension alone."""
+
+
 def refuse_objects(body: bytes) -> None:
     """Raise unless the file holds numbers and text only, and all of them, before any value is read.
 
@@ -163,8 +167,14 @@ def refuse_objects(body: bytes) -> None:
             kinds += [h5py.h5a.open(ident, index=i).get_type() for i in range(h5py.h5a.get_num_attrs(ident))]
         if not fine or not all(plain(kind) for kind in kinds):
             raise ValueError("it must hold numbers and text only, got a type or link beyond; do not trust it")
-        # what was never written costs no bytes, and memory when it is read
-        claimed = sum(d.size * max(1, d.id.get_type().get_size()) for d in data)
+        # what was never written costs no bytes, and memory when it is read; a dimension without values is not
+        names = [d.attrs.get("NAME") for d in data]
+        read = [
+            d
+            for d, name in zip(data, names, strict=True)
+            if not (isinstance(name, bytes) and name.startswith(NO_VALUES))
+        ]
+        claimed = sum(d.size * max(1, d.id.get_type().get_size()) for d in read)
         if claimed > len(body):
             raise ValueError(
                 f"it must hold the {claimed} bytes that it claims, got {len(body)}; do not trust it"

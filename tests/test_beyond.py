@@ -98,9 +98,9 @@ def test_theory_of_common_noise_is_that_of_private_noise_where_there_is_none():
     assert (np.abs(theory[1, :, 1] - theory[0, :, 1]) > 0.02).all()
 
 
-def test_exponents_needed_are_the_fewest_with_half_of_the_best_gain():
+def test_exponents_needed_are_the_fewest_with_nine_tenths_of_the_best_gain():
     accuracy = np.full((2, 1, 4, 3), 0.5)
-    accuracy[0, 0, 1:], accuracy[1, 0, 2], accuracy[1, 0, 3] = 1.0, 0.7, 1.0
+    accuracy[0, 0, 1:], accuracy[1, 0, 2], accuracy[1, 0, 3] = 1.0, 0.94, 1.0
     k = {"k": (("k",), np.array([0, 1, 5, 10]))}
     record = Record("x", {}, {"final_accuracy": (("items", "delay", "k", "seed"), accuracy)}, k)
     assert exponents_needed(record).tolist() == [[1.0], [10.0]]

@@ -135,6 +135,11 @@ def test_tensors_are_detached_and_copied(dtype):
     assert record["x"].dtype == x.detach().numpy().dtype
 
 
+def test_a_long_dimension_without_labels_costs_nothing(tmp_path):
+    record = Record("train", {}, {"loss": (("member", "epoch"), np.ones((1, 50_000), np.float32))})
+    assert Record.load(record.save(tmp_path / "long")) == record
+
+
 def test_values_inside_are_read_only_and_getitem_copies():
     record = example()
     with pytest.raises(ValueError, match="read-only"):

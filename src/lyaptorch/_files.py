@@ -141,6 +141,7 @@ def unsealed(path: Path, what: str = "Record", do: str = AGAIN) -> bytes:
     return body
 
 
+<<<<<<< HEAD
 def _ends(body: bytes, start: int) -> bool:
     """Whether the objects of a global heap of HDF5 fill it; at a free one of size 0 HDF5 never comes back."""
     at, end = start + 16, start + int.from_bytes(body[start + 8 : start + 16], "little")
@@ -150,6 +151,10 @@ def _ends(body: bytes, start: int) -> bool:
             return at + size == end
         at += 16 + -(-size // 8) * 8
     return at <= end <= len(body)
+=======
+NO_VALUES = b"This is a netCDF dimension but not a netCDF variable"
+"""How netCDF marks a dataset that stands for a dimension alone."""
+>>>>>>> 777c98175209ac4fa515226fc715cb6f235929da
 
 
 def refuse_objects(body: bytes) -> None:
@@ -179,8 +184,14 @@ def refuse_objects(body: bytes) -> None:
             kinds += [h5py.h5a.open(ident, index=i).get_type() for i in range(h5py.h5a.get_num_attrs(ident))]
         if not fine or not all(plain(kind) for kind in kinds):
             raise ValueError("it must hold numbers and text only, got a type or link beyond; do not trust it")
-        # what was never written costs no bytes, and memory when it is read
-        claimed = sum(d.size * max(1, d.id.get_type().get_size()) for d in data)
+        # what was never written costs no bytes, and memory when it is read; a dimension without values is not
+        names = [d.attrs.get("NAME") for d in data]
+        read = [
+            d
+            for d, name in zip(data, names, strict=True)
+            if not (isinstance(name, bytes) and name.startswith(NO_VALUES))
+        ]
+        claimed = sum(d.size * max(1, d.id.get_type().get_size()) for d in read)
         if claimed > len(body):
             raise ValueError(
                 f"it must hold the {claimed} bytes that it claims, got {len(body)}; do not trust it"

@@ -141,7 +141,10 @@ def unsealed(path: Path, what: str = "Record", do: str = AGAIN) -> bytes:
     return body
 
 
-<<<<<<< HEAD
+NO_VALUES = b"This is a netCDF dimension but not a netCDF variable"
+"""How netCDF marks a dataset that stands for a dimension alone."""
+
+
 def _ends(body: bytes, start: int) -> bool:
     """Whether the objects of a global heap of HDF5 fill it; at a free one of size 0 HDF5 never comes back."""
     at, end = start + 16, start + int.from_bytes(body[start + 8 : start + 16], "little")
@@ -151,10 +154,6 @@ def _ends(body: bytes, start: int) -> bool:
             return at + size == end
         at += 16 + -(-size // 8) * 8
     return at <= end <= len(body)
-=======
-NO_VALUES = b"This is a netCDF dimension but not a netCDF variable"
-"""How netCDF marks a dataset that stands for a dimension alone."""
->>>>>>> 777c98175209ac4fa515226fc715cb6f235929da
 
 
 def refuse_objects(body: bytes) -> None:

@@ -33,7 +33,7 @@ PAGES = ("diagnose_lstm", "floss_rnn", "residual_images")
 SCRIPTS = [
     f"examples/{path.name}" for path in Path(__file__).parent.glob("examples/*.py") if path.stem not in PAGES
 ]
-exclude_patterns = ["_build", "conf.py", *SCRIPTS]
+exclude_patterns = ["_build", "jupyter_execute", "conf.py", *SCRIPTS]
 
 nb_custom_formats = {".py": ["jupytext.reads", {"fmt": "py:percent"}]}
 nb_execution_mode = "force"

@@ -49,10 +49,10 @@ class FlossedCells(Learning):
     shows: ClassVar[str] = "flossed GRU, LSTM and S4: exponents, and learning the delayed copy"
     scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "smoke": {**Learning.SMOKE, "hidden_size": 16, "delays": (4,), "seeds": 1},
-        "small": {**Learning.SMALL, "delays": (10, 20), "seeds": 2, "epochs": 300, "k": 16, "length": 60}
+        "small": {**Learning.SMALL, "delays": (10, 20), "seeds": 3, "epochs": 600, "k": 16, "length": 60}
         | {"floss_epochs": 100},
     }
-    cost: ClassVar[Mapping[str, str]] = {"smoke": "5 s", "small": "3 min", "paper": "days; hours on a GPU"}
+    cost: ClassVar[Mapping[str, str]] = {"smoke": "5 s", "small": "2 min", "paper": "days; hours on a GPU"}
 
     def run(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
         """`exponents (kind, flossed, seed, rank)` before training, `final_accuracy (kind, flossed, ...)`."""
@@ -96,7 +96,7 @@ class FlossedCells(Learning):
         """Exponents `(flossed, seed, rank)` before training, accuracy over epochs, and after."""
         shape = (2, len(self.delays), self.seeds)
         ids = torch.arange(self.seeds).expand(shape)
-        task = DelayedCopy(torch.tensor(self.delays)[None, :, None].expand(shape))
+        task = DelayedCopy(torch.tensor(self.delays)[None, :, None].expand(shape), binary=True)
         cell = self._cell(kind, ids)
         readout = Readout(cell.output_size, 1, ensemble=shape, members=ids, generator=self._generator())
         model = Model(cell, readout, loss=task.loss)

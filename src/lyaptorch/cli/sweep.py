@@ -142,7 +142,7 @@ def _announce(plan: Plan, runs: int, workers: int, json: bool) -> None:
         "runs": runs,
         "finished": len(plan.finished),
         "ensembles": len(sizes),
-        "seconds": round(seconds, 1),
+        "seconds": seconds,
     }
     if json:
         print(json_module.dumps(facts))

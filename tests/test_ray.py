@@ -140,7 +140,9 @@ def test_ray_costs_less_than_a_twentieth_of_runs_of_20_seconds(cluster, tmp_path
     overhead = (whole - ready) / 200 - 1
     with capsys.disabled():
         print(f"\n40 runs of 20 s, 4 workers: {whole:.1f} s in place of 200 s, of which workers took")
-        print(f"{ready:.1f} s to start (the last {max(first.values()):.1f} s); the rest is {overhead:.2%} more")
+        print(
+            f"{ready:.1f} s to start (the last {max(first.values()):.1f} s); the rest is {overhead:.2%} more"
+        )
     assert overhead < 0.05
 
 

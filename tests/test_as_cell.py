@@ -75,6 +75,17 @@ class Gate(nn.Module):
         return self.inside(x, h)
 
 
+@pytest.mark.parametrize("layers", [1, 2])
+def test_a_batch_as_a_batch_first_network_takes_it_is_doubted(layers):
+    network, batch = nn.LSTM(M, N, layers, batch_first=True), torch.randn(4, 30, M)
+    with pytest.warns(
+        UserWarning, match=r"as 4 steps of 30 traj.* batch_first=True; .* x\.transpose\(0, 1\)"
+    ):
+        lt.lyapunov_spectrum(network, batch, k=1)
+    lt.lyapunov_spectrum(network, batch.transpose(0, 1), k=1)
+    lt.lyapunov_spectrum(nn.LSTM(M, N, layers), batch, k=1)
+
+
 def test_a_module_takes_part_with_its_own_parameters():
     module = Gate()
     cell = lt.as_cell(module)

@@ -64,6 +64,19 @@ def test_batch_first_changes_nothing_time_comes_first():
     assert torch.equal(lt.lyapunov_spectrum(second, inputs, k=2).exponents, expected)
 
 
+def test_a_whole_network_is_told_to_pass_its_recurrent_part():
+    class Whole(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = nn.ModuleDict({"rnn": nn.GRU(M, N)})
+
+    expected = (
+        r'Whole must be one step.* around its torch.nn.GRU, pass that part, .get_submodule\("body.rnn"\)'
+    )
+    with pytest.raises(ValueError, match=expected):
+        lt.lyapunov_spectrum(Whole(), torch.randn(5, 2, M))
+
+
 class Gate(nn.Module):
     """A module that the library does not know."""
 

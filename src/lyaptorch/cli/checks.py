@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lyaptorch.cli.figures import Made
-from lyaptorch.experiments import FIGURES, Check
-from lyaptorch.experiments.misses import why_missed
+from lyaptorch.experiments import FIGURES
 from lyaptorch.plots.runs import duration
 
 NOT_RUN = "not run at this scale"
@@ -67,14 +66,9 @@ def _checks(name: str, made: Made | None) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for check in made.checks or ():
         numbers = (f"{check.expected:.3g}", f"{check.measured:.3g}", f"{check.tolerance:.2g}")
-        rows.append((name, check.sentence, *numbers, "yes" if check.holds else _missed(made, check)))
+        held = "yes" if check.holds else ": ".join(filter(None, ("**no**", made.why(check))))
+        rows.append((name, check.sentence, *numbers, held))
     return rows
-
-
-def _missed(made: Made, check: Check) -> str:
-    # what is known are the runs at small scale
-    why = why_missed(made.paper, made.figure, check.sentence) if made.scale == "small" else ""
-    return f"**no**: {why}" if why else "**no**"
 
 
 def _time(made: Sequence[Made], clock: str) -> str:

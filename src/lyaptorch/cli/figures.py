@@ -14,6 +14,7 @@ import torch
 from lyaptorch._files import host_of, run_path
 from lyaptorch.cli.output import checkpoint_path, save
 from lyaptorch.experiments import FIGURES, Check
+from lyaptorch.experiments.misses import why_missed
 from lyaptorch.experiments.recorded import figure_of, recorded_checks, recorded_scale
 from lyaptorch.record import Record
 from lyaptorch.sweep import Pack, Processes, Serial
@@ -50,6 +51,11 @@ class Made:
         """What it took in "seconds", or in "cpu_seconds" of all its threads; None where nobody knows."""
         value = self.host.get(clock)
         return float(value) if isinstance(value, int | float) else None
+
+    def why(self, check: Check) -> str:
+        """Why a check is missed, where that is known; what is known is that of small scale."""
+        known = self.scale == "small" and not check.holds
+        return why_missed(self.paper, self.figure, check.sentence) if known else ""
 
 
 def make(paper: str, figure: str, scale: str, runs: Path, threads: int, show_progress: bool | None) -> Made:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from lyaptorch import _checks
 from lyaptorch.cli.figures import Made, made_in, make, make_all
@@ -66,7 +67,8 @@ def reproduce(
     checks = made.checks or []
     summary = {"checks": [asdict(check) for check in checks]}
     table = check_table(f"{paper} {figure}, {scale} scale", checks)
-    show(json, summary, [table], made.path, made.path.with_suffix(".png"), made.host["seconds"])
+    reasons = [Text(f"NO, {check.sentence}: {made.why(check)}") for check in checks if made.why(check)]
+    show(json, summary, [table, *reasons], made.path, made.path.with_suffix(".png"), made.host["seconds"])
 
 
 def _chosen(paper: str, figure: str) -> list[tuple[str, str]]:

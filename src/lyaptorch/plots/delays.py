@@ -91,7 +91,8 @@ def counts(record: Record) -> Figure:
             for panel, label in ((left, "delay"), (right, "exponents flossed $k$")):
                 panel.axhline(0.5, color=GREY, linestyle=":", linewidth=0.8)
                 panel.set(xlabel=label, ylabel="accuracy", ylim=BITS, title=f"Flossed {schedule}")
-                panel.legend()
+                # beside the panel: curves may run anywhere in it
+                panel.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure
 
 

@@ -67,6 +67,23 @@ def test_a_figure_that_fails_is_named_at_the_end_and_stops_no_other(lyap, tmp_pa
     assert "2 of 3 figures are made already" in lyap("reproduce", "all", "--scale", "smoke")[1]
 
 
+def test_what_was_interrupted_goes_on_where_it_was(lyap, tmp_path, monkeypatch):
+    def interrupted(self, show_progress, checkpoint):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FIGURES[PAPER]["fig16"], "run", interrupted)
+        status, out, err = lyap("reproduce", "all", "--scale", "smoke")
+        assert status == 130
+        assert err == "lyap: interrupted; no file is half written, the same command resumes\n"
+        assert "fig15: 4 of 4 checks hold" in out
+        assert "fig1d" not in out
+    status, out, err = lyap("reproduce", "all", "--scale", "smoke")
+    assert (status, err) == (0, "")
+    assert "1 of 3 figures are made already" in out
+    assert "3/3 surrogate-flossing fig1d" in out
+
+
 def test_several_processes_make_the_same_records(lyap, tmp_path):
     alone = lyap.json("reproduce", PAPER, "all", "--scale", "smoke", "--runs", "alone")
     shared = lyap.json("reproduce", PAPER, "all", "--scale", "smoke", "--runs", "shared", "--workers", 2)

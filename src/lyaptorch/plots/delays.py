@@ -117,7 +117,7 @@ def fig13(record: Record) -> Figure:
             panel.set(
                 xlabel="delay", ylabel=rf"$\lambda_{{{index}}}$ (nats per step)", title="After training"
             )
-            panel.legend()
+        axes[-1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure
 
 

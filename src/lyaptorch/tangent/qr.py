@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-ONE_PASS = 40.0
-"""Largest |a_i| / R_ii at which a single Cholesky pass is trusted."""
+ONE_PASS = {torch.float32: 40.0, torch.float64: 100.0}
+"""Largest |a_i| / R_ii at which a single Cholesky pass is trusted: the frame errs by its square times eps."""
 DEAD = 16
 """A column is dead when R_ii <= DEAD * eps * |a_i|."""
 DOUBTFUL = 128
@@ -49,8 +49,9 @@ def orthonormalise(A: Tensor, dead: Tensor | None = None, method: str = "auto") 
     diagonal = R.diagonal(dim1=-2, dim2=-1)
     # a failed factorisation leaves its pivot below zero or NaN, and info says so, too
     # where a squared length overflowed, inf - inf is NaN; where it underflowed, the margin is missed
-    margin = ONE_PASS * torch.finfo(A.dtype).tiny ** 0.5
-    if method == "auto" and (norms - diagonal * ONE_PASS <= -margin).all() and not info.any():
+    most = ONE_PASS[A.dtype]
+    margin = most * torch.finfo(A.dtype).tiny ** 0.5
+    if method == "auto" and (norms - diagonal * most <= -margin).all() and not info.any():
         return Factors(Q, R, dead)
     second, again, info_again = _cholesky(Q, dead)
     Q = torch.linalg.solve_triangular(second, Q, upper=True, left=False)

@@ -56,7 +56,7 @@ def orthonormalise(A: Tensor, dead: Tensor | None = None, method: str = "auto") 
     if _checks.can_look() and straight:
         return Factors(Q, R, dead)
     second, again, info_again = _cholesky(Q, dead)
-    mended = Factors(torch.linalg.solve_triangular(second, Q, upper=True, left=False), second @ R, dead)
+    mended = Factors(torch.linalg.solve_triangular(second, Q, upper=True, left=False), (R.mT @ second.mT).mT, dead)
     # a second pass mends what the first left nearly straight
     well = (diagonal >= norms * (1e3 * torch.finfo(A.dtype).eps) ** 0.5).all(-1) & (info == 0)
     well &= (second.diagonal(dim1=-2, dim2=-1) >= 0.5 * again).all(-1) & (info_again == 0)
@@ -80,8 +80,9 @@ def _unseen(A: Tensor, once: Factors, straight: Tensor, twice: Factors, well: Te
         alive = (pivots > DEAD * torch.finfo(A.dtype).eps * lengths).all(-1)[..., None, None]
         rest = [torch.where(alive, z, torch.nan).to(A.dtype) for z in finer[:2]]
     well = well[..., None, None]
+    # laid out in memory as ever, because products round differently in another layout
     Q, R = (
-        torch.where(straight, one, torch.where(well, two, other))
+        torch.where(straight, one, torch.where(well, two, other), out=torch.empty_like(one))
         for one, two, other in zip(once[:2], twice[:2], rest, strict=True)
     )
     return Factors(Q, R, None)

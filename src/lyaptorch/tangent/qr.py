@@ -56,7 +56,9 @@ def orthonormalise(A: Tensor, dead: Tensor | None = None, method: str = "auto") 
     if _checks.can_look() and straight:
         return Factors(Q, R, dead)
     second, again, info_again = _cholesky(Q, dead)
-    mended = Factors(torch.linalg.solve_triangular(second, Q, upper=True, left=False), (R.mT @ second.mT).mT, dead)
+    mended = Factors(
+        torch.linalg.solve_triangular(second, Q, upper=True, left=False), (R.mT @ second.mT).mT, dead
+    )
     # a second pass mends what the first left nearly straight
     well = (diagonal >= norms * (1e3 * torch.finfo(A.dtype).eps) ** 0.5).all(-1) & (info == 0)
     well &= (second.diagonal(dim1=-2, dim2=-1) >= 0.5 * again).all(-1) & (info_again == 0)

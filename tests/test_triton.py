@@ -235,6 +235,15 @@ def test_nothing_is_read_back_while_a_graph_is_captured(monkeypatch):
         step()
 
 
+def test_an_overflow_while_a_graph_is_captured_is_no_number(monkeypatch):
+    """Of the state alone: the tangent vectors of a linear network are finite."""
+    cell, inputs, h0 = problem(lt.RateCell, 4, activation="linear", t=4, dtype=torch.float32)
+    cell, h0, inputs = cell.to(DEVICE), h0.detach().to(DEVICE), 3e38 * inputs.detach().to(DEVICE).sign()
+    monkeypatch.setattr("lyaptorch._checks.can_look", lambda: False)
+    spec = lt.lyapunov_spectrum(cell, inputs, h0=h0, k=2, backend="triton")
+    assert spec.exponents.isnan().all()
+
+
 def test_the_benchmark_runs(capsys, monkeypatch):
     path = Path(__file__).parents[1] / "benchmarks" / "gpu.py"
     monkeypatch.setattr("sys.argv", [str(path), "--smoke"])

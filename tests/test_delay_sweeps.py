@@ -94,14 +94,22 @@ def test_the_checks_of_figure_3():
 
 
 def test_the_checks_of_figures_4d_and_14():
-    names = {"condition": ["none", "before", "before and during"], "delay": [20, 40, 60]}
+    """The ordering is asked for at 40 and 60 each, not of their mean, and not at 20 or 70."""
+    names = {"condition": ["none", "before", "before and during"], "delay": [20, 40, 60, 70]}
     for table, expected in (
-        ([[0.5, 0.5, 0.5], [0.5, 0.6, 0.5], [0.5, 0.6, 0.6]], [True, True]),
-        ([[0.5, 0.5, 0.5], [1.0, 0.5, 0.5], [1.0, 0.6, 0.5]], [False, True]),
-        ([[0.5, 0.5, 0.5], [0.5, 0.9, 0.5], [0.5, 0.7, 0.5]], [True, False]),
+        ([[0.5, 0.5, 0.5, 1], [0.5, 0.6, 0.6, 0], [0.5, 0.7, 0.7, 0]], [True] * 4),
+        ([[0.5, 0.5, 0.5, 0], [1.0, 0.9, 0.5, 1], [1.0, 1.0, 0.6, 1]], [True, False, True, True]),
+        ([[0.5, 0.5, 0.5, 0], [0.5, 0.9, 0.6, 0], [0.5, 0.7, 0.9, 0]], [True, True, False, True]),
+        # both solve d = 40, so that only 60 tells them apart
+        ([[0.5, 0.5, 0.5, 0], [0.5, 1.0, 0.6, 0], [0.5, 0.99, 0.9, 0]], [True, True, True]),
+        ([[0.5, 0.5, 0.5, 0], [0.5, 1.0, 0.6, 0], [0.5, 0.97, 0.9, 0]], [True, True, False, True]),
+        ([[1.0, 1.0, 1.0, 1]] * 3, [False] * 4),
     ):
         for figure in (Fig4d(), Fig14d()):
             assert holds(figure.checks(record(final(table), names))) == expected
+    easy = {"condition": names["condition"], "delay": [10, 20]}
+    table = [[0.5, 0.5], [0.6, 0.6], [0.7, 0.7]]
+    assert holds(Fig4d().checks(record(final(table), easy))) == [True] * 4
     assert Fig14d().weights == "orthogonal"
 
 
@@ -115,11 +123,11 @@ def test_the_checks_of_figures_5_and_7():
     ):
         assert holds(figure.checks(record(final(table), {"delay": [20, 40]}))) == expected
     assert [c.k for c in figure.conditions()] == [1, 16, 75]
-    both = Fig7(delays=(20, 40), ks=(1, 75))
+    both = Fig7(delays=(20, 40, 50), ks=(1, 75))
     assert [c.episodes for c in both.conditions()] == [(500,), (500,), (), ()]
-    for last, expected in ((0.8, True), (0.99, False)):
-        table = [[0.6, 0.5], [1.0, 1.0], [0.6, 0.5], [1.0, last]]
-        assert holds(both.checks(record(final(table), {"delay": [20, 40]})))[-1] is expected
+    for last, expected in (([0.8, 0.97], [True, True]), ([0.99, 0.99], [False, False])):
+        table = [[0.6, 0.5, 0.5], [1.0, 1.0, 1.0], [0.6, 0.5, 0.5], [1.0, *last]]
+        assert holds(both.checks(record(final(table), {"delay": [20, 40, 50]})))[-2:] == expected
 
 
 def test_the_checks_of_figure_12():

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 from torch.nn.functional import dropout
 
 import lyaptorch as lt
@@ -181,6 +182,59 @@ def test_the_gradient_through_reverse_mode():
     expected = reference.scan(as_cell(step), inputs, h0, frame, create_graph=True)
     (expected,) = torch.autograd.grad(expected.exponents.square().sum(), weights)
     assert reference.relative_error(got, expected) < 1e-9  # n <= 20
+
+
+SECOND = {
+    "layer_norm": lambda a: functional.layer_norm(a, (N,)),
+    "affine layer_norm": lambda a: functional.layer_norm(
+        a.unflatten(-1, (2, 2)), (2, 2), W[:2, :2], V[:2]
+    ).flatten(-2),
+    "instance_norm": lambda a: functional.instance_norm(a.unflatten(-1, (2, 2))).flatten(-2),
+    "group_norm": lambda a: functional.group_norm(a, 2),
+    "rms_norm": lambda a: functional.rms_norm(a, (N,)),
+    "glu": lambda a: functional.glu(torch.cat([a, a.flip(-1)], -1)),
+    "attention": lambda a: functional.scaled_dot_product_attention(*[a.unflatten(-1, (1, 2, 2))] * 3).flatten(
+        -3
+    ),
+}
+
+
+@pytest.mark.parametrize("operation", SECOND)
+@pytest.mark.parametrize("backend", ["torch", "autograd"])
+def test_the_gradient_through_operations_of_torch_whose_second_derivatives_err(operation, backend):
+    """Against finite differences: torch's own gradient through forward mode is wrong for some of them."""
+    weights, direction = W.clone().requires_grad_(), V @ V.mT
+    inputs, h0 = torch.randn(6, 2, M, generator=torch.Generator().manual_seed(1)), torch.full((2, N), 0.1)
+    frame = reference.random_frame(N, 2)
+
+    def loss(W):
+        def step(x, h):
+            return torch.tanh(SECOND[operation](h @ W.mT + x @ V.mT) @ W.mT)
+
+        return (
+            lt.lyapunov_spectrum(step, inputs, h0=h0, frame=frame, k=2, backend=backend).exponents[:, 0].sum()
+        )
+
+    (got,) = torch.autograd.grad(loss(weights), weights)
+    after, before = (loss(W + sign * 1e-5 * direction).item() for sign in (1, -1))
+    assert (got * direction).sum().item() == pytest.approx((after - before) / 2e-5, rel=1e-6)
+
+
+def test_an_operation_with_wrong_second_derivatives_is_done_in_reverse_mode():
+    weights = W.clone().requires_grad_()
+
+    def step(x, h):
+        return torch.tanh(torch.linalg.solve(2 * torch.eye(N) + 0.1 * weights, h.mT).mT + x @ V.mT)
+
+    with pytest.warns(UserWarning, match="second derivatives through forward mode are wrong"):
+        exponents = spectrum(step).exponents
+    (got,) = torch.autograd.grad(exponents[:, 0].sum(), weights)
+    found = []
+    for sign in (1, -1):
+        weights.data = W + sign * 1e-5 * W
+        with pytest.warns(UserWarning, match="reverse mode"):
+            found.append(spectrum(step).exponents[:, 0].sum())
+    assert (got * W).sum().item() == pytest.approx((found[0] - found[1]).item() / 2e-5, rel=1e-6)
 
 
 def test_a_step_wholly_without_grad_has_no_jacobian_to_backpropagation():

@@ -13,7 +13,7 @@ from torch import Tensor
 from lyaptorch import _checks
 from lyaptorch._random import DEFAULT_SEED, Stream
 from lyaptorch.cells.adapt.structure import StateError
-from lyaptorch.cells.protocol import Cell
+from lyaptorch.cells.protocol import Cell, graph_leaves
 
 STATE_NAMES = {"h", "hx", "state", "hidden", "h0", "h_prev", "hidden_state"}
 INPUT_NAMES = {"x", "input", "inputs", "inp", "u"}
@@ -77,7 +77,8 @@ def probe(cell: Cell, x: Tensor, h: Tensor) -> None:
 
     It must return one tensor like the state, give the same answer twice, treat trajectories
     independently and stay finite. Then `<v, D q>` from forward mode is compared with `<D^T v, q>` from
-    reverse mode; where forward mode is missing or differs, `cell.reverse_mode` is set, with a warning.
+    reverse mode, and so are the gradients of both, which flossing follows; where forward mode is missing or
+    differs, `cell.reverse_mode` is set, with a warning.
 
     Raises:
         ValueError: naming what does not hold.
@@ -185,35 +186,62 @@ def _choose_mode(cell: Cell, x: Tensor, h: Tensor) -> None:
     q = stream.normal((*h.shape, 1), members=1, dtype=h.dtype).to(h.device)
     v = stream.normal((*h.shape, 1), members=2, dtype=h.dtype).to(h.device)
     y = h.clone().requires_grad_()
+    wanted = [y, *graph_leaves(cell, x, h)]
     with torch.enable_grad():
         after = cell.step(x, y)
-    pulled = torch.zeros_like(y)
-    if after.requires_grad:
-        (pulled,) = torch.autograd.grad(after, y, v.squeeze(-1), allow_unused=True, materialize_grads=True)
-    reverse = (pulled * q.squeeze(-1)).sum(-1)
+        pulled = torch.zeros_like(y)
+        if after.requires_grad:
+            (pulled,) = torch.autograd.grad(
+                after, y, v.squeeze(-1), create_graph=True, allow_unused=True, materialize_grads=True
+            )
+        reverse = (pulled * q.squeeze(-1)).sum(-1)
+    try:
+        expected = _gradient(reverse, wanted)
+    except Exception:  # second derivatives may be missing in any way
+        expected = None
 
     def trouble() -> str | None:
         """What is wrong with forward mode."""
         try:
-            with torch.no_grad():
-                forward = (Cell.pushforward(cell, x, h, q)[1] * v).sum((-2, -1))
+            with torch.enable_grad():
+                forward = (Cell.pushforward(cell, x, y, q)[1] * v).sum((-2, -1))
         except Exception as error:  # forward mode may be missing in any way
             return f"forward mode is missing ({str(error).splitlines()[0]})"
         scale = 1 + reverse.abs().max() + forward.abs().max()
-        if (forward - reverse).abs().max() <= 1e3 * torch.finfo(h.dtype).eps * scale:
-            return None
-        return (
-            "forward and reverse mode disagree (a torch.no_grad or detach inside, or an old-style "
-            "autograd.Function)"
-        )
+        if not (forward - reverse).abs().max() <= 1e3 * torch.finfo(h.dtype).eps * scale:
+            return (
+                "forward and reverse mode disagree (a torch.no_grad or detach inside, or an old-style "
+                "autograd.Function)"
+            )
+        if expected is None or not torch.isfinite(expected).all():
+            return None  # reverse mode would do no better
+        try:
+            found = _gradient(forward, wanted)
+        except Exception as error:
+            return f"forward mode has no second derivatives ({str(error).splitlines()[0]})"
+        scale = 1 + expected.abs().max()
+        if not (found - expected).abs().max() <= torch.finfo(h.dtype).eps ** 0.5 * scale:
+            return "second derivatives through forward mode are wrong (torch's linalg.solve, for example)"
+        return None
 
     cause = trouble()
     if cause is None:
         return
-    # torch's fused kernels may lack forward mode, or second derivatives that flossing in reverse mode
-    # needs: switched off, they give the same numbers
+    # torch's fused kernels may lack forward mode, or second derivatives that flossing needs, or have wrong
+    # ones: switched off, they give the same numbers
     cell.unfused = True
     if trouble() is None:
         return
     cell.reverse_mode = True
     warnings.warn(f"{cause}; using reverse mode for this step, at n vector products a step", stacklevel=5)
+
+
+@torch.enable_grad()
+def _gradient(total: Tensor, wanted: list[Tensor]) -> Tensor:
+    """The gradient of a sum, as one row."""
+    if not total.requires_grad:
+        return total.new_zeros(sum(one.numel() for one in wanted))
+    found = torch.autograd.grad(
+        total.sum(), wanted, retain_graph=True, allow_unused=True, materialize_grads=True
+    )
+    return torch.cat([one.flatten() for one in found])

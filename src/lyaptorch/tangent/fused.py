@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lyaptorch import kernels
+from lyaptorch import _checks, kernels
 from lyaptorch.cells import AnyForm, LIFForm
 from lyaptorch.cells.packed import pack
 from lyaptorch.cells.trajectory import ADVICE, once
@@ -123,4 +123,8 @@ def forward(
             else ("the tangent vectors are", settings.cuts[end.broken + 1])
         )
         raise FloatingPointError(f"{what} not finite after step {step} (the transient not counted): {ADVICE}")
-    return (torch.where(end.dead, -torch.inf, end.pivots.log()), ~end.dead, end.h, end.Q), end.tape
+    log_r = torch.where(end.dead, -torch.inf, end.pivots.log())
+    if not _checks.can_look():
+        # what cannot be said is left in the numbers
+        log_r = torch.where(torch.isfinite(end.h).all(-1, keepdim=True), log_r, torch.nan)
+    return (log_r, ~end.dead, end.h, end.Q), end.tape

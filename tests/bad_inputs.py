@@ -32,6 +32,7 @@ MISTAKES: dict[str, tuple[str, ...]] = {
         "lt.CoRNNCell(1, 8, gamma=-1.0)",
         "lt.surrogates.sech2(0.0)",
         "lt.surrogates.sech2(1.0, norm='max')",
+        "lt.Activation(torch.sign, torch.cos, parameters={'g': 2.0}, surrogate=True)",
     ),
     "Networks of others": (
         "lt.as_cell('rnn')",

@@ -35,12 +35,6 @@ with warnings.catch_warnings():
 
 
 @pytest.fixture(autouse=True)
-def _seed() -> None:
-    """A test draws the same numbers alone and among others."""
-    torch.manual_seed(0)
-
-
-@pytest.fixture(autouse=True)
 def _digits(monkeypatch: pytest.MonkeyPatch) -> None:
     """In the place of MNIST, which is no part of the project: a bar for each label, at its own column."""
     from lyaptorch.tasks import archives

@@ -57,6 +57,23 @@ def test_a_wrong_slope_is_refused_unless_it_is_declared_a_surrogate():
     torch.testing.assert_close(derivative(f, X), 1.001 * sech2(X), rtol=1e-14, atol=0)
 
 
+@pytest.mark.parametrize("surrogate", [True, False])
+@pytest.mark.parametrize("what", ["value", "slope", "curvature"])
+def test_a_function_that_does_not_take_the_parameters_is_refused(what, surrogate):
+    functions = dict.fromkeys(("value", "slope", "curvature"), lambda x, g: torch.exp(x) * g**0)
+    settings = {"parameters": {"g": torch.ones(2, 1, 3)}, "surrogate": surrogate, "name": "mine"}
+    Activation(**functions, **settings)
+    expected = rf"the {what} of 'mine' must be a function of \(x, g\), got .*; wrap it as lambda x, g: \.\.\."
+    with pytest.raises(ValueError, match=expected):
+        Activation(**(functions | {what: torch.sign}), **settings)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_parameters_have_names():
+    with pytest.raises(ValueError, match=r"parameters must be a dict .* got tuple; write parameters={"):
+        Activation(lambda x, g: g * x, parameters=(1.0,))
+
+
 def test_a_surrogate_needs_a_slope():
     with pytest.raises(ValueError, match=r"surrogate activation 'step' needs a slope, got none; pass slope="):
         Activation(torch.sign, surrogate=True, name="step")

@@ -46,12 +46,12 @@ def test_demo_as_json_is_the_demo_of_the_library(lyap, tmp_path):
     np.testing.assert_allclose(summary["flossed_lambda_1"], record["spectrum"][2:, 0], atol=5e-5)
 
 
-@pytest.mark.parametrize("kind", ["rate", "elman"])
+@pytest.mark.parametrize("kind", ["rate", "elman", "lstm", "gru"])
 def test_spectrum_by_flags_is_the_spectrum_of_the_library(lyap, kind):
     flags = ["--cell", kind, "--gain", 1.3, "--weights", "orthogonal", "--inputs", "zero", "--k", 4]
     summary = lyap.json("spectrum", *SMALL, *flags, "--seed", 2, "--dtype", "float64")
     torch.set_default_dtype(torch.float32)
-    make = {"rate": lt.RateCell, "elman": lt.ElmanCell}[kind]
+    make = {"rate": lt.RateCell, "elman": lt.ElmanCell, "lstm": lt.LSTMCell, "gru": lt.GRUCell}[kind]
     cell = make(1, 6, gain=1.3, weights="orthogonal", generator=torch.Generator().manual_seed(2)).double()
     inputs, g = torch.zeros(50, 1, 1, dtype=torch.float64), torch.Generator().manual_seed(2)
     measured = lt.lyapunov_spectrum(cell, inputs, k=4, transient=5, tangent_transient=5, generator=g)

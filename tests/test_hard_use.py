@@ -346,18 +346,25 @@ def test_threads_at_once_compute_what_one_computes():
     assert [len(one) for one in found] == [5] * 4
 
 
-def _answer(queue):
-    torch.set_num_threads(1)
+def _answer(queue, threads):
+    torch.set_num_threads(1)  # torch's own operations hang on more in a forked process
+    torch.get_num_threads = lambda: threads
     queue.put(exponents().exponents.detach().numpy())
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="fork is not safe on macOS")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_the_kernels_work_in_a_forked_process():
-    expected = exponents().exponents.detach().numpy()
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_kernels_work_in_a_forked_process(threads):
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)  # the child does not inherit the second one
+    try:
+        expected = exponents().exponents.detach().numpy()
+    finally:
+        torch.set_num_threads(before)
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
-    child = context.Process(target=_answer, args=(queue,))
+    child = context.Process(target=_answer, args=(queue, threads))
     child.start()
     found = queue.get(timeout=60)
     child.join(60)

@@ -35,8 +35,8 @@ class Activation(nn.Module):
         builtin: whether this is the library's own activation of that name, which kernels know by it.
 
     Raises:
-        ValueError: if `slope` is not the derivative of `value` although `surrogate` is false, or if
-            `surrogate` is true and no slope is given.
+        ValueError: if `slope` is not the derivative of `value` although `surrogate` is false, if
+            `surrogate` is true and no slope is given, or if a function does not take the parameters.
 
     Example:
         >>> softplus = Activation(torch.nn.functional.softplus, name="softplus")
@@ -57,6 +57,11 @@ class Activation(nn.Module):
         super().__init__()
         if surrogate and slope is None:
             raise ValueError(f"the surrogate activation {name!r} needs a slope, got none; pass slope=")
+        if not isinstance(parameters, Mapping | None):
+            raise ValueError(
+                f"parameters must be a dict of names and numbers, got {type(parameters).__name__}; "
+                "write parameters={'sharpness': 2.0}"
+            )
         self.name, self.surrogate, self.builtin = name, surrogate, False
         self._value, self._given_slope, self._given_curvature = value, slope, curvature
         self._names = tuple(parameters or ())
@@ -65,6 +70,8 @@ class Activation(nn.Module):
                 self.register_parameter(key, number)
             else:
                 self.register_buffer(key, torch.as_tensor(number, dtype=torch.get_default_dtype()))
+        if type(self) is Activation:
+            self._check_calls()
         if slope is not None and not surrogate:
             self._check_slope()
 
@@ -121,6 +128,20 @@ class Activation(nn.Module):
         if self._given_slope is not None:
             return self._given_slope(x, *parameters)
         return _derivative(lambda y: self._value(y, *parameters), x)
+
+    def _check_calls(self) -> None:
+        """All three functions take x and every parameter."""
+        signature, x = ", ".join(("x", *self._names)), torch.full((1,), 0.37)
+        parameters = [p.detach().cpu() for p in self.arguments]
+        functions = {"value": self._value, "slope": self._given_slope, "curvature": self._given_curvature}
+        for what, function in functions.items():
+            try:
+                _ = None if function is None else function(x, *parameters)
+            except TypeError as error:
+                raise ValueError(
+                    f"the {what} of {self.name!r} must be a function of ({signature}), got one that says: "
+                    f"{error}; wrap it as lambda {signature}: ..."
+                ) from error
 
     def _check_slope(self) -> None:
         """Off the grid of round numbers, where kinks stand, slope and derivative must agree."""
@@ -219,6 +240,20 @@ class _Builtin(Activation):
     def __init__(self, name: str, *functions: Elementwise) -> None:
         super().__init__(*functions, name=name)
         self.builtin = True
+
+    def _check_calls(self) -> None:
+        """All three functions take x and every parameter."""
+        signature = ", ".join(("x", *self._names))
+        x = torch.linspace(-2.03, 2.07, 9)
+        for what in ("value", "slope", "curvature"):
+            function = self._value if what == "value" else getattr(self, f"_given_{what}")
+            try:
+                _ = None if function is None else function(x, *(p.detach().cpu() for p in self.arguments))
+            except TypeError as error:
+                raise ValueError(
+                    f"the {what} of {self.name!r} must be a function of ({signature}), got one that says: "
+                    f"{error}; wrap it as lambda {signature}: ..."
+                ) from error
 
     def _check_slope(self) -> None:
         pass

@@ -107,7 +107,7 @@ def settle(cell: Cell, inputs: Inputs, h: State) -> State:
             # in pieces, because only the last state is kept
             for piece in torch.split(inputs, SETTLE_STEPS):
                 h = recurrence.forward(form, piece, h, keep=False)[0][-1]
-    if not torch.isfinite(h).all():
+    if not _checks.all_finite(h):
         raise FloatingPointError(
             f"the state is not finite after step {_overflow(cell, inputs, start)} of the transient: "
             f"{cell.advice}"

@@ -202,10 +202,15 @@ def random_frame(
     epoch: int | Tensor = 0,
     dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """Haar-random orthonormal columns `(*e, n, k)`; the first columns do not depend on k."""
+    """Haar-random orthonormal columns `(*e, n, k)`; the first columns do not depend on k.
+
+    By Cholesky's way, twice, and in float64: a captured graph can hold it.
+    """
     # drawn column by column, so that they nest
     A = stream.normal((k, n), members=members, epoch=epoch, dtype=torch.float64, device=members.device).mT
-    Q, R = torch.linalg.qr(A)
-    signs = torch.where(R.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0)
-    frame: Tensor = Q * signs.unsqueeze(-2)
-    return frame.to(dtype or torch.get_default_dtype())
+    unit = torch.eye(k, dtype=A.dtype, device=A.device)
+    # the shift keeps the first factorisation from failing; the second has nothing to fear
+    for shift in (1e-12 * n, 0.0):
+        R = torch.linalg.cholesky_ex(A.mT @ A + shift * unit, upper=True).L
+        A = torch.linalg.solve_triangular(R, A, upper=True, left=False)
+    return A.to(dtype or torch.get_default_dtype())

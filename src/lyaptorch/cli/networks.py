@@ -20,10 +20,16 @@ from torch import Tensor, nn
 from lyaptorch import _checks
 from lyaptorch._random import Stream
 from lyaptorch.analysis.patient import cell_of
-from lyaptorch.cells import Cell, ElmanCell, RateCell, as_cell
+from lyaptorch.cells import Cell, ElmanCell, GRUCell, LSTMCell, RateCell, as_cell
 from lyaptorch.tasks import TASKS, Recall, Task
 
-CELLS: dict[str, Callable[..., Cell]] = {"rate": RateCell, "elman": ElmanCell}
+CELLS: dict[str, Callable[..., Cell]] = {
+    "rate": RateCell,
+    "elman": ElmanCell,
+    "lstm": LSTMCell,
+    "gru": GRUCell,
+}
+GATED = ("lstm", "gru")
 
 
 class Driven(NamedTuple):
@@ -42,10 +48,10 @@ class Subject:
     Attributes:
         target: `module:name` or `file.py:name` of a cell, a torch module, a function `step(x, h)`, or a
             function without arguments that makes one of these; empty to take a cell by the flags below.
-        cell: rate or elman.
-        n: State size; for a module or function of your own, the size of its state.
+        cell: rate, elman, lstm or gru.
+        n: Units; for a module or function of your own, the size of its state.
         gain: Scale of the initial recurrent weights.
-        activation: tanh, relu or linear.
+        activation: tanh, relu or linear; of rate and elman.
         weights: gaussian, uniform, orthogonal, identity or shifted_mean; empty for the cell's default.
         inputs: noise, zero, the name of a task, or a .npy file of shape (t, m) or (t, b, m).
         channels: Input channels of noise and zero.
@@ -106,16 +112,13 @@ class Subject:
         return torch.Generator().manual_seed(self.seed)
 
     def _make(self, channels: int) -> Cell:
-        options: dict[str, Any] = {"weights": self.weights} if self.weights else {}
         make = CELLS[_checks.choice("cell", self.cell, CELLS)]
-        return make(
-            channels,
-            self.n,
-            gain=self.gain,
-            activation=self.activation,
-            generator=self.generator(),
-            **options,
-        )
+        options: dict[str, Any] = {"weights": self.weights} if self.weights else {}
+        if self.cell not in GATED:
+            options["activation"] = self.activation
+        elif self.activation != "tanh":
+            raise ValueError(f"activation must be tanh for a cell {self.cell!r}, got {self.activation!r}")
+        return make(channels, self.n, gain=self.gain, generator=self.generator(), **options)
 
 
 def _load(target: str) -> Any:

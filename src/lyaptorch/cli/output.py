@@ -26,15 +26,21 @@ def checkpoint_path(runs: Path, name: str, options: Mapping[str, Any]) -> Path:
 
 
 def save(
-    record: Record, path: Path, seconds: float, checkpoint: Path | None = None, *, fresh: bool = True
+    record: Record,
+    path: Path,
+    seconds: float,
+    checkpoint: Path | None = None,
+    *,
+    fresh: bool = True,
+    **host: Any,
 ) -> tuple[Path, Path]:
     """Write the Record at `path`, or if `fresh` at the next free name, and its figure beside it; return both.
 
-    If not `fresh`, an equal Record at `path` stays, with what it cost.
+    If not `fresh`, an equal Record at `path` stays, with what it cost. `host` goes to the side file.
     The checkpoints whose names begin like `checkpoint` have then done their work and are removed.
     """
     if fresh or not path.exists() or Record.load(path) != record:
-        path = record.save(path, host={"seconds": seconds}, fresh=fresh)
+        path = record.save(path, host={"seconds": seconds, **host}, fresh=fresh)
     drawing = io.BytesIO()
     record.plot().savefig(drawing, format="png")
     figure = path.with_suffix(".png")

@@ -6,7 +6,7 @@ import json as json_module
 import sys
 from dataclasses import astuple
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import tyro
@@ -15,6 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from lyaptorch._files import host_of, replace_file
+from lyaptorch.cli.checks import checks_page
+from lyaptorch.cli.figures import made_in
 from lyaptorch.cli.output import check_table, finite
 from lyaptorch.experiments import FIGURES
 from lyaptorch.experiments.recorded import figure_of, recorded_checks
@@ -33,6 +35,8 @@ def report(
     *,
     out: Path | None = None,
     tensorboard: Path | None = None,
+    markdown: Path | None = None,
+    scale: Literal["smoke", "small", "paper"] = "small",
     json: bool = False,
 ) -> None:
     """Write one page about all Records in a folder: figures, checks, configurations, costs, versions.
@@ -41,6 +45,8 @@ def report(
         runs: Folder with Records.
         out: File of the page; report.html in the folder when missing.
         tensorboard: Also write the curves of all Records as TensorBoard events into this folder.
+        markdown: Also write the costs and checks of all figures at one scale as Markdown into this file.
+        scale: That scale.
         json: Print one JSON object.
     """
     paths = sorted(runs.glob("*.nc"))
@@ -63,6 +69,9 @@ def report(
     facts |= {"checks": len(held), "held": sum(held)}
     if tensorboard is not None:
         facts |= {"tensorboard": str(tensorboard), "curves": curves}
+    if markdown is not None:
+        replace_file(markdown, checks_page(made_in(runs), scale, markdown.parent).encode())
+        facts |= {"markdown": str(markdown)}
     if json:
         print(json_module.dumps(facts))
         return
@@ -71,6 +80,8 @@ def report(
         print(f"{name}: {why}")
     if tensorboard is not None:
         print(f"TensorBoard {tensorboard}, {curves} curves")
+    if markdown is not None:
+        print(f"Markdown {markdown}")
     print(f"Page {out}")
 
 

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import json as json_module
 import os
-import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import torch
 import tyro
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from lyaptorch import _checks
-from lyaptorch._files import host_of, run_path
-from lyaptorch.cli.output import check_table, checkpoint_path, save, show
-from lyaptorch.experiments import FIGURES, SCALES, Check
-from lyaptorch.experiments.recorded import figure_of, recorded_checks, recorded_scale
+from lyaptorch.cli.figures import Made, made_in, make, make_all
+from lyaptorch.cli.output import check_table, show
+from lyaptorch.experiments import FIGURES, SCALES
 from lyaptorch.plots.runs import duration
-from lyaptorch.record import Record
 from lyaptorch.tasks.archives import VARIABLE
+
+ALL = "all"
+"""The name of every figure of a paper, or of all papers."""
 
 
 def reproduce(
@@ -33,100 +33,122 @@ def reproduce(
     list: bool = False,  # noqa: A002
     runs: Path = Path("runs"),
     data_dir: Path | None = None,
+    workers: int = 1,
     json: bool = False,
     threads: int = 1,
 ) -> None:
     """Reproduce a figure of a paper and check what it claims; training resumes where it was killed.
 
+    For `all` figures of a paper, or of `all` papers, it makes those of which there is no Record yet.
+
     Args:
-        paper: Such as gradient-flossing.
-        figure: Such as fig1b.
+        paper: Such as gradient-flossing, or all.
+        figure: Such as fig1b, or all.
         scale: smoke (seconds), small (minutes, shows the effect) or paper (the published size).
         list: List all figures, what they cost, and the checks of those made already, and stop.
         runs: Folder for the Record and the picture.
         data_dir: Folder of image files; else that in LYAPTORCH_DATA, or a cache filled from the net.
+        workers: Processes that make all figures.
         json: Print one JSON object instead of tables.
-        threads: Threads of torch; small networks are fastest with one.
+        threads: Threads of torch in each process; small networks are fastest with one.
     """
     if list or not paper:
         _list(runs, json)
         return
-    figures = FIGURES[_checks.choice("paper", paper, FIGURES)]
-    chosen = figures[_checks.choice("figure", figure, figures)]
-    torch.set_num_threads(_checks.integer("threads", threads, 1))
+    _checks.integer("threads", threads, 1)
+    _checks.integer("workers", workers, 1)
+    chosen = _chosen(paper, figure)
     if data_dir is not None:
         os.environ[VARIABLE] = str(data_dir)
-    name = f"{paper}-{figure}-{scale}"
-    path, start = run_path(runs, name), time.monotonic()
-    experiment = chosen(**chosen.scales.get(scale, {}))
-    checkpoint = checkpoint_path(runs, name, asdict(experiment))  # type: ignore[call-overload]
-    record = experiment.run(False if json else None, checkpoint)
-    seconds = time.monotonic() - start
-    path, picture = save(record, path, seconds, checkpoint)
-    checks = experiment.checks(record)
+    if ALL in (paper, figure):
+        _reproduce_all(chosen, scale, runs, workers, json, threads)
+        return
+    made = make(paper, figure, scale, runs, threads, False if json else None)
+    checks = made.checks or []
     summary = {"checks": [asdict(check) for check in checks]}
-    show(json, summary, [check_table(f"{paper} {figure}, {scale} scale", checks)], path, picture, seconds)
+    table = check_table(f"{paper} {figure}, {scale} scale", checks)
+    reasons = [Text(f"NO, {check.sentence}: {made.why(check)}") for check in checks if made.why(check)]
+    show(json, summary, [table, *reasons], made.path, made.path.with_suffix(".png"), made.host["seconds"])
+
+
+def _chosen(paper: str, figure: str) -> list[tuple[str, str]]:
+    """Papers and figures that are named."""
+    if paper == ALL and figure in ("", ALL):
+        return [(p, f) for p, figures in FIGURES.items() for f in figures]
+    figures = FIGURES[_checks.choice("paper", paper, FIGURES)]
+    names = figures if figure == ALL else [_checks.choice("figure", figure, figures)]
+    return [(paper, name) for name in names]
+
+
+def _reproduce_all(
+    figures: list[tuple[str, str]], scale: str, runs: Path, workers: int, json: bool, threads: int
+) -> None:
+    """Make the figures that are missing; name those that failed at the end."""
+    done = {(m.paper, m.figure): m for m in made_in(runs) if m.scale == scale}
+    done = {name: done[name] for name in figures if name in done}
+    failed: dict[str, str] = {}
+    if not json:
+        print(f"{len(done)} of {len(figures)} figures are made already", flush=True)
+    todo = [name for name in figures if name not in done]
+    for paper, figure, result in make_all(todo, scale, runs, threads, workers):
+        if isinstance(result, Made):
+            done[paper, figure] = result
+            said = f"{result.held} checks hold, {duration(result.host['seconds'])}"
+        else:
+            said = failed[f"{paper} {figure}"] = f"{type(result).__name__}: {result}"
+        if not json:
+            print(f"{len(done) + len(failed)}/{len(figures)} {paper} {figure}: {said}", flush=True)
+    if json:
+        print(json_module.dumps({"figures": [_facts(made) for made in done.values()], "failed": failed}))
+    if failed:
+        each = "; ".join(f"{name} with {error}" for name, error in failed.items())
+        raise ValueError(f"{len(failed)} of {len(figures)} figures failed, the others are saved: {each}")
 
 
 def _list(runs: Path, json: bool) -> None:
     """All figures, what they cost, and how the checks stand of those whose Records are in `runs`."""
-    made = _made(runs)
-    rows: list[dict[str, Any]] = []
-    for paper, figures in FIGURES.items():
-        for name, figure in figures.items():
-            found = made.get((paper, name), [])
-            facts = {"paper": paper, "figure": name, "shows": figure.shows, "cost": dict(figure.cost)}
-            rows.append({**facts, "records": found})
+    made = made_in(runs)
     if json:
+        rows: list[dict[str, Any]] = []
+        for paper, figures in FIGURES.items():
+            for name, figure in figures.items():
+                facts = {"paper": paper, "figure": name, "shows": figure.shows, "cost": dict(figure.cost)}
+                records = [_facts(m) for m in made if (m.paper, m.figure) == (paper, name)]
+                rows.append({**facts, "records": records})
         print(json_module.dumps({"figures": rows}))
         return
     console = Console()
     for paper in FIGURES:
-        console.print(_figures(paper, [row for row in rows if row["paper"] == paper]))
+        console.print(_figures(paper, [m for m in made if m.paper == paper]))
     console.print(f"* measured, from a Record in {runs}; the other costs are rough", highlight=False)
 
 
-def _figures(paper: str, rows: list[dict[str, Any]]) -> Table:
+def _figures(paper: str, made: list[Made]) -> Table:
     """A row for each figure of a paper."""
     table = Table(title=paper)
     # a name that is cut off cannot be typed
     table.add_column("figure", no_wrap=True)
     table.add_column("shows", ratio=1)
-    for scale in ("smoke", "small", "paper"):
+    for scale in SCALES:
         table.add_column(scale, max_width=9)
     table.add_column("checks that hold", max_width=14)
-    for row in rows:
-        costs, status = dict(row["cost"]), []
-        for record in row["records"]:
-            scale = record["scale"] or "other settings"
-            if record["scale"] and record["seconds"] is not None:
-                costs[record["scale"]] = f"{duration(record['seconds'])} *"
-            held = "not checked" if record["checks"] is None else f"{record['held']} of {record['checks']}"
-            status.append(f"{scale}: {held}")
-        table.add_row(row["figure"], row["shows"], *(costs[s] for s in SCALES), "\n".join(status) or "-")
+    for name, figure in FIGURES[paper].items():
+        costs, status = dict(figure.cost), []
+        for record in made:
+            if record.figure == name:
+                seconds = record.cost("seconds")
+                if record.scale and seconds is not None:
+                    costs[record.scale] = f"{duration(seconds)} *"
+                status.append(f"{record.scale or 'other settings'}: {record.held}")
+        table.add_row(name, figure.shows, *(costs[s] for s in SCALES), "\n".join(status) or "-")
     return table
 
 
-def _made(runs: Path) -> dict[tuple[str, str], list[dict[str, Any]]]:
-    """By paper and figure, the Records in a folder: their scale, cost, and how many checks hold."""
-    made: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for path in sorted(runs.glob("*.nc")):
-        try:
-            record = Record.load(path)
-        except ValueError:
-            # `lyap list` says why
-            continue
-        figure = figure_of(record, FIGURES)
-        if figure is None:
-            continue
-        checks = recorded_checks(record, figure)
-        facts: dict[str, Any] = {"path": str(path), "scale": recorded_scale(record, figure)}
-        facts["seconds"] = host_of(path).get("seconds")
-        facts |= {"checks": None, "held": None} if checks is None else _held(checks)
-        paper, _, name = record.kind.partition(" ")
-        made.setdefault((paper, name), []).append(facts)
-    return made
-
-
-def _held(checks: list[Check]) -> dict[str, Any]:
-    return {"checks": len(checks), "held": sum(check.holds for check in checks)}
+def _facts(made: Made) -> dict[str, Any]:
+    """What a script is told of a figure that was made."""
+    checks = made.checks
+    counts: dict[str, int | None] = {"checks": None, "held": None}
+    if checks is not None:
+        counts = {"checks": len(checks), "held": sum(check.holds for check in checks)}
+    facts = {"paper": made.paper, "figure": made.figure, "path": str(made.path), "scale": made.scale}
+    return {**facts, "seconds": made.cost("seconds"), "cpu_seconds": made.cost("cpu_seconds"), **counts}

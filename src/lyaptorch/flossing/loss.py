@@ -49,9 +49,12 @@ def member_losses(
     ensemble = tuple(exponents.shape[:-2])
     counts = exponents != -torch.inf
     if k is not None:
-        low, high = (int(value) for value in torch.as_tensor(k).aminmax())
-        if not 1 <= low <= high <= exponents.shape[-1]:
-            raise ValueError(f"k must be in 1..{exponents.shape[-1]}, the exponents that are there, got {k}")
+        if _checks.can_look():
+            low, high = (int(value) for value in torch.as_tensor(k).aminmax())
+            if not 1 <= low <= high <= exponents.shape[-1]:
+                raise ValueError(
+                    f"k must be in 1..{exponents.shape[-1]}, the exponents that are there, got {k}"
+                )
         rank = torch.arange(exponents.shape[-1], device=exponents.device)
         counts = counts & (rank < _per_member("k", k, ensemble, exponents))
     distance = exponents - _per_member("target", target, ensemble, exponents)
@@ -62,7 +65,9 @@ def member_losses(
     return squares.mean(-1)
 
 
-def _per_member(name: str, value: int | Number, ensemble: tuple[int, ...], like: Tensor) -> Tensor:
-    """A number or `*e` tensor, shaped against `(*e, b, k)`."""
-    value = torch.as_tensor(_checks.per_member(name, value, ensemble), dtype=like.dtype, device=like.device)
-    return value[..., None, None]
+def _per_member(
+    name: str, value: int | Number, ensemble: tuple[int, ...], like: Tensor
+) -> int | float | Tensor:
+    """A number, or an `*e` tensor shaped against `(*e, b, k)`."""
+    value = _checks.per_member(name, value, ensemble)
+    return value.to(like)[..., None, None] if isinstance(value, Tensor) else value

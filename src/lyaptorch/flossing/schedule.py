@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeAlias, TypeVar
 
+import torch
 from torch import Tensor
 
 from lyaptorch import _checks
@@ -209,15 +210,18 @@ Schedule: TypeAlias = tuple[Phase, ...]
 P = TypeVar("P", bound=FitPhase | FlossPhase)
 
 
-def select_members(phase: P, mask: Tensor) -> P:
-    """The phase for the members where `mask` is true, as an ensemble of their own."""
+def select_members(phase: P, mask: Tensor, device: torch.device) -> P:
+    """The phase for the members where `mask` is true, as an ensemble of their own, its tensors on a device.
+
+    Where all are members the ensemble keeps its shape.
+    """
     chosen: dict[str, Any] = {"members": None}
     for item in fields(phase):
         value = getattr(phase, item.name)
         if isinstance(value, FlossPhase):
-            chosen[item.name] = select_members(value, mask)
-        elif isinstance(value, Tensor) and value.dim() and item.name != "members":
-            chosen[item.name] = value[mask]
+            chosen[item.name] = select_members(value, mask, device)
+        elif isinstance(value, Tensor) and item.name != "members":
+            chosen[item.name] = (value if mask.all() or not value.dim() else value[mask]).to(device)
     return replace(phase, **chosen)
 
 

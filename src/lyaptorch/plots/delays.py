@@ -16,6 +16,8 @@ from lyaptorch.plots.training import smooth
 from lyaptorch.record import Record
 
 BITS = (0.42, 1.03)
+BESIDE: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
+"""Where a legend covers nothing: curves may run anywhere in a panel."""
 
 
 def sweep(record: Record) -> Figure:
@@ -33,7 +35,7 @@ def sweep(record: Record) -> Figure:
         for panel in axes:
             panel.set(**({"yscale": "log"} if numbers else {"ylim": BITS}))
         axes[-1].set_title("After training")
-        axes[-1].legend(title="flossed")
+        axes[-1].legend(title="flossed", **BESIDE)
     return figure
 
 
@@ -91,7 +93,7 @@ def counts(record: Record) -> Figure:
             for panel, label in ((left, "delay"), (right, "exponents flossed $k$")):
                 panel.axhline(0.5, color=GREY, linestyle=":", linewidth=0.8)
                 panel.set(xlabel=label, ylabel="accuracy", ylim=BITS, title=f"Flossed {schedule}")
-                panel.legend()
+                panel.legend(**BESIDE)
     return figure
 
 
@@ -116,7 +118,7 @@ def fig13(record: Record) -> Figure:
             panel.set(
                 xlabel="delay", ylabel=rf"$\lambda_{{{index}}}$ (nats per step)", title="After training"
             )
-            panel.legend()
+        axes[-1].legend(**BESIDE)
     return figure
 
 

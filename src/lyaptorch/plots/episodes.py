@@ -100,7 +100,8 @@ def fig12(record: Record) -> Figure:
             accuracy.set(xlabel="epoch", ylabel="accuracy", ylim=(0.42, 1.03), title=f"delay {delay}")
             loss.set(xlabel="epoch", ylabel="cross-entropy", yscale="log")
             norms.set(xlabel="epoch", ylabel=NORM)
-            accuracy.legend(title="flossed")
+        handles, names = axes[0].get_legend_handles_labels()
+        figure.legend(handles, names, title="flossed", loc="outside right upper")
     return figure
 
 

@@ -114,7 +114,8 @@ class _SweepBack:
     def __init__(self, dynamics: Dynamics, cut: int | None, c: Tensor, log_r: Tensor) -> None:
         self.dynamics, self.cut, self.c = dynamics, cut, c
         self.index = len(c)
-        self.changes = (c[1:] != c[:-1]).flatten(1).any(1).tolist()
+        # whether c changes after a span, and X is projected: where nobody can look, on the device
+        self.changes = _known((c[1:] != c[:-1]).flatten(1).any(1))
         self.project = _projections(log_r)
 
     def segment(
@@ -124,11 +125,13 @@ class _SweepBack:
         self.dynamics.begin(segment[0].start, tape.states)
         for span, Q, R in zip(reversed(segment), reversed(tape.frames), reversed(tape.factors), strict=True):
             self.index -= 1
-            if self.project[self.index]:
-                X = X - after @ torch.triu(after.mT @ X, 1)
+            project = self.project[self.index]
+            if project is not False:
+                clean = X - after @ torch.triu(after.mT @ X, 1)
+                X = clean if project is True else torch.where(project, clean, X)
             Z = torch.linalg.solve_triangular(R.mT, X, upper=False, left=False)
             X, h_bar = self._span(span, Q, Z, h_bar)
-            if self.index > 0 and self.changes[self.index - 1]:
+            if self.index > 0 and self.changes[self.index - 1] is not False:
                 X = X + Q * (self.c[self.index - 1] - self.c[self.index]).unsqueeze(-2)
             after = Q
         self.dynamics.finish()
@@ -146,18 +149,26 @@ class _SweepBack:
         return Z, h_bar
 
 
-def _projections(log_r: Tensor) -> list[bool]:
+def _projections(log_r: Tensor) -> list[Any]:
     """At the end of which spans X is projected; spreads of single spans add up to a bound."""
     finite = torch.isfinite(log_r)
     top = torch.where(finite, log_r, -torch.inf).amax(-1)
     bottom = torch.where(finite, log_r, torch.inf).amin(-1)
-    spread = torch.where(finite.any(-1), top - bottom, 0.0).flatten(1).amax(1).tolist()
-    project, total = [False] * len(spread), 0.0
+    spread = _known(torch.where(finite.any(-1), top - bottom, 0.0).flatten(1).amax(1))
+    project: list[Any] = [False] * len(spread)
+    total: Any = 0.0
     for s in range(len(spread) - 1, 0, -1):
-        total += spread[s]
-        if total > SPREAD:
-            project[s - 1], total = True, 0.0
+        total = total + spread[s]
+        project[s - 1] = total > SPREAD
+        # a bool, or a tensor of one
+        total = total * (project[s - 1] == 0)
     return project
+
+
+def _known(values: Tensor) -> list[Any]:
+    """Values on the host; where nobody can look, as tensors."""
+    known: list[Any] = values.tolist() if _checks.can_look() else list(values.unbind())
+    return known
 
 
 def warn_if_exploded(bars: Sequence[Tensor | None], log_r: Tensor) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lyaptorch import kernels
+from lyaptorch import _checks, kernels
 from lyaptorch.cells import AnyForm, LIFForm
 from lyaptorch.cells.packed import pack
 from lyaptorch.cells.trajectory import ADVICE, once
@@ -35,20 +35,19 @@ def fused(problem: Problem, h: Tensor, backend: str | None) -> str | None:
 
 
 def _refuses(problem: Problem, h: Tensor, name: str) -> str | None:
-    refuses = kernels.cpu_refuses if name == "cpu" else _triton_refuses
-    if (reason := refuses(problem.form, h)) is not None:
+    if name == "cpu":
+        reason = kernels.cpu_refuses(problem.form, h)
+    else:
+        # of spiking neurons the frame is twice as long as W
+        largest = kernels.LARGEST_FRAME // (2 if isinstance(problem.form, LIFForm) else 1)
+        reason = kernels.triton_refuses(problem.form, h, largest)
+    if reason is not None:
         return reason
     if len(problem.segments) > 1:
         return "it keeps the whole tape, and checkpoint was given"
     if problem.method != "auto":
         return f'it knows qr_method "auto", and {problem.method!r} was given'
     return None
-
-
-def _triton_refuses(form: AnyForm | None, h: Tensor) -> str | None:
-    if isinstance(form, LIFForm):
-        return "it scans no spiking neurons"
-    return kernels.triton_refuses(form, h, kernels.LARGEST_FRAME)
 
 
 def scan(problem: Problem, backend: str, inputs: Tensor, h: Tensor, frame: Tensor) -> tuple[Tensor, ...]:
@@ -123,4 +122,8 @@ def forward(
             else ("the tangent vectors are", settings.cuts[end.broken + 1])
         )
         raise FloatingPointError(f"{what} not finite after step {step} (the transient not counted): {ADVICE}")
-    return (torch.where(end.dead, -torch.inf, end.pivots.log()), ~end.dead, end.h, end.Q), end.tape
+    log_r = torch.where(end.dead, -torch.inf, end.pivots.log())
+    if not _checks.can_look():
+        # what cannot be said is left in the numbers
+        log_r = torch.where(torch.isfinite(end.h).all(-1, keepdim=True), log_r, torch.nan)
+    return (log_r, ~end.dead, end.h, end.Q), end.tape

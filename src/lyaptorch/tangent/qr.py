@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from lyaptorch import _checks
+
 ONE_PASS = 40.0
 """Largest |a_i| / R_ii at which a single Cholesky pass is trusted."""
 DEAD = 16
@@ -50,16 +52,41 @@ def orthonormalise(A: Tensor, dead: Tensor | None = None, method: str = "auto") 
     # a failed factorisation leaves its pivot below zero or NaN, and info says so, too
     # where a squared length overflowed, inf - inf is NaN; where it underflowed, the margin is missed
     margin = ONE_PASS * torch.finfo(A.dtype).tiny ** 0.5
-    if method == "auto" and (norms - diagonal * ONE_PASS <= -margin).all() and not info.any():
+    straight = (norms - diagonal * ONE_PASS <= -margin).all() & (info == 0).all() & (method == "auto")
+    if _checks.can_look() and straight:
         return Factors(Q, R, dead)
     second, again, info_again = _cholesky(Q, dead)
-    Q = torch.linalg.solve_triangular(second, Q, upper=True, left=False)
+    Q_again = torch.linalg.solve_triangular(second, Q, upper=True, left=False)
+    mended = Factors(Q_again, (R.mT @ second.mT).mT, dead)
     # a second pass mends what the first left nearly straight
-    mended = (diagonal >= norms * (1e3 * torch.finfo(A.dtype).eps) ** 0.5).all(-1) & (info == 0)
-    mended &= (second.diagonal(dim1=-2, dim2=-1) >= 0.5 * again).all(-1) & (info_again == 0)
-    if mended.all():
-        return Factors(Q, second @ R, dead)
-    return _replace(Factors(Q, second @ R, dead), ~mended, A)
+    well = (diagonal >= norms * (1e3 * torch.finfo(A.dtype).eps) ** 0.5).all(-1) & (info == 0)
+    well &= (second.diagonal(dim1=-2, dim2=-1) >= 0.5 * again).all(-1) & (info_again == 0)
+    if not _checks.can_look():
+        return _unseen(A, Factors(Q, R, dead), straight, mended, well)
+    return mended if well.all() else _replace(mended, ~well, A)
+
+
+def _unseen(A: Tensor, once: Factors, straight: Tensor, twice: Factors, well: Tensor) -> Factors:
+    """Of what one pass gave and two the right one, where nobody can look which it is.
+
+    What two passes do not mend in float32 two in float64 do; of what they do not either, such as a column
+    that died, NaN is left.
+    """
+    if A.dtype == torch.float64:
+        rest = [torch.full_like(z, torch.nan) for z in twice[:2]]
+    else:
+        finer = orthonormalise(A.double(), None, "cholesky2")
+        pivots = finer.R.diagonal(dim1=-2, dim2=-1)
+        lengths = torch.linalg.vector_norm(A, dim=-2)
+        alive = (pivots > DEAD * torch.finfo(A.dtype).eps * lengths).all(-1)[..., None, None]
+        rest = [torch.where(alive, z, torch.nan).to(A.dtype) for z in finer[:2]]
+    well = well[..., None, None]
+    # laid out in memory as ever, because products round differently in another layout
+    Q, R = (
+        torch.where(straight, one, torch.where(well, two, other), out=torch.empty_like(one))
+        for one, two, other in zip(once[:2], twice[:2], rest, strict=True)
+    )
+    return Factors(Q, R, None)
 
 
 def _cholesky(A: Tensor, dead: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:

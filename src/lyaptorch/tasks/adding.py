@@ -67,8 +67,8 @@ class Adding:
         where = Stream(seed, f"{stream} cues").uniform(
             (2, batch), members=members, epoch=epoch, dtype=torch.float64, device=device
         )
-        sizes, starts = torch.tensor([[[half], [length - half]], [[0], [half]]], device=device)
-        places = (where * sizes).long() + starts
+        first, second = where.unbind(-2)
+        places = torch.stack([(first * half).long(), (second * (length - half)).long() + half], -2)
         cues = torch.zeros_like(numbers).scatter_(-2, places, 1.0)
         return torch.stack([numbers, cues], -1).movedim(-3, 0)
 

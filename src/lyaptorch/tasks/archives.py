@@ -118,7 +118,7 @@ def _downloaded(archive: Archive) -> list[Path]:
             try:
                 got = pooch.retrieve(mirror + file.name, f"md5:{file.md5}", fname=file.name, path=cache)
             except (OSError, ValueError) as error:  # no net, or something else in its place
-                failures.append(f"{mirror}: {str(error).splitlines()[0]:.120}")
+                failures.append(f"{mirror}: {str(error).splitlines()[0]}")
             else:
                 paths.append(Path(got))
                 break

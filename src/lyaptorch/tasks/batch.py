@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -20,20 +20,18 @@ class Batch:
         inputs: `(t, *e, b, m)`.
         targets: `(t, *e, b, o)`.
         mask: `(t, *e)`, the steps whose target was really shown; only these count.
+        first: a step before which none counts for anybody: what came before need not be read out.
     """
 
     inputs: Inputs
     targets: Float[Tensor, "t *e b o"]
     mask: Bool[Tensor, "t *e"]
+    first: int = 0
 
-    @property
-    def first(self) -> int:
-        """The first step that counts for anybody."""
-        return int(self.mask.reshape(len(self.mask), -1).any(1).int().argmax())
-
-    def select(self, members: Tensor) -> Batch:
-        """What the members see where the bool mask `*e` is true, as an ensemble `(count,)`."""
-        return Batch(self.inputs[:, members], self.targets[:, members], self.mask[:, members])
+    def select(self, members: tuple[Tensor, ...]) -> Batch:
+        """What some members see, by their places as `nonzero(as_tuple=True)` gives them, as an ensemble."""
+        at: tuple[slice | Tensor, ...] = (slice(None), *members)
+        return replace(self, inputs=self.inputs[at], targets=self.targets[at], mask=self.mask[at])
 
 
 def last_step(inputs: Tensor, answers: Tensor) -> Batch:
@@ -45,6 +43,7 @@ def last_step(inputs: Tensor, answers: Tensor) -> Batch:
         inputs,
         answers.expand(len(inputs), *answers.shape),
         mask.reshape(-1, *[1] * len(ensemble)).expand(-1, *ensemble),
+        len(inputs) - 1,
     )
 
 

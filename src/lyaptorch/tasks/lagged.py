@@ -85,20 +85,22 @@ class LaggedTask:
         dtype: torch.dtype | None = None,
     ) -> Batch:
         """Inputs, and targets from step `delay` on; see `Task.draw`."""
-        delay = torch.as_tensor(self.delay, device=members.device)
-        _checks.per_member("delay", delay, tuple(members.shape))
-        if int(delay.max()) >= length:
+        _checks.per_member("delay", self.delay, tuple(members.shape))
+        given = torch.as_tensor(self.delay)
+        delays = tuple(given.reshape(-1).tolist())
+        if max(delays) >= length:
             raise ValueError(
-                f"delay must be below the length of a trial, got delay={int(delay.max())} and "
+                f"delay must be below the length of a trial, got delay={max(delays)} and "
                 f"length={length}; pass a longer length"
             )
+        delay = _whole(delays, members.device).reshape(given.shape)
         x = self.inputs(
             seed, members=members, epoch=epoch, batch=batch, length=length, stream=stream, dtype=dtype
         )
         now = torch.arange(length, device=members.device).reshape(-1, *[1] * members.dim())
         lags = [(delay * fraction).round().long() for fraction in self.fractions()]
         targets = self.combine([_earlier(x * self.input_size, now - lag) for lag in lags])
-        return Batch(x, targets, (now >= delay).expand(length, *members.shape))
+        return Batch(x, targets, (now >= delay).expand(length, *members.shape), min(delays))
 
 
 @dataclass(frozen=True)
@@ -225,6 +227,12 @@ class SpatialXOR(LaggedTask):
     def combine(self, taps: list[Tensor]) -> Tensor:
         """The parity of the channels."""
         return functools.reduce(lambda a, b: (a - b).abs(), torch.split(taps[0], 1, -1))
+
+
+@functools.lru_cache(maxsize=16)
+def _whole(numbers: tuple[int, ...], device: torch.device) -> Tensor:
+    """On the device once and for all: a captured graph can copy nothing from the host."""
+    return torch.tensor(numbers, device=device)
 
 
 def _earlier(x: Tensor, when: Tensor) -> Tensor:

@@ -99,7 +99,7 @@ class Recall:
         )
         targets = torch.roll(x[..., :1] * self.input_size, self.delay, 0)
         mask = (self._phase(length, members) >= self.delay)[..., 0].expand(length, *members.shape)
-        return Batch(x, targets, mask)
+        return Batch(x, targets, mask, self.delay)
 
     def _phase(self, length: int, members: torch.Tensor) -> torch.Tensor:
         """Where in its period each step is, `(t, *1, 1)`."""

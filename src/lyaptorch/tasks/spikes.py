@@ -88,9 +88,10 @@ class SpikeTask:
         x, shown = self._show(seed, members, epoch, batch, length, stream, dtype)
         steps = torch.arange(length, device=members.device)
         named = self.classes_of(shown)[steps // self.period]
-        targets = torch.nn.functional.one_hot(named, self.output_size).to(x.dtype)
+        targets = (named.unsqueeze(-1) == torch.arange(self.output_size, device=members.device)).to(x.dtype)
         mask = steps % self.period >= self.period - self.answer
-        return Batch(x, targets, mask.reshape(-1, *[1] * members.dim()).expand(length, *members.shape))
+        mask = mask.reshape(-1, *[1] * members.dim()).expand(length, *members.shape)
+        return Batch(x, targets, mask, self.period - self.answer)
 
     def _show(
         self,

@@ -12,13 +12,14 @@ from lyaptorch._random import member_ids, seed_from
 from lyaptorch._types import Inputs, Number
 from lyaptorch.cells import Network, as_cell, fit, owned
 from lyaptorch.flossing import FlossPhase
-from lyaptorch.flossing.schedule import plain
+from lyaptorch.flossing.schedule import plain, select_members
 from lyaptorch.record import Record
 from lyaptorch.tasks.batch import Source
+from lyaptorch.train.epochs import Epochs, Row, between_looks
 from lyaptorch.train.history import History
 from lyaptorch.train.optim import Adam, MemberOptimizer
 from lyaptorch.train.progress import progress
-from lyaptorch.train.steps import floss_step
+from lyaptorch.train.steps import floss_step, flossing_of, warn_of_death
 
 
 def floss(
@@ -123,11 +124,20 @@ def floss(
         optimizer = MemberOptimizer(trained.leaves(checked[0], state), ensemble, lr, Adam())
         if not optimizer.parameters:
             raise ValueError("there is nothing to floss: no parameter of the cell has requires_grad; set it")
-        for _ in range(epochs):
-            rows = floss_step(trained, source(epoch), state, phase, optimizer, seed, epoch, ids)
-            history.add(rows, everybody)
-            epoch += 1
-            advance(f"loss {rows['floss_loss'].mean().item():.2e}")
+        flossing = flossing_of(select_members(phase, everybody, epoch.device), seed, epoch)
+
+        def step() -> Row:
+            rows = floss_step(trained, source(epoch), state, flossing, optimizer, epoch, ids)
+            epoch.add_(1)
+            return rows
+
+        changing = [*optimizer.parameters, *optimizer.tensors(), optimizer.count, epoch]
+        work, looks = Epochs(step, changing), between_looks(epoch.device)
+        for done in range(0, epochs, looks):
+            for rows in work.run(min(looks, epochs - done)):
+                history.add(rows, everybody)
+                warn_of_death(rows["exponents"], ids.cpu())
+                advance(f"loss {rows['floss_loss'].mean().item():.2e}")
         for p in optimizer.parameters:
             if not _checks.all_finite(p):
                 raise FloatingPointError(f"the weights overflow in flossing; lower lr={lr}")

@@ -44,10 +44,10 @@ class History:
     def add(self, values: dict[str, Tensor], mask: Tensor) -> None:
         """One step's values `(count, ...)` of the members where `mask` is true."""
         for name, value in values.items():
-            row = value.detach()
+            row = value.detach().cpu()
             if not mask.all():
                 shape = (*self.ensemble, *row.shape[1:])
-                full = torch.full(shape, torch.nan, dtype=row.dtype, device=row.device)
+                full = torch.full(shape, torch.nan, dtype=row.dtype)
                 full[mask] = row
                 row = full
             self.rows.setdefault(name, []).append(row)
@@ -60,7 +60,7 @@ class History:
     def mark(self, name: str, value: Tensor, mask: Tensor) -> None:
         """Note a value `(count,)` of some members; NaN of those for whom none was ever noted."""
         noted = self.totals.setdefault(name, torch.full(self.ensemble, torch.nan, dtype=torch.float64))
-        noted[mask] = value.to(noted.dtype)
+        noted[mask] = value.to(noted)
 
     def last(self, name: str, among: Tensor) -> Tensor:
         """The latest value of each member where the mask is true, NaN before the first."""

@@ -17,13 +17,14 @@ from lyaptorch.flossing import Schedule
 from lyaptorch.record import Record
 from lyaptorch.tasks.batch import Task
 from lyaptorch.train.checkpoint import load_checkpoint
+from lyaptorch.train.epochs import between_looks
 from lyaptorch.train.metrics import METRICS, test_scores
 from lyaptorch.train.model import Model
 from lyaptorch.train.optim import CLIPS, Adam, Rule
 from lyaptorch.train.run import Run
 from lyaptorch.train.settings import Settings
 from lyaptorch.train.settings import config as describe
-from lyaptorch.train.state import new_members
+from lyaptorch.train.state import device_of, new_members
 from lyaptorch.train.steps import Clip
 
 LENGTH = 300
@@ -45,6 +46,7 @@ def train(
     metrics_every: int = 100,
     test_batches: int = 10,
     unstable: str = "raise",
+    fetch_every: int | None = None,
     members: int | Tensor | None = None,
     generator: torch.Generator | None = None,
     checkpoint: Path | str | None = None,
@@ -74,6 +76,9 @@ def train(
         unstable: what happens to a member whose loss or gradient is not finite: "raise" stops the run, "mark"
             leaves it out from there on, with `unstable_at`, its epoch, and `overflow_step`, the step of the
             trial.
+        fetch_every: epochs between two looks at what happened; a metric, a trigger and the end of a phase
+            come when they are due. 100 on a GPU when missing, where an epoch is recorded once as a CUDA graph
+            and replayed between looks; 1 elsewhere. The Record does not depend on it.
         members: ids of shape `*e`; equal ids see equal batches.
         generator: seeds batches and frames; None is a fixed seed.
         checkpoint: a file to resume from if it exists, and to write every 20 s (or as many
@@ -117,6 +122,9 @@ def train(
         _checks.integer("metrics_every", metrics_every, 1),
         _checks.integer("test_batches", test_batches, 1),
         _checks.choice("unstable", unstable, ("raise", "mark")),
+        between_looks(device_of(model))
+        if fetch_every is None
+        else _checks.integer("fetch_every", fetch_every, 1),
     )
     path, cell = None if checkpoint is None else Path(checkpoint), model.cell
     try:
@@ -148,7 +156,7 @@ def evaluate(
         model,
         task,
         seed_from(generator),
-        member_ids(model.ensemble, members),
+        member_ids(model.ensemble, members, device_of(model)),
         batch=batch,
         length=getattr(task, "length", LENGTH) if length is None else length,
         batches=_checks.integer("batches", batches, 1),

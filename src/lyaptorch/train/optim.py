@@ -89,8 +89,7 @@ class MemberOptimizer:
 
     def set_lr(self, lr: Number) -> None:
         """Change the learning rate, a number or `*e`."""
-        lr = torch.as_tensor(_checks.per_member("lr", lr, self.ensemble), dtype=self.lr.dtype)
-        self.lr = lr.to(self.lr.device).expand(self.ensemble).clone()
+        self.lr.copy_(torch.as_tensor(_checks.per_member("lr", lr, self.ensemble)))
 
     @torch.no_grad()
     def step(self, gradients: Sequence[Tensor]) -> None:
@@ -124,9 +123,10 @@ def clip(
     lengths = torch.stack([norms(g, ensemble) for g in gradients])
     if mode == "global":
         lengths = torch.linalg.vector_norm(lengths, dim=0).expand_as(lengths)
-    limit = torch.as_tensor(_checks.per_member("clip", norm, ensemble), dtype=lengths.dtype)
+    norm = _checks.per_member("clip", norm, ensemble)
+    limit = norm.to(lengths) if isinstance(norm, Tensor) else torch.full_like(lengths, norm)
     # no clamp of the length: a gradient of length 0 keeps factor 1
-    factors = torch.where(lengths > limit, limit.to(lengths.device) / lengths, 1.0)
+    factors = torch.where(lengths > limit, limit / lengths, 1.0)
     return tuple(g * expand(factor, g) for g, factor in zip(gradients, factors, strict=True))
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,19 @@ import torch
 from torch import Tensor
 
 from lyaptorch import _checks
-from lyaptorch.flossing import FitPhase, FlossPhase, Schedule
-from lyaptorch.flossing.schedule import EXPONENTS, check_members, select_members
+from lyaptorch.flossing import At, Every, FitPhase, FlossPhase, Schedule, When
+from lyaptorch.flossing.schedule import check_members, select_members
 from lyaptorch.tasks.batch import Task
 from lyaptorch.train.checkpoint import save_checkpoint
+from lyaptorch.train.epochs import Row
 from lyaptorch.train.history import History
-from lyaptorch.train.metrics import fit_flops, floss_flops, leading_exponent, measure
+from lyaptorch.train.metrics import leading_exponent, measure
 from lyaptorch.train.progress import progress
 from lyaptorch.train.settings import Settings
 from lyaptorch.train.state import Members
-from lyaptorch.train.steps import UnstableError, first_row, fit_step, floss_step, most_exponents
-from lyaptorch.train.triggers import act, fired
+from lyaptorch.train.steps import UnstableError, most_exponents, warn_of_death
+from lyaptorch.train.triggers import act, fired, quiet
+from lyaptorch.train.work import Work, drawing, work_of
 
 CHECKPOINT_SECONDS = float(os.environ.get("LYAPTORCH_CHECKPOINT_SECONDS", "20"))
 """Seconds between two checkpoints: 20, or what the environment variable says."""
@@ -53,6 +56,7 @@ class Run:
             self._refuse_early(phase)
         self.stack = [self._active((i,), None) for i in reversed(range(len(self.schedule)))]
         self.part: Members | None = None
+        self.works: dict[tuple[int, ...], Work] = {}
 
     def _refuse_early(self, phase: FitPhase | FlossPhase) -> None:
         """Raise before the work what would be raised in the middle of it."""
@@ -62,7 +66,7 @@ class Run:
         self._mask(phase)
         if isinstance(phase, FlossPhase):
             if n:
-                most_exponents(phase, n)
+                most_exponents(phase.k, n)
             return
         self.task.draw(self.settings.seed, members=ids, epoch=0, batch=1, length=length)
         for floss in (phase.flossing, *(trigger.phase for trigger in phase.triggers)):
@@ -82,8 +86,7 @@ class Run:
         left = sum(self.phase(a.path).epochs - a.done for a in self.stack)
         with progress("training", left, show_progress) as advance:
             while self.stack:
-                text = self.step()
-                if text:
+                for text in self.step():
                     advance(text)
                 if path is not None and time.monotonic() - saved > CHECKPOINT_SECONDS:
                     self.save(path, config)
@@ -91,40 +94,70 @@ class Run:
         if path is not None:
             self.save(path, config)
 
-    def step(self) -> str:
-        """One epoch of the phase on top, or one change of the stack; what to show beside the bar."""
+    def step(self) -> Iterator[str]:
+        """Epochs of the phase on top until the next look, or one change of the stack.
+
+        Gives what to show beside the bar after each epoch.
+        """
         active = self.stack[-1]
         phase = self.phase(active.path)
         if active.done >= phase.epochs or not active.mask.any():
             self._put_back()
             self.stack.pop()
-            return ""
+            return
         if isinstance(phase, FitPhase) and active.checked < active.done:
             active.checked = active.done
             if self._check(active, phase):
-                return ""
+                return
         if self.part is None:
             self.part = self.all if active.mask.all() else self.all.select(active.mask)
-        if not active.mask.all():
-            phase = select_members(phase, active.mask)
+        measured = self._measure(active) if isinstance(phase, FitPhase) else {}
+        work = self._work(phase, active)
         try:
-            rows = self._fit(phase, active) if isinstance(phase, FitPhase) else self._floss(phase, active)
+            for rows in work.epochs.run(self._until_look(phase, active)):
+                self.history.add({**measured, **rows}, active.mask)
+                self.history.count(work.cost, work.flops, active.mask)
+                if "exponents" in rows:
+                    warn_of_death(rows["exponents"], self.part.ids.cpu())
+                measured = {}
+                active.done += 1
+                yield _text(rows)
         except UnstableError as failure:
             if self.settings.unstable == "raise":
                 raise
             self._drop(active, failure)
-            return ""
-        self.history.add(rows, active.mask)
-        active.done += 1
-        return ", ".join(
-            f"{name} {rows[name].mean().item():.3g}"
-            for name in ("loss", "accuracy", "floss_loss")
-            if name in rows
-        )
+
+    def _until_look(self, phase: FitPhase | FlossPhase, active: _Active) -> int:
+        """How many epochs may pass before a metric, a trigger or the end of the phase is due."""
+        ends = [self.settings.fetch_every, phase.epochs - active.done]
+        if isinstance(phase, FitPhase):
+            if self.settings.metrics:
+                ends.append(self.settings.metrics_every - active.done % self.settings.metrics_every)
+            conditions = _conditions(phase)
+            if conditions and min(ends) > 1:
+                assert self.part is not None
+                due = phase.check_every - active.done % phase.check_every
+                everybody = torch.ones(self.part.epoch.shape, dtype=torch.bool)
+                waits = (quiet(when, self.part.epoch.cpu(), everybody, due) for when in conditions)
+                ends += [wait for wait in waits if wait is not None]
+        return min(ends)
+
+    def _work(self, phase: FitPhase | FlossPhase, active: _Active) -> Work:
+        """What a phase does for those who take part; where nothing changed since, what it was before."""
+        part, mask = self.part, active.mask
+        assert part is not None
+        phase = select_members(phase, mask, part.epoch.device)
+        if isinstance(phase, FlossPhase):
+            part.flosser.set_lr(phase.lr)
+        if active.path not in self.works or self.works[active.path].part is not part:
+            settings = replace(self.settings, clip=self.settings.clip.select(mask, part.epoch.device))
+            draw = drawing(self.task, settings, self.all, part, mask)
+            self.works[active.path] = work_of(phase, part, draw, self.task, settings)
+        return self.works[active.path]
 
     def _drop(self, active: _Active, failure: UnstableError) -> None:
         """Mark members whose numbers overflowed; the others go on without them."""
-        gone = torch.zeros_like(active.mask).masked_scatter(active.mask, failure.members)
+        gone = torch.zeros_like(active.mask).masked_scatter(active.mask, failure.members.cpu())
         assert self.part is not None
         self.history.mark("unstable_at", self.part.epoch[failure.members], gone)
         self.history.mark("overflow_step", failure.step, gone)
@@ -132,81 +165,35 @@ class Run:
         for waiting in self.stack:
             waiting.mask = waiting.mask & ~gone
 
-    def _fit(self, phase: FitPhase, active: _Active) -> dict[str, Tensor]:
-        part, settings, dtype = self.part, self.settings, self.all.optimizer.parameters[0].dtype
+    def _measure(self, active: _Active) -> Row:
+        """The metrics, where they are due."""
+        part, settings = self.part, self.settings
+        if not settings.metrics or active.done % settings.metrics_every:
+            return {}
         assert part is not None
-        everybody = bool(active.mask.all())
-        epoch = part.epoch if everybody else self.all.epoch.masked_scatter(active.mask, part.epoch)
-        # a task may have a delay for each member of the whole ensemble
-        batch = self.task.draw(
-            settings.seed,
-            members=self.all.ids,
-            epoch=epoch,
-            batch=settings.batch,
-            length=settings.length,
-            dtype=dtype,
-        )
-        batch = batch if everybody else batch.select(active.mask)
-        inputs = None
-        if torch.as_tensor(phase.flossing_weight).any():
-            inputs = self._flossing_inputs(part, phase.flossing, part.epoch, "joint")
-        measured: dict[str, Tensor] = {}
-        if settings.metrics and active.done % settings.metrics_every == 0:
-            measured = measure(part, batch, settings.metrics, self.task, settings.seed, settings.test_batches)
-            measured["measured_at"] = part.epoch.to(dtype)
-        clip = settings.clip if everybody else settings.clip.select(active.mask)
-        rows = fit_step(part, batch, phase, clip, inputs, settings.seed)
-        flops = fit_flops(batch, part.model.cell.state_size, self.task.output_size)
-        self.history.count("fit_flops", flops, active.mask)
-        return {**measured, **rows}
-
-    def _floss(self, phase: FlossPhase, active: _Active) -> dict[str, Tensor]:
-        part = self.part
-        assert part is not None
-        if not part.flosser.parameters:
-            raise ValueError("there is nothing to floss: no parameter of the cell has requires_grad; set it")
-        part.flosser.set_lr(phase.lr)
-        inputs = self._flossing_inputs(part, phase, part.floss_epoch, "floss")
-        h0 = first_row(part, phase, inputs)
-        rows = floss_step(
-            part.model.cell, inputs, h0, phase, part.flosser, self.settings.seed, part.floss_epoch, part.ids
-        )
-        part.floss_epoch += 1
-        n = part.model.cell.state_size
-        k = most_exponents(phase, n) if phase.penalty == EXPONENTS else n
-        flops = phase.batch * floss_flops(n, k, phase.steps, phase.interval)
-        self.history.count("floss_flops", flops, active.mask)
-        return {**rows, "at_epoch": part.epoch.to(h0.dtype)}
-
-    def _flossing_inputs(self, part: Members, phase: FlossPhase, epoch: Tensor, stream: str) -> Tensor:
-        return self.task.inputs(
-            self.settings.seed,
-            members=part.ids,
-            epoch=epoch,
-            batch=phase.batch,
-            length=phase.steps,
-            stream=stream,
-            dtype=part.optimizer.parameters[0].dtype,
-        )
+        batch = drawing(self.task, settings, self.all, part, active.mask)()
+        found = measure(part, batch, settings.metrics, self.task, settings.seed, settings.test_batches)
+        return {**found, "measured_at": part.epoch.to(batch.inputs.dtype)}
 
     def _check(self, active: _Active, phase: FitPhase) -> bool:
         """Stop members that are done and push the phases whose triggers fire; whether the stack changed."""
-        conditions = [t.when for t in phase.triggers] + ([phase.stop] if phase.stop else [])
+        conditions = _conditions(phase)
         if not conditions:
             return False
-        self._put_back()
+        self._write_back()
 
         def metric(name: str) -> Tensor:
             if name == "lambda1":
-                return leading_exponent(self.all, self.task, self.settings.seed)
+                return leading_exponent(self.all, self.task, self.settings.seed).cpu()
             return self.history.last(name, active.mask)
 
         due = active.done % phase.check_every == 0
-        masks = [fired(when, self.all.epoch, active.mask, due, metric) for when in conditions]
-        changed = False
-        if phase.stop is not None and (stopped := masks.pop()).any():
-            active.mask = active.mask & ~stopped
-            changed = True
+        masks = [fired(when, self.all.epoch.cpu(), active.mask, due, metric) for when in conditions]
+        changed = bool(torch.stack(masks).any())
+        if changed:
+            self._put_back()
+        if phase.stop is not None:
+            active.mask = active.mask & ~masks.pop()
         for j in reversed(range(len(phase.triggers))):
             hit = masks[j] & active.mask
             if hit.any():
@@ -214,7 +201,6 @@ class Run:
                 if (action := phase.triggers[j].action) is not None:
                     act(self.all.model, self.all.model.ensemble, action, episode.mask)
                 self.stack.append(episode)
-                changed = True
         return changed
 
     def _active(self, path: tuple[int, ...], mask: Tensor | None) -> _Active:
@@ -239,14 +225,20 @@ class Run:
             return own.clone()
         return everybody
 
-    def _put_back(self) -> None:
+    def _write_back(self) -> None:
+        """What became of those who take part."""
         if self.part is not None and self.part is not self.all:
             self.all.put(self.stack[-1].mask, self.part)
+
+    def _put_back(self) -> None:
+        """The same, before others take part."""
+        self._write_back()
         self.part = None
+        self.works = {path: work for path, work in self.works.items() if work.part is self.all}
 
     def save(self, path: Path, config: dict[str, Any]) -> None:
         """Write a checkpoint."""
-        self._put_back()
+        self._write_back()
         stack = [
             {"path": list(a.path), "mask": a.mask.tolist(), "done": a.done, "checked": a.checked}
             for a in self.stack
@@ -263,3 +255,16 @@ class Run:
             _Active(tuple(a["path"]), torch.tensor(a["mask"]), a["done"], a["checked"])
             for a in facts["stack"]
         ]
+
+
+def _conditions(phase: FitPhase) -> list[Every | At | When]:
+    """Those of the triggers, and of the stop last."""
+    return [trigger.when for trigger in phase.triggers] + ([phase.stop] if phase.stop else [])
+
+
+def _text(rows: Row) -> str:
+    return ", ".join(
+        f"{name} {rows[name].mean().item():.3g}"
+        for name in ("loss", "accuracy", "floss_loss")
+        if name in rows
+    )

@@ -28,6 +28,7 @@ class Settings:
     metrics_every: int
     test_batches: int
     unstable: str
+    fetch_every: int
 
 
 def config(

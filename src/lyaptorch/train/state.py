@@ -83,7 +83,8 @@ def new_members(model: Model, members: int | Tensor | None, lr: Number, rule: Ru
     Raises:
         ValueError: if nothing is to be trained, or a parameter is shared by all members.
     """
-    ids, own = member_ids(model.ensemble, members), trainable(model)
+    device, own = device_of(model), trainable(model)
+    ids = member_ids(model.ensemble, members, device)
     if not own:
         raise ValueError("there is nothing to train: no parameter of the model has requires_grad; set it")
     for name, p in model.named_parameters():
@@ -92,10 +93,15 @@ def new_members(model: Model, members: int | Tensor | None, lr: Number, rule: Ru
                 f"parameter {name} must have the leading dimensions {model.ensemble} of the ensemble, "
                 f"got {tuple(p.shape)}: members that share it are not independent"
             )
-    zero = torch.zeros(model.ensemble, dtype=torch.int64)
+    zero = torch.zeros(model.ensemble, dtype=torch.int64, device=device)
     optimizer = MemberOptimizer(own, model.ensemble, lr, rule)
     flosser = MemberOptimizer(trainable(model.cell), model.ensemble, 1e-3, Adam())
     return Members(model, ids, optimizer, flosser, zero, zero.clone())
+
+
+def device_of(model: Model) -> torch.device:
+    """Where a model is."""
+    return next((p.device for p in model.parameters()), torch.device("cpu"))
 
 
 def trainable(module: torch.nn.Module) -> list[Tensor]:

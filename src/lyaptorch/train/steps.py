@@ -12,7 +12,7 @@ from lyaptorch import _checks
 from lyaptorch._random import Stream
 from lyaptorch._types import Number
 from lyaptorch.cells import Cell, fit, random_frame
-from lyaptorch.flossing import FitPhase, FlossPhase
+from lyaptorch.flossing import FlossPhase
 from lyaptorch.flossing.loss import member_losses
 from lyaptorch.flossing.penalties import PENALTIES
 from lyaptorch.flossing.schedule import EXPONENTS
@@ -59,52 +59,108 @@ class Clip:
             return gradients
         return clip_gradients(gradients, ensemble, self.norm, self.mode)
 
-    def select(self, mask: Tensor) -> Clip:
-        """For some members."""
+    def select(self, mask: Tensor, device: torch.device) -> Clip:
+        """For the members where the mask is true, on a device."""
         norm = self.norm
-        return Clip(norm[mask], self.mode) if isinstance(norm, Tensor) and norm.dim() else self
+        if not isinstance(norm, Tensor):
+            return self
+        return Clip((norm if mask.all() or not norm.dim() else norm[mask]).to(device), self.mode)
+
+
+@dataclass(frozen=True)
+class Flossing:
+    """What does not change from one step of a flossing phase to the next.
+
+    Attributes:
+        phase: the phase, its tensors where the networks are.
+        k: the largest of any member, if one is given.
+        seed: of the run.
+        together: whether all members are at the same epoch, and so have the same frame.
+    """
+
+    phase: FlossPhase
+    k: int | None
+    seed: int
+    together: bool
+
+    def value(self, cell: Cell, inputs: Tensor, h0: Tensor, epoch: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What the phase minimises, `(*e)`, and the exponents `(*e, b, k)` if it is made of them."""
+        phase, k = self.phase, most_exponents(self.k, h0.shape[-1])
+        if phase.penalty != EXPONENTS:
+            checked, h = fit(cell, inputs, h0)
+            own = phase.k if isinstance(phase.k, Tensor) else k
+            return PENALTIES[phase.penalty](cell, checked, h, own), None
+        exponents = lyapunov_spectrum(
+            cell,
+            inputs,
+            k=k,
+            h0=h0,
+            tangent_transient=phase.tangent_transient,
+            interval=phase.interval,
+            frame=self.frame(k, epoch, h0),
+            state_grad=phase.state_grad,
+        ).exponents
+        return member_losses(exponents, phase.target, phase.reduction, phase.k), exponents
+
+    def frame(self, k: int, epoch: Tensor, h0: Tensor) -> Tensor:
+        """The frame of an epoch, the same for all members at that epoch."""
+        n, stream = h0.shape[-1], Stream(self.seed, "floss_frame")
+        epoch = epoch if self.phase.frame == "redrawn" else torch.zeros_like(epoch)
+        if self.together:
+            epoch = epoch.reshape(-1)[0]
+        frame = random_frame(n, k, stream, torch.zeros_like(epoch), epoch, dtype=h0.dtype)
+        return frame if self.together else frame.unsqueeze(-3).expand(*h0.shape, k)
+
+
+def flossing_of(phase: FlossPhase, seed: int, epoch: Tensor) -> Flossing:
+    """Of a phase about to start at these epochs `*e`."""
+    k = None if phase.k is None else int(torch.as_tensor(phase.k).max())
+    together = phase.frame == "fixed" or bool((epoch == epoch.reshape(-1)[0]).all())
+    return Flossing(phase, k, seed, together)
 
 
 def fit_step(
-    members: Members, batch: Batch, phase: FitPhase, clip: Clip, joint_inputs: Tensor | None, seed: int
+    members: Members,
+    batch: Batch,
+    clip: Clip,
+    joint: tuple[Flossing, Tensor, Number] | None,
 ) -> dict[str, Tensor]:
     """One task step of all `members`; loss, accuracy and gradient norm `(*e)` before it.
+
+    Args:
+        members: those who take it.
+        batch: what they see.
+        clip: of their gradients.
+        joint: a flossing loss to be added, its inputs, and its weight.
 
     Raises:
         UnstableError: before anything is changed, if a loss or gradient is not finite.
     """
     ensemble = tuple(members.ids.shape)
     loss, right = members.model.loss(batch)
-    if not (fine := torch.isfinite(loss)).all():
+    if _checks.can_look() and not (fine := torch.isfinite(loss)).all():
         raise UnstableError("loss", members, fine, batch)
     total = loss.sum()
-    if joint_inputs is not None:
-        weight = torch.as_tensor(phase.flossing_weight, dtype=loss.dtype, device=loss.device)
-        floss, _ = flossing_value(
-            members.model.cell,
-            joint_inputs,
-            first_row(members, phase.flossing, joint_inputs),
-            phase.flossing,
-            seed,
-            members.epoch,
-        )
+    if joint is not None:
+        flossing, inputs, weight = joint
+        h0 = first_row(members, flossing.phase, inputs)
+        floss, _ = flossing.value(members.model.cell, inputs, h0, members.epoch)
         total = total + (weight * floss).sum()
     gradients = torch.autograd.grad(total, members.optimizer.parameters, materialize_grads=True)
-    if not (fine := finite(gradients, ensemble)).all():
+    if _checks.can_look() and not (fine := finite(gradients, ensemble)).all():
         raise UnstableError("gradient", members, fine, batch)
     size = _recurrent_norm(members, gradients, ensemble)
     members.optimizer.step(clip(gradients, ensemble))
     members.epoch += 1
-    return {"loss": loss, "accuracy": right, "gradient_norm": size}
+    return {"loss": loss.detach(), "accuracy": right, "gradient_norm": size}
 
 
 def floss_step(
     cell: Cell,
     inputs: Tensor,
     h0: Tensor,
-    phase: FlossPhase,
+    flossing: Flossing,
     optimizer: MemberOptimizer,
-    seed: int,
     epoch: Tensor,
     ids: Tensor,
 ) -> dict[str, Tensor]:
@@ -114,55 +170,31 @@ def floss_step(
     """
     ensemble = tuple(h0.shape[:-2])
     try:
-        value, exponents = flossing_value(cell, inputs, h0, phase, seed, epoch)
+        value, exponents = flossing.value(cell, inputs, h0, epoch)
     except FloatingPointError as error:
         raise FloatingPointError(f"at flossing epoch {epoch.reshape(-1)[0]}: {error}") from error
     gradients = torch.autograd.grad(value.sum(), optimizer.parameters, materialize_grads=True)
-    fine = finite(gradients, ensemble)
-    if not fine.all():
+    if _checks.can_look() and not (fine := finite(gradients, ensemble)).all():
         raise FloatingPointError(
             f"the gradient is not finite at flossing epoch {epoch.reshape(-1)[0]} for member "
             f'{ids[~fine].tolist()}; use fewer steps, state_grad="detach" or a truncation length'
         )
+    phase = flossing.phase
     optimizer.step(Clip(phase.clip)(gradients, ensemble))
     if exponents is None:
         loss = value.detach()
         return {"floss_loss": loss, "exponents": torch.full_like(loss, torch.nan).unsqueeze(-1)}
-    _warn_dead(exponents, ids)
     mean = member_losses(exponents.detach(), phase.target, "mean", phase.k)
     return {"floss_loss": mean, "exponents": exponents.detach().mean(-2)}
 
 
-def flossing_value(
-    cell: Cell, inputs: Tensor, h0: Tensor, phase: FlossPhase, seed: int, epoch: Tensor
-) -> tuple[Tensor, Tensor | None]:
-    """What a phase minimises, `(*e)`, and the exponents `(*e, b, k)` if it is made of them."""
-    n = h0.shape[-1]
-    k = most_exponents(phase, n)
-    if phase.penalty != EXPONENTS:
-        checked, h = fit(cell, inputs, h0)
-        own = phase.k if isinstance(phase.k, Tensor) else k
-        return PENALTIES[phase.penalty](cell, checked, h, own), None
-    exponents = lyapunov_spectrum(
-        cell,
-        inputs,
-        k=k,
-        h0=h0,
-        tangent_transient=phase.tangent_transient,
-        interval=phase.interval,
-        frame=_frame(n, k, seed, epoch if phase.frame == "redrawn" else torch.zeros_like(epoch), h0),
-        state_grad=phase.state_grad,
-    ).exponents
-    return member_losses(exponents, phase.target, phase.reduction, phase.k), exponents
-
-
-def most_exponents(phase: FlossPhase, n: int) -> int:
-    """The largest k of any member.
+def most_exponents(k: int | Tensor | None, n: int) -> int:
+    """The largest k of any member of a phase.
 
     Raises:
         ValueError: if it is not in 1..n.
     """
-    k = min(PUBLISHED_K, n) if phase.k is None else phase.k
+    k = min(PUBLISHED_K, n) if k is None else k
     k = int(k.max()) if isinstance(k, Tensor) else k
     return _checks.integer("k", k, 1, n, do=f"a state of size {n} has {n} exponents")
 
@@ -175,9 +207,14 @@ def first_row(members: Members, phase: FlossPhase, inputs: Tensor) -> Tensor:
     return fit(members.model.cell, inputs, row)[1]
 
 
-def _warn_dead(exponents: Tensor, ids: Tensor) -> None:
-    """Where no direction survives there is no gradient, and flossing would do nothing in silence."""
-    dead = (exponents[..., 0] == -torch.inf).all(-1)
+def warn_of_death(exponents: Tensor, ids: Tensor) -> None:
+    """Where no direction survives there is no gradient, and flossing would do nothing in silence.
+
+    Args:
+        exponents: of a step `(*e, k)`, averaged over trajectories.
+        ids: of the members.
+    """
+    dead = exponents[..., 0] == -torch.inf
     if dead.any():
         warnings.warn(
             f"every tangent vector of member {ids[dead].tolist()} dies (lambda_1 = -inf), so flossing has no "
@@ -185,16 +222,6 @@ def _warn_dead(exponents: Tensor, ids: Tensor) -> None:
             "as positive noise, or raise bias or gain",
             stacklevel=2,
         )
-
-
-def _frame(n: int, k: int, seed: int, epoch: Tensor, h0: Tensor) -> Tensor:
-    """The frame of an epoch, the same for all members at that epoch."""
-    stream = Stream(seed, "floss_frame")
-    if bool((epoch == epoch.reshape(-1)[0]).all()):
-        epoch = epoch.reshape(-1)[0]
-        return random_frame(n, k, stream, torch.zeros_like(epoch), epoch, dtype=h0.dtype)
-    frame = random_frame(n, k, stream, torch.zeros_like(epoch), epoch, dtype=h0.dtype)
-    return frame.unsqueeze(-3).expand(*h0.shape, k)
 
 
 def _recurrent_norm(members: Members, gradients: tuple[Tensor, ...], ensemble: tuple[int, ...]) -> Tensor:
@@ -206,7 +233,7 @@ def _recurrent_norm(members: Members, gradients: tuple[Tensor, ...], ensemble: t
         for p, g in zip(members.optimizer.parameters, gradients, strict=True)
         if any(p is c for c in chosen)
     ]
-    return torch.linalg.vector_norm(torch.stack(own), dim=0) if own else torch.zeros(ensemble)
+    return torch.linalg.vector_norm(torch.stack(own), dim=0) if own else gradients[0].new_zeros(ensemble)
 
 
 @torch.no_grad()

@@ -33,6 +33,24 @@ def fired(
     return late & torch.stack([c.holds(metric(c.metric)) for c in when.conditions]).any(0)
 
 
+def quiet(when: Every | At | When, epoch: Tensor, among: Tensor, until_due: int) -> int | None:
+    """How many epochs from now, at least 1, `fired` need not be asked; None for never again.
+
+    Args:
+        when: epochs, or a condition on a metric.
+        epoch: task epochs that each member has behind it.
+        among: who may fire.
+        until_due: epochs until conditions on metrics are evaluated.
+    """
+    left = epoch[among]
+    if isinstance(when, Every):
+        return int((when.epochs - left % when.epochs).min())
+    if isinstance(when, At):
+        ahead = [at - now for at in when.epochs for now in set(left.tolist()) if at > now]
+        return min(ahead, default=None)
+    return until_due
+
+
 @torch.no_grad()
 def act(model: nn.Module, ensemble: tuple[int, ...], action: Scale, members: Tensor) -> None:
     """Do what an action says to the members, of `ensemble`, where the bool mask `*e` is true.

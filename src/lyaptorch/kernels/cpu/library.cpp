@@ -1,11 +1,16 @@
 // The C interface: picks the instruction set and shares units of work among threads. Which thread does a unit
 // never changes what it computes.
+#include <algorithm>
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <new>
 #include <thread>
 #include <vector>
+
+#include <dlfcn.h>
+#include <unistd.h>
 
 #ifdef __linux__
 #include <sys/mman.h>
@@ -75,6 +80,30 @@ struct Scratch {
 
 thread_local Scratch scratch;
 
+// The threads of torch, if it brought its OpenMP into this process: they may still spin after its last operation, and
+// threads of our own would wait for their cores. None in a forked child, where those threads are gone.
+using Team = void (*)(void (*)(void*), void*, unsigned, unsigned);
+const pid_t loaded_in = getpid();
+
+Team team() {
+    static const Team found = (Team)dlsym(RTLD_DEFAULT, "GOMP_parallel");
+    return getpid() == loaded_in ? found : nullptr;
+}
+
+// Calls `loop` in up to `threads` threads at once, this one among them.
+template <class Loop>
+void together(Loop& loop, int64_t threads) {
+    if (threads <= 1) return loop();
+    if (Team borrowed = team()) return borrowed([](void* l) { (*(Loop*)l)(); }, &loop, unsigned(threads), 0);
+    std::vector<std::thread> others;
+    try {
+        for (int64_t i = 1; i < threads; i++) others.emplace_back(std::ref(loop));
+    } catch (const std::exception&) {  // fewer threads do the same
+    }
+    loop();
+    for (auto& thread : others) thread.join();
+}
+
 // Every unit once; false if there is no memory. `last_first`: what was written last may still be in a cache.
 bool run(Task task, const void* args, int64_t units, int64_t bytes, int64_t threads, bool last_first = false) {
     std::atomic<int64_t> next{0};
@@ -88,13 +117,7 @@ bool run(Task task, const void* args, int64_t units, int64_t bytes, int64_t thre
         for (int64_t i; (i = next++) < units;) task(args, last_first ? units - 1 - i : i, work);
         scratch.done();
     };
-    std::vector<std::thread> others;
-    try {
-        for (int64_t i = 1; i < threads && i < units; i++) others.emplace_back(loop);
-    } catch (const std::exception&) {  // fewer threads do the same
-    }
-    loop();
-    for (auto& thread : others) thread.join();
+    together(loop, std::min(threads, units));
     return !starved;
 }
 

@@ -1,0 +1,102 @@
+"""Figures made: a Record each, at some scale, with its checks and what it cost."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lyaptorch._files import host_of, run_path
+from lyaptorch.cli.output import checkpoint_path, save
+from lyaptorch.experiments import FIGURES, Check
+from lyaptorch.experiments.misses import why_missed
+from lyaptorch.experiments.recorded import figure_of, recorded_checks, recorded_scale
+from lyaptorch.record import Record
+from lyaptorch.sweep import Pack, Processes, Serial
+
+
+@dataclass(frozen=True)
+class Made:
+    """A figure that was made.
+
+    Attributes:
+        paper: where it is from.
+        figure: its name there.
+        scale: smoke, small or paper; empty for other settings.
+        path: of its Record.
+        checks: what it claims; None if another version of the figure made it.
+        host: seconds, versions and other volatile facts.
+    """
+
+    paper: str
+    figure: str
+    scale: str
+    path: Path
+    checks: Sequence[Check] | None
+    host: dict[str, Any]
+
+    @property
+    def held(self) -> str:
+        """How many checks hold, in words."""
+        if self.checks is None:
+            return "not checked"
+        return f"{sum(check.holds for check in self.checks)} of {len(self.checks)}"
+
+    def cost(self, clock: str) -> float | None:
+        """What it took in "seconds", or in "cpu_seconds" of all its threads; None where nobody knows."""
+        value = self.host.get(clock)
+        return float(value) if isinstance(value, int | float) else None
+
+    def why(self, check: Check) -> str:
+        """Why a check is missed, where that is known; what is known is that of small scale."""
+        known = self.scale == "small" and not check.holds
+        return why_missed(self.paper, self.figure, check.sentence) if known else ""
+
+
+def make(paper: str, figure: str, scale: str, runs: Path, threads: int, show_progress: bool | None) -> Made:
+    """Make a figure: its Record, the picture beside it, and its checks; it resumes where it was killed."""
+    torch.set_num_threads(threads)
+    name, chosen = f"{paper}-{figure}-{scale}", FIGURES[paper][figure]
+    path, start, cpu = run_path(runs, name), time.monotonic(), time.process_time()
+    experiment = chosen(**chosen.scales.get(scale, {}))
+    checkpoint = checkpoint_path(runs, name, asdict(experiment))  # type: ignore[call-overload]
+    record = experiment.run(show_progress, checkpoint)
+    seconds, cpu_seconds = time.monotonic() - start, time.process_time() - cpu
+    path, _ = save(record, path, seconds, checkpoint, cpu_seconds=cpu_seconds)
+    return Made(paper, figure, scale, path, experiment.checks(record), host_of(path))
+
+
+def make_all(
+    figures: Sequence[tuple[str, str]], scale: str, runs: Path, threads: int, workers: int
+) -> Iterator[tuple[str, str, Made | Exception]]:
+    """Make figures, one after the other or in several processes; one that fails does not stop the others."""
+    packs = [Pack(({"paper": paper, "figure": figure},), (f"{paper} {figure}",)) for paper, figure in figures]
+    work = functools.partial(_work, scale, runs, threads)
+    for pack, result in (Serial() if workers == 1 else Processes(workers)).execute(work, packs):
+        yield pack.configs[0]["paper"], pack.configs[0]["figure"], result
+
+
+def _work(scale: str, runs: Path, threads: int, pack: Pack) -> Made:
+    """What a worker does with one figure."""
+    return make(**pack.configs[0], scale=scale, runs=runs, threads=threads, show_progress=False)
+
+
+def made_in(runs: Path) -> list[Made]:
+    """All figures whose Records are in a folder; those that cannot be read are left to `lyap list`."""
+    found = []
+    for path in sorted(runs.glob("*.nc")):
+        try:
+            record = Record.load(path)
+        except ValueError:
+            continue
+        figure = figure_of(record, FIGURES)
+        if figure is not None:
+            paper, _, name = record.kind.partition(" ")
+            scale, checks = recorded_scale(record, figure), recorded_checks(record, figure)
+            found.append(Made(paper, name, scale, path, checks, host_of(path)))
+    return found

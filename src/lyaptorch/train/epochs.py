@@ -1,0 +1,128 @@
+"""Epochs on end: one by one, or recorded once as a CUDA graph and replayed between two looks at them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+Row: TypeAlias = dict[str, Tensor]
+"""What an epoch tells of every member, by name."""
+
+WARMUPS = 2
+"""Epochs that run one by one before one is recorded: kernels are compiled, libraries get their workspace."""
+BETWEEN = 100
+"""Epochs between two looks on a GPU; elsewhere looking costs nothing."""
+LOSSES = ("loss", "floss_loss")
+
+
+class Epochs:
+    """The epochs of a phase. On a GPU the first ones run one by one, and all others as a graph.
+
+    A graph decides nothing on the host. What it cannot decide it leaves as a NaN in a loss or in the state;
+    then the state goes back to where the replay began, and the epochs run again one by one, with all errors
+    that they have to raise.
+
+    Args:
+        epoch: changes `state` in place, from nothing but tensors, and returns a row.
+        state: what it changes.
+    """
+
+    def __init__(self, epoch: Callable[[], Row], state: Iterable[Tensor]) -> None:
+        self.epoch, self.state = epoch, list(state)
+        self.capturing, self.alone = capturable(self.state[0].device), WARMUPS
+        self._replay: Callable[[], Row] | None = None
+
+    def run(self, count: int) -> Iterator[Row]:
+        """The rows of the next `count` epochs, on the host; they run while it is iterated to its end."""
+        alone = min(count, self.alone) if self.capturing else count
+        for _ in range(alone):
+            yield on_host(aside(self.epoch) if self.capturing else self.epoch())
+        self.alone -= alone
+        if count > alone:
+            yield from self._captured(count - alone)
+
+    @torch.no_grad()
+    def _captured(self, count: int) -> Iterator[Row]:
+        before = [z.clone() for z in self.state]
+        rows = self._replayed(count)
+        if rows is not None:
+            yield from rows
+            return
+        for z, old in zip(self.state, before, strict=True):
+            z.copy_(old)
+        for _ in range(count):
+            with torch.enable_grad():
+                row = self.epoch()
+            yield on_host(row)
+        if self.capturing:
+            self._give_up(
+                "numbers call for decisions that it cannot take, such as which tangent vectors died"
+            )
+
+    def _replayed(self, count: int) -> list[Row] | None:
+        """The rows of so many replays; None where there is no graph, or what it did is not sound."""
+        if self._replay is None:
+            try:
+                with torch.enable_grad():
+                    self._replay = graph(self.epoch)
+            except RuntimeError as error:
+                self._give_up(str(error).splitlines()[0])
+                return None
+        rows = [self._replay() for _ in range(count)]
+        stacked = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+        doubtful = [*self.state, *(stacked[name] for name in LOSSES if name in stacked)]
+        if not torch.stack([torch.isfinite(z).all() for z in doubtful]).all():
+            return None
+        fetched = on_host(stacked)
+        return [{name: values[i] for name, values in fetched.items()} for i in range(count)]
+
+    def _give_up(self, reason: str) -> None:
+        self.capturing = False
+        warnings.warn(f"epochs run one by one from here on, not as a CUDA graph: {reason}", stacklevel=2)
+
+
+def capturable(device: torch.device) -> bool:
+    """Whether what runs there can be recorded."""
+    return device.type == "cuda"
+
+
+def between_looks(device: torch.device) -> int:
+    """How many epochs pass between two looks, if nobody says."""
+    return BETWEEN if capturable(device) else 1
+
+
+def on_host(row: Row) -> Row:
+    """In memory of the host."""
+    return {name: value.detach().cpu() for name, value in row.items()}
+
+
+def aside(epoch: Callable[[], Row]) -> Row:
+    """Run an epoch on a stream beside the usual one, as it must be before it is recorded."""
+    side, usual = torch.cuda.Stream(), torch.cuda.current_stream()  # type: ignore[no-untyped-call]
+    side.wait_stream(usual)
+    with torch.cuda.stream(side):
+        row = epoch()
+    usual.wait_stream(side)
+    return row
+
+
+def graph(epoch: Callable[[], Row]) -> Callable[[], Row]:
+    """A function that replays `epoch`, which is recorded here and not run.
+
+    Raises:
+        RuntimeError: if it reads a number back to the host, or else cannot be recorded.
+    """
+    recorded = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(recorded):
+        row = epoch()
+
+    def replay() -> Row:
+        recorded.replay()
+        # the next replay writes to the same memory
+        return {name: value.clone() for name, value in row.items()}
+
+    return replay

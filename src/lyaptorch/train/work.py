@@ -1,0 +1,106 @@
+"""What the members in a phase do in each of its epochs: draw, step, tell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lyaptorch.flossing import FitPhase, FlossPhase
+from lyaptorch.flossing.schedule import EXPONENTS
+from lyaptorch.tasks.batch import Batch, Task
+from lyaptorch.train.epochs import Epochs, Row
+from lyaptorch.train.metrics import fit_flops, floss_flops
+from lyaptorch.train.settings import Settings
+from lyaptorch.train.state import Members
+from lyaptorch.train.steps import first_row, fit_step, floss_step, flossing_of, most_exponents
+
+
+class Work(NamedTuple):
+    """The epochs of a phase for some members, and what each costs, by its name in the history."""
+
+    part: Members
+    epochs: Epochs
+    cost: str
+    flops: int
+
+
+def work_of(
+    phase: FitPhase | FlossPhase, part: Members, draw: Callable[[], Batch], task: Task, settings: Settings
+) -> Work:
+    """The work of a phase for a part of the members, whose ensemble the phase and the settings have."""
+    if isinstance(phase, FitPhase):
+        return _fit(phase, part, draw, task, settings)
+    return _floss(phase, part, task, settings)
+
+
+def drawing(
+    task: Task, settings: Settings, whole: Members, part: Members, mask: Tensor
+) -> Callable[[], Batch]:
+    """A function that draws what a part of the members sees, those where the mask is true, at its epoch."""
+    dtype, everybody = part.optimizer.parameters[0].dtype, bool(mask.all())
+    places = () if everybody else tuple(mask.to(part.epoch.device).nonzero(as_tuple=True))
+
+    def draw() -> Batch:
+        # a task may have a delay for each member of the whole ensemble
+        batch = task.draw(
+            settings.seed,
+            members=whole.ids,
+            epoch=part.epoch if everybody else whole.epoch.index_put(places, part.epoch),
+            batch=settings.batch,
+            length=settings.length,
+            dtype=dtype,
+        )
+        return batch if everybody else batch.select(places)
+
+    return draw
+
+
+def _fit(phase: FitPhase, part: Members, draw: Callable[[], Batch], task: Task, settings: Settings) -> Work:
+    joined = None
+    if torch.as_tensor(phase.flossing_weight).any():
+        joined = flossing_of(phase.flossing, settings.seed, part.epoch)
+
+    def epoch() -> Row:
+        joint = None
+        if joined is not None:
+            inputs = _inputs(part, task, settings, joined.phase, part.epoch, "joint")
+            joint = joined, inputs, phase.flossing_weight
+        return fit_step(part, draw(), settings.clip, joint)
+
+    flops = fit_flops(draw(), part.model.cell.state_size, task.output_size)
+    return Work(part, Epochs(epoch, part.tensors().values()), "fit_flops", flops)
+
+
+def _floss(phase: FlossPhase, part: Members, task: Task, settings: Settings) -> Work:
+    if not part.flosser.parameters:
+        raise ValueError("there is nothing to floss: no parameter of the cell has requires_grad; set it")
+    flossing = flossing_of(phase, settings.seed, part.floss_epoch)
+
+    def epoch() -> Row:
+        inputs = _inputs(part, task, settings, phase, part.floss_epoch, "floss")
+        h0 = first_row(part, phase, inputs)
+        row = floss_step(part.model.cell, inputs, h0, flossing, part.flosser, part.floss_epoch, part.ids)
+        part.floss_epoch += 1
+        return {**row, "at_epoch": part.epoch.to(h0.dtype)}
+
+    n = part.model.cell.state_size
+    k = most_exponents(phase.k, n) if phase.penalty == EXPONENTS else n
+    flops = phase.batch * floss_flops(n, k, phase.steps, phase.interval)
+    return Work(part, Epochs(epoch, part.tensors().values()), "floss_flops", flops)
+
+
+def _inputs(
+    part: Members, task: Task, settings: Settings, phase: FlossPhase, epoch: Tensor, stream: str
+) -> Tensor:
+    return task.inputs(
+        settings.seed,
+        members=part.ids,
+        epoch=epoch,
+        batch=phase.batch,
+        length=phase.steps,
+        stream=stream,
+        dtype=part.optimizer.parameters[0].dtype,
+    )

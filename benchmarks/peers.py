@@ -124,7 +124,7 @@ def main() -> None:
         forward, both = (1e3 * min(t) for t in times[name])
         errors = (rates - expected).abs().max(), (bar - slope).norm() / slope.norm()
         print(f"| {name} | {forward:.1f} | {both:.1f} | {errors[0]:.0e} | {errors[1]:.0e} |")
-    print(f"\nn {n}, k {n}, t {options.steps}, float64; processor time of one thread, least of {options.rounds}")
+    print(f"\nn {n}, k {n}, t {options.steps}, float64; least processor time of {options.rounds} turns")
 
 
 if __name__ == "__main__":

@@ -215,6 +215,49 @@ def test_training_and_flossing_steps_compile_into_one_graph():
         assert operator in names
 
 
+PARALLEL = """
+import sys, torch, lyaptorch as lt
+from torch.nn.parallel import DistributedDataParallel
+
+rank, folder = int(sys.argv[1]), sys.argv[2]
+torch.set_num_threads(1)
+torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+
+class Network(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.model = lt.Model(lt.ElmanCell(1, 12), lt.Readout(12, 1))
+    def forward(self, x):
+        spec = lt.lyapunov_spectrum(self.model.cell, x, k=4)
+        outputs = self.model.readout(self.model.states(x))
+        return outputs.square().mean() + 0.1 * lt.flossing_loss(spec.exponents)
+
+x = torch.randn(30, 8, 1, generator=torch.Generator().manual_seed(1))
+torch.manual_seed(0)
+own, alone = Network(), Network()
+alone.load_state_dict(own.state_dict())
+fast = torch.compile(DistributedDataParallel(own), backend="inductor")
+for network, losses in ((own, [fast(x[:, 4 * rank : 4 * rank + 4])]),
+                        (alone, [alone(x[:, :4]) / 2, alone(x[:, 4:]) / 2])):
+    sum(losses).backward()
+for p, q in zip(own.parameters(), alone.parameters()):
+    torch.testing.assert_close(p.grad, q.grad, rtol=1e-5, atol=1e-6)
+assert torch._dynamo.utils.counters["stats"]["calls_captured"] > 0
+torch.distributed.destroy_process_group()
+"""
+
+
+@kernels
+@pytest.mark.slow
+def test_compiled_networks_train_in_two_processes(tmp_path):
+    command = [sys.executable, "-W", "ignore", "-c", PARALLEL]
+    running = [
+        subprocess.Popen([*command, str(rank), str(tmp_path)], stderr=subprocess.PIPE) for rank in (0, 1)
+    ]
+    errors = [process.communicate(timeout=900)[1].decode()[-3000:] for process in running]
+    assert [process.returncode for process in running] == [0, 0], errors
+
+
 def run(program, **environment):
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", program],

@@ -279,3 +279,23 @@ def served_by_triton(monkeypatch):
     monkeypatch.setattr(
         spectrum, "fused", lambda problem, h, backend: "triton" if isinstance(problem.form, Form) else None
     )
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("kernels", ["0", "1"])
+@pytest.mark.parametrize("name", RUNS)
+def test_on_a_gpu(name, kernels, monkeypatch):
+    """Real graphs, on Triton's kernels and on the plain backend, against epochs one by one."""
+    monkeypatch.setenv("LYAPTORCH_KERNELS", kernels)
+    schedule, kw = RUNS[name]
+    found, models = [], [networks(kw.get("task")).cuda() for _ in range(2)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for model, captured in zip(models, (False, True), strict=True):
+            monkeypatch.setattr(epochs, "capturable", lambda device, captured=captured: captured)
+            found.append(train(model, schedule, 5, **{"task": XOR, "length": 8, **kw}))
+    for variable in found[0].variables:
+        one, other = (torch.as_tensor(record[variable]) for record in found)
+        torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-9, equal_nan=True)
+    for a, b in zip(*map(parameters, models), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-9)

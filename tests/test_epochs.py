@@ -143,6 +143,22 @@ def test_an_overflow_between_two_looks(unstable, monkeypatch):
         assert torch.equal(a, b)
 
 
+def test_a_weight_that_is_no_number_is_seen_though_no_loss_tells(monkeypatch):
+    """It comes in the last epoch before somebody looks."""
+    weight, count = torch.zeros(()), torch.zeros(())
+
+    def epoch():
+        count.add_(1)
+        weight.copy_(torch.where(count == 4, torch.inf, weight + 1))
+        if _checks.can_look() and weight.isinf():
+            raise FloatingPointError(f"seen in epoch {count.item():g}")
+        return {"loss": count.clone()}
+
+    with stand_in(monkeypatch) as recorded, pytest.raises(FloatingPointError, match="seen in epoch 4"):
+        list(epochs.Epochs(epoch, [weight, count]).run(4))
+    assert recorded
+
+
 class Reading(torch.nn.Module):
     """A readout of somebody who looks at numbers."""
 

@@ -208,9 +208,12 @@ def random_frame(
     """
     # drawn column by column, so that they nest
     A = stream.normal((k, n), members=members, epoch=epoch, dtype=torch.float64, device=members.device).mT
+    # of batches a graph has been seen to hold it on a GPU, of a single matrix not
+    alone = A.is_cuda and A.dim() == 2
+    A = A.expand(2, n, k) if alone else A
     unit = torch.eye(k, dtype=A.dtype, device=A.device)
     # the shift keeps the first factorisation from failing; the second has nothing to fear
     for shift in (1e-12 * n, 0.0):
         R = torch.linalg.cholesky_ex(A.mT @ A + shift * unit, upper=True).L
         A = torch.linalg.solve_triangular(R, A, upper=True, left=False)
-    return A.to(dtype or torch.get_default_dtype())
+    return (A[0] if alone else A).to(dtype or torch.get_default_dtype())

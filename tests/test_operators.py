@@ -34,6 +34,10 @@ def sharpened(kind="dense", ensemble=()):
     return bypassed(4, kind, (4,), activations, ensemble=ensemble, t=5)
 
 
+def spiking():
+    return cases.setup(next(case for case in cases.CASES if case.name == "lif-full"), t=5)
+
+
 def operands(cell, h0):
     """What an operator takes in the place of a form, every tensor that is trained asking for its gradient."""
     tensors, plan = pack(cell.form())
@@ -58,8 +62,10 @@ SETTINGS = ([0, 1, 3, 5], [True, False, True], 2)
 
 
 @kernels
-def test_operators_keep_the_contract_of_torch():
-    cell, inputs, h0 = sharpened("blocks", (2,))
+@pytest.mark.parametrize("case", [lambda: sharpened("blocks", (2,)), spiking], ids=["form", "neurons"])
+def test_operators_keep_the_contract_of_torch(case):
+    cell, inputs, h0 = case()
+    inputs, h0 = (z.detach().requires_grad_() for z in (inputs, h0))
     tensors, plan = operands(cell, h0)
     wanted = [True, *(z.requires_grad for z in tensors)]
     frame = random_frame(4, 3).expand(*h0.shape, 3).clone().requires_grad_()
@@ -161,6 +167,7 @@ class Everywhere(lt.kernels.TritonRecurrence):
 
 case = tests.sharpened("dense")
 tests.compare_scanned(*case, backend="triton")
+tests.compare_scanned(*tests.spiking(), backend="triton")
 trajectory.use(Everywhere())
 tests.compare_unrolled(*case)
 """

@@ -217,6 +217,9 @@ def by_householder(A: Tensor) -> Tensor:
 
 def by_cholesky(A: Tensor) -> Tensor:
     """The same to round-off, in operations that a graph of a GPU can hold."""
+    if A.dim() == 2:
+        # of batches a graph has been seen to hold them, of a single matrix not
+        return by_cholesky(A.expand(2, *A.shape))[0]
     n, k = A.shape[-2:]
     unit = torch.eye(k, dtype=A.dtype, device=A.device)
     # the shift keeps the first factorisation from failing; the second has nothing to fear

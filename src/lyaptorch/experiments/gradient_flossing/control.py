@@ -119,7 +119,7 @@ class Control(NoiseDriven):
     ks: tuple[int, ...] = (1,)
 
     figure: ClassVar[str] = "fig1"
-    cost: ClassVar[Mapping[str, str]] = {"smoke": "1 s", "small": "10 s", "paper": "20 s"}
+    cost: ClassVar[Mapping[str, str]] = {"smoke": "1 s", "small": "3 s", "paper": "20 s"}
 
     def run(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
         """`exponents (group, network, floss_epoch, index)` and spectra `(group, network, rank)` around it."""

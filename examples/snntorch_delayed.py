@@ -1,18 +1,17 @@
-"""A spiking network of snntorch that does not learn to remember, and learns it after flossing.
+# %% [markdown]
+# # A spiking network of snntorch that learns to remember
+#
+# One of two groups of channels spikes for 5 steps; after 30 silent steps the network must say which. A
+# recurrent layer as snntorch starts it, with a leak of 0.5, falls silent and forgets (lambda_1 = -0.65 nats
+# per step): no spike and no gradient crosses the delay. Two exponents are flossed, and the same script
+# trains:
+#
+#     python examples/snntorch_delayed.py
+#
+# Needs snntorch (`pip install lyaptorch[snn]`). `--smoke` runs all of it at tiny size.
 
-One of two groups of channels spikes for 5 steps; after 30 silent steps the network must say which. A
-recurrent layer as snntorch starts it, with a leak of 0.5, falls silent and forgets (lambda_1 = -0.65 nats per
-step): no spike and no gradient crosses the delay. Two exponents are flossed, by `floss` below, and the same
-script trains:
-
-    python examples/snntorch_delayed.py
-
-Needs snntorch (the extra `snn`).
-"""
-
-from __future__ import annotations
-
-import argparse
+# %%
+import sys
 
 import snntorch as snn
 import torch
@@ -21,9 +20,15 @@ from torch import Tensor, nn
 
 import lyaptorch as lt
 
+SMOKE = "--smoke" in sys.argv
+DELAY, FLOSS, FIT, SEEDS = (15, 2, 2, 2) if SMOKE else (30, 60, 240, 5)
 CHANNELS, CUE, ANSWER, BATCH = 20, 5, 5, 32
 
+# %% [markdown]
+# ## The network and its task, as anybody would write them
 
+
+# %%
 class Net(nn.Module):
     """A recurrent spiking layer, one step at a time, and a readout of its spikes."""
 
@@ -56,12 +61,22 @@ def trials(count: int, delay: int) -> tuple[Tensor, Tensor]:
     return torch.cat([cue.float(), torch.zeros(delay + ANSWER, count, CHANNELS)]), group
 
 
-def floss(net: Net, delay: int, epochs: int = 60) -> None:
+# %% [markdown]
+# ## What flossing adds
+
+
+# %%
+def floss(net: Net, delay: int, epochs: int = FLOSS) -> None:
     """What a user adds: push two exponents of the network, on its own inputs, to 0."""
     x = torch.cat([trials(2, delay)[0] for _ in range(2)])
     lt.floss(net, x, k=2, epochs=epochs, lr=1e-2, steps=45, tangent_transient=5, clip=1.0)
 
 
+# %% [markdown]
+# ## Training, and the first exponent
+
+
+# %%
 def fit(net: Net, delay: int, epochs: int) -> float:
     """Train in the ordinary way; the accuracy on fresh trials."""
     optimizer = torch.optim.Adam(net.parameters(), 2e-3)
@@ -82,27 +97,21 @@ def exponent(net: Net, delay: int) -> float:
         return lt.lyapunov_spectrum(net, trials(1, delay)[0], k=1).exponents.item()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--delay", type=int, default=30)
-    parser.add_argument("--epochs", type=int, default=240)
-    parser.add_argument("--seeds", type=int, default=5)
-    arguments = parser.parse_args()
+# %% [markdown]
+# ## Both, from the same seeds
+
+# %%
+if __name__ == "__main__":
     torch.set_num_threads(1)  # small products: threads would only wait
-    for flossed in (False, True):
+    for name in ("plain", "flossed"):
         scores = []
-        for seed in range(arguments.seeds):
+        for seed in range(SEEDS):
             torch.manual_seed(seed)
             net = Net()
-            if flossed:
-                floss(net, arguments.delay)
-            before = exponent(net, arguments.delay)
-            scores.append(fit(net, arguments.delay, arguments.epochs))
-            name = "flossed" if flossed else "plain"
+            if name == "flossed":
+                floss(net, DELAY)
+            before = exponent(net, DELAY)
+            scores.append(fit(net, DELAY, FIT))
             print(f"{name:8} seed {seed}: lambda_1 {before:.2f} before training, accuracy {scores[-1]:.2f}")
         accuracy = torch.tensor(scores)
-        print(f"{name:8} accuracy {accuracy.mean():.2f} +- {accuracy.std():.2f}, {len(scores)} seeds")
-
-
-if __name__ == "__main__":
-    main()
+        print(f"{name:8} accuracy {accuracy.mean():.2f} +- {accuracy.std():.2f}, {SEEDS} seeds")

@@ -145,3 +145,26 @@ def launched(kernel: Any) -> Any:
             return run
 
     return Launch()
+
+
+class OneDevice(TorchDispatchMode):
+    """Refuses operators that read numbers back, and those that cross from the host to a device."""
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        refuse(function, args, kwargs)
+        out = function(*args, **kwargs)
+        name, tensors = function.overloadpacket.__name__, tree_flatten((args, kwargs, out))[0]
+        copies = name in ("lift_fresh", "_to_copy", "copy_")
+        # a number of the host may stand in a sum, but not be copied
+        devices = {z.device.type for z in tensors if isinstance(z, Tensor) and (copies or z.dim())}
+        if len(devices) > 1 or name == "lift_fresh":
+            raise NotCapturableError(f"{name} brings together {sorted(devices)}")
+        return out
+
+
+class NoKernel:
+    """In the place of a Triton kernel: launched, it does nothing."""
+
+    def __getitem__(self, grid: Any) -> Callable[..., None]:
+        return lambda *args, **kwargs: None

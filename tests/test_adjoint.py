@@ -7,7 +7,9 @@ from torch import nn
 import lyaptorch as lt
 import reference
 from cases import M, N, every, setup
+from lyaptorch import _checks
 from lyaptorch.cells.activation import sech2
+from lyaptorch.tangent import adjoint
 from reference import random_frame
 
 pytestmark = pytest.mark.usefixtures("double")
@@ -169,3 +171,32 @@ def test_gradcheck(backend):
     assert torch.autograd.gradcheck(growth, [z.requires_grad_() for z in leaves])
     if backend == "autograd":
         assert torch.autograd.gradgradcheck(growth, [z.requires_grad_() for z in leaves])
+
+
+@pytest.mark.parametrize("kind", ["rate", "lstm"])
+def test_where_nobody_can_look_the_same_is_computed(kind, monkeypatch):
+    """Second passes and projections are decided on the device; more units than a kernel of Triton's holds."""
+    n = 130 if kind == "rate" else 20
+    cell = lt.RateCell(1, n, gain=1.5) if kind == "rate" else lt.LSTMCell(1, n // 2, gain=3.0)
+    x, k = torch.linspace(-1, 1, 7).reshape(7, 1, 1), n // 2
+    wanted = list(cell.parameters())
+    results = []
+    for looks in (True, False):
+        monkeypatch.setattr(_checks, "can_look", lambda looks=looks: looks)
+        spec = lt.lyapunov_spectrum(cell, x, k=k, backend="torch", interval=2)
+        loss = spec.exponents.square().sum() + spec.final_state.sum()
+        results.append([spec.growth.log_r, spec.final_frame, *torch.autograd.grad(loss, wanted)])
+    spread = results[0][0].amax(-1) - results[0][0].amin(-1)
+    assert spread.sum() > adjoint.SPREAD
+    for looked, unseen in zip(*results, strict=True):
+        assert torch.equal(looked, unseen)
+
+
+def test_where_nobody_can_look_an_overflow_is_no_number(monkeypatch):
+    """Of the last state alone: the tangent vectors are finite."""
+    cell = lt.RateCell(1, 3, activation="linear")
+    monkeypatch.setattr(_checks, "can_look", lambda: False)
+    x = torch.full((4, 1, 1), 1e308)
+    with torch.no_grad():
+        spec = lt.lyapunov_spectrum(cell, x, backend="torch")
+    assert spec.exponents.isnan().all()

@@ -64,6 +64,19 @@ def test_batch_first_changes_nothing_time_comes_first():
     assert torch.equal(lt.lyapunov_spectrum(second, inputs, k=2).exponents, expected)
 
 
+def test_a_whole_network_is_told_to_pass_its_recurrent_part():
+    class Whole(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = nn.ModuleDict({"rnn": nn.GRU(M, N)})
+
+    expected = (
+        r'Whole must be one step.* around its torch.nn.GRU, pass that part, .get_submodule\("body.rnn"\)'
+    )
+    with pytest.raises(ValueError, match=expected):
+        lt.lyapunov_spectrum(Whole(), torch.randn(5, 2, M))
+
+
 class Gate(nn.Module):
     """A module that the library does not know."""
 
@@ -73,6 +86,17 @@ class Gate(nn.Module):
 
     def forward(self, x, h):
         return self.inside(x, h)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_a_batch_as_a_batch_first_network_takes_it_is_doubted(layers):
+    network, batch = nn.LSTM(M, N, layers, batch_first=True), torch.randn(4, 30, M)
+    with pytest.warns(
+        UserWarning, match=r"as 4 steps of 30 traj.* batch_first=True; .* x\.transpose\(0, 1\)"
+    ):
+        lt.lyapunov_spectrum(network, batch, k=1)
+    lt.lyapunov_spectrum(network, batch.transpose(0, 1), k=1)
+    lt.lyapunov_spectrum(nn.LSTM(M, N, layers), batch, k=1)
 
 
 def test_a_module_takes_part_with_its_own_parameters():

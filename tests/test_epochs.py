@@ -1,15 +1,22 @@
 """Epochs between two looks: what is recorded and replayed is what runs one by one, to the bit."""
 
 import warnings
+from contextlib import nullcontext
 
 import pytest
 import torch
 
 import cases
 import lyaptorch as lt
-from lyaptorch import At, Every, FitPhase, FlossPhase, Scale, Trigger, When
-from lyaptorch.train import epochs
-from recorded import stand_in
+from lyaptorch import At, Every, FitPhase, FlossPhase, Scale, Trigger, When, _checks
+from lyaptorch.cells import Form, trajectory
+from lyaptorch.kernels import dispatch
+from lyaptorch.tangent import spectrum
+from lyaptorch.train import epochs, work
+from lyaptorch.train.settings import Settings
+from lyaptorch.train.state import new_members
+from lyaptorch.train.steps import Clip, Flossing
+from recorded import NoKernel, OneDevice, stand_in
 
 pytestmark = [pytest.mark.usefixtures("double")]
 T, ROWS = 5, 2
@@ -222,3 +229,53 @@ def test_tasks_draw_within_a_graph(task, monkeypatch):
     batch = task.draw(3, members=ids, epoch=epoch, batch=2, length=9)
     counted = batch.mask.any(-1)
     assert batch.first == int(counted.int().argmax())
+
+
+class Everywhere(lt.kernels.TritonRecurrence):
+    """Triton's recurrence on any device."""
+
+    def serves(self, form, h):
+        return dispatch._refuses(form, h) is None
+
+
+@pytest.mark.parametrize("kernels", [False, True], ids=["torch", "triton"])
+@pytest.mark.parametrize("case", cases.CASES, ids=str)
+def test_nothing_leaves_the_device(case, kernels, monkeypatch):
+    """The meta device stands for a GPU: what lies there can be read by nobody, nor mixed with the host's."""
+    model = model_of(case).to("meta")
+    form = model.cell.form()
+    if not model.cell.state_size or (kernels and (form is None or dispatch._refuses(form, model.h0))):
+        return
+    if kernels:
+        served_by_triton(monkeypatch)
+    monkeypatch.setattr(_checks, "can_look", lambda: False)
+    # which knows no such device
+    monkeypatch.setattr(torch, "autocast", lambda device, enabled: nullcontext())
+    monkeypatch.setattr(work, "flossing_of", lambda phase, seed, epoch: Flossing(phase, phase.k, seed, True))
+    members = new_members(model, None, 1e-3, lt.Adam())
+    settings = Settings(1, ROWS, T, Clip(0.1), (), 1, 1, "raise", 1)
+    everybody = torch.ones(members.ids.shape, dtype=torch.bool)
+    draw = work.drawing(lt.tasks.Adding(T), settings, members, members, everybody)
+    model.cell.unproven = False
+    for phase in BOTH:
+        if isinstance(phase, FlossPhase) and not members.flosser.parameters:
+            continue
+        epoch = work.work_of(phase, members, draw, lt.tasks.Adding(T), settings).epochs.epoch
+        # what is laid down on the device once and for all
+        epoch()
+        with OneDevice():
+            row = epoch()
+        assert {z.device.type for z in row.values()} == {"meta"}
+
+
+def served_by_triton(monkeypatch):
+    pytest.importorskip("triton")
+    from lyaptorch.kernels.triton import form_kernels, frame_kernels, lif_kernels
+
+    for module in (form_kernels, frame_kernels, lif_kernels):
+        for name in ("forward", "backward"):
+            monkeypatch.setattr(module, name, NoKernel())
+    monkeypatch.setattr(trajectory, "_recurrences", [Everywhere()])
+    monkeypatch.setattr(
+        spectrum, "fused", lambda problem, h, backend: "triton" if isinstance(problem.form, Form) else None
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 import subprocess
 import sys
@@ -10,7 +11,14 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).parents[1] / "examples"
-PERCENT = ("diagnose_lstm", "floss_rnn", "residual_images", "sweep_gain")
+PERCENT = (
+    "diagnose_lstm",
+    "floss_rnn",
+    "residual_images",
+    "snntorch_delayed",
+    "lightning_delayed_xor",
+    "sweep_gain",
+)
 
 
 def run(name: str, *arguments: str, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
@@ -71,13 +79,23 @@ def test_a_convolutional_network(monkeypatch, tmp_path, capsys):
     assert len(numbers(capsys.readouterr().out, "exponents")) == 2
 
 
-@pytest.mark.parametrize("library", ["lightning", "transformers", "accelerate"])
+@pytest.mark.parametrize("library", ["plain", "lightning", "transformers", "accelerate"])
 def test_other_peoples_loops(library, tmp_path):
     """At two training steps; what they show in full is in test_integrations.py."""
-    pytest.importorskip(library, reason=f"{library} is not installed")
-    command = [sys.executable, str(FOLDER / f"{library}_delayed_xor.py"), "--steps", "2"]
+    if library != "plain":
+        pytest.importorskip(library, reason=f"{library} is not installed")
+    flags = ["--smoke"] if library == "lightning" else ["--steps", "2"]
+    command = [sys.executable, str(FOLDER / f"{library}_delayed_xor.py"), *flags]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=True)
     assert len(shares(done.stdout)) == 2
+
+
+def test_a_spiking_network_of_snntorch(monkeypatch, tmp_path, capsys):
+    pytest.importorskip("snntorch", reason="snntorch is not installed")
+    run("snntorch_delayed", "--smoke", monkeypatch=monkeypatch, folder=tmp_path)
+    out = capsys.readouterr().out
+    assert len(re.findall(r"seed \d: lambda_1 -?\d\.\d\d before training, accuracy [01]\.\d\d\n", out)) == 4
+    assert [line.split()[0] for line in out.splitlines() if "+-" in line] == ["plain", "flossed"]
 
 
 @pytest.mark.parametrize("name", PERCENT)

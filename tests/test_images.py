@@ -10,6 +10,8 @@ import torch
 
 from lyaptorch.flossing.schedule import plain
 from lyaptorch.tasks import Adding, SequentialImages, archives
+from lyaptorch.train.epochs import Epochs
+from recorded import stand_in
 
 IDS = torch.tensor([[4, 0, 7], [2, 2, 9]])
 TRAIN, TEST, SIDE = 50, 20, 6
@@ -341,3 +343,25 @@ def test_a_bad_length_of_the_adding_problem():
         Adding(1)
     with pytest.raises(ValueError, match=r"length must be 20, that of the task, got 30"):
         Adding(20).draw(0, members=IDS, epoch=0, batch=1, length=30)
+
+
+@pytest.mark.parametrize("permuted", [False, True])
+def test_images_are_drawn_within_a_graph(folder, permuted, monkeypatch):
+    task = SequentialImages("mnist", permuted=permuted, data_dir=folder)
+    epoch = torch.zeros_like(IDS)
+
+    def draw():
+        batch = task.draw(5, members=IDS, epoch=epoch, batch=20, length=PIXELS)
+        epoch.add_(1)
+        return {"inputs": batch.inputs, "targets": batch.targets}
+
+    # three passes
+    expected = [draw() for _ in range(6)]
+    epoch.zero_()
+    with stand_in(monkeypatch):
+        work = Epochs(draw, [epoch])
+        found = list(work.run(6))
+        assert work.capturing
+    for a, b in zip(expected, found, strict=True):
+        assert torch.equal(a["inputs"], b["inputs"])
+        assert torch.equal(a["targets"], b["targets"])

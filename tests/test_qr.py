@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lyaptorch import _checks
 from lyaptorch.tangent.qr import METHODS, orthonormalise, qr
 from reference import positive_qr, random_frame, relative_error
 
@@ -256,3 +257,50 @@ def test_the_pullback_leaves_dead_columns_out():
         loss = (Q + 2).log().sum() + R.sin().sum() + R.diagonal().log().sum()
         grads += torch.autograd.grad(loss, A)
     torch.testing.assert_close(grads[0], grads[1], rtol=0, atol=1e-12)
+
+
+def unseen(monkeypatch, A, method="auto"):
+    """As where nobody can look."""
+    with monkeypatch.context() as patch:
+        patch.setattr(_checks, "can_look", lambda: False)
+        return orthonormalise(A, None, method)
+
+
+def graded(n, k, decades, dtype=torch.float64):
+    """Columns whose last ones are nearly those before."""
+    Q = random_frame(n, k)
+    R = torch.triu(torch.ones(k, k)) * torch.logspace(0, -decades, k).unsqueeze(-1)
+    return (Q @ R).to(dtype)
+
+
+@pytest.mark.parametrize("decades", [0, 1, 3, 5])
+@pytest.mark.parametrize("method", ["auto", "cholesky2"])
+def test_where_nobody_can_look_the_same_is_decided(decades, method, monkeypatch):
+    A = torch.stack([graded(9, 6, d) for d in (0, decades)])
+    for found, expected in zip(
+        unseen(monkeypatch, A, method)[:2], orthonormalise(A, None, method)[:2], strict=True
+    ):
+        assert torch.equal(found, expected)
+        assert found.stride() == expected.stride()
+
+
+def test_where_nobody_can_look_float64_mends_what_float32_does_not(monkeypatch):
+    A = torch.stack([graded(9, 6, d, torch.float32) for d in (0, 5)])
+    assert torch.linalg.cholesky_ex(A.mT @ A).info.tolist()[1] > 0
+    found, expected = unseen(monkeypatch, A), orthonormalise(A)
+    assert found.R.dtype == torch.float32
+    unit = torch.eye(6, dtype=torch.float32)
+    assert (found.Q.mT @ found.Q - unit).abs().max() < 1e-6
+    pivots = [z.R.diagonal(dim1=-2, dim2=-1) for z in (found, expected)]
+    # of the last column 2e-5 is left, with the round-off of its length
+    torch.testing.assert_close(*pivots, rtol=1e-2, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_where_nobody_can_look_death_is_no_number(dtype, monkeypatch):
+    A = torch.stack([graded(9, 6, 1, dtype), graded(9, 6, 1, dtype), torch.zeros(9, 6, dtype=dtype)])
+    A[1, :, 3] = A[1, :, 1]
+    found = unseen(monkeypatch, A)
+    assert found.R.isnan().any(-1).any(-1).tolist() == [False, True, True]
+    assert found.Q.isnan().any(-1).any(-1).tolist() == [False, True, True]
+    assert found.dead is None

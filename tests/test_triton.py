@@ -12,8 +12,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import cases
 import lyaptorch as lt
-from lyaptorch.cells import LIFForm, trajectory, unroll
+from lyaptorch.cells import trajectory, unroll
+from lyaptorch.cells.spiking import ORDERS
 from reference import random_frame
+from test_kernel_lif import neurons
 from test_kernels import agree, bypassed, has_a_known_form, problem, scan
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -29,7 +31,6 @@ pytestmark = [
 ]
 
 CASES = [pytest.param(case, id=case.name) for case in cases.CASES if has_a_known_form(case)]
-FORMS = [p for p in CASES if not isinstance(cases.setup(p.values[0]).cell.form(), LIFForm)]
 
 
 class Everywhere(lt.kernels.TritonRecurrence):
@@ -67,7 +68,7 @@ def test_the_catalogue_unrolled(case, monkeypatch):
     compare_unrolled(cell, inputs, h0, monkeypatch)
 
 
-@pytest.mark.parametrize("case", FORMS)
+@pytest.mark.parametrize("case", CASES)
 def test_the_catalogue_scanned(case):
     cell, inputs, h0 = cases.setup(case, t=3, b=1)
     compare(cell, inputs, h0, 3, tangent_transient=1, state_grad=2)
@@ -111,6 +112,12 @@ def test_sharpness_coupling_and_intervals(kind):
     activations = [sharp(lt.surrogates.sech2, 0.3), sharp(lt.surrogates.erfc, 0.4), cases.tanh()]
     case = bypassed(4, kind, (4,) if kind else None, activations, t=4)
     compare(*case, 4, interval=3)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_neurons_with_constants_of_their_own(order):
+    """Their reset depends on the state, twice over, and their sharpness is trained."""
+    compare(*neurons(3, ("product", "full", order), ensemble=(2,), b=1, t=4), 5, interval=3, state_grad=2)
 
 
 def test_more_rows_than_a_panel():
@@ -165,7 +172,7 @@ def test_what_the_kernels_do_not_know_is_refused():
     refused = [
         (lt.as_cell(torch.nn.GRUCell(2, 4)), {}, "no Form"),
         (lt.RateCell(2, 4, activation=cases.softplus()), {}, "the kernels know the activations"),
-        (lt.LIFCell(2, 2), {}, "it scans no spiking neurons"),
+        (lt.LIFCell(2, 65), {}, "up to 64 units"),
         (cell, {"checkpoint": 1}, "checkpoint"),
         (lt.RateCell(2, 129), {}, "up to 128 units"),
     ]
@@ -226,6 +233,15 @@ def test_nothing_is_read_back_while_a_graph_is_captured(monkeypatch):
     monkeypatch.setattr("lyaptorch._checks.can_look", lambda: False)
     with NoReading():
         step()
+
+
+def test_an_overflow_while_a_graph_is_captured_is_no_number(monkeypatch):
+    """Of the state alone: the tangent vectors of a linear network are finite."""
+    cell, inputs, h0 = problem(lt.RateCell, 4, activation="linear", t=4, dtype=torch.float32)
+    cell, h0, inputs = cell.to(DEVICE), h0.detach().to(DEVICE), 3e38 * inputs.detach().to(DEVICE).sign()
+    monkeypatch.setattr("lyaptorch._checks.can_look", lambda: False)
+    spec = lt.lyapunov_spectrum(cell, inputs, h0=h0, k=2, backend="triton")
+    assert spec.exponents.isnan().all()
 
 
 def test_the_benchmark_runs(capsys, monkeypatch):

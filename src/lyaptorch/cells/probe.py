@@ -23,6 +23,7 @@ def fit(cell: Cell, inputs: Tensor, h0: Any) -> tuple[Tensor, Tensor]:
     """Inputs `(t, *e, b, m)` and state `(*e, b, n)` in full shape, checked against the cell.
 
     h0 may come in parts, as `cell.pack` takes them. A step that the library did not write is probed, once.
+    Warns where inputs look as if they came batch first.
 
     Raises:
         ValueError: for wrong shapes, dtypes, devices, NaN or inf in inputs, h0 or weights, a missing h0
@@ -48,6 +49,12 @@ def fit(cell: Cell, inputs: Tensor, h0: Any) -> tuple[Tensor, Tensor]:
     if t < 1 or b < 1:
         raise ValueError(
             f"inputs must hold at least 1 step and 1 trajectory, got shape {tuple(inputs.shape)}"
+        )
+    if cell.batch_first and t < b:
+        warnings.warn(
+            f"inputs {tuple(inputs.shape)} are read time first, as {t} steps of {b} trajectories, but the "
+            "network has batch_first=True; of a batch as it takes it pass x.transpose(0, 1)",
+            stacklevel=3,
         )
     if not foreign and m != cell.input_size:
         raise ValueError(

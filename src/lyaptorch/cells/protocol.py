@@ -30,6 +30,7 @@ class Cell(nn.Module):
         ensemble: the leading dimensions `*e` of every parameter; `()` for one network.
         readable: which entries of the state a readout sees; all, unless the cell has hidden ones (of an
             LSTM's (h, c) it is h).
+        batch_first: whether the module it was made of takes batches first, which no function here does.
         unproven: whether `step` is still to be probed before its first trajectory.
         unfused: whether the probe found that derivatives need torch's fused kernels switched off.
         reverse_mode: whether the probe found that forward mode cannot be used at all.
@@ -53,7 +54,7 @@ class Cell(nn.Module):
         super().__init__()
         self.input_size, self.state_size, self.ensemble = input_size, state_size, tuple(ensemble)
         self.unproven = type(self).pushforward is Cell.pushforward
-        self.unfused = self.reverse_mode = False
+        self.unfused = self.reverse_mode = self.batch_first = False
         self.readable = slice(None)
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -45,7 +46,16 @@ def periodic(epochs: int, floss: FlossPhase) -> Schedule:
 
 
 def adaptive(
-    epochs: int, floss: FlossPhase, *, episode_epochs: int | None = None, check_every: int = 10
+    epochs: int,
+    floss: FlossPhase,
+    *,
+    episode_epochs: int | None = None,
+    check_every: int = 10,
+    at: tuple[int, ...] = (100, 200, 300, 400, 500),
+    after: int = 501,
+    highest: float = 0.2,
+    lowest: float = -math.inf,
+    factor: float = 1.1,
 ) -> Schedule:
     """Episodes every 100 epochs until 500, then whenever lambda_1 > 0.2 or |dL/dW| > 1.
 
@@ -56,14 +66,21 @@ def adaptive(
         epochs: of the task.
         floss: what is done before the task.
         episode_epochs: length of every later episode; as the first when missing.
-        check_every: task epochs between evaluations of the two conditions.
+        check_every: task epochs between evaluations of the conditions.
+        at: task epochs of the episodes that come in any case.
+        after: the first task epoch at which conditions count.
+        highest: lambda_1 beyond which there is an episode and a sharper surrogate.
+        lowest: lambda_1 below which there is an episode; the paper has none.
+        factor: of the sharpness.
 
     Source: Surrogate Gradient Flossing, sections 5 and 6.
     """
     episode = floss if episode_epochs is None else replace(floss, epochs=episode_epochs)
-    late = When((lambda1 > 0.2, gradient_norm > 1.0), after=501)
-    scale = Scale("cell.activation.sharpness", 1.1, optional=True)
-    triggers = (Trigger(At(100, 200, 300, 400, 500), episode), Trigger(late, episode, scale))
+    late = When((lambda1 > highest, gradient_norm > 1.0), after=after)
+    scale = Scale("cell.activation.sharpness", factor, optional=True)
+    triggers: tuple[Trigger, ...] = (Trigger(At(*at), episode), Trigger(late, episode, scale))
+    if lowest > -math.inf:
+        triggers += (Trigger(When(lambda1 < lowest, after=after), episode),)
     return (floss, FitPhase(epochs, triggers=triggers, check_every=check_every))
 
 

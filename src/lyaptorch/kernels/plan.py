@@ -67,12 +67,14 @@ def scan_need(form: AnyForm, steps: int, spans: int, k: int, *, gradient: bool =
         gradient: whether the adjoint follows.
     """
     n, size = form.weight_hh.shape[-1], form.weight_hh.dtype.itemsize
-    frames, triangles, sequences = 3, spans, 5
+    neurons = isinstance(form, LIFForm)
+    frames, triangles, sequences = 3, spans, 15 if neurons else 5
     if gradient:
         # frames and their cotangents; the same with slopes, for the gradients of W and of A
-        frames += steps * (2 + min(2, _beside(form)))
-        triangles, sequences = 2 * spans, 14
-    return Need(MATRICES * n * n * size, (frames * n * k + triangles * k * k + sequences * steps * n) * size)
+        frames += steps * (2 + (1 if neurons else min(2, _beside(form))))
+        triangles, sequences = 2 * spans, 25 if neurons else 14
+    rows = (2 if neurons else 1) * frames * n * k
+    return Need(MATRICES * n * n * size, (rows + triangles * k * k + sequences * steps * n) * size)
 
 
 def plan(need: Need, networks: int, batch: int, free: int) -> int:

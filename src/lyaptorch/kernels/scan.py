@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from lyaptorch.cells.form import AnyForm, Form
+from lyaptorch.cells.form import AnyForm, LIFForm
 from lyaptorch.kernels.arguments import Handed
 from lyaptorch.kernels.library import ScanArgs, call, fill, members_of, tape_size
 from lyaptorch.kernels.memory import lend
@@ -67,10 +67,9 @@ def scan_forward(
     """
     (*e, b, _), k, s, t = h.shape, frame.shape[-1], len(settings.twice), len(inputs)
     if settings.backend == "triton":
-        from lyaptorch.kernels.triton import scan
-
         check_memory(scan_need(form, t, s, k, gradient=keep), members_of(e), b, h.device)
-        return scan.scan_forward(cast(Form, form), inputs, h, frame, settings, keep=keep)
+        scanned: Scanned = _triton(form).scan_forward(form, inputs, h, frame, settings, keep=keep)
+        return scanned
     handed, frame = Handed(form, inputs, h), frame.expand(*h.shape, k).detach().contiguous()
     pivots, dead = h.new_empty(s, *e, b, k), h.new_empty(s, *e, b, k, dtype=torch.uint8)
     after, Q = h.new_empty(h.shape), torch.empty_like(frame)
@@ -84,6 +83,13 @@ def scan_forward(
         fill(args.form, tape=tape)
     call("scan_forward", args, h.dtype)
     return Scanned(pivots, dead.bool(), after, Q, *_first(status, t), tape)
+
+
+def _triton(form: AnyForm) -> Any:
+    """The module that scans such a form in Triton, imported when it is needed."""
+    from lyaptorch.kernels.triton import lif_scan, scan
+
+    return lif_scan if isinstance(form, LIFForm) else scan
 
 
 def _first(status: Tensor, t: int) -> tuple[int | None, int | None]:
@@ -111,9 +117,10 @@ def scan_adjoint(
     recursion of `tangent.adjoint`. Cost about 1.5 times the forward scan's.
     """
     if settings.backend == "triton":
-        from lyaptorch.kernels.triton import scan
-
-        return scan.scan_adjoint(cast(Form, form), leaves, inputs, h0, settings, tape, c, log_r, h_bar)
+        found: list[Tensor | None] = _triton(form).scan_adjoint(
+            form, leaves, inputs, h0, settings, tape, c, log_r, h_bar
+        )
+        return found
     k, s, handed = c.shape[-1], len(settings.twice), Handed(form, inputs, h0)
     handed.gradients(leaves)
     c, log_r, h_bar = c.contiguous(), log_r.contiguous(), h_bar.clone(memory_format=torch.contiguous_format)

@@ -35,20 +35,19 @@ def fused(problem: Problem, h: Tensor, backend: str | None) -> str | None:
 
 
 def _refuses(problem: Problem, h: Tensor, name: str) -> str | None:
-    refuses = kernels.cpu_refuses if name == "cpu" else _triton_refuses
-    if (reason := refuses(problem.form, h)) is not None:
+    if name == "cpu":
+        reason = kernels.cpu_refuses(problem.form, h)
+    else:
+        # of spiking neurons the frame is twice as long as W
+        largest = kernels.LARGEST_FRAME // (2 if isinstance(problem.form, LIFForm) else 1)
+        reason = kernels.triton_refuses(problem.form, h, largest)
+    if reason is not None:
         return reason
     if len(problem.segments) > 1:
         return "it keeps the whole tape, and checkpoint was given"
     if problem.method != "auto":
         return f'it knows qr_method "auto", and {problem.method!r} was given'
     return None
-
-
-def _triton_refuses(form: AnyForm | None, h: Tensor) -> str | None:
-    if isinstance(form, LIFForm):
-        return "it scans no spiking neurons"
-    return kernels.triton_refuses(form, h, kernels.LARGEST_FRAME)
 
 
 def scan(problem: Problem, backend: str, inputs: Tensor, h: Tensor, frame: Tensor) -> tuple[Tensor, ...]:

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from lyaptorch import _checks
 
-ONE_PASS = {torch.float32: 40.0, torch.float64: 100.0}
-"""Largest |a_i| / R_ii at which a single Cholesky pass is trusted: the frame errs by its square times eps."""
+ONE_PASS = 40.0
+"""Largest |a_i| / R_ii at which a single Cholesky pass is trusted."""
 DEAD = 16
 """A column is dead when R_ii <= DEAD * eps * |a_i|."""
 DOUBTFUL = 128
@@ -51,9 +51,8 @@ def orthonormalise(A: Tensor, dead: Tensor | None = None, method: str = "auto") 
     diagonal = R.diagonal(dim1=-2, dim2=-1)
     # a failed factorisation leaves its pivot below zero or NaN, and info says so, too
     # where a squared length overflowed, inf - inf is NaN; where it underflowed, the margin is missed
-    most = ONE_PASS[A.dtype]
-    margin = most * torch.finfo(A.dtype).tiny ** 0.5
-    straight = (norms - diagonal * most <= -margin).all() & (info == 0).all() & (method == "auto")
+    margin = ONE_PASS * torch.finfo(A.dtype).tiny ** 0.5
+    straight = (norms - diagonal * ONE_PASS <= -margin).all() & (info == 0).all() & (method == "auto")
     if _checks.can_look() and straight:
         return Factors(Q, R, dead)
     second, again, info_again = _cholesky(Q, dead)

@@ -123,28 +123,48 @@ class SequentialImages:
         self, seed: int, members: Tensor, epoch: int | Tensor, count: int, stream: str
     ) -> tuple[Tensor, Tensor]:
         """Pixels `(*e, count, t)` and labels `(*e, count)`."""
-        data = self._images
+        data, device = _placed(self._images, members.device), members.device
         images, labels = (data.test, data.test_labels) if stream == TEST else (data.train, data.train_labels)
         n = len(images) if stream == TEST or self.count is None else self.count
         if count > n:
             raise ValueError(f"batch must be at most {n}, the number of images, got {count}")
-        batches = n // count
-        when = torch.as_tensor(epoch).expand(members.shape).flatten().cpu()
-        start = (when % batches * count).unsqueeze(-1) + torch.arange(count)
+        batches, when = n // count, torch.as_tensor(epoch).to(device).expand(members.shape)
+        rows = (when % batches * count).unsqueeze(-1) + torch.arange(count, device=device)
         if stream != TEST:
-            ids, passes = members.flatten().tolist(), (when // batches).tolist()
-            start = _shuffled(seed, stream, tuple(ids), tuple(passes), n).gather(-1, start)
-        rows = start.reshape(*members.shape, count)
+            rows = _order(seed, stream, members, when // batches, n).gather(-1, rows)
         pixels = images[rows]
         if self.permuted:
-            pixels = pixels[..., list(self.permutation)]
-        return pixels.to(members.device), labels[rows].to(members.device)
+            pixels = pixels[..., _places(self.permutation, device)]
+        return pixels, labels[rows]
 
 
 @functools.lru_cache(maxsize=2)
-def _shuffled(seed: int, stream: str, ids: tuple[int, ...], passes: tuple[int, ...], n: int) -> Tensor:
-    """The order `(members, n)` in which each sees the images in a pass; the same for many steps."""
-    return Stream(seed, stream).permutation(n, members=torch.tensor(ids), epoch=torch.tensor(passes))
+def _placed(images: Images, device: torch.device) -> Images:
+    """On the device once and for all, as `_places`: a captured graph can copy nothing from the host."""
+    return Images(*(z.to(device) for z in vars(images).values()))
+
+
+@functools.lru_cache(maxsize=2)
+def _places(permutation: tuple[int, ...], device: torch.device) -> Tensor:
+    return torch.tensor(permutation, device=device)
+
+
+def _order(seed: int, stream: str, members: Tensor, passes: Tensor, n: int) -> Tensor:
+    """The order `(*e, n)` in which each member sees the images in a pass."""
+    if not _checks.can_look():
+        return Stream(seed, stream).permutation(n, members=members, epoch=passes)
+    ids, passes_of = members.flatten().tolist(), passes.flatten().tolist()
+    shuffled = _shuffled(seed, stream, tuple(ids), tuple(passes_of), n, members.device)
+    return shuffled.reshape(*members.shape, n)
+
+
+@functools.lru_cache(maxsize=2)
+def _shuffled(
+    seed: int, stream: str, ids: tuple[int, ...], passes: tuple[int, ...], n: int, device: torch.device
+) -> Tensor:
+    """The same for each of some ids and passes; it serves for many steps."""
+    members, epoch = (torch.tensor(z, device=device) for z in (ids, passes))
+    return Stream(seed, stream).permutation(n, members=members, epoch=epoch)
 
 
 def _as_inputs(pixels: Tensor, dtype: torch.dtype | None) -> Tensor:

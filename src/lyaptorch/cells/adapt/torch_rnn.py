@@ -21,7 +21,9 @@ def from_torch(module: nn.RNNBase | nn.RNNCellBase) -> Cell:
     _check(module)
     n = module.hidden_size
     layers = [_layer(module, n if i else module.input_size, f"_l{i}") for i in range(module.num_layers)]
-    return layers[0] if len(layers) == 1 else Stacked(layers)
+    cell = layers[0] if len(layers) == 1 else Stacked(layers)
+    cell.batch_first = module.batch_first
+    return cell
 
 
 def _layer(module: nn.RNNBase | nn.RNNCellBase, m: int, tail: str) -> Cell:

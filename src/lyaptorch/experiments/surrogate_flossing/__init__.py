@@ -7,9 +7,10 @@ from lyaptorch.experiments.surrogate_flossing.copying import AppCCopy
 from lyaptorch.experiments.surrogate_flossing.cost import Table1
 from lyaptorch.experiments.surrogate_flossing.gradients import AppF, AppG
 from lyaptorch.experiments.surrogate_flossing.jacobian import Fig4
+from lyaptorch.experiments.surrogate_flossing.limits import LimitsG
 from lyaptorch.experiments.surrogate_flossing.spectra import Fig1b, Fig1d
 from lyaptorch.experiments.surrogate_flossing.spiking import Spiking
-from lyaptorch.experiments.surrogate_flossing.xor import Fig3, LimitsG
+from lyaptorch.experiments.surrogate_flossing.xor import Fig3
 
 FIGURES: tuple[type[Experiment], ...] = (
     *(Fig1b, Fig1d, Fig2a, Fig2b, Fig3, Fig4, Fig7, Fig8),

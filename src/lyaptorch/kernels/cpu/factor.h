@@ -26,8 +26,7 @@ template <class T> struct FactorScratch {
     }
 };
 
-constexpr double DEAD = 16;
-template <class T> constexpr T ONE_PASS = sizeof(T) == sizeof(float) ? 40 : 100;
+constexpr double ONE_PASS = 40, DEAD = 16;
 
 // The inverse of the upper triangle R (BLOCK x BLOCK), given the inverses of its diagonal. The terms of a row
 // are taken from the last to the first, so that only the first must wait for the row below.
@@ -232,11 +231,11 @@ bool orthonormalise(Size n, Size k, const T* Y, T* Q, const Factor<T>& f, bool t
     if (!cholesky_of(n, k, Y, f, f.R, f.inverse, s.norms, s)) return gram_schmidt(n, k, Y, Q, f, s);
     solve_forwards(k, np, f.R, f.inverse, Y, Q, s.rows);
     // where a squared length underflowed, the margin is missed
-    const T margin = ONE_PASS<T> * root(Lanes<T>::TINY), mendable = root(1000 * Lanes<T>::EPS);
+    const T margin = (T)ONE_PASS * root(Lanes<T>::TINY), mendable = root(1000 * Lanes<T>::EPS);
     bool once = !twice, mended = true;
     for (Size i = 0; i < k; i++) {
         T pivot = f.R[i * kp + i];
-        once = once && s.norms[i] - pivot * ONE_PASS<T> <= -margin;
+        once = once && s.norms[i] - pivot * (T)ONE_PASS <= -margin;
         mended = mended && pivot >= s.norms[i] * mendable;
     }
     if (once) return true;

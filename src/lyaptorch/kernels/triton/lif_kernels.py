@@ -60,11 +60,14 @@ def forward(
 @triton.jit
 @no_type_check
 def backward(
-    W, alpha, beta, threshold, sharp, states, spikes, states_bar, a_bars, h_bar, t, b, n,
+    W, alpha, beta, threshold, sharp, states, spikes, states_bar, a_bars, h_bar, t, b, n, cut,
     F: tl.constexpr, SUBTRACT: tl.constexpr, SIMULTANEOUS: tl.constexpr, GRAD: tl.constexpr,
     RESIDENT: tl.constexpr, PRECISION: tl.constexpr, B: tl.constexpr, N: tl.constexpr,
 ):  # fmt: skip
-    """Cotangents of W S + drive `(e, t, b, n)` and of the first state; GRAD 0 detach, 1 full, 2 ignore."""
+    """Cotangents of W S + drive `(e, t, b, n)` and of the first state; GRAD 0 detach, 1 full, 2 ignore.
+
+    The cotangent of the state before a step that is a multiple of `cut` is dropped.
+    """
     e, r = tl.program_id(0).to(tl.int64), tl.program_id(1) * B + tl.arange(0, B)[:, None]
     j = tl.arange(0, N)
     inside, at, half = (r < b) & (j < n)[None, :], r * n + j[None, :], r * 2 * n + j[None, :]
@@ -88,7 +91,7 @@ def backward(
     none = tl.zeros_like(U_bar)
     if RESIDENT:
         w = matrix(W, j, j, n, False)
-    for _ in range(t):
+    for back in range(t):
         U_bar += tl.load(states_bar + half, mask=inside, other=0.0)
         I_bar += tl.load(states_bar + half + n, mask=inside, other=0.0)
         U = tl.load(states + half, mask=inside, other=0.0)
@@ -110,6 +113,8 @@ def backward(
             S_bar = streamed(a_bars + r * n, r < b, W, sharp, S_bar, j, n, IDENTITY, False, PRECISION)
         U_bar = beta * v_bar + slope(U - theta, g, F) * S_bar
         I_bar = alpha * a_bar + (1 - beta) * v_bar if SIMULTANEOUS else alpha * a_bar
+        if (cut > 0) & ((last - back) % tl.maximum(cut, 1) == 0):
+            U_bar, I_bar = none, none
         states -= b * 2 * n
         states_bar -= b * 2 * n
         spikes -= b * n

@@ -72,14 +72,14 @@ def scan_forward(
     factors, dead = h.new_empty(e, spans, b, k, k), frames.new_zeros(e, spans + 1, b, k, dtype=torch.uint8)
     status = torch.full((e, b), -1, dtype=torch.int32, device=h.device)
     frame_kernels.forward[(e, b)](
-        *own, frames, factors, h.new_empty(e, b, 2, k, n), dead, status, *_cuts(settings, h.device),
+        *own, frames, factors, h.new_empty(e, b, 2, k, n), dead, status, *cuts_of(settings, h.device),
         spans, t, b, k, n, a_size, torch.finfo(h.dtype).eps, KEEP=keep, **special,
     )  # fmt: skip
     pivots = by_time(factors.diagonal(dim1=-2, dim2=-1), shape)
     tape = Tape(kept, slopes, frames, factors) if keep else None
     end = kept.states[:, -1].reshape(h.shape).clone()
     Q = frames[:, -1].reshape(*shape.ensemble, b, k, n).mT
-    return Scanned(pivots, by_time(dead[:, 1:], shape).bool(), end, Q, *_broken(status, kept, settings), tape)
+    return Scanned(pivots, by_time(dead[:, 1:], shape).bool(), end, Q, *broken(status, kept, settings), tape)
 
 
 def scan_adjoint(
@@ -102,11 +102,9 @@ def scan_adjoint(
     work[:, :, 0] = tape.frames[:, -1] * sequence(c[-1:], shape)[:, 0].unsqueeze(-1)
     past = torch.empty_like(bars) if trains(leaves, A) or special["KIND"] == DENSE else bars
     bends = [torch.zeros_like(tape.kept.inner) for _ in range(3)]
-    unit = torch.eye(k, dtype=h0.dtype, device=h0.device)
-    inverse = torch.linalg.solve_triangular(tape.factors, unit, upper=False).contiguous()
     frame_kernels.backward[(e, b)](
-        *own, tape.frames, inverse, sequence(c, shape), sequence(_spread(log_r), shape),
-        _cuts(settings, h0.device)[0],
+        *own, tape.frames, inverse_of(tape.factors), sequence(c, shape), sequence(spread_of(log_r), shape),
+        cuts_of(settings, h0.device)[0],
         bars.new_empty(e, b, k, k), work, bars, past, *bends, len(settings.twice), t, b, k, n, a_size,
         PAST=past is not bars, **special,
     )  # fmt: skip
@@ -181,13 +179,20 @@ def _own(
 
 
 @lru_cache(maxsize=16)
-def _cuts(settings: Settings, device: torch.device) -> tuple[Tensor, Tensor]:
+def cuts_of(settings: Settings, device: torch.device) -> tuple[Tensor, Tensor]:
     """On the device once and for all: a captured graph can copy nothing from the host."""
     cuts, twice = (torch.tensor(z, dtype=torch.int32) for z in (settings.cuts, settings.twice))
     return cuts.to(device), twice.to(device)
 
 
-def _spread(log_r: Tensor) -> Tensor:
+def inverse_of(factors: Tensor) -> Tensor:
+    """L^-1 of every span."""
+    unit = torch.eye(factors.shape[-1], dtype=factors.dtype, device=factors.device)
+    inverse: Tensor = torch.linalg.solve_triangular(factors, unit, upper=False)
+    return inverse.contiguous()
+
+
+def spread_of(log_r: Tensor) -> Tensor:
     """The largest difference of the living log R_ii of every span `(s, *e, b, 1)`."""
     finite = torch.isfinite(log_r)
     top = torch.where(finite, log_r, -torch.inf).amax(-1, keepdim=True)
@@ -195,7 +200,7 @@ def _spread(log_r: Tensor) -> Tensor:
     return torch.where(finite.any(-1, keepdim=True), top - bottom, 0.0)
 
 
-def _broken(status: Tensor, kept: Kept, settings: Settings) -> tuple[int | None, int | None]:
+def broken(status: Tensor, kept: Kept, settings: Settings) -> tuple[int | None, int | None]:
     """The first span after which the frame is not finite, or the first step after which the state is not.
 
     Of the two the one that came first; None for never.

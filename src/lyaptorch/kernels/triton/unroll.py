@@ -70,11 +70,7 @@ def unroll_adjoint(
     shape = shape_of(form, inputs, h0)
     states_bar, h_bar = sequence(states_bar, shape), h0.new_zeros(shape.members, shape.b, h0.shape[-1])
     if isinstance(form, LIFForm):
-        a_bars, (own, special) = torch.empty_like(kept.inner), neurons(form, h0, shape)
-        lif_kernels.backward[shape.grid](
-            *own, kept.states, kept.inner, states_bar, a_bars, h_bar, shape.t, shape.b, shape.n,
-            GRAD=RESET_GRADS.index(form.reset_grad), **special,
-        )  # fmt: skip
+        a_bars, h_bar = pull_back_neurons(form, kept, shape, states_bar, h_bar)
         bars = Bars(by_time(a_bars, shape), h_bar, over_time(a_bars, kept.inner, shape))
         # what follows from the cotangents of W S + V x + b is the same for both
         form = Form(form.weight_hh, form.weight_ih, form.biases, None, None)
@@ -83,6 +79,19 @@ def unroll_adjoint(
         bars, h_bar = form_bars(form, leaves, kept, pulled, shape), pulled.h
     inputs_bar = linear(bars.a, form.weight_ih.mT).detach() if inputs.requires_grad else None
     return [inputs_bar, h_bar.reshape(h0.shape), *weight_gradients(form, leaves, inputs, bars)]
+
+
+def pull_back_neurons(
+    form: LIFForm, kept: Kept, shape: Shape, states_bar: Tensor, h_bar: Tensor, cut: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Cotangents of W S + V x + b `(e, t, b, n)` and of the first state; arguments as of `pull_back`."""
+    a_bars, h_bar = torch.empty_like(kept.inner), h_bar.clone(memory_format=torch.contiguous_format)
+    own, special = neurons(form, kept.states, shape)
+    lif_kernels.backward[shape.grid](
+        *own, kept.states, kept.inner, states_bar, a_bars, h_bar, shape.t, shape.b, shape.n, cut,
+        GRAD=RESET_GRADS.index(form.reset_grad), **special,
+    )  # fmt: skip
+    return a_bars, h_bar
 
 
 def pull_back(

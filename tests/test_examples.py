@@ -12,6 +12,7 @@ import pytest
 
 FOLDER = Path(__file__).parents[1] / "examples"
 PERCENT = (
+    "deep_stack",
     "diagnose_lstm",
     "floss_rnn",
     "residual_images",
@@ -54,6 +55,15 @@ def test_flossing_moves_the_spectrum(monkeypatch, tmp_path, capsys):
     before, after = (numbers(line, "lambda_k:") for line in out.splitlines()[:2])
     assert sum(abs(rate) for rate in after) < sum(abs(rate) for rate in before)
     assert len(shares(out)) == 4
+
+
+def test_a_deep_stack_gets_its_gradient_back(monkeypatch, tmp_path, capsys):
+    run("deep_stack", "--smoke", monkeypatch=monkeypatch, folder=tmp_path)
+    out = capsys.readouterr().out
+    plain, flossed = numbers(out, "lambda_1")[::2]
+    assert abs(flossed) < abs(plain)
+    assert out.count("gradient at block") == 6
+    assert len(shares(out)) == 2
 
 
 def test_residual_networks_read_images(monkeypatch, tmp_path, capsys):

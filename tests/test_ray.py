@@ -199,6 +199,10 @@ def test_an_address_that_nobody_answers_at(tmp_path, address):
         sweep(square, RUNS, tmp_path, name="square", workers=Ray(address))
 
 
+def test_no_cluster_is_asked_for_when_nothing_is_left_to_do():
+    assert list(Ray("127.0.0.1:1").execute(square, [])) == []
+
+
 def test_no_cluster_to_be_found(tmp_path, monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with pytest.raises(ValueError, match=r"no Ray cluster at auto, got .*; start one with ray start --head"):

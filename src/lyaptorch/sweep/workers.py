@@ -139,6 +139,8 @@ class Ray:
 
     def execute(self, work: Work, packs: Sequence[Pack]) -> Iterator[tuple[Pack, Any]]:
         """See `Workers`."""
+        if not packs:
+            return
         ray = self._connect()
         try:
             self._check_resources(ray)

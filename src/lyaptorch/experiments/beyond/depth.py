@@ -32,7 +32,8 @@ class Depths:
         k: exponents flossed.
         floss_epochs: flossing steps before training.
         floss_batch: examples in each.
-        floss_lr: learning rate of flossing.
+        floss_lr: learning rate of flossing for each kind; it falls linearly to 0. Binary weights have to grow
+            twofold, others little: at the rate of those, residual stacks lose what they need to learn.
         epochs: training steps.
         batch: examples in each.
         lr: learning rate of training.
@@ -46,7 +47,7 @@ class Depths:
     k: int = 32
     floss_epochs: int = 300
     floss_batch: int = 2
-    floss_lr: float = 3e-3
+    floss_lr: tuple[float, ...] = (3e-3, 2e-2, 3e-3, 3e-3)
     epochs: int = 1000
     batch: int = 128
     lr: float = 1e-3
@@ -103,7 +104,7 @@ class Depths:
             torch.manual_seed(int(Stream(self.seed, f"depth {kind}").bits((), members=seed)))
             stack = Stack(kind, self.width, self.depth)
         if flossed:
-            self._floss(stack, seed)
+            self._floss(stack, self.floss_lr[self.kinds.index(kind)], seed)
         x, target = self._batch(seed, 0, 32, "measure")
         with torch.no_grad():
             exponents = depth_spectrum(stack.blocks, stack.enter(x[:4])).exponents.mean(0)
@@ -112,10 +113,11 @@ class Depths:
         norms = [g.norm() for g in torch.autograd.grad(loss, layers)]
         return {"exponents": exponents, "gradient": torch.stack(norms), "accuracy": self._fit(stack, seed)}
 
-    def _floss(self, stack: Stack, seed: int) -> None:
+    def _floss(self, stack: Stack, lr: float, seed: int) -> None:
         """Adam on the flossing loss over depth, with fresh examples in each step."""
         cell, own = Depth(stack.blocks, stack.shape), list(stack.blocks.parameters())
-        optimizer = torch.optim.Adam(own, lr=self.floss_lr)
+        optimizer = torch.optim.Adam(own, lr=lr)
+        falling = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, self.floss_epochs)
         for epoch in range(self.floss_epochs):
             x, _ = self._batch(seed, epoch, self.floss_batch, "floss")
             generator = torch.Generator().manual_seed(epoch)
@@ -124,6 +126,7 @@ class Depths:
             flossing_loss(spectrum.exponents).backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(own, 1.0)
             optimizer.step()
+            falling.step()
 
     def _fit(self, stack: Stack, seed: int) -> Tensor:
         optimizer, right = torch.optim.Adam(stack.parameters(), lr=self.lr), []

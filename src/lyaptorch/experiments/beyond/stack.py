@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from lyaptorch.cells import surrogates
 
 TOKENS, HEADS = 4, 2
+SHARPNESS = 0.5
+"""Of the surrogate of binary units; at 1, weights that bring lambda_1 to 0 leave most units no slope."""
 
 
 class Residual(nn.Module):
@@ -54,5 +56,5 @@ def _block(kind: str, width: int) -> nn.Module:
         return nn.TransformerEncoderLayer(width // TOKENS, HEADS, width, dropout=0.0, batch_first=True)
     if kind == "residual":
         return Residual(width)
-    first = surrogates.sech2(1.0) if kind == "binary" else nn.Tanh()
+    first = surrogates.sech2(SHARPNESS) if kind == "binary" else nn.Tanh()
     return nn.Sequential(first, nn.Linear(width, width))

@@ -141,8 +141,10 @@ class Fig4c(DelaySweep):
     )
     scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "smoke": {**SMOKE, "episode": 5},
-        "small": {"delays": (40, 60), "seeds": 4, "epochs": 1200, "floss_clip": 1.0},
+        "small": {"delays": (40, 50), "seeds": 4, "epochs": 2500, "floss_epochs": 300, "length": 200}
+        | {"floss_clip": 1.0},
     }
+    cost: ClassVar[Mapping[str, str]] = {**DelaySweep.cost, "small": "4 min"}
 
     def conditions(self) -> tuple[Condition, ...]:
         """None, before, before and during."""
@@ -179,6 +181,11 @@ class Fig4d(Fig4c):
     shows: ClassVar[str] = (
         "spatial XOR, flossed never, before, or before and during: over epochs (b) and delay (d)"
     )
+    scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "smoke": Fig4c.scales["smoke"],
+        "small": {"delays": (40, 60), "seeds": 4, "epochs": 1200, "floss_clip": 1.0},
+    }
+    cost: ClassVar[Mapping[str, str]] = DelaySweep.cost
 
     def checks(self, record: Record) -> list[Check]:
         """None < before < before and during."""
@@ -193,9 +200,10 @@ class Fig14c(Fig4c):
 
     figure: ClassVar[str] = "fig14c"
     shows: ClassVar[str] = "figure 4c with orthogonal initialisation (a, c)"
+    cost: ClassVar[Mapping[str, str]] = DelaySweep.cost
     scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "smoke": Fig4c.scales["smoke"],
-        "small": {**Fig4c.scales["small"], "seeds": 3},
+        "small": {**Fig4d.scales["small"], "seeds": 3},
     }
 
     def checks(self, record: Record) -> list[Check]:

@@ -4,7 +4,7 @@ import torch
 import lyaptorch as lt
 from cases import M, N
 from lyaptorch._random import Stream, member_ids
-from lyaptorch.cells.weights import WEIGHTS, dale, random_frame, weights
+from lyaptorch.cells.weights import WEIGHTS, by_cholesky, by_householder, dale, random_frame, weights
 
 pytestmark = pytest.mark.usefixtures("double")
 
@@ -175,3 +175,11 @@ class TestFrame:
         torch.testing.assert_close(random_frame(8, 2, STREAM, torch.tensor(2)), Q[2], rtol=0, atol=1e-15)
         assert not torch.allclose(Q[0], Q[1])
         assert not torch.allclose(random_frame(8, 2, STREAM, member_ids((3,)), epoch=1), Q)
+
+
+@pytest.mark.parametrize("k", [1, 3, 60])
+def test_frames_drawn_on_a_gpu_are_those_of_the_host(k):
+    A = torch.randn(20, 60, k, dtype=torch.float64)
+    Q = by_cholesky(A)
+    torch.testing.assert_close(Q, by_householder(A), rtol=0, atol=1e-9)
+    torch.testing.assert_close(Q.mT @ Q, torch.eye(k, dtype=Q.dtype).expand(20, k, k), rtol=0, atol=1e-13)

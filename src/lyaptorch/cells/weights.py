@@ -202,15 +202,25 @@ def random_frame(
     epoch: int | Tensor = 0,
     dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """Haar-random orthonormal columns `(*e, n, k)`; the first columns do not depend on k.
-
-    By Cholesky's way, twice, and in float64: a captured graph can hold it.
-    """
+    """Haar-random orthonormal columns `(*e, n, k)`; the first columns do not depend on k."""
     # drawn column by column, so that they nest
     A = stream.normal((k, n), members=members, epoch=epoch, dtype=torch.float64, device=members.device).mT
+    frame = by_householder(A) if A.device.type == "cpu" else by_cholesky(A)
+    return frame.to(dtype or torch.get_default_dtype())
+
+
+def by_householder(A: Tensor) -> Tensor:
+    """Q of A = Q R with R_ii > 0, of each matrix by itself: the same bits alone and among others."""
+    Q, R = torch.linalg.qr(A)
+    return Q * torch.where(R.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0).unsqueeze(-2)
+
+
+def by_cholesky(A: Tensor) -> Tensor:
+    """The same to round-off, in operations that a graph of a GPU can hold."""
+    n, k = A.shape[-2:]
     unit = torch.eye(k, dtype=A.dtype, device=A.device)
     # the shift keeps the first factorisation from failing; the second has nothing to fear
     for shift in (1e-12 * n, 0.0):
         R = torch.linalg.cholesky_ex(A.mT @ A + shift * unit, upper=True).L
         A = torch.linalg.solve_triangular(R, A, upper=True, left=False)
-    return A.to(dtype or torch.get_default_dtype())
+    return A

@@ -72,6 +72,8 @@ def table1(record: Record) -> Figure:
             for i in np.nonzero(record["part"] == part)[0]:
                 label = f"{record['doubled'][i]}: power {record['power'][i]:.2f}"
                 panel.loglog(record["sizes"][i], record["seconds"][i], "o-", markersize=3, label=label)
+            # sizes are doubled: powers of two are few, and their labels do not run into each other
+            panel.set_xscale("log", base=2)
             panel.set(xlabel="size", ylabel="processor seconds", title=part)
             panel.legend()
     return figure

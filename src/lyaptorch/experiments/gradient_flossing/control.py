@@ -119,7 +119,7 @@ class Control(NoiseDriven):
     ks: tuple[int, ...] = (1,)
 
     figure: ClassVar[str] = "fig1"
-    cost: ClassVar[Mapping[str, str]] = {"smoke": "1 s", "small": "10 s", "paper": "20 s"}
+    cost: ClassVar[Mapping[str, str]] = {"smoke": "1 s", "small": "3 s", "paper": "20 s"}
 
     def run(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
         """`exponents (group, network, floss_epoch, index)` and spectra `(group, network, rank)` around it."""
@@ -184,12 +184,12 @@ class Fig1c(Control):
     epochs: int = 1000
     batch: int = 1
 
-    cost: ClassVar[Mapping[str, str]] = {"smoke": "10 s", "small": "1 min", "paper": "7 min"}
+    cost: ClassVar[Mapping[str, str]] = {"smoke": "1 s", "small": "30 s", "paper": "7 min"}
     figure: ClassVar[str] = "fig1c"
     shows: ClassVar[str] = "sum of squares of the first k exponents against flossing epochs, k = 1, 16, 32"
     scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "smoke": {"networks": 2, "epochs": 10, "steps": 80, "measure": 100},
-        "small": {"networks": 4, "epochs": 300},
+        "small": {"networks": 4},
     }
 
     def checks(self, record: Record) -> list[Check]:

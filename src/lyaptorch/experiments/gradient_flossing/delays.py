@@ -36,7 +36,7 @@ class DelaySweep(Setting):
 
     cost: ClassVar[Mapping[str, str]] = {
         "smoke": "2 s",
-        "small": "3 min",
+        "small": "2 min",
         "paper": "a day; minutes on a GPU",
     }
 
@@ -101,7 +101,7 @@ class Fig3c(DelaySweep):
         "smoke": SMOKE,
         "small": {"delays": (10, 20, 30, 40), "seeds": 2, "epochs": 1000, "floss_clip": 1.0},
     }
-    cost: ClassVar[Mapping[str, str]] = {**DelaySweep.cost, "small": "2 min"}
+    cost: ClassVar[Mapping[str, str]] = {**DelaySweep.cost, "small": "80 s"}
 
     def checks(self, record: Record) -> list[Check]:
         """Flossed networks solve about twice the delay."""

@@ -173,7 +173,7 @@ class Fig12(Episodes):
         "smoke": {**Episodes.scales["smoke"], "period": 4},
         "small": {"delays": (30,), "seeds": 2, "epochs": 1200, "floss_epochs": 200, "floss_clip": 1.0},
     }
-    cost: ClassVar[Mapping[str, str]] = {**Episodes.cost, "small": "2 min"}
+    cost: ClassVar[Mapping[str, str]] = {**Episodes.cost, "small": "1 min"}
 
     def run(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
         """`accuracy`, `loss (condition, delay, seed, epoch)`, `gradient_norm (..., measurement)`."""

@@ -41,7 +41,7 @@ class LinearNetworks(DelaySweep):
         "smoke": SMOKE,
         "small": {"delays": (20, 40), "seeds": 2, "epochs": 600, "floss_clip": 1.0},
     }
-    cost: ClassVar[Mapping[str, str]] = {**DelaySweep.cost, "small": "2 min"}
+    cost: ClassVar[Mapping[str, str]] = {**DelaySweep.cost, "small": "50 s"}
 
     def conditions(self) -> tuple[Condition, ...]:
         """None and before, at the gain."""

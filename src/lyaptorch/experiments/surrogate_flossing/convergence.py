@@ -59,7 +59,7 @@ class Fig7:
         "smoke": {"hidden_size": 5, "networks": 3, "steps": 60, "transient": 10, "channels": 5, "points": 12},
         "small": {"networks": 8},
     }
-    cost: ClassVar[Mapping[str, str]] = {"smoke": "1 s", "small": "2 s", "paper": "2 s"}
+    cost: ClassVar[Mapping[str, str]] = {"smoke": "1 s", "small": "1 s", "paper": "2 s"}
 
     def network(self, ids: Tensor) -> LIFCell:
         """Networks; those of equal numbers have equal weights."""

@@ -74,7 +74,7 @@ class AppCCopy:
         },
         "small": {"delays": (10, 16, 22, 30), "seeds": 3, "epochs": 600, "floss_epochs": 300},
     }
-    cost: ClassVar[Mapping[str, str]] = {"smoke": "1 s", "small": "1 min", "paper": "1 hour"}
+    cost: ClassVar[Mapping[str, str]] = {"smoke": "1 s", "small": "15 s", "paper": "1 hour"}
 
     def run(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
         """`accuracy (condition, delay, seed, epoch)` and `final_accuracy`."""

@@ -48,7 +48,7 @@ class Fig4:
         "smoke": {"hidden_size": 5, "steps": 10, "measure": 30},
         "small": {"measure": 500},
     }
-    cost: ClassVar[Mapping[str, str]] = {"smoke": "2 s", "small": "1 min", "paper": "3 min"}
+    cost: ClassVar[Mapping[str, str]] = {"smoke": "2 s", "small": "2 s", "paper": "3 min"}
 
     def run(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
         """`jacobian_error`, `product_error (mode)` and `spectrum (mode, rank)`."""

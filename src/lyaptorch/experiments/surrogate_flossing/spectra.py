@@ -166,7 +166,7 @@ class Fig1d:
         "smoke": {"hidden_size": 100, "networks": 2, "steps": 10, "shown": 20},
         "small": {"networks": 5},
     }
-    cost: ClassVar[Mapping[str, str]] = {"smoke": "1 s", "small": "3 s", "paper": "5 s"}
+    cost: ClassVar[Mapping[str, str]] = {"smoke": "1 s", "small": "1 s", "paper": "5 s"}
 
     def run(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
         """`jacobian (row, column)` of one step, and the shares `active`, `expected (step)` of columns."""

@@ -68,7 +68,7 @@ class Fig2:
         },
         "small": {"hidden_size": 32, "sample": 50, "iterations": 300, "batch": 32},
     }
-    cost: ClassVar[Mapping[str, str]] = {"smoke": "2 s", "small": "1 min", "paper": "10 min"}
+    cost: ClassVar[Mapping[str, str]] = {"smoke": "2 s", "small": "2 s", "paper": "10 min"}
 
     def run(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
         """Exponents before and after training, gradient norms over time, Hessian eigenvalues."""

@@ -66,7 +66,7 @@ class Fig5(ImageRun):
             "sample": 16,
         },
     }
-    cost: ClassVar[Mapping[str, str]] = {"smoke": "5 s", "small": "8 min", "paper": "an hour on a GPU"}
+    cost: ClassVar[Mapping[str, str]] = {"smoke": "5 s", "small": "40 s", "paper": "an hour on a GPU"}
 
     def conditions(self, w0: float, ids: Tensor) -> tuple[list[str], Tensor, Tensor, Tensor]:
         """A spread for each; the same draws, scaled."""

@@ -212,7 +212,9 @@ def random_frame(
 def by_householder(A: Tensor) -> Tensor:
     """Q of A = Q R with R_ii > 0, of each matrix by itself: the same bits alone and among others."""
     Q, R = torch.linalg.qr(A)
-    return Q * torch.where(R.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0).unsqueeze(-2)
+    signs = torch.where(R.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0)
+    frame: Tensor = Q * signs.unsqueeze(-2)
+    return frame
 
 
 def by_cholesky(A: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from importlib import metadata
 
 import numpy as np
 import pytest
@@ -44,6 +45,17 @@ def test_demo_as_json_is_the_demo_of_the_library(lyap, tmp_path):
     np.testing.assert_allclose(accuracy, record["final_accuracy"], atol=5e-5)
     np.testing.assert_allclose(summary["plain_lambda_1"], record["spectrum"][:2, 0], atol=5e-5)
     np.testing.assert_allclose(summary["flossed_lambda_1"], record["spectrum"][2:, 0], atol=5e-5)
+
+
+def test_the_version_is_that_of_the_package(lyap):
+    try:
+        installed = metadata.version("lyaptorch")
+    except metadata.PackageNotFoundError:
+        installed = "not installed"
+    assert lt.__version__ == installed
+    assert lyap("--version") == (0, f"lyap {installed}\n", "")
+    with pytest.raises(AttributeError, match="module 'lyaptorch' has no attribute 'spectra'"):
+        _ = lt.spectra
 
 
 @pytest.mark.parametrize("kind", ["rate", "elman", "lstm", "gru"])

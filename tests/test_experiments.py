@@ -163,7 +163,7 @@ def test_the_checks_of_figure_1_on_made_up_records():
 
 
 def test_the_checks_of_figure_4c_on_made_up_records():
-    """The order at each delay that is neither easy nor out of reach: a gain at one does not pay for another."""
+    """The order at each delay that is not easy, nor out of reach: a gain at one does not pay for another."""
     table = np.array([[0.5, 0.5, 0.5], [0.9, 0.7, 0.5], [1.0, 0.95, 0.9]])
     coordinates = {
         "delay": (("delay",), np.array([40, 60, 70])),

@@ -34,6 +34,10 @@ def sharpened(kind="dense", ensemble=()):
     return bypassed(4, kind, (4,), activations, ensemble=ensemble, t=5)
 
 
+def spiking():
+    return cases.setup(next(case for case in cases.CASES if case.name == "lif-full"), t=5)
+
+
 def operands(cell, h0):
     """What an operator takes in the place of a form, every tensor that is trained asking for its gradient."""
     tensors, plan = pack(cell.form())
@@ -58,8 +62,10 @@ SETTINGS = ([0, 1, 3, 5], [True, False, True], 2)
 
 
 @kernels
-def test_operators_keep_the_contract_of_torch():
-    cell, inputs, h0 = sharpened("blocks", (2,))
+@pytest.mark.parametrize("case", [lambda: sharpened("blocks", (2,)), spiking], ids=["form", "neurons"])
+def test_operators_keep_the_contract_of_torch(case):
+    cell, inputs, h0 = case()
+    inputs, h0 = (z.detach().requires_grad_() for z in (inputs, h0))
     tensors, plan = operands(cell, h0)
     wanted = [True, *(z.requires_grad for z in tensors)]
     frame = random_frame(4, 3).expand(*h0.shape, 3).clone().requires_grad_()
@@ -161,6 +167,7 @@ class Everywhere(lt.kernels.TritonRecurrence):
 
 case = tests.sharpened("dense")
 tests.compare_scanned(*case, backend="triton")
+tests.compare_scanned(*tests.spiking(), backend="triton")
 trajectory.use(Everywhere())
 tests.compare_unrolled(*case)
 """
@@ -213,6 +220,49 @@ def test_training_and_flossing_steps_compile_into_one_graph():
         compiled, plain, names = lines[3 * loss : 3 * loss + 3]
         assert compiled == plain
         assert operator in names
+
+
+PARALLEL = """
+import sys, torch, lyaptorch as lt
+from torch.nn.parallel import DistributedDataParallel
+
+rank, folder = int(sys.argv[1]), sys.argv[2]
+torch.set_num_threads(1)
+torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+
+class Network(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.model = lt.Model(lt.ElmanCell(1, 12), lt.Readout(12, 1))
+    def forward(self, x):
+        spec = lt.lyapunov_spectrum(self.model.cell, x, k=4)
+        outputs = self.model.readout(self.model.states(x))
+        return outputs.square().mean() + 0.1 * lt.flossing_loss(spec.exponents)
+
+x = torch.randn(30, 8, 1, generator=torch.Generator().manual_seed(1))
+torch.manual_seed(0)
+own, alone = Network(), Network()
+alone.load_state_dict(own.state_dict())
+fast = torch.compile(DistributedDataParallel(own), backend="inductor")
+for network, losses in ((own, [fast(x[:, 4 * rank : 4 * rank + 4])]),
+                        (alone, [alone(x[:, :4]) / 2, alone(x[:, 4:]) / 2])):
+    sum(losses).backward()
+for p, q in zip(own.parameters(), alone.parameters()):
+    torch.testing.assert_close(p.grad, q.grad, rtol=1e-5, atol=1e-6)
+assert torch._dynamo.utils.counters["stats"]["calls_captured"] > 0
+torch.distributed.destroy_process_group()
+"""
+
+
+@kernels
+@pytest.mark.slow
+def test_compiled_networks_train_in_two_processes(tmp_path):
+    command = [sys.executable, "-W", "ignore", "-c", PARALLEL]
+    running = [
+        subprocess.Popen([*command, str(rank), str(tmp_path)], stderr=subprocess.PIPE) for rank in (0, 1)
+    ]
+    errors = [process.communicate(timeout=900)[1].decode()[-3000:] for process in running]
+    assert [process.returncode for process in running] == [0, 0], errors
 
 
 def run(program, **environment):

@@ -167,3 +167,19 @@ def test_a_hyperparameter_of_another_shape_than_the_ensemble(shape):
         adam_of(own, (2, 3), lr=torch.ones(shape))
     with pytest.raises(ValueError, match=r"clip must be a number or have the ensemble's shape \(2, 3\), got"):
         clip(own, (2, 3), torch.ones(shape))
+
+
+def test_everything_stays_where_it_is():
+    """A captured graph reads and writes the memory that it was recorded with."""
+    own = [torch.nn.Parameter(torch.ones(2, 3))]
+    adam = MemberOptimizer(own, (2,), 1e-3, Adam())
+
+    def places():
+        return [z.data_ptr() for z in (*own, *adam.tensors(), adam.count, adam.lr)]
+
+    before = places()
+    for lr in (2e-3, torch.tensor([3e-3, 4e-3])):
+        adam.set_lr(lr)
+        adam.step([torch.ones(2, 3)])
+    assert places() == before
+    assert adam.lr.tolist() == pytest.approx([3e-3, 4e-3])

@@ -208,6 +208,23 @@ def test_who_missed_a_phase_goes_on_with_its_own_next_batch(phase):
     torch.testing.assert_close(numbers(model, 1), numbers(alone), rtol=1e-8, atol=1e-12)
 
 
+def test_an_episode_of_all_after_one_of_some():
+    """They are at flossing epochs of their own then, and have frames of their own."""
+    floss = {"k": 4, **SCAN}
+
+    def fit(some):
+        at = lt.Trigger(lt.At(2), FlossPhase(1, **floss, members=some))
+        return FitPhase(5, triggers=(lt.Trigger(lt.Every(1), FlossPhase(1, **floss)), at))
+
+    model = make((2,))
+    run(model, fit(torch.tensor([True, False])))
+    for index in range(2):
+        alone, ids = make((), torch.tensor(index)), torch.tensor(index)
+        some = fit(torch.tensor(True))
+        run(alone, some if index == 0 else FitPhase(5, triggers=some.triggers[:1]), members=ids)
+        torch.testing.assert_close(numbers(model, index), numbers(alone), rtol=1e-8, atol=1e-12)
+
+
 def test_a_delay_for_each_member_in_a_phase_of_some():
     task, mask = TemporalXOR(torch.tensor([2, 4, 6])), torch.tensor([True, False, True])
     model = make((3,))

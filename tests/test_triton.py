@@ -4,6 +4,7 @@ import os
 import runpy
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ import cases
 import lyaptorch as lt
 from lyaptorch.cells import trajectory, unroll
 from lyaptorch.cells.spiking import ORDERS
+from lyaptorch.tangent import spectrum
+from recorded import launched, stand_in
 from reference import random_frame
 from test_kernel_lif import neurons
 from test_kernels import agree, bypassed, has_a_known_form, problem, scan
@@ -242,6 +245,30 @@ def test_an_overflow_while_a_graph_is_captured_is_no_number(monkeypatch):
     monkeypatch.setattr("lyaptorch._checks.can_look", lambda: False)
     spec = lt.lyapunov_spectrum(cell, inputs, h0=h0, k=2, backend="triton")
     assert spec.exponents.isnan().all()
+
+
+@pytest.mark.skipif(DEVICE != "cpu", reason="tests of epochs record real graphs on a GPU")
+@pytest.mark.parametrize("name", ["rate-tanh", "lif-full"])
+def test_epochs_on_these_kernels_are_recorded_and_replayed(name, monkeypatch):
+    from lyaptorch.kernels.triton import form_kernels, frame_kernels, lif_frame_kernels, lif_kernels
+
+    for module in (form_kernels, frame_kernels, lif_frame_kernels, lif_kernels):
+        for way in ("forward", "backward"):
+            monkeypatch.setattr(module, way, launched(getattr(module, way)))
+    monkeypatch.setattr(trajectory, "_recurrences", [Everywhere()])
+    monkeypatch.setattr(spectrum, "fused", lambda problem, h, backend: "triton")
+    flossing = lt.FlossPhase(0, k=2, steps=2, tangent_transient=1)
+    phase, results = lt.FitPhase(4, flossing_weight=0.5, flossing=flossing), []
+    for captured in (False, True):
+        cell, _, h0 = cases.setup(case_named(name), b=1)
+        model = lt.Model(cell, lt.Readout(4, 1), h0=torch.nn.Parameter(h0), loss="mean_squared_error")
+        with stand_in(monkeypatch) if captured else nullcontext() as recorded:
+            record = lt.train(model, lt.tasks.Adding(2), (phase,), batch=1, fetch_every=4)
+        results.append([record, *(p.detach() for p in model.parameters())])
+    assert len(recorded) == 1
+    (one, *weights), (other, *others) = results
+    assert one == other
+    assert all(torch.equal(a, b) for a, b in zip(weights, others, strict=True))
 
 
 def test_the_benchmark_runs(capsys, monkeypatch):

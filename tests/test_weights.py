@@ -181,5 +181,6 @@ class TestFrame:
 def test_frames_drawn_on_a_gpu_are_those_of_the_host(k):
     A = torch.randn(20, 60, k, dtype=torch.float64)
     Q = by_cholesky(A)
+    torch.testing.assert_close(by_cholesky(A[0]), Q[0], rtol=0, atol=1e-12)
     torch.testing.assert_close(Q, by_householder(A), rtol=0, atol=1e-9)
     torch.testing.assert_close(Q.mT @ Q, torch.eye(k, dtype=Q.dtype).expand(20, k, k), rtol=0, atol=1e-13)

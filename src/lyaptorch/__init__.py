@@ -118,3 +118,12 @@ __all__ = [
 
 _use(kernels.FusedRecurrence())
 _use(kernels.TritonRecurrence())
+
+
+def __getattr__(name: str) -> str:
+    """`__version__`, looked up when it is asked for."""
+    if name == "__version__":
+        from lyaptorch._files import host_facts
+
+        return str(host_facts().get("lyaptorch", "not installed"))
+    raise AttributeError(f"module 'lyaptorch' has no attribute {name!r}")

@@ -212,11 +212,16 @@ def random_frame(
 def by_householder(A: Tensor) -> Tensor:
     """Q of A = Q R with R_ii > 0, of each matrix by itself: the same bits alone and among others."""
     Q, R = torch.linalg.qr(A)
-    return Q * torch.where(R.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0).unsqueeze(-2)
+    signs = torch.where(R.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0)
+    frame: Tensor = Q * signs.unsqueeze(-2)
+    return frame
 
 
 def by_cholesky(A: Tensor) -> Tensor:
     """The same to round-off, in operations that a graph of a GPU can hold."""
+    if A.dim() == 2:
+        # of batches a graph has been seen to hold them, of a single matrix not
+        return by_cholesky(A.expand(2, *A.shape))[0]
     n, k = A.shape[-2:]
     unit = torch.eye(k, dtype=A.dtype, device=A.device)
     # the shift keeps the first factorisation from failing; the second has nothing to fear

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+import lyaptorch
 from lyaptorch.cli.bench import bench
 from lyaptorch.cli.demo import demo
 from lyaptorch.cli.diagnose import diagnose
@@ -21,6 +22,9 @@ def main() -> int:
     """Run the command line; errors end in one sentence, an interrupt in status 130."""
     import tyro
 
+    if sys.argv[1:] == ["--version"]:
+        print(f"lyap {lyaptorch.__version__}")
+        return 0
     app = tyro.extras.SubcommandApp()
     app.command(name="demo")(demo)
     app.command(name="spectrum")(spectrum)

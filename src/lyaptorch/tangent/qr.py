@@ -83,7 +83,7 @@ def _unseen(A: Tensor, once: Factors, straight: Tensor, twice: Factors, well: Te
     well = well[..., None, None]
     # laid out in memory as ever, because products round differently in another layout
     Q, R = (
-        torch.where(straight, one, torch.where(well, two, other), out=torch.empty_like(one))
+        torch.empty_like(one).copy_(torch.where(straight, one, torch.where(well, two, other)))
         for one, two, other in zip(once[:2], twice[:2], rest, strict=True)
     )
     return Factors(Q, R, None)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import InitVar, dataclass, field
 from typing import Protocol
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from lyaptorch import _checks
 from lyaptorch._types import Inputs
 
 
@@ -20,18 +21,28 @@ class Batch:
         inputs: `(t, *e, b, m)`.
         targets: `(t, *e, b, o)`.
         mask: `(t, *e)`, the steps whose target was really shown; only these count.
-        first: a step before which none counts for anybody: what came before need not be read out.
+        first: the first step that counts for anybody: those before need not be read out.
+
+    Args:
+        since: `first`, where it is known; else it is looked up in the mask, and is 0 where nobody can look.
     """
 
     inputs: Inputs
     targets: Float[Tensor, "t *e b o"]
     mask: Bool[Tensor, "t *e"]
-    first: int = 0
+    since: InitVar[int | None] = None
+    first: int = field(init=False)
+
+    def __post_init__(self, since: int | None) -> None:
+        if since is None:
+            counts = self.mask.reshape(len(self.mask), -1).any(1)
+            since = int(counts.int().argmax()) if _checks.can_look() else 0
+        object.__setattr__(self, "first", since)
 
     def select(self, members: tuple[Tensor, ...]) -> Batch:
         """What some members see, by their places as `nonzero(as_tuple=True)` gives them, as an ensemble."""
         at: tuple[slice | Tensor, ...] = (slice(None), *members)
-        return replace(self, inputs=self.inputs[at], targets=self.targets[at], mask=self.mask[at])
+        return Batch(self.inputs[at], self.targets[at], self.mask[at], self.first)
 
 
 def last_step(inputs: Tensor, answers: Tensor) -> Batch:

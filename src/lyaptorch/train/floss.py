@@ -136,7 +136,7 @@ def floss(
         for done in range(0, epochs, looks):
             for rows in work.run(min(looks, epochs - done)):
                 history.add(rows, everybody)
-                warn_of_death(rows["exponents"], ids.cpu())
+                warn_of_death(rows["exponents"], ids)
                 advance(f"loss {rows['floss_loss'].mean().item():.2e}")
         for p in optimizer.parameters:
             if not _checks.all_finite(p):

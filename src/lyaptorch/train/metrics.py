@@ -64,7 +64,7 @@ def covariant_overlap(model: Model, batch: Batch) -> Tensor:
     Source: Gradient Flossing, appendix D.
     """
     at = len(batch.inputs) // 3
-    rest = Batch(batch.inputs[at:], batch.targets[at:], batch.mask[at:], max(batch.first - at, 0))
+    rest = Batch(batch.inputs[at:], batch.targets[at:], batch.mask[at:])
     h0 = model.initial_state(batch.inputs.shape[-2])
     overlap = gradient_overlap(model.cell, batch.inputs, lambda h: model.loss(rest, h)[0], at=at, h0=h0)
     return overlap.mean((-2, -1))

@@ -118,7 +118,7 @@ class Run:
                 self.history.add({**measured, **rows}, active.mask)
                 self.history.count(work.cost, work.flops, active.mask)
                 if "exponents" in rows:
-                    warn_of_death(rows["exponents"], self.part.ids.cpu())
+                    warn_of_death(rows["exponents"], self.part.ids)
                 measured = {}
                 active.done += 1
                 yield _text(rows)
@@ -233,8 +233,10 @@ class Run:
     def _put_back(self) -> None:
         """The same, before others take part."""
         self._write_back()
+        if self.part is not self.all:
+            # those who took part are at epochs of their own now
+            self.works = {}
         self.part = None
-        self.works = {path: work for path, work in self.works.items() if work.part is self.all}
 
     def save(self, path: Path, config: dict[str, Any]) -> None:
         """Write a checkpoint."""

@@ -217,9 +217,9 @@ def warn_of_death(exponents: Tensor, ids: Tensor) -> None:
     dead = exponents[..., 0] == -torch.inf
     if dead.any():
         warnings.warn(
-            f"every tangent vector of member {ids[dead].tolist()} dies (lambda_1 = -inf), so flossing has no "
-            "gradient for it; rectified units have slope 0 at and below 0: pass an h0 that opens some, such "
-            "as positive noise, or raise bias or gain",
+            f"every tangent vector of member {ids.cpu()[dead].tolist()} dies (lambda_1 = -inf), so flossing "
+            "has no gradient for it; rectified units have slope 0 at and below 0: pass an h0 that opens "
+            "some, such as positive noise, or raise bias or gain",
             stacklevel=2,
         )
 

@@ -59,7 +59,7 @@ class Depths:
         "smoke": {"depth": 6, "width": 8, "seeds": 1, "k": 4, "floss_epochs": 3, "epochs": 4, "batch": 8},
         "small": {"depth": 30, "width": 32, "seeds": 1, "k": 16, "floss_epochs": 100, "epochs": 200},
     }
-    cost: ClassVar[Mapping[str, str]] = {"smoke": "2 s", "small": "4 min", "paper": "an hour"}
+    cost: ClassVar[Mapping[str, str]] = {"smoke": "2 s", "small": "2 min", "paper": "an hour"}
 
     def run(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
         """`exponents (kind, flossed, seed, rank)` before training, `gradient (..., layer)`, `accuracy`."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lyaptorch.cells import BinaryCell
 from lyaptorch.experiments.checks import Check, at_least, at_most
-from lyaptorch.flossing import FlossPhase
+from lyaptorch.flossing import FlossPhase, Schedule
 from lyaptorch.flossing.presets import adaptive
 from lyaptorch.record import Record
 from lyaptorch.tasks import OneHotXOR
@@ -83,7 +83,6 @@ class Fig3:
         episode_epochs: flossing steps of the episodes during training.
         k: exponents flossed.
         target: exponent to reach.
-        floss_lr: learning rate of flossing.
         clip: largest norm of a flossing gradient.
         bounds: of lambda_1, outside of which there is an episode.
         factor: of the sharpness, when lambda_1 is above its bounds.
@@ -101,11 +100,10 @@ class Fig3:
     delays: tuple[int, ...] = (10, 12, 14, 16, 18, 20, 22, 24, 26)
     seeds: int = 9
     epochs: int = 3001
-    floss_epochs: int = 200
+    floss_epochs: int = 500
     episode_epochs: int = 10
     k: int = 8
     target: float = -0.1
-    floss_lr: float = 3e-3
     clip: float = 1.0
     bounds: tuple[float, float] = (-0.15, -0.05)
     factor: float = 1.05
@@ -155,26 +153,11 @@ class Fig3:
             input_scale=self.input_scale,
             readout_scale=self.readout_scale,
         )
-        pre = FlossPhase(
-            self.floss_epochs, k=self.k, target=self.target, lr=self.floss_lr, clip=self.clip, members=flossed
-        )
-        lowest, highest = self.bounds
-        schedule = adaptive(
-            self.epochs,
-            pre,
-            episode_epochs=self.episode_epochs,
-            check_every=self.check_every,
-            at=(),
-            after=0,
-            lowest=lowest,
-            highest=highest,
-            factor=self.factor,
-        )
         length = max(self.delays) + self.extra
         record = train(
             model,
             task,
-            schedule,
+            self._schedule(flossed),
             batch=self.batch,
             length=length,
             lr=self.lr,
@@ -207,6 +190,22 @@ class Fig3:
             "delay": (("delay",), np.array(self.delays)),
         }
         return Record(f"surrogate-flossing {self.figure}", asdict(self), variables, coordinates)
+
+    def _schedule(self, members: Tensor) -> Schedule:
+        """What is done, for those networks that are flossed."""
+        pre = FlossPhase(self.floss_epochs, k=self.k, target=self.target, clip=self.clip, members=members)
+        lowest, highest = self.bounds
+        return adaptive(
+            self.epochs,
+            pre,
+            episode_epochs=self.episode_epochs,
+            check_every=self.check_every,
+            at=(),
+            after=0,
+            lowest=lowest,
+            highest=highest,
+            factor=self.factor,
+        )
 
     def checks(self, record: Record) -> list[Check]:
         """D = 14 is solved with and without flossing, d = 18 with it alone; gradients arrive with it."""

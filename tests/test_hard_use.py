@@ -103,6 +103,29 @@ def test_a_record_that_claims_a_terabyte_is_refused(tmp_path):
         Record.load(tmp_path / "large.nc")
 
 
+def test_a_record_with_a_text_of_four_gigabytes_is_refused(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    body = bytearray(fuzz.record(tmp_path / "whole").rpartition(SEAL)[0])
+    with h5py.File(io.BytesIO(body)) as file:
+        start = file["name"].id.get_offset()
+    # "bc" is the second of two
+    assert int.from_bytes(body[start + 16 : start + 20], "little") == 2
+    body[start + 16 : start + 20] = (2**32 - 1).to_bytes(4, "little")
+    (tmp_path / "long.nc").write_bytes(sealed(bytes(body)))
+    with pytest.raises(ValueError, match=r"must hold the 42949\d+ bytes that it claims, got"):
+        Record.load(tmp_path / "long.nc")
+
+
+def test_a_record_with_text_in_chunks_is_refused(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    body = io.BytesIO()
+    with h5py.File(body, "w") as file:
+        file.create_dataset("name", (2,), h5py.string_dtype(), chunks=(1,))[:] = ["a", "bc"]
+    (tmp_path / "chunks.nc").write_bytes(sealed(body.getvalue()))
+    with pytest.raises(ValueError, match="must hold text in one piece, got chunks"):
+        Record.load(tmp_path / "chunks.nc")
+
+
 def test_a_record_whose_heap_never_ends_is_refused(tmp_path):
     body = bytearray(fuzz.record(tmp_path / "whole").rpartition(SEAL)[0])
     start = body.index(b"GCOL")

@@ -154,3 +154,11 @@ def test_every_known_miss_is_of_a_figure_and_a_sentence():
         assert not any(
             later.startswith(earlier) for i, earlier in enumerate(given) for later in given[i + 1 :]
         )
+
+
+def test_the_page_in_the_docs_says_of_every_figure_how_it_stands_and_of_every_miss_why():
+    page = PAGE.read_text()
+    assert "**no**: " in page
+    assert "**no** |" not in page
+    for figures in FIGURES.values():
+        assert all(page.count(f"| {name} |") >= 2 for name in figures)

@@ -138,11 +138,12 @@ MISSES: Mapping[str, Mapping[str, str]] = {
     },
     "weak-coupling fig6": {
         "kind": (
-            "Without a rotation no network learns much in 2 500 steps; two percent between single networks "
-            "say nothing."
+            "Without a rotation no network learns much in 2 500 steps; with one network each, the better "
+            "side of r = 1 changes from run to run."
         ),
         "B is more sensitive": (
-            "The peak of B is the sharper one, but A falls further at no rotation at all, which counts here."
+            "A falls further than B where there is no rotation at all, which counts here; one network each "
+            "says little more."
         ),
     },
     "weak-coupling images": {

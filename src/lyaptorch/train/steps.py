@@ -114,7 +114,7 @@ class Flossing:
 
 def flossing_of(phase: FlossPhase, seed: int, epoch: Tensor) -> Flossing:
     """Of a phase about to start at these epochs `*e`."""
-    k = None if phase.k is None else int(torch.as_tensor(phase.k).max())
+    k = int(phase.k.max()) if isinstance(phase.k, Tensor) else phase.k
     together = phase.frame == "fixed" or bool((epoch == epoch.reshape(-1)[0]).all())
     return Flossing(phase, k, seed, together)
 

@@ -39,7 +39,7 @@ class CheapFlossing(Learning):
         "smoke": {**Learning.SMOKE, "delays": (4,)},
         "small": {**Learning.SMALL, "delays": (16, 20)},
     }
-    cost: ClassVar[Mapping[str, str]] = {"smoke": "3 s", "small": "3 min", "paper": "a day; 1 h on a GPU"}
+    cost: ClassVar[Mapping[str, str]] = {"smoke": "3 s", "small": "25 s", "paper": "a day; 1 h on a GPU"}
 
     def ways(self) -> dict[str, FlossPhase | None]:
         """Flossing of each group."""

@@ -52,7 +52,7 @@ class FlossedCells(Learning):
         "small": {**Learning.SMALL, "delays": (10, 20), "seeds": 3, "epochs": 600, "k": 16, "length": 60}
         | {"floss_epochs": 100},
     }
-    cost: ClassVar[Mapping[str, str]] = {"smoke": "5 s", "small": "2 min", "paper": "days; hours on a GPU"}
+    cost: ClassVar[Mapping[str, str]] = {"smoke": "5 s", "small": "70 s", "paper": "days; hours on a GPU"}
 
     def run(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
         """`exponents (kind, flossed, seed, rank)` before training, `final_accuracy (kind, flossed, ...)`."""

@@ -54,7 +54,7 @@ class Fig2a(NoiseDriven):
         },
         "small": {"networks": 6, "epochs": 200},
     }
-    cost: ClassVar[Mapping[str, str]] = {"smoke": "5 s", "small": "2 min", "paper": "10 min"}
+    cost: ClassVar[Mapping[str, str]] = {"smoke": "5 s", "small": "25 s", "paper": "10 min"}
 
     def run(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
         """`log_kappa (group, network, time)`, `exponents (group, network, rank)`, ..."""

@@ -67,7 +67,7 @@ class LimitsG:
         },
         "small": {"seeds": 4},
     }
-    cost: ClassVar[Mapping[str, str]] = {"smoke": "2 s", "small": "3 min", "paper": "10 min"}
+    cost: ClassVar[Mapping[str, str]] = {"smoke": "2 s", "small": "40 s", "paper": "10 min"}
 
     def run(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
         """`sharpness (condition, seed)`, `copy`, `xor (condition, seed, epoch)`: accuracies."""

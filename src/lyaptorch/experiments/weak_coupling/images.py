@@ -245,7 +245,7 @@ class Fig4(ImageRun):
         "smoke": {**SMOKE, "learning_rates": (1e-3,), "multiples": (0.0, 1.0), "spectrum_images": 8},
         "small": {**SMALL, "learning_rates": (3e-3,), "multiples": (0.0, 0.5, 1.0, 1.5, 2.0)},
     }
-    cost: ClassVar[Mapping[str, str]] = {"smoke": "5 s", "small": "8 min", "paper": "an hour on a GPU"}
+    cost: ClassVar[Mapping[str, str]] = {"smoke": "5 s", "small": "70 s", "paper": "an hour on a GPU"}
 
     def conditions(self, w0: float, ids: Tensor) -> tuple[list[str], Tensor, Tensor, Tensor]:
         """A rotation for each multiple."""

@@ -87,7 +87,7 @@ class Fig6(ImageRun):
             "multiples": (0.5, 1.0, 1.5),
         },
     }
-    cost: ClassVar[Mapping[str, str]] = {"smoke": "3 s", "small": "4 min", "paper": "two hours on a GPU"}
+    cost: ClassVar[Mapping[str, str]] = {"smoke": "3 s", "small": "2 min", "paper": "two hours on a GPU"}
 
     def run(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
         """As `ImageRun.run`, each variable with a dimension `kind` in front."""

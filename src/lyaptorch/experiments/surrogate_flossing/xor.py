@@ -103,9 +103,9 @@ class Fig3:
     floss_epochs: int = 500
     episode_epochs: int = 10
     k: int = 8
-    target: float = -0.1
+    target: float = -0.08
     clip: float = 1.0
-    bounds: tuple[float, float] = (-0.15, -0.05)
+    bounds: tuple[float, float] = (-0.1, -0.05)
     factor: float = 1.05
     check_every: int = 10
     lr: float = 2e-3
@@ -134,7 +134,7 @@ class Fig3:
         },
         "small": {"delays": (14, 18), "seeds": 8},
     }
-    cost: ClassVar[Mapping[str, str]] = {"smoke": "3 s", "small": "15 min", "paper": "2 hours"}
+    cost: ClassVar[Mapping[str, str]] = {"smoke": "3 s", "small": "10 min", "paper": "1 hour"}
 
     def run(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
         """`accuracy (condition, delay, seed, epoch)`, `final_accuracy`, `gradient_norm`, `sharpness`."""

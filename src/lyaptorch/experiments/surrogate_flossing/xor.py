@@ -86,6 +86,7 @@ class Fig3:
         clip: largest norm of a flossing gradient.
         bounds: of lambda_1, outside of which there is an episode.
         factor: of the sharpness, when lambda_1 is above its bounds.
+        easing: the same below them.
         check_every: task epochs between two looks at lambda_1.
         lr: learning rate of the task.
         input_scale: standard deviation of the input weights.
@@ -107,6 +108,7 @@ class Fig3:
     clip: float = 1.0
     bounds: tuple[float, float] = (-0.1, -0.05)
     factor: float = 1.05
+    easing: float = 0.98
     check_every: int = 10
     lr: float = 2e-3
     input_scale: float = 2.0
@@ -205,6 +207,7 @@ class Fig3:
             lowest=lowest,
             highest=highest,
             factor=self.factor,
+            easing=self.easing,
         )
 
     def checks(self, record: Record) -> list[Check]:

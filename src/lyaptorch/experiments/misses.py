@@ -148,7 +148,8 @@ MISSES: Mapping[str, Mapping[str, str]] = {
     },
     "weak-coupling table1": {
         "RMS of homogeneous": (
-            "Two networks and 15 000 steps; of five networks after 20 000, at paper scale, the median is 0.052."
+            "Two networks and 15 000 steps; of five networks after 20 000, at paper scale, the median is "
+            "0.052."
         ),
         "RMS of Elman": "The best one leaves the mean late; at paper scale the median of five is 0.378.",
     },

@@ -55,6 +55,7 @@ def adaptive(
     after: int = 501,
     highest: float = 0.2,
     lowest: float = -math.inf,
+    steepest: float = 1.0,
     factor: float = 1.1,
     easing: float = 1.0,
 ) -> Schedule:
@@ -71,6 +72,7 @@ def adaptive(
         at: task epochs of the episodes that come in any case.
         after: the first task epoch at which conditions count.
         highest: lambda_1 beyond which there is an episode and a sharper surrogate.
+        steepest: |dL/dW| beyond which the same comes.
         lowest: lambda_1 below which there is an episode; the paper has none.
         factor: of the sharpness, beyond `highest`.
         easing: the same below `lowest`.
@@ -78,7 +80,8 @@ def adaptive(
     Source: Surrogate Gradient Flossing, sections 5 and 6.
     """
     episode = floss if episode_epochs is None else replace(floss, epochs=episode_epochs)
-    late = When((lambda1 > highest, gradient_norm > 1.0), after=after)
+    beyond = (lambda1 > highest, *([gradient_norm > steepest] if steepest < math.inf else []))
+    late = When(beyond, after=after)
 
     def scale(by: float) -> Scale:
         return Scale("cell.activation.sharpness", by, optional=True)

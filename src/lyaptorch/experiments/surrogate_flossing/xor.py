@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -206,6 +207,7 @@ class Fig3:
             after=0,
             lowest=lowest,
             highest=highest,
+            steepest=math.inf,
             factor=self.factor,
             easing=self.easing,
         )

@@ -405,6 +405,7 @@ class Exponents(torch.utils.data.Dataset):
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="fork is not safe on macOS")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # where there is one core
 def test_the_kernels_work_in_workers_of_a_data_loader():
     expected = torch.stack([Exponents()[i] for i in range(4)])
     loader = torch.utils.data.DataLoader(Exponents(), 2, num_workers=2, multiprocessing_context="fork")

@@ -55,9 +55,7 @@ def adaptive(
     after: int = 501,
     highest: float = 0.2,
     lowest: float = -math.inf,
-    steepest: float = 1.0,
     factor: float = 1.1,
-    easing: float = 1.0,
 ) -> Schedule:
     """Episodes every 100 epochs until 500, then whenever lambda_1 > 0.2 or |dL/dW| > 1.
 
@@ -72,23 +70,17 @@ def adaptive(
         at: task epochs of the episodes that come in any case.
         after: the first task epoch at which conditions count.
         highest: lambda_1 beyond which there is an episode and a sharper surrogate.
-        steepest: |dL/dW| beyond which the same comes.
         lowest: lambda_1 below which there is an episode; the paper has none.
-        factor: of the sharpness, beyond `highest`.
-        easing: the same below `lowest`.
+        factor: of the sharpness.
 
     Source: Surrogate Gradient Flossing, sections 5 and 6.
     """
     episode = floss if episode_epochs is None else replace(floss, epochs=episode_epochs)
-    beyond = (lambda1 > highest, *([gradient_norm > steepest] if steepest < math.inf else []))
-    late = When(beyond, after=after)
-
-    def scale(by: float) -> Scale:
-        return Scale("cell.activation.sharpness", by, optional=True)
-
-    triggers: tuple[Trigger, ...] = (Trigger(At(*at), episode), Trigger(late, episode, scale(factor)))
+    late = When((lambda1 > highest, gradient_norm > 1.0), after=after)
+    scale = Scale("cell.activation.sharpness", factor, optional=True)
+    triggers: tuple[Trigger, ...] = (Trigger(At(*at), episode), Trigger(late, episode, scale))
     if lowest > -math.inf:
-        triggers += (Trigger(When(lambda1 < lowest, after=after), episode, scale(easing)),)
+        triggers += (Trigger(When(lambda1 < lowest, after=after), episode),)
     return (floss, FitPhase(epochs, triggers=triggers, check_every=check_every))
 
 

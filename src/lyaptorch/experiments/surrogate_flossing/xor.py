@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -87,7 +86,6 @@ class Fig3:
         clip: largest norm of a flossing gradient.
         bounds: of lambda_1, outside of which there is an episode.
         factor: of the sharpness, when lambda_1 is above its bounds.
-        easing: the same below them.
         check_every: task epochs between two looks at lambda_1.
         lr: learning rate of the task.
         input_scale: standard deviation of the input weights.
@@ -109,7 +107,6 @@ class Fig3:
     clip: float = 1.0
     bounds: tuple[float, float] = (-0.1, -0.05)
     factor: float = 1.05
-    easing: float = 0.98
     check_every: int = 10
     lr: float = 2e-3
     input_scale: float = 2.0
@@ -207,9 +204,7 @@ class Fig3:
             after=0,
             lowest=lowest,
             highest=highest,
-            steepest=math.inf,
             factor=self.factor,
-            easing=self.easing,
         )
 
     def checks(self, record: Record) -> list[Check]:

@@ -36,7 +36,11 @@ FIT = FitPhase(
     stop=When(lt.accuracy > torch.tensor([2.0, 2.0, -1.0]), after=4),
     check_every=1,
 )
-MIXED = (replace(FLOSS, epochs=2, members=A | C), FIT, FitPhase(2, members=B | C))
+MIXED = (
+    replace(FLOSS, epochs=2, members=A | C),
+    FIT,
+    FitPhase(2, members=B | C, lr=torch.tensor([0.1, 5e-4, 4e-3])),
+)
 OPTIONS = {
     "lr": torch.tensor([1e-3, 2e-3, 3e-3]),
     "clip": torch.tensor([0.03, 0.01, 0.1]),

@@ -81,6 +81,7 @@ RUNS = {
         ),
         {"lr": 1e-3 * EACH, "clip": 0.01 * EACH, "task": lt.tasks.TemporalXOR(torch.tensor([2, 4, 2]))},
     ),
+    "rates": ((FitPhase(4), FitPhase(4, lr=1e-4 * EACH), FitPhase(2, members=SOME)), {}),
     "rules": ((FitPhase(4),), {"optimizer": lt.SGD(0.9), "clip": 0.1, "clip_mode": "global"}),
     "metrics": ((FitPhase(7),), {"metrics": ("initial_gradient_norm", "test"), "metrics_every": 3}),
     "epochs": (

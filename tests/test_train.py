@@ -237,6 +237,26 @@ def test_a_delay_for_each_member_in_a_phase_of_some():
         torch.testing.assert_close(torch.tensor(record["loss"][index]), torch.tensor(expected))
 
 
+def test_a_phase_with_a_rate_of_its_own():
+    """Plain gradient descent, so that twice the rate is twice the step; afterwards the usual rate counts."""
+    rates, mask = torch.tensor([1e-3, 4e-3]), torch.tensor([False, True])
+    start, usual, own, after = (make((2,)) for _ in range(4))
+    steps = {"optimizer": lt.SGD(), "clip": None, "lr": 2e-3}
+    run(usual, FitPhase(1), **steps)
+    run(own, FitPhase(1, lr=rates), **steps)
+    for p, moved, found in zip(numbers(start), numbers(usual), numbers(own), strict=True):
+        ratio = (rates / 2e-3).reshape(2, *[1] * (p.dim() - 1))
+        torch.testing.assert_close(found - p, ratio * (moved - p), rtol=1e-3, atol=1e-8)
+    run(after, FitPhase(2, members=mask, lr=rates), FitPhase(1), **steps)
+    ids = torch.tensor(1)
+    alone = make((), ids)
+    run(alone, FitPhase(2, lr=4e-3), FitPhase(1), members=ids, **steps)
+    torch.testing.assert_close(numbers(after, 1), numbers(alone), rtol=1e-8, atol=1e-12)
+    torch.testing.assert_close(numbers(after, 0), numbers(usual, 0), rtol=1e-8, atol=1e-12)
+    with pytest.raises(ValueError, match="lr must be finite and at least 0"):
+        FitPhase(1, lr=-1e-3)
+
+
 def test_the_defaults_are_the_published_ones():
     one, two = make(rows=16), make(rows=16)
     lt.train(one, TASK, (FitPhase(2),))

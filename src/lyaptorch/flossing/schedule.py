@@ -186,10 +186,14 @@ class FitPhase:
         triggers: what may interrupt the fit.
         stop: a condition under which a member stops early.
         check_every: task epochs between two evaluations of conditions on metrics.
+        lr: learning rate of the task, a number or one for each member; that of `train` when missing.
 
     Example:
-        >>> FitPhase(500).epochs
-        500
+        Train for 1 000 steps, then for 500 at a tenth of the rate, with the optimiser's memory kept.
+
+        >>> schedule = (FitPhase(1000), FitPhase(500, lr=1e-4))
+        >>> schedule[1].lr
+        0.0001
     """
 
     epochs: int
@@ -199,10 +203,13 @@ class FitPhase:
     triggers: tuple[Trigger, ...] = ()
     stop: When | None = None
     check_every: int = 10
+    lr: Number | None = None
 
     def __post_init__(self) -> None:
         _checks.integer("epochs", self.epochs, 0)
         _checks.integer("check_every", self.check_every, 1)
+        if self.lr is not None:
+            _checks.rate("lr", self.lr)
 
 
 Phase: TypeAlias = FitPhase | FlossPhase

@@ -46,6 +46,7 @@ class Run:
 
     def __init__(self, members: Members, task: Task, schedule: Schedule, settings: Settings) -> None:
         self.all, self.task, self.schedule, self.settings = members, task, tuple(schedule), settings
+        self.lr = members.optimizer.lr.clone()
         ensemble = tuple(members.ids.shape)
         self.history = History(ensemble)
         if settings.clip.norm is not None:
@@ -149,6 +150,9 @@ class Run:
         phase = select_members(phase, mask, part.epoch.device)
         if isinstance(phase, FlossPhase):
             part.flosser.set_lr(phase.lr)
+        else:
+            usual = self.lr if mask.all() else self.lr[mask]
+            part.optimizer.set_lr(usual if phase.lr is None else phase.lr)
         if active.path not in self.works or self.works[active.path].part is not part:
             settings = replace(self.settings, clip=self.settings.clip.select(mask, part.epoch.device))
             draw = drawing(self.task, settings, self.all, part, mask)

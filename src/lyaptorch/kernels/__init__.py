@@ -3,7 +3,8 @@
 from lyaptorch.kernels.dispatch import Availability, available, cpu_refuses, triton_refuses
 from lyaptorch.kernels.peak import peak
 from lyaptorch.kernels.plan import Need, plan, scan_need, unroll_need
-from lyaptorch.kernels.scan import LARGEST_FRAME, Settings, scan_adjoint, scan_forward
+from lyaptorch.kernels.scan import LARGEST_FRAME, scan_adjoint, scan_forward
+from lyaptorch.kernels.spans import Settings
 from lyaptorch.kernels.unroll import FusedRecurrence, TritonRecurrence
 
 __all__ = [

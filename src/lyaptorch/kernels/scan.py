@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,42 +13,10 @@ from lyaptorch.kernels.arguments import Handed
 from lyaptorch.kernels.library import ScanArgs, call, fill, members_of, tape_size
 from lyaptorch.kernels.memory import lend
 from lyaptorch.kernels.plan import check_memory, scan_need
+from lyaptorch.kernels.spans import Scanned, Settings
 
 LARGEST_FRAME = 128
 """Units of the largest network that Triton scans: beyond, its kernels take minutes to compile."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to scan.
-
-    Attributes:
-        cuts: the steps between which the spans lie, s + 1 of them from 0 to t.
-        twice: for each span whether it must be orthonormalised to round-off.
-        cut: the state's cotangent stops at every multiple of it; None for never.
-        backend: "cpu" or "triton".
-    """
-
-    cuts: tuple[int, ...]
-    twice: tuple[bool, ...]
-    cut: int | None = None
-    backend: str = "cpu"
-
-
-class Scanned(NamedTuple):
-    """Diagonals of R and dead columns `(s, *e, b, k)`, final state and frame, what overflowed, the tape.
-
-    `broken` is the first span after which tangent vectors are not finite, `overflow` the first step of
-    those after which a final state that is not finite was not; None where all is well.
-    """
-
-    pivots: Tensor
-    dead: Tensor
-    h: Tensor
-    Q: Tensor
-    broken: int | None
-    overflow: int | None
-    tape: Any
 
 
 def scan_forward(

@@ -82,8 +82,8 @@ class TritonRecurrence:
 
         *e, b, _ = h0.shape
         check_memory(unroll_need(form, len(inputs), gradient=keep), members_of(e), b, h0.device)
-        states, kept = unroll_forward(form, inputs, h0, keep=keep)
-        return states[first:], kept
+        kept = unroll_forward(form, inputs, h0, keep=keep)
+        return kept.after[first:], kept if keep else None
 
     def adjoint(
         self,

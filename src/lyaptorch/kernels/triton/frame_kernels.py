@@ -92,7 +92,7 @@ def forward(
 @triton.jit
 @no_type_check
 def backward(
-    W, A, g1, f1, p1, frames, inverse, c, spread, cuts, square, work, bars, past_bars, g_bend, f_bend, p_bend,
+    W, A, g1, f1, p1, past_bars, frames, inverse, c, spread, cuts, square, work, bars, g_bend, f_bend, p_bend,
     spans, t, b, k, n, a_size,
     G: tl.constexpr, F: tl.constexpr, PHI: tl.constexpr, KIND: tl.constexpr, PAST: tl.constexpr,
     PRECISION: tl.constexpr, K: tl.constexpr, N: tl.constexpr,

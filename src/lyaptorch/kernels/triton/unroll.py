@@ -27,10 +27,21 @@ RESET_GRADS = ("detach", "full", "ignore")
 
 
 class Kept(NamedTuple):
-    """What the adjoint reads: all states `(e, t + 1, b, N)`; a of a form, the spikes of neurons."""
+    """A trajectory: sizes, all states `(e, t + 1, b, N)`, and a of a form, or the spikes of neurons."""
 
+    shape: Shape
     states: Tensor
     inner: Tensor
+
+    @property
+    def before(self) -> Tensor:
+        """The states before each step `(t, *e, b, N)`, a view."""
+        return by_time(self.states[:, :-1], self.shape)
+
+    @property
+    def after(self) -> Tensor:
+        """The states after each step `(t, *e, b, N)`, a view."""
+        return by_time(self.states[:, 1:], self.shape)
 
 
 class Pulled(NamedTuple):
@@ -46,8 +57,8 @@ class Pulled(NamedTuple):
     h: Tensor
 
 
-def unroll_forward(form: AnyForm, inputs: Tensor, h0: Tensor, *, keep: bool) -> tuple[Tensor, Kept | None]:
-    """The states `(t, *e, b, N)`, a view, and what the adjoint needs. Cost O(t b n^2) per network."""
+def unroll_forward(form: AnyForm, inputs: Tensor, h0: Tensor, *, keep: bool) -> Kept:
+    """The states and, with `keep`, what the adjoint reads besides. Cost O(t b n^2) per network."""
     shape = shape_of(form, inputs, h0)
     drive, N = drive_of(form, inputs, shape), h0.shape[-1]
     states = h0.new_empty(shape.members, shape.t + 1, shape.b, N)
@@ -60,32 +71,33 @@ def unroll_forward(form: AnyForm, inputs: Tensor, h0: Tensor, *, keep: bool) -> 
     else:
         own, a_size, special = beside(form, h0, shape)
         form_kernels.forward[shape.grid](*own, drive, states, *sizes, a_size, KEEP=keep, **special)
-    return by_time(states[:, 1:], shape), Kept(states, inner) if keep else None
+    return Kept(shape, states, inner)
 
 
 def unroll_adjoint(
     form: AnyForm, leaves: Sequence[Tensor], inputs: Tensor, h0: Tensor, kept: Kept, states_bar: Tensor
 ) -> list[Tensor | None]:
     """Gradients of inputs (None where not wanted), h0 and leaves. Cost about twice the forward's."""
-    shape = shape_of(form, inputs, h0)
+    shape = kept.shape
     states_bar, h_bar = sequence(states_bar, shape), h0.new_zeros(shape.members, shape.b, h0.shape[-1])
     if isinstance(form, LIFForm):
-        a_bars, h_bar = pull_back_neurons(form, kept, shape, states_bar, h_bar)
+        a_bars, h_bar = pull_back_neurons(form, kept, states_bar, h_bar)
         bars = Bars(by_time(a_bars, shape), h_bar, over_time(a_bars, kept.inner, shape))
         # what follows from the cotangents of W S + V x + b is the same for both
         form = Form(form.weight_hh, form.weight_ih, form.biases, None, None)
     else:
-        pulled = pull_back(form, leaves, kept, shape, states_bar, h_bar)
-        bars, h_bar = form_bars(form, leaves, kept, pulled, shape), pulled.h
+        pulled = pull_back(form, leaves, kept, states_bar, h_bar)
+        bars, h_bar = form_bars(form, leaves, kept, pulled), pulled.h
     inputs_bar = linear(bars.a, form.weight_ih.mT).detach() if inputs.requires_grad else None
     return [inputs_bar, h_bar.reshape(h0.shape), *weight_gradients(form, leaves, inputs, bars)]
 
 
 def pull_back_neurons(
-    form: LIFForm, kept: Kept, shape: Shape, states_bar: Tensor, h_bar: Tensor, cut: int = 0
+    form: LIFForm, kept: Kept, states_bar: Tensor, h_bar: Tensor, cut: int = 0
 ) -> tuple[Tensor, Tensor]:
     """Cotangents of W S + V x + b `(e, t, b, n)` and of the first state; arguments as of `pull_back`."""
-    a_bars, h_bar = torch.empty_like(kept.inner), h_bar.clone(memory_format=torch.contiguous_format)
+    shape, a_bars = kept.shape, torch.empty_like(kept.inner)
+    h_bar = h_bar.clone(memory_format=torch.contiguous_format)
     own, special = neurons(form, kept.states, shape)
     lif_kernels.backward[shape.grid](
         *own, kept.states, kept.inner, states_bar, a_bars, h_bar, shape.t, shape.b, shape.n, cut,
@@ -95,19 +107,13 @@ def pull_back_neurons(
 
 
 def pull_back(
-    form: Form,
-    leaves: Sequence[Tensor],
-    kept: Kept,
-    shape: Shape,
-    states_bar: Tensor,
-    h_bar: Tensor,
-    cut: int = 0,
+    form: Form, leaves: Sequence[Tensor], kept: Kept, states_bar: Tensor, h_bar: Tensor, cut: int = 0
 ) -> Pulled:
     """From cotangents of the states after each step `(e, t, b, n)`, and more of the last, back to the first.
 
     With `cut` the cotangent of the state before each of its multiples is dropped.
     """
-    residual, states = form.residual, kept.states
+    residual, states, shape = form.residual, kept.states, kept.shape
     own, a_size, special = beside(form, states, shape)
     a_bars, h_bar = torch.empty_like(kept.inner), h_bar.clone(memory_format=torch.contiguous_format)
     outs = p = p_bars = values = a_bars
@@ -115,7 +121,7 @@ def pull_back(
     if trained or (special["KIND"] == DENSE and not special["RESIDENT"]):
         p_bars = torch.empty_like(a_bars)
     if residual is not None and bent(residual.activation):
-        p = bypassed(residual, states, shape)
+        p = bypassed(residual, kept)
     if bent(form.inner):
         values = torch.empty_like(a_bars)
     if trains(leaves, form.coupling):
@@ -128,9 +134,9 @@ def pull_back(
     return Pulled(outs, a_bars, p_bars, values if bent(form.inner) else states[:, :-1], h_bar)
 
 
-def form_bars(form: Form, leaves: Sequence[Tensor], kept: Kept, pulled: Pulled, shape: Shape) -> Bars:
+def form_bars(form: Form, leaves: Sequence[Tensor], kept: Kept, pulled: Pulled) -> Bars:
     """Cotangents of a, and the gradients of h0, W, A and c, each in one product over all steps."""
-    W_bar = matrix_bar = coupling_bar = None
+    shape, W_bar, matrix_bar, coupling_bar = kept.shape, None, None, None
     if trains(leaves, form.weight_hh):
         W_bar = over_time(pulled.a, pulled.values, shape)
     if form.residual is not None and trains(leaves, form.residual.matrix):
@@ -143,14 +149,14 @@ def form_bars(form: Form, leaves: Sequence[Tensor], kept: Kept, pulled: Pulled, 
 
 
 def over_time(bars: Tensor, values: Tensor, shape: Shape) -> Tensor:
-    """Sum over steps and trajectories of bars^T values `(*e, n, n)`."""
-    total = bars.flatten(1, 2).mT @ values.flatten(1, 2)
+    """Sum over steps, trajectories and rows of frames of bars^T values `(*e, n, n)`."""
+    total = bars.flatten(1, -2).mT @ values.flatten(1, -2)
     return total.reshape(*shape.ensemble, *total.shape[1:])
 
 
-def bypassed(residual: Residual, states: Tensor, shape: Shape) -> Tensor:
+def bypassed(residual: Residual, kept: Kept) -> Tensor:
     """A h `(e, t, b, n)` of all states but the last."""
-    return sequence(residual.product(by_time(states[:, :-1], shape)), shape)
+    return sequence(residual.product(kept.before), kept.shape)
 
 
 def trains(leaves: Sequence[Tensor], tensor: Tensor | None) -> bool:

@@ -93,7 +93,16 @@ def test_the_adaptive_schedule_keeps_the_exponent_within_bounds_when_asked():
     assert above.action == lt.Scale("cell.activation.sharpness", 1.05, optional=True)
     assert below.action is None
     assert {trigger.phase.epochs for trigger in fit.triggers} == {2}
-    assert len(adaptive(9, floss)[1].triggers) == 2
+    assert len(adaptive(9, floss, lowest=-1e9)[1].triggers) == 3
+
+
+def test_the_bounds_of_the_adaptive_schedule_are_the_papers_by_default():
+    """Lambda_1 > 0.2 or |dL/dW| > 1, after the last of five episodes; each time a tenth sharper."""
+    floss = lt.FlossPhase(3, k=4)
+    sharper = lt.Scale("cell.activation.sharpness", 1.1, optional=True)
+    late = lt.When((lt.flossing.lambda1 > 0.2, lt.gradient_norm > 1.0), after=501)
+    triggers = (lt.Trigger(lt.At(100, 200, 300, 400, 500), floss), lt.Trigger(late, floss, sharper))
+    assert adaptive(9, floss) == (floss, lt.FitPhase(9, triggers=triggers, check_every=10))
 
 
 def test_the_adaptive_schedule_has_shorter_episodes_and_checks_when_asked():

@@ -44,7 +44,14 @@ def operands(cell, h0):
     return [z.detach().requires_grad_(z.requires_grad) for z in tensors], plan
 
 
-@pytest.mark.parametrize("case", CASES)
+BY_AREA = lt.surrogates.gaussian(2.0, norm="area", through="surrogate")
+AREAS = [
+    cases.Case("form-area", lambda **kw: sharpened(ensemble=kw["ensemble"])[0]),
+    cases.Case("lif-area", cases.spiking(surrogate=BY_AREA)),
+]
+
+
+@pytest.mark.parametrize("case", [*CASES, *(pytest.param(case, id=case.name) for case in AREAS)])
 def test_what_is_packed_is_unpacked(case):
     cell = cases.setup(case, (2,) if case.ensembles else ()).cell
     tensors, plan = pack(cell.form())
@@ -52,6 +59,9 @@ def test_what_is_packed_is_unpacked(case):
     assert pack(form)[1] == plan
     assert [z.shape for z in form.trained()] == [z.shape for z in tensors if z.requires_grad]
     assert all(a.data_ptr() == b.data_ptr() for a, b in zip(pack(form)[0], tensors, strict=True))
+    for f, g in zip(form.activations(), cell.form().activations(), strict=True):
+        for what in ("name", "value", "norm", "through"):
+            assert getattr(f, what, None) == getattr(g, what, None)
 
 
 def test_an_activation_of_the_users_is_not_packed():

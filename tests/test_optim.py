@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from lyaptorch.train.optim import Adam, MemberOptimizer, clip
+from lyaptorch.train.optim import SGD, Adam, MemberOptimizer, clip
 
 pytestmark = pytest.mark.usefixtures("double")
 SHAPES = [(4, 3), (5,), ()]
@@ -167,6 +167,13 @@ def test_a_hyperparameter_of_another_shape_than_the_ensemble(shape):
         adam_of(own, (2, 3), lr=torch.ones(shape))
     with pytest.raises(ValueError, match=r"clip must be a number or have the ensemble's shape \(2, 3\), got"):
         clip(own, (2, 3), torch.ones(shape))
+
+
+def test_a_learning_rate_is_as_precise_as_what_it_moves():
+    own, lr = [torch.zeros(2, 3)], torch.tensor([0.1, 0.2])
+    torch.set_default_dtype(torch.float32)
+    MemberOptimizer(own, (2,), lr, SGD()).step([torch.ones_like(own[0])])
+    assert torch.equal(own[0], -lr[:, None].expand(2, 3))
 
 
 def test_everything_stays_where_it_is():

@@ -168,6 +168,16 @@ def test_two_triggers_at_one_epoch_run_in_order(swap):
     assert ranks == [[3, 1, 1] if swap else [1, 1, 3]] * 2
 
 
+def test_each_trigger_flosses_at_its_own_rate():
+    """Also when its turn comes again: a last episode at a rate of 0 changes nothing."""
+    models = [make(), make()]
+    for model, still in zip(models, (At(1), At(1, 3)), strict=True):
+        triggers = (Trigger(still, STILL), Trigger(At(2), FLOSS))
+        run(model, FitPhase(4, triggers=triggers), lr=0.0)
+    assert same(*map(numbers, models))
+    assert not same(numbers(models[0]), numbers(make()))
+
+
 def test_scale_multiplies_for_those_who_fired_each_time():
     model, start = make((2,)), make((2,))
     triggers = (

@@ -257,6 +257,15 @@ def test_a_phase_with_a_rate_of_its_own():
         FitPhase(1, lr=-1e-3)
 
 
+def test_a_fit_of_some_members_has_their_usual_rates():
+    rates, second = torch.tensor([1e-3, 4e-3]), torch.tensor([False, True])
+    some, everybody = make((2,)), make((2,))
+    for model, members in ((some, second), (everybody, None)):
+        run(model, FitPhase(2, members=members), lr=rates)
+    torch.testing.assert_close(numbers(some, 1), numbers(everybody, 1), rtol=1e-8, atol=1e-12)
+    assert same(numbers(some, 0), numbers(make((2,)), 0))
+
+
 def test_the_defaults_are_the_published_ones():
     one, two = make(rows=16), make(rows=16)
     lt.train(one, TASK, (FitPhase(2),))

@@ -169,11 +169,12 @@ def test_a_hyperparameter_of_another_shape_than_the_ensemble(shape):
         clip(own, (2, 3), torch.ones(shape))
 
 
-def test_a_learning_rate_is_as_precise_as_what_it_moves():
-    own, lr = [torch.zeros(2, 3)], torch.tensor([0.1, 0.2])
+@pytest.mark.parametrize("lr", [0.1, torch.tensor([0.1, 0.2], dtype=torch.float64)], ids=["one", "each"])
+def test_a_learning_rate_is_as_precise_as_what_it_moves(lr):
+    own = [torch.zeros(2, 3, dtype=torch.float64)]
     torch.set_default_dtype(torch.float32)
     MemberOptimizer(own, (2,), lr, SGD()).step([torch.ones_like(own[0])])
-    assert torch.equal(own[0], -lr[:, None].expand(2, 3))
+    assert torch.equal(own[0], -torch.as_tensor(lr, dtype=torch.float64).expand(3, 2).mT)
 
 
 def test_everything_stays_where_it_is():

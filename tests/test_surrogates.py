@@ -229,6 +229,7 @@ def test_repr_says_which():
     assert "sech2(2.5, value='step', norm='area')" in repr(
         lt.surrogates.sech2(2.5, value="step", norm="area")
     )
+    assert "erfc(1, through='surrogate')" in repr(lt.surrogates.erfc(1.0, through="surrogate"))
     assert "sharpness of shape (2, 1, 1)" in repr(lt.surrogates.sech2(torch.ones(2)))
     assert set(VALUES) == {"sign", "upper_sign", "step"}
 

@@ -129,6 +129,7 @@ class Surrogate(Activation):
         shown = [f"{g.item():g}"] if g.numel() == 1 else [f"sharpness of shape {tuple(g.shape)}"]
         shown += [f"value={self.value!r}"] if self.value != "sign" else []
         shown += [f"norm={self.norm!r}"] if self.norm != "peak" else []
+        shown += [f"through={self.through!r}"] if self.through != "slope" else []
         return f"{self.name}({', '.join(shown)})"
 
     def _backward_of_parameters(self, x: Tensor, *parameters: Tensor) -> tuple[Tensor | None, ...]:

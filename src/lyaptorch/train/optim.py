@@ -89,7 +89,7 @@ class MemberOptimizer:
 
     def set_lr(self, lr: Number) -> None:
         """Change the learning rate, a number or `*e`."""
-        self.lr.copy_(torch.as_tensor(_checks.per_member("lr", lr, self.ensemble)))
+        self.lr.copy_(torch.as_tensor(_checks.per_member("lr", lr, self.ensemble), dtype=self.lr.dtype))
 
     @torch.no_grad()
     def step(self, gradients: Sequence[Tensor]) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from command import command, files
 from lyaptorch.cli.checks import NOT_RUN
+from lyaptorch.cli.figures import rough_seconds
 from lyaptorch.experiments import FIGURES, Check
 from lyaptorch.experiments.misses import MISSES, why_missed
 from lyaptorch.record import Record
@@ -162,3 +163,18 @@ def test_the_page_in_the_docs_says_of_every_figure_how_it_stands_and_of_every_mi
     assert "**no** |" not in page
     for figures in FIGURES.values():
         assert all(page.count(f"| {name} |") >= 2 for name in figures)
+
+
+@pytest.mark.parametrize(
+    ("cost", "seconds"),
+    [("1 s", 1), ("70 s", 70), ("15 min", 900), ("an hour on a GPU", 3600), ("days; hours on a GPU", 86_400)],
+)
+def test_what_a_rough_cost_comes_to(cost, seconds):
+    assert rough_seconds(cost) == seconds
+
+
+def test_figures_that_take_long_come_first(lyap, monkeypatch):
+    for name, cost in (("fig15", "3 s"), ("fig16", "2 min")):
+        monkeypatch.setattr(FIGURES[PAPER][name], "cost", {"smoke": cost})
+    lines = lyap("reproduce", PAPER, "all", "--scale", "smoke")[1].splitlines()
+    assert [line.split()[2].rstrip(":") for line in lines if "/2 " in line] == ["fig16", "fig15"]

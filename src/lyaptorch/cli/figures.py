@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -18,6 +19,9 @@ from lyaptorch.experiments.misses import why_missed
 from lyaptorch.experiments.recorded import figure_of, recorded_checks, recorded_scale
 from lyaptorch.record import Record
 from lyaptorch.sweep import Pack, Processes, Serial
+
+UNITS = {"day": 86_400.0, "h": 3600.0, "min": 60.0, "s": 1.0}
+"""Seconds in the units of rough costs."""
 
 
 @dataclass(frozen=True)
@@ -74,11 +78,22 @@ def make(paper: str, figure: str, scale: str, runs: Path, threads: int, show_pro
 def make_all(
     figures: Sequence[tuple[str, str]], scale: str, runs: Path, threads: int, workers: int
 ) -> Iterator[tuple[str, str, Made | Exception]]:
-    """Make figures, one after the other or in several processes; one that fails does not stop the others."""
-    packs = [Pack(({"paper": paper, "figure": figure},), (f"{paper} {figure}",)) for paper, figure in figures]
+    """Make figures, one after the other or in several processes; one that fails does not stop the others.
+
+    Those that take long come first, so that no process waits for the others at the end.
+    """
+    slowest_first = sorted(figures, key=lambda name: -rough_seconds(FIGURES[name[0]][name[1]].cost[scale]))
+    packs = [Pack(({"paper": p, "figure": f},), (f"{p} {f}",)) for p, f in slowest_first]
     work = functools.partial(_work, scale, runs, threads)
     for pack, result in (Serial() if workers == 1 else Processes(workers)).execute(work, packs):
         yield pack.configs[0]["paper"], pack.configs[0]["figure"], result
+
+
+def rough_seconds(cost: str) -> float:
+    """The seconds of a rough cost, such as "2 min" or "an hour on a GPU"."""
+    found = re.match(r"(\d*)\D*?(day|h|min|s)", cost)
+    assert found is not None, cost
+    return float(found[1] or 1) * UNITS[found[2]]
 
 
 def _work(scale: str, runs: Path, threads: int, pack: Pack) -> Made:

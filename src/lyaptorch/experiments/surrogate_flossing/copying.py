@@ -82,7 +82,9 @@ class AppCCopy:
         ids = torch.arange(self.seeds).expand(shape)
         flossed = torch.tensor([False, True])[:, None, None].expand(shape)
         task = DelayedCopy(torch.tensor(self.delays)[None, :, None].expand(shape), binary=True)
-        model = binary_network(task, self.hidden_size, self.batch, shape, ids, self.seed, sharpness=False)
+        model = binary_network(
+            task, self.hidden_size, self.batch, shape, ids, self.seed, floss_sharpness=False
+        )
         pre = FlossPhase(self.floss_epochs, k=self.k, target=self.target, clip=self.clip, members=flossed)
         length = max(self.delays) + self.extra
         record = train(

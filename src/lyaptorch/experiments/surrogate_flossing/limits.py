@@ -79,7 +79,9 @@ class LimitsG:
         variables: dict[str, Any] = {}
         tasks: dict[str, Task] = {"copy": DelayedCopy(self.delay, binary=True), "xor": OneHotXOR(self.delay)}
         for name, task in tasks.items():
-            model = binary_network(task, self.hidden_size, self.batch, shape, ids, self.seed, sharpness=True)
+            model = binary_network(
+                task, self.hidden_size, self.batch, shape, ids, self.seed, floss_sharpness=True
+            )
             record = train(
                 model,
                 task,

@@ -33,27 +33,41 @@ def binary_network(
     ids: Tensor,
     seed: int,
     *,
-    sharpness: bool,
-    input_scale: float = 1.0,
+    floss_sharpness: bool,
+    sharpness: Tensor | None = None,
+    input_scale: Tensor | None = None,
     readout_scale: float = 1.0,
 ) -> Model:
-    """Binary networks of sharpness 1 with a trained initial state; `sharpness`: whether flossing trains g.
+    """Binary networks with a trained initial state.
 
-    W ~ N(0, 1/n), V ~ N(0, 1), b ~ U(0, 0.1); a readout with weights N(0, 1/n); V and the readout times
-    their scales. The bias and the scale of the readout are ours: the paper prints neither.
+    W ~ N(0, 1/n), V ~ N(0, 1), b ~ U(0, 0.1); a readout with weights N(0, 1/n). The bias and the scale of the
+    readout are ours: the paper prints neither.
+
+    Args:
+        task: what they are to learn.
+        n: units.
+        rows: of the initial state.
+        ensemble: `*e`.
+        ids: of the networks, `*e`.
+        seed: determines everything.
+        floss_sharpness: whether flossing trains the sharpness.
+        sharpness: `*e`, 1 when missing.
+        input_scale: factor of V, `*e`, 1 when missing.
+        readout_scale: factor of the readout's weights.
     """
     generator = torch.Generator().manual_seed(seed)
-    g = torch.ones(*ensemble, 1, 1)
+    g = (torch.ones(ensemble) if sharpness is None else sharpness)[..., None, None].clone()
     cell = BinaryCell(
         task.input_size,
         n,
-        sharpness=nn.Parameter(g) if sharpness else g,
+        sharpness=nn.Parameter(g) if floss_sharpness else g,
         ensemble=ensemble,
         members=ids,
         generator=generator,
     )
-    with torch.no_grad():
-        cell.weight_ih.mul_(input_scale)
+    if input_scale is not None:
+        with torch.no_grad():
+            cell.weight_ih.mul_(input_scale[..., None, None])
     readout = Readout(
         n,
         task.output_size,
@@ -73,7 +87,8 @@ class Fig3:
     As in the paper, flossing trains W, V, b and the sharpness, which starts at 1, and episodes that end in a
     sharper surrogate come whenever lambda_1 is too large. Ours, because the paper's numbers are missing or
     did not learn the task: the target below 0, the bounds of lambda_1, a lower one among them, which count
-    from the start, k, all rates and lengths, the scales of the input weights and of the readout.
+    from the start, k, all rates and lengths, the scales of the input weights and of the readout. Networks
+    that are not flossed have the sharpness and the input weights with which they learn best.
 
     Attributes:
         delays: longest lags.
@@ -88,7 +103,9 @@ class Fig3:
         factor: of the sharpness, when lambda_1 is above its bounds.
         check_every: task epochs between two looks at lambda_1.
         lr: learning rate of the task.
-        input_scale: standard deviation of the input weights.
+        input_scale: standard deviation of the input weights of networks that are flossed.
+        plain_input_scale: the same of those that are not.
+        plain_sharpness: their sharpness.
         readout_scale: standard deviation of the readout's weights, in units of 1 / sqrt(n).
         every: task epochs between measurements of the gradient.
         hidden_size: n.
@@ -110,6 +127,8 @@ class Fig3:
     check_every: int = 10
     lr: float = 2e-3
     input_scale: float = 2.0
+    plain_input_scale: float = 1.0
+    plain_sharpness: float = 0.7
     readout_scale: float = 0.01
     every: int = 50
     hidden_size: int = 80
@@ -142,6 +161,7 @@ class Fig3:
         ids = torch.arange(self.seeds).expand(shape)
         flossed = torch.tensor([False, True])[:, None, None].expand(shape)
         task = OneHotXOR(torch.tensor(self.delays)[None, :, None].expand(shape))
+        plain = torch.full(shape, self.plain_sharpness), torch.full(shape, self.plain_input_scale)
         model = binary_network(
             task,
             self.hidden_size,
@@ -149,8 +169,9 @@ class Fig3:
             shape,
             ids,
             self.seed,
-            sharpness=True,
-            input_scale=self.input_scale,
+            floss_sharpness=True,
+            sharpness=torch.where(flossed, 1.0, plain[0]),
+            input_scale=torch.where(flossed, self.input_scale, plain[1]),
             readout_scale=self.readout_scale,
         )
         length = max(self.delays) + self.extra

@@ -85,7 +85,7 @@ class AutoFlossing(Learning):
         "smoke": {**Learning.SMOKE, "delays": (4,), "gains": (0.5, 1.0)},
         "small": {**Learning.SMALL, "delays": (16, 20)},
     }
-    cost: ClassVar[Mapping[str, str]] = {"smoke": "2 s", "small": "3 min", "paper": "a day; 1 h on a GPU"}
+    cost: ClassVar[Mapping[str, str]] = {"smoke": "2 s", "small": "15 s", "paper": "a day; 1 h on a GPU"}
 
     def run(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
         """`final_accuracy (gain, way, delay, seed)`, `flops (gain, way)`, spectra, and what was chosen."""

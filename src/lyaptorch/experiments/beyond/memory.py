@@ -46,7 +46,7 @@ class MemoryLimit(Learning):
         "smoke": {**Learning.SMOKE, "delays": (4, 8), "k": 8, "episodes": (2,), "every": 3},
         "small": {**Learning.SMALL, "delays": (20, 24, 28, 32), "epochs": 2000, "k": 32} | {"every": 1000},
     }
-    cost: ClassVar[Mapping[str, str]] = {"smoke": "2 s", "small": "3 min", "paper": "a day; 1 h on a GPU"}
+    cost: ClassVar[Mapping[str, str]] = {"smoke": "2 s", "small": "20 s", "paper": "a day; 1 h on a GPU"}
 
     def run(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
         """`accuracy (delay, seed, epoch)`, `final_accuracy (delay, seed)`."""

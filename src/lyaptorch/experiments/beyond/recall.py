@@ -41,7 +41,7 @@ class ItemsByDelay(Learning):
         "small": {**Learning.SMALL, "items": (2, 10), "delays": (20, 40), "ks": (0, 1, 4, 12, 30)}
         | {"seeds": 3, "epochs": 500},
     }
-    cost: ClassVar[Mapping[str, str]] = {"smoke": "2 s", "small": "2 min", "paper": "a day; 1 h on a GPU"}
+    cost: ClassVar[Mapping[str, str]] = {"smoke": "2 s", "small": "20 s", "paper": "a day; 1 h on a GPU"}
 
     def run(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
         """`final_accuracy (items, delay, k, seed)`."""

@@ -85,7 +85,7 @@ class UnitParameters(Learning):
         "smoke": {**Learning.SMOKE, "delays": (4,)},
         "small": {**Learning.SMALL, "delays": (16, 20)},
     }
-    cost: ClassVar[Mapping[str, str]] = {"smoke": "2 s", "small": "2 min", "paper": "a day; 1 h on a GPU"}
+    cost: ClassVar[Mapping[str, str]] = {"smoke": "2 s", "small": "20 s", "paper": "a day; 1 h on a GPU"}
 
     def run(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
         """`exponents (flossed, rank)` after flossing, `final_accuracy (flossed, delay, seed)`."""

@@ -36,7 +36,7 @@ class Fig10(Episodes):
     }
     cost: ClassVar[Mapping[str, str]] = {
         "smoke": "10 s",
-        "small": "10 min",
+        "small": "2 min",
         "paper": "hours; minutes on a GPU",
     }
 

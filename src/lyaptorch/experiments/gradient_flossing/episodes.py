@@ -40,7 +40,7 @@ class Episodes(Setting):
     }
     cost: ClassVar[Mapping[str, str]] = {
         "smoke": "10 s",
-        "small": "8 min",
+        "small": "80 s",
         "paper": "hours; minutes on a GPU",
     }
 

@@ -51,7 +51,7 @@ class Frames(Setting):
     }
     cost: ClassVar[Mapping[str, str]] = {
         "smoke": "3 s",
-        "small": "3 min",
+        "small": "30 s",
         "paper": "a day; minutes on a GPU",
     }
 

@@ -68,7 +68,7 @@ class Fig1b:
             "spectrum_steps": 200,
         },
     }
-    cost: ClassVar[Mapping[str, str]] = {"smoke": "1 s", "small": "3 min", "paper": "3 hours"}
+    cost: ClassVar[Mapping[str, str]] = {"smoke": "1 s", "small": "25 s", "paper": "3 hours"}
 
     def run(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
         """`lambda1 (sharpness, network)`, `spectrum`, `free`, `triangle (sharpness, rank)`, `theory`."""

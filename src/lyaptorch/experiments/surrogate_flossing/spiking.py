@@ -84,7 +84,7 @@ class Spiking:
         },
         "small": {"delays": (60, 80), "seeds": 5},
     }
-    cost: ClassVar[Mapping[str, str]] = {"smoke": "5 s", "small": "10 min", "paper": "20 min"}
+    cost: ClassVar[Mapping[str, str]] = {"smoke": "5 s", "small": "5 min", "paper": "20 min"}
 
     def run(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
         """For each task `<task>_accuracy (condition, seed, epoch)`, `_final`, `_gradient_norm`, `_rate`."""

@@ -79,7 +79,7 @@ class Table1:
         },
         "small": {"seeds": 2, "iterations": 15_000},
     }
-    cost: ClassVar[Mapping[str, str]] = {"smoke": "1 s", "small": "5 min", "paper": "15 min"}
+    cost: ClassVar[Mapping[str, str]] = {"smoke": "1 s", "small": "4 min", "paper": "15 min"}
 
     def run(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
         """`test_loss (network, seed, measurement)`, `best_loss`, `iterations_to_minimal`."""

@@ -176,7 +176,7 @@ class Images(ImageRun):
         "smoke": {**SMOKE, "learning_rates": (1e-3,), "spectrum_images": 8},
         "small": {**SMALL, "learning_rates": (1e-3, 3e-3)},
     }
-    cost: ClassVar[Mapping[str, str]] = {"smoke": "5 s", "small": "5 min", "paper": "2 h; minutes on a GPU"}
+    cost: ClassVar[Mapping[str, str]] = {"smoke": "5 s", "small": "8 min", "paper": "2 h; minutes on a GPU"}
 
     def conditions(self, w0: float, ids: Tensor) -> tuple[list[str], Tensor, Tensor, Tensor]:
         """As the paper draws them: angles U(0, 2 w0), decays U(0.98, 1), couplings U(0.01, 0.2)."""

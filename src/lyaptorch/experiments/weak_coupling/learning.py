@@ -102,7 +102,7 @@ class Fig3:
             "test_batches": 10,
         },
     }
-    cost: ClassVar[Mapping[str, str]] = {"smoke": "3 s", "small": "8 min", "paper": "hours on a GPU"}
+    cost: ClassVar[Mapping[str, str]] = {"smoke": "3 s", "small": "4 min", "paper": "hours on a GPU"}
 
     def run(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
         """`test_loss, test_accuracy (task, clip, decay, seed, measurement)`, `curvature (task, decay, time)`.

@@ -351,3 +351,12 @@ def test_the_totals_in_a_record_are_epochs_times_steps_for_who_took_part():
     batch = TASK.draw(0, members=torch.arange(2), epoch=0, batch=ROWS, length=LENGTH)
     fit = metrics.fit_flops(batch, N, 1)
     assert record["fit_flops"].tolist() == [6 * fit, 4 * fit]
+
+
+def test_a_joint_loss_costs_those_in_whose_loss_it_is():
+    joint = FlossPhase(0, k=2, **SCAN, batch=2)
+    record = run(make((2,)), FitPhase(3, flossing_weight=torch.tensor([0.0, 0.5]), flossing=joint))
+    assert record["floss_flops"].tolist() == [0, 3 * 2 * metrics.floss_flops(N, 2, SCAN["steps"])]
+    alone = run(make(), FitPhase(3, flossing_weight=0.5, flossing=joint))
+    assert alone["floss_flops"].tolist() == [record["floss_flops"][1]]
+    assert "floss_flops" not in run(make(), FitPhase(1))

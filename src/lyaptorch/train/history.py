@@ -52,10 +52,10 @@ class History:
                 row = full
             self.rows.setdefault(name, []).append(row)
 
-    def count(self, name: str, amount: int, mask: Tensor) -> None:
-        """Add an amount to a member's total."""
+    def count(self, name: str, amount: int | Tensor, mask: Tensor) -> None:
+        """Add an amount, one for all or one for each, to the totals of the members where the mask is true."""
         total = self.totals.setdefault(name, torch.zeros(self.ensemble, dtype=torch.float64))
-        total[mask] += amount
+        total[mask] += torch.as_tensor(amount, dtype=total.dtype).reshape(-1)
 
     def mark(self, name: str, value: Tensor, mask: Tensor) -> None:
         """Note a value `(count,)` of some members; NaN of those for whom none was ever noted."""

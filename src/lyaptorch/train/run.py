@@ -117,7 +117,8 @@ class Run:
         try:
             for rows in work.epochs.run(self._until_look(phase, active)):
                 self.history.add({**measured, **rows}, active.mask)
-                self.history.count(work.cost, work.flops, active.mask)
+                for name, amount in work.flops.items():
+                    self.history.count(name, amount, active.mask)
                 if "exponents" in rows:
                     warn_of_death(rows["exponents"], self.part.ids)
                 measured = {}

@@ -19,12 +19,11 @@ from lyaptorch.train.steps import first_row, fit_step, floss_step, flossing_of, 
 
 
 class Work(NamedTuple):
-    """The epochs of a phase for some members, and what each costs, by its name in the history."""
+    """The epochs of a phase for some members, and the operations of each, by their names in the history."""
 
     part: Members
     epochs: Epochs
-    cost: str
-    flops: int
+    flops: dict[str, int | Tensor]
 
 
 def work_of(
@@ -59,9 +58,12 @@ def drawing(
 
 
 def _fit(phase: FitPhase, part: Members, draw: Callable[[], Batch], task: Task, settings: Settings) -> Work:
-    joined = None
-    if torch.as_tensor(phase.flossing_weight).any():
+    n = part.model.cell.state_size
+    flops: dict[str, int | Tensor] = {"fit_flops": fit_flops(draw(), n, task.output_size)}
+    joined, weighted = None, torch.as_tensor(phase.flossing_weight).cpu() != 0
+    if weighted.any():
         joined = flossing_of(phase.flossing, settings.seed, part.epoch)
+        flops["floss_flops"] = weighted * _floss_flops(phase.flossing, n)
 
     def epoch() -> Row:
         joint = None
@@ -70,8 +72,7 @@ def _fit(phase: FitPhase, part: Members, draw: Callable[[], Batch], task: Task, 
             joint = joined, inputs, phase.flossing_weight
         return fit_step(part, draw(), settings.clip, joint)
 
-    flops = fit_flops(draw(), part.model.cell.state_size, task.output_size)
-    return Work(part, Epochs(epoch, part.tensors().values()), "fit_flops", flops)
+    return Work(part, Epochs(epoch, part.tensors().values()), flops)
 
 
 def _floss(phase: FlossPhase, part: Members, task: Task, settings: Settings) -> Work:
@@ -86,10 +87,13 @@ def _floss(phase: FlossPhase, part: Members, task: Task, settings: Settings) -> 
         part.floss_epoch += 1
         return {**row, "at_epoch": part.epoch.to(h0.dtype)}
 
-    n = part.model.cell.state_size
+    flops = _floss_flops(phase, part.model.cell.state_size)
+    return Work(part, Epochs(epoch, part.tensors().values()), {"floss_flops": flops})
+
+
+def _floss_flops(phase: FlossPhase, n: int) -> int:
     k = most_exponents(phase.k, n) if phase.penalty == EXPONENTS else n
-    flops = phase.batch * floss_flops(n, k, phase.steps, phase.interval)
-    return Work(part, Epochs(epoch, part.tensors().values()), "floss_flops", flops)
+    return phase.batch * floss_flops(n, k, phase.steps, phase.interval)
 
 
 def _inputs(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -103,6 +103,8 @@ class Fig3:
         factor: of the sharpness, when lambda_1 is above its bounds.
         check_every: task epochs between two looks at lambda_1.
         lr: learning rate of the task.
+        late: task steps after which it is `late_lr`.
+        late_lr: learning rate of the task from then on.
         input_scale: standard deviation of the input weights of networks that are flossed.
         plain_input_scale: the same of those that are not.
         plain_sharpness: their sharpness.
@@ -126,13 +128,15 @@ class Fig3:
     factor: float = 1.05
     check_every: int = 10
     lr: float = 2e-3
+    late: int = 2000
+    late_lr: float = 1e-3
     input_scale: float = 2.0
     plain_input_scale: float = 1.0
     plain_sharpness: float = 0.7
     readout_scale: float = 0.01
     every: int = 50
     hidden_size: int = 80
-    batch: int = 32
+    batch: int = 64
     extra: int = 200
     seed: int = 0
 
@@ -143,6 +147,7 @@ class Fig3:
             "delays": (2, 4),
             "seeds": 2,
             "epochs": 15,
+            "late": 10,
             "floss_epochs": 4,
             "episode_epochs": 2,
             "every": 5,
@@ -161,7 +166,6 @@ class Fig3:
         ids = torch.arange(self.seeds).expand(shape)
         flossed = torch.tensor([False, True])[:, None, None].expand(shape)
         task = OneHotXOR(torch.tensor(self.delays)[None, :, None].expand(shape))
-        plain = torch.full(shape, self.plain_sharpness), torch.full(shape, self.plain_input_scale)
         model = binary_network(
             task,
             self.hidden_size,
@@ -170,8 +174,8 @@ class Fig3:
             ids,
             self.seed,
             floss_sharpness=True,
-            sharpness=torch.where(flossed, 1.0, plain[0]),
-            input_scale=torch.where(flossed, self.input_scale, plain[1]),
+            sharpness=torch.where(flossed, 1.0, self.plain_sharpness),
+            input_scale=torch.where(flossed, self.input_scale, self.plain_input_scale),
             readout_scale=self.readout_scale,
         )
         length = max(self.delays) + self.extra
@@ -216,7 +220,7 @@ class Fig3:
         """What is done, for those networks that are flossed."""
         pre = FlossPhase(self.floss_epochs, k=self.k, target=self.target, clip=self.clip, members=members)
         lowest, highest = self.bounds
-        return adaptive(
+        floss, fit = adaptive(
             self.epochs,
             pre,
             episode_epochs=self.episode_epochs,
@@ -226,6 +230,11 @@ class Fig3:
             lowest=lowest,
             highest=highest,
             factor=self.factor,
+        )
+        return (
+            floss,
+            replace(fit, epochs=self.late),
+            replace(fit, epochs=self.epochs - self.late, lr=self.late_lr),
         )
 
     def checks(self, record: Record) -> list[Check]:

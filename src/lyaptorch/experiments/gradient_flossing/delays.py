@@ -141,10 +141,10 @@ class Fig4c(DelaySweep):
     )
     scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "smoke": {**SMOKE, "episode": 5},
-        "small": {"delays": (40, 50), "seeds": 4, "epochs": 2500, "floss_epochs": 300, "length": 200}
-        | {"floss_clip": 1.0},
+        "small": {"delays": (40, 50, 60), "seeds": 4, "epochs": 4500, "length": 200, "floss_clip": 1.0}
+        | {"k": 80, "floss_epochs": 1000},
     }
-    cost: ClassVar[Mapping[str, str]] = {**DelaySweep.cost, "small": "4 min"}
+    cost: ClassVar[Mapping[str, str]] = {**DelaySweep.cost, "small": "7 min"}
 
     def conditions(self) -> tuple[Condition, ...]:
         """None, before, before and during."""
@@ -203,7 +203,8 @@ class Fig14c(Fig4c):
     cost: ClassVar[Mapping[str, str]] = DelaySweep.cost
     scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "smoke": Fig4c.scales["smoke"],
-        "small": {**Fig4d.scales["small"], "seeds": 3},
+        "small": {"delays": (40, 50), "seeds": 4, "epochs": 2500, "floss_epochs": 300, "length": 200}
+        | {"floss_clip": 1.0},
     }
 
     def checks(self, record: Record) -> list[Check]:
@@ -220,6 +221,10 @@ class Fig14d(Fig14c):
 
     figure: ClassVar[str] = "fig14d"
     shows: ClassVar[str] = "figure 4d with orthogonal initialisation (b, d)"
+    scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "smoke": Fig4c.scales["smoke"],
+        "small": {**Fig4d.scales["small"], "epochs": 2000},
+    }
 
 
 def longest(delays: NDArray[np.integer], scores: NDArray[np.floating], level: float) -> NDArray[np.floating]:

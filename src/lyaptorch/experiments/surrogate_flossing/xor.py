@@ -158,7 +158,7 @@ class Fig3:
         },
         "small": {"delays": (14, 18), "seeds": 8},
     }
-    cost: ClassVar[Mapping[str, str]] = {"smoke": "3 s", "small": "10 min", "paper": "1 hour"}
+    cost: ClassVar[Mapping[str, str]] = {"smoke": "3 s", "small": "13 min", "paper": "1 hour"}
 
     def run(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
         """`accuracy (condition, delay, seed, epoch)`, `final_accuracy`, `gradient_norm`, `sharpness`."""

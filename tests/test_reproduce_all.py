@@ -68,6 +68,17 @@ def test_a_figure_that_fails_is_named_at_the_end_and_stops_no_other(lyap, tmp_pa
     assert "2 of 3 figures are made already" in lyap("reproduce", "all", "--scale", "smoke")[1]
 
 
+def test_figures_that_fail_alike_are_named_together_with_the_first_line_of_why(lyap, monkeypatch):
+    def broken(self, show_progress, checkpoint):
+        raise RuntimeError("\n  no luck\nmore about it")
+
+    for name in ("fig15", "fig16"):
+        monkeypatch.setattr(FIGURES[PAPER][name], "run", broken)
+    err = lyap("reproduce", PAPER, "all", "--scale", "smoke")[2]
+    assert err.startswith("lyap: 2 of 2 figures failed")
+    assert re.search("gradient-flossing fig1[56], gradient-flossing fig1[56] with RuntimeError: no luck\n", err)
+
+
 def test_what_was_interrupted_goes_on_where_it_was(lyap, tmp_path, monkeypatch):
     def interrupted(self, show_progress, checkpoint):
         raise KeyboardInterrupt

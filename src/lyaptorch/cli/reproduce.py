@@ -95,13 +95,15 @@ def _reproduce_all(
             done[paper, figure] = result
             said = f"{result.held} checks hold, {duration(result.host['seconds'])}"
         else:
-            said = failed[f"{paper} {figure}"] = f"{type(result).__name__}: {result}"
+            reason = [type(result).__name__, *str(result).strip().splitlines()[:1]]
+            said = failed[f"{paper} {figure}"] = ": ".join(reason)
         if not json:
             print(f"{len(done) + len(failed)}/{len(figures)} {paper} {figure}: {said}", flush=True)
     if json:
         print(json_module.dumps({"figures": [_facts(made) for made in done.values()], "failed": failed}))
     if failed:
-        each = "; ".join(f"{name} with {error}" for name, error in failed.items())
+        alike = {error: [name for name in failed if failed[name] == error] for error in failed.values()}
+        each = "; ".join(f"{', '.join(names)} with {error}" for error, names in alike.items())
         raise ValueError(f"{len(failed)} of {len(figures)} figures failed, the others are saved: {each}")
 
 

@@ -189,7 +189,7 @@ class FitPhase:
         lr: learning rate of the task, a number or one for each member; that of `train` when missing.
 
     Example:
-        Train for 1 000 steps, then for 500 at a tenth of the rate, with the optimiser's memory kept.
+        Train for 1 000 steps, then for 500 at a tenth of the rate, with the optimiser's moments kept.
 
         >>> schedule = (FitPhase(1000), FitPhase(500, lr=1e-4))
         >>> schedule[1].lr

@@ -8,7 +8,7 @@ import pytest
 from command import command, files
 from lyaptorch.cli.checks import NOT_RUN
 from lyaptorch.cli.figures import rough_seconds
-from lyaptorch.experiments import FIGURES, Check
+from lyaptorch.experiments import FIGURES, SCALES, Check
 from lyaptorch.experiments.misses import MISSES, why_missed
 from lyaptorch.record import Record
 
@@ -182,6 +182,11 @@ def test_the_page_in_the_docs_says_of_every_figure_how_it_stands_and_of_every_mi
 )
 def test_what_a_rough_cost_comes_to(cost, seconds):
     assert rough_seconds(cost) == seconds
+
+
+def test_the_rough_cost_of_every_figure_is_understood():
+    costs = [figure.cost for figures in FIGURES.values() for figure in figures.values()]
+    assert all(rough_seconds(cost[scale]) > 0 for cost in costs for scale in SCALES)
 
 
 def test_figures_that_take_long_come_first(lyap, monkeypatch):

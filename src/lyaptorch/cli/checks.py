@@ -37,9 +37,11 @@ def _summary(found: Sequence[Made], scale: str) -> str:
     held = sum(check.holds for check in checks)
     total = sum(len(figures) for figures in FIGURES.values())
     return (
-        f"`lyap reproduce all --scale {scale}` makes {total} figures, `lyap report --markdown` this page. "
+        f"`lyap reproduce all --scale {scale}` makes {total} figures, and "
+        f"`lyap report --markdown checks.md --scale {scale}` this page. "
         f"{len(found)} were made: of their {len(checks)} checks {held} hold, "
-        f"and {len(checks) - held} are missed. Processor time is that of all threads; "
+        f"and {len(checks) - held} are missed. Expected is a value that must be met to within ±, or a bound "
+        "from one side, where ± is mostly 0. Processor time is that of all threads; "
         "time on the clock depends on what else the machine does."
     )
 
@@ -56,7 +58,7 @@ def _costs(found: dict[tuple[str, str], Made]) -> str:
             rows.append((paper, name, figure.shows, *times, "" if made is None else made.held))
     every = list(found.values())
     rows.append(("", "all that is known", "", _time(every, "cpu_seconds"), _time(every, "seconds"), ""))
-    return _table(("", "figure", "shows", "processor time", "time", "checks that hold"), rows)
+    return _table(("", "figure", "shows", "processor time", "time on the clock", "checks that hold"), rows)
 
 
 def _checks(name: str, made: Made | None) -> list[tuple[str, ...]]:

@@ -62,7 +62,7 @@ class Experiment(Protocol):
         figure: its name on the command line.
         shows: what it shows, in a sentence.
         scales: for "smoke" and "small", the fields that differ from paper scale.
-        cost: for each scale, roughly what it takes on two cores.
+        cost: for each scale, roughly the processor time it takes, such as "2 min" or "a day; 1 h on a GPU".
     """
 
     figure: ClassVar[str]

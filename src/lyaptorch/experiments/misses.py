@@ -17,12 +17,6 @@ MISSES: Mapping[str, Mapping[str, str]] = {
             "epoch, and four networks are few: of ten, at paper scale, nine are within the bound."
         ),
     },
-    "gradient-flossing fig4c": {
-        "accuracy at d = 50": (
-            "After 2 500 epochs three of four networks have not left chance or have just begun to; the run "
-            "that is compared with had 6 000, of longer trials."
-        ),
-    },
     "gradient-flossing fig7": {
         "accuracy at d = 60": "No network of any group learns this delay in 1 200 epochs.",
     },
@@ -34,15 +28,6 @@ MISSES: Mapping[str, Mapping[str, str]] = {
             "Accuracy falls to chance at every late episode, and is back above 0.99 within 60 epochs; the "
             "last episode is 100 epochs before the end."
         ),
-    },
-    "gradient-flossing fig14c": {
-        "accuracy at d = 40: before and during": (
-            "The episode at 500 throws one of three networks, by then at 94%, back to chance for good."
-        ),
-        "accuracy at d = 60": "Within 1 200 epochs no network of any group leaves chance.",
-    },
-    "gradient-flossing fig14d": {
-        "accuracy at d = 60: before exceeds": "Within 1 200 epochs none of three leaves chance.",
     },
     "gradient-flossing controls": {
         "d = 30: accuracy, one-step Jacobians": (

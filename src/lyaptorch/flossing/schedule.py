@@ -183,13 +183,13 @@ class FitPhase:
         members: bool `*e`, who takes part; everybody when missing.
         flossing_weight: weight of the flossing loss; a number or one for each member.
         flossing: what that loss is, its `epochs` and `lr` aside.
-        triggers: what may interrupt the fit.
-        stop: a condition under which a member stops early.
+        triggers: what may interrupt this fit; a later one has its own.
+        stop: a condition under which a member stops early; in the next phase it takes part again.
         check_every: task epochs between two evaluations of conditions on metrics.
         lr: learning rate of the task, a number or one for each member; that of `train` when missing.
 
     Example:
-        Train for 1 000 steps, then for 500 at a tenth of the rate, with the optimiser's memory kept.
+        Train for 1 000 steps, then for 500 at a tenth of the rate, with the optimiser's moments kept.
 
         >>> schedule = (FitPhase(1000), FitPhase(500, lr=1e-4))
         >>> schedule[1].lr

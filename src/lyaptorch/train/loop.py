@@ -66,7 +66,8 @@ def train(
         schedule: phases, run in order, such as `(FlossPhase(500), FitPhase(600))`.
         batch: trajectories of a task step.
         length: steps of a task step; when missing, the length of the task's trials, or 300 where it has none.
-        lr: learning rate of the task, a number or `*e`: a grid of them is a dimension of the ensemble.
+        lr: learning rate of the task, a number or `*e`: a grid of them is a dimension of the ensemble. A
+            `FitPhase` may have its own.
         optimizer: `Adam()` or `SGD(momentum, nesterov)`.
         clip: largest gradient norm of each member, a number or `*e`; None for no limit.
         clip_mode: "tensor", each tensor's norm, or "global", that of all together.
@@ -89,8 +90,8 @@ def train(
         A Record: `loss`, `accuracy`, `gradient_norm (member, epoch)` of each fresh batch before its step;
         with flossing `exponents (member, floss_epoch, index)`, `floss_loss` and `at_epoch (member,
         floss_epoch)`, the task epoch at which a flossing step took place; the metrics, with
-        `measured_at (member, measurement)`; `fit_flops`, `floss_flops (member)`. Rows end in NaN for members
-        with fewer epochs.
+        `measured_at (member, measurement)`; operations `fit_flops`, `floss_flops (member)`, in the latter
+        those of a joint loss, too. Rows end in NaN for members with fewer epochs.
 
     Raises:
         ValueError: for a schedule, shapes or hyperparameters that do not fit; the sentence says how.

@@ -200,7 +200,7 @@ class Fig14c(Fig4c):
 
     figure: ClassVar[str] = "fig14c"
     shows: ClassVar[str] = "figure 4c with orthogonal initialisation (a, c)"
-    cost: ClassVar[Mapping[str, str]] = DelaySweep.cost
+    cost: ClassVar[Mapping[str, str]] = {**DelaySweep.cost, "small": "3 min"}
     scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "smoke": Fig4c.scales["smoke"],
         "small": {"delays": (40, 50), "seeds": 4, "epochs": 2500, "floss_epochs": 300, "length": 200}
@@ -225,6 +225,7 @@ class Fig14d(Fig14c):
         "smoke": Fig4c.scales["smoke"],
         "small": {**Fig4d.scales["small"], "epochs": 2000},
     }
+    cost: ClassVar[Mapping[str, str]] = {**DelaySweep.cost, "small": "4 min"}
 
 
 def longest(delays: NDArray[np.integer], scores: NDArray[np.floating], level: float) -> NDArray[np.floating]:

@@ -85,10 +85,10 @@ class Fig3:
     """Accuracy and |dL/dh0| of binary networks on the one-hot XOR: no flossing against adaptive flossing.
 
     As in the paper, flossing trains W, V, b and the sharpness, which starts at 1, and episodes that end in a
-    sharper surrogate come whenever lambda_1 is too large. Ours, because the paper's numbers are missing or
-    did not learn the task: the target below 0, the bounds of lambda_1, a lower one among them, which count
-    from the start, k, all rates and lengths, the scales of the input weights and of the readout. Networks
-    that are not flossed have the sharpness and the input weights with which they learn best.
+    sharper surrogate come whenever lambda_1 or |dL/dW| is too large. Ours, because the paper's numbers are
+    missing or did not learn the task: the target below 0, the bounds of lambda_1, a lower one among them,
+    which count from the start, k, all rates and lengths, the scales of the input weights and of the readout.
+    Networks that are not flossed have the sharpness and the input weights with which they learn best.
 
     Attributes:
         delays: longest lags.
@@ -100,10 +100,10 @@ class Fig3:
         target: exponent to reach.
         clip: largest norm of a flossing gradient.
         bounds: of lambda_1, outside of which there is an episode.
-        factor: of the sharpness, when lambda_1 is above its bounds.
+        factor: of the sharpness, when lambda_1 is above its bounds or |dL/dW| above 1.
         check_every: task epochs between two looks at lambda_1.
         lr: learning rate of the task.
-        late: task steps after which it is `late_lr`.
+        late: task steps at that rate.
         late_lr: learning rate of the task from then on.
         input_scale: standard deviation of the input weights of networks that are flossed.
         plain_input_scale: the same of those that are not.

@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 
 from command import command, files
+from lyaptorch.cli import figures as module
 from lyaptorch.cli.checks import NOT_RUN
 from lyaptorch.cli.figures import rough_seconds
 from lyaptorch.experiments import FIGURES, SCALES, Check
 from lyaptorch.experiments.misses import MISSES, why_missed
 from lyaptorch.record import Record
+from lyaptorch.sweep import Serial
 
 PAPER = "gradient-flossing"
 PAGE = Path(__file__).parents[1] / "docs" / "checks.md"
@@ -130,7 +132,7 @@ def test_the_page_of_checks_says_what_held_what_is_missed_and_what_was_not_run(l
     assert "Markdown checks.md" in out
     page = (tmp_path / "checks.md").read_text()
     assert "makes 3 figures" in page
-    assert "1 were made: of their 2 checks 1 hold, and 1 are missed." in page
+    assert "Made: 1, with 2 checks, of which 1 hold and 1 are missed." in page
     assert "\n## surrogate-flossing\n" in page
     costs, checks = (
         [line.strip("| ").split(" | ") for line in part.splitlines() if line.startswith("|")]
@@ -192,5 +194,9 @@ def test_the_rough_cost_of_every_figure_is_understood():
 def test_figures_that_take_long_come_first(lyap, monkeypatch):
     for name, cost in (("fig15", "3 s"), ("fig16", "2 min")):
         monkeypatch.setattr(FIGURES[PAPER][name], "cost", {"smoke": cost})
-    lines = lyap("reproduce", PAPER, "all", "--scale", "smoke")[1].splitlines()
-    assert [line.split()[2].rstrip(":") for line in lines if "/2 " in line] == ["fig16", "fig15"]
+    # the order in which processes are given work, done by one
+    monkeypatch.setattr(module, "Processes", lambda count: Serial())
+    for workers, order in (("1", ["fig15", "fig16"]), ("2", ["fig16", "fig15"])):
+        runs = ("--runs", f"runs-{workers}", "--workers", workers)
+        lines = lyap("reproduce", PAPER, "all", "--scale", "smoke", *runs)[1].splitlines()
+        assert [line.split()[2].rstrip(":") for line in lines if "/2 " in line] == order

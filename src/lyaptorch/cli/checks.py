@@ -39,7 +39,7 @@ def _summary(found: Sequence[Made], scale: str) -> str:
     return (
         f"`lyap reproduce all --scale {scale}` makes {total} figures, and "
         f"`lyap report --markdown checks.md --scale {scale}` this page. "
-        f"{len(found)} were made: of their {len(checks)} checks {held} hold, "
+        f"Made: {len(found)}, with {len(checks)} checks, of which {held} hold "
         f"and {len(checks) - held} are missed. Expected is a value that must be met to within ±, or a bound "
         "from one side, where ± is mostly 0. Processor time is that of all threads; "
         "time on the clock depends on what else the machine does."

@@ -80,10 +80,11 @@ def make_all(
 ) -> Iterator[tuple[str, str, Made | Exception]]:
     """Make figures, one after the other or in several processes; one that fails does not stop the others.
 
-    Those that take long come first, so that no process waits for the others at the end.
+    In several processes those that take long come first, so that none waits for the others at the end.
     """
-    slowest_first = sorted(figures, key=lambda name: -rough_seconds(FIGURES[name[0]][name[1]].cost[scale]))
-    packs = [Pack(({"paper": p, "figure": f},), (f"{p} {f}",)) for p, f in slowest_first]
+    if workers > 1:
+        figures = sorted(figures, key=lambda name: -rough_seconds(FIGURES[name[0]][name[1]].cost[scale]))
+    packs = [Pack(({"paper": paper, "figure": figure},), (f"{paper} {figure}",)) for paper, figure in figures]
     work = functools.partial(_work, scale, runs, threads)
     for pack, result in (Serial() if workers == 1 else Processes(workers)).execute(work, packs):
         yield pack.configs[0]["paper"], pack.configs[0]["figure"], result

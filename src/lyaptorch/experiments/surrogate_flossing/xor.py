@@ -231,11 +231,8 @@ class Fig3:
             highest=highest,
             factor=self.factor,
         )
-        return (
-            floss,
-            replace(fit, epochs=self.late),
-            replace(fit, epochs=self.epochs - self.late, lr=self.late_lr),
-        )
+        early = replace(fit, epochs=min(self.late, self.epochs))
+        return floss, early, replace(fit, epochs=self.epochs - early.epochs, lr=self.late_lr)
 
     def checks(self, record: Record) -> list[Check]:
         """D = 14 is solved with and without flossing, d = 18 with it alone; gradients arrive with it."""

@@ -19,6 +19,7 @@ from lyaptorch.experiments.misses import why_missed
 from lyaptorch.experiments.recorded import figure_of, recorded_checks, recorded_scale
 from lyaptorch.record import Record
 from lyaptorch.sweep import Pack, Processes, Serial
+from lyaptorch.train.pages import keep_pages
 
 UNITS = {"day": 86_400.0, "h": 3600.0, "min": 60.0, "s": 1.0}
 """Seconds in the units of rough costs."""
@@ -65,6 +66,7 @@ class Made:
 def make(paper: str, figure: str, scale: str, runs: Path, threads: int, show_progress: bool | None) -> Made:
     """Make a figure: its Record, the picture beside it, and its checks; it resumes where it was killed."""
     torch.set_num_threads(threads)
+    keep_pages()
     name, chosen = f"{paper}-{figure}-{scale}", FIGURES[paper][figure]
     path, start, cpu = run_path(runs, name), time.monotonic(), time.process_time()
     experiment = chosen(**chosen.scales.get(scale, {}))

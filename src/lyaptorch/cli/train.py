@@ -16,6 +16,7 @@ from lyaptorch._files import run_path
 from lyaptorch.cli.output import checkpoint_path, save, show
 from lyaptorch.experiments import Training, train_networks
 from lyaptorch.train import evaluate
+from lyaptorch.train.pages import keep_pages
 
 
 def train(
@@ -36,6 +37,7 @@ def train(
         threads: Threads of torch; small networks are fastest with one.
     """
     torch.set_num_threads(_checks.integer("threads", threads, 1))
+    keep_pages()
     _checks.integer("seeds", seeds, 1)
     name = f"train-{config.task}-{config.schedule}"
     path, start = run_path(runs, name), time.monotonic()

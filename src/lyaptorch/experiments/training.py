@@ -20,6 +20,7 @@ from lyaptorch.record import Record
 from lyaptorch.tasks import TASKS, Task, make_task
 from lyaptorch.tasks.lagged import LaggedTask
 from lyaptorch.train import PRESETS, Model, evaluate, train
+from lyaptorch.train.pages import keep_pages
 
 PER_NETWORK = ("delay", "gain", "k", "floss_clip", "lr")
 """Settings in which networks of one ensemble may differ."""
@@ -167,6 +168,7 @@ def train_runs(runs: Sequence[Mapping[str, Any]], checkpoint: Path, *, threads: 
         that training never saw.
     """
     torch.set_num_threads(threads)
+    keep_pages()
     pairs = [_split(run) for run in runs]
     settings, networks = [s for s, _ in pairs], [i for _, i in pairs]
     record, model, task = train_networks(settings, networks, checkpoint, False, "mark")

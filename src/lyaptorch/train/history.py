@@ -29,6 +29,35 @@ PRESENT = {"epoch": "loss", "floss_epoch": "floss_loss", "measurement": "measure
 """By dimension, what every member has that took part in a step."""
 
 
+class Rows:
+    """Rows in one block, which doubles when it is full; where their last dimensions differ, padded with NaN.
+
+    A tensor for each row would lie between the large ones of its step, and keep the heap from joining them
+    again: a training of thousands of steps then grows by gigabytes.
+
+    Args:
+        values: the first rows `(steps, ...)`.
+    """
+
+    def __init__(self, values: Tensor) -> None:
+        self._block, self._count = values, len(values)
+
+    @property
+    def values(self) -> Tensor:
+        """All rows `(steps, ...)`."""
+        return self._block[: self._count]
+
+    def append(self, row: Tensor) -> None:
+        """Add a row."""
+        old = self.values
+        if self._count == len(self._block) or row.shape != old.shape[1:]:
+            shape = [max(sizes) for sizes in zip(row.shape, old.shape[1:], strict=True)]
+            self._block = row.new_full((2 * self._count + 16, *shape), torch.nan)
+            _first(self._block[: self._count], old)[...] = old
+        _first(self._block[self._count], row)[...] = row
+        self._count += 1
+
+
 class History:
     """Rows of named values of the members; NaN where one did not take part.
 
@@ -38,7 +67,7 @@ class History:
 
     def __init__(self, ensemble: tuple[int, ...]) -> None:
         self.ensemble = ensemble
-        self.rows: dict[str, list[Tensor]] = {}
+        self.rows: dict[str, Rows] = {}
         self.totals: dict[str, Tensor] = {}
 
     def add(self, values: dict[str, Tensor], mask: Tensor) -> None:
@@ -50,7 +79,9 @@ class History:
                 full = torch.full(shape, torch.nan, dtype=row.dtype)
                 full[mask] = row
                 row = full
-            self.rows.setdefault(name, []).append(row)
+            if name not in self.rows:
+                self.rows[name] = Rows(row.new_empty(0, *row.shape))
+            self.rows[name].append(row)
 
     def count(self, name: str, amount: int | Tensor, mask: Tensor) -> None:
         """Add an amount, one for all or one for each, to the totals of the members where the mask is true."""
@@ -65,11 +96,12 @@ class History:
     def last(self, name: str, among: Tensor) -> Tensor:
         """The latest value of each member where the mask is true, NaN before the first."""
         latest = torch.full(self.ensemble, torch.nan)
-        # others may have taken the last steps
-        for row in reversed(self.rows.get(name, [])):
-            latest = torch.where(latest.isnan(), row, latest)
-            if not latest[among].isnan().any():
-                break
+        if name in self.rows:
+            # others may have taken the last steps
+            for row in self.rows[name].values.flip(0):
+                latest = torch.where(latest.isnan(), row, latest)
+                if not latest[among].isnan().any():
+                    break
         return latest
 
     def variables(self) -> dict[str, Any]:
@@ -77,7 +109,7 @@ class History:
         none = torch.zeros(math.prod(self.ensemble), 0)
         out: dict[str, Any] = dict.fromkeys(("loss", "accuracy"), (("member", "epoch"), none))
         stacked = {
-            name: _stack(rows).flatten(1, len(self.ensemble)) if self.ensemble else _stack(rows)[:, None]
+            name: rows.values.flatten(1, len(self.ensemble)) if self.ensemble else rows.values[:, None]
             for name, rows in self.rows.items()
         }
         # a resumed run reads its rows in another order
@@ -94,7 +126,7 @@ class History:
 
     def tensors(self) -> dict[str, Tensor]:
         """To be saved."""
-        rows = {f"history.{name}": _stack(rows) for name, rows in self.rows.items()}
+        rows = {f"history.{name}": rows.values for name, rows in self.rows.items()}
         return {**rows, **{f"total.{name}": total for name, total in self.totals.items()}}
 
     def load(self, saved: dict[str, Tensor]) -> None:
@@ -102,17 +134,14 @@ class History:
         for name, value in saved.items():
             kind, _, own = name.partition(".")
             if kind == "history":
-                self.rows[own] = list(value.unbind())
+                self.rows[own] = Rows(value)
             elif kind == "total":
                 self.totals[own] = value
 
 
-def _stack(rows: list[Tensor]) -> Tensor:
-    """Rows whose last dimension may differ in length, padded with NaN."""
-    if len({row.shape for row in rows}) > 1:
-        k = max(row.shape[-1] for row in rows)
-        rows = [torch.nn.functional.pad(row, (0, k - row.shape[-1]), value=torch.nan) for row in rows]
-    return torch.stack(rows)
+def _first(block: Tensor, like: Tensor) -> Tensor:
+    """The first columns of a block, as many as another tensor has."""
+    return block[..., : like.shape[-1]] if like.dim() else block
 
 
 def _own_epochs(rows: Tensor, took_part: Tensor) -> Tensor:

@@ -97,6 +97,8 @@ def fig3(record: Record) -> Figure:
             axes[1].plot(delays, final, "o", color=color, alpha=0.3, markersize=3)
             axes[1].plot(delays, np.median(final, -1), "o-", color=color, label=condition)
             norms = np.maximum(record["gradient_norm"][i], 1e-30)
+            # of networks whose gradients overflow the other epochs count
+            norms = np.where(np.isinf(norms), np.nan, norms)
             epochs = np.arange(norms.shape[-1]) * record.config["every"]
             axes[2].semilogy(epochs, norms[-1].T, color=color, alpha=0.4, linewidth=0.8)
             axes[3].semilogy(delays, np.exp(np.nanmean(np.log(norms), (-2, -1))), "o-", color=color)

@@ -360,3 +360,24 @@ def test_a_joint_loss_costs_those_in_whose_loss_it_is():
     alone = run(make(), FitPhase(3, flossing_weight=0.5, flossing=joint))
     assert alone["floss_flops"].tolist() == [record["floss_flops"][1]]
     assert "floss_flops" not in run(make(), FitPhase(1))
+
+
+class Plain(nn.Module):
+    """A module from which as_cell cannot tell how many units there are."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(N, N, generator=seeded(0)) / N**0.5)
+
+    def forward(self, x, h):
+        return torch.tanh(h @ self.weight.mT + x)
+
+
+def test_a_module_that_does_not_tell_its_size_is_flossed_and_counted():
+    cell = lt.as_cell(Plain())
+    assert cell.state_size == 0
+    model = lt.Model(cell, lt.Readout(N, 1), h0=torch.zeros(ROWS, N), loss="binary_cross_entropy")
+    record = run(model, FlossPhase(2, k=2, **SCAN), FitPhase(3))
+    assert record["floss_flops"].tolist() == [2 * metrics.floss_flops(N, 2, SCAN["steps"])]
+    batch = TASK.draw(0, members=torch.tensor(0), epoch=0, batch=ROWS, length=LENGTH)
+    assert record["fit_flops"].tolist() == [3 * metrics.fit_flops(batch, N, 1)]

@@ -58,7 +58,7 @@ def drawing(
 
 
 def _fit(phase: FitPhase, part: Members, draw: Callable[[], Batch], task: Task, settings: Settings) -> Work:
-    n = part.model.cell.state_size
+    n = _state_size(part)
     flops: dict[str, int | Tensor] = {"fit_flops": fit_flops(draw(), n, task.output_size)}
     joined, weighted = None, torch.as_tensor(phase.flossing_weight).cpu() != 0
     if weighted.any():
@@ -87,8 +87,14 @@ def _floss(phase: FlossPhase, part: Members, task: Task, settings: Settings) -> 
         part.floss_epoch += 1
         return {**row, "at_epoch": part.epoch.to(h0.dtype)}
 
-    flops = _floss_flops(phase, part.model.cell.state_size)
+    flops = _floss_flops(phase, _state_size(part))
     return Work(part, Epochs(epoch, part.tensors().values()), {"floss_flops": flops})
+
+
+def _state_size(part: Members) -> int:
+    """Units n; a function does not know them, but its initial state does."""
+    size, h0 = part.model.cell.state_size, part.model.h0
+    return h0.shape[-1] if size == 0 and h0 is not None else size
 
 
 def _floss_flops(phase: FlossPhase, n: int) -> int:

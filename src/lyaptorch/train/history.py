@@ -96,12 +96,12 @@ class History:
     def last(self, name: str, among: Tensor) -> Tensor:
         """The latest value of each member where the mask is true, NaN before the first."""
         latest = torch.full(self.ensemble, torch.nan)
-        if name in self.rows:
-            # others may have taken the last steps
-            for row in self.rows[name].values.flip(0):
-                latest = torch.where(latest.isnan(), row, latest)
-                if not latest[among].isnan().any():
-                    break
+        rows = self.rows[name].values if name in self.rows else ()
+        # others may have taken the last steps
+        for step in reversed(range(len(rows))):
+            latest = torch.where(latest.isnan(), rows[step], latest)
+            if not latest[among].isnan().any():
+                break
         return latest
 
     def variables(self) -> dict[str, Any]:

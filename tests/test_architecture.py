@@ -19,21 +19,24 @@ MODULES = {
 }
 """Every module by its name without `lyaptorch.`; the package itself is the empty name."""
 
-SHARED = ("_types", "_checks", "_random", "_files", "_notebook")
+SHARED = ("_types", "_checks", "_random", "_files", "_formats", "_variables", "_notebook", "_brief")
 MAY_IMPORT = {
     "_types": (),
     "_checks": (),
     "_random": (),
     "_files": (),
+    "_formats": (),
+    "_variables": (),
     "_notebook": (),
+    "_brief": (),
     "record": (),
     "cells": (),
     "theory": (),
     "tasks": (),
     "kernels": ("cells.form", "cells.activation", "cells.surrogates"),
-    "tangent": ("kernels", "cells"),
+    "tangent": ("kernels", "cells", "record"),
     "flossing": ("tangent", "cells"),
-    "analysis": ("tangent", "cells", "theory"),
+    "analysis": ("tangent", "cells", "theory", "record"),
     "train": ("flossing", "analysis", "tangent", "kernels", "cells", "tasks.batch", "record"),
     "experiments": ("train", "tasks", "analysis", "theory", "flossing", "tangent", "cells", "record"),
     "integrations": (

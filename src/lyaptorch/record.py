@@ -5,16 +5,13 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, KeysView, Mapping
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from lyaptorch import _checks
 from lyaptorch._files import (
@@ -27,31 +24,26 @@ from lyaptorch._files import (
     unsealed,
     writable_folder,
 )
+from lyaptorch._formats import save_as, with_format
 from lyaptorch._notebook import framed
+from lyaptorch._variables import Given, Variable, check_together, text, variable
 
 if TYPE_CHECKING:
     import xarray
     from matplotlib.figure import Figure
 
+__all__ = ["Given", "Record", "Variable"]
+
 _FORMAT, _VERSION = "lyaptorch record", 1
-
-
-class Variable(NamedTuple):
-    """Dimension names, values, and optionally what they mean: `units`, `long_name`, `comment`."""
-
-    dims: tuple[str, ...]
-    values: NDArray[Any]
-    attributes: Mapping[str, str]
-
-
-Given: TypeAlias = tuple[Sequence[str], Any] | tuple[Sequence[str], Any, Mapping[str, str]]
-"""What a `Variable` is made from: `(dims, values)` or `(dims, values, attributes)`."""
+SHOWN = 12
+"""Most names in the repr of a Record."""
 
 
 @dataclass(frozen=True, init=False, eq=False, repr=False)
 class Record:
     """One run's result: named arrays, their coordinates, and the configuration that made them.
 
+    `record[name]` is an array, `list(record)` names all, `record.dataset` is the same for xarray.
     Two Records are equal if kind, configuration, names, dimensions, attributes, types and every value are,
     to the bit; one NaN equals another. Values are booleans, integers, float32, float64 or strings.
 
@@ -93,34 +85,55 @@ class Record:
     ) -> None:
         if not isinstance(config, Mapping):
             raise ValueError(f"config must be a dict, got {type(config).__name__}; use dataclasses.asdict")
-        object.__setattr__(self, "kind", _text("kind", kind))
+        object.__setattr__(self, "kind", text("kind", kind))
         object.__setattr__(self, "config", json.loads(to_json("config", dict(config))))
-        object.__setattr__(self, "variables", {n: _variable(n, given) for n, given in variables.items()})
-        coordinates = {n: _variable(n, given) for n, given in (coordinates or {}).items()}
+        object.__setattr__(self, "variables", {n: variable(n, given) for n, given in variables.items()})
+        coordinates = {n: variable(n, given) for n, given in (coordinates or {}).items()}
         object.__setattr__(self, "coordinates", coordinates)
-        _check_together(self.variables, self.coordinates)
+        check_together(self.variables, self.coordinates)
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         """Return the values of a variable or coordinate: a copy, yours to change."""
-        entries = {**self.variables, **self.coordinates}
+        entries = self._entries
         return entries[_checks.choice("variable or coordinate", name, entries)].values.copy()
 
+    def keys(self) -> KeysView[str]:
+        """The names of all variables, then of all coordinates; so `dict(record)` is all arrays by name."""
+        return self._entries.keys()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys())
+
+    def __len__(self) -> int:
+        return len(self.keys())
+
     def __contains__(self, name: object) -> bool:
-        return name in self.variables or name in self.coordinates
+        return name in self.keys()
+
+    def __bool__(self) -> bool:
+        return True
+
+    @property
+    def _entries(self) -> dict[str, Variable]:
+        return {**self.variables, **self.coordinates}
 
     def __eq__(self, other: object) -> bool:
         return self._digest() == other._digest() if isinstance(other, Record) else NotImplemented
 
     def __repr__(self) -> str:
         rows = []
-        for name, v in (*self.variables.items(), *self.coordinates.items()):
+        for name, v in list(self._entries.items())[:SHOWN]:
             axes = (f"{dim} {length}" for dim, length in zip(v.dims, v.values.shape, strict=True))
             rows.append(f"{name} ({', '.join(axes)})")
-        return f"Record({self.kind!r}: {', '.join(rows)})"
+        more = [f"... {len(self) - SHOWN} more, see list(record)"] if len(self) > SHOWN else []
+        return f"Record({self.kind!r}: {', '.join([*rows, *more])})"
 
     @property
     def dataset(self) -> xarray.Dataset:
-        """The same as an `xarray.Dataset`, with the configuration as one JSON attribute; values read-only."""
+        """The same as an `xarray.Dataset`, with the configuration as one JSON attribute; values read-only.
+
+        With it come selection by label, `to_dataframe()`, and all else that xarray has.
+        """
         import xarray
 
         attributes = {"format": _FORMAT, "format_version": _VERSION, "kind": self.kind}
@@ -130,18 +143,22 @@ class Record:
     def save(self, path: Path | str, *, host: Mapping[str, Any] | None = None, fresh: bool = False) -> Path:
         """Write netCDF to `path` and volatile facts to `<stem>.host.json` beside it; return the path.
 
+        If `path` ends in .html, .png, .pdf or .svg: only the page, or the figure.
+
         A failure leaves the file at `path` as it was. Equal Records give equal bytes (for equal versions of
         HDF5 and h5netcdf); what differs between equal runs, such as the time, goes to the side file.
 
         Args:
-            path: Where to; `.nc` is added when missing, and so are folders.
+            path: Where to; `.nc` is added when no format is named; missing folders are made.
             host: Further volatile facts, such as wall seconds.
             fresh: Never replace a Record: take `<name>-2.nc`, `-3`, ... if the file exists.
 
         Raises:
-            ValueError: if the folder cannot be written or `host` is no JSON.
+            ValueError: if the folder cannot be written, `host` is no JSON, or for another format.
         """
-        path = _with_suffix(path)
+        path = with_format(path, ".nc")
+        if path.suffix != ".nc":
+            return save_as(path, self, ".nc")
         facts = to_json("host", {**host_facts(), **(host or {})}, indent=2)
         dataset = self.dataset.assign_attrs(checksum=self._digest())
         # netCDF through xarray marks NaN as missing by default; here it is a value
@@ -172,7 +189,9 @@ class Record:
         """
         import xarray
 
-        path = Path(path) if Path(path).is_file() else _with_suffix(path)
+        path = Path(path)
+        if not path.is_file() and path.suffix != ".nc":
+            path = path.with_name(f"{path.name}.nc")
         body = unsealed(path)
         try:
             refuse_objects(body)
@@ -219,11 +238,6 @@ class Record:
         return f"sha256:{hashlib.sha256(head.encode() + b''.join(data)).hexdigest()}"
 
 
-def _with_suffix(path: Path | str) -> Path:
-    path = Path(path)
-    return path if path.suffix == ".nc" else path.with_name(f"{path.name}.nc")
-
-
 def _check_format(attributes: Mapping[str, Any]) -> None:
     missing = {"format", "format_version", "kind", "config", "checksum"} - attributes.keys()
     if missing:
@@ -238,60 +252,3 @@ def _from_xarray(variable: xarray.Variable) -> Given:
     if values.dtype.kind in "OT" and all(isinstance(text, str) for text in values.flat):
         values = values.astype(str)
     return tuple(str(dim) for dim in variable.dims), values, {str(k): v for k, v in variable.attrs.items()}
-
-
-def _variable(name: str, given: Given) -> Variable:
-    """Return a checked, read-only copy."""
-    if not isinstance(given, tuple) or len(given) not in (2, 3) or isinstance(given[0], str):
-        raise ValueError(f"{name} must be (dims, values) with dims a tuple of names, got {given!r:.80}")
-    dims, attributes = tuple(given[0]), dict(given[2]) if len(given) == 3 else {}
-    values = _values(name, given[1])
-    for word in (name, *dims):
-        if not isinstance(word, str) or not re.fullmatch("[A-Za-z][A-Za-z0-9_]*", word):
-            raise ValueError(f"a name must be ASCII letters, digits and _, got {word!r}; rename it")
-    if len(dims) != values.ndim or len(set(dims)) < len(dims):
-        need = f"{name} must have a dimension name for each axis, none twice"
-        raise ValueError(f"{need}, got {dims} for shape {values.shape}; name or rename them")
-    for key, text in attributes.items():
-        _text(_checks.choice(f"attribute of {name}", key, ("comment", "long_name", "units")), text)
-    return Variable(dims, values, attributes)
-
-
-def _values(name: str, given: Any) -> NDArray[Any]:
-    try:
-        values = np.array(given.numpy(force=True) if isinstance(given, Tensor) else given, order="C")
-    except (TypeError, ValueError) as error:  # bfloat16, ragged lists
-        raise ValueError(f"{name} must be a tensor or array, got {error}; call .float() or pad it") from error
-    kind = values.dtype.kind
-    if kind not in "biufU" or (kind == "f" and values.itemsize not in (4, 8)):
-        need = f"{name} must hold booleans, integers, float32, float64 or strings"
-        raise ValueError(f"{need}, got {values.dtype}; convert it, for example with .float()")
-    values = values.astype(values.dtype.newbyteorder("="), copy=False)
-    if kind == "f":
-        np.copyto(values, np.nan, where=np.isnan(values))  # NaN has many bit patterns, a checksum needs one
-    if kind == "U":
-        values = values.astype(f"U{max(1, int(np.strings.str_len(values).max(initial=0)))}")
-        _text(name, "".join(values.flat) or " ")
-    values.flags.writeable = False
-    return values
-
-
-def _check_together(variables: Mapping[str, Variable], coordinates: Mapping[str, Variable]) -> None:
-    lengths: dict[str, tuple[int, str]] = {}
-    for name, v in (*variables.items(), *coordinates.items()):
-        for dim, length in zip(v.dims, v.values.shape, strict=True):
-            known, first = lengths.setdefault(dim, (length, name))
-            if known != length:
-                both = f"{known} in {first} and {length} in {name}"
-                raise ValueError(f"dimension {dim} must have one length, got {both}; rename one of them")
-    for name in (*variables, *coordinates):
-        if name in variables and name in coordinates:
-            raise ValueError(f"a name must be a variable or a coordinate, got {name} as both; rename one")
-        if name in lengths and (name in variables or coordinates[name].dims != (name,)):
-            raise ValueError(f"{name} names a dimension, so it must be a coordinate along it; rename one")
-
-
-def _text(name: str, value: object) -> str:
-    if not isinstance(value, str) or not value or re.search("[\0\ud800-\udfff]", value):
-        raise ValueError(f"{name} must be text without NUL or lone surrogates, got {value!r:.80}; change it")
-    return value

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lyaptorch import _checks
+from lyaptorch._brief import brief
 from lyaptorch._random import Stream, seed_from
 from lyaptorch._types import Inputs, Number, States
 from lyaptorch.analysis.curvature_operator import operator_product
@@ -43,6 +44,8 @@ class HessianSpectrum:
     contributions: Float[Tensor, "t *e k"]
     nodes: Float[Tensor, "probes *e steps"]
     quadrature: Float[Tensor, "probes *e steps"]
+
+    __repr__ = brief
 
     def density(self, at: Float[Tensor, " points"], width: float) -> Float[Tensor, "*e points"]:
         """The density of eigenvalues at some points, smoothed with a Gaussian of this standard deviation."""

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from lyaptorch import _checks
-from lyaptorch._files import replace_file
+from lyaptorch._brief import counted
+from lyaptorch._formats import save_as
 from lyaptorch._notebook import framed
 from lyaptorch._types import Inputs
 from lyaptorch.analysis.findings import Finding, findings, verdict
@@ -21,6 +22,7 @@ from lyaptorch.analysis.patient import Patient, Remedy, cell_of
 from lyaptorch.analysis.remedies import remedies
 from lyaptorch.analysis.signs import Signs, vital_signs
 from lyaptorch.cells import Cell, as_cell, fit, settle
+from lyaptorch.record import Record
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -64,6 +66,14 @@ class Diagnosis:
     def __str__(self) -> str:
         return self.summary()
 
+    def __repr__(self) -> str:
+        found, tried = (
+            counted(len(self.findings), "finding"),
+            counted(len(self.remedies), "remedy", "remedies"),
+        )
+        lines = [f"Diagnosis of {self.config['name']}: {self.verdict}", *(f.text for f in self.findings[:1])]
+        return "\n  ".join([*lines, f"{found}, {tried}; print it, .plot() it, or .save('diagnosis.html')"])
+
     def variables(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Variables and coordinates for a Record, from which page and figure are drawn."""
         s, p = self.signs, self.signs.parts
@@ -99,18 +109,25 @@ class Diagnosis:
 
         return plot_diagnosis(self)
 
+    def record(self) -> Record:
+        """The same as a Record, from which page and figure are drawn."""
+        return Record("diagnose", self.config, *self.variables())
+
     def page(self) -> str:
         """One self-contained page of HTML."""
-        from lyaptorch.plots import diagnosis_page
+        from lyaptorch.plots import record_page
 
-        return diagnosis_page(self)
+        return record_page(self.record())
 
     def save(self, path: Path | str) -> Path:
-        """Write the page; `.html` is added when missing."""
-        path = Path(path)
-        path = path if path.suffix == ".html" else path.with_name(f"{path.name}.html")
-        replace_file(path, self.page().encode())
-        return path
+        """Write the page (.html), the figure (.png, .pdf, .svg) or the Record (.nc); return the path.
+
+        A name without any of these gets .html.
+
+        Raises:
+            ValueError: for another format, or if the file cannot be written.
+        """
+        return save_as(path, self.record(), ".html")
 
     def _repr_html_(self) -> str:
         return framed(self.page(), "Diagnosis")

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lyaptorch import _checks
+from lyaptorch._brief import brief
 
 CHUNK = 4096
 """Sequences that are transformed at a time."""
@@ -47,6 +48,8 @@ class PowerSpectrum:
     length: int
     power: Float[Tensor, " bins"]
     stderr: Float[Tensor, " bins"]
+
+    __repr__ = brief
 
     @property
     def mean(self) -> float:

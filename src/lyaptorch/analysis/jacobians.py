@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lyaptorch import _checks
+from lyaptorch._brief import brief
 from lyaptorch._random import Stream, seed_from
 from lyaptorch._types import Exponents, Inputs
 from lyaptorch.analysis.precision import precise_log_singular_values
@@ -44,6 +45,8 @@ class ConditionNumber:
     exponents: Exponents
     bits: int
     arithmetic: str
+
+    __repr__ = brief
 
     @property
     def log_kappa(self) -> Float[Tensor, "s *e b"]:

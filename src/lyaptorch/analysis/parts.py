@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lyaptorch._brief import brief
 from lyaptorch._random import Stream
 from lyaptorch.cells import Cell
 from lyaptorch.cells.protocol import repeat_batch
@@ -41,6 +42,8 @@ class Parts:
     rates: Tensor
     passage: Tensor
     silent: Tensor
+
+    __repr__ = brief
 
     def mean(self, values: Tensor) -> Tensor:
         """Means over each part, of `(..., n)` numbers: `(..., G)`."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lyaptorch._brief import brief
 from lyaptorch._random import Stream
 from lyaptorch.analysis.parts import MOMENTS, Groups, Parts, measure, pull_back, spread
 from lyaptorch.cells import Cell, settle, unroll
@@ -54,6 +55,8 @@ class Signs:
     gates: dict[str, Tensor]
     gradient: Tensor
     gradient_share: Tensor
+
+    __repr__ = brief
 
     @property
     def lambda1(self) -> float:

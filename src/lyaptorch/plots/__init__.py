@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from lyaptorch import _checks
 from lyaptorch.plots import pages
 from lyaptorch.plots.bench import bench_figure
 from lyaptorch.plots.diagnosis import diagnosis_figure
@@ -24,13 +24,12 @@ if TYPE_CHECKING:
     from lyaptorch.tangent import CovariantVectors, Spectrum
 
 __all__ = [
-    "diagnosis_page",
+    "figure_of_kind",
     "plot_covariant",
     "plot_diagnosis",
     "plot_record",
     "plot_spectrum",
     "record_page",
-    "spectrum_page",
 ]
 
 
@@ -54,19 +53,9 @@ def plot_covariant(covariant: CovariantVectors) -> Figure:
     return covariant_figure(local.reshape(-1, k), angles.reshape(-1, k, k), unit)
 
 
-def spectrum_page(spectrum: Spectrum) -> str:
-    """The page of a `Spectrum`, one self-contained file of HTML."""
-    return record_page(Record("spectrum", {"dt": spectrum.dt}, *spectrum.variables()))
-
-
 def plot_diagnosis(diagnosis: Diagnosis) -> Figure:
     """The figure of a `Diagnosis`: the spectrum, what survives, and a gradient on its way back."""
-    return diagnosis_figure(Record("diagnose", diagnosis.config, *diagnosis.variables()))
-
-
-def diagnosis_page(diagnosis: Diagnosis) -> str:
-    """The page of a `Diagnosis`, one self-contained file of HTML."""
-    return record_page(Record("diagnose", diagnosis.config, *diagnosis.variables()))
+    return diagnosis_figure(diagnosis.record())
 
 
 def record_page(record: Record) -> str:
@@ -84,7 +73,20 @@ def plot_record(record: Record) -> Figure:
     Raises:
         ValueError: for a kind of Record that has no figure.
     """
-    return FIGURES[_checks.choice("kind of Record", record.kind, FIGURES)](record)
+    return figure_of_kind(record.kind)(record)
+
+
+def figure_of_kind(kind: str) -> Callable[[Record], Figure]:
+    """What draws a Record of this kind.
+
+    Raises:
+        ValueError: for a kind of Record that has no figure.
+    """
+    if kind not in FIGURES:
+        near = difflib.get_close_matches(kind, FIGURES, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else "its page shows what it holds"
+        raise ValueError(f"there is no figure for a Record {kind!r}; {hint}")
+    return FIGURES[kind]
 
 
 def _recorded_spectrum(record: Record) -> Figure:

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lyaptorch import _checks
+from lyaptorch._brief import counted, leading, trajectories
 from lyaptorch._random import DEFAULT_SEED, Stream
 from lyaptorch._types import Exponents, Inputs
 from lyaptorch.cells import Network
@@ -49,6 +50,16 @@ class CovariantVectors:
     covariance_error: Float[Tensor, "t *e b k"]
     backward_error: Float[Tensor, "t1 *e b k"]
     dt: float = 1.0
+
+    def __repr__(self) -> str:
+        _, *shape, n, k = self.vectors.shape
+        steps, unit = len(self.covariance_error), "step" if self.dt == 1.0 else "unit of time"
+        lines = [
+            f"CovariantVectors: {k} of {n} numbers, {trajectories(tuple(shape))}, {counted(steps, 'step')}",
+            *leading(self.exponents, growth_of.stderr(self.orthogonal_growth, self.dt), unit),
+            f"{self.converged.float().mean():.0%} converged; .vectors, .local(), .angles(), .plot()",
+        ]
+        return "\n  ".join(lines)
 
     @property
     def exponents(self) -> Exponents:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lyaptorch import _checks
+from lyaptorch._brief import brief
 from lyaptorch._types import Exponents, Healthy, LogR, Steps
 
 LOST = {torch.float32: 11.0, torch.float64: 31.0}
@@ -31,6 +32,8 @@ class Growth:
     log_r: LogR
     steps: Steps
     healthy: Healthy
+
+    __repr__ = brief
 
 
 def exponents(growth: Growth, dt: float = 1.0) -> Exponents:

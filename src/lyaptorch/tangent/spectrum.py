@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from lyaptorch import _checks
+from lyaptorch._brief import counted, leading, trajectories
+from lyaptorch._formats import save_as
 from lyaptorch._notebook import framed
 from lyaptorch._types import Exponents, Inputs, LogR, State
 from lyaptorch.cells import Form, Network
+from lyaptorch.record import Record
 from lyaptorch.tangent import growth as growth_of
 from lyaptorch.tangent.adjoint import Problem, Scan
 from lyaptorch.tangent.automatic import AUTO, choose_interval
@@ -22,6 +26,7 @@ from lyaptorch.tangent.fused import scan as fused_scan
 from lyaptorch.tangent.growth import Growth
 from lyaptorch.tangent.precision import full_precision
 from lyaptorch.tangent.qr import METHODS, qr
+from lyaptorch.tangent.rates import rates
 from lyaptorch.tangent.scan import Span, spans, stack_growth, sweep
 from lyaptorch.tangent.start import start
 
@@ -53,20 +58,24 @@ class Spectrum:
 
     @property
     def exponents(self) -> Exponents:
-        """`(*e, b, k)`, in nats per step (per unit of time when `dt` was given), unsorted, differentiable."""
-        return growth_of.exponents(self.growth, self.dt)
+        """`(*e, b, k)`, in nats per step (per unit of time when `dt` was given), unsorted, differentiable.
+
+        `.numpy()` and matplotlib take it as it is, as all rates here; of what is computed from it, and still
+        carries a gradient, `.detach()` first.
+        """
+        return rates(growth_of.exponents(self.growth, self.dt))
 
     def running(self) -> LogR:
         """The estimate after each interval, `(s, *e, b, k)`."""
-        return growth_of.running(self.growth, self.dt)
+        return rates(growth_of.running(self.growth, self.dt))
 
     def local(self) -> LogR:
         """The growth rate in each interval, `(s, *e, b, k)`."""
-        return growth_of.local(self.growth, self.dt)
+        return rates(growth_of.local(self.growth, self.dt))
 
     def finite_time(self, window: int) -> LogR:
         """The exponents of successive windows of `window` intervals, `(s // window, *e, b, k)`."""
-        return growth_of.finite_time(self.growth, window, self.dt)
+        return rates(growth_of.finite_time(self.growth, window, self.dt))
 
     def stderr(self) -> Exponents:
         """Standard error of each exponent, by batch means; inf where nothing can be said."""
@@ -79,11 +88,11 @@ class Spectrum:
 
     def kaplan_yorke(self) -> Tensor:
         """Kaplan-Yorke dimension `(*e, b)`; k where the sum never turns negative, a lower bound."""
-        return growth_of.kaplan_yorke(self.growth)
+        return rates(growth_of.kaplan_yorke(self.growth))
 
     def entropy(self) -> Tensor:
         """Sum of positive exponents `(*e, b)`, nats per step (per unit of time with `dt`)."""
-        return growth_of.entropy(self.growth, self.dt)
+        return rates(growth_of.entropy(self.growth, self.dt))
 
     def variables(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Variables and coordinates for a Record; running estimates thinned to a few hundred moments."""
@@ -100,11 +109,37 @@ class Spectrum:
         }
         return variables, {"elapsed": (("elapsed",), elapsed.double())}
 
+    def record(self) -> Record:
+        """The same as a Record: the exponents of every trajectory, their errors, and how they converged."""
+        config = {"dt": self.dt, "transient": self.transient, "interval": self.interval}
+        return Record("spectrum", config, *self.variables())
+
+    def save(self, path: Path | str) -> Path:
+        """Write the page (.html), the figure (.png, .pdf, .svg) or the Record (.nc); return the path.
+
+        A name without any of these gets .html.
+
+        Raises:
+            ValueError: for another format, or if the file cannot be written.
+        """
+        return save_as(path, self.record(), ".html")
+
+    def __repr__(self) -> str:
+        *ensemble, k = self.growth.log_r.shape[1:]
+        steps, unit = int(self.growth.steps.sum()), "step" if self.dt == 1.0 else "unit of time"
+        reliable, all_of = int(self.reliable.sum()), self.reliable.numel()
+        lines = [
+            f"Spectrum: {counted(k, 'exponent')}, {trajectories(tuple(ensemble))}, {counted(steps, 'step')}",
+            *leading(self.exponents, self.stderr(), unit),
+            f"{reliable} of {all_of} reliable; .exponents, .stderr(), .plot(), .save('spectrum.html')",
+        ]
+        return "\n  ".join(lines)
+
     def page(self) -> str:
         """One self-contained page of HTML."""
-        from lyaptorch.plots import spectrum_page
+        from lyaptorch.plots import record_page
 
-        return spectrum_page(self)
+        return record_page(self.record())
 
     def _repr_html_(self) -> str:
         return framed(self.page(), "Lyapunov spectrum")

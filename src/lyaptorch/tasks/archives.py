@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from lyaptorch import _checks
+from lyaptorch._brief import brief
 
 VARIABLE = "LYAPTORCH_DATA"
 LARGEST = 64 << 20
@@ -41,6 +42,8 @@ class Images:
     train_labels: Tensor
     test: Tensor
     test_labels: Tensor
+
+    __repr__ = brief
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lyaptorch import _checks
+from lyaptorch._brief import brief
 from lyaptorch._types import Inputs
 
 
@@ -32,6 +33,8 @@ class Batch:
     mask: Bool[Tensor, "t *e"]
     since: InitVar[int | None] = None
     first: int = field(init=False)
+
+    __repr__ = brief
 
     def __post_init__(self, since: int | None) -> None:
         if since is None:

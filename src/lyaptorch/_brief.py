@@ -1,0 +1,62 @@
+"""How results look at a prompt: a few lines, never their numbers."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+SHOWN = 4
+"""Exponents in a line."""
+ROWS = 3
+"""Lines of a list."""
+
+
+def brief(result: Any) -> str:
+    """A dataclass in one line: tensors by type and shape, all else as it is, cut where it is long."""
+    parts = (f"{field.name}={_short(getattr(result, field.name))}" for field in fields(result))
+    return f"{type(result).__name__}({', '.join(parts)})"
+
+
+def leading(values: Tensor, errors: Tensor, unit: str) -> list[str]:
+    """Of exponents `(*e, b, k)`, a line for each of the first members: the first few, with standard errors.
+
+    Means over the trajectories in which they are alive; the errors are those of one trajectory.
+    """
+    values, errors = (v.detach().double().cpu().reshape(-1, *v.shape[-2:]) for v in (values, errors))
+    lines = []
+    for member, error in zip(values[:ROWS], errors[:ROWS], strict=True):
+        alive = torch.isfinite(member)
+        mean = torch.where(alive, member, 0.0).sum(0) / alive.sum(0)
+        spread = torch.where(alive, error, 0.0).sum(0) / alive.sum(0)
+        mean = torch.where(alive.any(0), mean, -torch.inf)
+        told = [_pair(m, s) for m, s in zip(mean[:SHOWN].tolist(), spread[:SHOWN].tolist(), strict=True)]
+        lines.append(", ".join([*told, "..."] if len(mean) > SHOWN else told) + f" nats per {unit}")
+    return lines if len(values) <= ROWS else [*lines, f"... {len(values) - ROWS} more"]
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """1 step, 2 steps."""
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
+
+
+def trajectories(shape: tuple[int, ...]) -> str:
+    """Of `(*e, b)`, in words."""
+    of = counted(shape[-1], "trajectory", "trajectories")
+    return of if len(shape) == 1 else f"ensemble {tuple(shape[:-1])} of {of}"
+
+
+def _pair(mean: float, error: float) -> str:
+    # an error that is inf or NaN says that nothing can be said
+    return f"{mean:+.4g}" + (f" ± {error:.1g}" if 0 <= error < float("inf") and mean > -float("inf") else "")
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key!r}: {_short(item)}' for key, item in value.items())}}}"
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -105,9 +105,18 @@ def replace_file(path: Path, data: bytes, *, fresh: bool = False) -> None:
     except FileExistsError:
         raise
     except OSError as error:
-        raise ValueError(f"cannot write {path}, got {error}; free space or {ELSEWHERE}") from error
+        raise ValueError(f"cannot write {path}, got {error}; {_advice(error)}") from error
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _advice(error: OSError) -> str:
+    """What to do about a file that cannot be written."""
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return f"make the folder, or {ELSEWHERE}"
+    if isinstance(error, IsADirectoryError):
+        return f"name a file, or {ELSEWHERE}"
+    return ELSEWHERE if isinstance(error, PermissionError) else f"free space or {ELSEWHERE}"
 
 
 def _link(draft: Path, path: Path) -> None:

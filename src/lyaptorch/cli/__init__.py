@@ -43,10 +43,12 @@ def main() -> int:
             prog="lyap",
             description="Measure, predict and control how gradients flow through recurrent networks.",
         )
-    except (ValueError, FloatingPointError, FileNotFoundError) as error:
+    except (ValueError, FloatingPointError, OSError, ModuleNotFoundError) as error:
         print(f"lyap: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("lyap: interrupted; no file is half written, the same command resumes", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        # a command says what it has kept
+        said = ", ".join(("no file is half written", *map(str, interrupt.args)))
+        print(f"lyap: interrupted; {said}", file=sys.stderr)
         return 130
     return 0

@@ -17,7 +17,7 @@ def checks_page(made: Sequence[Made], scale: str, folder: Path) -> str:
 
     A paper that has a page of its own in `folder`, such as gradient-flossing.md, is linked to it.
     """
-    found = {(m.paper, m.figure): m for m in made if m.scale == scale and m.checks is not None}
+    found = {(m.paper, m.figure): m for m in made if m.scale == scale and m.usual and m.checks is not None}
     blocks = [
         f"# All checks, {scale} scale",
         _summary(list(found.values()), scale),

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from lyaptorch import _checks
 from lyaptorch._files import run_path
-from lyaptorch.cli.output import checkpoint_path, save, show
+from lyaptorch.cli.output import checkpoint_path, has, resumable, save, show
 from lyaptorch.experiments import Demo
 from lyaptorch.record import Record
 
@@ -38,7 +38,8 @@ def demo(
     torch.set_num_threads(_checks.integer("threads", threads, 1))
     path, start = run_path(runs, "demo"), time.monotonic()
     checkpoint = checkpoint_path(runs, "demo", asdict(config))
-    record = config.run(False if json else None, checkpoint)
+    with resumable(has(checkpoint)):
+        record = config.run(False if json else None, checkpoint)
     seconds = time.monotonic() - start
     path, figure = save(record, path, seconds, checkpoint)
     show(json, _summary(record), [_table(record)], path, figure, seconds)

@@ -48,23 +48,32 @@ def diagnose(
         k=k,
         h0=driven.h0,
         horizon=horizon,
-        transient=subject.transient,
-        tangent_transient=subject.tangent_transient,
+        transient=driven.transient,
+        tangent_transient=driven.tangent_transient,
         generator=subject.generator(),
         name=_name(subject, driven.network),
     )
     variables = found.variables()
-    record = Record("diagnose", {**subject.config(driven.inputs), **found.config}, *variables)
+    record = Record("diagnose", {**subject.config(driven), **found.config}, *variables)
     seconds = time.monotonic() - start
     path = record.save(path, host={"seconds": seconds}, fresh=True)
     page = save_page(path, record_page(record))
-    show(json, _summary(found), [Text(found.summary()), ""], path, None, seconds, page)
+    show(
+        json,
+        {**_summary(found), **driven.counts()},
+        [Text(found.summary()), "", *driven.lines()],
+        path,
+        None,
+        seconds,
+        page,
+    )
 
 
 def _name(subject: Subject, network: object) -> str:
     """What the lines of Python call it."""
     name = subject.target.rpartition(":")[2]
-    return name if name.isidentifier() and isinstance(network, nn.Module) else "network"
+    whole = all(part.isidentifier() for part in name.split("."))
+    return name if whole and isinstance(network, nn.Module) else "network"
 
 
 def _summary(found: Diagnosis) -> dict[str, object]:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import functools
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from lyaptorch import _checks
 from lyaptorch._files import host_of, run_path
-from lyaptorch.cli.output import checkpoint_path, save
+from lyaptorch.cli.output import checkpoint_path, draw, has, resumable, save
 from lyaptorch.experiments import FIGURES, Check
 from lyaptorch.experiments.misses import why_missed
 from lyaptorch.experiments.recorded import figure_of, recorded_checks, recorded_scale
+from lyaptorch.plots import figure_of_kind
 from lyaptorch.record import Record
 from lyaptorch.sweep import Pack, Processes, Serial
 from lyaptorch.train.pages import keep_pages
@@ -33,6 +35,7 @@ class Made:
         paper: where it is from.
         figure: its name there.
         scale: smoke, small or paper; empty for other settings.
+        seed: of its networks and batches.
         path: of its Record.
         checks: what it claims; None if another version of the figure made it.
         host: seconds, versions and other volatile facts.
@@ -41,9 +44,15 @@ class Made:
     paper: str
     figure: str
     scale: str
+    seed: int
     path: Path
     checks: Sequence[Check] | None
     host: dict[str, Any]
+
+    @property
+    def usual(self) -> bool:
+        """Whether its seed is the one that the figure has unless another is asked for."""
+        return self.seed == seed_of(self.paper, self.figure)
 
     @property
     def held(self) -> str:
@@ -59,26 +68,76 @@ class Made:
 
     def why(self, check: Check) -> str:
         """Why a check is missed, where that is known; what is known is that of small scale."""
-        known = self.scale == "small" and not check.holds
+        known = self.scale == "small" and self.usual and not check.holds
         return why_missed(self.paper, self.figure, check.sentence) if known else ""
 
 
-def make(paper: str, figure: str, scale: str, runs: Path, threads: int, show_progress: bool | None) -> Made:
-    """Make a figure: its Record, the picture beside it, and its checks; it resumes where it was killed."""
+def seed_of(paper: str, figure: str, seed: int | None = None) -> int:
+    """The seed that is asked for, or the figure's own."""
+    return _checks.integer("seed", FIGURES[paper][figure]().seed if seed is None else seed, 0)
+
+
+def make(
+    paper: str,
+    figure: str,
+    scale: str,
+    seed: int | None,
+    runs: Path,
+    threads: int,
+    show_progress: bool | None,
+) -> Made:
+    """Make a figure: its Record, the picture beside it, and its checks; it resumes where it was killed.
+
+    Of a Record whose picture could not be drawn, only that is made.
+    """
+    figure_of_kind(f"{paper} {figure}")
     torch.set_num_threads(threads)
     keep_pages()
-    name, chosen = f"{paper}-{figure}-{scale}", FIGURES[paper][figure]
+    chosen, own = FIGURES[paper][figure], seed_of(paper, figure, seed)
+    other = "" if own == seed_of(paper, figure) else f"-seed{own}"
+    name = f"{paper}-{figure}-{scale}{other}"
     path, start, cpu = run_path(runs, name), time.monotonic(), time.process_time()
-    experiment = chosen(**chosen.scales.get(scale, {}))
-    checkpoint = checkpoint_path(runs, name, asdict(experiment))  # type: ignore[call-overload]
-    record = experiment.run(show_progress, checkpoint)
+    experiment = chosen(**{**chosen.scales.get(scale, {}), "seed": own})
+    config: dict[str, Any] = asdict(experiment)  # type: ignore[call-overload]
+    undrawn = _undrawn(path, f"{paper} {figure}", config)
+    if undrawn is not None:
+        path, record = undrawn
+        draw(record, path)
+        return Made(paper, figure, scale, own, path, experiment.checks(record), host_of(path))
+    checkpoint = checkpoint_path(runs, name, config)
+    with resumable(has(checkpoint)):
+        record = experiment.run(show_progress, checkpoint)
     seconds, cpu_seconds = time.monotonic() - start, time.process_time() - cpu
     path, _ = save(record, path, seconds, checkpoint, cpu_seconds=cpu_seconds)
-    return Made(paper, figure, scale, path, experiment.checks(record), host_of(path))
+    return Made(paper, figure, scale, own, path, experiment.checks(record), host_of(path))
+
+
+def _undrawn(path: Path, kind: str, config: Mapping[str, Any]) -> tuple[Path, Record] | None:
+    """The Record of this run that has no picture, if there is one."""
+    for made in sorted(path.parent.glob(f"{path.stem}*.nc")):
+        if drawn(made):
+            continue
+        try:
+            record = Record.load(made)
+        except ValueError:
+            continue
+        if record.kind == kind and record.config == Record(kind, config, {}).config:
+            return made, record
+    return None
+
+
+def drawn(path: Path) -> bool:
+    """Whether the Record at `path` has its picture beside it."""
+    return path.with_suffix(".png").is_file()
 
 
 def make_all(
-    figures: Sequence[tuple[str, str]], scale: str, runs: Path, threads: int, workers: int
+    figures: Sequence[tuple[str, str]],
+    scale: str,
+    seed: int | None,
+    runs: Path,
+    threads: int,
+    workers: int,
 ) -> Iterator[tuple[str, str, Made | Exception]]:
     """Make figures, one after the other or in several processes; one that fails does not stop the others.
 
@@ -87,7 +146,7 @@ def make_all(
     if workers > 1:
         figures = sorted(figures, key=lambda name: -rough_seconds(FIGURES[name[0]][name[1]].cost[scale]))
     packs = [Pack(({"paper": paper, "figure": figure},), (f"{paper} {figure}",)) for paper, figure in figures]
-    work = functools.partial(_work, scale, runs, threads)
+    work = functools.partial(_work, scale, seed, runs, threads)
     for pack, result in (Serial() if workers == 1 else Processes(workers)).execute(work, packs):
         yield pack.configs[0]["paper"], pack.configs[0]["figure"], result
 
@@ -99,9 +158,9 @@ def rough_seconds(cost: str) -> float:
     return float(found[1] or 1) * UNITS[found[2]]
 
 
-def _work(scale: str, runs: Path, threads: int, pack: Pack) -> Made:
+def _work(scale: str, seed: int | None, runs: Path, threads: int, pack: Pack) -> Made:
     """What a worker does with one figure."""
-    return make(**pack.configs[0], scale=scale, runs=runs, threads=threads, show_progress=False)
+    return make(**pack.configs[0], scale=scale, seed=seed, runs=runs, threads=threads, show_progress=False)
 
 
 def made_in(runs: Path) -> list[Made]:
@@ -116,5 +175,6 @@ def made_in(runs: Path) -> list[Made]:
         if figure is not None:
             paper, _, name = record.kind.partition(" ")
             scale, checks = recorded_scale(record, figure), recorded_checks(record, figure)
-            found.append(Made(paper, name, scale, path, checks, host_of(path)))
+            seed = int(record.config.get("seed", seed_of(paper, name)))
+            found.append(Made(paper, name, scale, seed, path, checks, host_of(path)))
     return found

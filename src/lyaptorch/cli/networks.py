@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
-import inspect
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
 import torch
 import tyro
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from rich.text import Text
+from torch import Tensor
 
 from lyaptorch import _checks
 from lyaptorch._random import Stream
 from lyaptorch.analysis.patient import cell_of
 from lyaptorch.cells import Cell, ElmanCell, GRUCell, LSTMCell, RateCell, as_cell
+from lyaptorch.cli.files import described, is_file, read
+from lyaptorch.cli.targets import load
 from lyaptorch.tasks import TASKS, Recall, Task
 
 CELLS: dict[str, Callable[..., Cell]] = {
@@ -30,15 +26,38 @@ CELLS: dict[str, Callable[..., Cell]] = {
     "gru": GRUCell,
 }
 GATED = ("lstm", "gru")
+DEFAULT_STEPS, DEFAULT_TRANSIENT = 1000, 100
 
 
 class Driven(NamedTuple):
-    """A network as the user has it, the same as a cell, its inputs `(t, b, m)` and first state (or None)."""
+    """A network and what drives it, ready to be measured.
+
+    Attributes:
+        network: as the user has it.
+        cell: the same as a cell.
+        inputs: `(t, b, m)`.
+        h0: first state, or None.
+        transient: first steps, of the state only.
+        tangent_transient: next steps, not counted.
+        said: how a file was read and what of it is counted; empty for other inputs.
+    """
 
     network: Any
     cell: Cell
     inputs: Tensor
     h0: Tensor | None
+    transient: int
+    tangent_transient: int
+    said: str
+
+    def counts(self) -> dict[str, int]:
+        """What a script is told of the steps."""
+        counted = len(self.inputs) - self.transient - self.tangent_transient
+        return {"transient": self.transient, "tangent_transient": self.tangent_transient, "counted": counted}
+
+    def lines(self) -> list[Text]:
+        """What a person is told of a file."""
+        return [Text(self.said)] if self.said else []
 
 
 @dataclass(frozen=True)
@@ -47,21 +66,24 @@ class Subject:
 
     Attributes:
         target: `module:name` or `file.py:name` of a cell, a torch module, a function `step(x, h)`, or a
-            function without arguments that makes one of these; empty to take a cell by the flags below.
+            function without arguments that makes one of these; `file.py:whole.rnn` of a part; empty to take a
+            cell by the flags below.
         cell: rate, elman, lstm or gru.
         n: Units; for a module or function of your own, the size of its state.
         gain: Scale of the initial recurrent weights.
         activation: tanh, relu or linear; of rate and elman.
         weights: gaussian, uniform, orthogonal, identity or shifted_mean; empty for the cell's default.
-        inputs: noise, zero, the name of a task, or a .npy file of shape (t, m) or (t, b, m).
+        inputs: noise, zero, the name of a task, or a file .npy, .npz, .pt or .csv of shape (t, m) or
+            (t, b, m), or (t,) for one channel; of several arrays name one, as data.npz:name.
         channels: Input channels of noise and zero.
         input_scale: The inputs are multiplied by this.
         delay: Delay of a task.
         items: Bits that recall, a task, has to remember.
-        steps: Steps counted; with a .npy file, all that it holds beyond the transients.
+        steps: Steps counted; 1000 when missing, or all that a file holds beyond the transients.
         trajectories: Trajectories of noise or a task.
-        transient: First steps, of the state only.
-        tangent_transient: Next steps, of state and tangent vectors, not counted.
+        transient: First steps, of the state only; 100 when missing, of a file a tenth of it at most.
+        tangent_transient: Next steps, of state and tangent vectors, not counted; 100 when missing, of a
+            file a tenth of the rest at most.
         dtype: Floating type; a module of your own must have it, too.
         seed: Of weights, inputs and frame.
     """
@@ -77,35 +99,65 @@ class Subject:
     input_scale: float = 1.0
     delay: int = 10
     items: int = 1
-    steps: int = 1000
+    steps: int | None = None
     trajectories: int = 1
-    transient: int = 100
-    tangent_transient: int = 100
+    transient: int | None = None
+    tangent_transient: int | None = None
     dtype: Literal["float32", "float64"] = "float32"
     seed: int = 0
 
     def prepare(self) -> Driven:
         """Load or make the network, and its inputs."""
-        for name in ("steps", "trajectories", "channels"):
+        for name, low in (("steps", 1), ("transient", 0), ("tangent_transient", 0)):
+            if getattr(self, name) is not None:
+                _checks.integer(name, getattr(self, name), low)
+        for name in ("trajectories", "channels"):
             _checks.integer(name, getattr(self, name), 1)
-        for name in ("transient", "tangent_transient"):
-            _checks.integer(name, getattr(self, name), 0)
-        kind, total = getattr(torch, self.dtype), self.transient + self.tangent_transient + self.steps
-        task = _task(self.inputs, self.delay, self.items)
+        kind, from_file = getattr(torch, self.dtype), is_file(self.inputs)
+        task = None if from_file else _task(self.inputs, self.delay, self.items)
         channels = task.input_size if task else self.channels
-        network = _load(self.target) if self.target else self._make(channels)
+        network = load(self.target) if self.target else self._make(channels)
         cell = as_cell(cell_of(network)).to(kind)
-        x = _inputs(task or self.inputs, total, self.trajectories, cell.input_size or channels, self.seed)
+        channels = cell.input_size or channels
+        if from_file:
+            x = read(self.inputs, channels)
+            transient, tangent = self._transients(len(x))
+            x, said = self._cut(x, transient + tangent)
+            said += f"; transients {transient} + {tangent}, counted {len(x) - transient - tangent}"
+        else:
+            transient, tangent = self._transients(10 * DEFAULT_STEPS)
+            total = transient + tangent + (self.steps or DEFAULT_STEPS)
+            x, said = _inputs(task or self.inputs, total, self.trajectories, channels, self.seed), ""
         x = x.to(kind) * self.input_scale
         h0 = None if cell.state_size else torch.zeros(x.shape[1], self.n, dtype=kind)
-        return Driven(network, cell, x, h0)
+        return Driven(network, cell, x, h0, transient, tangent, said)
 
-    def config(self, inputs: Tensor) -> dict[str, Any]:
+    def config(self, driven: Driven) -> dict[str, Any]:
         """What a Record says of it."""
-        names = ["inputs", "transient", "tangent_transient", "dtype", "seed"]
+        names = ["inputs", "dtype", "seed"]
         names += [] if self.target else ["n", "gain", "activation", "weights"]
         own = {name: getattr(self, name) for name in names}
-        return {"target": self.target or self.cell, "shape": list(inputs.shape), **own}
+        own |= {"transient": driven.transient, "tangent_transient": driven.tangent_transient}
+        return {"target": self.target or self.cell, "shape": list(driven.inputs.shape), **own}
+
+    def _transients(self, t: int) -> tuple[int, int]:
+        """As given; else 100 steps each, but at most a tenth of what there is."""
+        first = min(DEFAULT_TRANSIENT, t // 10) if self.transient is None else self.transient
+        left = max(0, t - first)
+        next_ = self.tangent_transient
+        return first, min(DEFAULT_TRANSIENT, left // 10) if next_ is None else next_
+
+    def _cut(self, x: Tensor, uncounted: int) -> tuple[Tensor, str]:
+        """The steps of a file that are asked for, and how it was read."""
+        said, t = described(self.inputs, x), len(x)
+        if self.steps is None or t <= uncounted:
+            return x, said
+        if t < uncounted + self.steps:
+            raise ValueError(
+                f"steps must be an integer in 1..{t - uncounted} for {self.inputs}, which holds {t} steps, "
+                f"{uncounted} of them transients, got {self.steps}; drop --steps to take all"
+            )
+        return x[: uncounted + self.steps], said
 
     def generator(self) -> torch.Generator:
         """Of the frame."""
@@ -121,52 +173,11 @@ class Subject:
         return make(channels, self.n, gain=self.gain, generator=self.generator(), **options)
 
 
-def _load(target: str) -> Any:
-    """What `module:name` or `file.py:name` names; a function without arguments is called."""
-    where, colon, name = target.rpartition(":")
-    if not colon:
-        raise ValueError(f"target must be module:name or file.py:name, got {target!r}")
-    try:
-        found = getattr(_module(where), name)
-    except (ImportError, AttributeError, OSError) as error:
-        raise ValueError(f"cannot load {target}: {error}; check the module and the name") from error
-    if isinstance(found, nn.Module) or not callable(found):
-        return found
-    needed = [
-        p
-        for p in inspect.signature(found).parameters.values()
-        if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
-    ]
-    if needed:
-        return found
-    try:
-        return found()
-    except Exception as error:  # whatever the user's function raises
-        raise ValueError(
-            f"{target}() failed: {error!r}; it must make the network without arguments"
-        ) from error
-
-
-def _module(where: str) -> ModuleType:
-    """A module by its name, or by its file whatever other module has that name."""
-    if not where.endswith(".py"):
-        sys.path.insert(0, "")
-        return importlib.import_module(where)
-    path = Path(where).resolve()
-    sys.path.insert(0, str(path.parent))
-    spec = importlib.util.spec_from_file_location(f"_lyap_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{where} is no Python file")
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def _task(name: str, delay: int, items: int) -> Task | None:
     """The task called so; None for other inputs."""
-    if name.endswith(".npy") or name in ("noise", "zero"):
+    if name in ("noise", "zero"):
         return None
-    _checks.choice("inputs", name, {"noise", "zero", "a .npy file", *TASKS})
+    _checks.choice("inputs", name, {"noise", "zero", "a file .npy, .npz, .pt or .csv", *TASKS})
     task: Task = Recall(items, delay) if TASKS[name] is Recall else TASKS[name](delay)
     return task
 
@@ -175,26 +186,7 @@ def _inputs(spec: str | Task, total: int, trajectories: int, channels: int, seed
     nobody = torch.zeros((), dtype=torch.int64)
     if not isinstance(spec, str):
         return spec.inputs(seed, members=nobody, epoch=0, batch=trajectories, length=total)
-    if spec.endswith(".npy"):
-        return _file(Path(spec), channels)
     shape = (total, trajectories, channels)
     if spec == "zero":
         return torch.zeros(shape)
     return Stream(seed, "noise").normal(shape, members=nobody)
-
-
-def _file(path: Path, channels: int) -> Tensor:
-    try:
-        # mapped, not read: a file that claims a terabyte is refused before memory is asked for
-        array: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
-    except Exception as error:  # numpy raises almost any type on a malformed header
-        raise ValueError(f"cannot read {path}: {error}; it must be a .npy file of numbers") from error
-    if array.ndim == 2:
-        array = array[:, None, :]
-    if array.ndim != 3 or array.dtype.kind not in "biuf":
-        raise ValueError(
-            f"{path} must hold numbers of shape (t, m) or (t, b, m), got {array.dtype} {array.shape}"
-        )
-    if array.shape[-1] != channels:
-        raise ValueError(f"{path} must hold {channels} channels (its last dimension), got {array.shape}")
-    return torch.from_numpy(array.astype(np.float64))

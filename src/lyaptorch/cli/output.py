@@ -6,7 +6,8 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,21 @@ def checkpoint_path(runs: Path, name: str, options: Mapping[str, Any]) -> Path:
     return runs / f".{name}-{digest}.checkpoint"
 
 
+@contextmanager
+def resumable(kept: Callable[[], bool]) -> Iterator[None]:
+    """An interrupt in here says that the same command resumes, if anything was kept."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        said = ("the same command resumes",) if kept() else ()
+        raise KeyboardInterrupt(*(interrupt.args or said)) from None
+
+
+def has(checkpoint: Path) -> Callable[[], bool]:
+    """Whether a checkpoint was written whose name begins like this."""
+    return lambda: any(checkpoint.parent.glob(f"{checkpoint.name}*"))
+
+
 def save(
     record: Record,
     path: Path,
@@ -41,14 +57,31 @@ def save(
     """
     if fresh or not path.exists() or Record.load(path) != record:
         path = record.save(path, host={"seconds": seconds, **host}, fresh=fresh)
-    drawing = io.BytesIO()
-    record.plot().savefig(drawing, format="png")
-    figure = path.with_suffix(".png")
-    replace_file(figure, drawing.getvalue())
     if checkpoint is not None:
         for done in checkpoint.parent.glob(f"{checkpoint.name}*"):
             done.unlink(missing_ok=True)
-    return path, figure
+    return path, draw(record, path)
+
+
+def draw(record: Record, path: Path) -> Path:
+    """Draw the Record at `path` beside it; return where.
+
+    Raises:
+        ValueError: if that fails; it says that the Record is there.
+    """
+    drawing, figure = io.BytesIO(), path.with_suffix(".png")
+    try:
+        record.plot().savefig(drawing, format="png")
+        replace_file(figure, drawing.getvalue())
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"the Record is saved as {path}") from None
+    except Exception as error:  # matplotlib raises almost any type
+        reason = str(error) if type(error) is ValueError else repr(error)
+        raise ValueError(
+            f"the Record is saved as {path}, but its figure cannot be drawn: {reason}; when that is mended, "
+            f"lt.Record.load({str(path)!r}).plot() draws it"
+        ) from error
+    return figure
 
 
 def save_page(record: Path, page: str) -> Path:

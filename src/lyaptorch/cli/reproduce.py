@@ -14,8 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from lyaptorch import _checks
-from lyaptorch.cli.figures import Made, made_in, make, make_all
-from lyaptorch.cli.output import check_table, show
+from lyaptorch.cli.figures import Made, drawn, made_in, make, make_all, seed_of
+from lyaptorch.cli.output import check_table, resumable, show
 from lyaptorch.experiments import FIGURES, SCALES
 from lyaptorch.plots.runs import duration
 from lyaptorch.tasks.archives import VARIABLE
@@ -30,6 +30,7 @@ def reproduce(
     /,
     *,
     scale: Literal["smoke", "small", "paper"] = "small",
+    seed: int | None = None,
     list: bool = False,  # noqa: A002
     runs: Path = Path("runs"),
     data_dir: Path | None = None,
@@ -45,6 +46,7 @@ def reproduce(
         paper: Such as gradient-flossing, or all.
         figure: Such as fig1b, or all.
         scale: smoke (seconds), small (minutes, shows the effect) or paper (the published size).
+        seed: Of networks and batches; the figure's own when missing. Others go to files of their own.
         list: List all figures, what they cost, and the checks of those made already, and stop.
         runs: Folder for the Record and the picture.
         data_dir: Folder of image files; else that in LYAPTORCH_DATA, or a cache filled from the net.
@@ -61,9 +63,10 @@ def reproduce(
     if data_dir is not None:
         os.environ[VARIABLE] = str(data_dir)
     if ALL in (paper, figure):
-        _reproduce_all(chosen, scale, runs, workers, json, threads)
+        with resumable(lambda: any(m.scale == scale for m in made_in(runs))):
+            _reproduce_all(chosen, scale, seed, runs, workers, json, threads)
         return
-    made = make(paper, figure, scale, runs, threads, False if json else None)
+    made = make(paper, figure, scale, seed, runs, threads, False if json else None)
     checks = made.checks or []
     summary = {"checks": [asdict(check) for check in checks]}
     table = check_table(f"{paper} {figure}, {scale} scale", checks)
@@ -81,16 +84,23 @@ def _chosen(paper: str, figure: str) -> list[tuple[str, str]]:
 
 
 def _reproduce_all(
-    figures: list[tuple[str, str]], scale: str, runs: Path, workers: int, json: bool, threads: int
+    figures: list[tuple[str, str]],
+    scale: str,
+    seed: int | None,
+    runs: Path,
+    workers: int,
+    json: bool,
+    threads: int,
 ) -> None:
     """Make the figures that are missing; name those that failed at the end."""
-    done = {(m.paper, m.figure): m for m in made_in(runs) if m.scale == scale}
+    found = [m for m in made_in(runs) if m.scale == scale and drawn(m.path)]
+    done = {(m.paper, m.figure): m for m in found if m.seed == seed_of(m.paper, m.figure, seed)}
     done = {name: done[name] for name in figures if name in done}
     failed: dict[str, str] = {}
     if not json:
         print(f"{len(done)} of {len(figures)} figures are made already", flush=True)
     todo = [name for name in figures if name not in done]
-    for paper, figure, result in make_all(todo, scale, runs, threads, workers):
+    for paper, figure, result in make_all(todo, scale, seed, runs, threads, workers):
         if isinstance(result, Made):
             done[paper, figure] = result
             said = f"{result.held} checks hold, {duration(result.host['seconds'])}"
@@ -141,7 +151,8 @@ def _figures(paper: str, made: list[Made]) -> Table:
                 seconds = record.cost("seconds")
                 if record.scale and seconds is not None:
                     costs[record.scale] = f"{duration(seconds)} *"
-                status.append(f"{record.scale or 'other settings'}: {record.held}")
+                other = "" if record.usual else f", seed {record.seed}"
+                status.append(f"{record.scale or 'other settings'}{other}: {record.held}")
         table.add_row(name, figure.shows, *(costs[s] for s in SCALES), "\n".join(status) or "-")
     return table
 
@@ -152,5 +163,11 @@ def _facts(made: Made) -> dict[str, Any]:
     counts: dict[str, int | None] = {"checks": None, "held": None}
     if checks is not None:
         counts = {"checks": len(checks), "held": sum(check.holds for check in checks)}
-    facts = {"paper": made.paper, "figure": made.figure, "path": str(made.path), "scale": made.scale}
+    facts = {
+        "paper": made.paper,
+        "figure": made.figure,
+        "path": str(made.path),
+        "scale": made.scale,
+        "seed": made.seed,
+    }
     return {**facts, "seconds": made.cost("seconds"), "cpu_seconds": made.cost("cpu_seconds"), **counts}

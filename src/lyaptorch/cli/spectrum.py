@@ -54,18 +54,26 @@ def spectrum(
             driven.inputs,
             k=k,
             h0=driven.h0,
-            transient=subject.transient,
-            tangent_transient=subject.tangent_transient,
+            transient=driven.transient,
+            tangent_transient=driven.tangent_transient,
             interval=interval,
             dt=dt,
             generator=subject.generator(),
         )
-    config = {**subject.config(driven.inputs), "interval": measured.interval, "dt": measured.dt}
+    config = {**subject.config(driven), "interval": measured.interval, "dt": measured.dt}
     record = Record("spectrum", config, *measured.variables())
     seconds = time.monotonic() - start
     path, figure = save(record, path, seconds)
     page = save_page(path, record_page(record)) if report else None
-    show(json, _summary(measured), [_table(measured)], path, figure, seconds, page)
+    show(
+        json,
+        {**_summary(measured), **driven.counts()},
+        [_table(measured), *driven.lines()],
+        path,
+        figure,
+        seconds,
+        page,
+    )
 
 
 def _summary(measured: Spectrum) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from lyaptorch import _checks
 from lyaptorch._files import run_path
-from lyaptorch.cli.output import save, show
+from lyaptorch.cli.output import resumable, save, show
 from lyaptorch.experiments.training import alike, check_run, cost, train_runs
 from lyaptorch.plots.runs import duration
 from lyaptorch.record import Record
@@ -74,14 +74,15 @@ def sweep(
         _announce(Plan.of(configs, runs / "sweep", **settings), len(configs), workers, json)
         return
     path, start = run_path(runs, name), time.monotonic()
-    plan = run_sweep(
-        functools.partial(train_runs, threads=threads),
-        configs,
-        runs / "sweep",
-        workers=_workers(workers, address, cpus, gpus, retries),
-        show_progress=False if json else None,
-        **settings,
-    )
+    with resumable(lambda: _begun(Plan.of(configs, runs / "sweep", **settings))):
+        plan = run_sweep(
+            functools.partial(train_runs, threads=threads),
+            configs,
+            runs / "sweep",
+            workers=_workers(workers, address, cpus, gpus, retries),
+            show_progress=False if json else None,
+            **settings,
+        )
     record = gather(plan, common, axes, name=NAME)
     seconds = time.monotonic() - start
     path, figure = save(record, path, seconds, fresh=False)
@@ -125,6 +126,11 @@ def _workers(count: int, address: str | None, cpus: float, gpus: float, retries:
             f"Ray decides how many workers there are, got --workers {count}; drop it or --address"
         )
     return Ray(address, cpus, gpus, retries)
+
+
+def _begun(plan: Plan) -> bool:
+    """Whether anything of it is on the disk."""
+    return bool(plan.finished) or any(any(plan.folder.glob(f".{pack.id}.*")) for pack in plan.todo)
 
 
 def _announce(plan: Plan, runs: int, workers: int, json: bool) -> None:

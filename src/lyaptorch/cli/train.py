@@ -13,7 +13,7 @@ from rich.table import Table
 
 from lyaptorch import _checks
 from lyaptorch._files import run_path
-from lyaptorch.cli.output import checkpoint_path, save, show
+from lyaptorch.cli.output import checkpoint_path, has, resumable, save, show
 from lyaptorch.experiments import Training, train_networks
 from lyaptorch.train import evaluate
 from lyaptorch.train.pages import keep_pages
@@ -42,8 +42,10 @@ def train(
     name = f"train-{config.task}-{config.schedule}"
     path, start = run_path(runs, name), time.monotonic()
     checkpoint = checkpoint_path(runs, name, {**asdict(config), "seeds": seeds, "threads": threads})
-    record, model, task = train_networks([config] * seeds, range(seeds), checkpoint, False if json else None)
-    loss, accuracy = evaluate(model, task, batch=config.batch, length=config.length)
+    with resumable(has(checkpoint)):
+        found = train_networks([config] * seeds, range(seeds), checkpoint, False if json else None)
+        record, model, task = found
+        loss, accuracy = evaluate(model, task, batch=config.batch, length=config.length)
     seconds = time.monotonic() - start
     path, figure = save(record, path, seconds, checkpoint)
     title = f"{config.task}, delay {config.delay}, schedule {config.schedule}, {config.epochs} epochs"

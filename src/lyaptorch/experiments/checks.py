@@ -62,6 +62,7 @@ class Experiment(Protocol):
         figure: its name on the command line.
         shows: what it shows, in a sentence.
         scales: for "smoke" and "small", the fields that differ from paper scale.
+        seed: determines its networks and batches.
         cost: for each scale, roughly the processor time it takes, such as "2 min" or "a day; 1 h on a GPU".
     """
 
@@ -69,6 +70,10 @@ class Experiment(Protocol):
     shows: ClassVar[str]
     scales: ClassVar[Mapping[str, Mapping[str, Any]]]
     cost: ClassVar[Mapping[str, str]]
+
+    @property
+    def seed(self) -> int:
+        """A field of every figure."""
 
     def run(self, show_progress: bool | None, checkpoint: Path | None) -> Record:
         """Run it, resuming from `checkpoint` if that exists."""

@@ -30,9 +30,10 @@ def recorded_checks(record: Record, figure: type[Experiment]) -> list[Check] | N
 
 
 def recorded_scale(record: Record, figure: type[Experiment]) -> str:
-    """smoke, small or paper; empty where the configuration is none of them."""
+    """smoke, small or paper, whatever the seed; empty where the configuration is none of them."""
     for scale in SCALES:
         config = asdict(figure(**figure.scales.get(scale, {})))  # type: ignore[call-overload]
+        config["seed"] = record.config.get("seed")
         if Record(record.kind, config, {}).config == record.config:
             return scale
     return ""

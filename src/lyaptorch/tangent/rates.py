@@ -37,7 +37,7 @@ class Rates(Tensor):
     def __iter__(self) -> Iterator[Rates]:
         return (row.as_subclass(Rates) for row in self.unbind())
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+    def __deepcopy__(self, memo: dict[Any, Any]) -> Tensor:
         return copy.deepcopy(_plain(self), memo)
 
     def __reduce_ex__(self, protocol: Any) -> Any:

@@ -37,14 +37,14 @@ class Table1(cost.Table1):
 
     def network(self, sizes: Sizes) -> tuple[Cell, Tensor, Tensor]:
         """A LIF network of n / 2 neurons, driven by noise from state 0."""
-        generator = torch.Generator().manual_seed(0)
+        generator = self._seeds()
         cell = LIFCell(1, sizes.n // 2, reset_grad="ignore", generator=generator)
         inputs = torch.randn(sizes.t, sizes.b, 1, generator=generator)
         return cell, inputs, torch.zeros(sizes.b, sizes.n)
 
     def training(self, flosses: int, fits: int) -> Callable[[], object]:
         """Flossing steps, then task steps, of a new network as the figure `spiking` has it."""
-        setting, task = Spiking(), SpikingXOR(80)
+        setting, task = Spiking(seed=self.seed), SpikingXOR(80)
         schedule = (FlossPhase(flosses, k=setting.k, steps=setting.steps), FitPhase(fits))
         return partial(
             train,
@@ -53,5 +53,6 @@ class Table1(cost.Table1):
             schedule,
             batch=setting.batch,
             length=task.period,
+            generator=self._seeds(),
             show_progress=False,
         )

@@ -83,6 +83,7 @@ class Learning(Setting):
                 batch=self.batch,
                 length=self.length,
                 members=ids,
+                generator=self._generator(),
                 show_progress=False,
             )
             taken.append(time.process_time() - start)

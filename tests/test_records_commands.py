@@ -48,7 +48,10 @@ def test_a_record_says_again_what_it_is(made):
     assert figure_of(made, FIGURES) is FIG
     assert recorded_checks(made, FIG) == FIG(**FIG.scales["smoke"]).checks(made)
     assert recorded_scale(made, FIG) in ("smoke", "small", "paper")
-    changed = Record(made.kind, {**made.config, "seed": 77}, made.variables, made.coordinates)
+    reseeded = Record(made.kind, {**made.config, "seed": 77}, made.variables, made.coordinates)
+    assert recorded_scale(reseeded, FIG) == recorded_scale(made, FIG)
+    changed = Record(made.kind, {**made.config, "hidden_size": 77}, made.variables, made.coordinates)
+    assert "hidden_size" in made.config
     assert recorded_scale(changed, FIG) == ""
     # another version of the figure had other settings, or measured something else
     other = Record(made.kind, {**made.config, "old": 1}, made.variables)

@@ -50,8 +50,7 @@ def test_a_record_says_again_what_it_is(made):
     assert recorded_scale(made, FIG) in ("smoke", "small", "paper")
     reseeded = Record(made.kind, {**made.config, "seed": 77}, made.variables, made.coordinates)
     assert recorded_scale(reseeded, FIG) == recorded_scale(made, FIG)
-    changed = Record(made.kind, {**made.config, "hidden_size": 77}, made.variables, made.coordinates)
-    assert "hidden_size" in made.config
+    changed = Record(made.kind, {**made.config, "gain": 7.7}, made.variables, made.coordinates)
     assert recorded_scale(changed, FIG) == ""
     # another version of the figure had other settings, or measured something else
     other = Record(made.kind, {**made.config, "old": 1}, made.variables)

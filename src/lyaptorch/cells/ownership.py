@@ -13,7 +13,7 @@ from lyaptorch.cells.activation import Activation
 from lyaptorch.cells.protocol import Cell
 
 
-def of_members(module: nn.Module, ensemble: tuple[int, ...]) -> dict[str, Tensor]:
+def of_members(module: nn.Module, ensemble: tuple[int, ...], at: str = "") -> dict[str, Tensor]:
     """Views `(*e, ...)` of the parameters and buffers that hold one thing for each member, by name.
 
     A shape tells nothing: `(3, 3)` may be two numbers for each of three members or for each of three units.
@@ -28,6 +28,7 @@ def of_members(module: nn.Module, ensemble: tuple[int, ...]) -> dict[str, Tensor
     Args:
         module: a cell or a readout.
         ensemble: `*e`; everything belongs to a single network.
+        at: what all names begin with.
 
     Raises:
         ValueError: for what has the dimensions of the ensemble in front while nobody said whether it is one
@@ -35,7 +36,7 @@ def of_members(module: nn.Module, ensemble: tuple[int, ...]) -> dict[str, Tensor
     """
     found: dict[str, Tensor] = {}
     tied: set[int] = set()
-    for name, tensor, said in _declared(module):
+    for name, tensor, said in _declared(module, at):
         if id(tensor) in tied:
             continue
         tied.add(id(tensor))
@@ -69,13 +70,14 @@ def refuse_shared(
     own_ids = {id(p) for p in own.values()}
     names = {id(p): name for name, p in cell.named_parameters()}
     asked = [p for p in leaves if id(p) not in own_ids]
-    for p in asked:
-        named = id(p) in names and cell.ensemble == ensemble
-        if named or tuple(p.shape[: len(ensemble)]) != ensemble:
-            raise shared_parameter(names.get(id(p), "a tensor that the step depends on"), p, ensemble)
-    for p, reached in zip(asked, _reached(cell, asked, x, h), strict=True):
+    titles = [f"parameter {names[id(p)]}" if id(p) in names else "a tensor of the step" for p in asked]
+    for title, p in zip(titles, asked, strict=True):
+        said = id(p) in names and cell.ensemble == ensemble
+        if said or tuple(p.shape[: len(ensemble)]) != ensemble:
+            raise shared_parameter(title, p, ensemble)
+    for title, p, reached in zip(titles, asked, _reached(cell, asked, x, h), strict=True):
         if reached:
-            raise shared_parameter(names.get(id(p), "a tensor that the step depends on"), p, ensemble)
+            raise shared_parameter(title, p, ensemble)
 
 
 def shared_parameter(name: str, tensor: Tensor, ensemble: tuple[int, ...]) -> ValueError:
@@ -107,7 +109,7 @@ def _reached(cell: Cell, asked: Sequence[Tensor], x: Tensor, h: Tensor) -> list[
 
 def _declared(
     module: nn.Module,
-    path: str = "",
+    path: str,
     said: tuple[int, ...] | None = None,
     named: AbstractSet[str] = frozenset(),
 ) -> Iterator[tuple[str, Tensor, tuple[int, ...] | str | None]]:

@@ -209,7 +209,7 @@ class Model(nn.Module):
         parts = {"cell": self.cell, "readout": self.readout}
         own = {} if self.h0 is None else {"h0": self.h0}
         for at, part in parts.items():
-            own |= {f"{at}.{name}": view for name, view in of_members(part, self.ensemble).items()}
+            own |= of_members(part, self.ensemble, f"{at}.")
         return own
 
     def select(self, members: Tensor) -> Model:
@@ -224,7 +224,7 @@ class Model(nn.Module):
             if name in own:
                 tensor.data = own[name].detach()[members]
             elif tensor.requires_grad and isinstance(tensor, nn.Parameter):
-                raise shared_parameter(name, tensor, ensemble)
+                raise shared_parameter(f"parameter {name}", tensor, ensemble)
         module: Any
         for module in copied.modules():
             if module is not copied and getattr(module, "ensemble", None) == ensemble:

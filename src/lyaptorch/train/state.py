@@ -51,9 +51,9 @@ class Members:
         return drawn if self.places is None else drawn.select(self.places)
 
     def inputs(self, source: Source, seed: int, epoch: int | Tensor, **sizes: Any) -> Inputs:
-        """The same of `Task.inputs`."""
+        """The same of `Task.inputs`; those of a source that knows no members, `(t, b, m)`, are for all."""
         drawn = source.inputs(seed, members=self.everybody, epoch=self._everywhere(epoch), **sizes)
-        at: tuple[slice | Tensor, ...] = (slice(None), *(self.places or ()))
+        at: tuple[slice | Tensor, ...] = (slice(None), *((self.places or ()) if drawn.dim() > 3 else ()))
         return drawn[at]
 
     def _everywhere(self, epoch: int | Tensor) -> int | Tensor:

@@ -242,7 +242,7 @@ def test_modules_that_share_are_not_trained_apart():
     a, b, c = rnns(3)
     b.weight_hh_l0 = a.weight_hh_l0
     h0, inputs = torch.zeros(3, 1, 4), torch.randn(8, 1, 1)
-    before = [numbers(m) for m in (a, b, c)]
+    before = [p for m in (a, b, c) for p in numbers(m)]
     message = (
         r"parameters and buffers of their own, got weight_hh of module 0 = weight_hh of module 1; give each"
     )

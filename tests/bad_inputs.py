@@ -104,6 +104,8 @@ MISTAKES: dict[str, tuple[str, ...]] = {
         "lt.train(model, task, (lt.FitPhase(1),), checkpoint=damaged)",
         "lt.Model(cell, lt.Readout(7, 1))",
         "lt.Model(cell, lt.Readout(8, 1), loss='mse')",
+        "lt.floss([rnn, rnn], task, epochs=1)",
+        "lt.train(lt.Model(lt.RateCell(1, 8, ensemble=(3,)), torch.nn.Linear(8, 3)), task, [lt.FitPhase(1)])",
     ),
     "Records": (
         "lt.Record('', {}, {})",

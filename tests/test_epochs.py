@@ -163,6 +163,8 @@ def test_a_weight_that_is_no_number_is_seen_though_no_loss_tells(monkeypatch):
 class Reading(torch.nn.Module):
     """A readout of somebody who looks at numbers."""
 
+    ensemble = (3,)
+
     def __init__(self):
         super().__init__()
         self.weight = torch.nn.Parameter(torch.ones(3, 1, 6))
@@ -270,9 +272,8 @@ def test_nothing_leaves_the_device(case, monkeypatch):
     monkeypatch.setattr(work, "flossing_of", lambda phase, seed, epoch: Flossing(phase, phase.k, seed, True))
     members, task = new_members(model, None, 1e-3, lt.Adam()), lt.tasks.Adding(T)
     settings = Settings(1, ROWS, T, Clip(0.1), (), 1, 1, "raise", 1)
-    draw = work.drawing(task, settings, members, members, torch.ones(members.ids.shape, dtype=torch.bool))
     model.cell.unproven = False
-    epoch = work.work_of(JOINT, members, draw, task, settings).epochs.epoch
+    epoch = work.work_of(JOINT, members, task, settings).epochs.epoch
     # what is laid down on the device once and for all
     epoch()
     with OneDevice():

@@ -197,7 +197,7 @@ def shared():
         (
             shared,
             {},
-            r"a parameter must have the leading dimensions \(3,\) of the ensemble, got \(\): members that",
+            r"parameter activation.a must have the leading dimensions \(3,\) of the ensemble, got \(\)",
         ),
         (
             None,

@@ -1,7 +1,12 @@
+import copy
 import gzip
 import hashlib
 import io
 import json
+import os
+import pickle
+import subprocess
+import sys
 import tarfile
 from dataclasses import replace
 
@@ -141,6 +146,42 @@ def test_a_permutation_is_fixed_and_recorded(folder):
 
 def test_a_task_is_described_without_the_place_of_its_files(task, folder):
     assert str(folder) not in json.dumps(plain(dict(vars(task))))
+
+
+FRESH = """
+import pickle, sys
+from dataclasses import replace
+from pathlib import Path
+from lyaptorch.tasks import archives
+
+body, known = Path(sys.argv[1]).read_bytes(), pickle.loads(Path(sys.argv[2]).read_bytes())
+archives.ARCHIVES["mnist"] = replace(archives.ARCHIVES["mnist"], files=known, mirrors=())
+task = pickle.loads(body)
+print(int(task._images.train.sum()), len(task._images.train), task.count)
+"""
+
+
+def test_a_task_finds_its_files_in_another_process_and_in_its_copies(folder, tmp_path, monkeypatch):
+    """The folder of the worker's own is another one, and empty."""
+    monkeypatch.chdir(folder)
+    task = SequentialImages("mnist", count=9, data_dir=".")
+    (tmp_path / "elsewhere").mkdir()
+    body, known = tmp_path / "task.pkl", tmp_path / "known.pkl"
+    body.write_bytes(pickle.dumps(task))
+    known.write_bytes(pickle.dumps(archives.ARCHIVES["mnist"].files))
+    fresh = subprocess.run(
+        [sys.executable, "-c", FRESH, str(body), str(known)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path / "elsewhere",
+        env={**os.environ, "LYAPTORCH_DATA": str(tmp_path / "elsewhere")},
+    )
+    assert fresh.stdout.split() == [str(int(task._images.train.sum())), str(TRAIN), "9"], fresh.stderr
+    for again in (copy.copy(task), copy.deepcopy(task), replace(task, count=5)):
+        archives._loaded.clear()
+        assert again.length == PIXELS
+    assert copy.copy(task) == task
+    assert hash(copy.copy(task)) == hash(task)
 
 
 def test_inputs_of_any_length_are_images_in_a_row(task):

@@ -49,7 +49,7 @@ class LeakyReadout(nn.Module):
     ) -> None:
         super().__init__()
         # a method, not the cell: its parameters are not the readout's
-        self._spikes = cell.spikes
+        self._spikes, self.ensemble = cell.spikes, cell.ensemble
         self.decays = [
             math.exp(-cell.dt / _checks.positive("a time constant", tau)) for tau in (tau_syn, tau_mem)
         ]

@@ -27,7 +27,9 @@ class Cell(nn.Module):
     Attributes:
         input_size: m.
         state_size: n, the size of the whole state.
-        ensemble: the leading dimensions `*e` of every parameter; `()` for one network.
+        ensemble: the leading dimensions `*e` of every parameter; `()` for one network. Those of an
+            `Activation` broadcast against states `(*e, b, n)`.
+        per_member: names of the buffers that have these dimensions, too.
         readable: which entries of the state a readout sees; all, unless the cell has hidden ones (of an
             LSTM's (h, c) it is h).
         batch_first: whether the module it was made of takes batches first, which no function here does.
@@ -48,6 +50,7 @@ class Cell(nn.Module):
     """
 
     time_step: float = 1.0
+    per_member: tuple[str, ...] = ()
     advice: str = ADVICE
 
     def __init__(self, input_size: int, state_size: int, ensemble: tuple[int, ...] = ()) -> None:

@@ -62,6 +62,8 @@ class ResidualCell(FormCell):
     Source: Fading memory as inductive bias in residual recurrent networks, eq 11, 18 and 19.
     """
 
+    per_member = ("residual", "coupling")
+
     def __init__(
         self,
         input_size: int,

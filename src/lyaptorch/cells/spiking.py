@@ -95,6 +95,7 @@ class SpikingCell(Cell):
             return
         given = given.unsqueeze(-1) if tuple(given.shape) != shapes[2] else given
         self.register_buffer(name, given.expand(shapes[2]).clone())
+        self.per_member = (*self.per_member, name)
 
     def decays(self) -> tuple[Tensor, Tensor]:
         """alpha = exp(-dt / tau_syn) and beta = exp(-dt / tau_mem), `(*e, 1, n)`."""

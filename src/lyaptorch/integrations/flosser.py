@@ -149,9 +149,8 @@ class Flosser:
         asked = {f.name: getattr(phase, f.name) for f in fields(phase) if f.name not in NOT_ASKED}
         with self._undisturbed():
             if trigger.action is not None:
-                everybody = torch.ones(self.cell.ensemble, dtype=torch.bool)
                 owner = self.network if isinstance(self.network, nn.Module) else self.cell
-                act(owner, self.cell.ensemble, trigger.action, everybody)
+                act(owner, trigger.action)
             seed = Stream(self._seed, "episode").bits((), members=index, epoch=epoch)
             generator = torch.Generator().manual_seed(int(seed))
             state = self._state(phase.batch)

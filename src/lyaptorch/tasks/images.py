@@ -6,6 +6,7 @@ import functools
 import math
 from dataclasses import InitVar, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,8 +21,17 @@ TEST = "test"
 """The stream that draws test images; every other one draws training images."""
 
 
+class _Stored:
+    """Where the files of a task lie: no part of what it is, but its copies need it.
+
+    In a slot, so that it is neither described nor compared.
+    """
+
+    __slots__ = ("data_dir",)
+
+
 @dataclass(frozen=True)
-class SequentialImages:
+class SequentialImages(_Stored):
     """Images as sequences of pixels in [0, 1], in scan-line order or permuted; the label comes last.
 
     Training images are dealt in minibatches: every `count // batch` task steps a member sees each image
@@ -34,8 +44,8 @@ class SequentialImages:
         permutation: that order; drawn once for all when missing. It is recorded with a run.
 
     Args:
-        data_dir: folder of the files; when missing, that in the environment variable LYAPTORCH_DATA, or a
-            cache that is filled from the net.
+        data_dir: folder of the files, which copies and other processes remember; when missing, that in the
+            environment variable LYAPTORCH_DATA, or a cache that is filled from the net.
 
     Raises:
         FileNotFoundError: if files are missing; names them and says where they go.
@@ -68,6 +78,11 @@ class SequentialImages:
         if order and (not self.permuted or sorted(order) != list(range(n))):
             raise ValueError(f"permutation must hold 0..{n - 1} once each, and needs permuted=True")
         object.__setattr__(self, "permutation", order)
+        object.__setattr__(self, "data_dir", None if data_dir is None else Path(data_dir).absolute())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Made anew from where its files lie, in a copy or another process."""
+        return SequentialImages, (self.name, self.permuted, self.count, self.permutation, self._folder)
 
     @property
     def loss(self) -> str:
@@ -80,9 +95,14 @@ class SequentialImages:
         return self._images.train.shape[-1]
 
     @property
+    def _folder(self) -> Path | None:
+        folder: Path | None = self.data_dir  # type: ignore[attr-defined]
+        return folder
+
+    @property
     def _images(self) -> Images:
         # by name, so that a task is small and its description holds no data
-        return load(self.name)
+        return load(self.name, self._folder)
 
     def inputs(
         self,
@@ -136,6 +156,10 @@ class SequentialImages:
         if self.permuted:
             pixels = pixels[..., _places(self.permutation, device)]
         return pixels, labels[rows]
+
+
+# the default of the argument would hide the slot
+del SequentialImages.data_dir  # type: ignore[attr-defined]
 
 
 @functools.lru_cache(maxsize=2)

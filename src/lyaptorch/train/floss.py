@@ -11,6 +11,7 @@ from lyaptorch import _checks
 from lyaptorch._random import member_ids, seed_from
 from lyaptorch._types import Inputs, Number
 from lyaptorch.cells import Network, as_cell, fit, owned
+from lyaptorch.cells.ownership import refuse_shared
 from lyaptorch.flossing import FlossPhase
 from lyaptorch.flossing.schedule import plain, select_members
 from lyaptorch.record import Record
@@ -121,7 +122,9 @@ def floss(
     history, everybody = History(ensemble), torch.ones(ensemble, dtype=torch.bool)
     with owned(cell) as trained, progress("flossing", epochs, show_progress) as advance:
         checked, state = fit(trained, source(epoch), h0)
-        optimizer = MemberOptimizer(trained.leaves(checked[0], state), ensemble, lr, Adam())
+        leaves = trained.leaves(checked[0], state)
+        refuse_shared(trained, leaves, ensemble, checked[0], state)
+        optimizer = MemberOptimizer(leaves, ensemble, lr, Adam())
         if not optimizer.parameters:
             raise ValueError("there is nothing to floss: no parameter of the cell has requires_grad; set it")
         flossing = flossing_of(select_members(phase, everybody, epoch.device), seed, epoch)

@@ -15,7 +15,7 @@ from lyaptorch._types import Number
 from lyaptorch.cells import owned
 from lyaptorch.flossing import Schedule
 from lyaptorch.record import Record
-from lyaptorch.tasks.batch import Task
+from lyaptorch.tasks.batch import Batch, Task
 from lyaptorch.train.checkpoint import load_checkpoint
 from lyaptorch.train.epochs import between_looks
 from lyaptorch.train.metrics import METRICS, test_scores
@@ -74,9 +74,10 @@ def train(
         metrics: names in `metrics.METRICS`, measured every `metrics_every` epochs of a fit.
         metrics_every: task epochs between measurements.
         test_batches: batches of the metric "test", of `batch` trajectories that training never sees.
-        unstable: what happens to a member whose loss or gradient is not finite: "raise" stops the run, "mark"
-            leaves it out from there on, with `unstable_at`, its epoch, and `overflow_step`, the step of the
-            trial.
+        unstable: what happens to a member whose loss, gradient or exponents overflow, in a step of any phase,
+            a metric or a trigger: "raise" stops the run, "mark" leaves it out from there on, with
+            `unstable_at`, its epoch, and `overflow_step`, the step of the trial at which its state does, NaN
+            where it was something else.
         fetch_every: epochs between two looks at what happened; a metric, a trigger and the end of a phase
             come when they are due. 100 on a GPU when missing, where an epoch is recorded once as a CUDA graph
             and replayed between looks; 1 elsewhere. The Record does not depend on it.
@@ -153,12 +154,11 @@ def evaluate(
     generator: torch.Generator | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Loss and accuracy of every member `(*e,)` on batches that training never saw."""
-    return test_scores(
-        model,
-        task,
-        seed_from(generator),
-        member_ids(model.ensemble, members, device_of(model)),
-        batch=batch,
-        length=getattr(task, "length", LENGTH) if length is None else length,
-        batches=_checks.integer("batches", batches, 1),
-    )
+    ids, seed = member_ids(model.ensemble, members, device_of(model)), seed_from(generator)
+    length = getattr(task, "length", LENGTH) if length is None else length
+    dtype = next(model.parameters()).dtype
+
+    def draw(i: int) -> Batch:
+        return task.draw(seed, members=ids, epoch=i, batch=batch, length=length, stream="test", dtype=dtype)
+
+    return test_scores(model, draw, _checks.integer("batches", batches, 1))

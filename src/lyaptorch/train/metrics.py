@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -104,9 +105,7 @@ def leading_curvature(members: Members, task: Task, seed: int, *, sample: int, l
     Source: Fading memory as inductive bias in residual recurrent networks, section 4.1.
     """
     model = copy.deepcopy(members.model).double()
-    batch = task.draw(
-        seed, members=members.ids, epoch=0, batch=sample, length=length, stream="test", dtype=torch.float64
-    )
+    batch = members.batch(task, seed, 0, batch=sample, length=length, stream="test", dtype=torch.float64)
     found = hessian_spectrum(
         model.cell,
         batch.inputs,
@@ -126,14 +125,8 @@ def leading_exponent(members: Members, task: Task, seed: int) -> Tensor:
 def measured_exponents(members: Members, task: Task, seed: int, k: int | None = None) -> Tensor:
     """The first k exponents `(*e, k)` on inputs of the task, in nats per step."""
     model = members.model
-    inputs = task.inputs(
-        seed,
-        members=members.ids,
-        epoch=members.epoch,
-        batch=1,
-        length=STEPS,
-        stream="measure",
-        dtype=next(model.parameters()).dtype,
+    inputs = members.inputs(
+        task, seed, members.epoch, batch=1, length=STEPS, stream="measure", dtype=members.dtype
     )
     with torch.no_grad():
         spectrum = lyapunov_spectrum(
@@ -143,17 +136,9 @@ def measured_exponents(members: Members, task: Task, seed: int, k: int | None = 
 
 
 @torch.no_grad()
-def test_scores(
-    model: Model, task: Task, seed: int, members: Tensor, *, batch: int, length: int, batches: int
-) -> tuple[Tensor, Tensor]:
-    """Loss and accuracy `(*e,)`, averaged over the first `batches` batches that training never sees."""
-    dtype = next(model.parameters()).dtype
-    pairs = [
-        model.loss(
-            task.draw(seed, members=members, epoch=i, batch=batch, length=length, stream="test", dtype=dtype)
-        )
-        for i in range(batches)
-    ]
+def test_scores(model: Model, draw: Callable[[int], Batch], batches: int) -> tuple[Tensor, Tensor]:
+    """Loss and accuracy `(*e,)`, averaged over the first `batches` batches of `draw(0), draw(1), ...`."""
+    pairs = [model.loss(draw(i)) for i in range(batches)]
     loss, accuracy = (torch.stack(values).mean(0) for values in zip(*pairs, strict=True))
     return loss, accuracy
 
@@ -192,7 +177,11 @@ def measure(
         values["curvature"] = leading_curvature(members, task, seed, sample=min(size, SAMPLE), length=length)
     if "test" in names:
         values["test_loss"], values["test_accuracy"] = test_scores(
-            members.model, task, seed, members.ids, batch=size, length=length, batches=test_batches
+            members.model,
+            lambda i: members.batch(
+                task, seed, i, batch=size, length=length, stream="test", dtype=members.dtype
+            ),
+            test_batches,
         )
     wanted = {*names, "test_loss", "test_accuracy"}
     return {name: value for name, value in values.items() if name in wanted}

@@ -14,6 +14,7 @@ from lyaptorch._random import Stream, member_ids, seed_from
 from lyaptorch._types import Inputs, LastStates, PerMember, State
 from lyaptorch.cells import Cell, Network, as_cell, fit, settle, unroll
 from lyaptorch.cells.form import linear
+from lyaptorch.cells.ownership import of_members, shared_parameter
 from lyaptorch.tasks.batch import Batch
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -60,6 +61,7 @@ class Readout(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
+        self.ensemble = tuple(ensemble)
         ids, stream = member_ids(ensemble, members), Stream(seed_from(generator), "readout")
         self.weight = nn.Parameter(scale * stream.normal((output_size, state_size), members=ids))
         self.bias = nn.Parameter(torch.full((*ensemble, output_size), offset))
@@ -75,7 +77,9 @@ class Model(nn.Module):
     Args:
         cell: anything that `as_cell` takes.
         readout: maps what can be read of the states, `(t, *e, b, cell.output_size)`, to outputs; `Readout`,
-            or any module. All of a state can be read but an LSTM's c and the lower layers of a stack.
+            or any module; one for an ensemble has an attribute `ensemble`, as a cell has it, which says that
+            its parameters have these leading dimensions. All of a state can be read but an LSTM's c and the
+            lower layers of a stack.
         h0: initial state, `(*e, rows, n)` or its parts as `as_cell` says, with one row for each trajectory or
             a single row for all; trained when an `nn.Parameter`; zeros when missing.
         loss: "binary_cross_entropy", "cross_entropy" (targets are numbers of classes, or one-hot),
@@ -196,27 +200,46 @@ class Model(nn.Module):
                 f"the readout must answer like the targets, {expected}, got {tuple(outputs.shape)}"
             )
 
+    def of_members(self) -> dict[str, Tensor]:
+        """Views `(*e, ...)` of what holds one thing for each member, by name, as cell and readout declare it.
+
+        Raises:
+            ValueError: for what has the dimensions of the ensemble in front while nobody declared them.
+        """
+        parts = {"cell": self.cell, "readout": self.readout}
+        own = {} if self.h0 is None else {"h0": self.h0}
+        for at, part in parts.items():
+            own |= of_members(part, self.ensemble, f"{at}.")
+        return own
+
     def select(self, members: Tensor) -> Model:
-        """A copy with the members where the bool mask `*e` is true, as an ensemble `(count,)`."""
-        ensemble = self.ensemble
-        copied = copy.deepcopy(self)
-        for name, tensor in (*copied.named_parameters(), *copied.named_buffers()):
-            if tuple(tensor.shape[: len(ensemble)]) == ensemble:
-                tensor.data = tensor.data[members]
-            elif isinstance(tensor, nn.Parameter):
-                raise ValueError(f"parameter {name} is shared by all members, which ties them together")
+        """A copy with the members where the bool mask `*e` is true, as an ensemble `(count,)`.
+
+        Raises:
+            ValueError: as `of_members`, and for a parameter to be trained that all members share.
+        """
+        ensemble, copied = self.ensemble, copy.deepcopy(self)
+        own, named = copied.of_members(), {**dict(copied.named_parameters()), **dict(copied.named_buffers())}
+        for name, tensor in named.items():
+            if name in own:
+                tensor.data = own[name].detach()[members]
+            elif tensor.requires_grad and isinstance(tensor, nn.Parameter):
+                raise shared_parameter(f"parameter {name}", tensor, ensemble)
+        module: Any
         for module in copied.modules():
-            if isinstance(module, Cell):
+            if module is not copied and getattr(module, "ensemble", None) == ensemble:
                 module.ensemble = (int(members.sum()),)
         return copied
 
+    @torch.no_grad()
     def put(self, members: Tensor, selected: Model) -> None:
-        """Write the parameters of `select(members)` back."""
-        ensemble = self.ensemble
-        with torch.no_grad():
-            for own, new in zip(self.parameters(), selected.parameters(), strict=True):
-                if tuple(own.shape[: len(ensemble)]) == ensemble:
-                    own[members] = new
+        """Write what became of `select(members)` back."""
+        new = selected.of_members()
+        named = {**dict(self.named_parameters()), **dict(self.named_buffers())}
+        for name, view in self.of_members().items():
+            # what is broadcast to members is trained by none
+            if view is named.get(name):
+                view[members] = new[name]
 
 
 def settled_state(

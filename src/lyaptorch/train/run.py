@@ -20,10 +20,11 @@ from lyaptorch.train.checkpoint import save_checkpoint
 from lyaptorch.train.epochs import Row
 from lyaptorch.train.history import History
 from lyaptorch.train.metrics import leading_exponent, measure
+from lyaptorch.train.overflow import UnstableError, told_apart
 from lyaptorch.train.progress import progress
 from lyaptorch.train.settings import Settings
 from lyaptorch.train.state import Members
-from lyaptorch.train.steps import UnstableError, most_exponents, warn_of_death
+from lyaptorch.train.steps import most_exponents, warn_of_death
 from lyaptorch.train.triggers import act, fired, quiet
 from lyaptorch.train.work import Work, drawing, work_of
 
@@ -74,7 +75,7 @@ class Run:
             self._refuse_early(floss)
         for trigger in phase.triggers:
             if trigger.action is not None:
-                act(model, model.ensemble, trigger.action, torch.zeros_like(ids, dtype=torch.bool))
+                act(model, trigger.action, torch.zeros_like(ids, dtype=torch.bool), model.of_members())
 
     def phase(self, path: tuple[int, ...]) -> FitPhase | FlossPhase:
         """The phase at a place: `(i,)` in the schedule, `(i, j)` of trigger j of fit i."""
@@ -106,15 +107,16 @@ class Run:
             self._put_back()
             self.stack.pop()
             return
-        if isinstance(phase, FitPhase) and active.checked < active.done:
-            active.checked = active.done
-            if self._check(active, phase):
-                return
         if self.part is None:
             self.part = self.all if active.mask.all() else self.all.select(active.mask)
-        measured = self._measure(active) if isinstance(phase, FitPhase) else {}
-        work = self._work(phase, active)
         try:
+            if isinstance(phase, FitPhase) and active.checked < active.done:
+                changed = self._check(active, phase)
+                active.checked = active.done
+                if changed:
+                    return
+            measured = self._measure(active) if isinstance(phase, FitPhase) else {}
+            work = self._work(phase, active)
             for rows in work.epochs.run(self._until_look(phase, active)):
                 self.history.add({**measured, **rows}, active.mask)
                 for name, amount in work.flops.items():
@@ -156,8 +158,7 @@ class Run:
             part.optimizer.set_lr(usual if phase.lr is None else phase.lr)
         if active.path not in self.works or self.works[active.path].part is not part:
             settings = replace(self.settings, clip=self.settings.clip.select(mask, part.epoch.device))
-            draw = drawing(self.task, settings, self.all, part, mask)
-            self.works[active.path] = work_of(phase, part, draw, self.task, settings)
+            self.works[active.path] = work_of(phase, part, self.task, settings)
         return self.works[active.path]
 
     def _drop(self, active: _Active, failure: UnstableError) -> None:
@@ -176,8 +177,13 @@ class Run:
         if not settings.metrics or active.done % settings.metrics_every:
             return {}
         assert part is not None
-        batch = drawing(self.task, settings, self.all, part, active.mask)()
-        found = measure(part, batch, settings.metrics, self.task, settings.seed, settings.test_batches)
+        batch = drawing(self.task, settings, part)()
+
+        def attempt(some: Members, mask: Tensor) -> Row:
+            own = batch if mask.all() else batch.select(mask.to(batch.mask.device).nonzero(as_tuple=True))
+            return measure(some, own, settings.metrics, self.task, settings.seed, settings.test_batches)
+
+        found = told_apart(part, attempt)
         return {**found, "measured_at": part.epoch.to(batch.inputs.dtype)}
 
     def _check(self, active: _Active, phase: FitPhase) -> bool:
@@ -189,7 +195,7 @@ class Run:
 
         def metric(name: str) -> Tensor:
             if name == "lambda1":
-                return leading_exponent(self.all, self.task, self.settings.seed).cpu()
+                return self._leading_exponent(active.mask)
             return self.history.last(name, active.mask)
 
         due = active.done % phase.check_every == 0
@@ -204,9 +210,15 @@ class Run:
             if hit.any():
                 episode = self._active((active.path[0], j), hit)
                 if (action := phase.triggers[j].action) is not None:
-                    act(self.all.model, self.all.model.ensemble, action, episode.mask)
+                    act(self.all.model, action, episode.mask, self.all.model.of_members())
                 self.stack.append(episode)
         return changed
+
+    def _leading_exponent(self, mask: Tensor) -> Tensor:
+        """lambda_1 of who takes part, `*e`; NaN of the others, whom nobody asks."""
+        assert self.part is not None
+        own = told_apart(self.part, lambda some, _: leading_exponent(some, self.task, self.settings.seed))
+        return torch.full(mask.shape, torch.nan, dtype=own.dtype).masked_scatter(mask, own.cpu())
 
     def _active(self, path: tuple[int, ...], mask: Tensor | None) -> _Active:
         own = self._mask(self.phase(path))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lyaptorch._random import member_ids
-from lyaptorch._types import Number
+from lyaptorch._types import Inputs, Number
+from lyaptorch.cells.ownership import shared_parameter
+from lyaptorch.tasks.batch import Batch, Source, Task
 from lyaptorch.train.model import Model
 from lyaptorch.train.optim import Adam, MemberOptimizer, Rule
 
@@ -24,6 +27,8 @@ class Members:
         flosser: flossing's own, on the cell's parameters.
         epoch: task steps each has taken.
         floss_epoch: flossing steps each has taken.
+        everybody: ids of the ensemble that these were selected from, or theirs.
+        places: where in it they are, as `nonzero(as_tuple=True)` gives it; None where they are all.
     """
 
     model: Model
@@ -32,10 +37,34 @@ class Members:
     flosser: MemberOptimizer
     epoch: Tensor
     floss_epoch: Tensor
+    everybody: Tensor
+    places: tuple[Tensor, ...] | None = None
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """That of the parameters."""
+        return next(self.model.parameters()).dtype
+
+    def batch(self, task: Task, seed: int, epoch: int | Tensor, **sizes: Any) -> Batch:
+        """What these see of a task at an epoch, a number or their own `*e`; `sizes` as in `Task.draw`."""
+        drawn = task.draw(seed, members=self.everybody, epoch=self._everywhere(epoch), **sizes)
+        return drawn if self.places is None else drawn.select(self.places)
+
+    def inputs(self, source: Source, seed: int, epoch: int | Tensor, **sizes: Any) -> Inputs:
+        """The same of `Task.inputs`; those of a source that knows no members, `(t, b, m)`, are for all."""
+        drawn = source.inputs(seed, members=self.everybody, epoch=self._everywhere(epoch), **sizes)
+        at: tuple[slice | Tensor, ...] = (slice(None), *((self.places or ()) if drawn.dim() > 3 else ()))
+        return drawn[at]
+
+    def _everywhere(self, epoch: int | Tensor) -> int | Tensor:
+        """Epochs of the whole ensemble: a task may have something of each member, such as a delay."""
+        if self.places is None or not isinstance(epoch, Tensor):
+            return epoch
+        return epoch.new_zeros(self.everybody.shape).index_put(self.places, epoch)
 
     def select(self, mask: Tensor) -> Members:
         """A copy of the members where the bool `mask` is true, as an ensemble `(count,)`."""
-        model = self.model.select(mask)
+        model, places = self.model.select(mask), mask.to(self.ids.device).nonzero(as_tuple=True)
         return Members(
             model,
             self.ids[mask],
@@ -43,6 +72,8 @@ class Members:
             self.flosser.select(trainable(model.cell), mask),
             self.epoch[mask],
             self.floss_epoch[mask],
+            self.everybody,
+            places if self.places is None else tuple(at[places] for at in self.places),
         )
 
     def put(self, mask: Tensor, part: Members) -> None:
@@ -87,16 +118,14 @@ def new_members(model: Model, members: int | Tensor | None, lr: Number, rule: Ru
     ids = member_ids(model.ensemble, members, device)
     if not own:
         raise ValueError("there is nothing to train: no parameter of the model has requires_grad; set it")
+    mine = model.of_members()
     for name, p in model.named_parameters():
-        if p.requires_grad and tuple(p.shape[: ids.dim()]) != model.ensemble:
-            raise ValueError(
-                f"parameter {name} must have the leading dimensions {model.ensemble} of the ensemble, "
-                f"got {tuple(p.shape)}: members that share it are not independent"
-            )
+        if p.requires_grad and mine.get(name) is not p:
+            raise shared_parameter(f"parameter {name}", p, model.ensemble)
     zero = torch.zeros(model.ensemble, dtype=torch.int64, device=device)
     optimizer = MemberOptimizer(own, model.ensemble, lr, rule)
     flosser = MemberOptimizer(trainable(model.cell), model.ensemble, 1e-3, Adam())
-    return Members(model, ids, optimizer, flosser, zero, zero.clone())
+    return Members(model, ids, optimizer, flosser, zero, zero.clone(), ids)
 
 
 def device_of(model: Model) -> torch.device:

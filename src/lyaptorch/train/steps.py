@@ -20,30 +20,10 @@ from lyaptorch.tangent import lyapunov_spectrum
 from lyaptorch.tasks.batch import Batch
 from lyaptorch.train.optim import MemberOptimizer, finite, norms
 from lyaptorch.train.optim import clip as clip_gradients
+from lyaptorch.train.overflow import GO_ON, UnstableError
 from lyaptorch.train.state import Members
 
 PUBLISHED_K = 75
-
-
-class UnstableError(FloatingPointError):
-    """Some members overflowed; nothing was changed.
-
-    Attributes:
-        members: bool `*e`, which.
-        step: `(count,)`, the step of the trial at which the state of each overflowed; NaN if none did, and
-            only its gradient is not finite.
-    """
-
-    def __init__(self, what: str, members: Members, fine: Tensor, batch: Batch) -> None:
-        self.members = ~fine
-        self.step = _overflow(members, batch)[~fine]
-        at = self.step[~self.step.isnan()]
-        where = f", its state overflows at step {int(at.min())} of the trial" if len(at) else ""
-        super().__init__(
-            f"the {what} is not finite at epoch {int(members.epoch[~fine].min())} for member "
-            f"{members.ids[~fine].tolist()}{where}; lower the learning rate, the clip, the gain or the "
-            'length of a trial, or pass unstable="mark" to go on without it'
-        )
 
 
 @dataclass(frozen=True)
@@ -135,11 +115,12 @@ def fit_step(
 
     Raises:
         UnstableError: before anything is changed, if a loss or gradient is not finite.
+        FloatingPointError: likewise, if the dynamics of the flossing loss overflow.
     """
     ensemble = tuple(members.ids.shape)
     loss, right = members.model.loss(batch)
     if _checks.can_look() and not (fine := torch.isfinite(loss)).all():
-        raise UnstableError("loss", members, fine, batch)
+        raise _unstable("loss", members, fine, batch)
     total = loss.sum()
     if joint is not None:
         flossing, inputs, weight = joint
@@ -148,7 +129,7 @@ def fit_step(
         total = total + (weight * floss).sum()
     gradients = torch.autograd.grad(total, members.optimizer.parameters, materialize_grads=True)
     if _checks.can_look() and not (fine := finite(gradients, ensemble)).all():
-        raise UnstableError("gradient", members, fine, batch)
+        raise _unstable("gradient", members, fine, batch)
     size = _recurrent_norm(members, gradients, ensemble)
     members.optimizer.step(clip(gradients, ensemble))
     members.epoch += 1
@@ -175,9 +156,10 @@ def floss_step(
         raise FloatingPointError(f"at flossing epoch {epoch.reshape(-1)[0]}: {error}") from error
     gradients = torch.autograd.grad(value.sum(), optimizer.parameters, materialize_grads=True)
     if _checks.can_look() and not (fine := finite(gradients, ensemble)).all():
-        raise FloatingPointError(
+        raise UnstableError(
             f"the gradient is not finite at flossing epoch {epoch.reshape(-1)[0]} for member "
-            f'{ids[~fine].tolist()}; use fewer steps, state_grad="detach" or a truncation length'
+            f'{ids[~fine].tolist()}; use fewer steps, state_grad="detach" or a truncation length',
+            ~fine,
         )
     phase = flossing.phase
     optimizer.step(Clip(phase.clip)(gradients, ensemble))
@@ -234,6 +216,19 @@ def _recurrent_norm(members: Members, gradients: tuple[Tensor, ...], ensemble: t
         if any(p is c for c in chosen)
     ]
     return torch.linalg.vector_norm(torch.stack(own), dim=0) if own else gradients[0].new_zeros(ensemble)
+
+
+def _unstable(what: str, members: Members, fine: Tensor, batch: Batch) -> UnstableError:
+    step = _overflow(members, batch)[~fine]
+    at = step[~step.isnan()]
+    where = f", its state overflows at step {int(at.min())} of the trial" if len(at) else ""
+    return UnstableError(
+        f"the {what} is not finite at epoch {int(members.epoch[~fine].min())} for member "
+        f"{members.ids[~fine].tolist()}{where}; lower the learning rate, the clip, the gain or the length of "
+        f"a trial, {GO_ON}",
+        ~fine,
+        step,
+    )
 
 
 @torch.no_grad()

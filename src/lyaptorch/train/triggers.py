@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -52,8 +52,16 @@ def quiet(when: Every | At | When, epoch: Tensor, among: Tensor, until_due: int)
 
 
 @torch.no_grad()
-def act(model: nn.Module, ensemble: tuple[int, ...], action: Scale, members: Tensor) -> None:
-    """Do what an action says to the members, of `ensemble`, where the bool mask `*e` is true.
+def act(
+    model: nn.Module, action: Scale, members: Tensor | None = None, own: Mapping[str, Tensor] | None = None
+) -> None:
+    """Do what an action says to the members where the bool mask `*e` is true, or to all.
+
+    Args:
+        model: what is changed.
+        action: how.
+        members: for whom.
+        own: by name, what belongs to members, as `Model.of_members` gives it.
 
     Raises:
         ValueError: if the model has nothing of that name, or one thing for all members.
@@ -62,9 +70,12 @@ def act(model: nn.Module, ensemble: tuple[int, ...], action: Scale, members: Ten
     if action.optional and action.name not in named:
         return
     tensor = named[_checks.choice("parameter to scale", action.name, named)]
-    if tuple(tensor.shape[: members.dim()]) != ensemble:
+    if members is None:
+        tensor.mul_(action.factor)
+        return
+    if own is None or own.get(action.name) is not tensor:
         raise ValueError(
-            f"{action.name} must have the leading dimensions {ensemble} of the ensemble to be scaled, "
-            f"got {tuple(tensor.shape)}: members that share it are not independent"
+            f"{action.name} must have the leading dimensions {tuple(members.shape)} of the ensemble to be "
+            f"scaled, got {tuple(tensor.shape)}: members that share it are not independent"
         )
     tensor[members] = tensor[members] * action.factor

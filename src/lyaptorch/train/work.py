@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from lyaptorch.flossing import FitPhase, FlossPhase
-from lyaptorch.flossing.schedule import EXPONENTS
+from lyaptorch.flossing.schedule import EXPONENTS, select_members
 from lyaptorch.tasks.batch import Batch, Task
 from lyaptorch.train.epochs import Epochs, Row
 from lyaptorch.train.metrics import fit_flops, floss_flops
+from lyaptorch.train.overflow import OVERFLOWS, blame
 from lyaptorch.train.settings import Settings
 from lyaptorch.train.state import Members
 from lyaptorch.train.steps import first_row, fit_step, floss_step, flossing_of, most_exponents
@@ -26,39 +27,21 @@ class Work(NamedTuple):
     flops: dict[str, int | Tensor]
 
 
-def work_of(
-    phase: FitPhase | FlossPhase, part: Members, draw: Callable[[], Batch], task: Task, settings: Settings
-) -> Work:
+def work_of(phase: FitPhase | FlossPhase, part: Members, task: Task, settings: Settings) -> Work:
     """The work of a phase for a part of the members, whose ensemble the phase and the settings have."""
     if isinstance(phase, FitPhase):
-        return _fit(phase, part, draw, task, settings)
+        return _fit(phase, part, task, settings)
     return _floss(phase, part, task, settings)
 
 
-def drawing(
-    task: Task, settings: Settings, whole: Members, part: Members, mask: Tensor
-) -> Callable[[], Batch]:
-    """A function that draws what a part of the members sees, those where the mask is true, at its epoch."""
-    dtype, everybody = part.optimizer.parameters[0].dtype, bool(mask.all())
-    places = () if everybody else tuple(mask.to(part.epoch.device).nonzero(as_tuple=True))
-
-    def draw() -> Batch:
-        # a task may have a delay for each member of the whole ensemble
-        batch = task.draw(
-            settings.seed,
-            members=whole.ids,
-            epoch=part.epoch if everybody else whole.epoch.index_put(places, part.epoch),
-            batch=settings.batch,
-            length=settings.length,
-            dtype=dtype,
-        )
-        return batch if everybody else batch.select(places)
-
-    return draw
+def drawing(task: Task, settings: Settings, part: Members) -> Callable[[], Batch]:
+    """A function that draws what a part of the members sees at its epoch."""
+    sizes = {"batch": settings.batch, "length": settings.length, "dtype": part.dtype}
+    return lambda: part.batch(task, settings.seed, part.epoch, **sizes)
 
 
-def _fit(phase: FitPhase, part: Members, draw: Callable[[], Batch], task: Task, settings: Settings) -> Work:
-    n = _state_size(part)
+def _fit(phase: FitPhase, part: Members, task: Task, settings: Settings) -> Work:
+    n, draw = _state_size(part), drawing(task, settings, part)
     flops: dict[str, int | Tensor] = {"fit_flops": fit_flops(draw(), n, task.output_size)}
     joined, weighted = None, torch.as_tensor(phase.flossing_weight).cpu() != 0
     if weighted.any():
@@ -70,7 +53,10 @@ def _fit(phase: FitPhase, part: Members, draw: Callable[[], Batch], task: Task, 
         if joined is not None:
             inputs = _inputs(part, task, settings, joined.phase, part.epoch, "joint")
             joint = joined, inputs, phase.flossing_weight
-        return fit_step(part, draw(), settings.clip, joint)
+        try:
+            return fit_step(part, draw(), settings.clip, joint)
+        except OVERFLOWS as error:
+            blame(error, part, _attempt(phase.flossing, task, settings, "joint"))
 
     return Work(part, Epochs(epoch, part.tensors().values()), flops)
 
@@ -83,12 +69,30 @@ def _floss(phase: FlossPhase, part: Members, task: Task, settings: Settings) -> 
     def epoch() -> Row:
         inputs = _inputs(part, task, settings, phase, part.floss_epoch, "floss")
         h0 = first_row(part, phase, inputs)
-        row = floss_step(part.model.cell, inputs, h0, flossing, part.flosser, part.floss_epoch, part.ids)
+        try:
+            row = floss_step(part.model.cell, inputs, h0, flossing, part.flosser, part.floss_epoch, part.ids)
+        except OVERFLOWS as error:
+            blame(error, part, _attempt(phase, task, settings, "floss"))
         part.floss_epoch += 1
         return {**row, "at_epoch": part.epoch.to(h0.dtype)}
 
     flops = _floss_flops(phase, _state_size(part))
     return Work(part, Epochs(epoch, part.tensors().values()), {"floss_flops": flops})
+
+
+def _attempt(
+    phase: FlossPhase, task: Task, settings: Settings, stream: str
+) -> Callable[[Members, Tensor], object]:
+    """The value of a flossing loss, of some members of a phase."""
+
+    def attempt(some: Members, mask: Tensor) -> object:
+        own = select_members(phase, mask, some.epoch.device)
+        epoch = some.floss_epoch if stream == "floss" else some.epoch
+        inputs = _inputs(some, task, settings, own, epoch, stream)
+        flossing = flossing_of(own, settings.seed, epoch)
+        return flossing.value(some.model.cell, inputs, first_row(some, own, inputs), epoch)
+
+    return attempt
 
 
 def _state_size(part: Members) -> int:
@@ -105,12 +109,12 @@ def _floss_flops(phase: FlossPhase, n: int) -> int:
 def _inputs(
     part: Members, task: Task, settings: Settings, phase: FlossPhase, epoch: Tensor, stream: str
 ) -> Tensor:
-    return task.inputs(
+    return part.inputs(
+        task,
         settings.seed,
-        members=part.ids,
-        epoch=epoch,
+        epoch,
         batch=phase.batch,
         length=phase.steps,
         stream=stream,
-        dtype=part.optimizer.parameters[0].dtype,
+        dtype=part.dtype,
     )

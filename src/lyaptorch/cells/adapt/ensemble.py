@@ -48,7 +48,7 @@ class Parallel(Cell):
     def form(self) -> Form | None:
         """The steps as data, where they have that shape."""
         call = self._template[0]
-        if not isinstance(call.cell, FormCell):
+        if not isinstance(call.cell, FormCell) or not _stackable(call.cell.form()):
             return None
         form: Form = torch.func.functional_call(call, self.weights(), ("form",))
         return form
@@ -114,16 +114,29 @@ class _Owned(Parallel):
 
     def __init__(self, networks: ModuleEnsemble) -> None:
         super().__init__(networks._template[0].cell, networks.ensemble[0])
-        wanted = {f"cell.{name}": p.requires_grad for name, p in _weights(networks.networks[0]).items()}
-        weights = networks.weights()
-        self._names = list(weights)
-        self.stack = nn.ParameterList(
-            nn.Parameter(w.detach().clone(), wanted[name]) for name, w in weights.items()
-        )
+        rows = [_weights(network) for network in networks.networks]
+        self._names: dict[str, str] = {}
+        self._frozen: dict[str, str] = {}
+        for i, (name, stacked) in enumerate(networks.weights().items()):
+            trained = [row[name.removeprefix("cell.")].requires_grad for row in rows]
+            # of the same name as in one network, for what asks for it
+            own = name.removeprefix("cell.")
+            own = own if own.isidentifier() and not hasattr(self, own) else f"stacked_{i}"
+            self.register_parameter(own, nn.Parameter(stacked.detach().clone(), any(trained)))
+            self._names[name] = own
+            if any(trained) and not all(trained):
+                frozen = ~torch.tensor(trained, device=stacked.device)
+                self.register_buffer(f"frozen_{i}", frozen)
+                self.per_member, self._frozen[name] = (*self.per_member, f"frozen_{i}"), f"frozen_{i}"
 
     def weights(self) -> dict[str, Tensor]:
-        """Its own."""
-        return dict(zip(self._names, self.stack, strict=True))
+        """Its own; those of a network in which they are frozen pass no gradient on."""
+        own: dict[str, Tensor] = {name: getattr(self, at) for name, at in self._names.items()}
+        for name, at in self._frozen.items():
+            frozen, stacked = getattr(self, at), own[name]
+            frozen = frozen.reshape(-1, *[1] * (stacked.dim() - 1))
+            own[name] = torch.where(frozen, stacked.detach(), stacked)
+        return own
 
 
 @contextmanager
@@ -132,14 +145,48 @@ def owned(cell: Cell) -> Iterator[Cell]:
     if not isinstance(cell, ModuleEnsemble):
         yield cell
         return
+    _refuse_shared(cell)
     stacked = _Owned(cell)
     try:
         yield stacked
     finally:
         with torch.no_grad():
+            weights = stacked.weights()
             for i, network in enumerate(cell.networks):
                 for name, own in _weights(network).items():
-                    own.copy_(stacked.weights()[f"cell.{name}"][i])
+                    own.copy_(weights[f"cell.{name}"][i].reshape(own.shape))
+
+
+def _stackable(form: Form) -> bool:
+    """Whether a form of stacked weights says of each network what its own says.
+
+    What an activation holds broadcasts against states, and a coupling of one number against units.
+    """
+    one = form.coupling is not None and form.coupling.shape[-1:] == (1,)
+    return not one and not any(f.arguments for f in form.activations())
+
+
+def _refuse_shared(cell: ModuleEnsemble) -> None:
+    """Networks that are trained side by side have weights of their own, or end as none was measured."""
+    places: dict[tuple[int, int], list[tuple[int, str, Tensor]]] = {}
+    for i, network in enumerate(cell.networks):
+        for name, w in _weights(network).items():
+            if w.numel() and not w.is_meta:
+                place = w.untyped_storage().data_ptr(), int(w.storage_offset())
+                places.setdefault(place, []).append((i, name, w))
+    shared = [
+        [f"{name} of module {i}" for i, name, _ in there]
+        for there in places.values()
+        # what is frozen everywhere stays as it is
+        if len({i for i, *_ in there}) > 1
+        and any(w.requires_grad or not isinstance(w, nn.Parameter) for *_, w in there)
+    ]
+    if shared:
+        raise ValueError(
+            "modules that are trained as an ensemble must have parameters and buffers of their own, got "
+            f"{'; '.join(' = '.join(names) for names in shared)}; give each module a copy, such as "
+            "copy.deepcopy(module), or train what is shared in one module of your own"
+        )
 
 
 class _Call(nn.Module):

@@ -39,6 +39,8 @@ class UnitCell(FormCell):
     Initially W ~ N(0, 1/n), V ~ N(0, 1), b = 0, g = 1 and a = 0.95. What is trained is log g and logit a.
     """
 
+    per_member = ("gains", "rates", "weights")
+
     def __init__(self, input_size: int, hidden_size: int, members: Tensor, seed: int) -> None:
         super().__init__(input_size, hidden_size, tuple(members.shape))
         n = hidden_size

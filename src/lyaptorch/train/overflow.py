@@ -1,0 +1,79 @@
+"""Who overflows: those whose numbers are not finite are told apart, so that the others can go on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NoReturn, TypeVar
+
+import torch
+from torch import Tensor
+from torch.linalg import LinAlgError  # type: ignore[attr-defined]
+
+from lyaptorch.train.state import Members
+
+T = TypeVar("T")
+
+OVERFLOWS: tuple[type[Exception], ...] = (FloatingPointError, LinAlgError)
+"""How it is said that numbers are not finite; the second by decompositions of torch."""
+GO_ON = 'or pass unstable="mark" to go on without it'
+
+
+class UnstableError(FloatingPointError):
+    """Some members overflowed; nothing was changed.
+
+    Attributes:
+        members: bool `*e`, which.
+        step: `(count,)`, the step of the trial at which the state of each overflowed; NaN where that is not
+            what overflowed.
+    """
+
+    def __init__(self, message: str, members: Tensor, step: Tensor | None = None) -> None:
+        self.members = members
+        self.step = torch.full((int(members.sum()),), torch.nan) if step is None else step
+        super().__init__(message)
+
+
+def told_apart(members: Members, attempt: Callable[[Members, Tensor], T]) -> T:
+    """What an attempt gives for all these members.
+
+    Args:
+        members: who takes part.
+        attempt: a function, which changes nothing, of some of them and the mask `*e` of these.
+
+    Raises:
+        UnstableError: if it overflows, of those with whom alone it does.
+    """
+    try:
+        return attempt(members, torch.ones(members.ids.shape, dtype=torch.bool))
+    except OVERFLOWS as error:
+        blame(error, members, attempt)
+
+
+def blame(error: Exception, members: Members, attempt: Callable[[Members, Tensor], object]) -> NoReturn:
+    """Raise an error of all as that of those with whom alone an attempt overflows."""
+    if isinstance(error, UnstableError):
+        raise error
+    gone = _overflowing(members, attempt)
+    if not gone.any():
+        raise error
+    named = (
+        f"{error} (member {members.ids.cpu()[gone].tolist()} at epoch {int(members.epoch.cpu()[gone].min())})"
+    )
+    raise UnstableError(f"{named}, {GO_ON}", gone.to(members.ids.device)) from error
+
+
+def _overflowing(members: Members, attempt: Callable[[Members, Tensor], object]) -> Tensor:
+    """With whom alone it overflows, bool `*e`; halves are asked, so that few are asked alone."""
+    found = torch.zeros(members.ids.shape, dtype=torch.bool)
+    waiting = [torch.arange(found.numel())]
+    while waiting:
+        places = waiting.pop()
+        mask = torch.zeros(found.numel(), dtype=torch.bool).index_fill(0, places, True).reshape(found.shape)
+        try:
+            attempt(members if mask.all() else members.select(mask.to(members.ids.device)), mask)
+        except OVERFLOWS:
+            if len(places) == 1:
+                found |= mask
+            else:
+                waiting += places.tensor_split(2)
+    return found

@@ -13,7 +13,7 @@ is projected out whenever the columns' growth has spread by more than `SPREAD` n
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +41,7 @@ class Problem:
         segments: the spans, cut into the pieces that are recomputed one at a time (one piece: none is).
         cut: detach the state every `cut` steps; None for never.
         method: how to orthonormalise.
+        watch: told where the spans start from, as `sweep` says.
     """
 
     cell: Cell
@@ -49,6 +50,7 @@ class Problem:
     segments: tuple[tuple[Span, ...], ...]
     cut: int | None
     method: str
+    watch: Callable[[int, Tensor, Tensor], None] | None = None
 
 
 class Scan(torch.autograd.Function):
@@ -67,7 +69,9 @@ class Scan(torch.autograd.Function):
             tape = Tape() if keep else None
             ctx.starts.append((state, Q, dead))
             ctx.tapes.append(tape)
-            end = sweep(dynamics, state, Q, dead, segment, method=problem.method, tape=tape)
+            end = sweep(
+                dynamics, state, Q, dead, segment, method=problem.method, tape=tape, watch=problem.watch
+            )
             state, Q, dead = end.h, end.Q, end.dead
             pivots += end.pivots
             deaths += end.deaths

@@ -16,6 +16,7 @@ from lyaptorch.cells import Form, Network
 from lyaptorch.tangent import growth as growth_of
 from lyaptorch.tangent.adjoint import Problem, Scan
 from lyaptorch.tangent.automatic import AUTO, choose_interval
+from lyaptorch.tangent.discretisation import discretisation, moments
 from lyaptorch.tangent.dynamics import CellDynamics, bind
 from lyaptorch.tangent.fused import FUSED, fused
 from lyaptorch.tangent.fused import scan as fused_scan
@@ -42,6 +43,11 @@ class Spectrum:
         dt: time per step.
         transient: steps of the state alone, as given or chosen.
         interval: steps between reorthonormalisations, as given or chosen.
+        discretisation: `(*e, b, k)`, what the length of a `Flow`'s steps may change in each exponent, from
+            the same steps taken in pieces at some moments; inf where they are too long to tell. None for
+            maps: whether a step of your own stands for a flow, such as an Euler step, cannot be known.
+        resolved: `(*e, b, k)` bool, where that is small beside the exponent, or beside the speed at which
+            tangent vectors move; None for maps.
     """
 
     growth: Growth
@@ -50,6 +56,8 @@ class Spectrum:
     dt: float = 1.0
     transient: int = 0
     interval: int = 1
+    discretisation: Exponents | None = None
+    resolved: Tensor | None = None
 
     @property
     def exponents(self) -> Exponents:
@@ -69,13 +77,18 @@ class Spectrum:
         return growth_of.finite_time(self.growth, window, self.dt)
 
     def stderr(self) -> Exponents:
-        """Standard error of each exponent, by batch means; inf where nothing can be said."""
-        return growth_of.stderr(self.growth, self.dt)
+        """Standard error of each exponent, by batch means; inf where nothing can be said.
+
+        That of a `Flow` has its `discretisation` in it.
+        """
+        error = growth_of.stderr(self.growth, self.dt)
+        return error if self.discretisation is None else torch.hypot(error, self.discretisation)
 
     @property
     def reliable(self) -> Tensor:
-        """`(*e, b, k)` bool: which exponents round-off has left standing."""
-        return growth_of.reliable(self.growth)
+        """`(*e, b, k)` bool: which exponents round-off, and the length of a flow's steps, left standing."""
+        standing = growth_of.reliable(self.growth)
+        return standing if self.resolved is None else standing & self.resolved
 
     def kaplan_yorke(self) -> Tensor:
         """Kaplan-Yorke dimension `(*e, b)`; k where the sum never turns negative, a lower bound."""
@@ -209,7 +222,8 @@ def lyapunov_spectrum(
     over = spans(tangent_transient, t, interval)
     form = cell.form()
     leaves: list[Tensor] = []
-    problem = Problem(cell, form, (), _segments(over, checkpoint), cut, qr_method)
+    seen = moments(cell, over, Q)
+    problem = Problem(cell, form, (), _segments(over, checkpoint), cut, qr_method, seen)
     compiled = fused(problem, h, backend)
     # under no_grad a Function would still see leaves that require a gradient, and keep its tape
     if torch.is_grad_enabled():
@@ -219,7 +233,8 @@ def lyapunov_spectrum(
             leaves = cell.leaves(inputs[0], h)
         problem = replace(problem, leaves=tuple(leaves))
     if backend == "autograd":
-        end = sweep(CellDynamics(cell, inputs, []), h, Q, None, over, method=qr_method, factor=qr, cut=cut)
+        dynamics = CellDynamics(cell, inputs, [])
+        end = sweep(dynamics, h, Q, None, over, method=qr_method, factor=qr, cut=cut, watch=seen)
         log_r, healthy = stack_growth(end.pivots, end.deaths)
         h, Q = end.h, end.Q.detach()
     elif compiled is not None:
@@ -228,11 +243,15 @@ def lyapunov_spectrum(
         log_r, healthy, h, Q = Scan.apply(problem, inputs, h, Q, *leaves)  # type: ignore[no-untyped-call]
     else:
         with torch.no_grad():
-            end = sweep(bind(cell, form, inputs, []), h, Q, None, over, method=qr_method)
+            end = sweep(bind(cell, form, inputs, []), h, Q, None, over, method=qr_method, watch=seen)
         (log_r, healthy), h, Q = stack_growth(end.pivots, end.deaths), end.h, end.Q
     first = sum(not span.counted for span in over)
     steps = _lengths(over[first:], log_r.device)
-    return Spectrum(Growth(log_r[first:], steps, healthy[first:]), h, Q, dt, transient, interval)
+    growth = Growth(log_r[first:], steps, healthy[first:])
+    found = Spectrum(growth, h, Q, dt, transient, interval)
+    if seen is None:
+        return found
+    return replace(found, **discretisation(cell, inputs, seen, found.exponents.detach(), dt)._asdict())
 
 
 @lru_cache(maxsize=16)

@@ -14,6 +14,7 @@ from lyaptorch._random import DEFAULT_SEED, Stream
 from lyaptorch._types import Exponents, Inputs
 from lyaptorch.cells import Network
 from lyaptorch.tangent import growth as growth_of
+from lyaptorch.tangent.automatic import AUTO, late_drift
 from lyaptorch.tangent.discretisation import discretisation, moments
 from lyaptorch.tangent.dynamics import Dynamics, bind
 from lyaptorch.tangent.growth import Growth
@@ -157,7 +158,8 @@ def covariant_vectors(
 
     Source: Ginelli et al. (2007), Characterizing dynamics with covariant Lyapunov vectors.
     """
-    cell, inputs, h, Q, _ = start(
+    chosen = transient == AUTO
+    cell, inputs, h, Q, dropped = start(
         cell,
         inputs,
         k=k,
@@ -189,6 +191,8 @@ def covariant_vectors(
         backward_error,
         dt,
     )
+    if chosen:
+        late_drift(found.orthogonal_growth, dropped)
     if seen is None:
         return found
     return replace(found, discretisation=discretisation(cell, inputs, seen, found.exponents, dt)[0])

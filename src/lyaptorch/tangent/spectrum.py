@@ -15,7 +15,7 @@ from lyaptorch._types import Exponents, Inputs, LogR, State
 from lyaptorch.cells import Form, Network
 from lyaptorch.tangent import growth as growth_of
 from lyaptorch.tangent.adjoint import Problem, Scan
-from lyaptorch.tangent.automatic import AUTO, choose_interval
+from lyaptorch.tangent.automatic import AUTO, choose_interval, late_drift
 from lyaptorch.tangent.discretisation import discretisation, moments
 from lyaptorch.tangent.dynamics import CellDynamics, bind
 from lyaptorch.tangent.fused import FUSED, fused
@@ -48,6 +48,8 @@ class Spectrum:
             maps: whether a step of your own stands for a flow, such as an Euler step, cannot be known.
         resolved: `(*e, b, k)` bool, where that is small beside the exponent, or beside the speed at which
             tangent vectors move; None for maps.
+        drift: `(*e, b, k)`, with `transient="auto"` the part of each exponent that a drift of the growth
+            explains, which only the whole run shows; None where there is none.
     """
 
     growth: Growth
@@ -58,6 +60,7 @@ class Spectrum:
     interval: int = 1
     discretisation: Exponents | None = None
     resolved: Tensor | None = None
+    drift: Exponents | None = None
 
     @property
     def exponents(self) -> Exponents:
@@ -79,10 +82,12 @@ class Spectrum:
     def stderr(self) -> Exponents:
         """Standard error of each exponent, by batch means; inf where nothing can be said.
 
-        That of a `Flow` has its `discretisation` in it.
+        It has the `discretisation` of a flow and a `drift` in it.
         """
         error = growth_of.stderr(self.growth, self.dt)
-        return error if self.discretisation is None else torch.hypot(error, self.discretisation)
+        for other in (self.discretisation, self.drift):
+            error = error if other is None else torch.hypot(error, other)
+        return error
 
     @property
     def reliable(self) -> Tensor:
@@ -161,7 +166,8 @@ def lyapunov_spectrum(
         h0: initial state `(*e, b, n)`, or its parts as `as_cell` says; zeros when missing (a function needs
             it: its size comes from there).
         transient: first steps, of the state only; without gradient. "auto" drops the steps whose growth is
-            unlike the rest, at most half.
+            unlike the rest, at most half; a warning, and the error bars, tell of a drift that only the whole
+            run shows.
         tangent_transient: next steps, of state and frame, not counted, with gradient.
         interval: steps between reorthonormalisations. "auto" takes the longest for which a rough spectrum and
             the condition of the products allow it; `Spectrum` tells which.
@@ -198,6 +204,7 @@ def lyapunov_spectrum(
 
     Source: Gradient Flossing, sections 2-3 and appendix J; Benettin et al. (1980).
     """
+    chosen = transient == AUTO
     if interval != AUTO:
         _checks.integer("interval", interval, 1, do='or pass "auto"')
     cut = _checks.state_grad(state_grad)
@@ -249,6 +256,8 @@ def lyapunov_spectrum(
     steps = _lengths(over[first:], log_r.device)
     growth = Growth(log_r[first:], steps, healthy[first:])
     found = Spectrum(growth, h, Q, dt, transient, interval)
+    if chosen and (moved := late_drift(growth, transient)) is not None:
+        found = replace(found, drift=moved / dt)
     if seen is None:
         return found
     return replace(found, **discretisation(cell, inputs, seen, found.exponents.detach(), dt)._asdict())

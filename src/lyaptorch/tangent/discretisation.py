@@ -87,7 +87,8 @@ def discretisation(cell: Cell, inputs: Tensor, seen: Moments, rates: Tensor, dt:
     series = torch.where(ratio < SLOWEST, first / (1 - ratio), torch.inf)
     error = torch.where(second <= noise, first + second, series) / dt
     # a direction that died has no logarithm
-    error = torch.where(torch.isnan(error), torch.inf, error)
+    dead = torch.isinf(rates)
+    error = torch.where(torch.isnan(error) & ~dead, torch.inf, error).masked_fill(dead, 0.0)
     speed = speed.nan_to_num(0.0).amax(-1, keepdim=True) / dt
     return Discretisation(error, error <= OF_EXPONENT * rates.abs() + OF_SPEED * speed)
 

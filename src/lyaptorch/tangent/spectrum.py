@@ -16,6 +16,7 @@ from lyaptorch.cells import Form, Network
 from lyaptorch.tangent import growth as growth_of
 from lyaptorch.tangent.adjoint import Problem, Scan
 from lyaptorch.tangent.automatic import AUTO, choose_interval, late_drift
+from lyaptorch.tangent.deaths import died_at, tell_of_deaths
 from lyaptorch.tangent.discretisation import discretisation, moments
 from lyaptorch.tangent.dynamics import CellDynamics, bind
 from lyaptorch.tangent.fused import FUSED, fused
@@ -43,6 +44,8 @@ class Spectrum:
         dt: time per step.
         transient: steps of the state alone, as given or chosen.
         interval: steps between reorthonormalisations, as given or chosen.
+        died_at: `(*e, b, k)`, after how many inputs each column was found dead, -inf from then on because the
+            Jacobian was singular there; 0 where it lives; None where all live.
         discretisation: `(*e, b, k)`, what the length of a `Flow`'s steps may change in each exponent, from
             the same steps taken in pieces at some moments; inf where they are too long to tell. None for
             maps: whether a step of your own stands for a flow, such as an Euler step, cannot be known.
@@ -58,6 +61,7 @@ class Spectrum:
     dt: float = 1.0
     transient: int = 0
     interval: int = 1
+    died_at: Tensor | None = None
     discretisation: Exponents | None = None
     resolved: Tensor | None = None
     drift: Exponents | None = None
@@ -255,7 +259,8 @@ def lyapunov_spectrum(
     first = sum(not span.counted for span in over)
     steps = _lengths(over[first:], log_r.device)
     growth = Growth(log_r[first:], steps, healthy[first:])
-    found = Spectrum(growth, h, Q, dt, transient, interval)
+    found = Spectrum(growth, h, Q, dt, transient, interval, died_at(healthy, over, transient))
+    tell_of_deaths(found.died_at)
     if chosen and (moved := late_drift(growth, transient)) is not None:
         found = replace(found, drift=moved / dt)
     if seen is None:

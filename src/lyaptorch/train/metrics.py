@@ -16,6 +16,7 @@ from lyaptorch.analysis import (
 from lyaptorch.cells import fit, unroll
 from lyaptorch.cells.form import Form, linear
 from lyaptorch.tangent import lyapunov_spectrum
+from lyaptorch.tangent.deaths import untold
 from lyaptorch.tasks.batch import Batch, Task
 from lyaptorch.train.model import Model
 from lyaptorch.train.state import Members
@@ -135,7 +136,7 @@ def measured_exponents(members: Members, task: Task, seed: int, k: int | None = 
         stream="measure",
         dtype=next(model.parameters()).dtype,
     )
-    with torch.no_grad():
+    with untold(), torch.no_grad():
         spectrum = lyapunov_spectrum(
             model.cell, inputs, k=k, h0=model.initial_state(1), tangent_transient=TRANSIENT
         )

@@ -42,8 +42,8 @@ def tell_of_deaths(when: Tensor | None) -> None:
         steps = when.flatten(-2).amax(-1)[members]
         warnings.warn(
             f"every tangent vector has died after step {int(steps.max())}, transients counted, so all "
-            f"exponents are -inf: {CAUSE}; start from another h0, or add noise to it or to the inputs (died_at "
-            "of the Spectrum tells when each died)",
+            f"exponents are -inf: {CAUSE}; start from another h0, or add noise to it or to the inputs; "
+            "died_at of the Spectrum tells when each died",
             stacklevel=4,
         )
 

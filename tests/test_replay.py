@@ -46,9 +46,9 @@ def made(name):
 
 
 @pytest.mark.parametrize("name", STEPS)
-@pytest.mark.parametrize("settings", [{}, {"interval": 3}, {"k": 1}, {"checkpoint": 7}])
+@pytest.mark.parametrize("settings", [{}, {"interval": 3, "k": 1, "checkpoint": 7}])
 def test_spectra_and_gradients_are_the_same_to_the_last_bit(name, settings, monkeypatch):
-    cell, x, h0 = made(name), torch.randn(40, 2, 1), torch.randn(2, 3)
+    cell, x, h0 = made(name), torch.randn(24, 2, 1), torch.randn(2, 3)
     found = []
     for least in (replay.LEAST, 10**9):
         monkeypatch.setattr(replay, "LEAST", least)
@@ -72,7 +72,7 @@ def test_it_is_a_fifth_of_the_operations_and_python_numbers_are_no_longer_there(
         return lorenz(x, h)
 
     quick = Replay(lt.Flow(watched, dt=0.01).pushforward, 1000)
-    for _ in range(50):
+    for _ in range(12):
         given = arguments()
         with torch.no_grad():
             got, expected = quick(*given), cell.pushforward(*given)
@@ -117,6 +117,7 @@ def test_weights_are_held_and_not_copied():
         net.W.mul_(-2)
         net.shift.add_(1)
         got, expected = quick(x, h, Q), flow_of(net).pushforward(x, h, Q)
+    assert not quick.given_up
     assert all(a.equal(b) for a, b in zip(got, expected, strict=True))
 
 

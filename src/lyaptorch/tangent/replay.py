@@ -109,6 +109,9 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         result = func(*args, **kwargs)
         if func in ABOUT_MEMORY:
             return result
+        if func is aten.lift_fresh.default:
+            # a literal, which the step may write to
+            args = (args[0].clone(),)
         several = tuple(result) if isinstance(result, tuple | list) else (result,)
         if UNFIT.intersection(func.tags) or not all(isinstance(z, Tensor) for z in several):
             raise _LookError

@@ -8,7 +8,8 @@ import torch
 
 import lyaptorch as lt
 from cases import CASES, setup
-from lyaptorch.tangent.automatic import _condition, drift
+from lyaptorch.tangent.automatic import _condition, drift, late_drift
+from lyaptorch.tangent.growth import Growth
 from lyaptorch.testing import henon
 
 pytestmark = pytest.mark.usefixtures("double")
@@ -184,3 +185,36 @@ def test_other_words_are_refused(unchecked):
         lt.lyapunov_spectrum(cell, inputs, transient="atuo")
     with pytest.raises(ValueError, match=r"inputs must hold tangent_transient \+ at least 1 counted step"):
         lt.lyapunov_spectrum(cell, inputs, transient="auto", tangent_transient=20)
+
+
+def test_transient_chaos_is_seen_in_the_whole_growth():
+    """Lorenz at rho = 22.5 is chaotic for some time, and then comes to rest."""
+
+    def field(x, h):
+        u, v, w = h.unbind(-1)
+        return torch.stack([10 * (v - u), u * (22.5 - w) - v, u * v - 8 / 3 * w], -1)
+
+    flow, x, h0 = lt.Flow(field, dt=0.01), torch.zeros(4000, 1, 1), torch.tensor([[3.0, -5.0, 11.0]])
+    with pytest.warns(
+        UserWarning, match=r'transient="auto" dropped \d steps, but the growth drifts over the next'
+    ):
+        spec = lt.lyapunov_spectrum(flow, x, h0=h0, k=1, transient="auto")
+    # at the fixed point the leading eigenvalues have real part -0.07
+    assert spec.exponents.item() > 0.2
+    assert spec.stderr().item() > 0.15
+    assert (spec.exponents.item() + 0.07) < 3 * spec.stderr().item()
+
+
+def test_a_stationary_growth_is_not_called_drifting():
+    steps = torch.ones(4000, dtype=torch.int64)
+    alive = torch.ones(4000, 1, 2, dtype=torch.bool)
+    for seed in range(5):
+        noise = torch.randn(4000, 1, 2, generator=torch.Generator().manual_seed(seed))
+        assert late_drift(Growth(0.2 * noise - 0.4, steps, alive), 0) is None
+    late = torch.where(torch.arange(4000).reshape(-1, 1, 1) < 1200, 0.3, 0.0)
+    with pytest.warns(
+        UserWarning, match=r"dropped 7 steps, but the growth drifts over the next 1\d\d\d of 4000"
+    ):
+        moved = late_drift(Growth(0.2 * noise - 0.4 + late, steps, alive), 7)
+    # 1200 of 4000 steps at 0.3 more
+    torch.testing.assert_close(moved, torch.full((1, 2), 0.09), rtol=0, atol=0.02)

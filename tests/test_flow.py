@@ -190,3 +190,55 @@ def test_lorenz_to_the_published_digits():
     assert mean[1].item() == pytest.approx(0.0, abs=0.005)
     assert mean[2].item() == pytest.approx(-14.57, abs=0.02)
     assert spec.kaplan_yorke().mean().item() == pytest.approx(2.06, abs=0.02)
+
+
+@pytest.mark.parametrize(("method", "power"), [("rk4", 4), ("dopri5", 5)])
+def test_a_flow_that_is_driven_by_time_keeps_its_order(method, power):
+    """dh/dt = cos(w t) - h from rest has a known solution."""
+    w, end = 3.0, 2.0
+
+    def error(steps):
+        flow = lt.Flow(lambda x, h: torch.cos(w * x) - h, dt=end / steps, method=method, time=True)
+        h = torch.zeros(1, 1)
+        for s in range(steps):
+            h = flow.step(torch.full((1, 1), s * end / steps), h)
+        exact = (math.cos(w * end) + w * math.sin(w * end) - math.exp(-end)) / (1 + w * w)
+        return abs(h.item() - exact)
+
+    assert math.log2(error(20) / error(40)) == pytest.approx(power, abs=0.5)
+    assert error(40) < 1e-5
+
+
+def test_a_held_input_drives_at_first_order_as_documented():
+    errors = []
+    for steps in (40, 80):
+        flow, h = lt.Flow(lambda x, h: torch.cos(3 * x) - h, dt=2 / steps), torch.zeros(1, 1)
+        for s in range(steps):
+            h = flow.step(torch.full((1, 1), s * 2 / steps), h)
+        errors.append(abs(h.item() - (math.cos(6) + 3 * math.sin(6) - math.exp(-2)) / 10))
+    assert math.log2(errors[0] / errors[1]) == pytest.approx(1, abs=0.1)
+
+
+def test_time_is_the_last_channel_and_the_others_are_held():
+    seen = []
+
+    def field(x, h):
+        seen.append(x[0].tolist())
+        return -h
+
+    lt.Flow(field, dt=0.2, time=True).step(torch.tensor([[7.0, 1.0]]), torch.ones(1, 1))
+    assert seen == [[7.0, 1.0], [7.0, 1.1], [7.0, 1.1], [7.0, 1.2]]
+    flow = lt.Flow(lambda x, h: -(1 + torch.sin(x)) * h, dt=0.05, time=True)
+    times = 0.05 * torch.arange(40.0).reshape(-1, 1, 1)
+    spec = lt.lyapunov_spectrum(flow, times, h0=torch.ones(1, 1))
+    # the mean of the rate over 0..2, to dt^4
+    assert spec.exponents.item() == pytest.approx(-1 - (1 - math.cos(2)) / 2, abs=0.05**4)
+    assert spec.reliable.all()
+    assert "time=True" in repr(flow)
+
+
+def test_time_needs_a_channel(unchecked):
+    with pytest.raises(
+        ValueError, match="with time=True the last input channel is the time, got inputs of no"
+    ):
+        lt.Flow(lambda x, h: -h, dt=0.1, time=True).step(torch.zeros(1, 0), torch.ones(1, 1))

@@ -195,7 +195,9 @@ def _reliability(signs: Signs) -> str:
     dead = int(torch.isinf(signs.exponents).sum())
     told = [f"{k - lost} of {k} exponents stand above round-off"]
     if lost:
-        told.append(f"{lost - dead} are lost to it, {dead} died")
+        told.append(f"{max(0, lost - dead - signs.coarse)} are lost to it, {dead} died")
+    if signs.coarse:
+        told.append(f"{signs.coarse} are off by the length of the flow's steps, which a smaller dt mends")
     told.append(
         "the run is too short to be sure of the verdict"
         if unsettled(signs)

@@ -247,8 +247,8 @@ def _clip(patient: Patient) -> Remedy:
 
 def _precision(patient: Patient) -> Remedy | None:
     signs = patient.signs
-    lost = int((~signs.reliable & torch.isfinite(signs.exponents)).sum())
-    if not lost or signs.exponents.dtype == torch.float64:
+    lost = int((~signs.reliable & torch.isfinite(signs.exponents)).sum()) - signs.coarse
+    if lost <= 0 or signs.exponents.dtype == torch.float64:
         return None
     return Remedy(
         "Measure in float64",

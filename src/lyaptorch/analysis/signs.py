@@ -13,6 +13,7 @@ from lyaptorch._random import Stream
 from lyaptorch.analysis.parts import MOMENTS, Groups, Parts, measure, pull_back, spread
 from lyaptorch.cells import Cell, settle, unroll
 from lyaptorch.tangent import Spectrum, lyapunov_spectrum
+from lyaptorch.tangent.deaths import untold
 
 FADED = 1e-3
 """What is left of a perturbation, or of a gradient, that counts as gone."""
@@ -30,7 +31,7 @@ class Signs:
         state_size: n.
         exponents: `(k,)`, nats per step.
         error: `(k,)`, standard errors.
-        reliable: `(k,)`, which of them round-off has left standing.
+        reliable: `(k,)`, which of them round-off, and the length of a flow's steps, have left standing.
         energy: `(k, G)`, the share of each direction that lies in each part at the end of the run.
         burst: nats, the largest growth of the first direction within the run.
         overflow: the step at which the state was no longer finite, or None.
@@ -74,6 +75,12 @@ class Signs:
         return torch.where(falls, math.log(factor) / -self.exponents.clamp_max(0), torch.inf)
 
     @property
+    def coarse(self) -> int:
+        """How many exponents the length of a flow's steps leaves unresolved."""
+        resolved = self.spectrum.resolved
+        return 0 if resolved is None else int((~resolved.flatten(0, -2).all(0)).sum())
+
+    @property
     def round_off(self) -> float:
         """1 / eps of the dtype: a perturbation that has fallen so far is lost beside a 1."""
         return 1 / torch.finfo(self.exponents.dtype).eps
@@ -102,9 +109,11 @@ def vital_signs(
     inputs, overflow = before_overflow(inputs, states)
     overflow = None if overflow is None else overflow + transient
     tangent_transient = min(tangent_transient, len(inputs) // 2)
-    spectrum = lyapunov_spectrum(
-        cell, inputs, k=k, h0=h, tangent_transient=tangent_transient, generator=generator
-    )
+    # the diagnosis says in its own words what died
+    with untold():
+        spectrum = lyapunov_spectrum(
+            cell, inputs, k=k, h0=h, tangent_transient=tangent_transient, generator=generator
+        )
     counted = len(inputs) - tangent_transient
     means = spectrum.exponents.reshape(-1, k).mean(0)
     order = means.argsort(descending=True)

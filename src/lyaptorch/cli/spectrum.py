@@ -87,6 +87,16 @@ def _summary(measured: Spectrum) -> dict[str, Any]:
     }
 
 
+def _why_not(measured: Spectrum, i: int) -> str:
+    """Why column i is not reliable."""
+    died = None if measured.died_at is None else measured.died_at[..., i]
+    if died is not None and died.any():
+        return f"died after step {int(died[died > 0].min())}: the Jacobian is singular there"
+    if measured.resolved is not None and not measured.resolved[..., i].all():
+        return "the time step is too long; take a smaller dt"
+    return "lost to round-off"
+
+
 def _table(measured: Spectrum) -> Table:
     unit = "step" if measured.dt == 1.0 else "unit of time"
     b, k = measured.exponents.shape
@@ -100,7 +110,7 @@ def _table(measured: Spectrum) -> Table:
     for i in head:
         if k > SHOWN and i == k - SHOWN // 2:
             table.add_row("…", "…", "…", "")
-        note = "" if reliable[i] else "lost to round-off, or dead"
+        note = "" if reliable[i] else _why_not(measured, i)
         table.add_row(str(i + 1), f"{value[i]:+.4f}", f"{error[i]:.2g}", note)
     dimension, entropy = measured.kaplan_yorke().mean(), measured.entropy().mean()
     table.caption = (

@@ -21,6 +21,7 @@ from lyaptorch.integrations.processes import decided_by_first, share
 from lyaptorch.integrations.sequences import Placed, Sequences
 from lyaptorch.record import Record
 from lyaptorch.tangent import lyapunov_spectrum
+from lyaptorch.tangent.deaths import untold
 from lyaptorch.tasks.batch import Source
 from lyaptorch.train.floss import floss
 from lyaptorch.train.triggers import act, fired
@@ -162,7 +163,7 @@ class Flosser:
         return record
 
     def _measured(self, phase: FlossPhase, k: int, epoch: int) -> Tensor:
-        with self._undisturbed(), torch.no_grad():
+        with self._undisturbed(), untold(), torch.no_grad():
             spectrum = lyapunov_spectrum(
                 self.cell,
                 self._inputs(phase, "measure", epoch),

@@ -63,7 +63,7 @@ def spectrum_page(record: Record) -> str:
             first,
             "spectrum",
             f"{k} Lyapunov exponents, the first {means[0]:.3g} and the last {means[-1]:.3g} nats per {unit}.",
-            "Hollow circles: lost to round-off.",
+            "Hollow circles: not reliable, lost to round-off or to steps that are too long.",
             report.table(("i", "λ", "± error", "reliable"), numbers),
         ),
         report.figure(

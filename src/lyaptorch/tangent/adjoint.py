@@ -12,8 +12,9 @@ is projected out whenever the columns' growth has spread by more than `SPREAD` n
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,7 @@ from lyaptorch import _checks
 from lyaptorch.cells import AnyForm, Cell
 from lyaptorch.cells.trajectory import once
 from lyaptorch.tangent.dynamics import Dynamics, bind
+from lyaptorch.tangent.growth import LOST
 from lyaptorch.tangent.scan import Span, Tape, stack_growth, sweep
 
 SPREAD = 2.3
@@ -41,6 +43,7 @@ class Problem:
         segments: the spans, cut into the pieces that are recomputed one at a time (one piece: none is).
         cut: detach the state every `cut` steps; None for never.
         method: how to orthonormalise.
+        watch: told where the spans start from, as `sweep` says.
     """
 
     cell: Cell
@@ -49,6 +52,7 @@ class Problem:
     segments: tuple[tuple[Span, ...], ...]
     cut: int | None
     method: str
+    watch: Callable[[int, Tensor, Tensor], None] | None = None
 
 
 class Scan(torch.autograd.Function):
@@ -67,7 +71,9 @@ class Scan(torch.autograd.Function):
             tape = Tape() if keep else None
             ctx.starts.append((state, Q, dead))
             ctx.tapes.append(tape)
-            end = sweep(dynamics, state, Q, dead, segment, method=problem.method, tape=tape)
+            end = sweep(
+                dynamics, state, Q, dead, segment, method=problem.method, tape=tape, watch=problem.watch
+            )
             state, Q, dead = end.h, end.Q, end.dead
             pivots += end.pivots
             deaths += end.deaths
@@ -172,13 +178,35 @@ def _known(values: Tensor) -> list[Any]:
 
 
 def warn_if_exploded(bars: Sequence[Tensor | None], log_r: Tensor) -> None:
-    """Warn of gradients that are not finite, and say what can be done."""
+    """Warn of gradients that are not finite, and say why and what can be done."""
     if all(bar is None or _checks.all_finite(bar) for bar in bars):
         return
-    leading = log_r[..., 0].mean(0).max().item()
-    warnings.warn(
-        f"the gradient of the exponents is not finite (growth of the first column {leading:+.3f} nats per "
-        "interval): through the trajectory of a chaotic network it grows like exp(lambda_1 t); "
-        'use fewer steps, state_grad="detach", or state_grad= a truncation length',
-        stacklevel=2,
+    warnings.warn(f"the gradient of the exponents is not finite: {_why(log_r)}", stacklevel=2)
+
+
+def _why(log_r: Tensor) -> str:
+    """The cause of a gradient that is not finite, as far as the growth `(s, *e, b, k)` tells."""
+    leading = log_r.mean(0).amax().item()
+    if leading > 0:
+        return (
+            f"through the trajectory of a chaotic network (growth {leading:+.3f} nats per interval) it grows "
+            'like exp(lambda_1 t); use fewer steps, state_grad="detach", or state_grad= a truncation length'
+        )
+    living = torch.where(torch.isfinite(log_r), log_r, torch.inf).flatten(1, -2).amin((0, 1))
+    top = torch.where(torch.isfinite(log_r), log_r, -torch.inf).amax()
+    # cotangents are divided by R_ii, and are lost where columns lie so far apart
+    lost = (living < 0.5 * math.log(torch.finfo(log_r.dtype).tiny)) | (top - living > LOST[log_r.dtype])
+    lost &= torch.isfinite(living)
+    if lost.any():
+        columns = ", ".join(str(i + 1) for i in lost.nonzero()[:, 0].tolist()[:8])
+        name = str(log_r.dtype).removeprefix("torch.")
+        finer = "" if log_r.dtype == torch.float64 else "use float64, "
+        return (
+            f"no chaos, but strong contraction: columns {columns} of the frame (from 1) shrink to "
+            f"exp({living[lost].min().item():.3g}) in one interval, where {name} has only round-off left; "
+            f"{finer}a smaller k, or interval=1"
+        )
+    return (
+        "neither chaos nor round-off explains it: a second derivative of the step is not finite at some "
+        "state (sqrt or a division at 0), or the gradient of the loss was not"
     )

@@ -8,8 +8,10 @@ import warnings
 import torch
 from torch import Tensor
 
+from lyaptorch import _checks
 from lyaptorch.cells import Cell
 from lyaptorch.tangent.dynamics import bind
+from lyaptorch.tangent.growth import Growth, exponents, stderr
 from lyaptorch.tangent.scan import Span, Tape, stack_growth, sweep
 
 AUTO = "auto"
@@ -111,6 +113,35 @@ def drift(log_r: Tensor) -> int:
     error = ((squares - total.square() / left).clamp_min(0.0) + left * flat) / left.square()
     score = error.sum(-2).clamp_min(torch.finfo(y.dtype).tiny).log().sum(-1)
     return int(score[: t // 2 + 1].argmin(0).max())
+
+
+@torch.no_grad()
+def late_drift(growth: Growth, transient: int) -> Tensor | None:
+    """What a drift of the whole growth, which a rough scan did not see, may change in each exponent.
+
+    The rule of `drift` is asked again with all of the growth. Where it would drop more than an eighth, and
+    that moves some mean beyond the error of what is left, a warning says so, and the distances of the means
+    `(*e, b, k)`, nats per step, are returned; else None. Transient chaos, say, may end after thousands of
+    steps.
+    """
+    log_r, s = growth.log_r, len(growth.log_r)
+    if s < 4 * ROUGH or not _checks.can_look():
+        return None
+    drop = drift(log_r)
+    if 8 * drop <= s:
+        return None
+    rest = Growth(log_r[drop:], growth.steps[drop:], growth.healthy[drop:])
+    moved = (exponents(growth) - exponents(rest)).abs().nan_to_num(0.0)
+    if not (moved > torch.maximum(stderr(rest), FLAT * exponents(rest).abs())).any():
+        return None
+    steps = int(growth.steps[:drop].sum())
+    warnings.warn(
+        f'transient="auto" dropped {transient} steps, but the growth drifts over the next {steps} of '
+        f"{int(growth.steps.sum())}; the error bars have that in them; pass transient={transient + steps} or "
+        "more, and more inputs",
+        stacklevel=4,
+    )
+    return moved
 
 
 def _single(start: int, stop: int) -> list[Span]:

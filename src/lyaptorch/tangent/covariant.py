@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,6 +15,8 @@ from lyaptorch._random import DEFAULT_SEED, Stream
 from lyaptorch._types import Exponents, Inputs
 from lyaptorch.cells import Network
 from lyaptorch.tangent import growth as growth_of
+from lyaptorch.tangent.automatic import AUTO, late_drift
+from lyaptorch.tangent.discretisation import discretisation, moments
 from lyaptorch.tangent.dynamics import Dynamics, bind
 from lyaptorch.tangent.growth import Growth
 from lyaptorch.tangent.precision import full_precision
@@ -42,6 +44,8 @@ class CovariantVectors:
         backward_error: `(t+1, *e, b, k)`, the sine of the angle between vectors that were grown back from
             two different ends; it falls like exp(-(lambda_{i-1} - lambda_i) s) from the end.
         dt: time per step.
+        discretisation: `(*e, b, k)`, what the length of a `Flow`'s steps may change in each exponent, as in
+            `Spectrum`; None for maps.
     """
 
     vectors: Float[Tensor, "t1 *e b n k"]
@@ -50,6 +54,7 @@ class CovariantVectors:
     covariance_error: Float[Tensor, "t *e b k"]
     backward_error: Float[Tensor, "t1 *e b k"]
     dt: float = 1.0
+    discretisation: Exponents | None = None
 
     def __repr__(self) -> str:
         _, *shape, n, k = self.vectors.shape
@@ -164,7 +169,8 @@ def covariant_vectors(
 
     Source: Ginelli et al. (2007), Characterizing dynamics with covariant Lyapunov vectors.
     """
-    cell, inputs, h, Q, _ = start(
+    chosen = transient == AUTO
+    cell, inputs, h, Q, dropped = start(
         cell,
         inputs,
         k=k,
@@ -181,13 +187,14 @@ def covariant_vectors(
         h, Q = before.h, before.Q
     tape, over = Tape(), spans(0, len(inputs), 1)[tangent_transient:]
     # orthonormal to round-off at every step, so that a column of C is as long as its vector
-    end = sweep(dynamics, h, Q, before and before.dead, over, method="cholesky2", tape=tape)
+    seen = moments(cell, over, Q)
+    end = sweep(dynamics, h, Q, before and before.dead, over, method="cholesky2", tape=tape, watch=seen)
     log_r, healthy = stack_growth(end.pivots, end.deaths)
     counted = last - tangent_transient
     steps = torch.ones(counted, dtype=torch.int64, device=h.device)
     vectors, gained, backward_error = _backwards(tape, end.Q, healthy[-1], counted)
     alive = healthy[-1].expand_as(gained)
-    return CovariantVectors(
+    found = CovariantVectors(
         vectors,
         Growth(torch.where(alive, gained, -torch.inf), steps, alive),
         Growth(log_r[:counted], steps, healthy[:counted]),
@@ -195,6 +202,11 @@ def covariant_vectors(
         backward_error,
         dt,
     )
+    if chosen:
+        late_drift(found.orthogonal_growth, dropped)
+    if seen is None:
+        return found
+    return replace(found, discretisation=discretisation(cell, inputs, seen, found.exponents, dt)[0])
 
 
 def _backwards(tape: Tape, Q: Tensor, alive: Tensor, counted: int) -> tuple[Tensor, Tensor, Tensor]:

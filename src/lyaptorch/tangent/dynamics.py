@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lyaptorch.cells import AnyForm, Cell, Form
 from lyaptorch.tangent.form_dynamics import FormDynamics
+from lyaptorch.tangent.replay import Replay
 
 
 class Dynamics(Protocol):
@@ -56,11 +57,14 @@ class CellDynamics:
 
     def __init__(self, cell: Cell, inputs: Tensor, leaves: Sequence[Tensor]) -> None:
         self.cell, self.inputs, self.leaves, self.advice = cell, inputs, leaves, cell.advice
+        own = type(cell).pushforward is not Cell.pushforward or cell.unfused or cell.reverse_mode
+        # what forward mode finds anew at every step
+        self._forwards = cell.pushforward if own else Replay(cell.pushforward, len(inputs))
         self._totals = [torch.zeros_like(leaf) for leaf in leaves]
         self._x_bars: Tensor | None = None
 
     def pushforward(self, s: int, h: Tensor, Q: Tensor) -> tuple[Tensor, Tensor]:
-        return self.cell.pushforward(self.inputs[s], h, Q)
+        return self._forwards(self.inputs[s], h, Q)
 
     def begin(self, start: int, states: Sequence[Tensor]) -> None:
         self._start, self._states = start, states

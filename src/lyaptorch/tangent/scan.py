@@ -70,6 +70,7 @@ def sweep(
     factor: Callable[..., Factors] = orthonormalise,
     cut: int | None = None,
     tape: Tape | None = None,
+    watch: Callable[[int, Tensor, Tensor], None] | None = None,
 ) -> Sweep:
     """Scan forwards over the spans `over`. Cost O(t n^2 k + s n k^2) per trajectory of a dense cell.
 
@@ -83,6 +84,7 @@ def sweep(
         factor: `orthonormalise`, or `qr` for plain autograd.
         cut: detach the state every `cut` steps (plain autograd only).
         tape: filled with what the adjoint needs, when given.
+        watch: called with the first step, the state and the frame of every span.
 
     Raises:
         FloatingPointError: if a state or tangent vector overflows; names the step.
@@ -93,6 +95,8 @@ def sweep(
     for i, span in enumerate(over):
         if tape is not None:
             tape.frames.append(Q)
+        if watch is not None:
+            watch(span.start, h, Q)
         for s in range(span.start, span.stop):
             if cut and s % cut == 0:
                 h = h.detach()

@@ -19,7 +19,9 @@ from lyaptorch.cells import Form, Network
 from lyaptorch.record import Record
 from lyaptorch.tangent import growth as growth_of
 from lyaptorch.tangent.adjoint import Problem, Scan
-from lyaptorch.tangent.automatic import AUTO, choose_interval
+from lyaptorch.tangent.automatic import AUTO, choose_interval, late_drift
+from lyaptorch.tangent.deaths import died_at, tell_of_deaths
+from lyaptorch.tangent.discretisation import discretisation, moments
 from lyaptorch.tangent.dynamics import CellDynamics, bind
 from lyaptorch.tangent.fused import FUSED, fused
 from lyaptorch.tangent.fused import scan as fused_scan
@@ -47,6 +49,15 @@ class Spectrum:
         dt: time per step.
         transient: steps of the state alone, as given or chosen.
         interval: steps between reorthonormalisations, as given or chosen.
+        died_at: `(*e, b, k)`, after how many inputs each column was found dead, -inf from then on because the
+            Jacobian was singular there; 0 where it lives; None where all live.
+        discretisation: `(*e, b, k)`, what the length of a `Flow`'s steps may change in each exponent, from
+            the same steps taken in pieces at some moments; inf where they are too long to tell. None for
+            maps: whether a step of your own stands for a flow, such as an Euler step, cannot be known.
+        resolved: `(*e, b, k)` bool, where that is small beside the exponent, or beside the speed at which
+            tangent vectors move; None for maps.
+        drift: `(*e, b, k)`, with `transient="auto"` the part of each exponent that a drift of the growth
+            explains, which only the whole run shows; None where there is none.
     """
 
     growth: Growth
@@ -55,6 +66,10 @@ class Spectrum:
     dt: float = 1.0
     transient: int = 0
     interval: int = 1
+    died_at: Tensor | None = None
+    discretisation: Exponents | None = None
+    resolved: Tensor | None = None
+    drift: Exponents | None = None
 
     @property
     def exponents(self) -> Exponents:
@@ -78,13 +93,20 @@ class Spectrum:
         return rates(growth_of.finite_time(self.growth, window, self.dt))
 
     def stderr(self) -> Exponents:
-        """Standard error of each exponent, by batch means; inf where nothing can be said."""
-        return growth_of.stderr(self.growth, self.dt)
+        """Standard error of each exponent, by batch means; inf where nothing can be said.
+
+        It has the `discretisation` of a flow and a `drift` in it.
+        """
+        error = growth_of.stderr(self.growth, self.dt)
+        for other in (self.discretisation, self.drift):
+            error = error if other is None else torch.hypot(error, other)
+        return error
 
     @property
     def reliable(self) -> Tensor:
-        """`(*e, b, k)` bool: which exponents round-off has left standing."""
-        return growth_of.reliable(self.growth)
+        """`(*e, b, k)` bool: which exponents round-off, and the length of a flow's steps, left standing."""
+        standing = growth_of.reliable(self.growth)
+        return standing if self.resolved is None else standing & self.resolved
 
     def kaplan_yorke(self) -> Tensor:
         """Kaplan-Yorke dimension `(*e, b)`; k where the sum never turns negative, a lower bound."""
@@ -183,7 +205,8 @@ def lyapunov_spectrum(
         h0: initial state `(*e, b, n)`, or its parts as `as_cell` says; zeros when missing (a function needs
             it: its size comes from there).
         transient: first steps, of the state only; without gradient. "auto" drops the steps whose growth is
-            unlike the rest, at most half.
+            unlike the rest, at most half; a warning, and the error bars, tell of a drift that only the whole
+            run shows.
         tangent_transient: next steps, of state and frame, not counted, with gradient.
         interval: steps between reorthonormalisations. "auto" takes the longest for which a rough spectrum and
             the condition of the products allow it; `Spectrum` tells which.
@@ -220,6 +243,7 @@ def lyapunov_spectrum(
 
     Source: Gradient Flossing, sections 2-3 and appendix J; Benettin et al. (1980).
     """
+    chosen = transient == AUTO
     if interval != AUTO:
         _checks.integer("interval", interval, 1, do='or pass "auto"')
     cut = _checks.state_grad(state_grad)
@@ -244,7 +268,8 @@ def lyapunov_spectrum(
     over = spans(tangent_transient, t, interval)
     form = cell.form()
     leaves: list[Tensor] = []
-    problem = Problem(cell, form, (), _segments(over, checkpoint), cut, qr_method)
+    seen = moments(cell, over, Q)
+    problem = Problem(cell, form, (), _segments(over, checkpoint), cut, qr_method, seen)
     compiled = fused(problem, h, backend)
     # under no_grad a Function would still see leaves that require a gradient, and keep its tape
     if torch.is_grad_enabled():
@@ -254,7 +279,8 @@ def lyapunov_spectrum(
             leaves = cell.leaves(inputs[0], h)
         problem = replace(problem, leaves=tuple(leaves))
     if backend == "autograd":
-        end = sweep(CellDynamics(cell, inputs, []), h, Q, None, over, method=qr_method, factor=qr, cut=cut)
+        dynamics = CellDynamics(cell, inputs, [])
+        end = sweep(dynamics, h, Q, None, over, method=qr_method, factor=qr, cut=cut, watch=seen)
         log_r, healthy = stack_growth(end.pivots, end.deaths)
         h, Q = end.h, end.Q.detach()
     elif compiled is not None:
@@ -263,11 +289,18 @@ def lyapunov_spectrum(
         log_r, healthy, h, Q = Scan.apply(problem, inputs, h, Q, *leaves)  # type: ignore[no-untyped-call]
     else:
         with torch.no_grad():
-            end = sweep(bind(cell, form, inputs, []), h, Q, None, over, method=qr_method)
+            end = sweep(bind(cell, form, inputs, []), h, Q, None, over, method=qr_method, watch=seen)
         (log_r, healthy), h, Q = stack_growth(end.pivots, end.deaths), end.h, end.Q
     first = sum(not span.counted for span in over)
     steps = _lengths(over[first:], log_r.device)
-    return Spectrum(Growth(log_r[first:], steps, healthy[first:]), h, Q, dt, transient, interval)
+    growth = Growth(log_r[first:], steps, healthy[first:])
+    found = Spectrum(growth, h, Q, dt, transient, interval, died_at(healthy, over, transient))
+    tell_of_deaths(found.died_at)
+    if chosen and (moved := late_drift(growth, transient)) is not None:
+        found = replace(found, drift=moved / dt)
+    if seen is None:
+        return found
+    return replace(found, **discretisation(cell, inputs, seen, found.exponents.detach(), dt)._asdict())
 
 
 @lru_cache(maxsize=16)

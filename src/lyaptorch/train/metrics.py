@@ -17,6 +17,7 @@ from lyaptorch.analysis import (
 from lyaptorch.cells import fit, unroll
 from lyaptorch.cells.form import Form, linear
 from lyaptorch.tangent import lyapunov_spectrum
+from lyaptorch.tangent.deaths import untold
 from lyaptorch.tasks.batch import Batch, Task
 from lyaptorch.train.model import Model
 from lyaptorch.train.state import Members
@@ -128,7 +129,7 @@ def measured_exponents(members: Members, task: Task, seed: int, k: int | None = 
     inputs = members.inputs(
         task, seed, members.epoch, batch=1, length=STEPS, stream="measure", dtype=members.dtype
     )
-    with torch.no_grad():
+    with untold(), torch.no_grad():
         spectrum = lyapunov_spectrum(
             model.cell, inputs, k=k, h0=model.initial_state(1), tangent_transient=TRANSIENT
         )

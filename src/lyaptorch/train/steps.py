@@ -17,6 +17,7 @@ from lyaptorch.flossing.loss import member_losses
 from lyaptorch.flossing.penalties import PENALTIES
 from lyaptorch.flossing.schedule import EXPONENTS
 from lyaptorch.tangent import lyapunov_spectrum
+from lyaptorch.tangent.deaths import untold
 from lyaptorch.tasks.batch import Batch
 from lyaptorch.train.optim import MemberOptimizer, finite, norms
 from lyaptorch.train.optim import clip as clip_gradients
@@ -70,16 +71,18 @@ class Flossing:
             checked, h = fit(cell, inputs, h0)
             own = phase.k if isinstance(phase.k, Tensor) else k
             return PENALTIES[phase.penalty](cell, checked, h, own), None
-        exponents = lyapunov_spectrum(
-            cell,
-            inputs,
-            k=k,
-            h0=h0,
-            tangent_transient=phase.tangent_transient,
-            interval=phase.interval,
-            frame=self.frame(k, epoch, h0),
-            state_grad=phase.state_grad,
-        ).exponents
+        # `warn_of_death` tells
+        with untold():
+            exponents = lyapunov_spectrum(
+                cell,
+                inputs,
+                k=k,
+                h0=h0,
+                tangent_transient=phase.tangent_transient,
+                interval=phase.interval,
+                frame=self.frame(k, epoch, h0),
+                state_grad=phase.state_grad,
+            ).exponents
         return member_losses(exponents, phase.target, phase.reduction, phase.k), exponents
 
     def frame(self, k: int, epoch: Tensor, h0: Tensor) -> Tensor:

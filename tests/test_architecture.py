@@ -19,9 +19,10 @@ MODULES = {
 }
 """Every module by its name without `lyaptorch.`; the package itself is the empty name."""
 
-SHARED = ("_types", "_checks", "_random", "_files", "_notebook")
+SHARED = ("_types", "_caller", "_checks", "_random", "_files", "_notebook")
 MAY_IMPORT = {
     "_types": (),
+    "_caller": (),
     "_checks": (),
     "_random": (),
     "_files": (),

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lyaptorch import _checks
+from lyaptorch._caller import measures
 from lyaptorch._random import Stream, seed_from
 from lyaptorch._types import Inputs, Number, States
 from lyaptorch.analysis.curvature_operator import operator_product
@@ -51,6 +52,7 @@ class HessianSpectrum:
         return (self.quadrature.unsqueeze(-1) * kernel).sum(-2).mean(0)
 
 
+@measures
 def hessian_spectrum(
     cell: Cell,
     inputs: Inputs,

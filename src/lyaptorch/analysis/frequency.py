@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lyaptorch import _checks
+from lyaptorch._caller import measures
 
 CHUNK = 4096
 """Sequences that are transformed at a time."""
@@ -79,6 +80,7 @@ class PowerSpectrum:
         return found[0].frequency
 
 
+@measures
 @torch.no_grad()
 def characteristic_frequency(sequences: Tensor) -> PowerSpectrum:
     """The mean power spectrum of sequences, its peaks, and the strongest of them.

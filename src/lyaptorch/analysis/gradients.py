@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lyaptorch import _checks
+from lyaptorch._caller import measures
 from lyaptorch._types import Inputs, State, States
 from lyaptorch.cells import Network, as_cell, fit, settle
 from lyaptorch.tangent import covariant_vectors
@@ -17,6 +18,7 @@ from lyaptorch.tangent import covariant_vectors
 RANKS = ("participation", "entropy", "threshold")
 
 
+@measures
 def gradient_norms(
     cell: Network,
     inputs: Inputs,
@@ -64,6 +66,7 @@ def gradient_norms(
     return torch.stack([torch.linalg.vector_norm(g, dim=-1) for g in gradients])
 
 
+@measures
 def gradient_overlap(
     cell: Network,
     inputs: Inputs,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeAlias, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -247,6 +248,8 @@ def plain(value: Any) -> Any:
     """A schedule, or any part of it, as JSON: types by name, tensors as lists."""
     if isinstance(value, Tensor):
         return value.tolist()
+    if isinstance(value, np.generic):
+        return value.item()
     if isinstance(value, tuple | list):
         return [plain(v) for v in value]
     if isinstance(value, dict):

@@ -10,13 +10,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lyaptorch import _checks
+from lyaptorch._caller import measures
 from lyaptorch._random import DEFAULT_SEED, Stream
 from lyaptorch._types import Exponents, Inputs
 from lyaptorch.cells import Network
 from lyaptorch.tangent import growth as growth_of
 from lyaptorch.tangent.dynamics import Dynamics, bind
 from lyaptorch.tangent.growth import Growth
-from lyaptorch.tangent.precision import full_precision
 from lyaptorch.tangent.scan import Tape, spans, stack_growth, sweep
 from lyaptorch.tangent.start import start
 
@@ -100,8 +100,8 @@ class CovariantVectors:
         return plot_covariant(self)
 
 
+@measures
 @torch.no_grad()
-@full_precision
 def covariant_vectors(
     cell: Network,
     inputs: Inputs,

@@ -9,10 +9,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lyaptorch import _checks
+from lyaptorch._caller import measures
 from lyaptorch.cells import Block, Depth, probe
 from lyaptorch.tangent.spectrum import Spectrum, lyapunov_spectrum
 
 
+@measures
 def depth_spectrum(
     blocks: Depth | nn.Module | Sequence[Block],
     x: Float[Tensor, "b *shape"],

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lyaptorch import _checks
+from lyaptorch._caller import measures
 from lyaptorch._notebook import framed
 from lyaptorch._types import Exponents, Inputs, LogR, State
 from lyaptorch.cells import Form, Network
@@ -20,7 +21,6 @@ from lyaptorch.tangent.dynamics import CellDynamics, bind
 from lyaptorch.tangent.fused import FUSED, fused
 from lyaptorch.tangent.fused import scan as fused_scan
 from lyaptorch.tangent.growth import Growth
-from lyaptorch.tangent.precision import full_precision
 from lyaptorch.tangent.qr import METHODS, qr
 from lyaptorch.tangent.scan import Span, spans, stack_growth, sweep
 from lyaptorch.tangent.start import start
@@ -116,7 +116,7 @@ class Spectrum:
         return plot_spectrum(self)
 
 
-@full_precision
+@measures
 def lyapunov_spectrum(
     cell: Network,
     inputs: Inputs,
@@ -186,12 +186,12 @@ def lyapunov_spectrum(
     Source: Gradient Flossing, sections 2-3 and appendix J; Benettin et al. (1980).
     """
     if interval != AUTO:
-        _checks.integer("interval", interval, 1, do='or pass "auto"')
+        interval = _checks.integer("interval", interval, 1, do='or pass "auto"')
     cut = _checks.state_grad(state_grad)
     _checks.choice("backend", "torch" if backend is None else backend, BACKENDS)
     _checks.choice("qr_method", qr_method, METHODS)
     if checkpoint is not None:
-        _checks.integer("checkpoint", checkpoint, 1)
+        checkpoint = _checks.integer("checkpoint", checkpoint, 1)
     cell, inputs, h, Q, transient = start(
         cell,
         inputs,

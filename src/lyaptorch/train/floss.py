@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lyaptorch import _checks
+from lyaptorch._caller import flosses
 from lyaptorch._random import member_ids, seed_from
 from lyaptorch._types import Inputs, Number
 from lyaptorch.cells import Network, as_cell, fit, owned
@@ -22,6 +23,7 @@ from lyaptorch.train.progress import progress
 from lyaptorch.train.steps import floss_step, flossing_of, warn_of_death
 
 
+@flosses
 def floss(
     cell: Network,
     inputs: Inputs | Source,

@@ -76,6 +76,11 @@ class MemberOptimizer:
     ) -> None:
         self.parameters, self.ensemble, self.rule = list(parameters), ensemble, rule
         for p in self.parameters:
+            if p.is_complex():
+                raise ValueError(
+                    f"a parameter that is trained must be real, got {p.dtype}; keep torch.view_as_real(p) as "
+                    "the parameter and take torch.view_as_complex of it in the step, or freeze it"
+                )
             if tuple(p.shape[: len(ensemble)]) != tuple(ensemble):
                 raise ValueError(
                     f"a parameter must have the leading dimensions {tuple(ensemble)} of the ensemble, "

@@ -187,6 +187,11 @@ def per_member(name: str, value: float | Tensor, ensemble: tuple[int, ...]) -> f
     return value
 
 
+def numbers(value: Any, dtype: torch.dtype | None = None) -> Tensor:
+    """A number as a tensor in memory of the host, whatever the default device; a tensor where it is."""
+    return torch.as_tensor(value, dtype=dtype, device=value.device if isinstance(value, Tensor) else "cpu")
+
+
 def _numbers(name: str, value: object) -> Tensor:
     """A number as a tensor, or a tensor itself, or raise."""
     if isinstance(value, Tensor):

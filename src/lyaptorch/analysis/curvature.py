@@ -123,7 +123,10 @@ def hessian_spectrum(
         whole = operator_product(cell, inputs, h, loss, list(chosen.values()), matrix)
     else:
         whole = partial(_whole, product)
-    stream, nobody = Stream(seed_from(generator), "curvature"), torch.zeros(ensemble, dtype=torch.int64)
+    stream, nobody = (
+        Stream(seed_from(generator), "curvature"),
+        torch.zeros(ensemble, dtype=torch.int64, device=h.device),
+    )
     runs = [
         lanczos(
             whole,
@@ -169,7 +172,7 @@ def effective_learning_rates(eigenvalues: Float[Tensor, "*e k"], lr: Number) -> 
 
     Source: Fading memory as inductive bias in residual recurrent networks, eq 5 and 6.
     """
-    return eigenvalues * torch.as_tensor(lr, dtype=eigenvalues.dtype).unsqueeze(-1)
+    return eigenvalues * torch.as_tensor(lr, dtype=eigenvalues.dtype, device=eigenvalues.device).unsqueeze(-1)
 
 
 class Tridiagonal(NamedTuple):

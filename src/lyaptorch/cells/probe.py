@@ -23,8 +23,8 @@ INPUT_NAMES = {"x", "input", "inputs", "inp", "u"}
 def fit(cell: Cell, inputs: Tensor, h0: Any) -> tuple[Tensor, Tensor]:
     """Inputs `(t, *e, b, m)` and state `(*e, b, n)` in full shape, checked against the cell.
 
-    h0 may come in parts, as `cell.pack` takes them. A step that the library did not write is probed, once, and
-    again where modules that it calls were put from `eval()` into `train()` since, or back.
+    h0 may come in parts, as `cell.pack` takes them. A step that the library did not write is probed, once,
+    and again where modules that it calls were put from `eval()` into `train()` since, or back.
     Warns where inputs look as if they came batch first.
 
     Raises:

@@ -215,7 +215,7 @@ def spread(name: str, value: Number, size: int, members: Tensor) -> Tensor:
     Raises:
         ValueError: for another shape, or one that could mean members as well as units.
     """
-    number = torch.as_tensor(value, dtype=torch.get_default_dtype())
+    number = torch.as_tensor(value, dtype=torch.get_default_dtype(), device=members.device)
     ensemble, shape = tuple(members.shape), tuple(number.shape)
     full = (*ensemble, size)
     if shape not in ((), ensemble, (size,), full):

@@ -48,8 +48,8 @@ class Flosser:
             first, or a task.
         triggers: when, and how. `Trigger(At(0), FlossPhase(500))` flosses before the first step,
             `Trigger(Every(100), FlossPhase(50))` periodically, `Trigger(When(lambda1 > 0.2), ...)` as needed.
-        h0: initial state `(*e, b, n)`, or its parts as `as_cell` says, with a row for each of the trajectories of
-            a phase, its `batch`; zeros when missing (a function needs it).
+        h0: initial state `(*e, b, n)`, or its parts as `as_cell` says, one row for each trajectory of a
+            phase, its `batch`; zeros when missing (a function needs it).
         check_every: steps between two looks at a `When`.
         generator: seeds inputs and frames; None is a fixed seed.
         show_progress: None shows a bar on a terminal.
@@ -141,10 +141,10 @@ class Flosser:
 
         def metric(name: str) -> Tensor:
             if name != lambda1.name:
-                return torch.tensor(metrics[name])
+                return torch.tensor(metrics[name], device="cpu")
             return self._measured(trigger.phase, 1, epoch).max().cpu()
 
-        now = fired(trigger.when, torch.tensor(epoch), torch.tensor(True), due, metric)
+        now = fired(trigger.when, _checks.numbers(epoch), _checks.numbers(True), due, metric)
         # epochs are the same everywhere; what was measured may differ
         measured = isinstance(trigger.when, When) and due
         return decided_by_first(bool(now), self._like().device) if measured else bool(now)
@@ -154,7 +154,7 @@ class Flosser:
         asked = {f.name: getattr(phase, f.name) for f in fields(phase) if f.name not in NOT_ASKED}
         with self._undisturbed():
             if trigger.action is not None:
-                everybody = torch.ones(self.cell.ensemble, dtype=torch.bool)
+                everybody = torch.ones(self.cell.ensemble, dtype=torch.bool, device="cpu")
                 owner = self.network if isinstance(self.network, nn.Module) else self.cell
                 act(owner, self.cell.ensemble, trigger.action, everybody)
             seed = Stream(self._seed, "episode").bits((), members=index, epoch=epoch)
@@ -185,7 +185,7 @@ class Flosser:
     def _inputs(self, phase: FlossPhase, stream: str, epoch: int) -> Tensor:
         return Placed(self._source, self._like()).inputs(
             self._seed,
-            members=torch.zeros(self.cell.ensemble, dtype=torch.int64),
+            members=torch.zeros(self.cell.ensemble, dtype=torch.int64, device="cpu"),
             epoch=epoch,
             batch=phase.batch,
             length=phase.steps,

@@ -88,7 +88,9 @@ class Spectrum:
     def variables(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Variables and coordinates for a Record; running estimates thinned to a few hundred moments."""
         k, running = self.exponents.shape[-1], self.running()
-        thin = torch.unique(torch.linspace(0, len(running) - 1, 200).long())
+        thin = torch.unique(
+            torch.linspace(0, len(running) - 1, 200, dtype=torch.float32, device="cpu").long()
+        )
         elapsed = self.growth.steps.cumsum(0).cpu()[thin] * self.dt
         dims, nats = ("trajectory", "index"), {"units": "nats per unit of time"}
         rows = running[thin].reshape(len(thin), -1, k).movedim(0, 1)

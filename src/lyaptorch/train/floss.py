@@ -105,7 +105,7 @@ def floss(
     h0 = None if h0 is None else cell.pack(h0)
     ensemble = cell.ensemble if cell.state_size or h0 is None else tuple(h0.shape[:-2])
     like = next(iter(cell.tensors()), h0)
-    dtype, device = (None, None) if like is None else (like.dtype, like.device)
+    dtype, device = (None, torch.device("cpu")) if like is None else (like.dtype, like.device)
     ids = member_ids(ensemble, members, device)
     if not isinstance(inputs, Tensor) and not hasattr(inputs, "inputs"):
         raise ValueError(f"inputs must be a tensor or a task, got {type(inputs).__name__}")
@@ -120,7 +120,7 @@ def floss(
         )
 
     epoch = torch.zeros(ensemble, dtype=torch.int64, device=device)
-    history, everybody = History(ensemble), torch.ones(ensemble, dtype=torch.bool)
+    history, everybody = History(ensemble), torch.ones(ensemble, dtype=torch.bool, device="cpu")
     with owned(cell) as trained, progress("flossing", epochs, show_progress) as advance:
         checked, state = fit(trained, source(epoch), h0)
         optimizer = MemberOptimizer(trained.leaves(checked[0], state), ensemble, lr, Adam())

@@ -231,5 +231,7 @@ def settled_state(
     ids, stream = member_ids(cell.ensemble, members), Stream(seed_from(generator), "h0")
     dtype = next((z.dtype for z in cell.tensors()), None)
     h = stream.normal((rows, cell.state_size), members=ids, dtype=dtype)
-    inputs = torch.zeros(_checks.integer("steps", steps, 1), rows, cell.input_size, dtype=dtype)
+    inputs = torch.zeros(
+        _checks.integer("steps", steps, 1), rows, cell.input_size, dtype=dtype, device=h.device
+    )
     return nn.Parameter(settle(cell, *fit(cell, inputs, h)))

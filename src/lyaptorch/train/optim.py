@@ -86,7 +86,7 @@ class MemberOptimizer:
                     f"a parameter must have the leading dimensions {tuple(ensemble)} of the ensemble, "
                     f"got {tuple(p.shape)}: members that share it are not independent"
                 )
-        first = self.parameters[0] if self.parameters else torch.zeros(())
+        first = self.parameters[0] if self.parameters else torch.zeros((), device="cpu")
         self.lr = torch.zeros(ensemble, dtype=first.dtype, device=first.device)
         self.set_lr(lr)
         self.count = torch.zeros(ensemble, dtype=torch.int64, device=first.device)
@@ -94,7 +94,7 @@ class MemberOptimizer:
 
     def set_lr(self, lr: Number) -> None:
         """Change the learning rate, a number or `*e`."""
-        self.lr.copy_(torch.as_tensor(_checks.per_member("lr", lr, self.ensemble), dtype=self.lr.dtype))
+        self.lr.copy_(_checks.numbers(_checks.per_member("lr", lr, self.ensemble), self.lr.dtype))
 
     @torch.no_grad()
     def step(self, gradients: Sequence[Tensor]) -> None:

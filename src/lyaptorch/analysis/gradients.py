@@ -126,6 +126,9 @@ def gradient_singular_values(loss: Tensor, weight: Tensor) -> Float[Tensor, "*e 
         loss: of any shape; it is summed, so that independent networks stay independent.
         weight: W `(*e, n, m)` on which the loss depends.
 
+    Raises:
+        ValueError: for a loss without a graph.
+
     Example:
         >>> W = torch.eye(2, requires_grad=True)
         >>> gradient_singular_values((W * torch.tensor([[3.0, 0.0], [0.0, 4.0]])).sum(), W)
@@ -133,6 +136,10 @@ def gradient_singular_values(loss: Tensor, weight: Tensor) -> Float[Tensor, "*e 
 
     Source: Gradient Flossing, eq 19 and Fig 10.
     """
+    if not loss.requires_grad:
+        raise ValueError(
+            "loss must depend on the weight, got one without a graph; compute it where gradients are enabled"
+        )
     (gradient,) = torch.autograd.grad(loss.sum(), weight)
     values: Tensor = torch.linalg.svdvals(gradient)
     return values

@@ -210,12 +210,10 @@ class Run:
 
     Attributes:
         modules: those that ran.
-        moved: names of buffers that changed; they are put back.
     """
 
     def __init__(self) -> None:
         self.modules: list[nn.Module] = []
-        self.moved: list[str] = []
         self._slots: list[tuple[nn.Module, dict[str, Any]]] = []
         self._held: dict[int, tuple[str, Tensor, Tensor]] = {}
 
@@ -233,17 +231,20 @@ class Run:
             self._slots.append((part, dict(part._buffers)))
             self.note(part)
 
-    def put_back(self) -> None:
-        """Give all buffers the values that they had."""
+    def moved(self) -> list[str]:
+        """The buffers that changed; they are put back."""
+        labels = []
         for part, buffers in self._slots:
-            if any(part._buffers.get(name) is not buffer for name, buffer in buffers.items()):
-                self.moved.append(f"the buffers of {type(part).__name__}")
-                part._buffers.update(buffers)
+            for name, buffer in buffers.items():
+                if part._buffers.get(name) is not buffer:
+                    labels.append(f"{name} of {type(part).__name__}")
+                    part._buffers[name] = buffer
         for label, buffer, value in self._held.values():
             if not torch.equal(buffer, value):
-                self.moved.append(label)
+                labels.append(label)
                 with torch.no_grad():
                     buffer.copy_(value)
+        return labels
 
 
 @contextmanager
@@ -264,4 +265,4 @@ def untouched(network: nn.Module, device: torch.device) -> Iterator[Run]:
             yield run
         finally:
             hook.remove()
-            run.put_back()
+            run.moved()

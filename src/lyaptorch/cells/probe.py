@@ -96,13 +96,12 @@ def probe(cell: Cell, x: Tensor, h: Tensor) -> None:
         ValueError: naming what does not hold.
     """
     with aside((cell, x), grad=False, evaluate=False), untouched(cell, h.device) as run:
-        _probe(cell, ordinary(x.detach()), ordinary(h.detach()))
-    _check_untouched(run)
+        _probe(cell, ordinary(x.detach()), ordinary(h.detach()), run)
     cell.ran = tuple({**dict(cell.ran), **{module: module.training for module in run.modules}}.items())
     cell.unproven = False
 
 
-def _probe(cell: Cell, x: Tensor, h: Tensor) -> None:
+def _probe(cell: Cell, x: Tensor, h: Tensor, run: Run) -> None:
     after = _call(cell, x, h)
     if not torch.isfinite(after).all():
         raise ValueError(
@@ -115,16 +114,13 @@ def _probe(cell: Cell, x: Tensor, h: Tensor) -> None:
             "has no Jacobian product: draw noise beforehand, pass it as inputs, and call .eval() on dropout"
         )
     _check_batch(cell, x, h)
-    if not cell.reverse_mode:
-        _choose_mode(cell, x, h)
-
-
-def _check_untouched(run: Run) -> None:
-    if run.moved:
+    if moved := run.moved():
         raise ValueError(
-            f"step(x, h) must change nothing but the state that it returns, got changes of {run.moved[0]}; "
+            f"step(x, h) must change nothing but the state that it returns, got changes of {moved[0]}; "
             "call .eval() on its module, or make it a part of the state"
         )
+    if not cell.reverse_mode:
+        _choose_mode(cell, x, h)
 
 
 def _call(cell: Cell, x: Tensor, h: Tensor) -> Tensor:

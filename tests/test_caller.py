@@ -26,7 +26,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad"),
 ]
 
-T, B, N = 16, 2, 3
+T, B, N = 10, 2, 3
 
 
 class Step(nn.Module):
@@ -75,7 +75,7 @@ class Things:
 
 Case = Callable[[Things], Callable[[], Any]]
 KEPT = {"k": 2}
-FLOSS = {"k": 2, "epochs": 2, "steps": 8, "tangent_transient": 2}
+FLOSS = {"k": 2, "epochs": 1, "steps": 6, "tangent_transient": 2}
 PHASE = lt.FlossPhase(**FLOSS)
 TRIGGER = lt.Trigger(lt.When(lt.lambda1 < 10.0), PHASE)
 
@@ -181,7 +181,6 @@ CASES: dict[str, Case] = {
     "depth_spectrum": of(lambda o: lt.depth_spectrum(o.blocks, o.h)),
     "diagnose": of(lambda o: diagnosed(o.rate, inputs=o.x)),
     "diagnose a module": of(lambda o: diagnosed(o.lstm, inputs=o.x)),
-    "diagnose a model": of(lambda o: diagnosed(o.model, inputs=o.x)),
     "floss": flossed("rate"),
     "floss a module": flossed("lstm"),
     "floss a step": flossed("step"),
@@ -198,14 +197,14 @@ CASES: dict[str, Case] = {
     ),
     "analysis.aligned": of(lambda o: A.aligned(o.curves, o.curves[:, 0].round(), 1, 1)),
     "analysis.characteristic_frequency": of(lambda o: A.characteristic_frequency(waves(o))),
-    "analysis.condition_number": of(lambda o: A.condition_number(o.step, o.x, every=8, h0=o.h)),
+    "analysis.condition_number": of(lambda o: A.condition_number(o.step, o.x, every=5, h0=o.h)),
     "analysis.condition_number in bits": of(lambda o: A.condition_number(o.rate, o.x[:6], bits=80)),
-    "analysis.diagnose": of(lambda o: diagnosed(o.gru, inputs=o.x)),
+    "analysis.diagnose": of(lambda o: diagnosed(o.model, inputs=o.x)),
     "analysis.effective_learning_rates": of(lambda o: A.effective_learning_rates(o.curves, 0.1)),
     "analysis.effective_rank": of(lambda o: A.effective_rank(o.curves, "entropy")),
     "analysis.fading_memory": of(lambda o: A.fading_memory(o.step, o.x, h0=o.h)),
     "analysis.gradient_norms": of(lambda o: A.gradient_norms(o.step, o.x, last, h0=o.h)),
-    "analysis.gradient_overlap": of(lambda o: A.gradient_overlap(o.step, o.x, torch.sin, at=9, h0=o.h)),
+    "analysis.gradient_overlap": of(lambda o: A.gradient_overlap(o.step, o.x, torch.sin, at=4, h0=o.h)),
     "analysis.hessian_spectrum": of(
         lambda o: hessian_spectrum(o.rate, o.x, lambda h: last(h).mean(), k=2, steps=4, probes=1)
     ),
@@ -280,8 +279,8 @@ EXEMPT = {
     "LSTMCell LeakyReadout Model RateCell Readout ResidualCell S4DCell URLSTMCell presets.gf2023 "
     "surrogates.Surrogate",
     VALUE: "SCHEDULES SGD Adam At CovariantVectors Diagnosis Every FitPhase FlossPhase Growth Record Scale "
-    "Schedule Spectrum Trigger When accuracy gradient_norm lambda1 task_loss surrogates.Bump residuals.Recipe "
-    "residuals.Informed residuals.HasFrequency tasks.Batch tasks.Task theory.MeanField "
+    "Schedule Spectrum Trigger When accuracy gradient_norm lambda1 task_loss surrogates.Bump "
+    "residuals.Recipe residuals.Informed residuals.HasFrequency tasks.Batch tasks.Task theory.MeanField "
     + " ".join(f"analysis.{name}" for name in A.__all__ if name[0].isupper()),
     NONE: " ".join(f"kernels.{name}" for name in lt.kernels.__all__),
     "a part of others here": "residuals.spread weights.per_matrix weights.by_householder weights.by_cholesky",
@@ -312,11 +311,16 @@ def test_no_public_name_is_forgotten():
     assert not tested & exempt
 
 
+@contextmanager
+def both(one: Any, other: Any) -> Iterator[None]:
+    with one, other:
+        yield
+
+
 MODES: dict[str, Callable[[], Any]] = {
     "no_grad": torch.no_grad,
     "inference": torch.inference_mode,
-    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
-    "meta": lambda: torch.device("meta"),
+    "autocast on meta": lambda: both(torch.autocast("cpu", torch.bfloat16), torch.device("meta")),
     "other dtype": lambda: default_dtype(other(torch.get_default_dtype())),
 }
 
@@ -458,7 +462,7 @@ REFUSED: dict[str, tuple[Callable[[Things], Any], str]] = {
         lambda o: A.fading_memory(COUNTING, o.x, h0=o.h),
         "change nothing but the state that it returns, got changes of calls of Counting",
     ),
-    "steps": (lambda o: lt.floss(o.lstm, o.x[:3], **FLOSS), "inputs must hold steps=8 steps"),
+    "steps": (lambda o: lt.floss(o.lstm, o.x[:3], **FLOSS), "inputs must hold steps=6 steps"),
     "horizon": (lambda o: lt.diagnose(o.lstm, o.x, horizon=0), "horizon must be an integer >= 1"),
     "metric": (lambda o: lt.train(o.model, o.task, (PHASE,), metrics=("none",)), "unknown metric"),
     "blocks": (lambda o: lt.depth_spectrum(o.blocks, o.h, k=0), "k must be an integer"),
@@ -477,7 +481,7 @@ REFUSED: dict[str, tuple[Callable[[Things], Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("mode", ["plain", *MODES])
+@pytest.mark.parametrize("mode", ["plain", "inference", "autocast on meta"])
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_refused_call_changes_nothing(name, mode):
     call, message = REFUSED[name]

@@ -69,6 +69,9 @@ class FlossPhase:
         )
         _checks.integer("interval", self.interval, 1)
         _checks.integer("batch", self.batch, 1)
+        for name in ("epochs", "steps", "tangent_transient", "interval", "batch"):
+            # numpy's integers as ints
+            object.__setattr__(self, name, int(getattr(self, name)))
         _checks.choice("reduction", self.reduction, ("mean", "sum"))
         _checks.choice("frame", self.frame, FRAMES)
         _checks.state_grad(self.state_grad)

@@ -38,8 +38,9 @@ class Flosser:
     are left as they were. Every episode of flossing has an Adam of its own.
 
     Under `torch.distributed` all processes call `step`: the first one decides, all floss, and its weights go
-    to all, so that they stay equal. Under `torch.autocast` flossing keeps the precision of the weights, and a
-    compiled network is flossed as it was before compilation. Sharded weights are not supported.
+    to all, so that they stay equal. Under `torch.autocast` flossing keeps the precision of the weights, a
+    network in training mode is flossed as in `eval()`, without its dropout, and a compiled one as it was
+    before compilation. Sharded weights are not supported.
 
     Args:
         network: anything that `as_cell` takes, or that wrapped by `torch.compile` or

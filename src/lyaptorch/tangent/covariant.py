@@ -163,6 +163,7 @@ def covariant_vectors(
         frame=frame,
         generator=generator,
     )
+    tangent_transient, backward_transient = int(tangent_transient), int(backward_transient)
     dt = cell.time_step if dt is None else _checks.positive("dt", dt)
     dynamics, last = bind(cell, cell.form(), inputs, []), len(inputs) - backward_transient
     before = sweep(dynamics, h, Q, None, spans(0, tangent_transient, 1)) if tangent_transient else None

@@ -51,7 +51,7 @@ def depth_spectrum(
 
     Raises:
         ValueError: for blocks whose output has another shape, that mix examples or are random
-            (`.eval()` switches dropout off), and for arguments out of range.
+            (modules count as in `eval()`), and for arguments out of range.
         FloatingPointError: if the activations overflow; names the block as a step.
 
     Example:

@@ -142,6 +142,9 @@ def lyapunov_spectrum(
     the end, `lambda_i = sum_s log (R_s)_ii / steps`. They depend on `interval` only by round-off. The
     gradient runs through the Jacobians and, by `state_grad`, through the trajectory.
 
+    The caller's modes change nothing: a network counts as in `eval()`, autocast is left, and so is inference
+    mode, of course without a graph. Half precision is measured in a float32 copy, also without one.
+
     Args:
         cell: anything that `as_cell` takes: a cell, a recurrent network of torch, a module or function
             `step(x, h)`, or a list of modules.
@@ -204,6 +207,7 @@ def lyapunov_spectrum(
         frame=frame,
         generator=generator,
     )
+    tangent_transient = int(tangent_transient)
     dt = cell.time_step if dt is None else _checks.positive("dt", dt)
     t = len(inputs)
     if isinstance(interval, str):

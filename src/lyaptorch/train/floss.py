@@ -47,6 +47,8 @@ def floss(
 ) -> Record:
     """Gradient flossing: minimise the mean of (lambda_i - target)^2 by Adam, changing the cell in place.
 
+    Gradients are enabled whatever the caller's mode, and a network counts as in `eval()`.
+
     Args:
         cell: anything that `as_cell` takes; its parameters with `requires_grad` are trained.
         inputs: a task, which gives fresh inputs each epoch, or a tensor `(t, *e, b, m)`, t >= steps, whose

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.checkpoint import checkpoint
 
 import lyaptorch as lt
 
@@ -50,6 +51,11 @@ MISTAKES: dict[str, tuple[str, ...]] = {
         "lt.lyapunov_spectrum(lambda x, h: h - h.mean(0), x, h0=h0)",
         "lt.lyapunov_spectrum(lambda x, h: h / 0 * 0, x, h0=h0)",
         "lt.lyapunov_spectrum(lambda x, h: h.double(), x, h0=h0)",
+        "lt.lyapunov_spectrum(lambda x, h: checkpoint(torch.tanh, h, use_reentrant=True), x, h0=h0)",
+        "lt.lyapunov_spectrum(lambda x, h: h, x, h0=h0 + 0j)",
+        "lt.lyapunov_spectrum(lambda x, h: h, x, h0=h0[:, :0])",
+        "lt.lyapunov_spectrum(lambda x, h: h, x.half(), h0=h0.half())",
+        "lt.lyapunov_spectrum(torch.nn.GRU(1, 8, device='meta'), x)",
     ),
     "Spectra": (
         "lt.lyapunov_spectrum(cell, x, k=9)",
@@ -66,6 +72,8 @@ MISTAKES: dict[str, tuple[str, ...]] = {
         "lt.lyapunov_spectrum(cell, x.long())",
         "lt.lyapunov_spectrum(cell, x.double())",
         "lt.lyapunov_spectrum(cell, x.numpy())",
+        "lt.lyapunov_spectrum(cell, x.to('meta'))",
+        "lt.lyapunov_spectrum(cell, x.to_sparse())",
         "lt.lyapunov_spectrum(cell, x / 0)",
         "lt.lyapunov_spectrum(cell, x, h0=torch.zeros(4, 7))",
         "lt.lyapunov_spectrum(cell, x, k=2, frame=torch.eye(8))",
@@ -85,12 +93,14 @@ MISTAKES: dict[str, tuple[str, ...]] = {
         "lt.floss(cell, 3)",
         "lt.floss(cell, x, lr=-1.0)",
         "lt.floss(frozen, x, k=2)",
+        "lt.floss(torch.nn.GRU(1, 8).half(), x)",
         "lt.FlossPhase(-1)",
         "lt.FlossPhase(10, steps=10, tangent_transient=10)",
         "lt.FlossPhase(10, penalty='spectral_norm')",
         "lt.Every(0)",
         "lt.integrations.Flosser(rnn, x[:20], [lt.Trigger(lt.At(0), lt.FlossPhase(5))])",
         "lt.integrations.Flosser(rnn, x[0], [])",
+        "lt.integrations.Flosser(rnn, x, [lt.Trigger(lt.At(0), lt.FlossPhase(5, batch=3))], h0=h0[:1])",
     ),
     "Tasks and training": (
         "lt.tasks.TemporalXOR(3)",
@@ -131,7 +141,8 @@ def names(folder: Path) -> dict[str, Any]:
     (folder / "damaged.nc").write_bytes(b"something else")
     frozen = lt.RateCell(1, 8).requires_grad_(False)
     cell, task = lt.RateCell(1, 8), lt.tasks.DelayedCopy(3)
-    found = {"lt": lt, "torch": torch, "cell": cell, "frozen": frozen, "task": task}
+    found: dict[str, Any] = {"checkpoint": checkpoint}
+    found |= {"lt": lt, "torch": torch, "cell": cell, "frozen": frozen, "task": task}
     found |= {"rnn": torch.nn.RNN(1, 8)}
     found |= {"x": torch.zeros(60, 4, 1), "h0": torch.zeros(4, 8), "weight": torch.eye(8)}
     return {**found, "model": lt.Model(cell, lt.Readout(8, 1)), "damaged": folder / "damaged.nc"}

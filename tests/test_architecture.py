@@ -19,9 +19,20 @@ MODULES = {
 }
 """Every module by its name without `lyaptorch.`; the package itself is the empty name."""
 
-SHARED = ("_types", "_checks", "_random", "_files", "_formats", "_variables", "_notebook", "_brief")
+SHARED = (
+    "_types",
+    "_caller",
+    "_checks",
+    "_random",
+    "_files",
+    "_formats",
+    "_variables",
+    "_notebook",
+    "_brief",
+)
 MAY_IMPORT = {
     "_types": (),
+    "_caller": (),
     "_checks": (),
     "_random": (),
     "_files": (),

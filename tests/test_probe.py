@@ -264,7 +264,7 @@ def test_a_users_cell_is_probed_once_and_a_cell_with_its_own_product_never():
     assert not lt.RateCell(M, N).unproven
 
 
-def test_a_module_with_dropout_passes_in_eval_mode():
+def test_dropout_of_a_module_in_training_mode_is_switched_off_and_that_of_a_closure_refused():
     module = nn.Sequential(nn.Linear(N, N), nn.Dropout(0.5), nn.Tanh())
 
     class Step(nn.Module):
@@ -275,10 +275,12 @@ def test_a_module_with_dropout_passes_in_eval_mode():
         def forward(self, x, h):
             return self.inside(h)
 
-    step = Step()
+    step = Step().train()
+    measured = spectrum(step).exponents
+    assert module[1].training
     with pytest.raises(ValueError, match="same answer twice"):
-        spectrum(step)
-    assert torch.isfinite(spectrum(step.eval()).exponents).all()
+        spectrum(lambda x, h: step(x, h))
+    assert torch.equal(measured, spectrum(step.eval()).exponents)
 
 
 def test_fit_gives_inputs_and_state_their_full_shape():

@@ -4,23 +4,36 @@ from __future__ import annotations
 
 import difflib
 import math
+import operator
 from collections.abc import Iterable
 from numbers import Real
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+
+from lyaptorch._caller import HALF
 
 N = TypeVar("N", float, Tensor, float | Tensor)
 
 
 def integer(name: str, value: object, low: int, high: int | None = None, *, do: str = "") -> int:
-    """Return `value` as an int within `low..high`, or raise."""
+    """Return `value`, an integer of any library, as an int within `low..high`, or raise."""
     bounds = f"an integer >= {low}" if high is None else f"an integer in {low}..{high}"
-    outside = isinstance(value, bool) or not isinstance(value, int)
-    if outside or value < low or (high is not None and value > high):  # type: ignore[operator]
+    whole = _whole(value)
+    if whole is None or whole < low or (high is not None and whole > high):
         raise ValueError(f"{name} must be {bounds}, got {value!r}{_advice(do)}")
-    return value  # type: ignore[return-value]
+    return whole
+
+
+def _whole(value: Any) -> int | None:
+    """An integer, such as numpy's, as an int; None for truth values and all else."""
+    if isinstance(value, bool) or (isinstance(value, Tensor) and (value.dim() or value.dtype == torch.bool)):
+        return None
+    try:
+        return operator.index(value)
+    except (TypeError, RuntimeError):
+        return None
 
 
 def positive(name: str, value: N, *, do: str = "") -> N:
@@ -86,14 +99,55 @@ def all_finite(value: Tensor) -> bool:
     """Whether `value` holds neither NaN nor inf; taken for granted where nobody can look."""
     if not can_look():
         return True
+    value = torch.view_as_real(value.detach().resolve_conj()) if value.is_complex() else value.detach()
     # what has a finite sum is finite, and is read but once
-    return math.isfinite(value.detach().sum()) or bool(torch.isfinite(value).all())
+    return math.isfinite(value.sum()) or bool(torch.isfinite(value).all())
+
+
+def weight(name: str, value: Tensor) -> Tensor:
+    """Return `value`, a parameter or buffer, if it holds numbers that can be computed with, or raise."""
+    if value.is_meta:
+        raise ValueError(
+            f"{name} must hold numbers, got a meta tensor, which has none; call .to_empty(device=...) and "
+            "load the weights"
+        )
+    if value.dtype in HALF:
+        raise ValueError(
+            f"{name} must have the dtype of the other weights, float32 or float64, got {value.dtype}; call "
+            ".float() on the network"
+        )
+    if value.is_inference() and torch.is_grad_enabled():
+        raise ValueError(
+            f"{name} must be made outside of torch.inference_mode as the other weights are, got a tensor "
+            "made inside, which no gradient reaches; make it outside, or measure under torch.no_grad()"
+        )
+    return finite(name, value)
 
 
 def tensor(name: str, value: object) -> Tensor:
     """Return `value` if it is a floating tensor, or raise."""
     if not isinstance(value, Tensor):
         raise ValueError(f"{name} must be a torch.Tensor, got {type(value).__name__}; use torch.as_tensor")
+    if value.is_nested:
+        raise ValueError(
+            f"{name} must be one dense tensor, got a nested tensor; pad it with torch.nested.to_padded_tensor"
+        )
+    if value.layout != torch.strided:
+        raise ValueError(f"{name} must be one dense tensor, got {value.layout}; call .to_dense()")
+    if value.is_meta:
+        raise ValueError(
+            f"{name} must hold numbers, got a meta tensor, which has none; make it where the network is"
+        )
+    if value.is_complex():
+        raise ValueError(
+            f"{name} must be real, got {value.dtype}; pass real and imaginary parts side by side, "
+            "torch.view_as_real(z).flatten(-2), and let the step put them together"
+        )
+    if value.dtype in HALF:
+        raise ValueError(
+            f"{name} must be float32 or float64, got {value.dtype}, whose digits are too few for exponents; "
+            "call .float() on it, and on what the step closes over"
+        )
     if not value.is_floating_point():
         raise ValueError(f"{name} must be a floating tensor, got {value.dtype}; call .float() or .double()")
     return value
@@ -133,13 +187,18 @@ def per_member(name: str, value: float | Tensor, ensemble: tuple[int, ...]) -> f
     return value
 
 
+def numbers(value: Any, dtype: torch.dtype | None = None) -> Tensor:
+    """A number as a tensor in memory of the host, whatever the default device; a tensor where it is."""
+    return torch.as_tensor(value, dtype=dtype, device=value.device if isinstance(value, Tensor) else "cpu")
+
+
 def _numbers(name: str, value: object) -> Tensor:
     """A number as a tensor, or a tensor itself, or raise."""
     if isinstance(value, Tensor):
         return value
     if not isinstance(value, Real):
         raise ValueError(f"{name} must be a number or a tensor, got {value!r}")
-    return torch.tensor(float(value), dtype=torch.float64)
+    return torch.tensor(float(value), dtype=torch.float64, device="cpu")
 
 
 def _advice(do: str) -> str:

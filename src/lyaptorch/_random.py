@@ -70,7 +70,7 @@ def bits(seed: int, stream: str, member: Ids, epoch: Ids, index: Ids) -> Int[Ten
         key = _mix(key + part)
     index = _counter("index", index)
     if not isinstance(index, Tensor):
-        device = key.device if isinstance(key, Tensor) else None
+        device = key.device if isinstance(key, Tensor) else "cpu"
         index = torch.full((), index, dtype=torch.int64, device=device)
     return _finalise_(_finalise_(index + key).add_(key))
 
@@ -100,7 +100,7 @@ class Stream:
     ) -> Int[Tensor, "..."]:
         """Draw 64 random bits per element, as int64."""
         if device is None:
-            device = next((part.device for part in (members, epoch) if isinstance(part, Tensor)), None)
+            device = next((part.device for part in (members, epoch) if isinstance(part, Tensor)), "cpu")
         ensemble = tuple(members.shape) if isinstance(members, Tensor) else ()
         if isinstance(epoch, Tensor) and epoch.ndim:
             _checks.shape("epoch", epoch, ensemble, "*e", do="give one epoch, or one per member")

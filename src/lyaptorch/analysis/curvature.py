@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lyaptorch import _checks
 from lyaptorch._brief import brief
+from lyaptorch._caller import measures
 from lyaptorch._random import Stream, seed_from
 from lyaptorch._types import Inputs, Number, States
 from lyaptorch.analysis.curvature_operator import operator_product
@@ -54,6 +55,7 @@ class HessianSpectrum:
         return (self.quadrature.unsqueeze(-1) * kernel).sum(-2).mean(0)
 
 
+@measures
 def hessian_spectrum(
     cell: Cell,
     inputs: Inputs,
@@ -124,7 +126,10 @@ def hessian_spectrum(
         whole = operator_product(cell, inputs, h, loss, list(chosen.values()), matrix)
     else:
         whole = partial(_whole, product)
-    stream, nobody = Stream(seed_from(generator), "curvature"), torch.zeros(ensemble, dtype=torch.int64)
+    stream, nobody = (
+        Stream(seed_from(generator), "curvature"),
+        torch.zeros(ensemble, dtype=torch.int64, device=h.device),
+    )
     runs = [
         lanczos(
             whole,
@@ -170,7 +175,7 @@ def effective_learning_rates(eigenvalues: Float[Tensor, "*e k"], lr: Number) -> 
 
     Source: Fading memory as inductive bias in residual recurrent networks, eq 5 and 6.
     """
-    return eigenvalues * torch.as_tensor(lr, dtype=eigenvalues.dtype).unsqueeze(-1)
+    return eigenvalues * torch.as_tensor(lr, dtype=eigenvalues.dtype, device=eigenvalues.device).unsqueeze(-1)
 
 
 class Tridiagonal(NamedTuple):

@@ -13,6 +13,7 @@ from torch import nn
 
 from lyaptorch import _checks
 from lyaptorch._brief import counted
+from lyaptorch._caller import measures
 from lyaptorch._formats import save_as
 from lyaptorch._notebook import framed
 from lyaptorch._types import Inputs
@@ -133,6 +134,7 @@ class Diagnosis:
         return framed(self.page(), "Diagnosis")
 
 
+@measures
 def diagnose(
     network: Cell | nn.Module | Callable[..., Any],
     inputs: Inputs,
@@ -197,13 +199,13 @@ def diagnose(
         )
     n, t = h.shape[-1], len(inputs)
     k = min(n, MEASURED) if k is None else _checks.integer("k", k, 1, n)
-    _checks.integer("transient", transient, 0, t - 1, do="inputs must hold more steps than that")
+    transient = _checks.integer("transient", transient, 0, t - 1, do="inputs must hold more steps than that")
     left = t - transient
     if tangent_transient is None:
         tangent_transient = left // 10
-    _checks.integer("tangent_transient", tangent_transient, 0, left - 1)
+    tangent_transient = _checks.integer("tangent_transient", tangent_transient, 0, left - 1)
     if horizon is not None:
-        _checks.integer("horizon", horizon, 1)
+        horizon = _checks.integer("horizon", horizon, 1)
     signs = vital_signs(
         cell,
         inputs,

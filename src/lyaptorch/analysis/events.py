@@ -36,9 +36,9 @@ def onset(
     _checks.integer("width", width, 1)
     _checks.choice("which", which, WHICH)
     if curves.shape[-1] < width:
-        return torch.full(curves.shape[:-1], torch.nan, dtype=torch.float64)
+        return torch.full(curves.shape[:-1], torch.nan, dtype=torch.float64, device=curves.device)
     above = curves.double().unfold(-1, width, 1).mean(-1) > level
-    index = torch.arange(above.shape[-1], dtype=torch.float64)
+    index = torch.arange(above.shape[-1], dtype=torch.float64, device=curves.device)
     if which == "first":
         epoch = torch.where(above, index, torch.inf).amin(-1)
     else:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lyaptorch import _checks
 from lyaptorch._brief import brief
+from lyaptorch._caller import measures
 
 CHUNK = 4096
 """Sequences that are transformed at a time."""
@@ -82,6 +83,7 @@ class PowerSpectrum:
         return found[0].frequency
 
 
+@measures
 @torch.no_grad()
 def characteristic_frequency(sequences: Tensor) -> PowerSpectrum:
     """The mean power spectrum of sequences, its peaks, and the strongest of them.

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lyaptorch import _checks
+from lyaptorch._caller import measures
 from lyaptorch._types import Inputs, State, States
 from lyaptorch.cells import Network, as_cell, fit, settle
 from lyaptorch.tangent import covariant_vectors
@@ -17,6 +18,7 @@ from lyaptorch.tangent import covariant_vectors
 RANKS = ("participation", "entropy", "threshold")
 
 
+@measures
 def gradient_norms(
     cell: Network,
     inputs: Inputs,
@@ -64,6 +66,7 @@ def gradient_norms(
     return torch.stack([torch.linalg.vector_norm(g, dim=-1) for g in gradients])
 
 
+@measures
 def gradient_overlap(
     cell: Network,
     inputs: Inputs,
@@ -123,6 +126,9 @@ def gradient_singular_values(loss: Tensor, weight: Tensor) -> Float[Tensor, "*e 
         loss: of any shape; it is summed, so that independent networks stay independent.
         weight: W `(*e, n, m)` on which the loss depends.
 
+    Raises:
+        ValueError: for a loss without a graph.
+
     Example:
         >>> W = torch.eye(2, requires_grad=True)
         >>> gradient_singular_values((W * torch.tensor([[3.0, 0.0], [0.0, 4.0]])).sum(), W)
@@ -130,6 +136,10 @@ def gradient_singular_values(loss: Tensor, weight: Tensor) -> Float[Tensor, "*e 
 
     Source: Gradient Flossing, eq 19 and Fig 10.
     """
+    if not loss.requires_grad:
+        raise ValueError(
+            "loss must depend on the weight, got one without a graph; compute it where gradients are enabled"
+        )
     (gradient,) = torch.autograd.grad(loss.sum(), weight)
     values: Tensor = torch.linalg.svdvals(gradient)
     return values

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lyaptorch import _checks
 from lyaptorch._brief import brief
+from lyaptorch._caller import measures
 from lyaptorch._random import Stream, seed_from
 from lyaptorch._types import Exponents, Inputs
 from lyaptorch.analysis.precision import precise_log_singular_values
@@ -60,6 +61,7 @@ class ConditionNumber:
         return log_condition_number(self.exponents, t)[..., -1]
 
 
+@measures
 def step_jacobians(cell: Network, inputs: Inputs, h0: Any = None) -> Float[Tensor, "t *e b n n"]:
     """D_s = dh_{s+1}/dh_s of every step. Cost O(t b n^3), memory O(t b n^2).
 
@@ -78,6 +80,7 @@ def step_jacobians(cell: Network, inputs: Inputs, h0: Any = None) -> Float[Tenso
     return torch.stack(jacobians)
 
 
+@measures
 @torch.no_grad()
 def condition_number(
     cell: Network,

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lyaptorch import _checks
+from lyaptorch._caller import measures
 from lyaptorch._random import Stream, seed_from
 from lyaptorch._types import Inputs
 from lyaptorch.cells import Cell, as_cell, fit, settle, unroll
@@ -25,6 +26,7 @@ def time_scales(exponents: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     return torch.where(exponents < 0, -1 / exponents, torch.inf)
 
 
+@measures
 @torch.no_grad()
 def fading_memory(
     cell: Cell | nn.Module, inputs: Inputs, *, h0: Tensor | None = None, transient: int = 0
@@ -72,6 +74,7 @@ def fading_memory(
     return torch.stack(curve).exp()
 
 
+@measures
 @torch.no_grad()
 def memory_capacity(
     cell: Cell | nn.Module,

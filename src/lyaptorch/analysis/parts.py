@@ -57,7 +57,7 @@ def memberships(cell: Cell, n: int, groups: Groups | None) -> tuple[tuple[str, .
         ValueError: for a group that is empty, or has units twice or beyond the state.
     """
     chosen: Groups = groups or cell.parts() or {"state": slice(None)}
-    members = torch.zeros(n, len(chosen))
+    members = torch.zeros(n, len(chosen), dtype=torch.float32, device="cpu")
     for j, (name, where) in enumerate(chosen.items()):
         units = list(range(n)[where] if isinstance(where, slice) else where)
         if not units or len(set(units)) < len(units) or not all(0 <= i < n for i in units):
@@ -126,7 +126,11 @@ def block_squares(cell: Cell, x: Tensor, h: Tensor, members: Tensor) -> Tensor:
 
 def probes(n: int, like: Tensor) -> Tensor:
     """S `(n, p)` with E[S S^T] = 1: the identity, or random vectors where n is large."""
-    return torch.eye(n).to(like) if n <= PROBES else _normal((n, PROBES), "probes", like) / PROBES**0.5
+    return (
+        torch.eye(n, dtype=like.dtype, device=like.device)
+        if n <= PROBES
+        else _normal((n, PROBES), "probes", like) / PROBES**0.5
+    )
 
 
 def spread(steps: int, moments: int) -> list[int]:
@@ -148,5 +152,5 @@ def pull_back(cell: Cell, x: Tensor, h: Tensor, Z: Tensor) -> Tensor:
 
 
 def _normal(shape: tuple[int, ...], stream: str, like: Tensor) -> Tensor:
-    nobody = torch.zeros((), dtype=torch.int64)
-    return Stream(0, stream).normal(shape, members=nobody).to(like)
+    nobody = torch.zeros((), dtype=torch.int64, device=like.device)
+    return Stream(0, stream).normal(shape, members=nobody, dtype=like.dtype)

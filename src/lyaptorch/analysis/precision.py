@@ -39,7 +39,7 @@ def precise_log_singular_values(
     single = jacobians.double().cpu().reshape(t, -1, n, n)
     Q, wanted = frame.double().tolist(), set(times.tolist())
     found = [work(single[:, i].tolist(), Q, wanted, bits) for i in range(single.shape[1])]
-    values = torch.tensor(found, dtype=torch.float64).movedim(0, 1)
+    values = torch.tensor(found, dtype=torch.float64, device="cpu").movedim(0, 1)
     nothing = values < values[..., :1] - (bits + NOTHING) * math.log(2)
     values = torch.where(nothing, -torch.inf, values)
     shape = (len(times), *jacobians.shape[1:-2], m)

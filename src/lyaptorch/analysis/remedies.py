@@ -162,7 +162,8 @@ def _memory_gates(patient: Patient) -> Remedy | None:
 
     def change(network: nn.Module) -> None:
         for path, a, b in rows:
-            network.get_parameter(path).data[..., a:b] = torch.linspace(2, T, b - a).log()
+            gate = network.get_parameter(path).data
+            gate[..., a:b] = torch.linspace(2, T, b - a, dtype=gate.dtype, device=gate.device).log()
 
     reached = patient.changed(change).rate()
     if not abs(reached) < HELPS * abs(start):

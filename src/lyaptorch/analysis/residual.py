@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from lyaptorch._caller import measures
 from lyaptorch._types import Inputs, PerMember
 from lyaptorch.cells import ResidualCell, fit, settle, unroll
 from lyaptorch.cells.form import Residual, linear
@@ -34,6 +35,7 @@ class ResidualExponents(NamedTuple):
     condition: PerMember
 
 
+@measures
 @torch.no_grad()
 def residual_exponents(
     cell: ResidualCell, inputs: Inputs | None = None, *, h0: Tensor | None = None, transient: int = 0

@@ -171,8 +171,9 @@ def gradient_back(cell: Cell, inputs: Tensor, states: Tensor, parts: Parts) -> t
     """
     g = torch.zeros_like(states[-1])
     shown = g[..., cell.readable]
-    nobody = torch.zeros((), dtype=torch.int64)
-    g[..., cell.readable] = Stream(0, "gradient").normal(tuple(shown.shape), members=nobody).to(g)
+    nobody = torch.zeros((), dtype=torch.int64, device=g.device)
+    noise = Stream(0, "gradient").normal(tuple(shown.shape), members=nobody, dtype=g.dtype)
+    g[..., cell.readable] = noise
     g = g / g.norm(dim=-1, keepdim=True)
     total = torch.zeros_like(g[..., 0])
     logs, shares = [total.mean()], [(g.square() @ parts.members).flatten(0, -2).mean(0)]

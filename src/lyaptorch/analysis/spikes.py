@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lyaptorch import _checks
+from lyaptorch._caller import measures
 from lyaptorch._types import States
 from lyaptorch.cells import SpikingCell
 
@@ -35,6 +36,7 @@ class SpikeStatistics:
     below: Neurons
 
 
+@measures
 @torch.no_grad()
 def spike_statistics(cell: SpikingCell, states: States) -> SpikeStatistics:
     """Rates, irregularity and voltage excursions of a spiking network. Cost O(t b n).

@@ -131,7 +131,7 @@ class Activation(nn.Module):
 
     def _check_calls(self) -> None:
         """All three functions take x and every parameter."""
-        signature, x = ", ".join(("x", *self._names)), torch.full((1,), 0.37)
+        signature, x = ", ".join(("x", *self._names)), torch.full((1,), 0.37, device="cpu")
         parameters = [p.detach().cpu() for p in self.arguments]
         functions = {"value": self._value, "slope": self._given_slope, "curvature": self._given_curvature}
         for what, function in functions.items():
@@ -147,7 +147,7 @@ class Activation(nn.Module):
         """Off the grid of round numbers, where kinks stand, slope and derivative must agree."""
         if any(p.numel() > 1 for p in self.arguments):
             return
-        x = torch.linspace(-2.03, 2.07, 9, dtype=torch.float64)
+        x = torch.linspace(-2.03, 2.07, 9, dtype=torch.float64, device="cpu")
         parameters = tuple(p.detach().double().reshape(()) for p in self.arguments)
         # backwards, because torch's forward mode is not safe among threads
         with torch.inference_mode(False), torch.enable_grad():
@@ -244,7 +244,7 @@ class _Builtin(Activation):
     def _check_calls(self) -> None:
         """All three functions take x and every parameter."""
         signature = ", ".join(("x", *self._names))
-        x = torch.linspace(-2.03, 2.07, 9)
+        x = torch.linspace(-2.03, 2.07, 9, device="cpu")
         for what in ("value", "slope", "curvature"):
             function = self._value if what == "value" else getattr(self, f"_given_{what}")
             try:

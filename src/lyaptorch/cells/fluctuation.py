@@ -63,7 +63,7 @@ def fluctuation_driven(
     Source: Rossbroich, Gygax & Zenke (2022), Fluctuation-driven initialization for spiking neural network
     training, here for the exact sums of discrete time; Surrogate Gradient Flossing, appendix D.
     """
-    ids, seed = member_ids(cell.ensemble, members), seed_from(generator)
+    ids, seed = member_ids(cell.ensemble, members, cell.weight_hh.device), seed_from(generator)
     _checks.share("recurrent", recurrent)
     _checks.positive("std", std)
     alpha, beta = (decay.squeeze(-2) for decay in cell.decays())
@@ -88,6 +88,7 @@ def fluctuation_driven(
                 f"std must be at least {least:.3g} for a mean of {mean} at these rates, got {std}; "
                 "raise it, or lower the mean"
             )
-        drawn = Stream(seed, f"fluctuation_{name}").normal(tuple(weight.shape[-2:]), members=ids)
+        stream = Stream(seed, f"fluctuation_{name}")
+        drawn = stream.normal(tuple(weight.shape[-2:]), members=ids, dtype=weight.dtype)
         weight.copy_(mu.unsqueeze(-1) + variance.sqrt().unsqueeze(-1) * drawn)
     return cell

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lyaptorch import _checks
+from lyaptorch._caller import Run, aside, ordinary, untouched
 from lyaptorch._random import DEFAULT_SEED, Stream
 from lyaptorch.cells.adapt.structure import StateError
 from lyaptorch.cells.protocol import Cell, graph_leaves
@@ -22,7 +23,8 @@ INPUT_NAMES = {"x", "input", "inputs", "inp", "u"}
 def fit(cell: Cell, inputs: Tensor, h0: Any) -> tuple[Tensor, Tensor]:
     """Inputs `(t, *e, b, m)` and state `(*e, b, n)` in full shape, checked against the cell.
 
-    h0 may come in parts, as `cell.pack` takes them. A step that the library did not write is probed, once.
+    h0 may come in parts, as `cell.pack` takes them. A step that the library did not write is probed, once,
+    and again where modules that it calls were put from `eval()` into `train()` since, or back.
     Warns where inputs look as if they came batch first.
 
     Raises:
@@ -62,19 +64,21 @@ def fit(cell: Cell, inputs: Tensor, h0: Any) -> tuple[Tensor, Tensor]:
         )
     tensors = cell.tensors()
     for name, value in [*cell.named_parameters(), *cell.named_buffers()]:
-        _checks.finite(name, value)
+        _checks.weight(name, value)
     if h0 is None:
         h0 = cell.rest(inputs[0])
     elif not foreign:
         _checks.shape("h0", _checks.tensor("h0", h0), (*ensemble, b, cell.state_size), "(*e, b, n)")
     elif _checks.tensor("h0", h0).dim() < 2 or h0.shape[-2] != b:
         raise ValueError(f"h0 must have shape (*e, b, n) with b = {b} as in inputs, got {tuple(h0.shape)}")
+    if h0.shape[-1] < 1:
+        raise ValueError(f"h0 must hold at least one unit, got shape {tuple(h0.shape)}; there is no state")
     reference = ("the weights", tensors[0]) if tensors else ("inputs", inputs)
     for name, value in (("inputs", inputs), ("h0", h0)):
         _checks.finite(name, _checks.alike(name, value, *reference))
     inputs = inputs.reshape(t, *[1] * (len(ensemble) + 3 - inputs.dim()), *inputs.shape[1:])
     inputs = inputs.expand(t, *ensemble, b, m)
-    if cell.unproven:
+    if cell.unproven or any(module.training != before for module, before in cell.ran):
         probe(cell, inputs[0], h0)
     return inputs, h0
 
@@ -85,12 +89,19 @@ def probe(cell: Cell, x: Tensor, h: Tensor) -> None:
     It must return one tensor like the state, give the same answer twice, treat trajectories
     independently and stay finite. Then `<v, D q>` from forward mode is compared with `<D^T v, q>` from
     reverse mode, and so are the gradients of both, which flossing follows; where forward mode is missing or
-    differs, `cell.reverse_mode` is set, with a warning.
+    differs, `cell.reverse_mode` is set, with a warning. The caller's modes make no difference; buffers and
+    the global generators are left as they were.
 
     Raises:
         ValueError: naming what does not hold.
     """
-    x, h = x.detach(), h.detach()
+    with aside((cell, x), grad=False, evaluate=False), untouched(cell, h.device) as run:
+        _probe(cell, ordinary(x.detach()), ordinary(h.detach()), run)
+    cell.ran = tuple({**dict(cell.ran), **{module: module.training for module in run.modules}}.items())
+    cell.unproven = False
+
+
+def _probe(cell: Cell, x: Tensor, h: Tensor, run: Run) -> None:
     after = _call(cell, x, h)
     if not torch.isfinite(after).all():
         raise ValueError(
@@ -103,9 +114,13 @@ def probe(cell: Cell, x: Tensor, h: Tensor) -> None:
             "has no Jacobian product: draw noise beforehand, pass it as inputs, and call .eval() on dropout"
         )
     _check_batch(cell, x, h)
+    if moved := run.moved():
+        raise ValueError(
+            f"step(x, h) must change nothing but the state that it returns, got changes of {moved[0]}; "
+            "call .eval() on its module, or make it a part of the state"
+        )
     if not cell.reverse_mode:
         _choose_mode(cell, x, h)
-    cell.unproven = False
 
 
 def _call(cell: Cell, x: Tensor, h: Tensor) -> Tensor:
@@ -198,9 +213,7 @@ def _choose_mode(cell: Cell, x: Tensor, h: Tensor) -> None:
         after = cell.step(x, y)
         pulled = torch.zeros_like(y)
         if after.requires_grad:
-            (pulled,) = torch.autograd.grad(
-                after, y, v.squeeze(-1), create_graph=True, allow_unused=True, materialize_grads=True
-            )
+            pulled = _pulled(after, y, v.squeeze(-1))
         reverse = (pulled * q.squeeze(-1)).sum(-1)
     try:
         expected = _gradient(reverse, wanted)
@@ -240,7 +253,21 @@ def _choose_mode(cell: Cell, x: Tensor, h: Tensor) -> None:
     if trouble() is None:
         return
     cell.reverse_mode = True
-    warnings.warn(f"{cause}; using reverse mode for this step, at n vector products a step", stacklevel=5)
+    warnings.warn(f"{cause}; using reverse mode for this step, at n vector products a step", stacklevel=6)
+
+
+def _pulled(after: Tensor, y: Tensor, v: Tensor) -> Tensor:
+    """D^T v."""
+    try:
+        (pulled,) = torch.autograd.grad(
+            after, y, v, create_graph=True, allow_unused=True, materialize_grads=True
+        )
+    except Exception as error:
+        raise ValueError(
+            f"step(x, h) must have a gradient, got an error from its backward pass: {error}; inside "
+            "torch.utils.checkpoint pass use_reentrant=False"
+        ) from error
+    return pulled
 
 
 @torch.enable_grad()

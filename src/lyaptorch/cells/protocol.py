@@ -36,6 +36,7 @@ class Cell(nn.Module):
         unproven: whether `step` is still to be probed before its first trajectory.
         unfused: whether the probe found that derivatives need torch's fused kernels switched off.
         reverse_mode: whether the probe found that forward mode cannot be used at all.
+        ran: the modules that ran when it was probed, and whether each was in training mode.
         time_step: time per step; exponents are per unit of this time.
         advice: what an error says when the state overflows.
 
@@ -58,6 +59,7 @@ class Cell(nn.Module):
         self.input_size, self.state_size, self.ensemble = input_size, state_size, tuple(ensemble)
         self.unproven = type(self).pushforward is Cell.pushforward
         self.unfused = self.reverse_mode = self.batch_first = False
+        self.ran: tuple[tuple[nn.Module, bool], ...] = ()
         self.readable = slice(None)
 
     @property

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lyaptorch import _checks
+from lyaptorch._caller import aside
 from lyaptorch._random import Stream, member_ids, seed_from
 from lyaptorch._types import Number
 from lyaptorch.cells.form import Residual
@@ -197,7 +198,7 @@ def informed(
     for name, (low, high) in (("decays", decays), ("couplings", couplings)):
         if not low <= high:
             raise ValueError(f"{name} must be a range (low, high), got {(low, high)}; swap them")
-    ids, seed = member_ids(ensemble, members), seed_from(generator)
+    ids, seed = member_ids(ensemble, members, "cpu"), seed_from(generator)
 
     def draw(name: str, size: int, low: float, high: float) -> Tensor:
         return low + (high - low) * Stream(seed, name).uniform((size,), members=ids)
@@ -215,7 +216,7 @@ def spread(name: str, value: Number, size: int, members: Tensor) -> Tensor:
     Raises:
         ValueError: for another shape, or one that could mean members as well as units.
     """
-    number = torch.as_tensor(value, dtype=torch.get_default_dtype())
+    number = torch.as_tensor(value, dtype=torch.get_default_dtype(), device=members.device)
     ensemble, shape = tuple(members.shape), tuple(number.shape)
     full = (*ensemble, size)
     if shape not in ((), ensemble, (size,), full):
@@ -237,11 +238,12 @@ def _made_for(n: int, size: int, what: str) -> None:
 
 
 def _product(p: Residual, q: Residual) -> Residual:
-    if "dense" in (p.kind, q.kind):
-        return Residual(p.dense() @ q.dense(), "dense")
     if p.kind == q.kind == "diagonal":
         return Residual(p.matrix * q.matrix, "diagonal")
-    return Residual(_blocks(p) @ _blocks(q), "blocks")
+    with aside((p.matrix,), grad=False, evaluate=False):
+        if "dense" in (p.kind, q.kind):
+            return Residual(p.dense() @ q.dense(), "dense")
+        return Residual(_blocks(p) @ _blocks(q), "blocks")
 
 
 def _blocks(p: Residual) -> Tensor:

@@ -83,7 +83,7 @@ class Surrogate(Activation):
     """
 
     def __init__(self, bump: Bump, sharpness: Number, norm: str, value: str, through: str) -> None:
-        _checks.positive("sharpness", torch.as_tensor(sharpness).detach())
+        _checks.positive("sharpness", _checks.numbers(sharpness).detach())
         if isinstance(sharpness, nn.Parameter):
             _check_parameter(sharpness)
         elif isinstance(sharpness, Tensor) and sharpness.dim() and sharpness.shape[-2:] != (1, 1):

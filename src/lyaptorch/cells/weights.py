@@ -103,7 +103,8 @@ def weakly_coupled(
             "network must be an ElmanCell, a torch.nn.RNNCell or a torch.nn.RNN with one layer and "
             f"direction, got {type(network).__name__} with {', '.join(found) or 'no parameters'}"
         )
-    (n, m), ids, seed = V.shape[-2:], member_ids(tuple(W.shape[:-2]), members), seed_from(generator)
+    (n, m), seed = V.shape[-2:], seed_from(generator)
+    ids = member_ids(tuple(W.shape[:-2]), members, W.device)
     A = residual(n, ids).dense().to(W)
     W.copy_(A + coupling * fan_in((n, n), n, Stream(seed, "weight_hh"), ids))
     V.copy_(coupling * fan_in((n, m), m, Stream(seed, "weight_ih"), ids))

@@ -50,7 +50,7 @@ def member_losses(
     counts = exponents != -torch.inf
     if k is not None:
         if _checks.can_look():
-            low, high = (int(value) for value in torch.as_tensor(k).aminmax())
+            low, high = (int(value) for value in _checks.numbers(k).aminmax())
             if not 1 <= low <= high <= exponents.shape[-1]:
                 raise ValueError(
                     f"k must be in 1..{exponents.shape[-1]}, the exponents that are there, got {k}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeAlias, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -68,6 +69,9 @@ class FlossPhase:
         )
         _checks.integer("interval", self.interval, 1)
         _checks.integer("batch", self.batch, 1)
+        for name in ("epochs", "steps", "tangent_transient", "interval", "batch"):
+            # numpy's integers as ints
+            object.__setattr__(self, name, int(getattr(self, name)))
         _checks.choice("reduction", self.reduction, ("mean", "sum"))
         _checks.choice("frame", self.frame, FRAMES)
         _checks.state_grad(self.state_grad)
@@ -247,6 +251,8 @@ def plain(value: Any) -> Any:
     """A schedule, or any part of it, as JSON: types by name, tensors as lists."""
     if isinstance(value, Tensor):
         return value.tolist()
+    if isinstance(value, np.generic):
+        return value.item()
     if isinstance(value, tuple | list):
         return [plain(v) for v in value]
     if isinstance(value, dict):

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from lyaptorch import _checks
+from lyaptorch._caller import aside, ordinary
 from lyaptorch._random import Stream, seed_from
 from lyaptorch._types import Inputs
-from lyaptorch.cells import Cell, Network, as_cell, unwrapped
+from lyaptorch.cells import Cell, Network, as_cell, fit, unwrapped
 from lyaptorch.flossing import FlossPhase, Trigger, When, lambda1
 from lyaptorch.flossing.schedule import EXPONENTS
 from lyaptorch.integrations.processes import decided_by_first, share
@@ -38,8 +39,9 @@ class Flosser:
     are left as they were. Every episode of flossing has an Adam of its own.
 
     Under `torch.distributed` all processes call `step`: the first one decides, all floss, and its weights go
-    to all, so that they stay equal. Under `torch.autocast` flossing keeps the precision of the weights, and a
-    compiled network is flossed as it was before compilation. Sharded weights are not supported.
+    to all, so that they stay equal. Under `torch.autocast` flossing keeps the precision of the weights, a
+    network in training mode is flossed as in `eval()`, without its dropout, and a compiled one as it was
+    before compilation. Sharded weights are not supported.
 
     Args:
         network: anything that `as_cell` takes, or that wrapped by `torch.compile` or
@@ -48,7 +50,8 @@ class Flosser:
             first, or a task.
         triggers: when, and how. `Trigger(At(0), FlossPhase(500))` flosses before the first step,
             `Trigger(Every(100), FlossPhase(50))` periodically, `Trigger(When(lambda1 > 0.2), ...)` as needed.
-        h0: initial state, `(1, n)` or in parts; as in `as_cell`, for modules and functions.
+        h0: initial state `(*e, b, n)`, or its parts as `as_cell` says, one row for each trajectory of a
+            phase, its `batch`; zeros when missing (a function needs it).
         check_every: steps between two looks at a `When`.
         generator: seeds inputs and frames; None is a fixed seed.
         show_progress: None shows a bar on a terminal.
@@ -88,10 +91,13 @@ class Flosser:
         self._source = Sequences(inputs) if isinstance(inputs, Tensor) else inputs
         with self._undisturbed():
             self.cell: Cell = as_cell(self.network)
-        self._h0 = None if h0 is None else self.cell.pack(h0)
+            self._h0 = None if h0 is None else self.cell.pack(ordinary(h0))
         for trigger in self.triggers:
             _check(trigger)
-            self._inputs(trigger.phase, "check", 0)
+            inputs = self._inputs(trigger.phase, "check", 0)
+            if self._h0 is not None:
+                with self._undisturbed():
+                    fit(self.cell, inputs, self._state())
 
     @property
     def metrics(self) -> set[str]:
@@ -137,10 +143,10 @@ class Flosser:
 
         def metric(name: str) -> Tensor:
             if name != lambda1.name:
-                return torch.tensor(metrics[name])
+                return torch.tensor(metrics[name], device="cpu")
             return self._measured(trigger.phase, 1, epoch).max().cpu()
 
-        now = fired(trigger.when, torch.tensor(epoch), torch.tensor(True), due, metric)
+        now = fired(trigger.when, _checks.numbers(epoch), _checks.numbers(True), due, metric)
         # epochs are the same everywhere; what was measured may differ
         measured = isinstance(trigger.when, When) and due
         return decided_by_first(bool(now), self._like().device) if measured else bool(now)
@@ -154,12 +160,16 @@ class Flosser:
                 act(owner, trigger.action)
             seed = Stream(self._seed, "episode").bits((), members=index, epoch=epoch)
             generator = torch.Generator().manual_seed(int(seed))
-            state = self._state(phase.batch)
             record = floss(
-                self.cell, source, **asked, h0=state, generator=generator, show_progress=self.show_progress
+                self.cell,
+                source,
+                **asked,
+                h0=self._state(),
+                generator=generator,
+                show_progress=self.show_progress,
             )
-            x = self._inputs(phase, "check", 0)[0]
-            share(self.cell.leaves(x, self.cell.rest(x) if state is None else state))
+            inputs, state = fit(self.cell, self._inputs(phase, "check", 0), self._state())
+            share(self.cell.leaves(inputs[0], state))
         return record
 
     def _measured(self, phase: FlossPhase, k: int, epoch: int) -> Tensor:
@@ -168,7 +178,7 @@ class Flosser:
                 self.cell,
                 self._inputs(phase, "measure", epoch),
                 k=k,
-                h0=self._state(phase.batch),
+                h0=self._state(),
                 tangent_transient=phase.tangent_transient,
             )
         return spectrum.exponents.mean(-2)
@@ -176,35 +186,25 @@ class Flosser:
     def _inputs(self, phase: FlossPhase, stream: str, epoch: int) -> Tensor:
         return Placed(self._source, self._like()).inputs(
             self._seed,
-            members=torch.zeros(self.cell.ensemble, dtype=torch.int64),
+            members=torch.zeros(self.cell.ensemble, dtype=torch.int64, device="cpu"),
             epoch=epoch,
             batch=phase.batch,
             length=phase.steps,
             stream=stream,
         )
 
-    def _state(self, batch: int) -> Tensor | None:
-        h0 = self._h0
-        return None if h0 is None else h0[..., :1, :].expand(*h0.shape[:-2], batch, -1).to(self._like())
+    def _state(self) -> Tensor | None:
+        return None if self._h0 is None else self._h0.to(self._like())
 
     def _like(self) -> Tensor:
         """A tensor of the dtype and on the device of the network."""
-        return next(iter(self.cell.tensors()), torch.zeros(()))
+        return next(iter(self.cell.tensors()), torch.zeros((), device="cpu"))
 
     @contextmanager
     def _undisturbed(self) -> Iterator[None]:
-        """With gradients, without autocast, dropout or compilation; afterwards all is as it was."""
-        modules = list(self.network.modules()) if isinstance(self.network, nn.Module) else []
-        training = [module for module in modules if module.training]
-        device = next((p.device.type for module in modules for p in module.parameters()), "cpu")
-        try:
-            for module in training:
-                module.training = False
-            with torch.enable_grad(), torch.autocast(device, enabled=False), eager():
-                yield
-        finally:
-            for module in training:
-                module.training = True
+        """With gradients, and without any mode of the caller's or compilation."""
+        with aside((self.network,), grad=True, evaluate=True), eager():
+            yield
 
 
 def eager() -> AbstractContextManager[None]:

@@ -55,9 +55,9 @@ class Sequences:
         t, b, _ = self._inputs.shape
         if t < length:
             raise ValueError(f"inputs must hold steps={length} steps, got {t}; pass fewer steps")
-        at = int(torch.as_tensor(epoch).reshape(-1)[0])
+        at = int(_checks.numbers(epoch).reshape(-1)[0])
         drawn = Stream(seed, f"{stream}_sequences")
-        rows = drawn.permutation(b, members=0, epoch=at)[torch.arange(batch) % b]
+        rows = drawn.permutation(b, members=0, epoch=at)[torch.arange(batch, device="cpu") % b]
         start = int(drawn.permutation(t - length + 1, members=1, epoch=at)[0])
         taken = self._inputs[start : start + length, rows.to(self._inputs.device)]
         return taken.to(dtype or taken.dtype)

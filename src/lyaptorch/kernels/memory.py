@@ -21,7 +21,7 @@ def lend(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """A tensor of any numbers, whose memory is lent again when the tensor and all its views are gone."""
     size = math.prod(shape) * dtype.itemsize
     if size < SMALL:
-        return torch.empty(shape, dtype=dtype)
+        return torch.empty(shape, dtype=dtype, device="cpu")
     block = _block(size)
     lent = memoryview(block.numpy())  # type: ignore[arg-type]
     weakref.finalize(lent, _give_back, block).atexit = False
@@ -36,7 +36,7 @@ def _block(size: int) -> Tensor:
             return block
         if block is not None:
             _give_back(block)
-    return large_pages(torch.empty(size, dtype=torch.uint8))
+    return large_pages(torch.empty(size, dtype=torch.uint8, device="cpu"))
 
 
 def _give_back(block: Tensor) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lyaptorch import _checks
 from lyaptorch._brief import counted, leading, trajectories
+from lyaptorch._caller import measures
 from lyaptorch._random import DEFAULT_SEED, Stream
 from lyaptorch._types import Exponents, Inputs
 from lyaptorch.cells import Network
@@ -19,7 +20,6 @@ from lyaptorch.tangent.automatic import AUTO, late_drift
 from lyaptorch.tangent.discretisation import discretisation, moments
 from lyaptorch.tangent.dynamics import Dynamics, bind
 from lyaptorch.tangent.growth import Growth
-from lyaptorch.tangent.precision import full_precision
 from lyaptorch.tangent.scan import Tape, spans, stack_growth, sweep
 from lyaptorch.tangent.start import start
 
@@ -116,8 +116,8 @@ class CovariantVectors:
         return plot_covariant(self)
 
 
+@measures
 @torch.no_grad()
-@full_precision
 def covariant_vectors(
     cell: Network,
     inputs: Inputs,
@@ -180,6 +180,7 @@ def covariant_vectors(
         frame=frame,
         generator=generator,
     )
+    tangent_transient, backward_transient = int(tangent_transient), int(backward_transient)
     dt = cell.time_step if dt is None else _checks.positive("dt", dt)
     dynamics, last = bind(cell, cell.form(), inputs, []), len(inputs) - backward_transient
     before = sweep(dynamics, h, Q, None, spans(0, tangent_transient, 1)) if tangent_transient else None

@@ -9,10 +9,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lyaptorch import _checks
+from lyaptorch._caller import measures
 from lyaptorch.cells import Block, Depth, probe
 from lyaptorch.tangent.spectrum import Spectrum, lyapunov_spectrum
 
 
+@measures
 def depth_spectrum(
     blocks: Depth | nn.Module | Sequence[Block],
     x: Float[Tensor, "b *shape"],
@@ -49,7 +51,7 @@ def depth_spectrum(
 
     Raises:
         ValueError: for blocks whose output has another shape, that mix examples or are random
-            (`.eval()` switches dropout off), and for arguments out of range.
+            (modules count as in `eval()`), and for arguments out of range.
         FloatingPointError: if the activations overflow; names the block as a step.
 
     Example:

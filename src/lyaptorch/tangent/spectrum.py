@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lyaptorch import _checks
 from lyaptorch._brief import counted, leading, trajectories
+from lyaptorch._caller import measures
 from lyaptorch._formats import save_as
 from lyaptorch._notebook import framed
 from lyaptorch._types import Exponents, Inputs, LogR, State
@@ -26,7 +27,6 @@ from lyaptorch.tangent.dynamics import CellDynamics, bind
 from lyaptorch.tangent.fused import FUSED, fused
 from lyaptorch.tangent.fused import scan as fused_scan
 from lyaptorch.tangent.growth import Growth
-from lyaptorch.tangent.precision import full_precision
 from lyaptorch.tangent.qr import METHODS, qr
 from lyaptorch.tangent.rates import rates
 from lyaptorch.tangent.scan import Span, spans, stack_growth, sweep
@@ -119,7 +119,9 @@ class Spectrum:
     def variables(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Variables and coordinates for a Record; running estimates thinned to a few hundred moments."""
         k, running = self.exponents.shape[-1], self.running()
-        thin = torch.unique(torch.linspace(0, len(running) - 1, 200).long())
+        thin = torch.unique(
+            torch.linspace(0, len(running) - 1, 200, dtype=torch.float32, device="cpu").long()
+        )
         elapsed = self.growth.steps.cumsum(0).cpu()[thin] * self.dt
         dims, nats = ("trajectory", "index"), {"units": "nats per unit of time"}
         rows = running[thin].reshape(len(thin), -1, k).movedim(0, 1)
@@ -173,7 +175,7 @@ class Spectrum:
         return plot_spectrum(self)
 
 
-@full_precision
+@measures
 def lyapunov_spectrum(
     cell: Network,
     inputs: Inputs,
@@ -196,6 +198,9 @@ def lyapunov_spectrum(
     With `Qtilde = D_s Q_s = Q_{s+1} R_{s+1}` (QR, positive diagonal) at every `interval` steps and at
     the end, `lambda_i = sum_s log (R_s)_ii / steps`. They depend on `interval` only by round-off. The
     gradient runs through the Jacobians and, by `state_grad`, through the trajectory.
+
+    The caller's modes change nothing: a network counts as in `eval()`, autocast is left, and so is inference
+    mode, of course without a graph. Half precision is measured in a float32 copy, also without one.
 
     Args:
         cell: anything that `as_cell` takes: a cell, a recurrent network of torch, a module or function
@@ -245,12 +250,12 @@ def lyapunov_spectrum(
     """
     chosen = transient == AUTO
     if interval != AUTO:
-        _checks.integer("interval", interval, 1, do='or pass "auto"')
+        interval = _checks.integer("interval", interval, 1, do='or pass "auto"')
     cut = _checks.state_grad(state_grad)
     _checks.choice("backend", "torch" if backend is None else backend, BACKENDS)
     _checks.choice("qr_method", qr_method, METHODS)
     if checkpoint is not None:
-        _checks.integer("checkpoint", checkpoint, 1)
+        checkpoint = _checks.integer("checkpoint", checkpoint, 1)
     cell, inputs, h, Q, transient = start(
         cell,
         inputs,
@@ -261,6 +266,7 @@ def lyapunov_spectrum(
         frame=frame,
         generator=generator,
     )
+    tangent_transient = int(tangent_transient)
     dt = cell.time_step if dt is None else _checks.positive("dt", dt)
     t = len(inputs)
     if isinstance(interval, str):

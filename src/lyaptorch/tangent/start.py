@@ -55,9 +55,11 @@ def start(
     t, n = inputs.shape[0], h.shape[-1]
     k = n if k is None else _checks.integer("k", k, 1, n, do=f"a state of size {n} has {n} exponents")
     lengths = uncounted if transient == AUTO else {"transient": transient, **uncounted}
-    for name, length in lengths.items():
-        _checks.integer(name, length, 0, do='or pass "auto"' if name == "transient" else "")
-    rest = sum(uncounted.values())
+    lengths = {
+        name: _checks.integer(name, length, 0, do='or pass "auto"' if name == "transient" else "")
+        for name, length in lengths.items()
+    }
+    transient, rest = lengths.get("transient", AUTO), sum(int(length) for length in uncounted.values())
     least = rest if isinstance(transient, str) else rest + transient
     if t - least < 1:
         raise ValueError(

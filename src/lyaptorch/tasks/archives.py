@@ -223,7 +223,7 @@ def read_cifar10(body: bytes) -> tuple[Tensor, Tensor]:
     if int(labels.max()) > 9:
         raise ValueError(f"labels of CIFAR-10 must be in 0..9, got {int(labels.max())}")
     grey = sum(w * records[:, 1 + 1024 * c : 1025 + 1024 * c].float() for c, w in enumerate(GREY))
-    return torch.as_tensor(grey).round().to(torch.uint8), labels
+    return torch.as_tensor(grey, device="cpu").round().to(torch.uint8), labels
 
 
 ARCHIVES = {

@@ -148,7 +148,7 @@ class SequentialImages(_Stored):
         n = len(images) if stream == TEST or self.count is None else self.count
         if count > n:
             raise ValueError(f"batch must be at most {n}, the number of images, got {count}")
-        batches, when = n // count, torch.as_tensor(epoch).to(device).expand(members.shape)
+        batches, when = n // count, _checks.numbers(epoch).to(device).expand(members.shape)
         rows = (when % batches * count).unsqueeze(-1) + torch.arange(count, device=device)
         if stream != TEST:
             rows = _order(seed, stream, members, when // batches, n).gather(-1, rows)

@@ -29,7 +29,7 @@ class LaggedTask:
 
     def __post_init__(self) -> None:
         parts = len(self.fractions())
-        for d in torch.as_tensor(self.delay).reshape(-1).tolist():
+        for d in _checks.numbers(self.delay).reshape(-1).tolist():
             _checks.integer("delay", d, parts, do=f"it is the longest lag, cut into {parts}")
             if d % parts:
                 what, share = ("even", "half") if parts == 2 else (f"a multiple of {parts}", f"1/{parts}")
@@ -86,7 +86,7 @@ class LaggedTask:
     ) -> Batch:
         """Inputs, and targets from step `delay` on; see `Task.draw`."""
         _checks.per_member("delay", self.delay, tuple(members.shape))
-        given = torch.as_tensor(self.delay)
+        given = _checks.numbers(self.delay)
         delays = tuple(given.reshape(-1).tolist())
         if max(delays) >= length:
             raise ValueError(

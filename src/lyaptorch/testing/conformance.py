@@ -101,7 +101,7 @@ def _trial(cell: Cell, inputs: Tensor | None, h0: Tensor | None) -> tuple[Tensor
         raise ValueError(
             "inputs and h0 must be given for a function or module, whose sizes come from them, got None"
         )
-    like = next((p for p in (*cell.tensors(), h0, inputs) if p is not None), torch.zeros(()))
+    like = next((p for p in (*cell.tensors(), h0, inputs) if p is not None), torch.zeros((), device="cpu"))
 
     def noise(shape: tuple[int, ...], member: int) -> Tensor:
         stream = Stream(DEFAULT_SEED, "check_cell")
@@ -165,7 +165,7 @@ def _check_spectrum(cell: Cell, inputs: Tensor, h: Tensor, report: CellReport) -
 def _check_members(cell: Cell, x: Tensor, h: Tensor) -> None:
     """Nothing of the first member reaches another: neither its state nor its weights."""
     first = (0,) * len(cell.ensemble)
-    others = torch.ones(cell.ensemble, dtype=torch.bool)
+    others = torch.ones(cell.ensemble, dtype=torch.bool, device="cpu")
     others[first] = False
     y = h.detach().requires_grad_()
     leaves = [p for p in cell.leaves(x, h) if p.shape[: len(cell.ensemble)] == cell.ensemble]

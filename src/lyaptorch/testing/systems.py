@@ -57,8 +57,8 @@ def linear(rates: Sequence[float]) -> Step:
         >>> linear([0.1, -0.2])(torch.zeros(1, 1), torch.zeros(1, 2))
         tensor([[0., 0.]])
     """
-    scales = torch.tensor(rates, dtype=torch.float64).exp()
-    nobody = torch.zeros((), dtype=torch.int64)
+    scales = torch.tensor(rates, dtype=torch.float64, device="cpu").exp()
+    nobody = torch.zeros((), dtype=torch.int64, device="cpu")
     U = random_frame(len(rates), len(rates), Stream(DEFAULT_SEED, "linear"), nobody, dtype=torch.float64)
     A = U @ torch.diag(scales) @ U.mT
     return lambda x, h: h @ A.to(h)
@@ -75,7 +75,7 @@ def uncoupled(peaks: Sequence[float]) -> tuple[Step, list[float]]:
         >>> [round(rate, 4) for rate in exponents]
         [0.6109, 0.6881]
     """
-    p = torch.tensor(peaks, dtype=torch.float64)
+    p = torch.tensor(peaks, dtype=torch.float64, device="cpu")
     exponents = -(p * p.log() + (1 - p) * (1 - p).log())
 
     def step(x: Tensor, h: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lyaptorch import _checks
 from lyaptorch._types import Number
 
 HALVINGS = 80
@@ -48,7 +49,7 @@ def tanh_mean_field(g: Number, s: Number = 0.0) -> MeanField:
 
     Source: Sompolinsky, Crisanti & Sommers (1988) in discrete time; Engelken, Wolf & Abbott (2023).
     """
-    gain, std = (torch.as_tensor(value, dtype=torch.float64) for value in (g, s))
+    gain, std = (_checks.numbers(value, torch.float64) for value in (g, s))
     gain, std = gain + 0 * std, std + 0 * gain
     if not (gain > 0).all() or not (std >= 0).all():
         raise ValueError(f"tanh_mean_field needs g > 0 and s >= 0, got g={g}, s={s}")
@@ -81,7 +82,7 @@ def binary_mean_field(g: Number, input_power: Number = 0.0) -> MeanField:
 
     Source: Surrogate Gradient Flossing, appendix C (eq 6's first exponent; Delta0 is a variance).
     """
-    sharpness, power = (torch.as_tensor(value, dtype=torch.float64) for value in (g, input_power))
+    sharpness, power = (_checks.numbers(value, torch.float64) for value in (g, input_power))
     sharpness, power = sharpness + 0 * power, power + 0 * sharpness
     if not (sharpness > 0).all() or not (power >= 0).all():
         raise ValueError(f"binary_mean_field needs g > 0 and input_power >= 0, got g={g}, {input_power}")
@@ -98,7 +99,7 @@ def critical_gain(s: Number) -> Tensor:
 
     Source: as `tanh_mean_field`.
     """
-    std = torch.as_tensor(s, dtype=torch.float64)
+    std = _checks.numbers(s, torch.float64)
     if not (torch.isfinite(std) & (std >= 0)).all():
         raise ValueError(f"critical_gain needs s >= 0, got {s}")
     # where lambda_max is 0, g^2 = 1 / E[sech^4], and s^2 = q - g^2 E[tanh^2] grows with q
@@ -123,7 +124,7 @@ def critical_input(g: Number) -> Tensor:
     Source: Molgedey, Schuchhardt & Schuster (1992), Suppressing chaos in neural networks by noise, in the
     discrete time of `tanh_mean_field`.
     """
-    gain = torch.as_tensor(g, dtype=torch.float64)
+    gain = _checks.numbers(g, torch.float64)
     if not (torch.isfinite(gain) & (gain > 0)).all():
         raise ValueError(f"critical_input needs g > 0, got {g}")
     power = gain.square()

@@ -26,7 +26,7 @@ def gaussian_product(n: int, std: float = 1.0) -> Float[Tensor, " n"]:
     """
     _checks.integer("n", n, 1)
     _checks.positive("std", std)
-    left = torch.arange(n, 0, -1, dtype=torch.float64)
+    left = torch.arange(n, 0, -1, dtype=torch.float64, device="cpu")
     exponents: Tensor = 0.5 * (math.log(2 * std**2) + torch.special.digamma(0.5 * left))
     return exponents
 
@@ -127,4 +127,4 @@ def _one_step(x: Tensor, X: Tensor, shares: Tensor) -> Tensor:
 
 
 def _middles(n: int) -> Tensor:
-    return (torch.arange(_checks.integer("n", n, 1), dtype=torch.float64) + 0.5) / n
+    return (torch.arange(_checks.integer("n", n, 1), dtype=torch.float64, device="cpu") + 0.5) / n

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lyaptorch import _checks
+from lyaptorch._caller import flosses
 from lyaptorch._random import member_ids, seed_from
 from lyaptorch._types import Inputs, Number
 from lyaptorch.cells import Network, as_cell, fit, owned
@@ -23,6 +24,7 @@ from lyaptorch.train.progress import progress
 from lyaptorch.train.steps import floss_step, flossing_of, warn_of_death
 
 
+@flosses
 def floss(
     cell: Network,
     inputs: Inputs | Source,
@@ -45,6 +47,8 @@ def floss(
     show_progress: bool | None = None,
 ) -> Record:
     """Gradient flossing: minimise the mean of (lambda_i - target)^2 by Adam, changing the cell in place.
+
+    Gradients are enabled whatever the caller's mode, and a network counts as in `eval()`.
 
     Args:
         cell: anything that `as_cell` takes; its parameters with `requires_grad` are trained.
@@ -104,7 +108,7 @@ def floss(
     h0 = None if h0 is None else cell.pack(h0)
     ensemble = cell.ensemble if cell.state_size or h0 is None else tuple(h0.shape[:-2])
     like = next(iter(cell.tensors()), h0)
-    dtype, device = (None, None) if like is None else (like.dtype, like.device)
+    dtype, device = (None, torch.device("cpu")) if like is None else (like.dtype, like.device)
     ids = member_ids(ensemble, members, device)
     if not isinstance(inputs, Tensor) and not hasattr(inputs, "inputs"):
         raise ValueError(f"inputs must be a tensor or a task, got {type(inputs).__name__}")
@@ -119,7 +123,7 @@ def floss(
         )
 
     epoch = torch.zeros(ensemble, dtype=torch.int64, device=device)
-    history, everybody = History(ensemble), torch.ones(ensemble, dtype=torch.bool)
+    history, everybody = History(ensemble), torch.ones(ensemble, dtype=torch.bool, device="cpu")
     with owned(cell) as trained, progress("flossing", epochs, show_progress) as advance:
         checked, state = fit(trained, source(epoch), h0)
         leaves = trained.leaves(checked[0], state)

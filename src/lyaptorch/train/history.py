@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lyaptorch import _checks
+
 UNITS = {"exponents": "nats per step", "floss_loss": "(nats per step)^2", "spectrum": "nats per step"}
 DIMS = {
     "floss_loss": ("floss_epoch",),
@@ -76,7 +78,7 @@ class History:
             row = value.detach().cpu()
             if not mask.all():
                 shape = (*self.ensemble, *row.shape[1:])
-                full = torch.full(shape, torch.nan, dtype=row.dtype)
+                full = torch.full(shape, torch.nan, dtype=row.dtype, device="cpu")
                 full[mask] = row
                 row = full
             if name not in self.rows:
@@ -85,17 +87,19 @@ class History:
 
     def count(self, name: str, amount: int | Tensor, mask: Tensor) -> None:
         """Add an amount, one for all or one for each, to the totals of the members where the mask is true."""
-        total = self.totals.setdefault(name, torch.zeros(self.ensemble, dtype=torch.float64))
-        total[mask] += torch.as_tensor(amount, dtype=total.dtype).reshape(-1)
+        total = self.totals.setdefault(name, torch.zeros(self.ensemble, dtype=torch.float64, device="cpu"))
+        total[mask] += _checks.numbers(amount, total.dtype).reshape(-1)
 
     def mark(self, name: str, value: Tensor, mask: Tensor) -> None:
         """Note a value `(count,)` of some members; NaN of those for whom none was ever noted."""
-        noted = self.totals.setdefault(name, torch.full(self.ensemble, torch.nan, dtype=torch.float64))
+        noted = self.totals.setdefault(
+            name, torch.full(self.ensemble, torch.nan, dtype=torch.float64, device="cpu")
+        )
         noted[mask] = value.to(noted)
 
     def last(self, name: str, among: Tensor) -> Tensor:
         """The latest value of each member where the mask is true, NaN before the first."""
-        latest = torch.full(self.ensemble, torch.nan)
+        latest = torch.full(self.ensemble, torch.nan, dtype=torch.float64, device="cpu")
         rows = self.rows[name].values if name in self.rows else ()
         # others may have taken the last steps
         for step in reversed(range(len(rows))):
@@ -106,7 +110,7 @@ class History:
 
     def variables(self) -> dict[str, Any]:
         """For a Record: members flattened into one dimension, each with its own epochs in a row."""
-        none = torch.zeros(math.prod(self.ensemble), 0)
+        none = torch.zeros(math.prod(self.ensemble), 0, dtype=torch.float32, device="cpu")
         out: dict[str, Any] = dict.fromkeys(("loss", "accuracy"), (("member", "epoch"), none))
         stacked = {
             name: rows.values.flatten(1, len(self.ensemble)) if self.ensemble else rows.values[:, None]
@@ -149,7 +153,8 @@ def _own_epochs(rows: Tensor, took_part: Tensor) -> Tensor:
     if took_part.all():
         return rows.movedim(0, 1)
     counts = took_part.sum(0)
-    out = torch.full((rows.shape[1], int(counts.max()), *rows.shape[2:]), torch.nan, dtype=rows.dtype)
+    shape = (rows.shape[1], int(counts.max()), *rows.shape[2:])
+    out = torch.full(shape, torch.nan, dtype=rows.dtype, device=rows.device)
     for member, count in enumerate(counts.tolist()):
         out[member, :count] = rows[took_part[:, member], member]
     return out

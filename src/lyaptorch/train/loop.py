@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lyaptorch import _checks
+from lyaptorch._caller import measures, trains
 from lyaptorch._files import writable_folder
 from lyaptorch._random import member_ids, seed_from
 from lyaptorch._types import Number
@@ -31,6 +32,7 @@ LENGTH = 300
 """Steps of a task step, of a task whose trials may be of any length."""
 
 
+@trains
 def train(
     model: Model,
     task: Task,
@@ -143,6 +145,7 @@ def train(
     return Record("train", config, run.history.variables())
 
 
+@measures
 def evaluate(
     model: Model,
     task: Task,

@@ -251,8 +251,11 @@ def settled_state(
     generator: torch.Generator | None = None,
 ) -> nn.Parameter:
     """A trainable initial state `(*e, rows, n)`: N(0, 1), then `steps` steps without input."""
-    ids, stream = member_ids(cell.ensemble, members), Stream(seed_from(generator), "h0")
-    dtype = next((z.dtype for z in cell.tensors()), None)
+    like = next(iter(cell.tensors()), None)
+    dtype, device = (None, None) if like is None else (like.dtype, like.device)
+    ids, stream = member_ids(cell.ensemble, members, device), Stream(seed_from(generator), "h0")
     h = stream.normal((rows, cell.state_size), members=ids, dtype=dtype)
-    inputs = torch.zeros(_checks.integer("steps", steps, 1), rows, cell.input_size, dtype=dtype)
+    inputs = torch.zeros(
+        _checks.integer("steps", steps, 1), rows, cell.input_size, dtype=dtype, device=h.device
+    )
     return nn.Parameter(settle(cell, *fit(cell, inputs, h)))

@@ -76,12 +76,17 @@ class MemberOptimizer:
     ) -> None:
         self.parameters, self.ensemble, self.rule = list(parameters), ensemble, rule
         for p in self.parameters:
+            if p.is_complex():
+                raise ValueError(
+                    f"a parameter that is trained must be real, got {p.dtype}; keep torch.view_as_real(p) as "
+                    "the parameter and take torch.view_as_complex of it in the step, or freeze it"
+                )
             if tuple(p.shape[: len(ensemble)]) != tuple(ensemble):
                 raise ValueError(
                     f"a parameter must have the leading dimensions {tuple(ensemble)} of the ensemble, "
                     f"got {tuple(p.shape)}: members that share it are not independent"
                 )
-        first = self.parameters[0] if self.parameters else torch.zeros(())
+        first = self.parameters[0] if self.parameters else torch.zeros((), device="cpu")
         self.lr = torch.zeros(ensemble, dtype=first.dtype, device=first.device)
         self.set_lr(lr)
         self.count = torch.zeros(ensemble, dtype=torch.int64, device=first.device)
@@ -89,7 +94,7 @@ class MemberOptimizer:
 
     def set_lr(self, lr: Number) -> None:
         """Change the learning rate, a number or `*e`."""
-        self.lr.copy_(torch.as_tensor(_checks.per_member("lr", lr, self.ensemble), dtype=self.lr.dtype))
+        self.lr.copy_(_checks.numbers(_checks.per_member("lr", lr, self.ensemble), self.lr.dtype))
 
     @torch.no_grad()
     def step(self, gradients: Sequence[Tensor]) -> None:

@@ -141,7 +141,7 @@ class Run:
             if conditions and min(ends) > 1:
                 assert self.part is not None
                 due = phase.check_every - active.done % phase.check_every
-                everybody = torch.ones(self.part.epoch.shape, dtype=torch.bool)
+                everybody = torch.ones(self.part.epoch.shape, dtype=torch.bool, device="cpu")
                 waits = (quiet(when, self.part.epoch.cpu(), everybody, due) for when in conditions)
                 ends += [wait for wait in waits if wait is not None]
         return min(ends)
@@ -228,7 +228,7 @@ class Run:
         """Who takes part in a phase."""
         own = phase.members
         ensemble = tuple(self.all.ids.shape)
-        everybody = torch.ones(ensemble, dtype=torch.bool)
+        everybody = torch.ones(ensemble, dtype=torch.bool, device="cpu")
         if own is not None:
             if own.dtype != torch.bool or tuple(own.shape) != ensemble:
                 raise ValueError(
@@ -271,7 +271,7 @@ class Run:
         self.all.load(tensors)
         self.history.load(tensors)
         self.stack = [
-            _Active(tuple(a["path"]), torch.tensor(a["mask"]), a["done"], a["checked"])
+            _Active(tuple(a["path"]), torch.tensor(a["mask"], device="cpu"), a["done"], a["checked"])
             for a in facts["stack"]
         ]
 

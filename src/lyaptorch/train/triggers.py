@@ -26,7 +26,7 @@ def fired(
     if isinstance(when, Every):
         return among & (epoch > 0) & (epoch % when.epochs == 0)
     if isinstance(when, At):
-        return among & torch.isin(epoch, torch.tensor(when.epochs, dtype=epoch.dtype))
+        return among & torch.isin(epoch, torch.tensor(when.epochs, dtype=epoch.dtype, device=epoch.device))
     late = among & (epoch >= when.after)
     if not due or not late.any():
         return torch.zeros_like(among)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
+from lyaptorch import _checks
 from lyaptorch.flossing import FitPhase, FlossPhase
 from lyaptorch.flossing.schedule import EXPONENTS, select_members
 from lyaptorch.tasks.batch import Batch, Task
@@ -43,7 +43,7 @@ def drawing(task: Task, settings: Settings, part: Members) -> Callable[[], Batch
 def _fit(phase: FitPhase, part: Members, task: Task, settings: Settings) -> Work:
     n, draw = _state_size(part), drawing(task, settings, part)
     flops: dict[str, int | Tensor] = {"fit_flops": fit_flops(draw(), n, task.output_size)}
-    joined, weighted = None, torch.as_tensor(phase.flossing_weight).cpu() != 0
+    joined, weighted = None, _checks.numbers(phase.flossing_weight).cpu() != 0
     if weighted.any():
         joined = flossing_of(phase.flossing, settings.seed, part.epoch)
         flops["floss_flops"] = weighted * _floss_flops(phase.flossing, n)

@@ -20,7 +20,7 @@ from lyaptorch.flossing.schedule import EXPONENTS
 from lyaptorch.integrations.processes import decided_by_first, share
 from lyaptorch.integrations.sequences import Placed, Sequences
 from lyaptorch.record import Record
-from lyaptorch.tangent import lyapunov_spectrum
+from lyaptorch.tangent import lyapunov_spectrum, mean_over_trajectories
 from lyaptorch.tasks.batch import Source
 from lyaptorch.train.floss import floss
 from lyaptorch.train.triggers import act, fired
@@ -171,7 +171,7 @@ class Flosser:
                 h0=self._state(phase.batch),
                 tangent_transient=phase.tangent_transient,
             )
-        return spectrum.exponents.mean(-2)
+        return mean_over_trajectories(spectrum.exponents)
 
     def _inputs(self, phase: FlossPhase, stream: str, epoch: int) -> Tensor:
         return Placed(self._source, self._like()).inputs(

@@ -16,7 +16,7 @@ from lyaptorch.flossing import FlossPhase
 from lyaptorch.flossing.loss import member_losses
 from lyaptorch.flossing.penalties import PENALTIES
 from lyaptorch.flossing.schedule import EXPONENTS
-from lyaptorch.tangent import lyapunov_spectrum
+from lyaptorch.tangent import lyapunov_spectrum, mean_over_trajectories
 from lyaptorch.tasks.batch import Batch
 from lyaptorch.train.optim import MemberOptimizer, finite, norms
 from lyaptorch.train.optim import clip as clip_gradients
@@ -185,7 +185,7 @@ def floss_step(
         loss = value.detach()
         return {"floss_loss": loss, "exponents": torch.full_like(loss, torch.nan).unsqueeze(-1)}
     mean = member_losses(exponents.detach(), phase.target, "mean", phase.k)
-    return {"floss_loss": mean, "exponents": exponents.detach().mean(-2)}
+    return {"floss_loss": mean, "exponents": mean_over_trajectories(exponents.detach())}
 
 
 def most_exponents(k: int | Tensor | None, n: int) -> int:

@@ -95,6 +95,7 @@ class Spectrum:
         variables = {
             "exponents": (dims, self.exponents.reshape(-1, k), nats),
             "stderr": (dims, self.stderr().reshape(-1, k), nats),
+            "error_of_mean": (("index",), growth_of.stderr_of_mean(self.growth, self.dt), nats),
             "reliable": (dims, self.reliable.reshape(-1, k)),
             "running": (("trajectory", "elapsed", "index"), rows, nats),
         }

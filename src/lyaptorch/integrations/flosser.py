@@ -10,8 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from lyaptorch import _checks
+from lyaptorch._padded import Lengths, Padded, padded
 from lyaptorch._random import Stream, seed_from
 from lyaptorch._types import Inputs
 from lyaptorch.cells import Cell, Network, as_cell, unwrapped
@@ -44,9 +46,10 @@ class Flosser:
         network: anything that `as_cell` takes, or that wrapped by `torch.compile` or
             `DistributedDataParallel`: the recurrent part of the model.
         inputs: what drives it while it is flossed: sequences `(t, b, m)` like those it is trained on, time
-            first, or a task.
+            first, or a task. A PackedSequence brings its lengths.
         triggers: when, and how. `Trigger(At(0), FlossPhase(500))` flosses before the first step,
             `Trigger(Every(100), FlossPhase(50))` periodically, `Trigger(When(lambda1 > 0.2), ...)` as needed.
+        lengths: steps of each of the sequences `(b,)`, where they differ.
         h0: initial state, `(1, n)` or in parts; as in `as_cell`, for modules and functions.
         check_every: steps between two looks at a `When`.
         generator: seeds inputs and frames; None is a fixed seed.
@@ -71,10 +74,11 @@ class Flosser:
     def __init__(
         self,
         network: Network,
-        inputs: Inputs | Source,
+        inputs: Inputs | PackedSequence | Source,
         triggers: Sequence[Trigger],
         *,
         h0: Any = None,
+        lengths: Lengths = None,
         check_every: int = 10,
         generator: torch.Generator | None = None,
         show_progress: bool | None = None,
@@ -84,7 +88,15 @@ class Flosser:
         self.records: list[Record] = []
         self.show_progress = show_progress
         self._seed, self._epoch = seed_from(generator), 0
-        self._source = Sequences(inputs) if isinstance(inputs, Tensor) else inputs
+        if isinstance(inputs, Tensor | PackedSequence):
+            wait = max((trigger.phase.tangent_transient for trigger in self.triggers), default=0)
+            self._source: Source = Sequences(inputs, lengths, longer_than=wait)
+        elif lengths is not None:
+            raise ValueError(
+                f"lengths belong to a tensor of inputs, got a {type(inputs).__name__}; leave them out"
+            )
+        else:
+            self._source = inputs
         with self._undisturbed():
             self.cell: Cell = as_cell(self.network)
         self._h0 = None if h0 is None else self.cell.pack(h0)
@@ -158,7 +170,7 @@ class Flosser:
             record = floss(
                 self.cell, source, **asked, h0=state, generator=generator, show_progress=self.show_progress
             )
-            x = self._inputs(phase, "check", 0)[0]
+            x = self._inputs(phase, "check", 0).inputs[0]
             share(self.cell.leaves(x, self.cell.rest(x) if state is None else state))
         return record
 
@@ -173,8 +185,8 @@ class Flosser:
             )
         return mean_over_trajectories(spectrum.exponents)
 
-    def _inputs(self, phase: FlossPhase, stream: str, epoch: int) -> Tensor:
-        return Placed(self._source, self._like()).inputs(
+    def _inputs(self, phase: FlossPhase, stream: str, epoch: int) -> Padded:
+        drawn = Placed(self._source, self._like()).inputs(
             self._seed,
             members=torch.zeros(self.cell.ensemble, dtype=torch.int64),
             epoch=epoch,
@@ -182,6 +194,7 @@ class Flosser:
             length=phase.steps,
             stream=stream,
         )
+        return padded(drawn)
 
     def _state(self, batch: int) -> Tensor | None:
         h0 = self._h0

@@ -24,6 +24,7 @@ from lyaptorch import _checks
 from lyaptorch.cells import AnyForm, Cell
 from lyaptorch.cells.trajectory import once
 from lyaptorch.tangent.dynamics import Dynamics, bind
+from lyaptorch.tangent.ended import Ends
 from lyaptorch.tangent.scan import Span, Tape, stack_growth, sweep
 
 SPREAD = 2.3
@@ -41,6 +42,7 @@ class Problem:
         segments: the spans, cut into the pieces that are recomputed one at a time (one piece: none is).
         cut: detach the state every `cut` steps; None for never.
         method: how to orthonormalise.
+        ends: where trajectories end, if not all together; then `cut` is theirs.
     """
 
     cell: Cell
@@ -49,6 +51,7 @@ class Problem:
     segments: tuple[tuple[Span, ...], ...]
     cut: int | None
     method: str
+    ends: Ends | None = None
 
 
 class Scan(torch.autograd.Function):
@@ -62,7 +65,7 @@ class Scan(torch.autograd.Function):
         state, Q, dead = h, frame, None
         pivots: list[Tensor] = []
         deaths: list[Tensor | None] = []
-        dynamics, ctx.starts, ctx.tapes = bind(problem.cell, problem.form, inputs, ()), [], []
+        dynamics, ctx.starts, ctx.tapes = bind(problem.cell, problem.form, inputs, (), problem.ends), [], []
         for segment in problem.segments:
             tape = Tape() if keep else None
             ctx.starts.append((state, Q, dead))
@@ -88,7 +91,7 @@ class Scan(torch.autograd.Function):
         with torch.no_grad(), torch.autocast(h0.device.type, enabled=False):
             c = torch.zeros_like(log_r) if log_r_bar is None else torch.where(healthy, log_r_bar, 0.0)
             h_bar = torch.zeros_like(h0) if state_bar is None else state_bar
-            dynamics = bind(problem.cell, problem.form, inputs, problem.leaves)
+            dynamics = bind(problem.cell, problem.form, inputs, problem.leaves, problem.ends)
             sweep_back = _SweepBack(dynamics, problem.cut, c, log_r)
             X = Q * c[-1].unsqueeze(-2)
             for segment, start, tape in zip(

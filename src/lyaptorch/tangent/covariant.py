@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 from lyaptorch import _checks
 from lyaptorch._random import DEFAULT_SEED, Stream
@@ -153,7 +154,12 @@ def covariant_vectors(
 
     Source: Ginelli et al. (2007), Characterizing dynamics with covariant Lyapunov vectors.
     """
-    cell, inputs, h, Q, _ = start(
+    if isinstance(inputs, PackedSequence):
+        raise ValueError(
+            "covariant_vectors takes all trajectories to one end, got a PackedSequence, whose sequences end "
+            "where they do; call it for each sequence"
+        )
+    cell, inputs, h, Q, *_ = start(
         cell,
         inputs,
         k=k,

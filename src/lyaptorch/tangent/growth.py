@@ -150,6 +150,22 @@ def entropy(growth: Growth, dt: float = 1.0) -> Tensor:
     return exponents(growth, dt).clamp_min(0.0).sum(-1)
 
 
+def ended(growth: Growth, counted: Tensor) -> Growth:
+    """Growth of which each trajectory has the first `counted (b,)` or `(*e, b)` steps alone."""
+    before = growth.steps.cumsum(0) - growth.steps
+    shape = growth.log_r.shape[:-1]
+    before, steps = (z.reshape(-1, *[1] * (len(shape) - 1)) for z in (before, growth.steps))
+    own = (counted - before).clamp_min(0).minimum(steps).expand(shape)
+    there = (own.sum(0) > 0).unsqueeze(-1)
+    log_r = torch.where(own.unsqueeze(-1) > 0, growth.log_r, 0.0)
+    return Growth(torch.where(there, log_r, -torch.inf), own, growth.healthy & there)
+
+
+def clock(growth: Growth) -> Tensor:
+    """Steps `(s,)` after each interval, of the longest trajectory."""
+    return growth.steps.reshape(len(growth.steps), -1).amax(1).cumsum(0)
+
+
 def too_short(growth: Growth) -> Tensor:
     """Which trajectories `(*e, b)` ended before anything was counted."""
     return (growth.steps.sum(0) == 0).expand(growth.log_r.shape[1:-1])
@@ -185,4 +201,4 @@ def _counts(growth: Growth) -> list[int | None]:
     """How many intervals trajectories have, each number once; None alone where all have all."""
     if growth.steps.dim() == 1:
         return [None]
-    return [*(growth.steps > 0).sum(0).unique().tolist()]
+    return [*torch.unique((growth.steps > 0).sum(0)).tolist()]

@@ -10,19 +10,21 @@ import torch
 from torch import Tensor
 
 N = TypeVar("N")
+X = TypeVar("X")
 R = TypeVar("R")
 P = ParamSpec("P")
 
 
 def full_precision(
-    function: Callable[Concatenate[N, Tensor, P], R],
-) -> Callable[Concatenate[N, Tensor, P], R]:
+    function: Callable[Concatenate[N, X, P], R],
+) -> Callable[Concatenate[N, X, P], R]:
     """A function of a network and its inputs, without autocast: products in bfloat16 leave 3 digits."""
 
     @functools.wraps(function)
-    def run(network: N, inputs: Tensor, *args: P.args, **kwargs: P.kwargs) -> R:
-        device = inputs.device.type if isinstance(inputs, Tensor) else "cpu"
+    def run(network: N, inputs: X, *args: P.args, **kwargs: P.kwargs) -> R:
+        data = getattr(inputs, "data", inputs)
+        device = data.device.type if isinstance(data, Tensor) else "cpu"
         with torch.autocast(device, enabled=False):
             return function(network, inputs, *args, **kwargs)
 
-    return cast(Callable[Concatenate[N, Tensor, P], R], run)
+    return cast(Callable[Concatenate[N, X, P], R], run)

@@ -8,18 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 from lyaptorch import _checks
 from lyaptorch._notebook import framed
+from lyaptorch._padded import Lengths, Padded
 from lyaptorch._types import Exponents, Inputs, LogR, State
 from lyaptorch.cells import Form, Network
 from lyaptorch.tangent import growth as growth_of
 from lyaptorch.tangent.adjoint import Problem, Scan
 from lyaptorch.tangent.automatic import AUTO, choose_interval
-from lyaptorch.tangent.dynamics import CellDynamics, bind
+from lyaptorch.tangent.dynamics import CellDynamics, Dynamics, bind
+from lyaptorch.tangent.ended import Ended, Ends
 from lyaptorch.tangent.fused import FUSED, fused
 from lyaptorch.tangent.fused import scan as fused_scan
-from lyaptorch.tangent.growth import Growth
+from lyaptorch.tangent.growth import Growth, ended
 from lyaptorch.tangent.precision import full_precision
 from lyaptorch.tangent.qr import METHODS, qr
 from lyaptorch.tangent.scan import Span, spans, stack_growth, sweep
@@ -69,12 +72,17 @@ class Spectrum:
         return growth_of.finite_time(self.growth, window, self.dt)
 
     def stderr(self) -> Exponents:
-        """Standard error of each exponent, by batch means; inf where nothing can be said."""
+        """Standard error of each exponent; inf where it is dead, or too little was measured to judge."""
         return growth_of.stderr(self.growth, self.dt)
 
     @property
+    def too_short(self) -> Tensor:
+        """`(*e, b)` bool: which trajectories ended within the transients, so that they have no exponents."""
+        return growth_of.too_short(self.growth)
+
+    @property
     def reliable(self) -> Tensor:
-        """`(*e, b, k)` bool: which exponents round-off has left standing."""
+        """`(*e, b, k)` bool: which exponents round-off has left standing; `stderr` tells how far they go."""
         return growth_of.reliable(self.growth)
 
     def kaplan_yorke(self) -> Tensor:
@@ -89,7 +97,7 @@ class Spectrum:
         """Variables and coordinates for a Record; running estimates thinned to a few hundred moments."""
         k, running = self.exponents.shape[-1], self.running()
         thin = torch.unique(torch.linspace(0, len(running) - 1, 200).long())
-        elapsed = self.growth.steps.cumsum(0).cpu()[thin] * self.dt
+        elapsed = growth_of.clock(self.growth).cpu()[thin] * self.dt
         dims, nats = ("trajectory", "index"), {"units": "nats per unit of time"}
         rows = running[thin].reshape(len(thin), -1, k).movedim(0, 1)
         variables = {
@@ -120,10 +128,11 @@ class Spectrum:
 @full_precision
 def lyapunov_spectrum(
     cell: Network,
-    inputs: Inputs,
+    inputs: Inputs | PackedSequence | Padded,
     *,
     k: int | None = None,
     h0: Any = None,
+    lengths: Lengths = None,
     transient: int | str = 0,
     tangent_transient: int = 0,
     interval: int | str = 1,
@@ -144,10 +153,14 @@ def lyapunov_spectrum(
     Args:
         cell: anything that `as_cell` takes: a cell, a recurrent network of torch, a module or function
             `step(x, h)`, or a list of modules.
-        inputs: `(t, *e, b, m)`; a missing `*e` broadcasts. t = transient + tangent_transient + counted.
+        inputs: `(t, *e, b, m)`; a missing `*e` broadcasts. t = transient + tangent_transient + counted. Or a
+            PackedSequence, whose order is restored.
         k: how many exponents, 1..n; all n when missing.
         h0: initial state `(*e, b, n)`, or its parts as `as_cell` says; zeros when missing (a function needs
             it: its size comes from there).
+        lengths: steps of each trajectory, integers `(b,)` or `(*e, b)`, where they differ: a trajectory ends
+            where its sequence ends, its exponents are over its own counted steps, and final state and frame
+            are those at its end. What stands in the padding, be it NaN, does not matter.
         transient: first steps, of the state only; without gradient. "auto" drops the steps whose growth is
             unlike the rest, at most half.
         tangent_transient: next steps, of state and frame, not counted, with gradient.
@@ -193,7 +206,7 @@ def lyapunov_spectrum(
     _checks.choice("qr_method", qr_method, METHODS)
     if checkpoint is not None:
         _checks.integer("checkpoint", checkpoint, 1)
-    cell, inputs, h, Q, transient = start(
+    cell, inputs, h, Q, transient, after = start(
         cell,
         inputs,
         k=k,
@@ -202,15 +215,24 @@ def lyapunov_spectrum(
         uncounted={"tangent_transient": tangent_transient},
         frame=frame,
         generator=generator,
+        lengths=lengths,
     )
     dt = cell.time_step if dt is None else _checks.positive("dt", dt)
     t = len(inputs)
     if isinstance(interval, str):
+        if after is not None:
+            raise ValueError(
+                'interval="auto" looks at all trajectories at once, and lengths were given; pass a number'
+            )
         interval = choose_interval(cell, inputs, h, Q, t - tangent_transient)
     over = spans(tangent_transient, t, interval)
     form = cell.form()
     leaves: list[Tensor] = []
-    problem = Problem(cell, form, (), _segments(over, checkpoint), cut, qr_method)
+    ends = None if after is None else Ends(after, h.detach(), cut)
+    if ends is not None:
+        # a single pass of Cholesky leaves an error for the next factor to cancel: here none may follow
+        cut, qr_method = None, "cholesky2" if qr_method == "auto" else qr_method
+    problem = Problem(cell, form, (), _segments(over, checkpoint), cut, qr_method, ends)
     compiled = fused(problem, h, backend)
     # under no_grad a Function would still see leaves that require a gradient, and keep its tape
     if torch.is_grad_enabled():
@@ -220,7 +242,9 @@ def lyapunov_spectrum(
             leaves = cell.leaves(inputs[0], h)
         problem = replace(problem, leaves=tuple(leaves))
     if backend == "autograd":
-        end = sweep(CellDynamics(cell, inputs, []), h, Q, None, over, method=qr_method, factor=qr, cut=cut)
+        plain: Dynamics = CellDynamics(cell, inputs, [])
+        plain = plain if ends is None else Ended(plain, ends)
+        end = sweep(plain, h, Q, None, over, method=qr_method, factor=qr, cut=cut)
         log_r, healthy = stack_growth(end.pivots, end.deaths)
         h, Q = end.h, end.Q.detach()
     elif compiled is not None:
@@ -229,15 +253,17 @@ def lyapunov_spectrum(
         log_r, healthy, h, Q = Scan.apply(problem, inputs, h, Q, *leaves)  # type: ignore[no-untyped-call]
     else:
         with torch.no_grad():
-            end = sweep(bind(cell, form, inputs, []), h, Q, None, over, method=qr_method)
+            end = sweep(bind(cell, form, inputs, [], ends), h, Q, None, over, method=qr_method)
         (log_r, healthy), h, Q = stack_growth(end.pivots, end.deaths), end.h, end.Q
     first = sum(not span.counted for span in over)
-    steps = _lengths(over[first:], log_r.device)
-    return Spectrum(Growth(log_r[first:], steps, healthy[first:]), h, Q, dt, transient, interval)
+    growth = Growth(log_r[first:], _steps(over[first:], log_r.device), healthy[first:])
+    if after is not None:
+        growth = ended(growth, after - tangent_transient)
+    return Spectrum(growth, h, Q, dt, transient, interval)
 
 
 @lru_cache(maxsize=16)
-def _lengths(over: tuple[Span, ...], device: torch.device) -> Tensor:
+def _steps(over: tuple[Span, ...], device: torch.device) -> Tensor:
     """Steps of each span, on the device once and for all: a captured graph copies nothing from the host."""
     return torch.tensor([s.stop - s.start for s in over], device=device)
 

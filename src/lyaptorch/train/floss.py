@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 from lyaptorch import _checks
+from lyaptorch._padded import Lengths, Padded, padded
 from lyaptorch._random import member_ids, seed_from
 from lyaptorch._types import Inputs, Number
 from lyaptorch.cells import Network, as_cell, fit, owned
@@ -24,7 +26,7 @@ from lyaptorch.train.steps import floss_step, flossing_of, warn_of_death
 
 def floss(
     cell: Network,
-    inputs: Inputs | Source,
+    inputs: Inputs | PackedSequence | Source,
     *,
     k: int | Tensor | None = None,
     epochs: int = 500,
@@ -39,6 +41,7 @@ def floss(
     batch: int = 1,
     state_grad: str | int = "full",
     h0: Any = None,
+    lengths: Lengths = None,
     members: int | Tensor | None = None,
     generator: torch.Generator | None = None,
     show_progress: bool | None = None,
@@ -48,7 +51,7 @@ def floss(
     Args:
         cell: anything that `as_cell` takes; its parameters with `requires_grad` are trained.
         inputs: a task, which gives fresh inputs each epoch, or a tensor `(t, *e, b, m)`, t >= steps, whose
-            first `steps` are used each time.
+            first `steps` are used each time, or a PackedSequence.
         k: how many exponents, a number or one for each member; 75, or n where that is less, when missing.
         epochs: flossing steps.
         lr: learning rate of Adam, a number or one for each member.
@@ -63,6 +66,8 @@ def floss(
         batch: trajectories drawn from a task.
         state_grad: how far the gradient follows the trajectory, as in `lyapunov_spectrum`.
         h0: initial state `(*e, b, n)`, or its parts as `as_cell` says; zeros when missing.
+        lengths: steps of each trajectory of an inputs tensor, `(b,)` or `(*e, b)`, as in `lyapunov_spectrum`;
+            those that end within `tangent_transient` are left out.
         members: ids of shape `*e`; equal ids draw equal numbers.
         generator: seeds inputs and frames; None is a fixed seed.
         show_progress: None shows a bar on a terminal.
@@ -105,22 +110,28 @@ def floss(
     like = next(iter(cell.tensors()), h0)
     dtype, device = (None, None) if like is None else (like.dtype, like.device)
     ids = member_ids(ensemble, members, device)
-    if not isinstance(inputs, Tensor) and not hasattr(inputs, "inputs"):
+    given = _first(inputs, lengths, steps) if isinstance(inputs, Tensor | PackedSequence | Padded) else None
+    if given is None and not hasattr(inputs, "inputs"):
         raise ValueError(f"inputs must be a tensor or a task, got {type(inputs).__name__}")
-    if isinstance(inputs, Tensor) and len(inputs) < steps:
-        raise ValueError(f"inputs must hold steps={steps} steps, got {len(inputs)}; pass fewer steps")
+    if given is None and lengths is not None:
+        raise ValueError(
+            f"lengths belong to a tensor of inputs, got a {type(inputs).__name__}; leave them out"
+        )
 
-    def source(epoch: Tensor) -> Tensor:
-        if isinstance(inputs, Tensor):
-            return inputs[:steps]
-        return inputs.inputs(
+    drawing = cast(Source, inputs)
+
+    def source(epoch: Tensor) -> Padded:
+        if given is not None:
+            return given
+        drawn = drawing.inputs(
             seed, members=ids, epoch=epoch, batch=batch, length=steps, stream="floss", dtype=dtype
         )
+        return padded(drawn)
 
     epoch = torch.zeros(ensemble, dtype=torch.int64, device=device)
     history, everybody = History(ensemble), torch.ones(ensemble, dtype=torch.bool)
     with owned(cell) as trained, progress("flossing", epochs, show_progress) as advance:
-        checked, state = fit(trained, source(epoch), h0)
+        checked, state = fit(trained, source(epoch).inputs, h0)
         optimizer = MemberOptimizer(trained.leaves(checked[0], state), ensemble, lr, Adam())
         if not optimizer.parameters:
             raise ValueError("there is nothing to floss: no parameter of the cell has requires_grad; set it")
@@ -143,3 +154,11 @@ def floss(
                 raise FloatingPointError(f"the weights overflow in flossing; lower lr={lr}")
     config = {"phase": plain(phase), "seed": seed, "cell": type(cell).__name__, "members": ids.tolist()}
     return Record("floss", config, history.variables())
+
+
+def _first(inputs: Tensor | PackedSequence | Padded, lengths: Lengths, steps: int) -> Padded:
+    """The first steps of given inputs, and how many of them each sequence has."""
+    inputs, lengths = padded(inputs, lengths)
+    if len(inputs) < steps:
+        raise ValueError(f"inputs must hold steps={steps} steps, got {len(inputs)}; pass fewer steps")
+    return Padded(inputs[:steps], None if lengths is None else lengths.clamp_max(steps))

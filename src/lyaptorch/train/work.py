@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lyaptorch._padded import Padded, padded
 from lyaptorch.flossing import FitPhase, FlossPhase
 from lyaptorch.flossing.schedule import EXPONENTS
 from lyaptorch.tasks.batch import Batch, Task
@@ -104,8 +105,8 @@ def _floss_flops(phase: FlossPhase, n: int) -> int:
 
 def _inputs(
     part: Members, task: Task, settings: Settings, phase: FlossPhase, epoch: Tensor, stream: str
-) -> Tensor:
-    return task.inputs(
+) -> Padded:
+    inputs = task.inputs(
         settings.seed,
         members=part.ids,
         epoch=epoch,
@@ -114,3 +115,4 @@ def _inputs(
         stream=stream,
         dtype=part.optimizer.parameters[0].dtype,
     )
+    return padded(inputs)

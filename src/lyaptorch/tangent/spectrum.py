@@ -226,14 +226,25 @@ def lyapunov_spectrum(
             )
         interval = choose_interval(cell, inputs, h, Q, t - tangent_transient)
     over = spans(tangent_transient, t, interval)
-    form = cell.form()
-    leaves: list[Tensor] = []
     ends = None if after is None else Ends(after, h.detach(), cut)
     if ends is not None:
         # a single pass of Cholesky leaves an error for the next factor to cancel: here none may follow
         cut, qr_method = None, "cholesky2" if qr_method == "auto" else qr_method
-    problem = Problem(cell, form, (), _segments(over, checkpoint), cut, qr_method, ends)
-    compiled = fused(problem, h, backend)
+    problem = Problem(cell, cell.form(), (), _segments(over, checkpoint), cut, qr_method, ends)
+    log_r, healthy, h, Q = _scan(problem, backend, inputs, h, Q)
+    first = sum(not span.counted for span in over)
+    growth = Growth(log_r[first:], _steps(over[first:], log_r.device), healthy[first:])
+    if after is not None:
+        growth = ended(growth, after - tangent_transient)
+    return Spectrum(growth, h, Q, dt, transient, interval)
+
+
+def _scan(
+    problem: Problem, backend: str | None, inputs: Tensor, h: Tensor, Q: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(log_r of every span, healthy, final state, final frame) by the backend asked for, or the fastest."""
+    cell, form, ends = problem.cell, problem.form, problem.ends
+    compiled, leaves = fused(problem, h, backend), list[Tensor]()
     # under no_grad a Function would still see leaves that require a gradient, and keep its tape
     if torch.is_grad_enabled():
         if form is not None and (compiled is not None or isinstance(form, Form)):
@@ -241,25 +252,22 @@ def lyapunov_spectrum(
         else:
             leaves = cell.leaves(inputs[0], h)
         problem = replace(problem, leaves=tuple(leaves))
+    over = tuple(span for segment in problem.segments for span in segment)
+    found: tuple[Tensor, Tensor, Tensor, Tensor]
     if backend == "autograd":
         plain: Dynamics = CellDynamics(cell, inputs, [])
         plain = plain if ends is None else Ended(plain, ends)
-        end = sweep(plain, h, Q, None, over, method=qr_method, factor=qr, cut=cut)
-        log_r, healthy = stack_growth(end.pivots, end.deaths)
-        h, Q = end.h, end.Q.detach()
+        end = sweep(plain, h, Q, None, over, method=problem.method, factor=qr, cut=problem.cut)
+        found = (*stack_growth(end.pivots, end.deaths), end.h, end.Q.detach())
     elif compiled is not None:
-        log_r, healthy, h, Q = fused_scan(problem, compiled, inputs, h, Q)
+        found = fused_scan(problem, compiled, inputs, h, Q)  # type: ignore[assignment]
     elif torch.is_grad_enabled() and any(z.requires_grad for z in (inputs, h, Q, *leaves)):
-        log_r, healthy, h, Q = Scan.apply(problem, inputs, h, Q, *leaves)  # type: ignore[no-untyped-call]
+        found = Scan.apply(problem, inputs, h, Q, *leaves)  # type: ignore[no-untyped-call]
     else:
         with torch.no_grad():
-            end = sweep(bind(cell, form, inputs, [], ends), h, Q, None, over, method=qr_method)
-        (log_r, healthy), h, Q = stack_growth(end.pivots, end.deaths), end.h, end.Q
-    first = sum(not span.counted for span in over)
-    growth = Growth(log_r[first:], _steps(over[first:], log_r.device), healthy[first:])
-    if after is not None:
-        growth = ended(growth, after - tangent_transient)
-    return Spectrum(growth, h, Q, dt, transient, interval)
+            end = sweep(bind(cell, form, inputs, [], ends), h, Q, None, over, method=problem.method)
+        found = (*stack_growth(end.pivots, end.deaths), end.h, end.Q)
+    return found
 
 
 @lru_cache(maxsize=16)

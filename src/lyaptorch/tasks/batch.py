@@ -68,7 +68,7 @@ class Batch:
         return Batch(self.inputs[at], self.targets[at], self.mask[at], self.first, own)
 
     def after(self, step: int) -> Batch:
-        """What is left after the first steps; of a trajectory that ended before, a step that does not count."""
+        """What is left after the first steps; of a trajectory that ended before, one that does not count."""
         rest = (slice(step, None),)
         lengths = None if self.lengths is None else (self.lengths - step).clamp_min(1)
         return Batch(self.inputs[rest], self.targets[rest], self.mask[rest], None, lengths)

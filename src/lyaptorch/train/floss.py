@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -110,24 +111,7 @@ def floss(
     like = next(iter(cell.tensors()), h0)
     dtype, device = (None, None) if like is None else (like.dtype, like.device)
     ids = member_ids(ensemble, members, device)
-    given = _first(inputs, lengths, steps) if isinstance(inputs, Tensor | PackedSequence | Padded) else None
-    if given is None and not hasattr(inputs, "inputs"):
-        raise ValueError(f"inputs must be a tensor or a task, got {type(inputs).__name__}")
-    if given is None and lengths is not None:
-        raise ValueError(
-            f"lengths belong to a tensor of inputs, got a {type(inputs).__name__}; leave them out"
-        )
-
-    drawing = cast(Source, inputs)
-
-    def source(epoch: Tensor) -> Padded:
-        if given is not None:
-            return given
-        drawn = drawing.inputs(
-            seed, members=ids, epoch=epoch, batch=batch, length=steps, stream="floss", dtype=dtype
-        )
-        return padded(drawn)
-
+    source = _source(inputs, lengths, steps, seed=seed, members=ids, batch=batch, dtype=dtype)
     epoch = torch.zeros(ensemble, dtype=torch.int64, device=device)
     history, everybody = History(ensemble), torch.ones(ensemble, dtype=torch.bool)
     with owned(cell) as trained, progress("flossing", epochs, show_progress) as advance:
@@ -156,9 +140,20 @@ def floss(
     return Record("floss", config, history.variables())
 
 
-def _first(inputs: Tensor | PackedSequence | Padded, lengths: Lengths, steps: int) -> Padded:
-    """The first steps of given inputs, and how many of them each sequence has."""
-    inputs, lengths = padded(inputs, lengths)
-    if len(inputs) < steps:
-        raise ValueError(f"inputs must hold steps={steps} steps, got {len(inputs)}; pass fewer steps")
-    return Padded(inputs[:steps], None if lengths is None else lengths.clamp_max(steps))
+def _source(
+    inputs: Tensor | PackedSequence | Source, lengths: Lengths, steps: int, **drawing: Any
+) -> Callable[[Tensor], Padded]:
+    """What drives each epoch: the first steps of given inputs, or what a task draws."""
+    if isinstance(inputs, Tensor | PackedSequence):
+        given, lengths = padded(inputs, lengths)
+        if len(given) < steps:
+            raise ValueError(f"inputs must hold steps={steps} steps, got {len(given)}; pass fewer steps")
+        first = Padded(given[:steps], None if lengths is None else lengths.clamp_max(steps))
+        return lambda epoch: first
+    if not hasattr(inputs, "inputs"):
+        raise ValueError(f"inputs must be a tensor or a task, got {type(inputs).__name__}")
+    if lengths is not None:
+        raise ValueError(
+            f"lengths belong to a tensor of inputs, got a {type(inputs).__name__}; leave them out"
+        )
+    return lambda epoch: padded(inputs.inputs(epoch=epoch, length=steps, stream="floss", **drawing))

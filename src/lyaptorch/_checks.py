@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 N = TypeVar("N", float, Tensor, float | Tensor)
 
@@ -92,6 +93,11 @@ def all_finite(value: Tensor) -> bool:
 
 def tensor(name: str, value: object) -> Tensor:
     """Return `value` if it is a floating tensor, or raise."""
+    if isinstance(value, PackedSequence):
+        raise ValueError(
+            f"{name} must be a torch.Tensor here, got a PackedSequence; take its sequences one by one, as "
+            "torch.nn.utils.rnn.unpack_sequence gives them"
+        )
     if not isinstance(value, Tensor):
         raise ValueError(f"{name} must be a torch.Tensor, got {type(value).__name__}; use torch.as_tensor")
     if not value.is_floating_point():

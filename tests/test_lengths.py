@@ -206,6 +206,7 @@ def test_lengths_of_members():
     close(same.exponents[0], spec.exponents[0])
     close(same.exponents[1, 0], lt.lyapunov_spectrum(cell, x, k=2).exponents[1, 0])
     assert growth_of.stderr_of_mean(spec.growth).shape == (2, 2)
+    assert spec.variables()[0]["error_of_mean"][1].shape == (2,)
 
 
 def test_windows_of_a_ragged_spectrum():

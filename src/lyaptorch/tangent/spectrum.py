@@ -96,6 +96,8 @@ class Spectrum:
     def variables(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Variables and coordinates for a Record; running estimates thinned to a few hundred moments."""
         k, running = self.exponents.shape[-1], self.running()
+        # of the mean over members, too, which are independent
+        error = growth_of.stderr_of_mean(self.growth, self.dt).reshape(-1, k)
         thin = torch.unique(torch.linspace(0, len(running) - 1, 200).long())
         elapsed = growth_of.clock(self.growth).cpu()[thin] * self.dt
         dims, nats = ("trajectory", "index"), {"units": "nats per unit of time"}
@@ -103,7 +105,7 @@ class Spectrum:
         variables = {
             "exponents": (dims, self.exponents.reshape(-1, k), nats),
             "stderr": (dims, self.stderr().reshape(-1, k), nats),
-            "error_of_mean": (("index",), growth_of.stderr_of_mean(self.growth, self.dt), nats),
+            "error_of_mean": (("index",), error.square().sum(0).sqrt() / len(error), nats),
             "reliable": (dims, self.reliable.reshape(-1, k)),
             "running": (("trajectory", "elapsed", "index"), rows, nats),
         }

@@ -79,6 +79,14 @@ MISTAKES: dict[str, tuple[str, ...]] = {
         "lt.lyapunov_spectrum(cell, x, k=2, frame=torch.eye(8))",
         "lt.lyapunov_spectrum(cell, x, k=2, frame=torch.ones(8, 2))",
         "lt.lyapunov_spectrum(cell, x).finite_time(0)",
+        "lt.lyapunov_spectrum(cell, x, lengths=[60, 61, 3, 3])",
+        "lt.lyapunov_spectrum(cell, x, lengths=[60, 3])",
+        "lt.lyapunov_spectrum(cell, x, lengths=torch.rand(4))",
+        "lt.lyapunov_spectrum(cell, x, lengths=[30, 20, 9, 3], transient=30)",
+        "lt.lyapunov_spectrum(cell, x, lengths=[60, 20, 9, 3], interval='auto')",
+        "lt.lyapunov_spectrum(cell, packed, lengths=[60, 9])",
+        "lt.covariant_vectors(cell, packed)",
+        "lt.analysis.condition_number(cell, packed)",
         "lt.covariant_vectors(cell, x, k=0)",
         "lt.depth_spectrum([], x[0])",
         "lt.depth_spectrum([torch.nn.Linear(1, 2)], x[0])",
@@ -91,6 +99,7 @@ MISTAKES: dict[str, tuple[str, ...]] = {
         "lt.floss(cell, x, k=9)",
         "lt.floss(cell, x[:20])",
         "lt.floss(cell, 3)",
+        "lt.floss(cell, task, lengths=[60, 9])",
         "lt.floss(cell, x, lr=-1.0)",
         "lt.floss(frozen, x, k=2)",
         "lt.floss(torch.nn.GRU(1, 8).half(), x)",
@@ -145,6 +154,7 @@ def names(folder: Path) -> dict[str, Any]:
     found |= {"lt": lt, "torch": torch, "cell": cell, "frozen": frozen, "task": task}
     found |= {"rnn": torch.nn.RNN(1, 8)}
     found |= {"x": torch.zeros(60, 4, 1), "h0": torch.zeros(4, 8), "weight": torch.eye(8)}
+    found |= {"packed": torch.nn.utils.rnn.pack_sequence([torch.zeros(60, 1), torch.zeros(9, 1)])}
     return {**found, "model": lt.Model(cell, lt.Readout(8, 1)), "damaged": folder / "damaged.nc"}
 
 
@@ -172,7 +182,7 @@ def page() -> str:
             "",
             "Here `cell = lt.RateCell(1, 8)`, `x = torch.zeros(60, 4, 1)`, `h0 = torch.zeros(4, 8)`,",
             "`rnn = torch.nn.RNN(1, 8)`, `task = lt.tasks.DelayedCopy(3)`, and",
-            "`model = lt.Model(cell, lt.Readout(8, 1))`.",
+            "`model = lt.Model(cell, lt.Readout(8, 1))`; `packed` is a PackedSequence of 60 and 9 steps.",
         ]
         for topic, mistakes in MISTAKES.items():
             lines += ["", f"## {topic}", "", "| written | answered |", "|---|---|"]

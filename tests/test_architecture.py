@@ -29,6 +29,7 @@ SHARED = (
     "_variables",
     "_notebook",
     "_brief",
+    "_padded",
 )
 MAY_IMPORT = {
     "_types": (),
@@ -40,6 +41,7 @@ MAY_IMPORT = {
     "_variables": (),
     "_notebook": (),
     "_brief": (),
+    "_padded": (),
     "record": (),
     "cells": (),
     "theory": (),

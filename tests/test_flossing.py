@@ -19,8 +19,9 @@ def plain(exponents, target=0.0, reduction="mean", k=100):
     members = []
     for member, aim, count in zip(rows, targets, ks, strict=True):
         squares = [[(x - aim) ** 2 for x in row[:count] if x != -INF] for row in member]
-        parts = [sum(s) / (1 if reduction == "sum" else max(len(s), 1)) for s in squares]
-        members.append(sum(parts) / len(parts))
+        # a trajectory of which nothing lives is left out
+        parts = [sum(s) / (1 if reduction == "sum" else len(s)) for s in squares if s]
+        members.append(sum(parts) / max(len(parts), 1))
     return torch.tensor(members).reshape(ensemble)
 
 

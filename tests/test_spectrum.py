@@ -7,6 +7,7 @@ from cases import M, N
 from lyaptorch import Growth
 from lyaptorch.cells import FunctionCell
 from lyaptorch.tangent import growth as growth_of
+from lyaptorch.tangent import mean_over_trajectories
 from reference import random_frame
 
 pytestmark = pytest.mark.usefixtures("double")
@@ -68,21 +69,66 @@ class TestGrowth:
         ratio = spec.stderr().square().mean(0).sqrt() / spec.exponents.detach().std(0)
         assert ((ratio > 0.5) & (ratio < 2)).all()
 
-    def test_batches_see_autocorrelation(self):
+    def test_error_bars_see_autocorrelation(self):
         """Intervals in equal pairs: half as many independent numbers, an error sqrt 2 larger."""
-        x = torch.randn(5000, 1, 8)
+        x = torch.randn(5000, 1, 64)
         plain, paired = (
             Growth(y, torch.ones(len(y), dtype=torch.int64), torch.ones_like(y, dtype=torch.bool))
-            for y in (torch.cat([x, torch.randn(5000, 1, 8)]), x.repeat_interleave(2, 0))
+            for y in (torch.cat([x, torch.randn(5000, 1, 64)]), x.repeat_interleave(2, 0))
         )
         errors = [growth_of.stderr(g).square().mean().sqrt().item() for g in (plain, paired)]
-        # 8 columns of 100 batches: the error of an error is 1 / sqrt(2 * 800) = 2.5%
+        # each error is known to 16%: their mean square over 64 columns to 4%
         assert errors[0] == pytest.approx(0.01, rel=0.1)
         assert errors[1] == pytest.approx(0.01 * 2**0.5, rel=0.1)
 
+    def test_an_error_bar_by_hand(self):
+        """A series whose correlations at lags 1 and 2 are 0 exactly."""
+        g = growth([[1.0], [0.0], [0.0], [-1.0], [0.0], [0.0], [0.0], [0.0]])
+        m, total = 8, 1 / 8
+        density = 0.25 * m / (m - 2) / (1 - total) ** 2
+        one = (1 + 2 * (1 + total) / (1 - total)) / m
+        student = 1 + one * (0.5 + one * (0.25 + one * 0.0625))
+        expected = (density / m) ** 0.5 * student
+        torch.testing.assert_close(growth_of.stderr(g)[0, 0].item(), expected, rtol=1e-12, atol=0)
+        torch.testing.assert_close(growth_of.stderr(g, 0.5)[0, 0].item(), 2 * expected, rtol=1e-12, atol=0)
+
+    def test_growth_that_is_worth_less_than_four_numbers_has_no_error_bar(self):
+        slow = torch.linspace(0, 1, 50).reshape(-1, 1).tolist()
+        assert growth_of.stderr(growth(slow))[0, 0] == torch.inf
+        assert growth_of.stderr(growth([[0.3]] * 50))[0, 0] < 1e-15
+
+    def test_synchronised_trajectories_are_one_sample_and_independent_ones_are_many(self):
+        y = torch.randn(200, 16, 3)
+        steps, alive = torch.ones(200, dtype=torch.int64), torch.ones(200, 16, 3, dtype=torch.bool)
+        same = Growth(y[:, :1].expand(-1, 16, -1), steps, alive)
+        torch.testing.assert_close(growth_of.stderr_of_mean(same), growth_of.stderr(same)[0])
+        own = growth_of.stderr(Growth(y, steps, alive)).square().mean().sqrt()
+        many = growth_of.stderr_of_mean(Growth(y, steps, alive)).square().mean().sqrt()
+        # three columns, each error known to 14%
+        torch.testing.assert_close(many * 4, own, rtol=0.25, atol=0)
+        alive[-1, 1:, 2] = False
+        one = growth_of.stderr_of_mean(Growth(y, steps, alive))
+        torch.testing.assert_close(one[2], growth_of.stderr(Growth(y, steps, alive))[0, 2])
+        alive[-1, :, 1] = False
+        assert growth_of.stderr_of_mean(Growth(y, steps, alive))[1] == torch.inf
+
+    def test_the_mean_over_trajectories_leaves_out_the_dead(self):
+        values = torch.tensor([[0.5, -torch.inf], [-torch.inf, -torch.inf], [0.1, -torch.inf]])
+        values.requires_grad_()
+        mean = mean_over_trajectories(values)
+        torch.testing.assert_close(mean, torch.tensor([0.3, -torch.inf]))
+        mean[0].backward()
+        torch.testing.assert_close(values.grad, torch.tensor([[0.5, 0.0], [0.0, 0.0], [0.5, 0.0]]))
+
+    def test_the_longest_interval_decides_what_round_off_leaves(self):
+        """31 nats in float64: lambda_2 lies 1 nat a step below, which 40 steps lose and 1 does not."""
+        for steps, kept in (([1, 40], False), ([40, 1], False), ([1, 20], True)):
+            log_r = torch.tensor([[0.0, -1.0]]) * torch.tensor(steps).reshape(-1, 1)
+            assert growth_of.reliable(growth(log_r.tolist(), steps=steps)).tolist() == [[True, kept]]
+
     def test_where_nothing_can_be_said_the_error_is_infinite(self):
         assert (growth_of.stderr(growth([[1.0], [2.0], [3.0]])) == torch.inf).all()
-        dying = growth([[1.0, 0.0]] * 4 + [[1.1, -torch.inf]] * 4)
+        dying = growth([[1.0, 0.0], [1.2, 0.0]] * 2 + [[1.1, -torch.inf], [0.9, -torch.inf]] * 2)
         error = growth_of.stderr(dying)[0]
         assert torch.isfinite(error[0])
         assert error[1] == torch.inf

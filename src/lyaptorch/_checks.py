@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 from lyaptorch._caller import HALF
 
@@ -116,7 +117,8 @@ def weight(name: str, value: Tensor) -> Tensor:
             f"{name} must have the dtype of the other weights, float32 or float64, got {value.dtype}; call "
             ".float() on the network"
         )
-    if value.is_inference() and torch.is_grad_enabled():
+    # torch.compile, which cannot ask, traces no inference mode
+    if not torch.compiler.is_compiling() and value.is_inference() and torch.is_grad_enabled():
         raise ValueError(
             f"{name} must be made outside of torch.inference_mode as the other weights are, got a tensor "
             "made inside, which no gradient reaches; make it outside, or measure under torch.no_grad()"
@@ -126,6 +128,11 @@ def weight(name: str, value: Tensor) -> Tensor:
 
 def tensor(name: str, value: object) -> Tensor:
     """Return `value` if it is a floating tensor, or raise."""
+    if isinstance(value, PackedSequence):
+        raise ValueError(
+            f"{name} must be a torch.Tensor here, got a PackedSequence; take its sequences one by one, as "
+            "torch.nn.utils.rnn.unpack_sequence gives them"
+        )
     if not isinstance(value, Tensor):
         raise ValueError(f"{name} must be a torch.Tensor, got {type(value).__name__}; use torch.as_tensor")
     if value.is_nested:

@@ -12,6 +12,7 @@ from rich.text import Text
 from torch import Tensor
 
 from lyaptorch import _checks
+from lyaptorch._padded import padded
 from lyaptorch._random import Stream
 from lyaptorch.analysis.patient import cell_of
 from lyaptorch.cells import Cell, ElmanCell, GRUCell, LSTMCell, RateCell, as_cell
@@ -185,7 +186,7 @@ def _task(name: str, delay: int, items: int) -> Task | None:
 def _inputs(spec: str | Task, total: int, trajectories: int, channels: int, seed: int) -> Tensor:
     nobody = torch.zeros((), dtype=torch.int64)
     if not isinstance(spec, str):
-        return spec.inputs(seed, members=nobody, epoch=0, batch=trajectories, length=total)
+        return padded(spec.inputs(seed, members=nobody, epoch=0, batch=trajectories, length=total)).inputs
     shape = (total, trajectories, channels)
     if spec == "zero":
         return torch.zeros(shape)

@@ -16,7 +16,8 @@ from lyaptorch.cli.networks import Subject
 from lyaptorch.cli.output import save, save_page, show
 from lyaptorch.plots import record_page
 from lyaptorch.record import Record
-from lyaptorch.tangent import Spectrum, lyapunov_spectrum
+from lyaptorch.tangent import Spectrum, lyapunov_spectrum, mean_over_trajectories
+from lyaptorch.tangent.growth import stderr_of_mean
 
 SHOWN = 12
 """Most exponents in the table; all are in the Record."""
@@ -103,9 +104,8 @@ def _table(measured: Spectrum) -> Table:
     table = Table(title=f"Lyapunov spectrum, mean of {b} trajectories" if b > 1 else "Lyapunov spectrum")
     for name in ("i", f"λ (nats per {unit})", "± error", ""):
         table.add_column(name, justify="right")
-    value, reliable = measured.exponents.mean(0), measured.reliable.all(0)
-    # trajectories driven by different inputs are independent samples of the same network
-    error = measured.stderr().square().mean(0).div(b).sqrt()
+    value, reliable = mean_over_trajectories(measured.exponents), measured.reliable.all(0)
+    error = stderr_of_mean(measured.growth, measured.dt)
     head = range(k) if k <= SHOWN else [*range(SHOWN // 2), *range(k - SHOWN // 2, k)]
     for i in head:
         if k > SHOWN and i == k - SHOWN // 2:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from lyaptorch._padded import padded
 from lyaptorch.tasks import Task
 from lyaptorch.theory import critical_gain
 
@@ -26,5 +27,5 @@ def mean_field_gain(task: Task) -> float:
     """
     nobody = torch.zeros((), dtype=torch.int64)
     x = task.inputs(0, members=nobody, epoch=0, batch=1, length=STEPS, stream="gain", dtype=torch.float64)
-    strength = x.square().mean((0, 1)).sum() + 0.1**2 / 3
+    strength = padded(x).inputs.square().mean((0, 1)).sum() + 0.1**2 / 3
     return float(critical_gain(strength.sqrt()))

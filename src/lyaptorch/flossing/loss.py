@@ -18,6 +18,7 @@ def flossing_loss(
     """(lambda_i - target)^2, reduced over i, averaged over trajectories and summed over members.
 
     Dead columns (-inf) carry no value and no gradient; "mean" divides by the number of the others.
+    Trajectories without a living column are left out.
 
     Args:
         exponents: `(*e, b, k)` of `lyapunov_spectrum`.
@@ -62,7 +63,8 @@ def member_losses(
     squares = torch.where(counts, distance, 0.0).square().sum(-1)
     if reduction != "sum":
         squares = squares / counts.sum(-1).clamp_min(1)
-    return squares.mean(-1)
+    # trajectories of which nothing counts are left out
+    return squares.sum(-1) / counts.any(-1).sum(-1).clamp_min(1)
 
 
 def _per_member(

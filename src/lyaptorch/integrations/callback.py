@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import nan
 
 from lyaptorch import _checks
 from lyaptorch.integrations.flosser import Flosser
+from lyaptorch.tangent import mean_over_trajectories
 
 
 class Following:
@@ -39,10 +41,10 @@ class Following:
         metrics = {name: float(logged.get(name, nan)) for name in self.flosser.metrics}
         for record in self.flosser.step(step, **metrics):
             row["floss_loss"] = float(record["floss_loss"].mean(0)[-1])
-            row |= _named(record["exponents"].mean(0)[-1])
+            row |= _named(mean_over_trajectories(torch.from_numpy(record["exponents"][:, -1])).tolist())
         if self.log_every and step % self.log_every == 0:
             exponents = self.flosser.exponents(self.k)
-            row |= _named(exponents.reshape(-1, self.k).mean(0).tolist())
+            row |= _named(mean_over_trajectories(exponents.reshape(-1, self.k)).tolist())
         return row
 
 

@@ -10,9 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from lyaptorch import _checks
 from lyaptorch._caller import aside, ordinary
+from lyaptorch._padded import Lengths, Padded, padded
 from lyaptorch._random import Stream, seed_from
 from lyaptorch._types import Inputs
 from lyaptorch.cells import Cell, Network, as_cell, fit, unwrapped
@@ -21,7 +23,7 @@ from lyaptorch.flossing.schedule import EXPONENTS
 from lyaptorch.integrations.processes import decided_by_first, share
 from lyaptorch.integrations.sequences import Placed, Sequences
 from lyaptorch.record import Record
-from lyaptorch.tangent import lyapunov_spectrum
+from lyaptorch.tangent import lyapunov_spectrum, mean_over_trajectories
 from lyaptorch.tangent.deaths import untold
 from lyaptorch.tasks.batch import Source
 from lyaptorch.train.floss import floss
@@ -47,9 +49,10 @@ class Flosser:
         network: anything that `as_cell` takes, or that wrapped by `torch.compile` or
             `DistributedDataParallel`: the recurrent part of the model.
         inputs: what drives it while it is flossed: sequences `(t, b, m)` like those it is trained on, time
-            first, or a task.
+            first, or a task. A PackedSequence brings its lengths.
         triggers: when, and how. `Trigger(At(0), FlossPhase(500))` flosses before the first step,
             `Trigger(Every(100), FlossPhase(50))` periodically, `Trigger(When(lambda1 > 0.2), ...)` as needed.
+        lengths: steps of each of the sequences `(b,)`, where they differ.
         h0: initial state `(*e, b, n)`, or its parts as `as_cell` says, one row for each trajectory of a
             phase, its `batch`; zeros when missing (a function needs it).
         check_every: steps between two looks at a `When`.
@@ -75,10 +78,11 @@ class Flosser:
     def __init__(
         self,
         network: Network,
-        inputs: Inputs | Source,
+        inputs: Inputs | PackedSequence | Source,
         triggers: Sequence[Trigger],
         *,
         h0: Any = None,
+        lengths: Lengths = None,
         check_every: int = 10,
         generator: torch.Generator | None = None,
         show_progress: bool | None = None,
@@ -88,16 +92,24 @@ class Flosser:
         self.records: list[Record] = []
         self.show_progress = show_progress
         self._seed, self._epoch = seed_from(generator), 0
-        self._source = Sequences(inputs) if isinstance(inputs, Tensor) else inputs
+        if isinstance(inputs, Tensor | PackedSequence):
+            wait = max((trigger.phase.tangent_transient for trigger in self.triggers), default=0)
+            self._source: Source = Sequences(inputs, lengths, longer_than=wait)
+        elif lengths is not None:
+            raise ValueError(
+                f"lengths belong to a tensor of inputs, got a {type(inputs).__name__}; leave them out"
+            )
+        else:
+            self._source = inputs
         with self._undisturbed():
             self.cell: Cell = as_cell(self.network)
             self._h0 = None if h0 is None else self.cell.pack(ordinary(h0))
         for trigger in self.triggers:
             _check(trigger)
-            inputs = self._inputs(trigger.phase, "check", 0)
+            drawn = self._inputs(trigger.phase, "check", 0)
             if self._h0 is not None:
                 with self._undisturbed():
-                    fit(self.cell, inputs, self._state())
+                    fit(self.cell, drawn.inputs, self._state())
 
     @property
     def metrics(self) -> set[str]:
@@ -168,7 +180,7 @@ class Flosser:
                 generator=generator,
                 show_progress=self.show_progress,
             )
-            inputs, state = fit(self.cell, self._inputs(phase, "check", 0), self._state())
+            inputs, state = fit(self.cell, self._inputs(phase, "check", 0).inputs, self._state())
             share(self.cell.leaves(inputs[0], state))
         return record
 
@@ -181,10 +193,10 @@ class Flosser:
                 h0=self._state(),
                 tangent_transient=phase.tangent_transient,
             )
-        return spectrum.exponents.mean(-2)
+        return mean_over_trajectories(spectrum.exponents)
 
-    def _inputs(self, phase: FlossPhase, stream: str, epoch: int) -> Tensor:
-        return Placed(self._source, self._like()).inputs(
+    def _inputs(self, phase: FlossPhase, stream: str, epoch: int) -> Padded:
+        drawn = Placed(self._source, self._like()).inputs(
             self._seed,
             members=torch.zeros(self.cell.ensemble, dtype=torch.int64, device="cpu"),
             epoch=epoch,
@@ -192,6 +204,7 @@ class Flosser:
             length=phase.steps,
             stream=stream,
         )
+        return padded(drawn)
 
     def _state(self) -> Tensor | None:
         return None if self._h0 is None else self._h0.to(self._like())

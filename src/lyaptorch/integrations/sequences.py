@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 from lyaptorch import _checks
+from lyaptorch._padded import Lengths, Padded, padded
 from lyaptorch._random import Stream
 from lyaptorch._types import Inputs
 from lyaptorch.tasks.batch import Source
@@ -15,10 +19,12 @@ class Sequences:
     """Recorded inputs, from which each draw takes other trajectories and another beginning.
 
     Args:
-        inputs: `(t, b, m)`, time first.
+        inputs: `(t, b, m)`, time first, or a PackedSequence.
+        lengths: steps of each sequence `(b,)`; t of all when missing.
+        longer_than: sequences that are not are never drawn: those that end within a transient.
 
     Raises:
-        ValueError: if it is no floating tensor of that shape, or not finite.
+        ValueError: if it is no floating tensor of that shape, or not finite, or no sequence is long enough.
 
     Example:
         >>> from lyaptorch._random import member_ids
@@ -28,13 +34,34 @@ class Sequences:
         torch.Size([55, 2, 3])
     """
 
-    def __init__(self, inputs: Tensor) -> None:
+    def __init__(
+        self, inputs: Tensor | PackedSequence, lengths: Lengths = None, *, longer_than: int = 0
+    ) -> None:
+        inputs, lengths = padded(inputs, lengths)
         if _checks.tensor("inputs", inputs).dim() != 3 or 0 in inputs.shape[:2]:
             raise ValueError(
                 f"inputs must have shape (t, b, m), time first, got {tuple(inputs.shape)}; of a batch-first "
                 "batch pass x.transpose(0, 1)"
             )
-        self._inputs = _checks.finite("inputs", inputs.detach())
+        self._inputs, self._lengths = _checks.finite("inputs", inputs.detach()), lengths
+        if lengths is not None:
+            self._keep(lengths > longer_than, longer_than)
+
+    def _keep(self, enough: Tensor, longer_than: int) -> None:
+        """Forget sequences that are too short."""
+        if not enough.any():
+            raise ValueError(
+                f"lengths must be above the {longer_than} steps of the transient for some sequence, got "
+                f"at most {len(self._inputs)}; shorten the transient"
+            )
+        if not enough.all():
+            warnings.warn(
+                f"sequences {(~enough).nonzero().flatten().tolist()} end within the {longer_than} steps of "
+                "the transient and are not drawn",
+                stacklevel=4,
+            )
+        assert self._lengths is not None
+        self._inputs, self._lengths = self._inputs[:, enough], self._lengths[enough]
 
     def inputs(
         self,
@@ -46,8 +73,11 @@ class Sequences:
         length: int,
         stream: str = "task",
         dtype: torch.dtype | None = None,
-    ) -> Inputs:
+    ) -> Inputs | Padded:
         """The inputs of one epoch `(length, batch, m)`, the same for all members; arguments as of a `Task`.
+
+        Of sequences of different lengths they come with those of what is taken: all of a short sequence, some
+        stretch of a long one.
 
         Raises:
             ValueError: if the sequences are shorter than `length`.
@@ -59,8 +89,15 @@ class Sequences:
         drawn = Stream(seed, f"{stream}_sequences")
         rows = drawn.permutation(b, members=0, epoch=at)[torch.arange(batch, device="cpu") % b]
         start = int(drawn.permutation(t - length + 1, members=1, epoch=at)[0])
-        taken = self._inputs[start : start + length, rows.to(self._inputs.device)]
-        return taken.to(dtype or taken.dtype)
+        rows = rows.to(self._inputs.device)
+        if self._lengths is None:
+            taken = self._inputs[start : start + length, rows]
+            return taken.to(dtype or taken.dtype)
+        own = self._lengths[rows]
+        first = start % ((own - length).clamp_min(0) + 1)
+        at_step = torch.arange(length, device=own.device).unsqueeze(-1) + first
+        taken = self._inputs[at_step.clamp_max(t - 1), rows].to(dtype or self._inputs.dtype)
+        return padded(taken, (own - first).clamp_max(length))
 
 
 class Placed:
@@ -79,7 +116,7 @@ class Placed:
         length: int,
         stream: str = "task",
         dtype: torch.dtype | None = None,
-    ) -> Inputs:
+    ) -> Inputs | Padded:
         """Those of the source."""
         drawn = self._source.inputs(
             seed,
@@ -90,4 +127,7 @@ class Placed:
             stream=stream,
             dtype=self._like.dtype,
         )
+        if isinstance(drawn, Padded):
+            lengths = None if drawn.lengths is None else drawn.lengths.to(self._like.device)
+            return Padded(drawn.inputs.to(self._like), lengths)
         return drawn.to(self._like)

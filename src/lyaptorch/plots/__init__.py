@@ -35,12 +35,13 @@ __all__ = [
 
 def plot_spectrum(spectrum: Spectrum) -> Figure:
     """The figure of a `Spectrum`: exponents with error bars, and convergence."""
-    steps = spectrum.growth.steps.cumsum(0).cpu().numpy() * spectrum.dt
+    running = spectrum.running().detach().cpu().numpy()
+    steps = np.cumsum(spectrum.growth.steps.reshape(len(running), -1).amax(1).cpu().numpy()) * spectrum.dt
     exponents, stderr, reliable = (
         value.detach().cpu().numpy().reshape(-1, value.shape[-1])
         for value in (spectrum.exponents, spectrum.stderr(), spectrum.reliable)
     )
-    running = spectrum.running().detach().cpu().numpy().reshape(len(steps), -1, exponents.shape[-1])
+    running = running.reshape(len(steps), -1, exponents.shape[-1])
     unit = "step" if spectrum.dt == 1.0 else "unit of time"
     return spectrum_figure(exponents, stderr, reliable, running, steps, unit)
 

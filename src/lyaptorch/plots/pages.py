@@ -52,7 +52,11 @@ def spectrum_page(record: Record) -> str:
         draw_exponents(left, exponents, stderr, reliable, unit)
         second, (right,) = panels(1, width=3.9, height=2.9)
         draw_convergence(right, running, record["elapsed"], unit)
-    means, error = finite_mean(exponents, 0), np.sqrt((stderr**2).mean(0) / len(stderr))
+    means = finite_mean(exponents, 0)
+    # Records of earlier versions hold single errors alone
+    error = (
+        record["error_of_mean"] if "error_of_mean" in record else np.sqrt((stderr**2).mean(0) / len(stderr))
+    )
     trusted = ["yes" if row else "no" for row in np.all(reliable, axis=0)]
     numbers = list(zip(range(1, k + 1), means.tolist(), error.tolist(), trusted, strict=True))
     shown = sorted({0, k // 4, k // 2, k - 1})

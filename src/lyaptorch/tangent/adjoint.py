@@ -25,6 +25,7 @@ from lyaptorch import _checks
 from lyaptorch.cells import AnyForm, Cell
 from lyaptorch.cells.trajectory import once
 from lyaptorch.tangent.dynamics import Dynamics, bind
+from lyaptorch.tangent.ended import Ends
 from lyaptorch.tangent.growth import LOST
 from lyaptorch.tangent.scan import Span, Tape, stack_growth, sweep
 
@@ -44,6 +45,7 @@ class Problem:
         cut: detach the state every `cut` steps; None for never.
         method: how to orthonormalise.
         watch: told where the spans start from, as `sweep` says.
+        ends: where trajectories end, if not all together; then `cut` is theirs.
     """
 
     cell: Cell
@@ -53,6 +55,7 @@ class Problem:
     cut: int | None
     method: str
     watch: Callable[[int, Tensor, Tensor], None] | None = None
+    ends: Ends | None = None
 
 
 class Scan(torch.autograd.Function):
@@ -66,7 +69,7 @@ class Scan(torch.autograd.Function):
         state, Q, dead = h, frame, None
         pivots: list[Tensor] = []
         deaths: list[Tensor | None] = []
-        dynamics, ctx.starts, ctx.tapes = bind(problem.cell, problem.form, inputs, ()), [], []
+        dynamics, ctx.starts, ctx.tapes = bind(problem.cell, problem.form, inputs, (), problem.ends), [], []
         for segment in problem.segments:
             tape = Tape() if keep else None
             ctx.starts.append((state, Q, dead))
@@ -94,7 +97,7 @@ class Scan(torch.autograd.Function):
         with torch.no_grad(), torch.autocast(h0.device.type, enabled=False):
             c = torch.zeros_like(log_r) if log_r_bar is None else torch.where(healthy, log_r_bar, 0.0)
             h_bar = torch.zeros_like(h0) if state_bar is None else state_bar
-            dynamics = bind(problem.cell, problem.form, inputs, problem.leaves)
+            dynamics = bind(problem.cell, problem.form, inputs, problem.leaves, problem.ends)
             sweep_back = _SweepBack(dynamics, problem.cut, c, log_r)
             X = Q * c[-1].unsqueeze(-2)
             for segment, start, tape in zip(

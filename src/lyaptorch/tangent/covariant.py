@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 from lyaptorch import _checks
 from lyaptorch._brief import counted, leading, trajectories
@@ -169,8 +170,13 @@ def covariant_vectors(
 
     Source: Ginelli et al. (2007), Characterizing dynamics with covariant Lyapunov vectors.
     """
+    if isinstance(inputs, PackedSequence):
+        raise ValueError(
+            "covariant_vectors takes all trajectories to one end, got a PackedSequence, whose sequences end "
+            "where they do; call it for each sequence"
+        )
     chosen = transient == AUTO
-    cell, inputs, h, Q, dropped = start(
+    cell, inputs, h, Q, dropped, *_ = start(
         cell,
         inputs,
         k=k,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lyaptorch.cells import AnyForm, Cell, Form
+from lyaptorch.tangent.ended import Ended, Ends
 from lyaptorch.tangent.form_dynamics import FormDynamics
 from lyaptorch.tangent.replay import Replay
 
@@ -45,11 +46,16 @@ class Dynamics(Protocol):
         """The gradients of the inputs (None where not wanted) and of the leaves, so far."""
 
 
-def bind(cell: Cell, form: AnyForm | None, inputs: Tensor, leaves: Sequence[Tensor]) -> Dynamics:
+def bind(
+    cell: Cell, form: AnyForm | None, inputs: Tensor, leaves: Sequence[Tensor], ends: Ends | None = None
+) -> Dynamics:
     """The fastest dynamics that serve a cell, or its form, and give the gradient of each of `leaves`."""
+    inner: Dynamics
     if isinstance(form, Form):
-        return FormDynamics(form, inputs, leaves)
-    return CellDynamics(cell, inputs, leaves)
+        inner = FormDynamics(form, inputs, leaves)
+    else:
+        inner = CellDynamics(cell, inputs, leaves)
+    return inner if ends is None else Ended(inner, ends)
 
 
 class CellDynamics:

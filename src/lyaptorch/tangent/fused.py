@@ -45,6 +45,8 @@ def _refuses(problem: Problem, h: Tensor, name: str) -> str | None:
         return reason
     if len(problem.segments) > 1:
         return "it keeps the whole tape, and checkpoint was given"
+    if problem.ends is not None:
+        return "it takes all trajectories to one end, and lengths were given"
     if problem.method != "auto":
         return f'it knows qr_method "auto", and {problem.method!r} was given'
     return None

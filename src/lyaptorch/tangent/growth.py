@@ -14,7 +14,10 @@ from torch import Tensor
 from lyaptorch import _checks
 from lyaptorch._brief import brief
 from lyaptorch._types import Exponents, Healthy, LogR, Steps
+from lyaptorch.tangent.error_bars import error_of_sum
 
+ROUND_OFF = 16.0
+"""Growth that scatters by less than this many times its round-off is constant."""
 LOST = {torch.float32: 11.0, torch.float64: 31.0}
 """Largest (lambda_1 - lambda_i) * interval, in nats, at which round-off leaves lambda_i standing."""
 
@@ -24,8 +27,9 @@ class Growth:
     """The growth of k tangent vectors over s intervals.
 
     Attributes:
-        log_r: `(s, *e, b, k)`, log R_ii of each interval; -inf from the interval in which a column dies.
-        steps: `(s,)`, steps in each interval.
+        log_r: `(s, *e, b, k)`, log R_ii of each interval; -inf from the interval in which a column dies, 0
+            after the end of a trajectory, and -inf everywhere where it ended before anything was counted.
+        steps: `(s,)`, steps in each interval, or `(s, *e, b)`, those of each trajectory: 0 after its end.
         healthy: `(s, *e, b, k)`, whether the column was alive at the end of the interval.
     """
 
@@ -37,21 +41,33 @@ class Growth:
 
 
 def exponents(growth: Growth, dt: float = 1.0) -> Exponents:
-    """lambda_i = sum_s log R_ii(s) / (steps dt), in the frame's column order.
+    """lambda_i = sum_s log R_ii(s) / (steps dt), in the frame's column order, -inf where there are no steps.
 
     Source: Gradient Flossing, eq 7 and 27.
     """
-    return growth.log_r.sum(0) / (_elapsed(growth)[-1] * dt)
+    return growth.log_r.sum(0) / (_rows(growth, growth.steps.sum(0, keepdim=True))[0] * dt)
+
+
+def mean_over_trajectories(exponents: Tensor) -> Tensor:
+    """The mean over the trajectories b of `(..., b, k)` that have an exponent; -inf where none has.
+
+    Left out is what is -inf: the columns that died, and trajectories that ended before anything was counted.
+    NaN is not left out. Differentiable.
+    """
+    there = exponents != -torch.inf
+    total = torch.where(there, exponents, 0.0).sum(-2)
+    number = there.sum(-2)
+    return torch.where(number > 0, total / number.clamp_min(1), -torch.inf)
 
 
 def running(growth: Growth, dt: float = 1.0) -> LogR:
     """The estimate of every exponent after each interval, `(s, *e, b, k)`."""
-    return growth.log_r.cumsum(0) / (_elapsed(growth) * dt)
+    return growth.log_r.cumsum(0) / (_rows(growth, growth.steps.cumsum(0)) * dt)
 
 
 def local(growth: Growth, dt: float = 1.0) -> LogR:
-    """The local exponents: the growth rate in every interval, `(s, *e, b, k)`."""
-    return growth.log_r / (_per_interval(growth, growth.steps) * dt)
+    """The local exponents: the growth rate in every interval, `(s, *e, b, k)`; 0 after a trajectory's end."""
+    return growth.log_r / (_rows(growth, growth.steps) * dt)
 
 
 def finite_time(growth: Growth, window: int, dt: float = 1.0) -> LogR:
@@ -67,21 +83,41 @@ def finite_time(growth: Growth, window: int, dt: float = 1.0) -> LogR:
     first = s % window
     log_r = torch.unflatten(growth.log_r[first:], 0, (-1, window)).sum(1)
     steps = torch.unflatten(growth.steps[first:], 0, (-1, window)).sum(1)
-    return log_r / (_per_interval(growth, steps) * dt)
+    return log_r / (_rows(growth, steps) * dt)
 
 
 def stderr(growth: Growth, dt: float = 1.0) -> Exponents:
-    """Standard error of every exponent, from about sqrt(s) batch means of the growth.
+    """Standard error of every exponent `(*e, b, k)`; one covers the truth in 68.3% of all cases.
 
-    Batches, not single intervals, because growth is autocorrelated. It is inf with fewer than 4 intervals
-    and where a column died: then nothing can be said.
+    It knows that growth is autocorrelated, and how uncertain it is itself (`error_bars.error_of_sum`). It is
+    inf where nothing can be said: where the intervals are worth less than 4 independent ones, and where a
+    column died.
     """
-    s = growth.log_r.shape[0]
-    if s < 4:
-        return torch.full_like(growth.log_r[0], torch.inf).detach()
-    means = finite_time(growth, s // int(s**0.5), dt).detach()
-    error = means.std(0) / len(means) ** 0.5
-    return torch.where(growth.healthy[-1], error, torch.inf)
+    deviation, there = _deviations(growth)
+    noise = _noise(growth)
+    error = torch.full_like(deviation[0], torch.inf)
+    for count in _counts(growth):
+        if count is None:
+            error = error_of_sum(deviation, noise)
+            continue
+        own = (growth.steps > 0).sum(0) == count
+        error[own] = error_of_sum(deviation[:count, own], noise[own])
+    elapsed = _rows(growth, growth.steps.sum(0, keepdim=True))[0] * dt
+    return torch.where(there, error / elapsed, torch.inf)
+
+
+def stderr_of_mean(growth: Growth, dt: float = 1.0) -> Tensor:
+    """Standard error `(*e, k)` of the mean of every exponent over the trajectories that have it.
+
+    It is that of their mean growth, so that trajectories which fluctuate together, such as synchronised ones,
+    do not count as independent. It is inf where nothing can be said, as in `stderr`.
+    """
+    deviation, there = _deviations(growth)
+    number = there.sum(-2).clamp_min(1)
+    share = torch.where(there, 1 / (_rows(growth, growth.steps.sum(0, keepdim=True))[0] * dt), 0.0)
+    mean = (deviation * share).sum(-2) / number
+    noise = (_noise(growth) * share).sum(-2) / number
+    return torch.where(there.any(-2), error_of_sum(mean, noise), torch.inf)
 
 
 def reliable(growth: Growth) -> Tensor:
@@ -92,7 +128,7 @@ def reliable(growth: Growth) -> Tensor:
     """
     rates = exponents(growth).detach()
     leading = rates.amax(-1, keepdim=True)
-    gap = (leading - rates) * growth.steps.max()
+    gap = (leading - rates) * _rows(growth, growth.steps.amax(0, keepdim=True))[0]
     return growth.healthy[-1] & (gap < LOST[growth.log_r.dtype])
 
 
@@ -117,11 +153,55 @@ def entropy(growth: Growth, dt: float = 1.0) -> Tensor:
     return exponents(growth, dt).clamp_min(0.0).sum(-1)
 
 
-def _elapsed(growth: Growth) -> Tensor:
-    """Steps so far."""
-    return _per_interval(growth, growth.steps.cumsum(0))
+def ended(growth: Growth, counted: Tensor) -> Growth:
+    """Growth of which each trajectory has the first `counted (b,)` or `(*e, b)` steps alone."""
+    before = growth.steps.cumsum(0) - growth.steps
+    shape = growth.log_r.shape[:-1]
+    before, steps = (z.reshape(-1, *[1] * (len(shape) - 1)) for z in (before, growth.steps))
+    own = (counted - before).clamp_min(0).minimum(steps).expand(shape)
+    there = (own.sum(0) > 0).unsqueeze(-1)
+    log_r = torch.where(own.unsqueeze(-1) > 0, growth.log_r, 0.0)
+    return Growth(torch.where(there, log_r, -torch.inf), own, growth.healthy & there)
 
 
-def _per_interval(growth: Growth, steps: Tensor) -> Tensor:
-    """Steps `(s, 1, ..., 1)`, floating: an integer tensor times dt would have the default dtype."""
-    return steps.to(growth.log_r.dtype).reshape(-1, *[1] * (growth.log_r.dim() - 1))
+def clock(growth: Growth) -> Tensor:
+    """Steps `(s,)` after each interval, of the longest trajectory."""
+    return growth.steps.reshape(len(growth.steps), -1).amax(1).cumsum(0)
+
+
+def too_short(growth: Growth) -> Tensor:
+    """Which trajectories `(*e, b)` ended before anything was counted."""
+    return (growth.steps.sum(0) == 0).expand(growth.log_r.shape[1:-1])
+
+
+def _rows(growth: Growth, steps: Tensor) -> Tensor:
+    """Steps `(s,)` or `(s, *e, b)` against `log_r`, at least 1, and floating.
+
+    An integer tensor times dt would have the default dtype.
+    """
+    shape = (-1, *[1] * (growth.log_r.dim() - 1)) if steps.dim() == 1 else (*steps.shape, 1)
+    return steps.clamp_min(1).to(growth.log_r.dtype).reshape(shape)
+
+
+def _deviations(growth: Growth) -> tuple[Tensor, Tensor]:
+    """What every interval gained beyond its share `(s, *e, b, k)`, 0 where dead; and who lives."""
+    there, log_r = growth.healthy[-1], growth.log_r.detach()
+    log_r = torch.where(there, log_r, 0.0)
+    steps = growth.steps.to(log_r.dtype).reshape(
+        *growth.steps.shape, *[1] * (log_r.dim() - growth.steps.dim())
+    )
+    return log_r - torch.where(there, exponents(growth).detach(), 0.0) * steps, there
+
+
+def _noise(growth: Growth) -> Tensor:
+    """Round-off of the growth in single intervals `(*e, b, k)`."""
+    log_r = growth.log_r.detach()
+    largest = torch.where(growth.healthy[-1], log_r, 0.0).abs().amax(0)
+    return ROUND_OFF * torch.finfo(log_r.dtype).eps * largest.clamp_min(1.0)
+
+
+def _counts(growth: Growth) -> list[int | None]:
+    """How many intervals trajectories have, each number once; None alone where all have all."""
+    if growth.steps.dim() == 1:
+        return [None]
+    return [*torch.unique((growth.steps > 0).sum(0)).tolist()]

@@ -9,33 +9,32 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 from lyaptorch import _checks
 from lyaptorch._brief import counted, leading, trajectories
 from lyaptorch._caller import measures
 from lyaptorch._formats import save_as
 from lyaptorch._notebook import framed
+from lyaptorch._padded import Lengths, Padded
 from lyaptorch._types import Exponents, Inputs, LogR, State
-from lyaptorch.cells import Form, Network
+from lyaptorch.cells import Network
 from lyaptorch.record import Record
 from lyaptorch.tangent import growth as growth_of
-from lyaptorch.tangent.adjoint import Problem, Scan
+from lyaptorch.tangent.adjoint import Problem
 from lyaptorch.tangent.automatic import AUTO, choose_interval, late_drift
 from lyaptorch.tangent.deaths import died_at, tell_of_deaths
 from lyaptorch.tangent.discretisation import discretisation, moments
-from lyaptorch.tangent.dynamics import CellDynamics, bind
-from lyaptorch.tangent.fused import FUSED, fused
-from lyaptorch.tangent.fused import scan as fused_scan
-from lyaptorch.tangent.growth import Growth
-from lyaptorch.tangent.qr import METHODS, qr
+from lyaptorch.tangent.ended import Ends
+from lyaptorch.tangent.engine import BACKENDS, run_scan, segments
+from lyaptorch.tangent.growth import Growth, ended
+from lyaptorch.tangent.qr import METHODS
 from lyaptorch.tangent.rates import rates
-from lyaptorch.tangent.scan import Span, spans, stack_growth, sweep
+from lyaptorch.tangent.scan import Span, spans
 from lyaptorch.tangent.start import start
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-BACKENDS = ("torch", *FUSED, "autograd")
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ class Spectrum:
         return rates(growth_of.finite_time(self.growth, window, self.dt))
 
     def stderr(self) -> Exponents:
-        """Standard error of each exponent, by batch means; inf where nothing can be said.
+        """Standard error of each exponent; inf where it is dead, or too little was measured to judge.
 
         It has the `discretisation` of a flow and a `drift` in it.
         """
@@ -103,8 +102,16 @@ class Spectrum:
         return error
 
     @property
+    def too_short(self) -> Tensor:
+        """`(*e, b)` bool: which trajectories ended within the transients, so that they have no exponents."""
+        return growth_of.too_short(self.growth)
+
+    @property
     def reliable(self) -> Tensor:
-        """`(*e, b, k)` bool: which exponents round-off, and the length of a flow's steps, left standing."""
+        """`(*e, b, k)` bool: which exponents round-off, and the length of a flow's steps, left standing.
+
+        `stderr` tells how far they can be trusted.
+        """
         standing = growth_of.reliable(self.growth)
         return standing if self.resolved is None else standing & self.resolved
 
@@ -119,15 +126,18 @@ class Spectrum:
     def variables(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Variables and coordinates for a Record; running estimates thinned to a few hundred moments."""
         k, running = self.exponents.shape[-1], self.running()
+        # of the mean over members, too, which are independent
+        error = growth_of.stderr_of_mean(self.growth, self.dt).reshape(-1, k)
         thin = torch.unique(
             torch.linspace(0, len(running) - 1, 200, dtype=torch.float32, device="cpu").long()
         )
-        elapsed = self.growth.steps.cumsum(0).cpu()[thin] * self.dt
+        elapsed = growth_of.clock(self.growth).cpu()[thin] * self.dt
         dims, nats = ("trajectory", "index"), {"units": "nats per unit of time"}
         rows = running[thin].reshape(len(thin), -1, k).movedim(0, 1)
         variables = {
             "exponents": (dims, self.exponents.reshape(-1, k), nats),
             "stderr": (dims, self.stderr().reshape(-1, k), nats),
+            "error_of_mean": (("index",), error.square().sum(0).sqrt() / len(error), nats),
             "reliable": (dims, self.reliable.reshape(-1, k)),
             "running": (("trajectory", "elapsed", "index"), rows, nats),
         }
@@ -178,10 +188,11 @@ class Spectrum:
 @measures
 def lyapunov_spectrum(
     cell: Network,
-    inputs: Inputs,
+    inputs: Inputs | PackedSequence | Padded,
     *,
     k: int | None = None,
     h0: Any = None,
+    lengths: Lengths = None,
     transient: int | str = 0,
     tangent_transient: int = 0,
     interval: int | str = 1,
@@ -205,10 +216,14 @@ def lyapunov_spectrum(
     Args:
         cell: anything that `as_cell` takes: a cell, a recurrent network of torch, a module or function
             `step(x, h)`, or a list of modules.
-        inputs: `(t, *e, b, m)`; a missing `*e` broadcasts. t = transient + tangent_transient + counted.
+        inputs: `(t, *e, b, m)`; a missing `*e` broadcasts. t = transient + tangent_transient + counted. Or a
+            PackedSequence, whose order is restored.
         k: how many exponents, 1..n; all n when missing.
         h0: initial state `(*e, b, n)`, or its parts as `as_cell` says; zeros when missing (a function needs
             it: its size comes from there).
+        lengths: steps of each trajectory, integers `(b,)` or `(*e, b)`, where they differ: a trajectory ends
+            where its sequence ends, its exponents are over its own counted steps, and final state and frame
+            are those at its end. What stands in the padding, be it NaN, does not matter.
         transient: first steps, of the state only; without gradient. "auto" drops the steps whose growth is
             unlike the rest, at most half; a warning, and the error bars, tell of a drift that only the whole
             run shows.
@@ -256,7 +271,7 @@ def lyapunov_spectrum(
     _checks.choice("qr_method", qr_method, METHODS)
     if checkpoint is not None:
         checkpoint = _checks.integer("checkpoint", checkpoint, 1)
-    cell, inputs, h, Q, transient = start(
+    cell, inputs, h, Q, transient, after = start(
         cell,
         inputs,
         k=k,
@@ -265,41 +280,29 @@ def lyapunov_spectrum(
         uncounted={"tangent_transient": tangent_transient},
         frame=frame,
         generator=generator,
+        lengths=lengths,
     )
     tangent_transient = int(tangent_transient)
     dt = cell.time_step if dt is None else _checks.positive("dt", dt)
     t = len(inputs)
     if isinstance(interval, str):
+        if after is not None:
+            raise ValueError(
+                'interval="auto" looks at all trajectories at once, and lengths were given; pass a number'
+            )
         interval = choose_interval(cell, inputs, h, Q, t - tangent_transient)
     over = spans(tangent_transient, t, interval)
-    form = cell.form()
-    leaves: list[Tensor] = []
+    ends = None if after is None else Ends(after, h.detach(), cut)
+    if ends is not None:
+        # a single pass of Cholesky leaves an error for the next factor to cancel: here none may follow
+        cut, qr_method = None, "cholesky2" if qr_method == "auto" else qr_method
     seen = moments(cell, over, Q)
-    problem = Problem(cell, form, (), _segments(over, checkpoint), cut, qr_method, seen)
-    compiled = fused(problem, h, backend)
-    # under no_grad a Function would still see leaves that require a gradient, and keep its tape
-    if torch.is_grad_enabled():
-        if form is not None and (compiled is not None or isinstance(form, Form)):
-            leaves = form.trained()
-        else:
-            leaves = cell.leaves(inputs[0], h)
-        problem = replace(problem, leaves=tuple(leaves))
-    if backend == "autograd":
-        dynamics = CellDynamics(cell, inputs, [])
-        end = sweep(dynamics, h, Q, None, over, method=qr_method, factor=qr, cut=cut, watch=seen)
-        log_r, healthy = stack_growth(end.pivots, end.deaths)
-        h, Q = end.h, end.Q.detach()
-    elif compiled is not None:
-        log_r, healthy, h, Q = fused_scan(problem, compiled, inputs, h, Q)
-    elif torch.is_grad_enabled() and any(z.requires_grad for z in (inputs, h, Q, *leaves)):
-        log_r, healthy, h, Q = Scan.apply(problem, inputs, h, Q, *leaves)  # type: ignore[no-untyped-call]
-    else:
-        with torch.no_grad():
-            end = sweep(bind(cell, form, inputs, []), h, Q, None, over, method=qr_method, watch=seen)
-        (log_r, healthy), h, Q = stack_growth(end.pivots, end.deaths), end.h, end.Q
+    problem = Problem(cell, cell.form(), (), segments(over, checkpoint), cut, qr_method, seen, ends)
+    log_r, healthy, h, Q = run_scan(problem, backend, inputs, h, Q)
     first = sum(not span.counted for span in over)
-    steps = _lengths(over[first:], log_r.device)
-    growth = Growth(log_r[first:], steps, healthy[first:])
+    growth = Growth(log_r[first:], _steps(over[first:], log_r.device), healthy[first:])
+    if after is not None:
+        growth = ended(growth, after - tangent_transient)
     found = Spectrum(growth, h, Q, dt, transient, interval, died_at(healthy, over, transient))
     tell_of_deaths(found.died_at)
     if chosen and (moved := late_drift(growth, transient)) is not None:
@@ -310,16 +313,6 @@ def lyapunov_spectrum(
 
 
 @lru_cache(maxsize=16)
-def _lengths(over: tuple[Span, ...], device: torch.device) -> Tensor:
+def _steps(over: tuple[Span, ...], device: torch.device) -> Tensor:
     """Steps of each span, on the device once and for all: a captured graph copies nothing from the host."""
     return torch.tensor([s.stop - s.start for s in over], device=device)
-
-
-def _segments(over: tuple[Span, ...], checkpoint: int | None) -> tuple[tuple[Span, ...], ...]:
-    """Consecutive spans of about `checkpoint` steps each."""
-    if checkpoint is None:
-        return (over,)
-    groups: dict[int, list[Span]] = {}
-    for span in over:
-        groups.setdefault(span.start // checkpoint, []).append(span)
-    return tuple(tuple(group) for group in groups.values())

@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 from lyaptorch import _checks
+from lyaptorch._padded import Lengths, Padded, padded, real
 from lyaptorch._random import Stream, seed_from
-from lyaptorch.cells import Cell, Network, as_cell, fit, random_frame, settle
+from lyaptorch.cells import Cell, Network, as_cell, fit, random_frame, settle, unroll
 from lyaptorch.tangent.automatic import AUTO, choose_transient
 
 
 class Start(NamedTuple):
-    """A cell, the inputs after the transient, the state and the frame there, and the transient taken."""
+    """A cell, the inputs after the transient, the state and the frame there, and the transient taken.
+
+    `ends (b,)` or `(*e, b)` are the steps of each trajectory after the transient, if not all have the same.
+    """
 
     cell: Cell
     inputs: Tensor
     h: Tensor
     Q: Tensor
     transient: int
+    ends: Tensor | None
 
 
 def start(
     cell: Network,
-    inputs: Tensor,
+    inputs: Tensor | PackedSequence | Padded,
     *,
     k: int | None,
     h0: Any,
@@ -33,6 +40,7 @@ def start(
     uncounted: dict[str, int],
     frame: Tensor | None,
     generator: torch.Generator | None,
+    lengths: Lengths = None,
 ) -> Start:
     """Check the arguments, draw the frame and let the state settle.
 
@@ -45,31 +53,87 @@ def start(
         uncounted: by name, how many of the other steps are not counted.
         frame: `(n, k)` or `(*e, b, n, k)`, or None for a random one.
         generator: seeds the random frame.
+        lengths: steps of each trajectory, `(b,)` or `(*e, b)`; t of all when missing.
 
     Raises:
         ValueError: as `lyapunov_spectrum` says.
         FloatingPointError: if the state overflows in the transient.
     """
-    cell = as_cell(cell)
+    cell, (inputs, lengths) = as_cell(cell), padded(inputs, lengths)
+    if lengths is not None and cell.state_size and lengths.shape[:-1] not in ((), cell.ensemble):
+        raise ValueError(
+            f"lengths must have shape (b,) or (*e, b) with *e = {cell.ensemble}, got {tuple(lengths.shape)}; "
+            "all members may share those of (b,)"
+        )
     inputs, h = fit(cell, inputs, h0)
+    inputs, ends = (inputs, None) if lengths is None else _ending(inputs, lengths)
     t, n = inputs.shape[0], h.shape[-1]
     k = n if k is None else _checks.integer("k", k, 1, n, do=f"a state of size {n} has {n} exponents")
-    lengths = uncounted if transient == AUTO else {"transient": transient, **uncounted}
-    lengths = {
-        name: _checks.integer(name, length, 0, do='or pass "auto"' if name == "transient" else "")
-        for name, length in lengths.items()
+    waits = uncounted if transient == AUTO else {"transient": transient, **uncounted}
+    waits = {
+        name: _checks.integer(name, steps, 0, do='or pass "auto"' if name == "transient" else "")
+        for name, steps in waits.items()
     }
-    transient, rest = lengths.get("transient", AUTO), sum(int(length) for length in uncounted.values())
+    transient, rest = waits.get("transient", AUTO), sum(int(waits[name]) for name in uncounted)
     least = rest if isinstance(transient, str) else rest + transient
+    if ends is not None:
+        _name_too_short(ends, least)
     if t - least < 1:
         raise ValueError(
-            f"inputs must hold {' + '.join(lengths)} + at least 1 counted step, got t={t} for "
-            f"{' + '.join(map(str, lengths.values()))} + 1; pass more inputs or shorten the transients"
+            f"inputs must hold {' + '.join(waits)} + at least 1 counted step, got t={t} for "
+            f"{' + '.join(map(str, waits.values()))} + 1; pass more inputs or shorten the transients"
         )
     Q = _frame(frame, k, h, generator)
     if isinstance(transient, str):
+        if ends is not None:
+            raise ValueError(
+                'transient="auto" looks at all trajectories at once, and lengths were given; pass a number'
+            )
         transient = choose_transient(cell, inputs[: t - rest], h, Q)
-    return Start(cell, inputs[transient:], settle(cell, inputs[:transient], h), Q, transient)
+    if ends is None:
+        return Start(cell, inputs[transient:], settle(cell, inputs[:transient], h), Q, transient, None)
+    h, inputs, ends = _settled(cell, inputs[:transient], h, ends), inputs[transient:], ends - transient
+    if transient:
+        inputs = torch.where(real(ends, inputs.shape[:-1]).unsqueeze(-1), inputs, inputs[:1])
+    return Start(cell, inputs, h, Q, transient, ends)
+
+
+def _ending(inputs: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor | None]:
+    """The inputs up to the last end, and the ends; None where all are one."""
+    if not _checks.can_look():
+        return inputs, lengths
+    inputs = inputs[: int(lengths.max())]
+    return inputs, None if (lengths == len(inputs)).all() else lengths
+
+
+def _name_too_short(ends: Tensor, least: int) -> None:
+    """Trajectories that end before anything is counted are left out of averages, but not in silence."""
+    if not _checks.can_look() or not (short := ends <= least).any():
+        return
+    if short.all(-1).any():
+        raise ValueError(
+            f"lengths must be above the {least} steps of the transients for some trajectory, got at most "
+            f"{int(ends[short.all(-1)].max())}; shorten the transients or leave these sequences out"
+        )
+    places = [tuple(place) if ends.dim() > 1 else place[0] for place in short.nonzero().tolist()]
+    warnings.warn(
+        f"trajectories {places} end within the {least} steps of the transients, so they have no exponents "
+        "(-inf) and are left out of averages",
+        stacklevel=5,
+    )
+
+
+def _settled(cell: Cell, inputs: Tensor, h: Tensor, ends: Tensor) -> Tensor:
+    """The state after all `inputs`, or at a trajectory's end where that comes before; without gradient."""
+    if not len(inputs) or (_checks.can_look() and (ends >= len(inputs)).all()):
+        return settle(cell, inputs, h)
+    with torch.no_grad():
+        states = unroll(cell, inputs, h.detach())
+        last = (ends.clamp(1, len(inputs)) - 1).expand(h.shape[:-1])
+        ended = states.gather(0, last[None, ..., None].expand(1, *h.shape))[0]
+    if not _checks.all_finite(ended):
+        raise FloatingPointError(f"the state is not finite after the transient: {cell.advice}")
+    return ended
 
 
 def _frame(frame: Tensor | None, k: int, h: Tensor, generator: torch.Generator | None) -> Tensor:

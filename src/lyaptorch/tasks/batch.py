@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lyaptorch import _checks
 from lyaptorch._brief import brief
+from lyaptorch._padded import Padded, padded, real
 from lyaptorch._types import Inputs
 
 
@@ -21,7 +22,9 @@ class Batch:
     Attributes:
         inputs: `(t, *e, b, m)`.
         targets: `(t, *e, b, o)`.
-        mask: `(t, *e)`, the steps whose target was really shown; only these count.
+        mask: `(t, *e)` or `(t, *e, b)`, the steps whose target was really shown; only these count.
+        lengths: `(b,)` or `(*e, b)`, the steps of each trajectory, if they differ: no later one counts. What
+            stands in the padding, be it NaN, does not matter.
         first: the first step that counts for anybody: those before need not be read out.
 
     Args:
@@ -30,35 +33,61 @@ class Batch:
 
     inputs: Inputs
     targets: Float[Tensor, "t *e b o"]
-    mask: Bool[Tensor, "t *e"]
+    mask: Bool[Tensor, "t *e"] | Bool[Tensor, "t *e b"]
     since: InitVar[int | None] = None
+    lengths: Tensor | None = None
     first: int = field(init=False)
 
     __repr__ = brief
 
     def __post_init__(self, since: int | None) -> None:
+        if self.lengths is not None:
+            self._take_out_padding(self.lengths)
         if since is None:
             counts = self.mask.reshape(len(self.mask), -1).any(1)
             since = int(counts.int().argmax()) if _checks.can_look() else 0
         object.__setattr__(self, "first", since)
 
+    def _take_out_padding(self, lengths: Tensor) -> None:
+        """From inputs, targets and the mask: a cotangent of 0 times NaN would be NaN."""
+        inputs, own = padded(self.inputs, lengths)
+        assert own is not None
+        mask = real(own, inputs.shape[:-1])
+        object.__setattr__(self, "inputs", inputs)
+        object.__setattr__(self, "lengths", own)
+        object.__setattr__(self, "targets", torch.where(mask.unsqueeze(-1), self.targets, 0.0))
+        object.__setattr__(self, "mask", mask & self.counts)
+
+    @property
+    def counts(self) -> Bool[Tensor, "t *e #b"]:
+        """Which steps count, of each trajectory, or of all alike where the last dimension is 1."""
+        return self.mask if self.mask.dim() == self.inputs.dim() - 1 else self.mask.unsqueeze(-1)
+
     def select(self, members: tuple[Tensor, ...]) -> Batch:
         """What some members see, by their places as `nonzero(as_tuple=True)` gives them, as an ensemble."""
         at: tuple[slice | Tensor, ...] = (slice(None), *members)
-        return Batch(self.inputs[at], self.targets[at], self.mask[at], self.first)
+        lengths = self.lengths
+        own = lengths if lengths is None or lengths.dim() == 1 else lengths[members]
+        return Batch(self.inputs[at], self.targets[at], self.mask[at], self.first, own)
+
+    def after(self, step: int) -> Batch:
+        """What is left after the first steps; of a trajectory that ended before, one that does not count."""
+        rest = (slice(step, None),)
+        lengths = None if self.lengths is None else (self.lengths - step).clamp_min(1)
+        return Batch(self.inputs[rest], self.targets[rest], self.mask[rest], None, lengths)
 
 
-def last_step(inputs: Tensor, answers: Tensor) -> Batch:
-    """A batch of which the last step alone counts, with the answers `(*e, b, o)`."""
-    mask = torch.zeros(len(inputs), dtype=torch.bool, device=inputs.device)
-    mask[-1] = True
-    ensemble = inputs.shape[1:-2]
-    return Batch(
-        inputs,
-        answers.expand(len(inputs), *answers.shape),
-        mask.reshape(-1, *[1] * len(ensemble)).expand(-1, *ensemble),
-        len(inputs) - 1,
-    )
+def last_step(inputs: Tensor, answers: Tensor, lengths: Tensor | None = None) -> Batch:
+    """A batch of which the last step of each trajectory alone counts, with the answers `(*e, b, o)`."""
+    t, *ensemble, b, _ = inputs.shape
+    if lengths is None:
+        mask = torch.zeros(t, dtype=torch.bool, device=inputs.device)
+        mask[-1] = True
+        mask = mask.reshape(-1, *[1] * len(ensemble)).expand(-1, *ensemble)
+        return Batch(inputs, answers.expand(t, *answers.shape), mask, t - 1)
+    shape = (t, *ensemble, b)
+    mask = real(lengths, shape) & ~real(lengths - 1, shape)
+    return Batch(inputs, answers.expand(t, *answers.shape), mask, lengths=lengths)
 
 
 class Source(Protocol):
@@ -74,8 +103,8 @@ class Source(Protocol):
         length: int,
         stream: str = "task",
         dtype: torch.dtype | None = None,
-    ) -> Inputs:
-        """The inputs alone `(t, *e, b, m)`, of any length.
+    ) -> Inputs | Padded:
+        """The inputs alone `(t, *e, b, m)`, of any length, with lengths where those of trajectories differ.
 
         Args:
             seed: of the run.

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 from lyaptorch import _checks
 from lyaptorch._caller import flosses
+from lyaptorch._padded import Lengths, Padded, padded
 from lyaptorch._random import member_ids, seed_from
 from lyaptorch._types import Inputs, Number
 from lyaptorch.cells import Network, as_cell, fit, owned
@@ -27,7 +30,7 @@ from lyaptorch.train.steps import floss_step, flossing_of, warn_of_death
 @flosses
 def floss(
     cell: Network,
-    inputs: Inputs | Source,
+    inputs: Inputs | PackedSequence | Source,
     *,
     k: int | Tensor | None = None,
     epochs: int = 500,
@@ -42,6 +45,7 @@ def floss(
     batch: int = 1,
     state_grad: str | int = "full",
     h0: Any = None,
+    lengths: Lengths = None,
     members: int | Tensor | None = None,
     generator: torch.Generator | None = None,
     show_progress: bool | None = None,
@@ -53,7 +57,7 @@ def floss(
     Args:
         cell: anything that `as_cell` takes; its parameters with `requires_grad` are trained.
         inputs: a task, which gives fresh inputs each epoch, or a tensor `(t, *e, b, m)`, t >= steps, whose
-            first `steps` are used each time.
+            first `steps` are used each time, or a PackedSequence.
         k: how many exponents, a number or one for each member; 75, or n where that is less, when missing.
         epochs: flossing steps.
         lr: learning rate of Adam, a number or one for each member.
@@ -68,6 +72,8 @@ def floss(
         batch: trajectories drawn from a task.
         state_grad: how far the gradient follows the trajectory, as in `lyapunov_spectrum`.
         h0: initial state `(*e, b, n)`, or its parts as `as_cell` says; zeros when missing.
+        lengths: steps of each trajectory of an inputs tensor, `(b,)` or `(*e, b)`, as in `lyapunov_spectrum`;
+            those that end within `tangent_transient` are left out.
         members: ids of shape `*e`; equal ids draw equal numbers.
         generator: seeds inputs and frames; None is a fixed seed.
         show_progress: None shows a bar on a terminal.
@@ -110,22 +116,11 @@ def floss(
     like = next(iter(cell.tensors()), h0)
     dtype, device = (None, torch.device("cpu")) if like is None else (like.dtype, like.device)
     ids = member_ids(ensemble, members, device)
-    if not isinstance(inputs, Tensor) and not hasattr(inputs, "inputs"):
-        raise ValueError(f"inputs must be a tensor or a task, got {type(inputs).__name__}")
-    if isinstance(inputs, Tensor) and len(inputs) < steps:
-        raise ValueError(f"inputs must hold steps={steps} steps, got {len(inputs)}; pass fewer steps")
-
-    def source(epoch: Tensor) -> Tensor:
-        if isinstance(inputs, Tensor):
-            return inputs[:steps]
-        return inputs.inputs(
-            seed, members=ids, epoch=epoch, batch=batch, length=steps, stream="floss", dtype=dtype
-        )
-
+    source = _source(inputs, lengths, steps, seed=seed, members=ids, batch=batch, dtype=dtype)
     epoch = torch.zeros(ensemble, dtype=torch.int64, device=device)
     history, everybody = History(ensemble), torch.ones(ensemble, dtype=torch.bool, device="cpu")
     with owned(cell) as trained, progress("flossing", epochs, show_progress) as advance:
-        checked, state = fit(trained, source(epoch), h0)
+        checked, state = fit(trained, source(epoch).inputs, h0)
         leaves = trained.leaves(checked[0], state)
         refuse_shared(trained, leaves, ensemble, checked[0], state)
         optimizer = MemberOptimizer(leaves, ensemble, lr, Adam())
@@ -150,3 +145,22 @@ def floss(
                 raise FloatingPointError(f"the weights overflow in flossing; lower lr={lr}")
     config = {"phase": plain(phase), "seed": seed, "cell": type(cell).__name__, "members": ids.tolist()}
     return Record("floss", config, history.variables())
+
+
+def _source(
+    inputs: Tensor | PackedSequence | Source, lengths: Lengths, steps: int, **drawing: Any
+) -> Callable[[Tensor], Padded]:
+    """What drives each epoch: the first steps of given inputs, or what a task draws."""
+    if isinstance(inputs, Tensor | PackedSequence):
+        given, lengths = padded(inputs, lengths)
+        if len(given) < steps:
+            raise ValueError(f"inputs must hold steps={steps} steps, got {len(given)}; pass fewer steps")
+        first = Padded(given[:steps], None if lengths is None else lengths.clamp_max(steps))
+        return lambda epoch: first
+    if not hasattr(inputs, "inputs"):
+        raise ValueError(f"inputs must be a tensor or a task, got {type(inputs).__name__}")
+    if lengths is not None:
+        raise ValueError(
+            f"lengths belong to a tensor of inputs, got a {type(inputs).__name__}; leave them out"
+        )
+    return lambda epoch: padded(inputs.inputs(epoch=epoch, length=steps, stream="floss", **drawing))

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from lyaptorch._padded import real
 from lyaptorch.analysis import (
     effective_rank,
     gradient_overlap,
@@ -16,7 +17,7 @@ from lyaptorch.analysis import (
 )
 from lyaptorch.cells import fit, unroll
 from lyaptorch.cells.form import Form, linear
-from lyaptorch.tangent import lyapunov_spectrum
+from lyaptorch.tangent import lyapunov_spectrum, mean_over_trajectories
 from lyaptorch.tangent.deaths import untold
 from lyaptorch.tasks.batch import Batch, Task
 from lyaptorch.train.model import Model
@@ -66,7 +67,7 @@ def covariant_overlap(model: Model, batch: Batch) -> Tensor:
     Source: Gradient Flossing, appendix D.
     """
     at = len(batch.inputs) // 3
-    rest = Batch(batch.inputs[at:], batch.targets[at:], batch.mask[at:])
+    rest = batch.after(at)
     h0 = model.initial_state(batch.inputs.shape[-2])
     overlap = gradient_overlap(model.cell, batch.inputs, lambda h: model.loss(rest, h)[0], at=at, h0=h0)
     return overlap.mean((-2, -1))
@@ -92,7 +93,11 @@ def saturated_share(model: Model, batch: Batch) -> Tensor:
             slopes = form.outer.slope(linear(before, form.weight_hh) + form.drive(inputs))
         else:
             slopes = torch.ones_like(before)
-    return (slopes < 0.1).to(before.dtype).mean((0, -2, -1))
+    flat = (slopes < 0.1).to(before.dtype).mean(-1)
+    if batch.lengths is None:
+        return flat.mean((0, -1))
+    own = real(batch.lengths, flat.shape)
+    return (flat * own).sum((0, -1)) / own.expand_as(flat).sum((0, -1))
 
 
 def leading_curvature(members: Members, task: Task, seed: int, *, sample: int, length: int) -> Tensor:
@@ -133,7 +138,7 @@ def measured_exponents(members: Members, task: Task, seed: int, k: int | None = 
         spectrum = lyapunov_spectrum(
             model.cell, inputs, k=k, h0=model.initial_state(1), tangent_transient=TRANSIENT
         )
-    return spectrum.exponents[..., 0, :]
+    return mean_over_trajectories(spectrum.exponents)
 
 
 @torch.no_grad()

@@ -170,7 +170,7 @@ class Model(nn.Module):
         if self.loss_name == "cross_entropy" and targets.shape == outputs.shape != (*targets.shape[:-1], 1):
             targets = targets.argmax(-1, keepdim=True)
         self._check_outputs(outputs, targets)
-        mask = batch.mask[first:, ..., None, None].to(outputs.dtype).expand_as(targets)
+        mask = batch.counts[first:].unsqueeze(-1).to(outputs.dtype).expand_as(targets)
 
         def mean(values: Tensor) -> Tensor:
             return (values * mask).sum((0, -2, -1)) / mask.expand_as(values).sum((0, -2, -1))

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lyaptorch._padded import Padded, padded
 from lyaptorch._random import member_ids
-from lyaptorch._types import Inputs, Number
+from lyaptorch._types import Number
 from lyaptorch.cells.ownership import shared_parameter
 from lyaptorch.tasks.batch import Batch, Source, Task
 from lyaptorch.train.model import Model
@@ -50,11 +51,16 @@ class Members:
         drawn = task.draw(seed, members=self.everybody, epoch=self._everywhere(epoch), **sizes)
         return drawn if self.places is None else drawn.select(self.places)
 
-    def inputs(self, source: Source, seed: int, epoch: int | Tensor, **sizes: Any) -> Inputs:
+    def inputs(self, source: Source, seed: int, epoch: int | Tensor, **sizes: Any) -> Padded:
         """The same of `Task.inputs`; those of a source that knows no members, `(t, b, m)`, are for all."""
-        drawn = source.inputs(seed, members=self.everybody, epoch=self._everywhere(epoch), **sizes)
-        at: tuple[slice | Tensor, ...] = (slice(None), *((self.places or ()) if drawn.dim() > 3 else ()))
-        return drawn[at]
+        given = source.inputs(seed, members=self.everybody, epoch=self._everywhere(epoch), **sizes)
+        drawn, lengths = padded(given)
+        if self.places is not None and drawn.dim() > 3:
+            at: tuple[slice | Tensor, ...] = (slice(None), *self.places)
+            drawn = drawn[at]
+        if self.places is not None and lengths is not None and lengths.dim() > 1:
+            lengths = lengths[self.places]
+        return Padded(drawn, lengths)
 
     def _everywhere(self, epoch: int | Tensor) -> int | Tensor:
         """Epochs of the whole ensemble: a task may have something of each member, such as a delay."""

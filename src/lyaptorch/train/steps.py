@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lyaptorch import _checks
+from lyaptorch._padded import Padded
 from lyaptorch._random import Stream
 from lyaptorch._types import Number
 from lyaptorch.cells import Cell, fit, random_frame
@@ -16,7 +17,7 @@ from lyaptorch.flossing import FlossPhase
 from lyaptorch.flossing.loss import member_losses
 from lyaptorch.flossing.penalties import PENALTIES
 from lyaptorch.flossing.schedule import EXPONENTS
-from lyaptorch.tangent import lyapunov_spectrum
+from lyaptorch.tangent import lyapunov_spectrum, mean_over_trajectories
 from lyaptorch.tangent.deaths import untold
 from lyaptorch.tasks.batch import Batch
 from lyaptorch.train.optim import MemberOptimizer, finite, norms
@@ -64,18 +65,27 @@ class Flossing:
     seed: int
     together: bool
 
-    def value(self, cell: Cell, inputs: Tensor, h0: Tensor, epoch: Tensor) -> tuple[Tensor, Tensor | None]:
-        """What the phase minimises, `(*e)`, and the exponents `(*e, b, k)` if it is made of them."""
+    def value(self, cell: Cell, driven: Padded, h0: Tensor, epoch: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What the phase minimises, `(*e)`, and the exponents `(*e, b, k)` if it is made of them.
+
+        Raises:
+            ValueError: for sequences of different lengths and a penalty that looks at single steps.
+        """
         phase, k = self.phase, most_exponents(self.k, h0.shape[-1])
         if phase.penalty != EXPONENTS:
-            checked, h = fit(cell, inputs, h0)
+            if driven.lengths is not None:
+                raise ValueError(
+                    f"penalty {phase.penalty!r} looks at all steps of all sequences, got some of different "
+                    f"lengths; pass penalty={EXPONENTS!r} or sequences of one length"
+                )
+            checked, h = fit(cell, driven.inputs, h0)
             own = phase.k if isinstance(phase.k, Tensor) else k
             return PENALTIES[phase.penalty](cell, checked, h, own), None
         # `warn_of_death` tells
         with untold():
             exponents = lyapunov_spectrum(
                 cell,
-                inputs,
+                driven,
                 k=k,
                 h0=h0,
                 tangent_transient=phase.tangent_transient,
@@ -106,7 +116,7 @@ def fit_step(
     members: Members,
     batch: Batch,
     clip: Clip,
-    joint: tuple[Flossing, Tensor, Number] | None,
+    joint: tuple[Flossing, Padded, Number] | None,
 ) -> dict[str, Tensor]:
     """One task step of all `members`; loss, accuracy and gradient norm `(*e)` before it.
 
@@ -126,9 +136,9 @@ def fit_step(
         raise _unstable("loss", members, fine, batch)
     total = loss.sum()
     if joint is not None:
-        flossing, inputs, weight = joint
-        h0 = first_row(members, flossing.phase, inputs)
-        floss, _ = flossing.value(members.model.cell, inputs, h0, members.epoch)
+        flossing, driven, weight = joint
+        h0 = first_row(members, flossing.phase, driven)
+        floss, _ = flossing.value(members.model.cell, driven, h0, members.epoch)
         total = total + (weight * floss).sum()
     gradients = torch.autograd.grad(total, members.optimizer.parameters, materialize_grads=True)
     if _checks.can_look() and not (fine := finite(gradients, ensemble)).all():
@@ -141,7 +151,7 @@ def fit_step(
 
 def floss_step(
     cell: Cell,
-    inputs: Tensor,
+    driven: Padded,
     h0: Tensor,
     flossing: Flossing,
     optimizer: MemberOptimizer,
@@ -154,7 +164,7 @@ def floss_step(
     """
     ensemble = tuple(h0.shape[:-2])
     try:
-        value, exponents = flossing.value(cell, inputs, h0, epoch)
+        value, exponents = flossing.value(cell, driven, h0, epoch)
     except FloatingPointError as error:
         raise FloatingPointError(f"at flossing epoch {epoch.reshape(-1)[0]}: {error}") from error
     gradients = torch.autograd.grad(value.sum(), optimizer.parameters, materialize_grads=True)
@@ -170,7 +180,7 @@ def floss_step(
         loss = value.detach()
         return {"floss_loss": loss, "exponents": torch.full_like(loss, torch.nan).unsqueeze(-1)}
     mean = member_losses(exponents.detach(), phase.target, "mean", phase.k)
-    return {"floss_loss": mean, "exponents": exponents.detach().mean(-2)}
+    return {"floss_loss": mean, "exponents": mean_over_trajectories(exponents.detach())}
 
 
 def most_exponents(k: int | Tensor | None, n: int) -> int:
@@ -184,12 +194,12 @@ def most_exponents(k: int | Tensor | None, n: int) -> int:
     return _checks.integer("k", k, 1, n, do=f"a state of size {n} has {n} exponents")
 
 
-def first_row(members: Members, phase: FlossPhase, inputs: Tensor) -> Tensor:
+def first_row(members: Members, phase: FlossPhase, driven: Padded) -> Tensor:
     """Where flossing starts: the first row of the initial state, for each of its trajectories."""
     row = members.model.initial_state(1)
     if row is not None:
         row = row.detach().expand(*row.shape[:-2], phase.batch, -1)
-    return fit(members.model.cell, inputs, row)[1]
+    return fit(members.model.cell, driven.inputs, row)[1]
 
 
 def warn_of_death(exponents: Tensor, ids: Tensor) -> None:

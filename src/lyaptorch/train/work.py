@@ -8,6 +8,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from lyaptorch import _checks
+from lyaptorch._padded import Padded
 from lyaptorch.flossing import FitPhase, FlossPhase
 from lyaptorch.flossing.schedule import EXPONENTS, select_members
 from lyaptorch.tasks.batch import Batch, Task
@@ -108,7 +109,7 @@ def _floss_flops(phase: FlossPhase, n: int) -> int:
 
 def _inputs(
     part: Members, task: Task, settings: Settings, phase: FlossPhase, epoch: Tensor, stream: str
-) -> Tensor:
+) -> Padded:
     return part.inputs(
         task,
         settings.seed,

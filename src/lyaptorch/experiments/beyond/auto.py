@@ -16,7 +16,7 @@ from lyaptorch.experiments.beyond.learning import Learning
 from lyaptorch.experiments.checks import Check, at_least, at_most
 from lyaptorch.flossing import FitPhase, FlossPhase, Schedule
 from lyaptorch.record import Given, Record
-from lyaptorch.tangent import lyapunov_spectrum
+from lyaptorch.tangent import lyapunov_spectrum, mean_over_trajectories
 from lyaptorch.tasks import TemporalXOR
 from lyaptorch.train import Model
 from lyaptorch.train.presets import gf2023
@@ -52,12 +52,12 @@ def chosen_flossing(exponents: Tensor, fluctuation: Tensor, epochs: int) -> Flos
         >>> phase.k, phase.interval, phase.tangent_transient, phase.steps
         (3, 2, 1, 16)
     """
-    mean, order = exponents.mean(0).sort(descending=True)
+    mean, order = mean_over_trajectories(exponents).sort(descending=True)
     k = max(1, int((mean > mean[0] - REACH).sum()))
     spread = max(float(mean[0] - mean[k - 1]), 1e-3)
     transient = min(30, round((k - 1) / spread))
     single = float(fluctuation.mean(0)[order[:k]].median())
-    counted = min(100, max(8, math.ceil((single / ERROR) ** 2)))
+    counted = math.ceil(min(100.0, max(8.0, (single / ERROR) ** 2)))
     return FlossPhase(
         epochs,
         k=k,

@@ -17,7 +17,7 @@ from lyaptorch.experiments.beyond.stack import Stack
 from lyaptorch.experiments.checks import Check, at_least, at_most
 from lyaptorch.flossing import flossing_loss
 from lyaptorch.record import Given, Record
-from lyaptorch.tangent import depth_spectrum
+from lyaptorch.tangent import depth_spectrum, mean_over_trajectories
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class Depths:
             self._floss(stack, self.floss_lr[self.kinds.index(kind)], seed)
         x, target = self._batch(seed, 0, 32, "measure")
         with torch.no_grad():
-            exponents = depth_spectrum(stack.blocks, stack.enter(x[:4])).exponents.mean(0)
+            exponents = mean_over_trajectories(depth_spectrum(stack.blocks, stack.enter(x[:4])).exponents)
         layers = stack.layers(x.requires_grad_())
         loss = nn.functional.binary_cross_entropy_with_logits(stack.answer(layers[-1]), target)
         norms = [g.norm() for g in torch.autograd.grad(loss, layers)]

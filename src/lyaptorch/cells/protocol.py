@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,8 @@ from torch.overrides import TorchFunctionMode
 from lyaptorch._types import Frame, Input, InputFrame, State
 from lyaptorch.cells.form import AnyForm, Form
 
+BY_HAND = ("pushforward", "_push")
+"""What may tell the pushforward of a step."""
 ADVICE = "the dynamics overflow; lower the gain or the inputs, or use float64"
 
 
@@ -22,7 +24,11 @@ class Cell(nn.Module):
     """What evolves: `h' = step(x, h)`, input first, state second, as in `torch.nn.*Cell`.
 
     A subclass writes `step`. It may write `pushforward` (else one forward-mode product is used), or
-    return a `Form`, which brings both with it, and a hand-written adjoint.
+    return a `Form`, which brings both with it, and a hand-written adjoint. What stands for a step (a form, a
+    pushforward by hand) is not inherited by a class that writes another `step`: its products are derived.
+
+    Raises:
+        TypeError: when a subclass is defined that writes `forward`, which is `step` by another name.
 
     Attributes:
         input_size: m.
@@ -31,6 +37,7 @@ class Cell(nn.Module):
         readable: which entries of the state a readout sees; all, unless the cell has hidden ones (of an
             LSTM's (h, c) it is h).
         batch_first: whether the module it was made of takes batches first, which no function here does.
+        alone: whether the step computes with the weights of one network at a time.
         unproven: whether `step` is still to be probed before its first trajectory.
         unfused: whether the probe found that derivatives need torch's fused kernels switched off.
         reverse_mode: whether the probe found that forward mode cannot be used at all.
@@ -48,7 +55,27 @@ class Cell(nn.Module):
     """
 
     time_step: float = 1.0
+    alone: bool = False
     advice: str = ADVICE
+    ingredients: ClassVar[tuple[str, ...]] = ("step",)
+    """Methods that say what the step is; a class that writes one anew has another step."""
+
+    def __init_subclass__(cls, **settings: Any) -> None:
+        super().__init_subclass__(**settings)
+        if _depth(cls, "forward") < cls.__mro__.index(Cell):
+            raise TypeError(
+                f"{cls.__name__} defines forward(x, h), which of a Cell is its step by another name; define "
+                "step(x, h)"
+            )
+        step, push = _depth(cls, *cls.ingredients), _depth(cls, *BY_HAND)
+        for name, also, least in (
+            ("leaves", "", step),
+            ("pushforward", "_push", step),
+            ("pushforward_with_input", "_push", min(step, push)),
+            ("form", "", min(step, push)),
+        ):
+            if _depth(cls, name, also) > least:
+                setattr(cls, name, getattr(Cell, name))
 
     def __init__(self, input_size: int, state_size: int, ensemble: tuple[int, ...] = ()) -> None:
         super().__init__()
@@ -147,12 +174,25 @@ class Cell(nn.Module):
         return f"{self.input_size}, {self.state_size}{tail}"
 
 
+def _depth(cls: type, *names: str) -> int:
+    """How far up among the ancestors of a class one of these is defined first."""
+    return next(i for i, ancestor in enumerate(cls.__mro__) if any(name in vars(ancestor) for name in names))
+
+
 class FormCell(Cell):
     """A cell that is wholly described by its `Form`."""
+
+    def __init_subclass__(cls, **settings: Any) -> None:
+        # of a class with another step, `form` says that there is none; what it builds on has one still
+        if "form" in vars(cls):
+            cls._described = cls.form
+        super().__init_subclass__(**settings)
 
     def form(self) -> Form:
         """The step as data."""
         raise NotImplementedError(f"{type(self).__name__} must define form()")
+
+    _described = form
 
     def leaves(self, x: Tensor, h: Tensor) -> list[Tensor]:
         """The tensors with `requires_grad` that the step depends on; an activation may hold computed ones."""
@@ -160,12 +200,12 @@ class FormCell(Cell):
 
     def step(self, x: Input, h: State) -> State:
         """The next state."""
-        form = self.form()
+        form = self._described()
         return form.step(form.drive(x), h)
 
     def pushforward(self, x: Input, h: State, Q: Frame) -> tuple[State, Frame]:
         """The next state and D Q. Cost O(b n^2 k)."""
-        form = self.form()
+        form = self._described()
         return form.pushforward(form.drive(x), h, Q)
 
 

@@ -48,6 +48,7 @@ class Stacked(Cell):
         self._sizes = [layer.state_size for layer in layers]
         super().__init__(layers[0].input_size, sum(self._sizes), layers[0].ensemble)
         self.layers: Any = nn.ModuleList(layers)
+        self.alone = any(layer.alone for layer in layers)
         last = range(self.state_size)[-self._sizes[-1] :][layers[-1].readable]
         self.readable, self.unproven = slice(last.start, last.stop), any(layer.unproven for layer in layers)
 

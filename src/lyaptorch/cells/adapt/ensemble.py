@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import type_before_parametrizations
 
 from lyaptorch._types import Frame, Input, State
-from lyaptorch.cells.adapt.function import FunctionCell
 from lyaptorch.cells.form import Form
 from lyaptorch.cells.protocol import Cell, FormCell
 
@@ -48,7 +48,7 @@ class Parallel(Cell):
     def form(self) -> Form | None:
         """The steps as data, where they have that shape."""
         call = self._template[0]
-        if not isinstance(call.cell, FormCell):
+        if call.cell.alone or not isinstance(call.cell, FormCell):
             return None
         form: Form = torch.func.functional_call(call, self.weights(), ("form",))
         return form
@@ -68,11 +68,13 @@ class Parallel(Cell):
         def one(w: dict[str, Tensor], *z: Tensor) -> Any:
             return torch.func.functional_call(call, w, (name, *z))
 
-        if not isinstance(call.cell, FunctionCell):
+        if not call.cell.alone:
             return torch.func.vmap(one)(weights, *arguments)
         members = range(size)
         rows = [one({k: w[i] for k, w in weights.items()}, *(z[i] for z in arguments)) for i in members]
-        return torch.stack(rows)
+        return (
+            tuple(map(torch.stack, zip(*rows, strict=True))) if name == "pushforward" else torch.stack(rows)
+        )
 
 
 class ModuleEnsemble(Parallel):
@@ -166,4 +168,5 @@ def _build(network: Cell) -> dict[str, Any]:
             "function may compute all members itself: its h0 is (*e, b, n)"
         )
     shapes = {name: (tuple(w.shape), w.dtype, w.device) for name, w in _weights(network).items()}
-    return {"type": type(inner).__name__, "structure": repr(inner), **shapes}
+    # a module with a parametrised weight has a class of its own
+    return {"type": type_before_parametrizations(inner), "structure": repr(inner), **shapes}

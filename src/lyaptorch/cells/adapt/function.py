@@ -26,6 +26,8 @@ class FunctionCell(Cell):
         structure: how the state is packed; None while it is one tensor.
     """
 
+    alone = True
+
     def __init__(self, function: Callable[..., Any], state: Any = None, output: bool | None = None) -> None:
         super().__init__(0, 0)
         self.function, self.output = function, output

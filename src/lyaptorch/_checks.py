@@ -90,12 +90,12 @@ def all_finite(value: Tensor) -> bool:
     return math.isfinite(value.detach().sum()) or bool(torch.isfinite(value).all())
 
 
-def tensor(name: str, value: object) -> Tensor:
+def tensor(name: str, value: object, *, do: str = "call .float() or .double()") -> Tensor:
     """Return `value` if it is a floating tensor, or raise."""
     if not isinstance(value, Tensor):
         raise ValueError(f"{name} must be a torch.Tensor, got {type(value).__name__}; use torch.as_tensor")
     if not value.is_floating_point():
-        raise ValueError(f"{name} must be a floating tensor, got {value.dtype}; call .float() or .double()")
+        raise ValueError(f"{name} must be a floating tensor, got {value.dtype}{_advice(do)}")
     return value
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from lyaptorch.analysis.findings import killers
 from lyaptorch.analysis.parts import own_rates, silence
 from lyaptorch.analysis.signs import Signs
-from lyaptorch.cells import Cell, Stacked, as_cell, unroll
+from lyaptorch.cells import Cell, Stacked, as_cell, copied, unroll
 from lyaptorch.tangent import lyapunov_spectrum
 
 TRIAL, ALIGN = 300, 50
@@ -129,14 +128,6 @@ class Patient:
         """The layers that kill, else all."""
         layers = [cell for cell, _ in self.layers()]
         return [layers[i] for i in self.sick] if self.cell.layered and self.sick else layers
-
-
-def copied(network: Any) -> Any:
-    """A deep copy; also of modules that keep weights they have computed, which torch does not copy."""
-    modules = network.modules() if isinstance(network, nn.Module) else ()
-    kept = [z for module in modules for z in [*vars(module).values(), *getattr(module, "_flat_weights", ())]]
-    computed = [z for z in kept if isinstance(z, Tensor) and not z.is_leaf]
-    return copy.deepcopy(network, {id(z): z.detach().clone() for z in computed})
 
 
 def cell_of(network: Any) -> Any:

@@ -216,7 +216,7 @@ def _derivative(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 def sech2(x: Tensor) -> Tensor:
     """sech(x)^2 to full relative precision: 1 - tanh^2 is 0 from |x| = 9.5 on in float32.
 
-    Below the least normal number, from |x| = 44 on in float32 and 354 in float64, it is 0, with derivatives 0.
+    Below the least normal number, from |x| = 44 on in float32 and 354 in float64, it and its slope are 0.
     """
     # a little beyond, so that cosh^2 does not overflow and NaN does not arise
     limit = 0.5 * math.log(torch.finfo(x.dtype).max) + 0.25

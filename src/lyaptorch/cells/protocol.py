@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.overrides import TorchFunctionMode
 
 from lyaptorch._types import Frame, Input, InputFrame, State
 from lyaptorch.cells.form import AnyForm, Form
+from lyaptorch.cells.unfused import unfused
 
 BY_HAND = ("pushforward", "_push")
 """What may tell the pushforward of a step."""
@@ -232,70 +229,6 @@ def pushforward_reverse_mode(cell: Cell, x: Tensor, h: Tensor, Q: Tensor) -> tup
             (D,) = torch.autograd.grad(after, copies, rows, create_graph=keep, materialize_grads=True)
         after, D = torch.unflatten(after, -2, (b, n))[..., 0, :], torch.unflatten(D, -2, (b, n))
     return (after, D @ Q) if keep else (after.detach(), D.detach() @ Q)
-
-
-@contextmanager
-def unfused() -> Iterator[None]:
-    """Without those fused operations of torch that lack forward mode or second derivatives."""
-    libraries: tuple[Any, ...] = (torch.backends.mkldnn, torch.backends.cudnn)
-    before = [library.enabled for library in libraries]
-    fastpath = torch.backends.mha.get_fastpath_enabled()
-    try:
-        for library in libraries:
-            library.enabled = False
-        torch.backends.mha.set_fastpath_enabled(False)
-        with sdpa_kernel(SDPBackend.MATH), _PlainOperations():
-            yield
-    finally:
-        for library, enabled in zip(libraries, before, strict=True):
-            library.enabled = enabled
-        torch.backends.mha.set_fastpath_enabled(fastpath)
-
-
-class _PlainOperations(TorchFunctionMode):
-    """Operations whose gradient through forward mode is missing or, of torch 2.13's norms, wrong."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        plain = {
-            functional.layer_norm: _layer_norm,
-            functional.instance_norm: _instance_norm,
-            functional.glu: _glu,
-        }
-        return plain.get(func, func)(*args, **(kwargs or {}))
-
-
-def _layer_norm(
-    x: Tensor,
-    normalized_shape: Sequence[int],
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    eps: float = 1e-5,
-) -> Tensor:
-    axes = tuple(range(-len(normalized_shape), 0))
-    centred = x - x.mean(axes, keepdim=True)
-    y = centred * (centred.square().mean(axes, keepdim=True) + eps).rsqrt()
-    y = y if weight is None else y * weight
-    return y if bias is None else y + bias
-
-
-def _instance_norm(
-    x: Tensor,
-    running_mean: Tensor | None = None,
-    running_var: Tensor | None = None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    use_input_stats: bool = True,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-) -> Tensor:
-    if not use_input_stats:
-        return functional.instance_norm(x, running_mean, running_var, weight, bias, False, momentum, eps)
-    return functional.group_norm(x, x.shape[1], weight, bias, eps)
-
-
-def _glu(x: Tensor, dim: int = -1) -> Tensor:
-    a, b = x.chunk(2, dim)
-    return a * torch.sigmoid(b)
 
 
 def graph_leaves(cell: Cell, x: Tensor, h: Tensor) -> list[Tensor]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
@@ -13,7 +14,7 @@ from lyaptorch.cells.rate import ElmanCell
 
 
 class Following(Cell):
-    """A cell that reads its weights from a module each time anew, so that gradients reach what they are made of.
+    """A cell that reads its weights from a module each time anew: gradients reach what they are made of.
 
     What a module does besides in training mode is not done: `spectral_norm` keeps its vectors u and v, whose
     power iteration belongs to the module's own calls.
@@ -26,6 +27,12 @@ class Following(Cell):
         for name in names:
             del self._parameters[name]
         self.source, self._names = module, dict(names)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Following:
+        memo |= _computed(self.source)
+        copied = memo[id(self)] = type(self).__new__(type(self))
+        copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return copied
 
     def __getattr__(self, name: str) -> Any:
         theirs = self.__dict__.get("_names", {})
@@ -42,6 +49,21 @@ class FollowingGRU(Following, GRUCell):
 
 class FollowingElman(Following, ElmanCell):
     """An Elman network."""
+
+
+T = TypeVar("T")
+
+
+def copied(network: T) -> T:
+    """A deep copy; also of modules that keep weights they have computed, which torch does not copy."""
+    return copy.deepcopy(network, _computed(network) if isinstance(network, nn.Module) else {})
+
+
+def _computed(network: nn.Module) -> dict[int, Any]:
+    """Copies of all tensors in a module that were computed from others, by the ids of these."""
+    modules = network.modules()
+    kept = [z for module in modules for z in [*vars(module).values(), *getattr(module, "_flat_weights", ())]]
+    return {id(z): z.detach().clone() for z in kept if isinstance(z, Tensor) and not z.is_leaf}
 
 
 def _weight(module: Any, name: str) -> Tensor:

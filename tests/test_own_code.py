@@ -139,3 +139,34 @@ def test_the_refined_lstm_takes_and_gives_its_state_as_a_pair():
     spec = lt.lyapunov_spectrum(cell, torch.zeros(5, 2, 1), h0=(h, c))
     assert [part.shape for part in cell.unpack(spec.final_state)] == [(2, 3), (2, 3)]
     assert cell.parts() == {"h": slice(0, 3), "c": slice(3, 6)}
+
+
+def test_layers_made_without_a_generator_have_weights_of_their_own():
+    first = lt.RateCell(8, 8)
+    weights = first.weight_hh.detach().clone()
+    stack = lt.cells.Stacked([first, lt.RateCell(8, 8), lt.RateCell(8, 8), lt.BinaryCell(8, 8)])
+    assert torch.equal(stack.layers[0].weight_hh, weights)
+    assert torch.equal(stack.layers[0].weight_hh, lt.RateCell(8, 8).weight_hh)
+    for name in ("weight_hh", "weight_ih", "bias"):
+        drawn = [getattr(layer, name).flatten() for layer in stack.layers]
+        assert all(not torch.isclose(a, b).any() for i, a in enumerate(drawn) for b in drawn[:i])
+    again = lt.cells.Stacked([lt.RateCell(8, 8), lt.RateCell(8, 8)])
+    assert torch.equal(again.layers[1].weight_hh, stack.layers[1].weight_hh)
+
+
+def test_a_stack_leaves_alone_what_somebody_chose():
+    changed, seeded = lt.RateCell(8, 8), lt.RateCell(8, 8, generator=torch.Generator().manual_seed(5))
+    with torch.no_grad():
+        changed.weight_hh[0, 0] = 1.0
+    tied = lt.RateCell(8, 8)
+    layers = [lt.RateCell(8, 8), changed, seeded, tied, tied]
+    before = [layer.weight_hh.detach().clone() for layer in (changed, seeded)]
+    stack = lt.cells.Stacked(layers)
+    assert torch.equal(changed.weight_hh, before[0])
+    assert torch.equal(seeded.weight_hh, before[1])
+    assert stack.layers[3] is stack.layers[4]
+    assert not torch.equal(tied.weight_hh, layers[0].weight_hh)
+    theirs = torch.nn.GRU(8, 8, num_layers=2).double()
+    kept = theirs.weight_hh_l1.detach().clone()
+    lt.as_cell(theirs)
+    assert torch.equal(theirs.weight_hh_l1, kept)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lyaptorch._types import Frame, Input, InputFrame, State
 from lyaptorch.cells.form import AnyForm, Form
+from lyaptorch.cells.seeds import remember
 from lyaptorch.cells.unfused import unfused
 
 BY_HAND = ("pushforward", "_push")
@@ -73,6 +74,12 @@ class Cell(nn.Module):
         ):
             if _depth(cls, name, also) > least:
                 setattr(cls, name, getattr(Cell, name))
+
+    def __new__(cls, *arguments: Any, **settings: Any) -> Any:
+        """Remembers how it was made, for `Stacked`."""
+        cell = super().__new__(cls)
+        remember(cell, arguments, settings)
+        return cell
 
     def __init__(self, input_size: int, state_size: int, ensemble: tuple[int, ...] = ()) -> None:
         super().__init__()

@@ -8,6 +8,7 @@ from lyaptorch.cells.adapt.following import Following, FollowingElman, Following
 from lyaptorch.cells.gated import GRUCell, LSTMCell
 from lyaptorch.cells.protocol import Cell
 from lyaptorch.cells.rate import ElmanCell
+from lyaptorch.cells.seeds import forget
 from lyaptorch.cells.stacked import Stacked
 
 PLAIN = (LSTMCell, GRUCell, ElmanCell)
@@ -44,6 +45,7 @@ def _layer(module: nn.RNNBase | nn.RNNCellBase, m: int, tail: str) -> Cell:
         cell = kinds[1](m, n, bias=bias)
     else:
         cell = kinds[2](m, n, activation=str(module.nonlinearity), bias=bias)
+    forget(cell)
     if isinstance(cell, Following):
         cell.follow(module, names)
         return cell

@@ -444,3 +444,61 @@ def test_fused_attention_inside_a_step_is_handled_silently(dtype):
 def test_what_is_no_cell_is_refused(unchecked, obj, message):
     with pytest.raises(ValueError, match=message):
         lt.as_cell(obj)
+
+
+class Stateful(nn.Module):
+    """Keeps its state itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.inside, self.h = nn.GRUCell(1, 3), None
+
+    def forward(self, x):
+        self.h = self.inside(x, self.h)
+        return self.h
+
+
+def test_a_module_that_keeps_its_state_is_told_how_to_be_a_step():
+    m, x, h0 = Stateful(), torch.randn(9, 2, 1), torch.zeros(2, 3)
+    for given in (None, h0):
+        with pytest.raises(ValueError, match=r"def step\(x, h\): m.h = h; return m\(x\)"):
+            lt.lyapunov_spectrum(m, x, h0=given)
+
+    def step(x, h):
+        m.h = h
+        return m(x)
+
+    expected = lt.lyapunov_spectrum(m.inside, x, frame=torch.eye(3)).exponents
+    found = lt.lyapunov_spectrum(step, x, h0=h0, frame=torch.eye(3)).exponents
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
+def test_token_ids_are_told_to_be_embedded():
+    with pytest.raises(ValueError, match=r"got torch.int64; embed token ids first"):
+        lt.lyapunov_spectrum(nn.GRU(1, 3), torch.ones(9, 2, 1, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("h0", [None, torch.zeros(2, 3)])
+def test_a_whole_model_of_transformers_is_told_which_part_to_pass(h0):
+    def forward(self, input_ids, attention_mask=None):
+        raise TypeError("embedding(): argument 'indices' must be Tensor of integers")
+
+    model = type("GPT2Model", (nn.Module,), {"__module__": "transformers.models.gpt2", "forward": forward})()
+    with pytest.raises(ValueError, match=r"GPT2Model is a whole model of transformers, .*depth_spectrum"):
+        lt.lyapunov_spectrum(model, torch.zeros(9, 2, 1), h0=h0)
+
+
+@pytest.mark.parametrize(
+    "names", ["h, x", "prev, u", "carry, x", "state, action", "hidden, v", "s, obs", "a, inputs"]
+)
+def test_a_square_step_with_its_state_first_is_found_by_its_names(names):
+    step = eval(f"lambda {names}: 0.6 * {names.split(',')[0]}")
+    with pytest.raises(ValueError, match=rf"got \(state, input\).*rename its arguments {names}"):
+        lt.lyapunov_spectrum(step, torch.zeros(5, 1, 3), h0=torch.zeros(1, 3))
+
+
+@pytest.mark.parametrize("names", ["x, h", "u, x", "x, u", "obs, state", "t, y", "x, c", "input, hx", "a, b"])
+def test_a_square_step_with_its_input_first_is_taken(names):
+    step = eval(f"lambda {names}: 0.6 * {names.split(',')[1]}")
+    found = lt.lyapunov_spectrum(step, torch.zeros(5, 1, 3), h0=torch.zeros(1, 3)).exponents
+    torch.testing.assert_close(found, torch.full((1, 3), 0.6).log(), rtol=0, atol=1e-6)

@@ -46,7 +46,7 @@ def fit(cell: Cell, inputs: Tensor, h0: Any) -> tuple[Tensor, Tensor]:
         ValueError: for wrong shapes, dtypes, devices, NaN or inf in inputs, h0 or weights, a missing h0
             where the state size comes from it, or a step that breaks the contract of `probe`.
     """
-    _checks.tensor("inputs", inputs, do="of token ids pass their embeddings, of other integers .float()")
+    _checks.tensor("inputs", inputs, do="embed token ids first; of other integers pass .float()")
     h0 = None if h0 is None else cell.pack(h0)
     foreign = cell.state_size == 0
     if foreign and h0 is None and inputs.dim() == 3:

@@ -50,7 +50,7 @@ class Parallel(Cell):
         call = self._template[0]
         if call.cell.alone or not isinstance(call.cell, FormCell):
             return None
-        form: Form = torch.func.functional_call(call, self.weights(), ("form",))
+        form: Form = call.on(self.weights(), "form")
         return form
 
     def pack(self, state: Any) -> Tensor:
@@ -66,7 +66,7 @@ class Parallel(Cell):
         arguments = (x.expand(size, *x.shape[-2:]), *others)
 
         def one(w: dict[str, Tensor], *z: Tensor) -> Any:
-            return torch.func.functional_call(call, w, (name, *z))
+            return call.on(w, name, *z)
 
         if not call.cell.alone:
             return torch.func.vmap(one)(weights, *arguments)
@@ -153,6 +153,24 @@ class _Call(nn.Module):
 
     def forward(self, name: str, *arguments: Tensor) -> Any:
         return getattr(self.cell, name)(*arguments)
+
+    def on(self, weights: dict[str, Tensor], name: str, *arguments: Tensor) -> Any:
+        """The method on these weights, also where parameters are tied.
+
+        torch ties by names, and of a submodule that has two names it would not put the old weights back.
+        """
+        first: dict[int, str] = {}
+        places: set[tuple[int, str]] = set()
+        every = {}
+        for path, module in self.named_modules(remove_duplicate=False):
+            for leaf, tensor in [*module._parameters.items(), *module._buffers.items()]:
+                place = id(module), leaf
+                if tensor is None or place in places:
+                    continue
+                places.add(place)
+                own = f"{path}.{leaf}"
+                every[own] = weights[first.setdefault(id(tensor), own)]
+        return torch.func.functional_call(self, every, (name, *arguments), tie_weights=False)
 
 
 def _weights(network: nn.Module) -> dict[str, Tensor]:

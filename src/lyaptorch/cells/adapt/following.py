@@ -22,15 +22,23 @@ class Following(Cell):
 
     alone = True
 
-    def follow(self, module: nn.Module, names: Mapping[str, str]) -> None:
-        """From now on read the weights called `names` (keys: here, values: there)."""
+    def follow(self, module: nn.Module, names: Mapping[str, str], *, first: bool) -> None:
+        """From now on read the weights called `names` (keys: here, values: there).
+
+        Of several layers of one module the `first` has its parameters, so that each has one name.
+        """
         for name in names:
             del self._parameters[name]
-        self.source, self._names = module, dict(names)
+        self._names = dict(names)
+        if first:
+            self.source = module
+        else:
+            self.__dict__["source"] = module
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Following:
         memo |= _computed(self.source)
-        copied = memo[id(self)] = type(self).__new__(type(self))
+        copied: Following = type(self).__new__(type(self))
+        memo[id(self)] = copied
         copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
         return copied
 

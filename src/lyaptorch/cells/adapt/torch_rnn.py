@@ -47,7 +47,7 @@ def _layer(module: nn.RNNBase | nn.RNNCellBase, m: int, tail: str) -> Cell:
         cell = kinds[2](m, n, activation=str(module.nonlinearity), bias=bias)
     forget(cell)
     if isinstance(cell, Following):
-        cell.follow(module, names)
+        cell.follow(module, names, first=tail in ("", "_l0"))
         return cell
     for name, theirs in names.items():
         setattr(cell, name, getattr(module, theirs))

@@ -18,7 +18,7 @@ import lyaptorch as lt
 import reference
 from lyaptorch.cells import Cell, FormCell, SpikingCell, Stacked
 
-pytestmark = [pytest.mark.usefixtures("double"), pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.usefixtures("double", "unchecked"), pytest.mark.filterwarnings("ignore")]
 T, B, M, N = 14, 2, 2, 4
 ALIKE = 1e-9
 """Of exponents: round-off of T factors, times the spread of the spectra."""

@@ -28,7 +28,7 @@ from lyaptorch import (
     residuals,
 )
 from lyaptorch._random import Stream, member_ids
-from lyaptorch.cells import Stacked
+from lyaptorch.cells import AdaptiveLIFCell, Stacked
 from lyaptorch.cells.activation import sech2, tanh
 from lyaptorch.cells.form import Form, Residual
 from lyaptorch.cells.protocol import FormCell
@@ -183,6 +183,12 @@ def stacked(**kw: Any) -> Cell:
     return Stacked([LSTMCell(M, 1, gain=2.0, **kw), ElmanCell(1, N - 2, weights="orthogonal", **kw)])
 
 
+def adaptive(**kw: Any) -> Cell:
+    """A spiking neuron with three variables below, which a rate unit reads."""
+    neuron = AdaptiveLIFCell(M, 1, threshold=0.3, reset_grad="full", surrogate=fast_sigmoid(2.0), **kw)
+    return Stacked([neuron, RateCell(3, 1, **kw)])
+
+
 def parts(**kw: Any) -> Cell:
     """A function whose state is a pair."""
     inside = function(**kw)
@@ -272,9 +278,8 @@ CASES = [
     Case("wcrnn-A", wcrnn(kind="A")),
     Case("wcrnn-B", wcrnn(kind="B")),
     Case("wcrnn-coupling-trained", coupled),
-    Case("lstm", lambda **kw: LSTMCell(M, N // 2, gain=2.0, **kw)),
-    Case("gru", lambda **kw: GRUCell(M, N, weights="orthogonal", **kw)),
     Case("stacked", stacked),
+    Case("adaptive-lif", adaptive),
     Case("ur-lstm", lambda **kw: URLSTMCell(M, N // 2, gain=2.0, **kw)),
     Case("cornn", lambda **kw: CoRNNCell(M, N // 2, dt=0.5, **kw)),
     Case("s4d", lambda **kw: S4DCell(M, 1, N // 2, **kw)),

@@ -4,6 +4,7 @@ from typing import NamedTuple
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 import lyaptorch as lt
 import reference
@@ -444,3 +445,104 @@ def test_fused_attention_inside_a_step_is_handled_silently(dtype):
 def test_what_is_no_cell_is_refused(unchecked, obj, message):
     with pytest.raises(ValueError, match=message):
         lt.as_cell(obj)
+
+
+class Stateful(nn.Module):
+    """Keeps its state itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.inside, self.h = nn.GRUCell(1, 3), None
+
+    def forward(self, x):
+        self.h = self.inside(x, self.h)
+        return self.h
+
+
+def test_a_module_that_keeps_its_state_is_told_how_to_be_a_step():
+    m, x, h0 = Stateful(), torch.randn(9, 2, 1), torch.zeros(2, 3)
+    for given in (None, h0):
+        with pytest.raises(ValueError, match=r"def step\(x, h\): m.h = h; return m\(x\)"):
+            lt.lyapunov_spectrum(m, x, h0=given)
+
+    def step(x, h):
+        m.h = h
+        return m(x)
+
+    expected = lt.lyapunov_spectrum(m.inside, x, frame=torch.eye(3)).exponents
+    found = lt.lyapunov_spectrum(step, x, h0=h0, frame=torch.eye(3)).exponents
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
+def test_token_ids_are_told_to_be_embedded(unchecked):
+    with pytest.raises(ValueError, match=r"got torch.int64; embed token ids first"):
+        lt.lyapunov_spectrum(nn.GRU(1, 3), torch.ones(9, 2, 1, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_a_whole_model_of_transformers_is_told_which_part_to_pass(given):
+    def forward(self, input_ids, attention_mask=None):
+        raise TypeError("embedding(): argument 'indices' must be Tensor of integers")
+
+    model = type("GPT2Model", (nn.Module,), {"__module__": "transformers.models.gpt2", "forward": forward})()
+    with pytest.raises(ValueError, match=r"GPT2Model is a whole model of transformers, .*depth_spectrum"):
+        lt.lyapunov_spectrum(model, torch.zeros(9, 2, 1), h0=torch.zeros(2, 3) if given else None)
+
+
+@pytest.mark.parametrize(
+    "names", ["h, x", "prev, u", "carry, x", "state, action", "hidden, v", "s, obs", "a, inputs"]
+)
+def test_a_square_step_with_its_state_first_is_found_by_its_names(names):
+    step = eval(f"lambda {names}: 0.6 * {names.split(',')[0]}")
+    with pytest.raises(ValueError, match=rf"got \(state, input\).*rename its arguments {names}"):
+        lt.lyapunov_spectrum(step, torch.zeros(5, 1, 3), h0=torch.zeros(1, 3))
+
+
+@pytest.mark.parametrize("names", ["x, h", "u, x", "x, u", "obs, state", "t, y", "x, c", "input, hx", "a, b"])
+def test_a_square_step_with_its_input_first_is_taken(names):
+    step = eval(f"lambda {names}: 0.6 * {names.split(',')[1]}")
+    found = lt.lyapunov_spectrum(step, torch.zeros(5, 1, 3), h0=torch.zeros(1, 3)).exponents
+    torch.testing.assert_close(found, torch.full((1, 3), 0.6).log(), rtol=0, atol=1e-6)
+
+
+WAYS = {
+    "orthogonal": nn.utils.parametrizations.orthogonal,
+    "spectral_norm": nn.utils.parametrizations.spectral_norm,
+    "weight_norm": nn.utils.parametrizations.weight_norm,
+    "old spectral_norm": nn.utils.spectral_norm,
+    "old weight_norm": nn.utils.weight_norm,
+    "pruning": lambda module, name: prune.random_unstructured(module, name, amount=3),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*deprecated")
+@pytest.mark.parametrize("way", WAYS)
+def test_computed_weights_are_those_of_the_modules_own_calls_and_what_they_are_made_of_is_flossed(way):
+    rnn, x = nn.RNN(2, 4).double(), torch.randn(20, 1, 2).double()
+    WAYS[way](rnn, "weight_hh_l0")
+    before = {name: w.clone() for name, w in rnn.state_dict().items()}
+    frame = torch.linalg.qr(torch.randn(4, 4).double())[0]
+    found = lt.lyapunov_spectrum(rnn, x, frame=frame).exponents
+    # in training mode, too, a measurement changes nothing
+    assert all(torch.equal(w, before[name]) for name, w in rnn.state_dict().items())
+
+    def own(u, h):
+        return rnn(u.unsqueeze(0), h.unsqueeze(0))[1][0]
+
+    rnn.eval()
+    Q, h, total = frame, torch.zeros(1, 4).double(), 0.0
+    for u in x:
+        D = torch.autograd.functional.jacobian(lambda y, u=u: own(u, y), h)[0, :, 0]
+        Q, R = torch.linalg.qr(D @ Q)
+        total, h = total + R.diagonal().abs().log(), own(u, h).detach()
+    torch.testing.assert_close(found[0].detach(), total / len(x), rtol=1e-10, atol=1e-10)
+
+    rnn.train()
+    record = lt.floss(
+        rnn, x, k=1, epochs=30, steps=20, tangent_transient=0, lr=1e-2, target=-1.5, frame="fixed"
+    )
+    made_of = [p for name, p in rnn.named_parameters() if "weight_hh" in name]
+    assert all(not torch.equal(p, before[name]) for name, p in rnn.named_parameters() if "weight_hh" in name)
+    assert made_of
+    assert record["floss_loss"][0, -1] < record["floss_loss"][0, 0]
+    assert lt.diagnose(rnn, x, k=2).verdict

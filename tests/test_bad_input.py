@@ -62,7 +62,7 @@ def poisoned(value, *shape):
         ({"inputs": zeros(10, 0, M)}, r"at least 1 step and 1 trajectory, got shape \(10, 0, 2\)"),
         (
             {"inputs": zeros(10, 2, M).long()},
-            r"inputs must be a floating tensor, got torch.int64; call \.float",
+            r"inputs must be a floating tensor, got torch.int64; embed token ids first",
         ),
         ({"inputs": [[0.0]]}, r"inputs must be a torch.Tensor, got list; use torch.as_tensor"),
         (

@@ -146,7 +146,7 @@ def bypassed(n, kind, coupling, activations, *, ensemble=(), b=1, t=7, dtype=tor
 
 def has_a_known_form(case):
     form = cases.setup(case).cell.form()
-    return form is not None and all(f.builtin for f in form.activations())
+    return form is not None and all(f.known for f in form.activations())
 
 
 CATALOGUE = [

@@ -1,5 +1,7 @@
 """A list of modules as an ensemble: the numbers of each alone, on its own parameters."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -158,3 +160,27 @@ def test_lists_that_are_no_ensemble(unchecked, modules, message):
 def test_h0_has_the_ensembles_shape(unchecked):
     with pytest.raises(ValueError, match=r"h0 must have shape \(\*e, b, n\) with \*e = \(2,\)"):
         lt.lyapunov_spectrum([Gated(), Gated()], torch.zeros(4, 2, M), h0=torch.zeros(2, N))
+
+
+class Twice(nn.Module):
+    """One layer under two names, and another whose weight is that of the first."""
+
+    def __init__(self):
+        super().__init__()
+        self.one = nn.Linear(3, 3)
+        self.same, self.tied = self.one, nn.Linear(3, 3)
+        self.tied.weight = self.one.weight
+
+    def forward(self, x, h):
+        return torch.tanh(self.tied(torch.tanh(self.same(torch.tanh(self.one(h)) + x))))
+
+
+def test_networks_with_shared_layers_are_left_as_they_were_and_compute_what_they_compute_alone():
+    networks = [Twice().double(), Twice().double()]
+    before = [copy.deepcopy(network.state_dict()) for network in networks]
+    x, h = torch.randn(5, 2, 3).double(), torch.randn(2, 2, 3).double()
+    together = lt.lyapunov_spectrum(networks, x, h0=h).exponents
+    for network, known, own, found in zip(networks, before, h, together, strict=True):
+        assert all(torch.equal(known[name], w) for name, w in network.state_dict().items())
+        alone = lt.lyapunov_spectrum(network, x, h0=own).exponents
+        torch.testing.assert_close(found, alone, rtol=0, atol=1e-12)

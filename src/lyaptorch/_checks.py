@@ -126,7 +126,7 @@ def weight(name: str, value: Tensor) -> Tensor:
     return finite(name, value)
 
 
-def tensor(name: str, value: object) -> Tensor:
+def tensor(name: str, value: object, *, do: str = "call .float() or .double()") -> Tensor:
     """Return `value` if it is a floating tensor, or raise."""
     if isinstance(value, PackedSequence):
         raise ValueError(
@@ -156,7 +156,7 @@ def tensor(name: str, value: object) -> Tensor:
             "call .float() on it, and on what the step closes over"
         )
     if not value.is_floating_point():
-        raise ValueError(f"{name} must be a floating tensor, got {value.dtype}; call .float() or .double()")
+        raise ValueError(f"{name} must be a floating tensor, got {value.dtype}{_advice(do)}")
     return value
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from lyaptorch.analysis.findings import killers
 from lyaptorch.analysis.parts import own_rates, silence
 from lyaptorch.analysis.signs import Signs
-from lyaptorch.cells import Cell, as_cell, unroll
+from lyaptorch.cells import Cell, Stacked, as_cell, copied, unroll
 from lyaptorch.tangent import lyapunov_spectrum
 
 TRIAL, ALIGN = 300, 50
@@ -78,7 +77,7 @@ class Patient:
 
     def changed(self, change: Change) -> Patient:
         """A copy of the network with the change, on the first `TRIAL` steps."""
-        network = copy.deepcopy(self.network)
+        network = copied(self.network)
         with torch.no_grad():
             change(network)
         return replace(self, network=network, cell=as_cell(cell_of(network)), inputs=self.inputs[:TRIAL])
@@ -117,9 +116,10 @@ class Patient:
 
     def layers(self) -> list[tuple[Cell, range]]:
         """The cells that stand on one another, and where each has its state."""
-        stacked = getattr(self.cell, "layers", None)
-        cells, found, start = [self.cell] if stacked is None else list(stacked), [], 0
-        for cell in cells:
+        if not isinstance(self.cell, Stacked):
+            return [(self.cell, range(self.h.shape[-1]))]
+        found, start = [], 0
+        for cell in self.cell.layers:
             found.append((cell, range(start, start + cell.state_size)))
             start += cell.state_size
         return found

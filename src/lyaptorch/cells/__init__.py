@@ -2,7 +2,7 @@
 
 from lyaptorch.cells import operators, surrogates
 from lyaptorch.cells.activation import ACTIVATIONS, Activation
-from lyaptorch.cells.adapt import FunctionCell, Network, as_cell, owned, unwrapped
+from lyaptorch.cells.adapt import FunctionCell, Network, as_cell, copied, owned, unwrapped
 from lyaptorch.cells.depth import Block, Depth
 from lyaptorch.cells.flow import Flow
 from lyaptorch.cells.fluctuation import fluctuation_driven
@@ -50,6 +50,7 @@ __all__ = [
     "Stacked",
     "URLSTMCell",
     "as_cell",
+    "copied",
     "fit",
     "fluctuation_driven",
     "operators",

@@ -112,7 +112,27 @@ class GatedCell(Cell):
         return {gate: given.get(gate, default) for gate in self.gates}
 
 
-class LSTMCell(GatedCell):
+class PairCell(GatedCell):
+    """A gated cell whose state is a pair (h, c), packed into one tensor `(*e, b, 2n)`."""
+
+    states: ClassVar[int] = 2
+
+    def parts(self) -> dict[str, slice]:
+        """The slices of h and c."""
+        return {"h": slice(0, self.hidden_size), "c": slice(self.hidden_size, 2 * self.hidden_size)}
+
+    def pack(self, state: Any) -> Tensor:
+        """(h, c), each `(*e, b, n)`, as one tensor."""
+        pair = isinstance(state, tuple | list) and len(state) == 2
+        return super().pack(torch.cat(list(state), -1) if pair else state)
+
+    def unpack(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        """(h, c)."""
+        y, c = h.chunk(2, -1)
+        return y, c
+
+
+class LSTMCell(PairCell):
     """A long short-term memory network with its full state (h, c), packed into one tensor `(*e, b, 2n)`.
 
         i, f, o = sigmoid(a_i), sigmoid(a_f), sigmoid(a_o);  g = tanh(a_g);  a = V x + b_ih + W h + b_hh
@@ -147,11 +167,6 @@ class LSTMCell(GatedCell):
     """
 
     gates: ClassVar[tuple[str, ...]] = ("input", "forget", "cell", "output")
-    states: ClassVar[int] = 2
-
-    def parts(self) -> dict[str, slice]:
-        """The slices of h and c."""
-        return {"h": slice(0, self.hidden_size), "c": slice(self.hidden_size, 2 * self.hidden_size)}
 
     def step(self, x: Input, h: State) -> State:
         """The next (h, c)."""
@@ -159,16 +174,6 @@ class LSTMCell(GatedCell):
         i, f, g, o = (self._drive(x) + self._recur(y)).chunk(4, -1)
         c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
         return torch.cat([torch.sigmoid(o) * torch.tanh(c), c], -1)
-
-    def pack(self, state: Any) -> Tensor:
-        """(h, c), each `(*e, b, n)`, as one tensor."""
-        pair = isinstance(state, tuple | list) and len(state) == 2
-        return super().pack(torch.cat(list(state), -1) if pair else state)
-
-    def unpack(self, h: Tensor) -> tuple[Tensor, Tensor]:
-        """(h, c)."""
-        y, c = h.chunk(2, -1)
-        return y, c
 
     def _push(
         self, x: Tensor, h: Tensor, moved: Tensor, Q: Tensor, driven: Tensor | None = None
@@ -179,7 +184,7 @@ class LSTMCell(GatedCell):
         a = self._drive(x) + self._recur(y)
         moved = moved if driven is None else moved + driven
         a_i, a_f, a_g, a_o = a.chunk(4, -1)
-        (i, i1), (f, f1), (o, o1) = _sigmoid(a_i), _sigmoid(a_f), _sigmoid(a_o)
+        (i, i1), (f, f1), (o, o1) = _slope(a_i), _slope(a_f), _slope(a_o)
         g = torch.tanh(a_g)
         after = f * c + i * g
         z = torch.tanh(after)
@@ -228,9 +233,9 @@ class GRUCell(GatedCell):
     ) -> tuple[Tensor, Tensor]:
         """With U the tangents of u: H' = z H + (h - s) z' U_z + (1 - z) s' (r U_s + u_s r' U_r)."""
         (a_r, a_z, a_s), (u_r, u_z, u_s) = self._drive(x).chunk(3, -1), self._recur(h).chunk(3, -1)
-        (r, r1), (z, z1) = _sigmoid(a_r + u_r), _sigmoid(a_z + u_z)
+        (r, r1), (z, z1) = _slope(a_r + u_r), _slope(a_z + u_z)
         b_s = a_s + r * u_s
-        s, s1 = torch.tanh(b_s), _sigmoid(-a_z - u_z)[0] * sech2(b_s)
+        s, s1 = torch.tanh(b_s), torch.sigmoid(-a_z - u_z) * sech2(b_s)
         gate, U_s = moved[..., : 2 * self.hidden_size], moved[..., 2 * self.hidden_size :]
         H = over_columns(z) * Q.mT
         if driven is not None:
@@ -247,7 +252,12 @@ def over_columns(v: Tensor) -> Tensor:
     return v.unsqueeze(-2)
 
 
-def _sigmoid(a: Tensor) -> tuple[Tensor, Tensor]:
-    """The sigmoid and its slope, which s (1 - s) would lose to round-off where s is near 1."""
-    s = torch.sigmoid(a)
-    return s, s * torch.sigmoid(-a)
+def _slope(a: Tensor) -> tuple[Tensor, Tensor]:
+    """The sigmoid and its slope."""
+    s, rest = two_sided(a)
+    return s, s * rest
+
+
+def two_sided(a: Tensor) -> tuple[Tensor, Tensor]:
+    """The sigmoid s and 1 - s, which would be lost to round-off where s is near 1."""
+    return torch.sigmoid(a), torch.sigmoid(-a)

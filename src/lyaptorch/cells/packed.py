@@ -16,7 +16,7 @@ from lyaptorch.cells.surrogates import SURROGATES, Surrogate
 def pack(form: AnyForm) -> tuple[list[Tensor], str] | None:
     """All tensors of a form and what else there is of it; None where an activation is the user's own."""
     functions = form.activations()
-    if not all(f.builtin and (f.name in ACTIVATIONS or isinstance(f, Surrogate)) for f in functions):
+    if any(f.known is None for f in functions):
         return None
     arguments = [p for f in functions for p in f.arguments]
     biases = str(len(form.biases))
@@ -52,8 +52,8 @@ def unpack(tensors: Sequence[Tensor], plan: str, wanted: Sequence[bool] | None =
 
 def _word(f: Activation | None) -> str:
     if isinstance(f, Surrogate):
-        return f"{f.name}:{f.norm}:{f.value}:{f.through}"
-    return "identity" if f is None else f.name
+        return f"{f.known}:{f.norm}:{f.value}:{f.through}"
+    return "identity" if f is None else str(f.known)
 
 
 def _function(word: str, rest: Iterator[Tensor]) -> Activation | None:

@@ -13,11 +13,28 @@ from torch import Tensor
 from lyaptorch import _checks
 from lyaptorch._caller import Run, aside, ordinary, untouched
 from lyaptorch._random import DEFAULT_SEED, Stream
+from lyaptorch.cells.adapt.advice import instead_of
 from lyaptorch.cells.adapt.structure import StateError
 from lyaptorch.cells.protocol import Cell, graph_leaves
 
-STATE_NAMES = {"h", "hx", "state", "hidden", "h0", "h_prev", "hidden_state"}
-INPUT_NAMES = {"x", "input", "inputs", "inp", "u"}
+STATE_NAMES = {
+    *("h", "hx", "h0", "h_t", "ht", "h_prev", "prev_h", "prev", "previous", "last", "carry", "memory", "mem"),
+    *("state", "states", "prev_state", "state_prev", "hidden", "hidden_state", "hid"),
+}
+INPUT_NAMES = {
+    "input",
+    "inputs",
+    "input_",
+    "inp",
+    "x_t",
+    "xt",
+    "obs",
+    "observation",
+    "drive",
+    "stimulus",
+    "token",
+}
+"""Names that mean nothing else; x and u are not among them, which in control theory are state and input."""
 
 
 def fit(cell: Cell, inputs: Tensor, h0: Any) -> tuple[Tensor, Tensor]:
@@ -31,7 +48,7 @@ def fit(cell: Cell, inputs: Tensor, h0: Any) -> tuple[Tensor, Tensor]:
         ValueError: for wrong shapes, dtypes, devices, NaN or inf in inputs, h0 or weights, a missing h0
             where the state size comes from it, or a step that breaks the contract of `probe`.
     """
-    _checks.tensor("inputs", inputs)
+    _checks.tensor("inputs", inputs, do="embed token ids first; of other integers pass .float()")
     h0 = None if h0 is None else cell.pack(h0)
     foreign = cell.state_size == 0
     if foreign and h0 is None and inputs.dim() == 3:
@@ -128,14 +145,23 @@ def _call(cell: Cell, x: Tensor, h: Tensor) -> Tensor:
     swapped = (
         "step must take (input, state) in this order, got (state, input): wrap it as lambda x, h: step(h, x)"
     )
-    names = _parameter_names(cell)
-    if len(names) >= 2 and names[0] in STATE_NAMES and names[1] in INPUT_NAMES:
-        raise ValueError(swapped)
+    first, second, *_ = (*_parameter_names(cell), "", "")
+    if (first in STATE_NAMES and second not in STATE_NAMES | {""}) or (
+        second in INPUT_NAMES and first not in {*INPUT_NAMES, "x", "u"}
+    ):
+        raise ValueError(f"{swapped}, or rename its arguments {first}, {second} if that is their order")
     try:
         after = cell.step(x, h)
     except StateError:
         raise
     except Exception as error:
+        function = getattr(cell, "function", None)
+        if (
+            function is not None
+            and not isinstance(function, Cell)
+            and (advice := instead_of(function, failed=True))
+        ):
+            raise ValueError(f"{advice}; it says: {error}") from error
         if _fits(cell, h, x, h):
             raise ValueError(swapped) from error
         raise ValueError(

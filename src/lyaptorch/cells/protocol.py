@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from typing import Any
+from contextlib import nullcontext
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.overrides import TorchFunctionMode
 
 from lyaptorch._types import Frame, Input, InputFrame, State
 from lyaptorch.cells.form import AnyForm, Form
+from lyaptorch.cells.seeds import remember
+from lyaptorch.cells.unfused import unfused
 
+BY_HAND = ("pushforward", "_push")
+"""What may tell the pushforward of a step."""
 ADVICE = "the dynamics overflow; lower the gain or the inputs, or use float64"
 
 
@@ -22,7 +22,11 @@ class Cell(nn.Module):
     """What evolves: `h' = step(x, h)`, input first, state second, as in `torch.nn.*Cell`.
 
     A subclass writes `step`. It may write `pushforward` (else one forward-mode product is used), or
-    return a `Form`, which brings both with it, and a hand-written adjoint.
+    return a `Form`, which brings both with it, and a hand-written adjoint. What stands for a step (a form, a
+    pushforward by hand) is not inherited by a class that writes another `step`: its products are derived.
+
+    Raises:
+        TypeError: when a subclass is defined that writes `forward`, which is `step` by another name.
 
     Attributes:
         input_size: m.
@@ -33,6 +37,7 @@ class Cell(nn.Module):
         readable: which entries of the state a readout sees; all, unless the cell has hidden ones (of an
             LSTM's (h, c) it is h).
         batch_first: whether the module it was made of takes batches first, which no function here does.
+        alone: whether the step computes with the weights of one network at a time.
         unproven: whether `step` is still to be probed before its first trajectory.
         unfused: whether the probe found that derivatives need torch's fused kernels switched off.
         reverse_mode: whether the probe found that forward mode cannot be used at all.
@@ -52,7 +57,33 @@ class Cell(nn.Module):
 
     time_step: float = 1.0
     per_member: tuple[str, ...] = ()
+    alone: bool = False
     advice: str = ADVICE
+    ingredients: ClassVar[tuple[str, ...]] = ("step",)
+    """Methods that say what the step is; a class that writes one anew has another step."""
+
+    def __init_subclass__(cls, **settings: Any) -> None:
+        super().__init_subclass__(**settings)
+        if _depth(cls, "forward") < cls.__mro__.index(Cell):
+            raise TypeError(
+                f"{cls.__name__} defines forward(x, h), which of a Cell is its step by another name; define "
+                "step(x, h)"
+            )
+        step, push = _depth(cls, *cls.ingredients), _depth(cls, *BY_HAND)
+        for name, also, least in (
+            ("leaves", "", step),
+            ("pushforward", "_push", step),
+            ("pushforward_with_input", "_push", min(step, push)),
+            ("form", "", min(step, push)),
+        ):
+            if _depth(cls, name, also) > least:
+                setattr(cls, name, getattr(Cell, name))
+
+    def __new__(cls, *arguments: Any, **settings: Any) -> Any:
+        """Remembers how it was made, for `Stacked`."""
+        cell = super().__new__(cls)
+        remember(cell, arguments, settings)
+        return cell
 
     def __init__(self, input_size: int, state_size: int, ensemble: tuple[int, ...] = ()) -> None:
         super().__init__()
@@ -152,12 +183,25 @@ class Cell(nn.Module):
         return f"{self.input_size}, {self.state_size}{tail}"
 
 
+def _depth(cls: type, *names: str) -> int:
+    """How far up among the ancestors of a class one of these is defined first."""
+    return next(i for i, ancestor in enumerate(cls.__mro__) if any(name in vars(ancestor) for name in names))
+
+
 class FormCell(Cell):
     """A cell that is wholly described by its `Form`."""
+
+    def __init_subclass__(cls, **settings: Any) -> None:
+        # of a class with another step, `form` says that there is none; what it builds on has one still
+        if "form" in vars(cls):
+            cls._described = cls.form
+        super().__init_subclass__(**settings)
 
     def form(self) -> Form:
         """The step as data."""
         raise NotImplementedError(f"{type(self).__name__} must define form()")
+
+    _described = form
 
     def leaves(self, x: Tensor, h: Tensor) -> list[Tensor]:
         """The tensors with `requires_grad` that the step depends on; an activation may hold computed ones."""
@@ -165,12 +209,12 @@ class FormCell(Cell):
 
     def step(self, x: Input, h: State) -> State:
         """The next state."""
-        form = self.form()
+        form = self._described()
         return form.step(form.drive(x), h)
 
     def pushforward(self, x: Input, h: State, Q: Frame) -> tuple[State, Frame]:
         """The next state and D Q. Cost O(b n^2 k)."""
-        form = self.form()
+        form = self._described()
         return form.pushforward(form.drive(x), h, Q)
 
 
@@ -197,70 +241,6 @@ def pushforward_reverse_mode(cell: Cell, x: Tensor, h: Tensor, Q: Tensor) -> tup
             (D,) = torch.autograd.grad(after, copies, rows, create_graph=keep, materialize_grads=True)
         after, D = torch.unflatten(after, -2, (b, n))[..., 0, :], torch.unflatten(D, -2, (b, n))
     return (after, D @ Q) if keep else (after.detach(), D.detach() @ Q)
-
-
-@contextmanager
-def unfused() -> Iterator[None]:
-    """Without those fused operations of torch that lack forward mode or second derivatives."""
-    libraries: tuple[Any, ...] = (torch.backends.mkldnn, torch.backends.cudnn)
-    before = [library.enabled for library in libraries]
-    fastpath = torch.backends.mha.get_fastpath_enabled()
-    try:
-        for library in libraries:
-            library.enabled = False
-        torch.backends.mha.set_fastpath_enabled(False)
-        with sdpa_kernel(SDPBackend.MATH), _PlainOperations():
-            yield
-    finally:
-        for library, enabled in zip(libraries, before, strict=True):
-            library.enabled = enabled
-        torch.backends.mha.set_fastpath_enabled(fastpath)
-
-
-class _PlainOperations(TorchFunctionMode):
-    """Operations whose gradient through forward mode is missing or, of torch 2.13's norms, wrong."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        plain = {
-            functional.layer_norm: _layer_norm,
-            functional.instance_norm: _instance_norm,
-            functional.glu: _glu,
-        }
-        return plain.get(func, func)(*args, **(kwargs or {}))
-
-
-def _layer_norm(
-    x: Tensor,
-    normalized_shape: Sequence[int],
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    eps: float = 1e-5,
-) -> Tensor:
-    axes = tuple(range(-len(normalized_shape), 0))
-    centred = x - x.mean(axes, keepdim=True)
-    y = centred * (centred.square().mean(axes, keepdim=True) + eps).rsqrt()
-    y = y if weight is None else y * weight
-    return y if bias is None else y + bias
-
-
-def _instance_norm(
-    x: Tensor,
-    running_mean: Tensor | None = None,
-    running_var: Tensor | None = None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    use_input_stats: bool = True,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-) -> Tensor:
-    if not use_input_stats:
-        return functional.instance_norm(x, running_mean, running_var, weight, bias, False, momentum, eps)
-    return functional.group_norm(x, x.shape[1], weight, bias, eps)
-
-
-def _glu(x: Tensor, dim: int = -1) -> Tensor:
-    a, b = x.chunk(2, dim)
-    return a * torch.sigmoid(b)
 
 
 def graph_leaves(cell: Cell, x: Tensor, h: Tensor) -> list[Tensor]:

@@ -168,7 +168,7 @@ class ElmanCell(FormCell):
 
     def pushforward_with_input(self, x: Input, h: State, X: InputFrame, Q: Frame) -> tuple[State, Frame]:
         """The next state and f'(a) (V X + W Q). Cost O(b n (n + m) k)."""
-        a = linear(h, self.weight_hh) + self.form().drive(x)
+        a = linear(h, self.weight_hh) + self._described().drive(x)
         Y = rows(Q.mT, self.weight_hh.mT) + rows(X.mT, self.weight_ih.mT)
         return self.activation(a), (Y * self.activation.slope(a).unsqueeze(-2)).mT
 

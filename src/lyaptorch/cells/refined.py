@@ -10,10 +10,10 @@ from torch import Tensor
 from lyaptorch._random import Stream, member_ids, seed_from
 from lyaptorch._types import Input, State
 from lyaptorch.cells.activation import sech2
-from lyaptorch.cells.gated import Gains, GatedCell, GateWeights, over_columns
+from lyaptorch.cells.gated import Gains, GateWeights, PairCell, over_columns, two_sided
 
 
-class URLSTMCell(GatedCell):
+class URLSTMCell(PairCell):
     """An LSTM with uniform gate initialisation and a refine gate (UR-LSTM), its state (h, c).
 
         f, r, o = sigmoid(a_f), sigmoid(a_r), sigmoid(a_o);  g = 2 r f + (1 - 2 r) f^2;  u = tanh(a_u)
@@ -38,7 +38,6 @@ class URLSTMCell(GatedCell):
     """
 
     gates: ClassVar[tuple[str, ...]] = ("forget", "refine", "cell", "output")
-    states: ClassVar[int] = 2
 
     def __init__(
         self,
@@ -85,18 +84,19 @@ class URLSTMCell(GatedCell):
         y, c = h.chunk(2, -1)
         a_f, a_r, a_u, a_o = (self._drive(x) + self._recur(y)).chunk(4, -1)
         A_f, A_r, A_u, A_o = (moved if driven is None else moved + driven).chunk(4, -1)
-        f, r, o, u = torch.sigmoid(a_f), torch.sigmoid(a_r), torch.sigmoid(a_o), torch.tanh(a_u)
-        g = _refined(f, r)
+        (f, no_f), (r, no_r), (o, no_o), u = *map(two_sided, (a_f, a_r, a_o)), torch.tanh(a_u)
+        # g = f (f + 2 r (1 - f)), and all below, without a difference of numbers that are nearly equal
+        g, no_g = f * (f + 2 * r * no_f), no_f * (no_f + 2 * no_r * f)
         after = torch.lerp(u, c, g)
         C = over_columns(g) * Q.mT[..., self.hidden_size :]
         for factor, A in (
-            ((c - u) * (2 * r + 2 * (1 - 2 * r) * f) * f * (1 - f), A_f),
-            ((c - u) * 2 * f * (1 - f) * r * (1 - r), A_r),
-            ((1 - g) * sech2(a_u), A_u),
+            ((c - u) * 2 * (r * no_f + no_r * f) * f * no_f, A_f),
+            ((c - u) * 2 * f * no_f * r * no_r, A_r),
+            (no_g * sech2(a_u), A_u),
         ):
             C = C + over_columns(factor) * A
         z = torch.tanh(after)
-        H = over_columns(z * o * (1 - o)) * A_o + over_columns(o * sech2(after)) * C
+        H = over_columns(z * o * no_o) * A_o + over_columns(o * sech2(after)) * C
         return torch.cat([o * z, after], -1), torch.cat([H, C], -1).mT
 
 

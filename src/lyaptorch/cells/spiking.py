@@ -35,6 +35,7 @@ class SpikingCell(Cell):
     """
 
     variables = 2
+    ingredients = ("step", "_step", "decays", "spikes", "drive", "reset_potential")
 
     def __init__(
         self,
@@ -164,10 +165,8 @@ class LIFCell(SpikingCell):
     Source: Surrogate Gradient Flossing, eq 7-18 (there V is `weight_hh` and W `weight_ih`).
     """
 
-    def form(self) -> LIFForm | None:
-        """The step as data, unless a subclass has a step of its own."""
-        if type(self)._step is not LIFCell._step or type(self).step is not LIFCell.step:
-            return None
+    def form(self) -> LIFForm:
+        """The step as data."""
         alpha, beta = (decay.squeeze(-2) for decay in self.decays())
         return LIFForm(
             self.weight_hh,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lyaptorch._types import Frame, Input, State
 from lyaptorch.cells.protocol import Cell
+from lyaptorch.cells.seeds import distinguish
 
 
 class Stacked(Cell):
@@ -19,6 +20,9 @@ class Stacked(Cell):
     At each step layer l + 1 takes as input what can be read of layer l AFTER its step, as in torch.nn.RNN.
     The Jacobian is block lower triangular, so at any t the exponents' sum is that of the layers' sums. A
     readout sees the last layer.
+
+    Without a generator all cells have one seed. In a stack the layers above the first are then drawn anew,
+    in place, each from a seed of its place, unless their weights were changed since they were made.
 
     Args:
         layers: cells; the input of each is as large as the output of the one below.
@@ -45,9 +49,11 @@ class Stacked(Cell):
                     f"a layer must take the {below.output_size} outputs of the one below and share its "
                     f"ensemble {below.ensemble}, got {above.input_size} inputs and {above.ensemble}"
                 )
+        distinguish(layers)
         self._sizes = [layer.state_size for layer in layers]
         super().__init__(layers[0].input_size, sum(self._sizes), layers[0].ensemble)
         self.layers: Any = nn.ModuleList(layers)
+        self.alone = any(layer.alone for layer in layers)
         last = range(self.state_size)[-self._sizes[-1] :][layers[-1].readable]
         self.readable, self.unproven = slice(last.start, last.stop), any(layer.unproven for layer in layers)
 

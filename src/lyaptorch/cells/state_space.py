@@ -94,8 +94,8 @@ class S4DCell(Cell):
     def _modes(self) -> tuple[Tensor, Tensor]:
         """The factor and the gain `(*e, channels, modes)` of a step, complex."""
         A = torch.complex(-self.log_decay.exp(), self.frequency)
-        factor = torch.exp(self.log_dt.exp().unsqueeze(-1) * A)
-        return factor, (factor - 1) / A
+        exponent = self.log_dt.exp().unsqueeze(-1) * A
+        return torch.exp(exponent), torch.expm1(exponent) / A
 
     def _unpacked(self, h: Tensor) -> Tensor:
         """`(..., n)` to complex `(..., channels, modes)`."""

@@ -14,13 +14,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lyaptorch import _checks
 from lyaptorch._types import Number
-from lyaptorch.cells.activation import Activation
+from lyaptorch.cells.activation import Activation, flushed
 from lyaptorch.cells.activation import sech2 as sech_squared
 
 VALUES: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {
@@ -63,6 +64,9 @@ class Bump:
         """The surrogate with this sharpness; see `Surrogate`."""
         return Surrogate(self, sharpness, norm, value, through)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Bump:
+        return self  # the same functions; a copy of a cell keeps what the library knows it by
+
 
 class Surrogate(Activation):
     """An activation that jumps at 0, with the slope of a `Bump` in its place.
@@ -98,7 +102,7 @@ class Surrogate(Activation):
 
         def slope(x: Tensor, g: Tensor) -> Tensor:
             wide, g = _wide(x, g)
-            return (scale(g) * bump.height(g * wide)).to(x.dtype)
+            return (scale(g) * flushed(bump.height(g * wide))).to(x.dtype)
 
         def curvature(x: Tensor, g: Tensor) -> Tensor:
             wide, g = _wide(x, g)
@@ -112,7 +116,9 @@ class Surrogate(Activation):
             surrogate=True,
             name=bump.name,
         )
-        self.builtin = True
+        # by what it is, not by its name: kernels have their own code for these bumps, and for no other
+        if type(self) is Surrogate and any(bump is own for own in OWN):
+            self.known = bump.name
 
     def of(self, value: str) -> Surrogate:
         """The same slope, with the same sharpness, for another jump; itself where it has that value.
@@ -217,7 +223,8 @@ erfc = Bump(
 )
 """s(y) = exp(-y^2), the slope of the error function."""
 
-SURROGATES: dict[str, Bump] = {
-    bump.name: bump for bump in (sech2, fast_sigmoid, arctan, sigmoid, triangular, gaussian, erfc)
-}
+OWN = (sech2, fast_sigmoid, arctan, sigmoid, triangular, gaussian, erfc)
+"""Those of this library."""
+
+SURROGATES: dict[str, Bump] = {bump.name: bump for bump in OWN}
 """All, by name."""

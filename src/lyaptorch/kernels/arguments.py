@@ -13,9 +13,9 @@ from lyaptorch.cells.surrogates import VALUES as JUMPS
 from lyaptorch.cells.surrogates import Surrogate
 from lyaptorch.kernels.library import ActivationArgs, FormArgs, fill, members_of
 
-VALUES = {"linear": 0, "tanh": 1, "relu": 2, "sign": 3, "upper_sign": 4, "step": 5}
+VALUES: dict[str | None, int] = {"linear": 0, "tanh": 1, "relu": 2, "sign": 3, "upper_sign": 4, "step": 5}
 """What activations compute, as the kernels number it."""
-BUMPS = {
+BUMPS: dict[str | None, tuple[int, float]] = {
     "sech2": (1, 1.0),
     "sigmoid": (1, 0.5),
     "fast_sigmoid": (2, 1.0),
@@ -122,12 +122,12 @@ class Handed:
 
     def _activation(self, args: ActivationArgs, f: Activation | None, n: int) -> None:
         if not isinstance(f, Surrogate):
-            args.value = 0 if f is None else VALUES[f.name]
+            args.value = 0 if f is None else VALUES[f.known]
             return
         sharpness = f.arguments[0].detach().to(self.h.dtype)
         sharpness = sharpness.expand(*self.e, 1, n).contiguous()
         self._alive.append(sharpness)
-        args.value, (args.shape, args.scale) = VALUES[f.value], BUMPS[f.name]
+        args.value, (args.shape, args.scale) = VALUES[f.value], BUMPS[f.known]
         args.area = JUMPS[f.value][1] / f.bump.area if f.norm == "area" else 0.0
         args.sharpness = sharpness.data_ptr()
 

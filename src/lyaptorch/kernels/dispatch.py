@@ -12,7 +12,6 @@ from torch import Tensor
 from lyaptorch.cells.activation import Activation
 from lyaptorch.cells.form import AnyForm, LIFForm
 from lyaptorch.cells.surrogates import Surrogate
-from lyaptorch.kernels.arguments import VALUES
 from lyaptorch.kernels.library import open_library
 
 
@@ -89,7 +88,7 @@ def _refuses(form: AnyForm | None, state: Tensor) -> str | None:
 
 
 def _refuses_activation(f: Activation, state: Tensor) -> str | None:
-    if not f.builtin or (f.name not in VALUES and not isinstance(f, Surrogate)):
+    if f.known is None:
         return f"the kernels know the activations of this library, not this {f}"
     for p in f.arguments:
         if p.dim() > 1 and p.shape[-2] != 1:

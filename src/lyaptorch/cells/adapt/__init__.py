@@ -8,13 +8,14 @@ from typing import Any, TypeAlias
 from torch import nn
 
 from lyaptorch.cells.adapt.ensemble import ModuleEnsemble, owned
+from lyaptorch.cells.adapt.following import copied
 from lyaptorch.cells.adapt.function import FunctionCell
 from lyaptorch.cells.adapt.spiking import spiking
 from lyaptorch.cells.adapt.torch_rnn import from_torch
 from lyaptorch.cells.adapt.wrapped import unwrapped
 from lyaptorch.cells.protocol import Cell
 
-__all__ = ["FunctionCell", "ModuleEnsemble", "Network", "as_cell", "owned", "unwrapped"]
+__all__ = ["FunctionCell", "ModuleEnsemble", "Network", "as_cell", "copied", "owned", "unwrapped"]
 
 
 Network: TypeAlias = Cell | nn.Module | Callable[..., Any] | Sequence[nn.Module]
@@ -39,8 +40,12 @@ def as_cell(
     - A module or function may have a tensor, tuple, list, dict or dataclass of tensors `(*e, b, n_i)` as its
       state. It is packed in that order into one tensor `(*e, b, n)`: so come `final_state` and frames, and
       `cell.unpack` takes them apart. Pass h0 in the structure of the step, or packed (then with `state=`).
+    - Input comes first. Where both have one size, only the names of its arguments can tell that a step takes
+      (state, input): (h, x), (prev, u), (s, obs) and their like are refused, names such as (a, b) are not.
     - A step may return its state, or a pair (output, state). Shapes tell which, but for two tensors
       like the state: there `output` must.
+    - Weights that torch's modules compute (parametrisations, `weight_norm`, `spectral_norm`, pruning) are
+      computed anew wherever they are read, as in eval mode; flossing moves what they are computed from.
     - Networks with layers of snntorch, norse (one recurrent LIF or LSNN layer) or spikingjelly, whose
       forward(x) is ONE step and whose layers hold their states, are taken whole. Spikes that follow from
       potentials are no part of the state; h0 is their rest when missing.

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import type_before_parametrizations
 
 from lyaptorch._types import Frame, Input, State
-from lyaptorch.cells.adapt.function import FunctionCell
 from lyaptorch.cells.form import Form
 from lyaptorch.cells.protocol import Cell, FormCell
 
@@ -48,9 +48,9 @@ class Parallel(Cell):
     def form(self) -> Form | None:
         """The steps as data, where they have that shape."""
         call = self._template[0]
-        if not isinstance(call.cell, FormCell) or not _stackable(call.cell.form()):
+        if call.cell.alone or not isinstance(call.cell, FormCell) or not _stackable(call.cell.form()):
             return None
-        form: Form = torch.func.functional_call(call, self.weights(), ("form",))
+        form: Form = call.on(self.weights(), "form")
         return form
 
     def pack(self, state: Any) -> Tensor:
@@ -66,13 +66,15 @@ class Parallel(Cell):
         arguments = (x.expand(size, *x.shape[-2:]), *others)
 
         def one(w: dict[str, Tensor], *z: Tensor) -> Any:
-            return torch.func.functional_call(call, w, (name, *z))
+            return call.on(w, name, *z)
 
-        if not isinstance(call.cell, FunctionCell):
+        if not call.cell.alone:
             return torch.func.vmap(one)(weights, *arguments)
         members = range(size)
         rows = [one({k: w[i] for k, w in weights.items()}, *(z[i] for z in arguments)) for i in members]
-        return torch.stack(rows)
+        return (
+            tuple(map(torch.stack, zip(*rows, strict=True))) if name == "pushforward" else torch.stack(rows)
+        )
 
 
 class ModuleEnsemble(Parallel):
@@ -199,6 +201,24 @@ class _Call(nn.Module):
     def forward(self, name: str, *arguments: Tensor) -> Any:
         return getattr(self.cell, name)(*arguments)
 
+    def on(self, weights: dict[str, Tensor], name: str, *arguments: Tensor) -> Any:
+        """The method on these weights, also where parameters are tied.
+
+        torch ties by names, and of a submodule that has two names it would not put the old weights back.
+        """
+        first: dict[int, str] = {}
+        places: set[tuple[int, str]] = set()
+        every = {}
+        for path, module in self.named_modules(remove_duplicate=False):
+            for leaf, tensor in [*module._parameters.items(), *module._buffers.items()]:
+                place = id(module), leaf
+                if tensor is None or place in places:
+                    continue
+                places.add(place)
+                own = f"{path}.{leaf}"
+                every[own] = weights[first.setdefault(id(tensor), own)]
+        return torch.func.functional_call(self, every, (name, *arguments), tie_weights=False)
+
 
 def _weights(network: nn.Module) -> dict[str, Tensor]:
     return {**dict(network.named_parameters()), **dict(network.named_buffers())}
@@ -213,4 +233,5 @@ def _build(network: Cell) -> dict[str, Any]:
             "function may compute all members itself: its h0 is (*e, b, n)"
         )
     shapes = {name: (tuple(w.shape), w.dtype, w.device) for name, w in _weights(network).items()}
-    return {"type": type(inner).__name__, "structure": repr(inner), **shapes}
+    # a module with a parametrised weight has a class of its own
+    return {"type": type_before_parametrizations(inner), "structure": repr(inner), **shapes}

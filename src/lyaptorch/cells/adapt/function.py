@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from lyaptorch.cells.adapt.advice import instead_of
 from lyaptorch.cells.adapt.structure import StateError, Structure, alike, describe
 from lyaptorch.cells.protocol import Cell, graph_leaves
 
@@ -26,6 +27,8 @@ class FunctionCell(Cell):
         structure: how the state is packed; None while it is one tensor.
     """
 
+    alone = True
+
     def __init__(self, function: Callable[..., Any], state: Any = None, output: bool | None = None) -> None:
         super().__init__(0, 0)
         self.function, self.output = function, output
@@ -35,15 +38,8 @@ class FunctionCell(Cell):
 
     def rest(self, x: Tensor) -> Tensor:
         """Unknown: a state tells its size by being given."""
-        modules = self.function.named_modules() if isinstance(self.function, nn.Module) else ()
-        parts = [(path, part) for path, part in modules if path and isinstance(part, nn.RNNBase)]
-        if parts and self.structure is None:
-            path, part = parts[0]
-            raise ValueError(
-                f"{type(self.function).__name__} must be one step(x, h) with h0 given, got None; if it is a "
-                f"whole network around its torch.nn.{type(part).__name__}, pass that part, "
-                f'.get_submodule("{path}"), and as inputs what reaches it, time first'
-            )
+        if self.structure is None and (advice := instead_of(self.function)) is not None:
+            raise ValueError(advice)
         return super().rest(x)
 
     def step(self, x: Tensor, h: Tensor) -> Tensor:

@@ -41,17 +41,17 @@ class HeldCell(Cell):
 
     def __init__(self, network: nn.Module, layers: Sequence[Layer]) -> None:
         super().__init__(0, 0)
-        self.network, self.layers = network, list(layers)
+        self.network, self._layers = network, list(layers)
         self.unproven = self.reverse_mode = True
         self._shapes: list[torch.Size] = []
 
     def rest(self, x: Tensor) -> Tensor:
         """The packed state at rest, after one dry run that finds all sizes."""
         with self._borrowed(), torch.no_grad():
-            for layer in self.layers:
+            for layer in self._layers:
                 layer.rest()
             self.network(x)
-            values = [z for layer in self.layers for z in layer.get()]
+            values = [z for layer in self._layers for z in layer.get()]
             self._shapes = [z.shape[1:] for z in values]
             self._check_state(x, values)
         return torch.zeros(len(x), sum(map(math.prod, self._shapes)), dtype=x.dtype, device=x.device)
@@ -63,12 +63,12 @@ class HeldCell(Cell):
         with self._borrowed():
             self._put(h)
             self.network(x)
-            return torch.cat([z.flatten(1) for layer in self.layers for z in layer.get()], -1)
+            return torch.cat([z.flatten(1) for layer in self._layers for z in layer.get()], -1)
 
     def _put(self, h: Tensor) -> None:
         pieces = iter(torch.split(h, [math.prod(shape) for shape in self._shapes], -1))
         values = [next(pieces).reshape(len(h), *shape) for shape in self._shapes]
-        for layer in self.layers:
+        for layer in self._layers:
             layer.put(values[: len(layer.names)])
             del values[: len(layer.names)]
 
@@ -76,7 +76,7 @@ class HeldCell(Cell):
         """A network that forgets its state in every call has no recurrent dynamics to measure."""
         self._put(torch.cat([torch.full_like(z, 0.1).flatten(1) for z in values], -1))
         self.network(x)
-        after = [z for layer in self.layers for z in layer.get()]
+        after = [z for layer in self._layers for z in layer.get()]
         if all(torch.equal(z, y) for z, y in zip(values, after, strict=True)):
             raise ValueError(
                 "one call of the network must go on from the state that its layers hold, got the same state "
@@ -86,9 +86,9 @@ class HeldCell(Cell):
 
     @contextmanager
     def _borrowed(self) -> Iterator[None]:
-        held = [layer.held() for layer in self.layers]
+        held = [layer.held() for layer in self._layers]
         try:
             yield
         finally:
-            for layer, was in zip(self.layers, held, strict=True):
+            for layer, was in zip(self._layers, held, strict=True):
                 layer.restore(was)

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from torch import nn
 
+from lyaptorch.cells.adapt.following import Following, FollowingElman, FollowingGRU, FollowingLSTM
 from lyaptorch.cells.gated import GRUCell, LSTMCell
 from lyaptorch.cells.protocol import Cell
 from lyaptorch.cells.rate import ElmanCell
+from lyaptorch.cells.seeds import forget
 from lyaptorch.cells.stacked import Stacked
+
+PLAIN = (LSTMCell, GRUCell, ElmanCell)
+FOLLOWING = (FollowingLSTM, FollowingGRU, FollowingElman)
 
 
 def from_torch(module: nn.RNNBase | nn.RNNCellBase) -> Cell:
@@ -27,15 +32,25 @@ def from_torch(module: nn.RNNBase | nn.RNNCellBase) -> Cell:
 
 
 def _layer(module: nn.RNNBase | nn.RNNCellBase, m: int, tail: str) -> Cell:
-    n, bias, cell = module.hidden_size, bool(module.bias), Cell(0, 0)
+    names = {
+        name: name + tail
+        for name in ("weight_ih", "weight_hh", *(("bias_ih", "bias_hh") if module.bias else ()))
+    }
+    own = all(name in module._parameters for name in names.values())
+    n, bias, kinds = module.hidden_size, bool(module.bias), PLAIN if own else FOLLOWING
+    cell = Cell(0, 0)
     if isinstance(module, nn.LSTM | nn.LSTMCell):
-        cell = LSTMCell(m, n, bias=bias)
+        cell = kinds[0](m, n, bias=bias)
     elif isinstance(module, nn.GRU | nn.GRUCell):
-        cell = GRUCell(m, n, bias=bias)
+        cell = kinds[1](m, n, bias=bias)
     else:
-        cell = ElmanCell(m, n, activation=str(module.nonlinearity), bias=bias)
-    for name in ("weight_ih", "weight_hh", *(("bias_ih", "bias_hh") if bias else ())):
-        setattr(cell, name, getattr(module, name + tail))
+        cell = kinds[2](m, n, activation=str(module.nonlinearity), bias=bias)
+    forget(cell)
+    if isinstance(cell, Following):
+        cell.follow(module, names, first=tail in ("", "_l0"))
+        return cell
+    for name, theirs in names.items():
+        setattr(cell, name, getattr(module, theirs))
     return cell
 
 

@@ -62,7 +62,9 @@ template <class T> INLINE Vec<T> least(Vec<T> x, T most) { return x > splat<T>(m
 // NaN goes through all of it.
 template <class T, int U> INLINE void tanh_of(const Many<T, U>& x, Many<T, U>& value, Many<T, U>& slope) {
     using All = Many<T, U>;
-    All twice = All::each([&](int u) { return least<T>(2 * size_of<T>(x.at[u]), Lanes<T>::LOG_MAX); });
+    // beyond it sech^2 is below the least normal number, and 0
+    All unbound = All::each([&](int u) { return 2 * size_of<T>(x.at[u]); });
+    All twice = All::each([&](int u) { return least<T>(unbound.at[u], Lanes<T>::LOG_MAX); });
     Power<T, U> power(All::each([&](int u) { return -twice.at[u]; }));
     const All &four = power.four, &p = power.p;
     All d = All::each([&](int u) {
@@ -78,7 +80,8 @@ template <class T, int U> INLINE void tanh_of(const Many<T, U>& x, Many<T, U>& v
     });
     All w = All::each([&](int u) { return (T)0.5 * (four.at[u] + four.at[u] * p.at[u]) * over.at[u]; });
     slope = All::each([&](int u) {
-        return twice.at[u] < (T)1.1 ? 1 - near.at[u] * near.at[u] : w.at[u] * (2 - w.at[u]);
+        Vec<T> far = unbound.at[u] > splat<T>(Lanes<T>::LOG_MAX) ? Vec<T>{} : w.at[u] * (2 - w.at[u]);
+        return twice.at[u] < (T)1.1 ? 1 - near.at[u] * near.at[u] : far;
     });
     value = All::each([&](int u) {
         return signed_as<T>(twice.at[u] < (T)1.1 ? near.at[u] : 1 - w.at[u], x.at[u]);
@@ -161,6 +164,7 @@ template <class T> struct Activation {
         f.value = x > none ? one : x < none ? below : x == x ? between : x;
         Vec<T> g = load(sharpness + i), slope;
         bump<T>(shape, scale * g * x, f.slope, slope);
+        f.slope = f.slope < splat<T>(Lanes<T>::TINY) ? none : f.slope;
         f.curvature = scale * g * slope, f.sharpening = scale * x * slope;
         if (area != 0) {
             f.sharpening = area * (f.slope + g * f.sharpening);

@@ -40,7 +40,7 @@ def slope(x, g, F: tl.constexpr):
         if F[0] == 1:
             return sech2(x)
         return tl.where(x > 0, 1.0, 0.0).to(x.dtype)
-    height = bump(F[2] * g * x, F[1])
+    height = flushed(bump(F[2] * g * x, F[1]))
     return height * (F[3] * g) if F[3] != 0 else height
 
 
@@ -75,5 +75,14 @@ def tanh(x):
 @no_type_check
 def sech2(x):
     """sech(x)^2 to full relative precision."""
-    e = tl.exp(-2 * tl.abs(x))
-    return 4 * e / ((1 + e) * (1 + e))
+    # squared last, so that nothing underflows before the result does
+    e = tl.exp(-tl.abs(x))
+    sech = 2 * e / (1 + e * e)
+    return flushed(sech * sech)
+
+
+@triton.jit
+@no_type_check
+def flushed(y):
+    """y >= 0, and 0 where it is below the least normal number."""
+    return tl.where(y < (2.0**-1022 if y.dtype == tl.float64 else 2.0**-126), 0.0, y)

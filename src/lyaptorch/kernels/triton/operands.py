@@ -81,9 +81,9 @@ def precision(dtype: torch.dtype) -> str:
 def numbers(f: Activation | None) -> tuple[int, int, float, float]:
     """(value, bump, scale, area) of an activation, None being the identity."""
     if not isinstance(f, Surrogate):
-        return (0 if f is None else VALUES[f.name], 0, 1.0, 0.0)
+        return (0 if f is None else VALUES[f.known], 0, 1.0, 0.0)
     area = JUMPS[f.value][1] / f.bump.area if f.norm == "area" else 0.0
-    return (VALUES[f.value], *BUMPS[f.name], area)
+    return (VALUES[f.value], *BUMPS[f.known], area)
 
 
 def bent(f: Activation | None) -> bool:

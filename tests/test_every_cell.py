@@ -243,7 +243,7 @@ def test_it_is_flossed(name, made):
 
 def test_a_flosser_flosses_what_is_a_module(name, made):
     network, inputs, h0 = made
-    phase = lt.FlossPhase(2, k=1, steps=T, tangent_transient=2, lr=1e-2)
+    phase = lt.FlossPhase(2, k=1, steps=T, tangent_transient=2, lr=1e-2, batch=B)
     h0 = None if h0 is None else lt.as_cell(network).pack(h0) if isinstance(h0, torch.Tensor) else h0
     flosser = lt.integrations.Flosser(network, inputs, [lt.Trigger(lt.At(0), phase)], h0=h0)
     if name in UNTRAINED:

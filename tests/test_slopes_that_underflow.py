@@ -11,6 +11,8 @@ from lyaptorch import surrogates
 from lyaptorch.cells.activation import sech2
 from lyaptorch.cells.surrogates import OWN
 
+pytestmark = pytest.mark.filterwarnings("ignore:every tangent vector has died")
+
 BACKENDS = ["torch", "autograd"] + (["cpu"] if lt.kernels.available()["cpu"].available else [])
 DTYPES = [torch.float32, torch.float64]
 

@@ -252,7 +252,7 @@ def _quicker(op: _Operation) -> tuple[Any, tuple[Any, ...]]:
         # torch makes a tensor of a number at every call
         plain = isinstance(args[0], Tensor) and args[0].dim() > 0 and args[0].dtype == like.dtype
         if plain and like.is_floating_point():
-            args = args[0], torch.tensor(args[1], dtype=torch.float64)
+            args = args[0], torch.tensor(args[1], dtype=torch.float64, device="cpu")
     return getattr(torch, name), args
 
 

@@ -29,7 +29,7 @@ class UnstableError(FloatingPointError):
 
     def __init__(self, message: str, members: Tensor, step: Tensor | None = None) -> None:
         self.members = members
-        self.step = torch.full((int(members.sum()),), torch.nan) if step is None else step
+        self.step = torch.full((int(members.sum()),), torch.nan, device="cpu") if step is None else step
         super().__init__(message)
 
 
@@ -44,7 +44,7 @@ def told_apart(members: Members, attempt: Callable[[Members, Tensor], T]) -> T:
         UnstableError: if it overflows, of those with whom alone it does.
     """
     try:
-        return attempt(members, torch.ones(members.ids.shape, dtype=torch.bool))
+        return attempt(members, torch.ones(members.ids.shape, dtype=torch.bool, device="cpu"))
     except OVERFLOWS as error:
         blame(error, members, attempt)
 
@@ -64,11 +64,15 @@ def blame(error: Exception, members: Members, attempt: Callable[[Members, Tensor
 
 def _overflowing(members: Members, attempt: Callable[[Members, Tensor], object]) -> Tensor:
     """With whom alone it overflows, bool `*e`; halves are asked, so that few are asked alone."""
-    found = torch.zeros(members.ids.shape, dtype=torch.bool)
-    waiting = [torch.arange(found.numel())]
+    found = torch.zeros(members.ids.shape, dtype=torch.bool, device="cpu")
+    waiting = [torch.arange(found.numel(), device="cpu")]
     while waiting:
         places = waiting.pop()
-        mask = torch.zeros(found.numel(), dtype=torch.bool).index_fill(0, places, True).reshape(found.shape)
+        mask = (
+            torch.zeros(found.numel(), dtype=torch.bool, device="cpu")
+            .index_fill(0, places, True)
+            .reshape(found.shape)
+        )
         try:
             attempt(members if mask.all() else members.select(mask.to(members.ids.device)), mask)
         except OVERFLOWS:

@@ -218,7 +218,9 @@ class Run:
         """lambda_1 of who takes part, `*e`; NaN of the others, whom nobody asks."""
         assert self.part is not None
         own = told_apart(self.part, lambda some, _: leading_exponent(some, self.task, self.settings.seed))
-        return torch.full(mask.shape, torch.nan, dtype=own.dtype).masked_scatter(mask, own.cpu())
+        return torch.full(mask.shape, torch.nan, dtype=own.dtype, device="cpu").masked_scatter(
+            mask, own.cpu()
+        )
 
     def _active(self, path: tuple[int, ...], mask: Tensor | None) -> _Active:
         own = self._mask(self.phase(path))

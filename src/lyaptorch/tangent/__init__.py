@@ -3,7 +3,7 @@
 from lyaptorch.tangent import operators
 from lyaptorch.tangent.covariant import CovariantVectors, covariant_vectors
 from lyaptorch.tangent.depth import depth_spectrum
-from lyaptorch.tangent.growth import Growth
+from lyaptorch.tangent.growth import Growth, mean_over_trajectories
 from lyaptorch.tangent.spectrum import Spectrum, lyapunov_spectrum
 
 __all__ = [
@@ -13,5 +13,6 @@ __all__ = [
     "covariant_vectors",
     "depth_spectrum",
     "lyapunov_spectrum",
+    "mean_over_trajectories",
     "operators",
 ]

@@ -41,6 +41,18 @@ def exponents(growth: Growth, dt: float = 1.0) -> Exponents:
     return growth.log_r.sum(0) / (_elapsed(growth)[-1] * dt)
 
 
+def mean_over_trajectories(exponents: Tensor) -> Tensor:
+    """The mean over the trajectories b of `(..., b, k)` that have an exponent; -inf where none has.
+
+    Left out is what is -inf: the columns that died, and trajectories that ended before anything was counted.
+    NaN is not left out. Differentiable.
+    """
+    there = exponents != -torch.inf
+    total = torch.where(there, exponents, 0.0).sum(-2)
+    number = there.sum(-2)
+    return torch.where(number > 0, total / number.clamp_min(1), -torch.inf)
+
+
 def running(growth: Growth, dt: float = 1.0) -> LogR:
     """The estimate of every exponent after each interval, `(s, *e, b, k)`."""
     return growth.log_r.cumsum(0) / (_elapsed(growth) * dt)

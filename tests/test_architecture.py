@@ -19,13 +19,14 @@ MODULES = {
 }
 """Every module by its name without `lyaptorch.`; the package itself is the empty name."""
 
-SHARED = ("_types", "_checks", "_random", "_files", "_notebook")
+SHARED = ("_types", "_checks", "_random", "_files", "_notebook", "_units")
 MAY_IMPORT = {
     "_types": (),
     "_checks": (),
     "_random": (),
     "_files": (),
     "_notebook": (),
+    "_units": (),
     "record": (),
     "cells": (),
     "theory": (),

@@ -142,9 +142,7 @@ def condition_number(
     exponents = growth[-1] / t
     if bits is None:
         factors = torch.stack(tape.factors).double()
-        values = torch.stack(
-            [graded_log_singular_values(factors[:s], healthy[:s]) for s in times.tolist()]
-        )
+        values = torch.stack([graded_log_singular_values(factors[:s], healthy[:s]) for s in times.tolist()])
         return ConditionNumber(times, values, exponents, 53, "float64")
     if isinstance(bits, str):
         bits = _enough_bits(growth)

@@ -71,6 +71,7 @@ def spectrum(
 def _summary(measured: Spectrum) -> dict[str, Any]:
     return {
         "interval": measured.interval,
+        "units": measured.clock.rate,
         "exponents": measured.exponents.tolist(),
         "stderr": measured.stderr().tolist(),
         "reliable": measured.reliable.tolist(),
@@ -80,14 +81,12 @@ def _summary(measured: Spectrum) -> dict[str, Any]:
 
 
 def _table(measured: Spectrum) -> Table:
-    unit = "step" if measured.dt == 1.0 else "unit of time"
     b, k = measured.exponents.shape
     table = Table(title=f"Lyapunov spectrum, mean of {b} trajectories" if b > 1 else "Lyapunov spectrum")
-    for name in ("i", f"λ (nats per {unit})", "± error", ""):
+    for name in ("i", f"λ ({measured.clock.rate})", "± error", ""):
         table.add_column(name, justify="right")
-    value, reliable = measured.exponents.mean(0), measured.reliable.all(0)
-    # trajectories driven by different inputs are independent samples of the same network
-    error = measured.stderr().square().mean(0).div(b).sqrt()
+    mean = measured.mean()
+    value, error, reliable = mean.exponents[0], mean.stderr()[0], mean.reliable[0]
     head = range(k) if k <= SHOWN else [*range(SHOWN // 2), *range(k - SHOWN // 2, k)]
     for i in head:
         if k > SHOWN and i == k - SHOWN // 2:

@@ -7,10 +7,11 @@ from html import escape
 import numpy as np
 from matplotlib.figure import Figure
 
+from lyaptorch._units import Clock
 from lyaptorch.plots import report
 from lyaptorch.plots.diagnosis import drawings
 from lyaptorch.plots.report import Section
-from lyaptorch.plots.spectra import draw_convergence, draw_exponents, finite_mean
+from lyaptorch.plots.spectra import Array, draw_convergence, draw_exponents, finite_mean
 from lyaptorch.plots.style import panels, style
 from lyaptorch.record import Record
 
@@ -45,15 +46,17 @@ def spectrum_page(record: Record) -> str:
         for name in ("exponents", "stderr", "reliable")
     ]
     exponents, stderr, reliable = rows
-    k, unit = exponents.shape[-1], "step" if record.config["dt"] == 1.0 else "unit of time"
+    k, clock = exponents.shape[-1], Clock(record.config["dt"])
     running = np.moveaxis(record["running"].reshape(-1, len(record["elapsed"]), k), 0, 1)
     with style():
         first, (left,) = panels(1, width=3.9, height=2.9)
-        draw_exponents(left, exponents, stderr, reliable, unit)
+        draw_exponents(left, exponents, stderr, reliable, clock)
         second, (right,) = panels(1, width=3.9, height=2.9)
-        draw_convergence(right, running, record["elapsed"], unit)
-    means, error = finite_mean(exponents, 0), np.sqrt((stderr**2).mean(0) / len(stderr))
-    trusted = ["yes" if row else "no" for row in np.all(reliable, axis=0)]
+        draw_convergence(right, running, record["elapsed"], clock)
+    means, error = _means(record, exponents, stderr)
+    trusted = [
+        "yes" if row else "no" for row in np.all(reliable | np.isinf(exponents), axis=0) & reliable.any(0)
+    ]
     numbers = list(zip(range(1, k + 1), means.tolist(), error.tolist(), trusted, strict=True))
     shown = sorted({0, k // 4, k // 2, k - 1})
     curves = finite_mean(running[:, :, shown], 1)
@@ -62,7 +65,7 @@ def spectrum_page(record: Record) -> str:
         report.figure(
             first,
             "spectrum",
-            f"{k} Lyapunov exponents, the first {means[0]:.3g} and the last {means[-1]:.3g} nats per {unit}.",
+            f"{k} Lyapunov exponents, the first {means[0]:.3g} and the last {means[-1]:.3g} {clock.rate}.",
             "Hollow circles: lost to round-off.",
             report.table(("i", "λ", "± error", "reliable"), numbers),
         ),
@@ -77,12 +80,19 @@ def spectrum_page(record: Record) -> str:
     ]
     of = f"{len(exponents)} trajector{'y' if len(exponents) == 1 else 'ies'}"
     lead = report.paragraph(
-        f"λ₁ = {means[0]:+.4g} ± {error[0]:.2g} nats per {unit}, the mean of {of}; "
+        f"λ₁ = {means[0]:+.4g} ± {error[0]:.2g} {clock.rate}, the mean of {of}; "
         f"{trusted.count('yes')} of {k} exponents stand above round-off."
     )
     sections = [Section("Figures", f'<div class="figures">{"".join(figures)}</div>'), _configuration(record)]
     named = f" of {record.config['target']}" if "target" in record.config else ""
     return report.frame(f"Lyapunov spectrum{named}", sections, lead=lead)
+
+
+def _means(record: Record, exponents: Array, stderr: Array) -> tuple[Array, Array]:
+    """Means over trajectories, and their errors; a Record of before they were kept has one error a row."""
+    if "mean" in record:
+        return record["mean"], record["mean_stderr"]
+    return finite_mean(exponents, 0), stderr.max(0)
 
 
 def plain_page(record: Record, drawn: Figure | None) -> str:

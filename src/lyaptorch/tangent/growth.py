@@ -126,6 +126,19 @@ def entropy(growth: Growth, dt: float = 1.0) -> Tensor:
     return exponents(growth, dt).clamp_min(0.0).sum(-1)
 
 
+def over_trajectories(growth: Growth) -> Growth:
+    """The growth `(s, 1, k)` of the mean over all those trajectories in which a column lives to the end.
+
+    Its `stderr` is that of the mean, however alike the trajectories are: where one input drives them and
+    they synchronise, their mean is as noisy as one of them; where they are independent, noise averages out.
+    """
+    alive = growth.healthy[-1].flatten(0, -2)
+    number = alive.sum(0)
+    total = torch.where(alive, growth.log_r.flatten(1, -2), 0.0).sum(1)
+    log_r = torch.where(number > 0, total / number.clamp_min(1), -torch.inf)
+    return Growth(log_r.unsqueeze(1), growth.steps, (number > 0).expand(log_r.shape).unsqueeze(1))
+
+
 def _elapsed(growth: Growth) -> Tensor:
     """Steps so far."""
     return _per_interval(growth, growth.steps.cumsum(0))

@@ -12,6 +12,7 @@ from torch import Tensor
 from lyaptorch import _checks
 from lyaptorch._notebook import framed
 from lyaptorch._types import Exponents, Inputs, LogR, State
+from lyaptorch._units import Clock
 from lyaptorch.cells import Form, Network
 from lyaptorch.tangent import growth as growth_of
 from lyaptorch.tangent.adjoint import Problem, Scan
@@ -52,6 +53,11 @@ class Spectrum:
     interval: int = 1
 
     @property
+    def clock(self) -> Clock:
+        """How its steps and time go together, and what its units are called."""
+        return Clock(self.dt)
+
+    @property
     def exponents(self) -> Exponents:
         """`(*e, b, k)`, in nats per step (per unit of time when `dt` was given), unsorted, differentiable."""
         return growth_of.exponents(self.growth, self.dt)
@@ -77,6 +83,10 @@ class Spectrum:
         """`(*e, b, k)` bool: which exponents round-off has left standing."""
         return growth_of.reliable(self.growth)
 
+    def mean(self) -> Spectrum:
+        """The mean over all trajectories in which a column lives, as of one; its errors are the mean's."""
+        return replace(self, growth=growth_of.over_trajectories(self.growth))
+
     def kaplan_yorke(self) -> Tensor:
         """Kaplan-Yorke dimension `(*e, b)`; k where the sum never turns negative, a lower bound."""
         return growth_of.kaplan_yorke(self.growth)
@@ -90,13 +100,16 @@ class Spectrum:
         k, running = self.exponents.shape[-1], self.running()
         thin = torch.unique(torch.linspace(0, len(running) - 1, 200).long())
         elapsed = self.growth.steps.cumsum(0).cpu()[thin] * self.dt
-        dims, nats = ("trajectory", "index"), {"units": "nats per unit of time"}
+        dims, nats = ("trajectory", "index"), {"units": self.clock.rate}
+        mean = self.mean()
         rows = running[thin].reshape(len(thin), -1, k).movedim(0, 1)
         variables = {
             "exponents": (dims, self.exponents.reshape(-1, k), nats),
             "stderr": (dims, self.stderr().reshape(-1, k), nats),
             "reliable": (dims, self.reliable.reshape(-1, k)),
             "running": (("trajectory", "elapsed", "index"), rows, nats),
+            "mean": (("index",), mean.exponents[0], nats),
+            "mean_stderr": (("index",), mean.stderr()[0], nats),
         }
         return variables, {"elapsed": (("elapsed",), elapsed.double())}
 

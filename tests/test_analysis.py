@@ -293,6 +293,11 @@ def test_usable_dimensions_count_directions_within_the_condition_number(kappa, s
     assert analysis.usable_dimensions(torch.full((2,), -torch.inf), steps, kappa).item() == 0
 
 
+def test_what_died_is_never_usable():
+    exponents = torch.tensor([[0.0, -1.0, -torch.inf], [-torch.inf, -torch.inf, -torch.inf]])
+    assert analysis.usable_dimensions(exponents, 3, math.inf).tolist() == [2, 0]
+
+
 def test_usable_dimensions_refuse_what_makes_no_sense():
     with pytest.raises(ValueError, match=r"kappa must be at least 1, got 0\.5; it is a ratio"):
         analysis.usable_dimensions(torch.zeros(2), 3, 0.5)

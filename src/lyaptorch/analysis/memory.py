@@ -85,11 +85,12 @@ def memory_capacity(
     """The share of a random input's variance that a linear readout recovers after 0, 1, ..., lags - 1 steps.
 
     The input is independent and uniform on [-scale, scale], the same on all channels. Of each half of the
-    steps a readout with offset is fitted and scored on the other half: `R^2`, averaged. A fit of p weights to N
-    steps errs by 1 + p / (N - p - 1) more than the best readout, which is divided out: the answer is unbiased,
-    and where nothing is left it scatters about 0, below as well as above, by about 2 sqrt(p) / steps. Summed
-    over lags it is at most n up to that error, times sqrt(lags), and of a linear network with a controllable
-    input n.
+    steps a readout with offset is fitted and scored on the other half: `R^2`, averaged. That fit of p numbers,
+    at most n + 1, to N steps errs more than the best readout, by a factor of at least 1 + p / N, which is
+    divided out. What is left of that bias lowers the answer, and vanishes as (p / N)^2. Where nothing is remembered
+    the answer scatters about 0, below as well as above, with a standard error of about 4 sqrt(p) / steps.
+    Summed over all lags it is at most n, and of a linear network with a controllable input n, up to that
+    error for each lag at which nothing is remembered: they scatter together.
 
     Args:
         cell: anything that `as_cell` takes and whose state size is known.
@@ -141,7 +142,6 @@ def _explained(X: Tensor, Y: Tensor, fit_on: slice, score_on: slice, rtol: float
     inverse = torch.linalg.pinv(X_fit, rtol=rtol)
     error = (X[..., score_on, :] @ (inverse @ Y_fit) - Y[score_on]).square().mean(-2)
     # the rank is the trace of the projection onto the columns
-    p, steps = (inverse.mT * X_fit).sum((-2, -1)).round(), X_fit.shape[-2]
-    own = 1 + p / (steps - p - 1)
+    own = 1 + (inverse.mT * X_fit).sum((-2, -1)) / X_fit.shape[-2]
     share: Tensor = 1 - error / own.unsqueeze(-1) / Y[score_on].var(0, correction=0)
     return share

@@ -206,8 +206,8 @@ def _reset_mode(patient: Patient) -> Remedy | None:
     return Remedy(
         f'Reset mode "{best}"',
         f'The gradient of the reset is "{now}"; with "{best}" {what} was '
-        f"{patient.told(tried[best])} in a copy. It changes "
-        "what backpropagation sees, not what the network does.",
+        f"{patient.told(tried[best])} in a copy. It changes what "
+        "backpropagation sees, not what the network does.",
         f'{patient.cell_name}.reset_grad = "{best}"',
         patient.reported(tried[best]),
     )

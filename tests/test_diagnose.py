@@ -570,6 +570,28 @@ def test_time_changes_units_and_no_number_of_steps():
     assert f"every {every:.2g} steps (a time of {every / 2:.3g})" in words(timed)["verdict"]
 
 
+def test_flossing_a_flow_aims_per_step_and_records_per_unit_of_time():
+    """Two equal fields, one as a Flow and one as the map of its step: the same losses and the same weights."""
+
+    def made() -> lt.Flow:
+        inner = nn.Linear(3, 3, bias=False)
+        inner.weight.data = -torch.eye(3)
+        return lt.Flow(lambda x, h: inner(h) + 0 * x.sum(-1, keepdim=True), dt=0.5)
+
+    flow, mapped = made(), made()
+    options = {"k": 3, "epochs": 3, "target": -0.1, "h0": torch.ones(1, 3), "lr": 1e-2}
+    as_flow = lt.floss(flow, noise(60, 1), **options)
+    as_map = lt.floss(lambda x, h: mapped.step(x, h), noise(60, 1), **options)
+    assert (as_flow["floss_loss"] == as_map["floss_loss"]).all()
+    torch.testing.assert_close(as_flow["exponents"], 2 * as_map["exponents"])
+    assert as_flow.variables["exponents"].attributes["units"] == "nats per unit of time"
+    assert as_map.variables["exponents"].attributes["units"] == "nats per step"
+    # Runge-Kutta's e^-1/2 per step is .6068
+    assert as_flow["exponents"][0, 0] == pytest.approx(2 * math.log(0.6068), abs=1e-3)
+    flosser = lt.integrations.Flosser(flow, noise(60, 1), h0=torch.ones(1, 3))
+    assert flosser.exponents().item() == pytest.approx(as_flow["exponents"][0].max(), abs=0.3)
+
+
 def dying_trajectory(b: int = 20) -> tuple[lt.Cell, Tensor, Tensor]:
     """h' = relu(W h), W positive with norm e^-.05; the first trajectory starts where every unit is shut."""
     W = torch.full((4, 4), math.exp(-0.05) / 4)

@@ -14,6 +14,7 @@ from lyaptorch.analysis.parts import MOMENTS, Groups, Parts, measure, pull_back,
 from lyaptorch.analysis.registers import finite_memory
 from lyaptorch.cells import Cell, settle, unroll
 from lyaptorch.tangent import Spectrum, lyapunov_spectrum, mean_over_trajectories
+from lyaptorch.tangent.growth import stderr_of_mean
 
 FADED = 1e-3
 """What is left of a perturbation, or of a gradient, that counts as gone."""
@@ -130,8 +131,8 @@ def vital_signs(
     spectrum = lyapunov_spectrum(
         cell, inputs, k=k, h0=h, tangent_transient=tangent_transient, dt=dt, generator=generator
     )
-    mean = spectrum.mean()
-    means, errors = mean.exponents[0], mean.stderr()[0]
+    means = mean_over_trajectories(spectrum.exponents).reshape(k)
+    errors = stderr_of_mean(spectrum.growth, spectrum.dt).reshape(k)
     order = means.argsort(descending=True)
     alive = spectrum.growth.healthy[-1].reshape(-1, k)
     reliable = spectrum.reliable.reshape(-1, k)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 import tyro
 from rich.table import Table
+from torch import Tensor
 
 from lyaptorch import _checks
 from lyaptorch._files import run_path
@@ -16,7 +17,8 @@ from lyaptorch.cli.networks import Subject
 from lyaptorch.cli.output import save, save_page, show
 from lyaptorch.plots import record_page
 from lyaptorch.record import Record
-from lyaptorch.tangent import Spectrum, lyapunov_spectrum
+from lyaptorch.tangent import Spectrum, lyapunov_spectrum, mean_over_trajectories
+from lyaptorch.tangent.growth import stderr_of_mean
 
 SHOWN = 12
 """Most exponents in the table; all are in the Record."""
@@ -80,13 +82,19 @@ def _summary(measured: Spectrum) -> dict[str, Any]:
     }
 
 
+def _reliable(measured: Spectrum) -> Tensor:
+    """Which means to trust: of what lives in any trajectory, and is reliable wherever it does."""
+    alive = measured.growth.healthy[-1]
+    return (measured.reliable | ~alive).all(0) & alive.any(0)
+
+
 def _table(measured: Spectrum) -> Table:
     b, k = measured.exponents.shape
     table = Table(title=f"Lyapunov spectrum, mean of {b} trajectories" if b > 1 else "Lyapunov spectrum")
     for name in ("i", f"λ ({measured.clock.rate})", "± error", ""):
         table.add_column(name, justify="right")
-    mean = measured.mean()
-    value, error, reliable = mean.exponents[0], mean.stderr()[0], mean.reliable[0]
+    value, reliable = mean_over_trajectories(measured.exponents), _reliable(measured)
+    error = stderr_of_mean(measured.growth, measured.dt)
     head = range(k) if k <= SHOWN else [*range(SHOWN // 2), *range(k - SHOWN // 2, k)]
     for i in head:
         if k > SHOWN and i == k - SHOWN // 2:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from lyaptorch import _checks
 from lyaptorch._random import Stream, seed_from
 from lyaptorch._types import Inputs
+from lyaptorch._units import Clock
 from lyaptorch.cells import Cell, Network, as_cell, unwrapped
 from lyaptorch.flossing import FlossPhase, Trigger, When, lambda1
 from lyaptorch.flossing.schedule import EXPONENTS
@@ -127,9 +128,12 @@ class Flosser:
         return done
 
     def exponents(self, k: int = 1) -> Tensor:
-        """The first k exponents now, `(*e, k)`, in nats per step, measured as the first trigger flosses."""
+        """The first k exponents now, `(*e, k)`, measured as the first trigger flosses.
+
+        In nats per step, or per unit of time for a `Flow`; triggers and targets are per step all the same.
+        """
         phase = self.triggers[0].phase if self.triggers else FlossPhase(0)
-        return self._measured(phase, k, self._epoch)
+        return Clock(self.cell.time_step).per_time(self._measured(phase, k, self._epoch))
 
     def _fires(self, trigger: Trigger, epoch: int, metrics: dict[str, float]) -> bool:
         due = epoch % self.check_every == 0
@@ -170,6 +174,7 @@ class Flosser:
                 k=k,
                 h0=self._state(phase.batch),
                 tangent_transient=phase.tangent_transient,
+                dt=1.0,
             )
         return spectrum.exponents.mean(-2)
 

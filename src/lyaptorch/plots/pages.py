@@ -11,7 +11,7 @@ from lyaptorch._units import Clock
 from lyaptorch.plots import report
 from lyaptorch.plots.diagnosis import drawings
 from lyaptorch.plots.report import Section
-from lyaptorch.plots.spectra import Array, draw_convergence, draw_exponents, finite_mean
+from lyaptorch.plots.spectra import draw_convergence, draw_exponents, finite_mean
 from lyaptorch.plots.style import panels, style
 from lyaptorch.record import Record
 
@@ -53,7 +53,11 @@ def spectrum_page(record: Record) -> str:
         draw_exponents(left, exponents, stderr, reliable, clock)
         second, (right,) = panels(1, width=3.9, height=2.9)
         draw_convergence(right, running, record["elapsed"], clock)
-    means, error = _means(record, exponents, stderr)
+    means = finite_mean(exponents, 0)
+    # Records of earlier versions hold single errors alone
+    error = (
+        record["error_of_mean"] if "error_of_mean" in record else np.sqrt((stderr**2).mean(0) / len(stderr))
+    )
     trusted = [
         "yes" if row else "no" for row in np.all(reliable | np.isinf(exponents), axis=0) & reliable.any(0)
     ]
@@ -86,13 +90,6 @@ def spectrum_page(record: Record) -> str:
     sections = [Section("Figures", f'<div class="figures">{"".join(figures)}</div>'), _configuration(record)]
     named = f" of {record.config['target']}" if "target" in record.config else ""
     return report.frame(f"Lyapunov spectrum{named}", sections, lead=lead)
-
-
-def _means(record: Record, exponents: Array, stderr: Array) -> tuple[Array, Array]:
-    """Means over trajectories, and their errors; a Record of before they were kept has one error a row."""
-    if "mean" in record:
-        return record["mean"], record["mean_stderr"]
-    return finite_mean(exponents, 0), stderr.max(0)
 
 
 def plain_page(record: Record, drawn: Figure | None) -> str:

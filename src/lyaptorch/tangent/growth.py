@@ -93,6 +93,19 @@ def stderr(growth: Growth, dt: float = 1.0) -> Exponents:
     return torch.where(growth.healthy[-1], error, torch.inf)
 
 
+def stderr_of_mean(growth: Growth, dt: float = 1.0) -> Tensor:
+    """Standard error `(*e, k)` of the mean of every exponent over the trajectories that have it.
+
+    It is that of their mean growth, so that trajectories which fluctuate together, such as synchronised ones,
+    do not count as independent. It is inf where nothing can be said, as in `stderr`.
+    """
+    there = growth.healthy[-1]
+    total = torch.where(there, growth.log_r, 0.0).sum(-2, keepdim=True)
+    mean = total / there.sum(-2, keepdim=True).clamp_min(1)
+    lives = there.any(-2, keepdim=True)
+    return stderr(Growth(mean, growth.steps, lives.expand(mean.shape)), dt).squeeze(-2)
+
+
 def reliable(growth: Growth) -> Tensor:
     """Which exponents round-off has left standing, `(*e, b, k)` bool.
 
@@ -124,19 +137,6 @@ def kaplan_yorke(growth: Growth) -> Tensor:
 def entropy(growth: Growth, dt: float = 1.0) -> Tensor:
     """Sum of the positive exponents `(*e, b)`, an upper bound of the entropy rate (Pesin)."""
     return exponents(growth, dt).clamp_min(0.0).sum(-1)
-
-
-def over_trajectories(growth: Growth) -> Growth:
-    """The growth `(s, 1, k)` of the mean over all those trajectories in which a column lives to the end.
-
-    Its `stderr` is that of the mean, however alike the trajectories are: where one input drives them and
-    they synchronise, their mean is as noisy as one of them; where they are independent, noise averages out.
-    """
-    alive = growth.healthy[-1].flatten(0, -2)
-    number = alive.sum(0)
-    total = torch.where(alive, growth.log_r.flatten(1, -2), 0.0).sum(1)
-    log_r = torch.where(number > 0, total / number.clamp_min(1), -torch.inf)
-    return Growth(log_r.unsqueeze(1), growth.steps, (number > 0).expand(log_r.shape).unsqueeze(1))
 
 
 def _elapsed(growth: Growth) -> Tensor:

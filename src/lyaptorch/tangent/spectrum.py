@@ -83,10 +83,6 @@ class Spectrum:
         """`(*e, b, k)` bool: which exponents round-off has left standing."""
         return growth_of.reliable(self.growth)
 
-    def mean(self) -> Spectrum:
-        """The mean over all trajectories in which a column lives, as of one; its errors are the mean's."""
-        return replace(self, growth=growth_of.over_trajectories(self.growth))
-
     def kaplan_yorke(self) -> Tensor:
         """Kaplan-Yorke dimension `(*e, b)`; k where the sum never turns negative, a lower bound."""
         return growth_of.kaplan_yorke(self.growth)
@@ -101,15 +97,16 @@ class Spectrum:
         thin = torch.unique(torch.linspace(0, len(running) - 1, 200).long())
         elapsed = self.growth.steps.cumsum(0).cpu()[thin] * self.dt
         dims, nats = ("trajectory", "index"), {"units": self.clock.rate}
-        mean = self.mean()
+        errors = growth_of.stderr_of_mean(self.growth, self.dt).reshape(-1, k)
+        # members are independent networks
+        error = errors.square().mean(0).div(len(errors)).sqrt()
         rows = running[thin].reshape(len(thin), -1, k).movedim(0, 1)
         variables = {
             "exponents": (dims, self.exponents.reshape(-1, k), nats),
             "stderr": (dims, self.stderr().reshape(-1, k), nats),
+            "error_of_mean": (("index",), error, nats),
             "reliable": (dims, self.reliable.reshape(-1, k)),
             "running": (("trajectory", "elapsed", "index"), rows, nats),
-            "mean": (("index",), mean.exponents[0], nats),
-            "mean_stderr": (("index",), mean.stderr()[0], nats),
         }
         return variables, {"elapsed": (("elapsed",), elapsed.double())}
 

@@ -8,7 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-UNITS = {"exponents": "nats per step", "floss_loss": "(nats per step)^2", "spectrum": "nats per step"}
+from lyaptorch._units import Clock
+
+RATES = ("exponents", "spectrum")
+"""What is measured per step, and recorded per unit of time."""
+UNITS = {"floss_loss": "(nats per step)^2"}
 DIMS = {
     "floss_loss": ("floss_epoch",),
     "at_epoch": ("floss_epoch",),
@@ -104,8 +108,13 @@ class History:
                 break
         return latest
 
-    def variables(self) -> dict[str, Any]:
-        """For a Record: members flattened into one dimension, each with its own epochs in a row."""
+    def variables(self, time_step: float = 1.0) -> dict[str, Any]:
+        """For a Record: members flattened into one dimension, each with its own epochs in a row.
+
+        Exponents, kept per step, are recorded per unit of time, of which a step takes `time_step`.
+        """
+        clock = Clock(time_step)
+        units = UNITS | dict.fromkeys(RATES, clock.rate)
         none = torch.zeros(math.prod(self.ensemble), 0)
         out: dict[str, Any] = dict.fromkeys(("loss", "accuracy"), (("member", "epoch"), none))
         stacked = {
@@ -119,7 +128,8 @@ class History:
                 continue
             dims = ("member", *DIMS.get(name, ("epoch",)))
             values = _own_epochs(rows, ~stacked[PRESENT[dims[1]]].isnan())
-            out[name] = (dims, values, {"units": UNITS[name]}) if name in UNITS else (dims, values)
+            values = clock.per_time(values) if name in RATES else values
+            out[name] = (dims, values, {"units": units[name]}) if name in units else (dims, values)
         for name, total in sorted(self.totals.items()):
             out[name] = (("member",), total.reshape(-1))
         return out

@@ -571,7 +571,7 @@ def test_time_changes_units_and_no_number_of_steps():
 
 
 def test_flossing_a_flow_aims_per_step_and_records_per_unit_of_time():
-    """Two equal fields, one as a Flow and one as the map of its step: the same losses and the same weights."""
+    """Two equal fields, one as a Flow and one as the map of its step, have the same losses."""
 
     def made() -> lt.Flow:
         inner = nn.Linear(3, 3, bias=False)

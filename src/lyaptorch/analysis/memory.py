@@ -85,9 +85,9 @@ def memory_capacity(
     """The share of a random input's variance that a linear readout recovers after 0, 1, ..., lags - 1 steps.
 
     The input is independent and uniform on [-scale, scale], the same on all channels. Of each half of the
-    steps a readout with offset is fitted and scored on the other half: `R^2`, averaged. That fit of p numbers,
-    at most n + 1, to N steps errs more than the best readout, by a factor of at least 1 + p / N, which is
-    divided out. What is left of that bias lowers the answer, and vanishes as (p / N)^2. Where nothing is remembered
+    steps a readout with offset is fitted and scored on the other half: `R^2`, averaged. A fit of p <= n + 1
+    numbers to N steps errs more than the best readout, by a factor of at least 1 + p / N, which is divided
+    out; what is left of that bias lowers the answer, and vanishes as (p / N)^2. Where nothing is remembered
     the answer scatters about 0, below as well as above, with a standard error of about 4 sqrt(p) / steps.
     Summed over all lags it is at most n, and of a linear network with a controllable input n, up to that
     error for each lag at which nothing is remembered: they scatter together.

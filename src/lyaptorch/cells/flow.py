@@ -39,7 +39,8 @@ class Flow(Cell):
     `dQ/dt = (df/dh) Q` is integrated together with the state, and D is the exact derivative of the step.
 
     `lyapunov_spectrum` takes dt from the flow: exponents and error bars are in nats per unit of time; pass
-    `dt=1.0` there for nats per step, in which flossing targets and triggers always are. An ODE that depends on time takes it as an input.
+    `dt=1.0` there for nats per step, in which flossing targets and triggers always are. An ODE that depends
+    on time takes it as an input.
 
     Args:
         f: a module or a function; input `(*e, b, m)` and state `(*e, b, n)` to dh/dt `(*e, b, n)`. Its

@@ -588,7 +588,7 @@ def test_flossing_a_flow_aims_per_step_and_records_per_unit_of_time():
     assert as_map.variables["exponents"].attributes["units"] == "nats per step"
     # Runge-Kutta's e^-1/2 per step is .6068
     assert as_flow["exponents"][0, 0] == pytest.approx(2 * math.log(0.6068), abs=1e-3)
-    flosser = lt.integrations.Flosser(flow, noise(60, 1), h0=torch.ones(1, 3))
+    flosser = lt.integrations.Flosser(flow, noise(60, 1), (), h0=torch.ones(1, 3))
     assert flosser.exponents().item() == pytest.approx(as_flow["exponents"][0].max(), abs=0.3)
 
 

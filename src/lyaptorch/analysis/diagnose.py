@@ -198,6 +198,8 @@ def diagnose(
     _checks.integer("tangent_transient", tangent_transient, 0, left - 1)
     if horizon is not None:
         _checks.integer("horizon", horizon, 1)
+    if dt is not None:
+        _checks.positive("dt", dt)
     signs = vital_signs(
         cell,
         inputs,

@@ -233,6 +233,17 @@ def test_covariant_vectors_live_through_the_deaths_of_others(kind):
     assert died > 8
 
 
+@pytest.mark.parametrize("gain", [0.25, 4.0])
+def test_norms_of_gradients_whose_squares_leave_the_range_of_floats(gain):
+    """Over 60 steps 4^60 = 1.3e36: no square of that, nor of its inverse, is a float32."""
+    cell = lt.RateCell(1, 3, activation="linear", bias=False).float()
+    cell.weight_hh.data = gain * torch.eye(3, dtype=torch.float32)
+    x = torch.zeros(60, 1, 1, dtype=torch.float32)
+    norms = analysis.gradient_norms(cell, x, lambda states: states[-1])
+    expected = 3**0.5 * gain ** torch.arange(60, -1, -1)
+    torch.testing.assert_close(norms[:, 0].double(), expected, rtol=1e-6, atol=0)
+
+
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     ("settings", "message"),

@@ -95,6 +95,7 @@ MISTAKES: dict[str, tuple[str, ...]] = {
         "lt.depth_spectrum([], x[0])",
         "lt.depth_spectrum([torch.nn.Linear(1, 2)], x[0])",
         "lt.diagnose(cell, x, k=0)",
+        "lt.diagnose(cell, x, dt=0)",
     ),
     "Flossing and schedules": (
         "lt.flossing_loss(torch.zeros(1, 4), reduction='max')",

@@ -176,6 +176,74 @@ def test_columns_that_die_take_no_other_with_them():
     assert some.log_singular_values[0, 0, 3] == -torch.inf
 
 
+@pytest.mark.parametrize("bits", [None, 200])
+def test_what_died_had_been_handed_on_before(bits):
+    """W = [[1, 1], [0, 0]] = W^t: one value is sqrt 2, whichever column of the frame died at once."""
+    cell = lt.RateCell(1, 2, activation="linear", bias=False)
+    cell.weight_hh.data = torch.tensor([[1.0, 1.0], [0.0, 0.0]])
+    found = analysis.condition_number(cell, torch.zeros(3, 1, 1), every=1, bits=bits)
+    expected = torch.tensor([2**0.5, 0.0]).expand(3, 1, 2)
+    torch.testing.assert_close(found.log_singular_values.exp(), expected, rtol=1e-14, atol=1e-60)
+
+
+def dying(kind, seed):
+    """A network some of whose directions die, at different times, and its inputs."""
+    draws = torch.Generator().manual_seed(seed)
+    if kind == "lif":
+        return lt.LIFCell(1, 4, generator=draws), 1.5 * torch.randn(12, 2, 1, generator=draws)
+    cell = lt.ElmanCell(1, 8, activation="relu", gain=2.0, generator=draws)
+    cell.bias_ih.data.fill_(1.0)
+    return cell, torch.randn(12, 2, 1, generator=draws)
+
+
+@pytest.mark.parametrize("kind", ["relu", "lif"])
+def test_singular_values_after_deaths_are_those_of_the_dense_product(kind):
+    ranks = set()
+    for seed in range(20):
+        cell, x = dying(kind, seed)
+        found = analysis.condition_number(cell, x, every=3)
+        T = torch.eye(8)
+        for s, D in enumerate(analysis.step_jacobians(cell, x), 1):
+            T = D @ T
+            if s % 3 == 0:
+                expected, values = torch.linalg.svdvals(T), found.log_singular_values[s // 3 - 1]
+                torch.testing.assert_close(values.exp(), expected, rtol=0, atol=1e-13 * expected.max().item())
+                # logarithms of what a plain product keeps to 1e-6
+                seen = expected > 1e-9 * expected[..., :1]
+                torch.testing.assert_close(values[seen], expected[seen].log(), rtol=0, atol=1e-6)
+                ranks |= set(torch.isfinite(values).sum(-1).tolist())
+    assert len(ranks) >= 3
+
+
+@pytest.mark.parametrize("kind", ["relu", "lif"])
+def test_covariant_vectors_live_through_the_deaths_of_others(kind):
+    died = 0
+    for seed in range(8):
+        cell, x = dying(kind, seed)
+        clv = lt.covariant_vectors(cell, x)
+        alive = clv.growth.healthy[-1]
+        died += int((~alive).sum())
+        assert clv.covariance_error.max() < 1e-12
+        h = torch.zeros(2, 8)
+        # what they gained by the Jacobians themselves, also in the step in which another dies
+        for s, now in enumerate(x):
+            h, pushed = cell.pushforward(now, h, clv.vectors[s])
+            gained = torch.linalg.vector_norm(pushed, dim=-2).log()[alive]
+            torch.testing.assert_close(gained, clv.growth.log_r[s][alive], rtol=0, atol=1e-9)
+    assert died > 8
+
+
+@pytest.mark.parametrize("gain", [0.25, 4.0])
+def test_norms_of_gradients_whose_squares_leave_the_range_of_floats(gain):
+    """Over 60 steps 4^60 = 1.3e36: no square of that, nor of its inverse, is a float32."""
+    cell = lt.RateCell(1, 3, activation="linear", bias=False).float()
+    cell.weight_hh.data = gain * torch.eye(3, dtype=torch.float32)
+    x = torch.zeros(60, 1, 1, dtype=torch.float32)
+    norms = analysis.gradient_norms(cell, x, lambda states: states[-1])
+    expected = 3**0.5 * gain ** torch.arange(60, -1, -1)
+    torch.testing.assert_close(norms[:, 0].double(), expected, rtol=1e-6, atol=0)
+
+
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     ("settings", "message"),
@@ -234,6 +302,11 @@ def test_usable_dimensions_count_directions_within_the_condition_number(kappa, s
     exponents = torch.tensor([[-0.3, -0.2, -9.0, -torch.inf], [-0.2, -9.0, -torch.inf, -0.3]])
     assert analysis.usable_dimensions(exponents, steps, kappa).tolist() == [expected] * 2
     assert analysis.usable_dimensions(torch.full((2,), -torch.inf), steps, kappa).item() == 0
+
+
+def test_what_died_is_never_usable():
+    exponents = torch.tensor([[0.0, -1.0, -torch.inf], [-torch.inf, -torch.inf, -torch.inf]])
+    assert analysis.usable_dimensions(exponents, 3, math.inf).tolist() == [2, 0]
 
 
 def test_usable_dimensions_refuse_what_makes_no_sense():

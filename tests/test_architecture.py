@@ -30,6 +30,7 @@ SHARED = (
     "_notebook",
     "_brief",
     "_padded",
+    "_units",
 )
 MAY_IMPORT = {
     "_types": (),
@@ -42,6 +43,7 @@ MAY_IMPORT = {
     "_notebook": (),
     "_brief": (),
     "_padded": (),
+    "_units": (),
     "record": (),
     "cells": (),
     "theory": (),

@@ -104,6 +104,20 @@ def test_dead_columns_do_not_choose():
     assert spec.interval > 1
 
 
+def test_what_a_dead_column_had_handed_on_is_no_part_of_the_condition():
+    """Column 1 dies in the second step; column 2, which had 1e6 of it, has none left."""
+
+    def step(x, h):
+        return 0.9 * torch.cat([h[..., :1], x * (h[..., 1:2] + 1e6 * h[..., 2:]), h[..., 2:]], -1)
+
+    x = torch.zeros(400, 1, 1)
+    x[0] = 1.0
+    spec = lt.lyapunov_spectrum(step, x, h0=torch.ones(1, 3), frame=torch.eye(3), interval="auto")
+    quiet = lt.lyapunov_spectrum(step, 0 * x, h0=torch.ones(1, 3), frame=torch.eye(3), interval="auto")
+    assert spec.growth.healthy[-1, 0].tolist() == quiet.growth.healthy[-1, 0].tolist() == [True, False, True]
+    assert spec.interval == quiet.interval
+
+
 def noise(t, *shape):
     return torch.randn(t, *shape, generator=torch.Generator().manual_seed(4))
 

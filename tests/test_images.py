@@ -371,6 +371,14 @@ def test_cues_stand_anywhere_in_their_half_and_numbers_are_uniform():
     assert batch.targets[-1].std().item() == pytest.approx((1 / 6) ** 0.5, rel=0.05)
 
 
+def test_cues_of_an_odd_length_reach_its_last_place():
+    """The second half is the longer one: of 5 places the cue stands at 0 or 1, and at 2, 3 or 4."""
+    batch = Adding(5).draw(1, members=torch.arange(4), epoch=0, batch=500, length=5)
+    share = batch.inputs[..., 1].mean((1, 2))
+    # 2000 cues: a share is known to .011
+    torch.testing.assert_close(share, torch.tensor([1 / 2, 1 / 2, 1 / 3, 1 / 3, 1 / 3]), rtol=0, atol=0.05)
+
+
 def test_a_member_adds_the_same_alone_and_in_another_dtype():
     task, epoch = Adding(20), torch.tensor([[0, 3, 7], [0, 1, 11]])
     together = task.draw(1, members=IDS, epoch=epoch, batch=5, length=20)

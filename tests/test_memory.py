@@ -57,6 +57,27 @@ def test_a_delay_line_remembers_n_steps_exactly_and_no_more():
     assert capacity[6:].max() < 0.01
 
 
+def test_what_is_not_remembered_scatters_about_zero_and_the_sum_about_n():
+    """The readout is scored where it was not fitted: there, what it learned from noise is worth nothing."""
+    drawn = [torch.Generator().manual_seed(seed) for seed in range(40)]
+    found = torch.stack([memory_capacity(delay_line(6), lags=12, steps=1000, generator=g) for g in drawn])
+    total = found.sum(-1)
+    assert abs(total.mean() - 6) < 3 * total.std() / 40**0.5
+    # as often below as above, which a floor at 0 would not allow
+    assert 0.3 < (total > 6).double().mean() < 0.7
+    nothing = found[:, 6:].std().item()
+    assert nothing == pytest.approx(4 * 7**0.5 / 1000, rel=0.3)
+    assert (total - 6).abs().max() < 3 * nothing * 6
+
+
+def test_a_readout_of_many_weights_is_not_paid_for_what_it_learned_by_heart():
+    """31 numbers fitted to 200 steps explain 16% of noise; on other steps they explain less than nothing."""
+    drawn = [torch.Generator().manual_seed(seed) for seed in range(10)]
+    found = torch.stack([memory_capacity(delay_line(30), lags=60, steps=400, generator=g) for g in drawn])
+    torch.testing.assert_close(found[:, :30], torch.ones(10, 30), rtol=0, atol=1e-12)
+    assert -0.05 < found[:, 30:].mean() < 0.05
+
+
 def linear_capacity(A: Tensor, v: Tensor, lags: int) -> Tensor:
     """v^T A^T^l C^-1 A^l v, C = sum_l A^l v v^T A^T^l: the exact capacity of h' = A h + v u."""
     columns = [v]

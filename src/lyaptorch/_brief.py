@@ -20,7 +20,7 @@ def brief(result: Any) -> str:
     return f"{type(result).__name__}({', '.join(parts)})"
 
 
-def leading(values: Tensor, errors: Tensor, unit: str) -> list[str]:
+def leading(values: Tensor, errors: Tensor, rate: str) -> list[str]:
     """Of exponents `(*e, b, k)`, a line for each of the first members: the first few, with standard errors.
 
     Means over the trajectories in which they are alive; the errors are those of one trajectory.
@@ -33,7 +33,7 @@ def leading(values: Tensor, errors: Tensor, unit: str) -> list[str]:
         spread = torch.where(alive, error, 0.0).sum(0) / alive.sum(0)
         mean = torch.where(alive.any(0), mean, -torch.inf)
         told = [_pair(m, s) for m, s in zip(mean[:SHOWN].tolist(), spread[:SHOWN].tolist(), strict=True)]
-        lines.append(", ".join([*told, "..."] if len(mean) > SHOWN else told) + f" nats per {unit}")
+        lines.append(", ".join([*told, "..."] if len(mean) > SHOWN else told) + f" {rate}")
     return lines if len(values) <= ROWS else [*lines, f"... {len(values) - ROWS} more"]
 
 

@@ -78,7 +78,7 @@ class Diagnosis:
     def variables(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Variables and coordinates for a Record, from which page and figure are drawn."""
         s, p = self.signs, self.signs.parts
-        nats = {"units": "nats per step"}
+        nats = {"units": s.clock.rate}
         variables: dict[str, Any] = {
             "exponents": (("index",), s.exponents, nats),
             "stderr": (("index",), s.error, nats),
@@ -91,6 +91,7 @@ class Diagnosis:
             "passage": (("to_part", "part"), p.passage),
             "part_silent": (("part",), p.mean(p.silent)),
             "silent": (("unit",), p.silent),
+            "finite_memory": (("unit",), s.finite),
             "gradient": (("back",), s.gradient, {"units": "log of the norm"}),
             "gradient_share": (("back", "part"), s.gradient_share),
             "finding": (("finding_index",), [f.text for f in self.findings]),
@@ -144,16 +145,18 @@ def diagnose(
     horizon: int | None = None,
     transient: int = 0,
     tangent_transient: int | None = None,
+    dt: float | None = None,
     groups: Groups | None = None,
     generator: torch.Generator | None = None,
     name: str = "network",
 ) -> Diagnosis:
     """Say how far gradients reach in a network, how many directions survive, what kills them, what to try.
 
-    A perturbation along direction i becomes e^{lambda_i t} times as large in t steps, and a gradient on its
+    A perturbation along direction i becomes e^{lambda_i t} times as large in a time t, and a gradient on its
     way back likewise. Over the horizon T a direction survives if more than a thousandth is left. What kills
     the others is sought in the blocks of the one-step Jacobian by layers, groups or state variables, in units
-    that pass on less than 5%, and in gates. Remedies that change parameters are tried on a copy.
+    that pass on less than 5%, and in gates. Remedies that change parameters are tried on a copy. Means are
+    over the trajectories that live to the end of the run; their errors know how alike these are.
 
     Args:
         network: a cell, a `Model`, a `torch.nn` module or a function: anything that `as_cell` takes.
@@ -164,6 +167,9 @@ def diagnose(
         horizon: T, over how many steps gradients should survive; all that were counted, when missing.
         transient: first steps, of the state only.
         tangent_transient: next steps, not counted; a tenth of the rest when missing.
+        dt: time per step: exponents and growth are told in nats per unit of time, and durations in steps and
+            in time. The cell's own when missing: that of a `Flow`, 1 for all others. The horizon is in steps
+            all the same, and dt changes no verdict.
         groups: units by name, as slices or lists, to be told apart; else layers, or h and c, where the
             network has them.
         generator: seeds the frame.
@@ -188,6 +194,11 @@ def diagnose(
     """
     if not all(part.isidentifier() for part in name.split(".")):
         raise ValueError(f"name must be a name in Python, for the lines that use it, got {name!r}")
+    numbers = {"k": k, "horizon": horizon, "transient": transient or None, "dt": dt}
+    numbers["tangent_transient"] = tangent_transient
+    given = {"h0": "h0"} if h0 is not None else {}
+    given |= {what: repr(value) for what, value in numbers.items() if value is not None}
+    given |= {"groups": "groups"} if groups is not None else {}
     cell = as_cell(cell_of(network))
     if h0 is None and cell_of(network) is not network:
         h0 = network.initial_state(inputs.shape[-2])  # type: ignore[union-attr, operator]
@@ -206,6 +217,8 @@ def diagnose(
     tangent_transient = _checks.integer("tangent_transient", tangent_transient, 0, left - 1)
     if horizon is not None:
         horizon = _checks.integer("horizon", horizon, 1)
+    if dt is not None:
+        _checks.positive("dt", dt)
     signs = vital_signs(
         cell,
         inputs,
@@ -214,10 +227,12 @@ def diagnose(
         horizon=horizon,
         transient=transient,
         tangent_transient=tangent_transient,
+        dt=dt,
         groups=groups,
         generator=generator,
     )
-    patient = Patient(network, cell, name, inputs[transient:], settle(cell, inputs[:transient], h), signs)
+    h = settle(cell, inputs[:transient], h)
+    patient = Patient(network, cell, name, inputs[transient:], h, signs, given)
     config = {
         "name": name,
         "network": type(network).__name__,
@@ -229,5 +244,6 @@ def diagnose(
         "horizon": signs.horizon,
         "transient": transient,
         "tangent_transient": tangent_transient,
+        "dt": signs.clock.dt,
     }
     return Diagnosis(verdict(signs), findings(signs), remedies(patient), signs, config)

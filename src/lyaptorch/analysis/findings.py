@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
+from lyaptorch._units import Clock
 from lyaptorch.analysis.jacobians import usable_dimensions
 from lyaptorch.analysis.signs import FADED, Signs
 
@@ -30,7 +30,7 @@ class Finding:
 
 def verdict(signs: Signs) -> str:
     """One word: "vanishing", "chaotic", "exploding", "blocked", "narrow" or "healthy"."""
-    growth = signs.lambda1 * signs.horizon
+    growth = signs.grown
     if signs.overflow is not None or (growth > FOLD and signs.swelling > math.log(10)):
         return "exploding"
     if growth > FOLD:
@@ -46,10 +46,12 @@ def findings(signs: Signs) -> tuple[Finding, ...]:
     """Everything that the numbers say, the most important first."""
     found = [
         ("verdict", _headline(signs, verdict(signs))),
+        ("deaths", _deaths(signs)),
         ("directions", _directions(signs)),
         ("explosion", _explosion(signs)),
         ("parts", _parts(signs)),
         ("silence", _silence(signs)),
+        ("registers", _registers(signs)),
         ("gates", _gates(signs)),
         ("gradient", _gradient(signs)),
         ("reliability", _reliability(signs)),
@@ -62,9 +64,10 @@ def killers(signs: Signs) -> list[int]:
     parts = signs.parts
     if not parts.separate or len(parts.names) < 2:
         return []
-    best = parts.rates.max().item()
-    lost = parts.rates * signs.horizon < -FOLD
-    far = parts.rates < min(3 * best, best - 1 / signs.horizon)
+    rates = signs.clock.per_step(parts.rates)
+    best = rates.max().item()
+    lost = rates * signs.horizon < -FOLD
+    far = rates < min(3 * best, best - 1 / signs.horizon)
     return torch.nonzero(lost & far).flatten().tolist()
 
 
@@ -74,55 +77,67 @@ def dead_units(signs: Signs) -> list[int]:
 
 
 def _headline(signs: Signs, word: str) -> str:
-    first, T = _value(signs), signs.horizon
-    lambda1 = signs.lambda1
+    first, T, steps = _value(signs), signs.clock.duration(signs.horizon), signs.clock.duration
+    lambda1 = signs.clock.per_step(signs.lambda1)
     if word == "exploding":
         when = "" if signs.overflow is None else f" It overflows at step {signs.overflow}."
         return f"The state explodes, and gradients with it: {first}.{when}"
     if word == "chaotic":
         return (
             f"The network is chaotic, so gradients explode: {first}. Nearby states part by a factor e every "
-            f"{_steps(1 / lambda1)}, and over {T} steps a gradient grows by about {_power(lambda1 * T)}."
+            f"{steps(1 / lambda1)}, and over {T} a gradient grows by about {_power(signs.grown)}."
         )
     if word == "vanishing":
         if math.isinf(lambda1):
-            return f"Gradients vanish entirely: within {T} steps every direction dies."
+            return f"Gradients vanish entirely: within {T} every direction dies."
         return (
             f"Gradients vanish: {first}. Even along the best direction a perturbation falls by a factor e "
-            f"every {_steps(-1 / lambda1)} and to a thousandth in {_steps(-FOLD / lambda1)}; over {T} steps "
-            f"{_left(lambda1 * T)} of it is left."
+            f"every {steps(-1 / lambda1)} and to a thousandth in {steps(-FOLD / lambda1)}; over {T} "
+            f"{_left(signs.grown)} of it is left."
         )
     if word == "blocked":
         names = " and ".join(signs.parts.names[i] for i in killers(signs))
-        return f"Gradients survive {T} steps, but not in {names}: {first} in the network as a whole."
+        return f"Gradients survive {T}, but not in {names}: {first} in the network as a whole."
     if word == "narrow":
         return (
-            f"Gradients survive {T} steps, but along {_count(signs.surviving, 'direction')} only "
+            f"Gradients survive {T}, but along {_count(signs.surviving, 'direction')} only "
             f"(of {len(signs.exponents)} measured): {first}."
         )
-    return f"Gradients neither vanish nor explode over {T} steps: {first}."
+    return f"Gradients neither vanish nor explode over {T}: {first}."
+
+
+def _deaths(signs: Signs) -> str:
+    """Where some, but not all, trajectories died."""
+    if not 0 < signs.died < signs.trajectories:
+        return ""
+    left = signs.trajectories - signs.died
+    return (
+        f"In {signs.died} of {signs.trajectories} trajectories every direction died, so that no gradient "
+        f"passes there; means are over the other {left if left > 1 else 'one'}."
+    )
 
 
 def _directions(signs: Signs) -> str:
-    k, T = len(signs.exponents), signs.horizon
-    wide = int(usable_dimensions(signs.exponents, T, signs.round_off))
+    k = len(signs.exponents)
+    wide = int(usable_dimensions(signs.per_step, signs.horizon, signs.round_off))
     of = "" if k == signs.state_size else f" (the state has {signs.state_size} dimensions)"
     return (
         f"{signs.surviving} of {_count(k, 'measured direction')}{of} keep more than a thousandth of a "
-        f"perturbation over {T} steps; {wide} can be told apart from round-off beside the strongest."
+        f"perturbation over {signs.clock.duration(signs.horizon)}; {wide} can be told apart from round-off "
+        "beside the strongest."
     )
 
 
 def _explosion(signs: Signs) -> str:
-    T, error = signs.horizon, 2 * _error(signs)
-    least, most = (signs.lambda1 - error) * T, (signs.lambda1 + error) * T
+    least, most = signs.grown - 2 * signs.uncertainty, signs.grown + 2 * signs.uncertainty
     if least > FOLD:
-        steps = math.log(torch.finfo(signs.exponents.dtype).max) / signs.lambda1
-        return f"Risk of explosion: certain. {_dtype(signs)} gradients overflow after about {_steps(steps)}."
+        steps = math.log(torch.finfo(signs.exponents.dtype).max) / signs.clock.per_step(signs.lambda1)
+        told = signs.clock.duration(steps)
+        return f"Risk of explosion: certain. {_dtype(signs)} gradients overflow after about {told}."
     burst = "within the run no perturbation grew"
     if signs.burst > 0.1:
         burst = f"within the run a perturbation grew by up to {_power(signs.burst)}"
-    if most > FOLD and math.isfinite(error):
+    if most > FOLD and math.isfinite(signs.uncertainty):
         return f"Risk of explosion: cannot be excluded, λ₁ is not known well enough; {burst}."
     if signs.burst > FOLD:
         return f"Risk of explosion: bursts. λ₁ is not large, yet {burst}."
@@ -133,7 +148,10 @@ def _parts(signs: Signs) -> str:
     parts = signs.parts
     if len(parts.names) < 2:
         return ""
-    told = ", ".join(f"{name}: {_alone(rate)}" for name, rate in zip(parts.names, parts.rates, strict=True))
+    told = ", ".join(
+        f"{name}: {_alone(rate.item(), signs.clock)}"
+        for name, rate in zip(parts.names, parts.rates, strict=True)
+    )
     found = killers(signs)
     if found:
         names = " and ".join(parts.names[i] for i in found)
@@ -162,6 +180,18 @@ def _silence(signs: Signs) -> str:
     )
 
 
+def _registers(signs: Signs) -> str:
+    finite, gone = int(signs.finite.sum()), int(torch.isinf(signs.exponents).sum())
+    if not finite:
+        return ""
+    whose = "its exponent is" if finite == 1 else "their exponents are"
+    return (
+        f"{finite} of {_count(signs.state_size, 'variable')} only hand on what they take up, as in a shift "
+        f"register: a finite impulse response. By design {whose} -inf ({min(gone, finite)} of the "
+        f"{_count(len(signs.exponents), 'measured one')}), and nothing is wrong with that."
+    )
+
+
 def _gates(signs: Signs) -> str:
     told = []
     for name, values in signs.gates.items():
@@ -169,8 +199,8 @@ def _gates(signs: Signs) -> str:
         if name.split()[-1] in MEMORY_GATES:
             memory = -1 / values.double().clamp(1e-6, 1 - 1e-9).log()
             text += (
-                f" (a unit alone forgets by a factor e in {_steps(memory.median().item())}, "
-                f"the slowest in {_steps(memory.max().item())})"
+                f" (a unit alone forgets by a factor e in {signs.clock.duration(memory.median().item())}, "
+                f"the slowest in {signs.clock.duration(memory.max().item())})"
             )
         elif values.mean() < 0.1:
             text += ", nearly shut"
@@ -180,14 +210,15 @@ def _gates(signs: Signs) -> str:
 
 def _gradient(signs: Signs) -> str:
     logs, told = signs.gradient - signs.gradient[0], "A gradient sent back from the end of the run"
+    steps = signs.clock.duration
     below = torch.nonzero(logs < -FOLD).flatten()
     if len(below):
-        return f"{told} was down to a thousandth {_steps(float(below[0]))} earlier."
+        return f"{told} was down to a thousandth {steps(float(below[0]))} earlier."
     last = logs[-1].item()
     if abs(last) < 0.1:
-        return f"{told} had the same size {_steps(len(logs) - 1)} earlier."
+        return f"{told} had the same size {steps(len(logs) - 1)} earlier."
     verb = "grew" if last > 0 else "fell"
-    return f"{told} {verb} by {_power(abs(last))} in {_steps(len(logs) - 1)}."
+    return f"{told} {verb} by {_power(abs(last))} in {steps(len(logs) - 1)}."
 
 
 def _reliability(signs: Signs) -> str:
@@ -208,36 +239,24 @@ def _reliability(signs: Signs) -> str:
 
 def unsettled(signs: Signs) -> bool:
     """Whether two standard errors of lambda_1 reach across the border of a verdict."""
-    error = 2 * _error(signs) * signs.horizon
+    error = 2 * signs.uncertainty
     if not math.isfinite(error):
         return not math.isinf(signs.lambda1)
-    growth = signs.lambda1 * signs.horizon
-    return any(abs(growth - border) < error for border in (-FOLD, FOLD))
-
-
-def _error(signs: Signs) -> float:
-    return signs.error[0].item()
+    return any(abs(signs.grown - border) < error for border in (-FOLD, FOLD))
 
 
 def _value(signs: Signs) -> str:
-    error = "" if math.isinf(_error(signs)) else f" ± {_error(signs):.2g}"
-    return f"λ₁ = {signs.lambda1:+.3g}{error} nats per step"
+    error = signs.error[0].item()
+    known = f" ± {error:.2g}" if math.isfinite(error) else ""
+    return f"λ₁ = {signs.lambda1:+.3g}{known} {signs.clock.rate}"
 
 
-def _alone(rate: Tensor) -> str:
-    r = rate.item()
-    if math.isinf(r):
+def _alone(rate: float, clock: Clock) -> str:
+    if math.isinf(rate):
         return "gone at once"
-    if r > 0:
-        return f"grows by a factor e in {_steps(1 / r)}"
-    return f"falls by a factor e in {_steps(-1 / r)}" if r else "stays"
-
-
-def _steps(number: float | int) -> str:
-    if not number < 1e6:
-        return "more than a million steps"
-    text = f"{number:.0f}" if number >= 10 else f"{number:.2g}"
-    return f"{text} step" if text == "1" else f"{text} steps"
+    if rate > 0:
+        return f"grows by a factor e in {clock.duration(1 / clock.per_step(rate))}"
+    return f"falls by a factor e in {clock.duration(-1 / clock.per_step(rate))}" if rate else "stays"
 
 
 def _power(nats: float) -> str:

@@ -63,7 +63,15 @@ def gradient_norms(
         if not total.requires_grad:
             raise ValueError("loss must depend on the states it is given; do not detach them")
         gradients = torch.autograd.grad(total, states, materialize_grads=True)
-    return torch.stack([torch.linalg.vector_norm(g, dim=-1) for g in gradients])
+    return torch.stack([_norm(g) for g in gradients])
+
+
+def _norm(g: Tensor) -> Tensor:
+    """Norms of gradients, whose squares would overflow, or vanish, at half the way."""
+    largest = g.abs().amax(-1, keepdim=True)
+    scale = torch.where((largest > 0) & torch.isfinite(largest), largest, 1.0)
+    norm: Tensor = torch.linalg.vector_norm(g / scale, dim=-1) * scale.squeeze(-1)
+    return norm
 
 
 @measures

@@ -24,8 +24,6 @@ from lyaptorch.theory import log_condition_number
 
 GUARD_BITS = 64
 """Bits beyond those that the spread of the spectrum needs."""
-FAR = 40.0
-"""Nats below the least value at which what does not count is put."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ class ConditionNumber:
     Attributes:
         times: `(s,)`, numbers of steps, that is, of factors.
         log_singular_values: `(s, *e, b, m)`, float64, descending, of T_t Q, Q orthonormal `(n, m)`.
-            Float64 leaves out columns of Q that died, with -inf in their place.
+            -inf for each direction that the product maps to nothing, as for each column of Q that died.
         exponents: `(*e, b, m)`, lambda_1 .. lambda_m of the same run, in the frame's order, nats per step.
         bits: of the arithmetic; 53 for float64.
         arithmetic: "float64", "python-flint" or "mpmath".
@@ -150,7 +148,7 @@ def condition_number(
     exponents = growth[-1] / t
     if bits is None:
         factors = torch.stack(tape.factors).double()
-        values = torch.stack([_of_factors(factors[:s], healthy[s - 1]) for s in times.tolist()])
+        values = torch.stack([graded_log_singular_values(factors[:s], healthy[:s]) for s in times.tolist()])
         return ConditionNumber(times, values, exponents, 53, "float64")
     if isinstance(bits, str):
         bits = _enough_bits(growth)
@@ -180,20 +178,6 @@ def usable_dimensions(exponents: Float[Tensor, "*e k"], steps: int | float, kapp
         raise ValueError(f"kappa must be at least 1, got {kappa}; it is a ratio of singular values")
     ordered = exponents.detach().sort(-1, descending=True).values
     return (torch.isfinite(ordered) & (log_condition_number(ordered, steps) <= math.log(kappa))).sum(-1)
-
-
-def _of_factors(factors: Tensor, healthy: Tensor) -> Tensor:
-    """Log singular values of the product; a column that is dead at the end takes no part in any factor."""
-    if healthy.all():
-        return graded_log_singular_values(factors)
-    alive = healthy.unsqueeze(-1) & healthy.unsqueeze(-2)
-    logs = factors.diagonal(dim1=-2, dim2=-1).log().sum(0)
-    # in its place stands a value far below the others, which is cut off afterwards
-    least = torch.where(healthy, logs, torch.inf).amin(-1, keepdim=True).nan_to_num(posinf=0.0)
-    filler = torch.diag_embed(torch.where(healthy, 0.0, ((least - FAR) / len(factors)).exp()))
-    values = graded_log_singular_values(torch.where(alive, factors, filler))
-    rank = torch.arange(values.shape[-1], device=values.device)
-    return torch.where(rank < healthy.sum(-1, keepdim=True), values, -torch.inf)
 
 
 def _enough_bits(growth: Tensor) -> int:

@@ -88,8 +88,12 @@ def memory_capacity(
     """The share of a random input's variance that a linear readout recovers after 0, 1, ..., lags - 1 steps.
 
     The input is independent and uniform on [-scale, scale], the same on all channels. Of each half of the
-    steps a readout with offset is fitted and scored on the other half: `R^2`, averaged, not below 0. Summed
-    over all lags it is at most n, and of a linear network with a controllable input exactly n.
+    steps a readout with offset is fitted and scored on the other half: `R^2`, averaged. A fit of p <= n + 1
+    numbers to N steps errs more than the best readout, by a factor of at least 1 + p / N, which is divided
+    out; what is left of that bias lowers the answer, and vanishes as (p / N)^2. Where nothing is remembered
+    the answer scatters about 0, below as well as above, with a standard error of about 4 sqrt(p) / steps.
+    Summed over all lags it is at most n, and of a linear network with a controllable input n, up to that
+    error for each lag at which nothing is remembered: they scatter together.
 
     Args:
         cell: anything that `as_cell` takes and whose state size is known.
@@ -131,14 +135,16 @@ def memory_capacity(
     halves = [slice(0, steps // 2), slice(steps // 2, steps)]
     rtol = 10 * torch.finfo(dtype).eps
     scores = [_explained(X, Y, fit_on, score_on, rtol) for fit_on, score_on in (halves, halves[::-1])]
-    return torch.stack(scores).mean(0).clamp_min(0.0).movedim(-1, 0).to(dtype)
+    return torch.stack(scores).mean(0).movedim(-1, 0).to(dtype)
 
 
 def _explained(X: Tensor, Y: Tensor, fit_on: slice, score_on: slice, rtol: float) -> Tensor:
-    """1 - residual over variance, of a least-squares fit elsewhere."""
+    """1 - residual over variance, of a least-squares fit elsewhere, without what that fit itself adds."""
     X_fit, Y_fit = X[..., fit_on, :], Y[fit_on].expand(*X.shape[:-2], -1, -1)
     # by its pseudo-inverse: units may be dead or equal
-    readout = torch.linalg.pinv(X_fit, rtol=rtol) @ Y_fit
-    error = (X[..., score_on, :] @ readout - Y[score_on]).square().mean(-2)
-    share: Tensor = 1 - error / Y[score_on].var(0, correction=0)
+    inverse = torch.linalg.pinv(X_fit, rtol=rtol)
+    error = (X[..., score_on, :] @ (inverse @ Y_fit) - Y[score_on]).square().mean(-2)
+    # the rank is the trace of the projection onto the columns
+    own = 1 + (inverse.mT * X_fit).sum((-2, -1)) / X_fit.shape[-2]
+    share: Tensor = 1 - error / own.unsqueeze(-1) / Y[score_on].var(0, correction=0)
     return share

@@ -12,6 +12,7 @@ from lyaptorch._brief import brief
 from lyaptorch._random import Stream
 from lyaptorch.cells import Cell
 from lyaptorch.cells.protocol import repeat_batch
+from lyaptorch.tangent import mean_over_trajectories
 
 SILENT = 0.05
 """A unit that takes up, or passes on, less than this share of a perturbation in one step is silent."""
@@ -33,7 +34,7 @@ class Parts:
         separate: whether the parts are units of their own (layers, groups), not variables of the same units.
         rates: `(G,)`, growth of a perturbation in this part while all else is held, nats per step.
         passage: `(G, G)`, root-mean-square gain of one step, from the part of the column to that of the row.
-        silent: `(n,)`, share of the moments at which each variable was silent.
+        silent: `(n,)`, share of the moments at which each variable was silent; 0 of one with `finite_memory`.
     """
 
     names: tuple[str, ...]
@@ -94,7 +95,7 @@ def own_rates(cell: Cell, inputs: Tensor, h: Tensor, members: Tensor) -> Tensor:
         norm = Q.norm(dim=-2, keepdim=True)
         total += norm.squeeze(-2).log()
         Q = Q / norm.clamp_min(torch.finfo(Q.dtype).tiny)
-    return total.flatten(0, -2).mean(0) / len(inputs)
+    return mean_over_trajectories(total.flatten(0, -2)) / len(inputs)
 
 
 def silence(cell: Cell, inputs: Tensor, states: Tensor, moments: int = MOMENTS) -> Tensor:
@@ -140,15 +141,28 @@ def spread(steps: int, moments: int) -> list[int]:
 
 def pull_back(cell: Cell, x: Tensor, h: Tensor, Z: Tensor) -> Tensor:
     """D^T Z for cotangents Z `(*e, b, n, p)`; zero where the step has no graph."""
+    return _pulled(cell, x, h, Z, wanted=1)[0]
+
+
+def jacobian_rows(cell: Cell, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+    """D and dh'/dx of one step, `(*e, b, n, n)` and `(*e, b, n, m)`. Cost n steps."""
+    rows = torch.eye(h.shape[-1]).to(h).expand(*h.shape, -1)
+    D, from_input = _pulled(cell, x, h, rows, wanted=2)
+    return D.mT, from_input.mT
+
+
+def _pulled(cell: Cell, x: Tensor, h: Tensor, Z: Tensor, wanted: int) -> list[Tensor]:
+    """Cotangents of the state, and of the input where two are wanted."""
     b, p = Z.shape[-3], Z.shape[-1]
     with torch.enable_grad():
-        copies = repeat_batch(h.detach(), p).requires_grad_()
-        after = cell.step(repeat_batch(x, p), copies)
-    bars = torch.zeros_like(copies)
+        given = [repeat_batch(z.detach(), p) for z in (h, x)]
+        leaves = [z.requires_grad_() for z in given[:wanted]]
+        after = cell.step(given[1], given[0])
+    bars = [torch.zeros_like(z) for z in leaves]
     if after.requires_grad:  # else all of the step is under torch.no_grad
         rows = Z.mT.flatten(-3, -2)
-        (bars,) = torch.autograd.grad(after, copies, rows, materialize_grads=True)
-    return torch.unflatten(bars, -2, (b, p)).mT
+        bars = list(torch.autograd.grad(after, leaves, rows, materialize_grads=True))
+    return [torch.unflatten(bar, -2, (b, p)).mT for bar in bars]
 
 
 def _normal(shape: tuple[int, ...], stream: str, like: Tensor) -> Tensor:

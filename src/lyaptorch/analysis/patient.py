@@ -14,7 +14,7 @@ from lyaptorch.analysis.findings import killers
 from lyaptorch.analysis.parts import own_rates, silence
 from lyaptorch.analysis.signs import Signs
 from lyaptorch.cells import Cell, Stacked, as_cell, copied, unroll
-from lyaptorch.tangent import lyapunov_spectrum
+from lyaptorch.tangent import lyapunov_spectrum, mean_over_trajectories
 
 TRIAL, ALIGN = 300, 50
 """Steps of a trial on a copy, and how many of them are not counted."""
@@ -30,7 +30,8 @@ class Remedy:
         title: what to do, in a few words.
         reason: why, with numbers.
         code: the lines of Python that do it; `inputs` is what was diagnosed, `lt` lyaptorch.
-        expected: lambda_1 of a copy of the network that was changed so; None where it was not tried.
+        expected: lambda_1 of a copy of the network that was changed so, or the growth within the part that
+            kills, as the diagnosis reports them; None where it was not tried.
     """
 
     title: str
@@ -50,6 +51,7 @@ class Patient:
         inputs: `(t, *e, b, m)`.
         h: the state before them.
         signs: what was measured.
+        given: what else the user gave `diagnose`, by name, as Python, so that it can be asked again.
     """
 
     network: Any
@@ -58,6 +60,24 @@ class Patient:
     inputs: Tensor
     h: Tensor
     signs: Signs
+    given: dict[str, str]
+
+    def options(self, double: bool = False) -> str:
+        """The rest of the arguments of another call of `diagnose`."""
+        wide = {"h0": "h0.double()"} if double and self.given.get("h0") == "h0" else {}
+        return "".join(f", {name}={value}" for name, value in (self.given | wide).items())
+
+    def trained(self) -> list[Tensor]:
+        """What has a gradient in the step."""
+        return self.cell.leaves(self.inputs[0], self.h)
+
+    def reported(self, per_step: float) -> float:
+        """A rate as the diagnosis reports it."""
+        return self.signs.clock.per_time(per_step)
+
+    def told(self, per_step: float) -> str:
+        """The same in words."""
+        return f"{self.reported(per_step):+.3g}"
 
     def path(self, parameter: Tensor | None) -> str | None:
         """Where in the network a parameter is, in dots; None where it is not."""
@@ -89,23 +109,23 @@ class Patient:
 
     @property
     def ailing(self) -> tuple[str, float]:
-        """What is to be brought close to 0: the growth within a part that kills, else lambda_1."""
+        """What is to be brought close to 0, per step: the growth within a part that kills, else lambda_1."""
+        parts, clock = self.signs.parts, self.signs.clock
         if self.sick:
-            return f"the growth within {self.signs.parts.names[self.sick[0]]}", self.signs.parts.rates[
-                self.sick[0]
-            ].item()
-        return "λ₁", self.signs.lambda1
+            first = self.sick[0]
+            return f"the growth within {parts.names[first]}", clock.per_step(parts.rates[first].item())
+        return "λ₁", clock.per_step(self.signs.lambda1)
 
     def rate(self) -> float:
-        """That, measured; inf where the copy overflows."""
+        """That, measured, per step; inf where the copy overflows."""
         try:
             if self.sick:
                 return own_rates(
                     self.cell, self.inputs, self.h, self.signs.parts.members[:, self.sick[:1]]
                 ).item()
             align = min(ALIGN, len(self.inputs) // 2)
-            found = lyapunov_spectrum(self.cell, self.inputs, k=1, h0=self.h, tangent_transient=align)
-            return found.exponents.mean().item()
+            found = lyapunov_spectrum(self.cell, self.inputs, k=1, h0=self.h, tangent_transient=align, dt=1.0)
+            return mean_over_trajectories(found.exponents).mean().item()
         except FloatingPointError:
             return math.inf
 

@@ -69,18 +69,23 @@ def _rows(units: list[int]) -> str:
     return f"{units[0]}:{units[-1] + 1}" if whole else str(units)
 
 
-def _floss(patient: Patient) -> Remedy:
+def _floss(patient: Patient) -> Remedy | None:
+    """Where there is something to floss, and a direction along which a gradient comes back at all."""
     signs = patient.signs
+    if not patient.trained() or not signs.reliable.any():
+        return None
     steps = min(FLOSS_STEPS, len(patient.inputs))
     # one direction for each step that is to be remembered, of those that round-off leaves
-    k = max(1, min(int(signs.reliable.sum()), signs.horizon))
+    k = min(int(signs.reliable.sum()), signs.horizon)
     options = [f"k={k}", "target=0.0", "epochs=500"]
     if steps < FLOSS_STEPS:
         options += [f"steps={steps}", f"tangent_transient={steps // 4}"]
     reason = (
         f"It pushes the {k} exponents that can be trusted towards 0, so that perturbations keep their size."
     )
-    if signs.lambda1 * steps > FOLD:
+    if patient.given.get("h0"):
+        options.append("h0=h0")
+    if signs.clock.per_step(signs.lambda1) * steps > FOLD:
         options += ['state_grad="detach"', "clip=1.0"]
         reason += " The gradient through the trajectory itself explodes here, so it is cut off."
     code = f"lt.floss({patient.cell_name}, inputs, {', '.join(options)})"
@@ -119,9 +124,9 @@ def _gain(patient: Patient) -> Remedy | None:
         return None
     return Remedy(
         f"{'Raise' if factor > 1 else 'Lower'} the gain",
-        f"With recurrent weights {factor:g} times as large, {what} was {reached:+.3g} in a copy.",
+        f"With recurrent weights {factor:g} times as large, {what} was {patient.told(reached)} in a copy.",
         "\n".join(f"{patient.spell(path)}.data *= {factor:g}" for path in paths),
-        reached,
+        patient.reported(reached),
     )
 
 
@@ -141,10 +146,10 @@ def _orthogonal(patient: Patient) -> Remedy | None:
         return None
     return Remedy(
         "Start orthogonal",
-        f"Orthogonal recurrent weights keep lengths in every direction: {what} was {reached:+.3g} in a copy. "
-        "They replace what was learned, so train again.",
+        f"Orthogonal recurrent weights keep lengths in every direction: {what} was "
+        f"{patient.told(reached)} in a copy. They replace what was learned, so train again.",
         "\n".join(f"torch.nn.init.orthogonal_({patient.spell(path)})" for path in paths),
-        reached,
+        patient.reported(reached),
     )
 
 
@@ -171,12 +176,12 @@ def _memory_gates(patient: Patient) -> Remedy | None:
     return Remedy(
         "Open the gates that keep the memory",
         f"Biases of log 2 .. log {T} let units keep their memory for up to {T} steps: {what} was "
-        f"{reached:+.3g} in a copy.",
+        f"{patient.told(reached)} in a copy.",
         "\n".join(
             f"{patient.spell(path)}.data[..., {a}:{b}] = torch.linspace(2, {T}, {b - a}).log()"
             for path, a, b in rows
         ),
-        reached,
+        patient.reported(reached),
     )
 
 
@@ -201,22 +206,25 @@ def _reset_mode(patient: Patient) -> Remedy | None:
         return None
     return Remedy(
         f'Reset mode "{best}"',
-        f'The gradient of the reset is "{now}"; with "{best}" {what} was {tried[best]:+.3g} in a copy. It '
-        "changes what backpropagation sees, not what the network does.",
+        f'The gradient of the reset is "{now}"; with "{best}" {what} was '
+        f"{patient.told(tried[best])} in a copy. It changes what "
+        "backpropagation sees, not what the network does.",
         f'{patient.cell_name}.reset_grad = "{best}"',
-        tried[best],
+        patient.reported(tried[best]),
     )
 
 
 def _residual(patient: Patient) -> Remedy | None:
+    """In place of plain recurrent layers h' = f(W g(h) + ..), which have nothing beside their weights."""
     m, T = patient.inputs.shape[-1], patient.signs.horizon
     n = patient.cell.output_size or patient.signs.state_size
-    if getattr(patient.cell, "residual", None) is not None:
+    if not _recurrent(patient):
         return None
     keep = math.exp(-1 / T)
     return Remedy(
         "Add a residual connection",
-        f"A weakly coupled residual network keeps exponents near log {keep:.5g} = {-1 / T:.2g} by design.",
+        f"A weakly coupled residual network keeps exponents near log {keep:.5g} = {-1 / T:.2g} per step by "
+        "design. It is a network of its own, to be trained in place of this one.",
         f"cell = lt.ResidualCell({m}, {n}, residual=lt.residuals.decay({keep:.5g}), coupling=0.03)",
     )
 
@@ -229,20 +237,26 @@ def _input(patient: Patient) -> Remedy | None:
         return None
     return Remedy(
         "Drive it harder",
-        f"Input suppresses chaos: with twice the input {what} was {stronger:+.3g}.",
+        f"Input suppresses chaos: with twice the input {what} was {patient.told(stronger)}.",
         "inputs = 2 * inputs",
-        stronger,
+        patient.reported(stronger),
     )
 
 
 def _clip(patient: Patient) -> Remedy:
     signs = patient.signs
-    chunk = max(1, min(signs.horizon, int(FOLD / signs.lambda1))) if signs.lambda1 > 0 else signs.horizon
+    growth, chunk = signs.clock.per_step(signs.lambda1), signs.horizon
+    if growth > 0:
+        chunk = max(1, min(chunk, int(FOLD / growth)))
+    title, limit, code = "Cut gradients off", "", f"chunks = inputs.split({chunk})"
+    if isinstance(patient.network, nn.Module) and any(True for _ in patient.network.parameters()):
+        title, limit = "Clip gradients, and cut them off", ", and limit the norm before each update"
+        code += f"\ntorch.nn.utils.clip_grad_norm_({patient.name}.parameters(), 1.0)"
     return Remedy(
-        "Clip gradients, and cut them off",
+        title,
         f"Within {chunk} steps a gradient grows by no more than a thousand: backpropagate through chunks of "
-        "that length, with the state detached between them, and limit the norm before each update.",
-        f"chunks = inputs.split({chunk})\ntorch.nn.utils.clip_grad_norm_({patient.name}.parameters(), 1.0)",
+        f"that length, with the state detached between them{limit}.",
+        code,
     )
 
 
@@ -251,10 +265,13 @@ def _precision(patient: Patient) -> Remedy | None:
     lost = int((~signs.reliable & torch.isfinite(signs.exponents)).sum()) - signs.coarse
     if lost <= 0 or signs.exponents.dtype == torch.float64:
         return None
+    if not isinstance(patient.network, nn.Module):
+        # what a function computes in is its own affair
+        return None
     return Remedy(
         "Measure in float64",
         f"{lost} exponents lie so far below the first that float32 has lost them.",
-        f"print(lt.diagnose({patient.name}.double(), inputs.double()))",
+        f"print(lt.diagnose({patient.name}.double(), inputs.double(){patient.options(double=True)}))",
     )
 
 
@@ -264,5 +281,5 @@ def _longer(patient: Patient) -> Remedy | None:
     return Remedy(
         "Measure longer",
         "λ₁ is not known well enough for a verdict. New inputs are better than the same ones again.",
-        f"print(lt.diagnose({patient.name}, inputs.repeat(4, 1, 1)))",
+        f"print(lt.diagnose({patient.name}, inputs.repeat(4, 1, 1){patient.options()}))",
     )

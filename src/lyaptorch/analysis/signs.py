@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from lyaptorch._brief import brief
 from lyaptorch._random import Stream
+from lyaptorch._units import Clock
 from lyaptorch.analysis.parts import MOMENTS, Groups, Parts, measure, pull_back, spread
+from lyaptorch.analysis.registers import finite_memory
 from lyaptorch.cells import Cell, settle, unroll
-from lyaptorch.tangent import Spectrum, lyapunov_spectrum
+from lyaptorch.tangent import Spectrum, lyapunov_spectrum, mean_over_trajectories
 from lyaptorch.tangent.deaths import untold
+from lyaptorch.tangent.growth import stderr_of_mean
 
 FADED = 1e-3
 """What is left of a perturbation, or of a gradient, that counts as gone."""
@@ -23,19 +26,25 @@ LOOKED_AT = 1000
 
 @dataclass(frozen=True)
 class Signs:
-    """What was measured; means over trajectories, exponents in descending order.
+    """What was measured; means over the trajectories that live to the end, exponents in descending order.
+
+    Rates are in nats per unit of time, as `clock` has it: per step where no `dt` is given.
 
     Attributes:
         spectrum: of the run, as `lyapunov_spectrum` gives it.
+        clock: of steps and time.
         horizon: T, the steps over which gradients should survive.
         state_size: n.
-        exponents: `(k,)`, nats per step.
-        error: `(k,)`, standard errors.
+        exponents: `(k,)`.
+        error: `(k,)`, standard errors of the means.
         reliable: `(k,)`, which of them round-off, and the length of a flow's steps, have left standing.
+        trajectories: how many were followed.
+        died: in how many of them every direction died.
         energy: `(k, G)`, the share of each direction that lies in each part at the end of the run.
         burst: nats, the largest growth of the first direction within the run.
         overflow: the step at which the state was no longer finite, or None.
         parts: by named slices of the state.
+        finite: `(n,)` bool, which variables are of finite memory, as the places of a shift register.
         swelling: log of how much larger the state is at the end of the run than in its middle.
         gates: for each gate, by name, its mean value in each unit.
         gradient: `(s + 1,)`, log of the norm of a gradient 0, 1, .. s steps before the end, where it is 1.
@@ -43,15 +52,19 @@ class Signs:
     """
 
     spectrum: Spectrum
+    clock: Clock
     horizon: int
     state_size: int
     exponents: Tensor
     error: Tensor
     reliable: Tensor
+    trajectories: int
+    died: int
     energy: Tensor
     burst: float
     overflow: int | None
     parts: Parts
+    finite: Tensor
     swelling: float
     gates: dict[str, Tensor]
     gradient: Tensor
@@ -65,14 +78,29 @@ class Signs:
         return self.exponents[0].item()
 
     @property
+    def per_step(self) -> Tensor:
+        """The exponents in nats per step, for all that is counted in steps."""
+        return self.clock.per_step(self.exponents)
+
+    @property
+    def grown(self) -> float:
+        """Nats that the first direction gains over the horizon."""
+        return self.clock.per_step(self.lambda1) * self.horizon
+
+    @property
+    def uncertainty(self) -> float:
+        """Standard error of that."""
+        return self.clock.per_step(self.error[0].item()) * self.horizon
+
+    @property
     def surviving(self) -> int:
         """How many directions keep more than `FADED` of a perturbation over the horizon."""
-        return int((self.exponents * self.horizon > math.log(FADED)).sum())
+        return int((self.per_step * self.horizon > math.log(FADED)).sum())
 
     def steps_to(self, factor: float) -> Tensor:
         """After how many steps a perturbation along each direction falls by `factor`; inf if never."""
         falls = self.exponents < 0
-        return torch.where(falls, math.log(factor) / -self.exponents.clamp_max(0), torch.inf)
+        return torch.where(falls, math.log(factor) / -self.per_step.clamp_max(0), torch.inf)
 
     @property
     def coarse(self) -> int:
@@ -96,6 +124,7 @@ def vital_signs(
     horizon: int | None,
     transient: int,
     tangent_transient: int,
+    dt: float | None,
     groups: Groups | None,
     generator: torch.Generator | None,
 ) -> Signs:
@@ -112,30 +141,43 @@ def vital_signs(
     # the diagnosis says in its own words what died
     with untold():
         spectrum = lyapunov_spectrum(
-            cell, inputs, k=k, h0=h, tangent_transient=tangent_transient, generator=generator
+            cell, inputs, k=k, h0=h, tangent_transient=tangent_transient, dt=dt, generator=generator
         )
-    counted = len(inputs) - tangent_transient
-    means = spectrum.exponents.reshape(-1, k).mean(0)
+    means = mean_over_trajectories(spectrum.exponents).reshape(k)
+    errors = stderr_of_mean(spectrum.growth, spectrum.dt).reshape(k)
     order = means.argsort(descending=True)
-    errors = spectrum.stderr().reshape(-1, k)
+    alive = spectrum.growth.healthy[-1].reshape(-1, k)
+    reliable = spectrum.reliable.reshape(-1, k)
+    counted = len(inputs) - tangent_transient
     last = max(0, len(inputs) - LOOKED_AT)
     recent, before = inputs[last:], states[last : len(inputs) + 1]
     parts = measure(cell, recent, before[:-1], groups)
+    finite = finite_memory(cell, recent, before).to(h.device)
+    parts = replace(
+        parts,
+        rates=spectrum.clock.per_time(parts.rates),
+        # a unit that hands on what it takes up is not silent for having kept nothing
+        silent=torch.where(finite, 0.0, parts.silent),
+    )
     gradient, share = gradient_back(cell, recent, before, parts)
-    energy = spectrum.final_frame.square().reshape(-1, h.shape[-1], k).mean(0)
+    squares = spectrum.final_frame.square().reshape(-1, h.shape[-1], k).sum(0)
+    energy = squares / alive.sum(0).clamp_min(1)
     return Signs(
         spectrum,
+        spectrum.clock,
         horizon or counted,
         h.shape[-1],
         means[order],
-        # trajectories driven by different inputs are independent samples of the same network
-        errors.square().mean(0).div(len(errors)).sqrt()[order],
-        spectrum.reliable.reshape(-1, k).all(0)[order],
+        errors[order],
+        ((reliable | ~alive).all(0) & alive.any(0))[order],
+        len(alive),
+        int((~alive).all(-1).sum()),
         (parts.members.mT @ energy).mT[order],
         largest_growth(spectrum.growth.log_r.reshape(counted, -1, k)[..., int(order[0])]),
         overflow,
         parts,
-        (states[len(inputs)].norm() / states[len(inputs) // 2].norm().clamp_min(1e-30)).log().item(),
+        finite,
+        (log_norm(states[len(inputs)]) - log_norm(states[len(inputs) // 2])).item(),
         mean_gates(cell, recent, before),
         gradient,
         share,
@@ -143,9 +185,8 @@ def vital_signs(
 
 
 def before_overflow(inputs: Tensor, states: Tensor) -> tuple[Tensor, int | None]:
-    """The inputs up to where squares of the states are still finite, and the step at which they are not."""
-    limit = torch.finfo(states.dtype).max ** 0.5 / states.shape[-1]
-    fine = (states.abs() < limit).flatten(1).all(-1)
+    """The inputs up to the last state but one that is finite, and the step after which none is."""
+    fine = torch.isfinite(states).flatten(1).all(-1)
     if fine.all():
         return inputs, None
     step = int((~fine).int().argmax())
@@ -154,6 +195,13 @@ def before_overflow(inputs: Tensor, states: Tensor) -> tuple[Tensor, int | None]
             f"the state overflows at step {step}, too soon to measure anything; lower the gain or the inputs"
         )
     return inputs[: step - 1], step
+
+
+def log_norm(h: Tensor) -> Tensor:
+    """The logarithm of the norm of all of h, whose square may overflow or vanish."""
+    largest = h.abs().max().clamp_min(torch.finfo(h.dtype).tiny)
+    scaled: Tensor = torch.linalg.vector_norm(h / largest)
+    return largest.log() + scaled.clamp_min(1e-30).log()
 
 
 def largest_growth(log_r: Tensor) -> float:
@@ -175,16 +223,22 @@ def gradient_back(cell: Cell, inputs: Tensor, states: Tensor, parts: Parts) -> t
     noise = Stream(0, "gradient").normal(tuple(shown.shape), members=nobody, dtype=g.dtype)
     g[..., cell.readable] = noise
     g = g / g.norm(dim=-1, keepdim=True)
-    total = torch.zeros_like(g[..., 0])
-    logs, shares = [total.mean()], [(g.square() @ parts.members).flatten(0, -2).mean(0)]
+    total = torch.zeros_like(g[..., :1])
+    logs, shares = [mean_over_trajectories(total)], [_mean_shares(g, parts)]
     for x, h in zip(inputs.flip(0), states[:-1].flip(0), strict=True):
         g = pull_back(cell, x, h, g.unsqueeze(-1)).squeeze(-1)
         norm = g.norm(dim=-1, keepdim=True)
         g = g / norm.clamp_min(torch.finfo(g.dtype).tiny)
-        total = total + norm.squeeze(-1).log()
-        logs.append(total.mean())
-        shares.append((g.square() @ parts.members).flatten(0, -2).mean(0))
-    return torch.stack(logs), torch.stack(shares)
+        total = total + norm.log()
+        logs.append(mean_over_trajectories(total))
+        shares.append(_mean_shares(g, parts))
+    return torch.cat(logs, -1).reshape(-1), torch.stack(shares)
+
+
+def _mean_shares(g: Tensor, parts: Parts) -> Tensor:
+    """How the squared norm of unit gradients divides, mean over those that are not gone."""
+    shares = (g.square() @ parts.members).flatten(0, -2)
+    return shares.sum(0) / (shares.sum(-1) > 0).sum().clamp_min(1)
 
 
 def mean_gates(cell: Cell, inputs: Tensor, states: Tensor) -> dict[str, Tensor]:

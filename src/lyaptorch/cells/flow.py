@@ -40,9 +40,9 @@ class Flow(Cell):
     are carried through the same stages, each with one forward-mode product of f: the variational equation
     `dQ/dt = (df/dh) Q` is integrated together with the state, and D is the exact derivative of the step.
 
-    `lyapunov_spectrum` takes dt from the flow: exponents, error bars and flossing targets are in nats per
-    unit of time; pass `dt=1.0` there for nats per step. It compares steps of dt with shorter ones, and its
-    `discretisation`, error bars and `reliable` say what dt costs.
+    `lyapunov_spectrum` takes dt from the flow: exponents and error bars are in nats per unit of time; pass
+    `dt=1.0` there for nats per step, in which flossing targets and triggers always are. It compares steps of
+    dt with shorter ones, and its `discretisation`, error bars and `reliable` say what dt costs.
 
     An input that is held over a step drives the flow at first order in dt only. An ODE that is driven by a
     known function of time takes the time as an input: with `time=True` the last channel of the inputs is the

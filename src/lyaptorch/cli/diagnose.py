@@ -25,6 +25,7 @@ def diagnose(
     *,
     horizon: int | None = None,
     k: int | None = None,
+    dt: float | None = None,
     runs: Path = Path("runs"),
     json: bool = False,
     threads: int = 1,
@@ -35,6 +36,7 @@ def diagnose(
         subject: The network, and what drives it.
         horizon: Over how many steps gradients should survive; all that are counted, when missing.
         k: How many exponents; 32, or n where that is less, when missing.
+        dt: Time per step; missing, that of a Flow, 1 for all others. The horizon is in steps.
         runs: Folder for the Record and the page.
         json: Print one JSON object instead of words.
         threads: Threads of torch; small networks are fastest with one.
@@ -48,6 +50,7 @@ def diagnose(
         k=k,
         h0=driven.h0,
         horizon=horizon,
+        dt=dt,
         transient=driven.transient,
         tangent_transient=driven.tangent_transient,
         generator=subject.generator(),
@@ -84,6 +87,9 @@ def _summary(found: Diagnosis) -> dict[str, object]:
         "findings": {finding.name: finding.text for finding in found.findings},
         "remedies": [vars(remedy) for remedy in found.remedies],
         "horizon": s.horizon,
+        "units": s.clock.rate,
+        "trajectories": s.trajectories,
+        "died": s.died,
         "surviving": s.surviving,
         "exponents": s.exponents.tolist(),
         "stderr": s.error.tolist(),

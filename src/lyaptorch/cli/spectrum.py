@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 import tyro
 from rich.table import Table
+from torch import Tensor
 
 from lyaptorch import _checks
 from lyaptorch._files import run_path
@@ -80,6 +81,7 @@ def spectrum(
 def _summary(measured: Spectrum) -> dict[str, Any]:
     return {
         "interval": measured.interval,
+        "units": measured.clock.rate,
         "exponents": measured.exponents.tolist(),
         "stderr": measured.stderr().tolist(),
         "reliable": measured.reliable.tolist(),
@@ -98,13 +100,18 @@ def _why_not(measured: Spectrum, i: int) -> str:
     return "lost to round-off"
 
 
+def _reliable(measured: Spectrum) -> Tensor:
+    """Which means to trust: of what lives in any trajectory, and is reliable wherever it does."""
+    alive = measured.growth.healthy[-1]
+    return (measured.reliable | ~alive).all(0) & alive.any(0)
+
+
 def _table(measured: Spectrum) -> Table:
-    unit = "step" if measured.dt == 1.0 else "unit of time"
     b, k = measured.exponents.shape
     table = Table(title=f"Lyapunov spectrum, mean of {b} trajectories" if b > 1 else "Lyapunov spectrum")
-    for name in ("i", f"λ (nats per {unit})", "± error", ""):
+    for name in ("i", f"λ ({measured.clock.rate})", "± error", ""):
         table.add_column(name, justify="right")
-    value, reliable = mean_over_trajectories(measured.exponents), measured.reliable.all(0)
+    value, reliable = mean_over_trajectories(measured.exponents), _reliable(measured)
     error = stderr_of_mean(measured.growth, measured.dt)
     head = range(k) if k <= SHOWN else [*range(SHOWN // 2), *range(k - SHOWN // 2, k)]
     for i in head:

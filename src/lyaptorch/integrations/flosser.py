@@ -17,6 +17,7 @@ from lyaptorch._caller import aside, ordinary
 from lyaptorch._padded import Lengths, Padded, padded
 from lyaptorch._random import Stream, seed_from
 from lyaptorch._types import Inputs
+from lyaptorch._units import Clock
 from lyaptorch.cells import Cell, Network, as_cell, fit, unwrapped
 from lyaptorch.flossing import FlossPhase, Trigger, When, lambda1
 from lyaptorch.flossing.schedule import EXPONENTS
@@ -146,9 +147,12 @@ class Flosser:
         return done
 
     def exponents(self, k: int = 1) -> Tensor:
-        """The first k exponents now, `(*e, k)`, in nats per step, measured as the first trigger flosses."""
+        """The first k exponents now, `(*e, k)`, measured as the first trigger flosses.
+
+        In nats per step, or per unit of time for a `Flow`; triggers and targets are per step all the same.
+        """
         phase = self.triggers[0].phase if self.triggers else FlossPhase(0)
-        return self._measured(phase, k, self._epoch)
+        return Clock(self.cell.time_step).per_time(self._measured(phase, k, self._epoch))
 
     def _fires(self, trigger: Trigger, epoch: int, metrics: dict[str, float]) -> bool:
         due = epoch % self.check_every == 0
@@ -192,6 +196,7 @@ class Flosser:
                 k=k,
                 h0=self._state(),
                 tangent_transient=phase.tangent_transient,
+                dt=1.0,
             )
         return mean_over_trajectories(spectrum.exponents)
 

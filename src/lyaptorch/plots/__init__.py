@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.figure import Figure
 
+from lyaptorch._units import Clock
 from lyaptorch.plots import pages
 from lyaptorch.plots.bench import bench_figure
 from lyaptorch.plots.diagnosis import diagnosis_figure
@@ -42,16 +43,14 @@ def plot_spectrum(spectrum: Spectrum) -> Figure:
         for value in (spectrum.exponents, spectrum.stderr(), spectrum.reliable)
     )
     running = running.reshape(len(steps), -1, exponents.shape[-1])
-    unit = "step" if spectrum.dt == 1.0 else "unit of time"
-    return spectrum_figure(exponents, stderr, reliable, running, steps, unit)
+    return spectrum_figure(exponents, stderr, reliable, running, steps, spectrum.clock)
 
 
 def plot_covariant(covariant: CovariantVectors) -> Figure:
     """The figure of `CovariantVectors`: local exponents, and angles between neighbours."""
     local, angles = covariant.local().cpu().numpy(), covariant.angles().cpu().numpy()
     k = local.shape[-1]
-    unit = "step" if covariant.dt == 1.0 else "unit of time"
-    return covariant_figure(local.reshape(-1, k), angles.reshape(-1, k, k), unit)
+    return covariant_figure(local.reshape(-1, k), angles.reshape(-1, k, k), Clock(covariant.dt))
 
 
 def plot_diagnosis(diagnosis: Diagnosis) -> Figure:
@@ -96,8 +95,9 @@ def _recorded_spectrum(record: Record) -> Figure:
         record[name].reshape(-1, k) for name in ("exponents", "stderr", "reliable")
     )
     running = np.moveaxis(record["running"].reshape(-1, len(record["elapsed"]), k), 0, 1)
-    unit = "step" if record.config["dt"] == 1.0 else "unit of time"
-    return spectrum_figure(exponents, stderr, reliable, running, record["elapsed"], unit)
+    return spectrum_figure(
+        exponents, stderr, reliable, running, record["elapsed"], Clock(record.config["dt"])
+    )
 
 
 FIGURES: dict[str, Callable[[Record], Figure]] = {

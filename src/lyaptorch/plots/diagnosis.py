@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from lyaptorch._units import Clock
 from lyaptorch.plots.drawing import DASHES, Array, Drawing
 from lyaptorch.plots.parts import gates, parts, shares, silence
 from lyaptorch.plots.style import BLUE, GREY, ORANGE, panels, style
@@ -52,7 +53,8 @@ def spectrum(record: Record) -> Drawing:
     return Drawing(
         "spectrum",
         draw_spectrum,
-        f"{k} Lyapunov exponents, descending, from {values[0]:.3g} to {values[-1]:.3g} nats per step.",
+        f"{k} Lyapunov exponents, descending, from {values[0]:.3g} to {values[-1]:.3g} "
+        f"{_clock(record).rate}.",
         "How fast a perturbation grows (above 0) or fades (below) along each direction. Below the dotted "
         "line less than a thousandth is left after the horizon.",
         ("i", "λ", "± error", "reliable", "steps to 1/e", "to 1/1000", "to round-off"),
@@ -67,13 +69,17 @@ def draw_spectrum(record: Record, axes: Axes) -> None:
     index = np.arange(1, len(values) + 1)
     axes.axhline(0, color=GREY, linewidth=0.8)
     axes.axhline(
-        -KEPT["1/1000"] / T, color=GREY, linewidth=0.9, linestyle=":", label=f"1/1000 left after {T}"
+        _clock(record).per_time(-KEPT["1/1000"] / T),
+        color=GREY,
+        linewidth=0.9,
+        linestyle=":",
+        label=f"1/1000 left after {T} steps",
     )
     bars = np.where(np.isfinite(error), error, 0.0)[finite]
     axes.errorbar(index[finite], values[finite], yerr=bars, color=BLUE, marker=".", markersize=4, linewidth=1)
     lost = finite & ~reliable
     axes.plot(index[lost], values[lost], "o", mfc="white", color=ORANGE, markersize=4)
-    axes.set(xlabel="index i", ylabel="λᵢ (nats per step)", title="Lyapunov spectrum")
+    axes.set(xlabel="index i", ylabel=f"λᵢ ({_clock(record).rate})", title="Lyapunov spectrum")
     axes.set_xlim(0, len(values) + 1)
     axes.legend()
 
@@ -81,8 +87,8 @@ def draw_spectrum(record: Record, axes: Axes) -> None:
 def survival(record: Record) -> Drawing:
     """How many directions survive how many steps."""
     T, at = record.config["horizon"], _steps(record)
-    counts = {name: _surviving(record["exponents"], at, kept) for name, kept in KEPT.items()}
-    now = int(_surviving(record["exponents"], np.array([T]), KEPT["1/1000"])[0])
+    counts = {name: _surviving(_per_step(record), at, kept) for name, kept in KEPT.items()}
+    now = int(_surviving(_per_step(record), np.array([T]), KEPT["1/1000"])[0])
     return Drawing(
         "survival",
         draw_survival,
@@ -98,7 +104,7 @@ def draw_survival(record: Record, axes: Axes) -> None:
     """Surviving directions against steps, for two shares that are left."""
     T, at = record.config["horizon"], _steps(record)
     for (name, kept), color, dash in zip(KEPT.items(), (ORANGE, BLUE), DASHES, strict=False):
-        counts = _surviving(record["exponents"], at, kept)
+        counts = _surviving(_per_step(record), at, kept)
         axes.plot(at, counts, dash, color=color, linewidth=1.6, label=f"more than {name} left")
     axes.axvline(T, color=GREY, linewidth=0.9, linestyle=":", label=f"horizon, {T}")
     axes.set(xscale="log", xlabel="steps", ylabel="directions", title="What survives")
@@ -110,8 +116,8 @@ def _steps(record: Record) -> NDArray[np.int64]:
     return np.unique(np.geomspace(1, 2 * record.config["horizon"], 60).astype(np.int64))
 
 
-def _surviving(exponents: Array, at: NDArray[np.int64], kept: float) -> NDArray[np.int64]:
-    counts: NDArray[np.int64] = (exponents[:, None] * at > -kept).sum(0)
+def _surviving(per_step: Array, at: NDArray[np.int64], kept: float) -> NDArray[np.int64]:
+    counts: NDArray[np.int64] = (per_step[:, None] * at > -kept).sum(0)
     return counts
 
 
@@ -144,8 +150,18 @@ def draw_gradient(record: Record, axes: Axes) -> None:
     axes.legend()
 
 
+def _clock(record: Record) -> Clock:
+    # Records of before `dt` was one of the arguments are in steps
+    return Clock(record.config.get("dt", 1.0))
+
+
+def _per_step(record: Record) -> Array:
+    per_step: Array = record["exponents"] * _clock(record).dt
+    return per_step
+
+
 def _predicted(record: Record) -> Array:
-    first = record["exponents"][0]
+    first = _per_step(record)[0]
     line: Array = np.arange(len(record["gradient"])) * (first if np.isfinite(first) else np.nan) / np.log(10)
     return line
 

@@ -7,6 +7,7 @@ from html import escape
 import numpy as np
 from matplotlib.figure import Figure
 
+from lyaptorch._units import Clock
 from lyaptorch.plots import report
 from lyaptorch.plots.diagnosis import drawings
 from lyaptorch.plots.report import Section
@@ -45,19 +46,21 @@ def spectrum_page(record: Record) -> str:
         for name in ("exponents", "stderr", "reliable")
     ]
     exponents, stderr, reliable = rows
-    k, unit = exponents.shape[-1], "step" if record.config["dt"] == 1.0 else "unit of time"
+    k, clock = exponents.shape[-1], Clock(record.config["dt"])
     running = np.moveaxis(record["running"].reshape(-1, len(record["elapsed"]), k), 0, 1)
     with style():
         first, (left,) = panels(1, width=3.9, height=2.9)
-        draw_exponents(left, exponents, stderr, reliable, unit)
+        draw_exponents(left, exponents, stderr, reliable, clock)
         second, (right,) = panels(1, width=3.9, height=2.9)
-        draw_convergence(right, running, record["elapsed"], unit)
+        draw_convergence(right, running, record["elapsed"], clock)
     means = finite_mean(exponents, 0)
     # Records of earlier versions hold single errors alone
     error = (
         record["error_of_mean"] if "error_of_mean" in record else np.sqrt((stderr**2).mean(0) / len(stderr))
     )
-    trusted = ["yes" if row else "no" for row in np.all(reliable, axis=0)]
+    trusted = [
+        "yes" if row else "no" for row in np.all(reliable | np.isinf(exponents), axis=0) & reliable.any(0)
+    ]
     numbers = list(zip(range(1, k + 1), means.tolist(), error.tolist(), trusted, strict=True))
     shown = sorted({0, k // 4, k // 2, k - 1})
     curves = finite_mean(running[:, :, shown], 1)
@@ -66,7 +69,7 @@ def spectrum_page(record: Record) -> str:
         report.figure(
             first,
             "spectrum",
-            f"{k} Lyapunov exponents, the first {means[0]:.3g} and the last {means[-1]:.3g} nats per {unit}.",
+            f"{k} Lyapunov exponents, the first {means[0]:.3g} and the last {means[-1]:.3g} {clock.rate}.",
             "Hollow circles: not reliable, lost to round-off or to steps that are too long.",
             report.table(("i", "λ", "± error", "reliable"), numbers),
         ),
@@ -81,7 +84,7 @@ def spectrum_page(record: Record) -> str:
     ]
     of = f"{len(exponents)} trajector{'y' if len(exponents) == 1 else 'ies'}"
     lead = report.paragraph(
-        f"λ₁ = {means[0]:+.4g} ± {error[0]:.2g} nats per {unit}, the mean of {of}; "
+        f"λ₁ = {means[0]:+.4g} ± {error[0]:.2g} {clock.rate}, the mean of {of}; "
         f"{trusted.count('yes')} of {k} exponents stand above round-off."
     )
     sections = [Section("Figures", f'<div class="figures">{"".join(figures)}</div>'), _configuration(record)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.axes import Axes
 
+from lyaptorch._units import Clock
 from lyaptorch.plots.drawing import DASHES, Array, Drawing
 from lyaptorch.plots.style import BLUE, GREY, PALETTE
 from lyaptorch.record import Record
@@ -21,7 +22,7 @@ def parts(record: Record) -> Drawing:
     return Drawing(
         "parts",
         draw_parts,
-        f"Growth of a perturbation held to one part, in nats per step: {told}.",
+        f"Growth of a perturbation held to one part, in {_rate(record)}: {told}.",
         "A perturbation in one part, all else held: what falls far below 0 keeps nothing by itself.",
         ("part", "growth alone", "silent share", *(f"gain to {name}" for name in names)),
         rows,
@@ -41,9 +42,13 @@ def draw_parts(record: Record, axes: Axes) -> None:
         axes.annotate(f"{rate}, {share:.0%} silent", (0, i), (4, 0), textcoords="offset points", va="center")
     axes.set_yticks(at, [_short(name) for name in names], parse_math=False)
     axes.invert_yaxis()
-    axes.set(xlabel="growth alone (nats per step)", title="Each part by itself")
+    axes.set(xlabel=f"growth alone ({_rate(record)})", title="Each part by itself")
     low, high = axes.get_xlim()
     axes.set_xlim(low, max(high, 0) + 0.6 * (max(high, 0) - low))
+
+
+def _rate(record: Record) -> str:
+    return Clock(record.config.get("dt", 1.0)).rate
 
 
 def shares(record: Record) -> Drawing:

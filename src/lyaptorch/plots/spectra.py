@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from lyaptorch._units import Clock
 from lyaptorch.plots.style import BLUE, GREY, ORANGE, panels, style
 
 Array = NDArray[np.floating]
@@ -18,7 +19,7 @@ def spectrum_figure(
     reliable: NDArray[np.bool_],
     running: Array,
     elapsed: Array,
-    unit: str = "step",
+    clock: Clock,
 ) -> Figure:
     """Two panels: lambda_i against i / n, and the running estimates of a few of them.
 
@@ -28,22 +29,22 @@ def spectrum_figure(
         reliable: `(rows, k)`; others are drawn hollow.
         running: `(s, rows, k)`.
         elapsed: `(s,)`, time of each running estimate.
-        unit: of time.
+        clock: of steps and time.
     """
     with style():
         figure, (left, right) = panels(2)
-        draw_exponents(left, exponents, stderr, reliable, unit)
-        draw_convergence(right, running, elapsed, unit)
+        draw_exponents(left, exponents, stderr, reliable, clock)
+        draw_convergence(right, running, elapsed, clock)
     return figure
 
 
-def covariant_figure(local: Array, angles: Array, unit: str = "step") -> Figure:
+def covariant_figure(local: Array, angles: Array, clock: Clock) -> Figure:
     """Two panels: the spread of growth along each vector, and how often neighbours enclose an angle.
 
     Args:
         local: `(rows, k)`, growth rates; -inf where dead.
         angles: `(rows, k, k)`, radians.
-        unit: of time.
+        clock: of steps and time.
     """
     with style():
         figure, (left, right) = panels(2)
@@ -55,7 +56,7 @@ def covariant_figure(local: Array, angles: Array, unit: str = "step") -> Figure:
         left.plot(index[alive], local[:, alive].mean(0), color=BLUE, marker=".", markersize=4)
         left.set(
             xlabel="index $i$",
-            ylabel=f"growth (nats per {unit})",
+            ylabel=f"growth ({clock.rate})",
             title="Along covariant vectors: mean, 10-90%",
         )
         for i in sorted({0, (k - 1) // 2, k - 2} & set(range(k - 1))):
@@ -71,7 +72,7 @@ def covariant_figure(local: Array, angles: Array, unit: str = "step") -> Figure:
 
 
 def draw_exponents(
-    axes: Axes, exponents: Array, stderr: Array, reliable: NDArray[np.bool_], unit: str
+    axes: Axes, exponents: Array, stderr: Array, reliable: NDArray[np.bool_], clock: Clock
 ) -> None:
     """lambda_i against i: one row with error bars, or several and their mean; what is lost hollow."""
     index = np.arange(1, exponents.shape[-1] + 1)
@@ -90,10 +91,10 @@ def draw_exponents(
             index[at[1]], rows[at], "o", mfc="white", color=ORANGE, markersize=4, label="lost to round-off"
         )
         axes.legend()
-    axes.set(xlabel="index $i$", ylabel=rf"$\lambda_i$ (nats per {unit})", title="Lyapunov spectrum")
+    axes.set(xlabel="index $i$", ylabel=rf"$\lambda_i$ ({clock.rate})", title="Lyapunov spectrum")
 
 
-def draw_convergence(axes: Axes, running: Array, elapsed: Array, unit: str) -> None:
+def draw_convergence(axes: Axes, running: Array, elapsed: Array, clock: Clock) -> None:
     """Running estimates of a few exponents over time."""
     k = running.shape[-1]
     shown = sorted({0, k // 4, k // 2, k - 1})
@@ -101,7 +102,7 @@ def draw_convergence(axes: Axes, running: Array, elapsed: Array, unit: str) -> N
         mean = finite_mean(running[:, :, i], axis=1)
         axes.plot(elapsed, mean, dash, color=BLUE, alpha=1 - 0.5 * i / k, label=rf"$\lambda_{{{i + 1}}}$")
     axes.set(
-        xlabel=f"time ({unit}s)" if unit == "step" else "time (units of time)",
+        xlabel=clock.span,
         ylabel="running estimate",
         title="Convergence",
         xscale="log",

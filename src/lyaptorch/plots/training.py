@@ -23,7 +23,7 @@ def training_figure(record: Record) -> Figure:
             panel.plot(smooth(record[name]).T, color=BLUE, alpha=0.6, linewidth=1)
             panel.set(xlabel="epoch", ylabel=name, title=name.capitalize())
         if flossed:
-            exponents_panel(axes[2], record["exponents"], BLUE)
+            exponents_panel(axes[2], record["exponents"], BLUE, _rate(record))
     return figure
 
 
@@ -33,7 +33,7 @@ def flossing_figure(record: Record) -> Figure:
         figure, (left, right) = panels(2)
         left.semilogy(record["floss_loss"].T, color=BLUE, alpha=0.6, linewidth=1)
         left.set(xlabel="flossing epoch", ylabel=r"mean $(\lambda_i - \lambda^*)^2$", title="Flossing loss")
-        exponents_panel(right, record["exponents"], BLUE)
+        exponents_panel(right, record["exponents"], BLUE, _rate(record))
     return figure
 
 
@@ -64,7 +64,12 @@ def demo_figure(record: Record) -> Figure:
     return figure
 
 
-def exponents_panel(axes: Axes, exponents: Array, color: str) -> None:
+def _rate(record: Record) -> str:
+    """The unit of its exponents."""
+    return record.variables["exponents"].attributes.get("units", "nats per step")
+
+
+def exponents_panel(axes: Axes, exponents: Array, color: str, rate: str = "nats per step") -> None:
     """First, middle and last exponent `(member, floss_epoch, k)` over flossing."""
     k = exponents.shape[-1]
     axes.axhline(0, color=GREY, linewidth=0.8)
@@ -74,7 +79,7 @@ def exponents_panel(axes: Axes, exponents: Array, color: str) -> None:
         axes.plot(
             finite_mean(rows, axis=0), style_of, color=color, linewidth=1.6, label=rf"$\lambda_{{{i + 1}}}$"
         )
-    axes.set(xlabel="flossing epoch", ylabel=r"$\lambda_i$ (nats per step)", title="Flossing")
+    axes.set(xlabel="flossing epoch", ylabel=rf"$\lambda_i$ ({rate})", title="Flossing")
     axes.legend()
 
 

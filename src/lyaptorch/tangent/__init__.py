@@ -4,7 +4,8 @@ from lyaptorch.tangent import operators
 from lyaptorch.tangent.covariant import CovariantVectors, covariant_vectors
 from lyaptorch.tangent.depth import depth_spectrum
 from lyaptorch.tangent.growth import Growth, mean_over_trajectories
-from lyaptorch.tangent.spectrum import Spectrum, lyapunov_spectrum
+from lyaptorch.tangent.lyapunov import lyapunov_spectrum
+from lyaptorch.tangent.spectrum import Spectrum
 
 __all__ = [
     "CovariantVectors",

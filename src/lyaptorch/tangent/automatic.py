@@ -40,6 +40,8 @@ def choose_interval(cell: Cell, inputs: Tensor, h: Tensor, Q: Tensor, counted: i
     end = sweep(bind(cell, cell.form(), inputs[:steps], []), h, Q, None, _single(0, steps), tape=tape)
     log_r, healthy = stack_growth(end.pivots, end.deaths)
     alive = healthy[-1]
+    # what died hands nothing on to the columns behind it
+    factors = [torch.where(h.unsqueeze(-1), R, 0.0) for R, h in zip(tape.factors, healthy, strict=True)]
     rates = log_r.mean(0)
     top = torch.where(alive, rates, -torch.inf).amax(-1)
     bottom = torch.where(alive, rates, torch.inf).amin(-1)
@@ -47,7 +49,7 @@ def choose_interval(cell: Cell, inputs: Tensor, h: Tensor, Q: Tensor, counted: i
     limit = torch.finfo(h.dtype).eps ** -0.25
     longest = min(steps // 4, counted // FEWEST)
     interval = max(1, min(longest, int(math.log(limit) / max(gap, 1e-9))))
-    while interval > 1 and _condition(tape.factors, alive, interval) > limit:
+    while interval > 1 and _condition(factors, alive, interval) > limit:
         interval //= 2
     return interval
 

@@ -15,6 +15,7 @@ from lyaptorch._brief import counted, leading, trajectories
 from lyaptorch._caller import measures
 from lyaptorch._random import DEFAULT_SEED, Stream
 from lyaptorch._types import Exponents, Inputs
+from lyaptorch._units import Clock
 from lyaptorch.cells import Network
 from lyaptorch.tangent import growth as growth_of
 from lyaptorch.tangent.automatic import AUTO, late_drift
@@ -59,10 +60,10 @@ class CovariantVectors:
 
     def __repr__(self) -> str:
         _, *shape, n, k = self.vectors.shape
-        steps, unit = len(self.covariance_error), "step" if self.dt == 1.0 else "unit of time"
+        steps, rate = len(self.covariance_error), Clock(self.dt).rate
         lines = [
             f"CovariantVectors: {k} of {n} numbers, {trajectories(tuple(shape))}, {counted(steps, 'step')}",
-            *leading(self.exponents, growth_of.stderr(self.orthogonal_growth, self.dt), unit),
+            *leading(self.exponents, growth_of.stderr(self.orthogonal_growth, self.dt), rate),
             f"{self.converged.float().mean():.0%} converged; .vectors, .local(), .angles(), .plot()",
         ]
         return "\n  ".join(lines)

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from lyaptorch import _checks
 from lyaptorch._caller import measures
 from lyaptorch.cells import Block, Depth, probe
-from lyaptorch.tangent.spectrum import Spectrum, lyapunov_spectrum
+from lyaptorch.tangent.lyapunov import lyapunov_spectrum
+from lyaptorch.tangent.spectrum import Spectrum
 
 
 @measures

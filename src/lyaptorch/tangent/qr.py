@@ -23,7 +23,11 @@ METHODS = ("auto", "cholesky2", "householder")
 
 
 class Factors(NamedTuple):
-    """A = Q R; a dead column has a zero column in Q and a unit row and column in R."""
+    """A = Q R; a dead column has a zero column in Q and a unit row in R.
+
+    Above the one, the column of R holds what the column of A was made of, so that with a zero row in place
+    of the unit one A = Q R to round-off, in dead columns, too.
+    """
 
     Q: Tensor
     R: Tensor
@@ -135,8 +139,7 @@ def _any_rank(A: Tensor, dead: Tensor | None) -> Factors:
     doubtful = R.diagonal(dim1=-2, dim2=-1) <= DOUBTFUL * DEAD * torch.finfo(A.dtype).eps * norms
     if (doubtful & ~dead).any():
         Q, R, dead = _gram_schmidt(A, dead)
-    off = dead.unsqueeze(-1) | dead.unsqueeze(-2)
-    R = torch.where(off, torch.diag_embed(dead.to(R.dtype)), R * scale)
+    R = torch.where(dead.unsqueeze(-1), torch.diag_embed(dead.to(R.dtype)), R * scale)
     return Factors(torch.where(dead.unsqueeze(-2), 0.0, Q), R, dead if dead.any() else None)
 
 

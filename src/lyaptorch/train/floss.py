@@ -64,8 +64,8 @@ def floss(
         steps: steps of each scan, the tangent transient included.
         tangent_transient: first steps of the scan, not counted.
         interval: steps between reorthonormalisations.
-        target: exponent to reach, nats per step (per unit of time for a `Flow`), a number or one for each
-            member.
+        target: exponent to reach, nats per step (also for a `Flow`: dt times that per unit of time), a number
+            or one for each member.
         clip: largest gradient norm of each tensor of each member; None for no limit.
         reduction: "mean" or "sum" over the exponents.
         frame: "redrawn" each epoch, or "fixed".
@@ -79,7 +79,8 @@ def floss(
         show_progress: None shows a bar on a terminal.
 
     Returns:
-        A Record with `exponents (member, floss_epoch, index)`, nats per step, averaged over trajectories,
+        A Record with `exponents (member, floss_epoch, index)`, nats per step (per unit of time for a `Flow`),
+        averaged over trajectories,
         and `floss_loss (member, floss_epoch)`; epoch i is before step i. Cost: `epochs` times that of
         `lyapunov_spectrum`, forwards and backwards.
 
@@ -144,7 +145,7 @@ def floss(
             if not _checks.all_finite(p):
                 raise FloatingPointError(f"the weights overflow in flossing; lower lr={lr}")
     config = {"phase": plain(phase), "seed": seed, "cell": type(cell).__name__, "members": ids.tolist()}
-    return Record("floss", config, history.variables())
+    return Record("floss", config, history.variables(cell.time_step))
 
 
 def _source(

@@ -9,8 +9,11 @@ import torch
 from torch import Tensor
 
 from lyaptorch import _checks
+from lyaptorch._units import Clock
 
-UNITS = {"exponents": "nats per step", "floss_loss": "(nats per step)^2", "spectrum": "nats per step"}
+RATES = ("exponents", "spectrum")
+"""What is measured per step, and recorded per unit of time."""
+UNITS = {"floss_loss": "(nats per step)^2"}
 DIMS = {
     "floss_loss": ("floss_epoch",),
     "at_epoch": ("floss_epoch",),
@@ -108,8 +111,13 @@ class History:
                 break
         return latest
 
-    def variables(self) -> dict[str, Any]:
-        """For a Record: members flattened into one dimension, each with its own epochs in a row."""
+    def variables(self, time_step: float = 1.0) -> dict[str, Any]:
+        """For a Record: members flattened into one dimension, each with its own epochs in a row.
+
+        Exponents, kept per step, are recorded per unit of time, of which a step takes `time_step`.
+        """
+        clock = Clock(time_step)
+        units = UNITS | dict.fromkeys(RATES, clock.rate)
         none = torch.zeros(math.prod(self.ensemble), 0, dtype=torch.float32, device="cpu")
         out: dict[str, Any] = dict.fromkeys(("loss", "accuracy"), (("member", "epoch"), none))
         stacked = {
@@ -123,7 +131,8 @@ class History:
                 continue
             dims = ("member", *DIMS.get(name, ("epoch",)))
             values = _own_epochs(rows, ~stacked[PRESENT[dims[1]]].isnan())
-            out[name] = (dims, values, {"units": UNITS[name]}) if name in UNITS else (dims, values)
+            values = clock.per_time(values) if name in RATES else values
+            out[name] = (dims, values, {"units": units[name]}) if name in units else (dims, values)
         for name, total in sorted(self.totals.items()):
             out[name] = (("member",), total.reshape(-1))
         return out

@@ -142,7 +142,7 @@ def train(
             run.go(path, config, show_progress)
     finally:
         model.cell = cell
-    return Record("train", config, run.history.variables())
+    return Record("train", config, run.history.variables(cell.time_step))
 
 
 @measures

@@ -136,7 +136,7 @@ def measured_exponents(members: Members, task: Task, seed: int, k: int | None = 
     )
     with untold(), torch.no_grad():
         spectrum = lyapunov_spectrum(
-            model.cell, inputs, k=k, h0=model.initial_state(1), tangent_transient=TRANSIENT
+            model.cell, inputs, k=k, h0=model.initial_state(1), tangent_transient=TRANSIENT, dt=1.0
         )
     return mean_over_trajectories(spectrum.exponents)
 

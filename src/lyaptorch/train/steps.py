@@ -91,6 +91,8 @@ class Flossing:
                 tangent_transient=phase.tangent_transient,
                 interval=phase.interval,
                 frame=self.frame(k, epoch, h0),
+                # targets and losses are per step, whatever time a step takes
+                dt=1.0,
                 state_grad=phase.state_grad,
             ).exponents
         return member_losses(exponents, phase.target, phase.reduction, phase.k), exponents

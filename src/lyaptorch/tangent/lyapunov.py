@@ -1,0 +1,161 @@
+"""`lyapunov_spectrum`: differentiable Lyapunov exponents of any recurrent step."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+
+from lyaptorch import _checks
+from lyaptorch._caller import measures
+from lyaptorch._padded import Lengths, Padded
+from lyaptorch._types import Inputs
+from lyaptorch.cells import Network
+from lyaptorch.tangent.adjoint import Problem
+from lyaptorch.tangent.automatic import AUTO, choose_interval, late_drift
+from lyaptorch.tangent.deaths import died_at, tell_of_deaths
+from lyaptorch.tangent.discretisation import discretisation, moments
+from lyaptorch.tangent.ended import Ends
+from lyaptorch.tangent.engine import BACKENDS, run_scan, segments
+from lyaptorch.tangent.growth import Growth, ended
+from lyaptorch.tangent.qr import METHODS
+from lyaptorch.tangent.scan import Span, spans
+from lyaptorch.tangent.spectrum import Spectrum
+from lyaptorch.tangent.start import start
+
+
+@measures
+def lyapunov_spectrum(
+    cell: Network,
+    inputs: Inputs | PackedSequence | Padded,
+    *,
+    k: int | None = None,
+    h0: Any = None,
+    lengths: Lengths = None,
+    transient: int | str = 0,
+    tangent_transient: int = 0,
+    interval: int | str = 1,
+    frame: Tensor | None = None,
+    generator: torch.Generator | None = None,
+    dt: float | None = None,
+    state_grad: str | int = "full",
+    backend: str | None = None,
+    checkpoint: int | None = None,
+    qr_method: str = "auto",
+) -> Spectrum:
+    """The first k Lyapunov exponents along a driven trajectory, differentiable.
+
+    With `Qtilde = D_s Q_s = Q_{s+1} R_{s+1}` (QR, positive diagonal) at every `interval` steps and at
+    the end, `lambda_i = sum_s log (R_s)_ii / steps`. They depend on `interval` only by round-off. The
+    gradient runs through the Jacobians and, by `state_grad`, through the trajectory.
+
+    The caller's modes change nothing: a network counts as in `eval()`, autocast is left, and so is inference
+    mode, of course without a graph. Half precision is measured in a float32 copy, also without one.
+
+    Args:
+        cell: anything that `as_cell` takes: a cell, a recurrent network of torch, a module or function
+            `step(x, h)`, or a list of modules.
+        inputs: `(t, *e, b, m)`; a missing `*e` broadcasts. t = transient + tangent_transient + counted. Or a
+            PackedSequence, whose order is restored.
+        k: how many exponents, 1..n; all n when missing.
+        h0: initial state `(*e, b, n)`, or its parts as `as_cell` says; zeros when missing (a function needs
+            it: its size comes from there).
+        lengths: steps of each trajectory, integers `(b,)` or `(*e, b)`, where they differ: a trajectory ends
+            where its sequence ends, its exponents are over its own counted steps, and final state and frame
+            are those at its end. What stands in the padding, be it NaN, does not matter.
+        transient: first steps, of the state only; without gradient. "auto" drops the steps whose growth is
+            unlike the rest, at most half; a warning, and the error bars, tell of a drift that only the whole
+            run shows.
+        tangent_transient: next steps, of state and frame, not counted, with gradient.
+        interval: steps between reorthonormalisations. "auto" takes the longest for which a rough spectrum and
+            the condition of the products allow it; `Spectrum` tells which.
+        frame: orthonormal `(n, k)` or `(*e, b, n, k)`; random when missing, the same for all members.
+        generator: seeds the random frame.
+        dt: time per step; exponents come in nats per unit of time. The cell's own when missing: that of a
+            `Flow`, 1 for all others.
+        state_grad: "full", "detach" (the trajectory is a constant), or L: the state is detached every L
+            steps after the transient, so that 1 is "detach".
+        backend: "cpu" or "triton" (compiled, for cells with a form, on the CPU or a GPU; taken by themselves
+            where they serve, see `lt.kernels.available()`), "torch" (one hand-written adjoint for the whole
+            sequence, any cell and device), or "autograd" (plain autograd through every QR: slower, second
+            derivatives).
+        checkpoint: keep only the state and the frame at about every `checkpoint` steps and compute the rest
+            again in the backward pass.
+        qr_method: "auto", "cholesky2" or "householder".
+
+    Returns:
+        A `Spectrum`. Cost O(t n^2 k + (t / interval) n k^2) time per trajectory of a dense cell; memory,
+        when a gradient is needed, t states and t / interval frames and triangles.
+
+    Raises:
+        ValueError: for arguments out of range, wrong shapes, dtypes or devices, NaN or inf, a frame that
+            is not orthonormal, a step that mixes the batch, is random, or takes (state, input), or a
+            backend that cannot serve the cell.
+        FloatingPointError: if the dynamics overflow; names the step.
+
+    Example:
+        >>> import lyaptorch as lt
+        >>> cell = lt.RateCell(1, 32, gain=1.0)
+        >>> spec = lt.lyapunov_spectrum(cell, torch.zeros(200, 1, 1), k=4, transient=100)
+        >>> spec.exponents.shape
+        torch.Size([1, 4])
+
+    Source: Gradient Flossing, sections 2-3 and appendix J; Benettin et al. (1980).
+    """
+    chosen = transient == AUTO
+    if interval != AUTO:
+        interval = _checks.integer("interval", interval, 1, do='or pass "auto"')
+    cut = _checks.state_grad(state_grad)
+    _checks.choice("backend", "torch" if backend is None else backend, BACKENDS)
+    _checks.choice("qr_method", qr_method, METHODS)
+    if checkpoint is not None:
+        checkpoint = _checks.integer("checkpoint", checkpoint, 1)
+    cell, inputs, h, Q, transient, after = start(
+        cell,
+        inputs,
+        k=k,
+        h0=h0,
+        transient=transient,
+        uncounted={"tangent_transient": tangent_transient},
+        frame=frame,
+        generator=generator,
+        lengths=lengths,
+    )
+    tangent_transient = int(tangent_transient)
+    dt = cell.time_step if dt is None else _checks.positive("dt", dt)
+    t = len(inputs)
+    if isinstance(interval, str):
+        if after is not None:
+            raise ValueError(
+                'interval="auto" looks at all trajectories at once, and lengths were given; pass a number'
+            )
+        interval = choose_interval(cell, inputs, h, Q, t - tangent_transient)
+    over = spans(tangent_transient, t, interval)
+    ends = None if after is None else Ends(after, h.detach(), cut)
+    if ends is not None:
+        # a single pass of Cholesky leaves an error for the next factor to cancel: here none may follow
+        cut, qr_method = None, "cholesky2" if qr_method == "auto" else qr_method
+    seen = moments(cell, over, Q)
+    problem = Problem(cell, cell.form(), (), segments(over, checkpoint), cut, qr_method, seen, ends)
+    log_r, healthy, h, Q = run_scan(problem, backend, inputs, h, Q)
+    first = sum(not span.counted for span in over)
+    growth = Growth(log_r[first:], _steps(over[first:], log_r.device), healthy[first:])
+    if after is not None:
+        growth = ended(growth, after - tangent_transient)
+    found = Spectrum(growth, h, Q, dt, transient, interval, died_at(healthy, over, transient))
+    tell_of_deaths(found.died_at)
+    if chosen and (moved := late_drift(growth, transient)) is not None:
+        found = replace(found, drift=moved / dt)
+    if seen is None:
+        return found
+    return replace(found, **discretisation(cell, inputs, seen, found.exponents.detach(), dt)._asdict())
+
+
+@lru_cache(maxsize=16)
+def _steps(over: tuple[Span, ...], device: torch.device) -> Tensor:
+    """Steps of each span, on the device once and for all: a captured graph copies nothing from the host."""
+    return torch.tensor([s.stop - s.start for s in over], device=device)

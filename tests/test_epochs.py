@@ -11,7 +11,7 @@ import lyaptorch as lt
 from lyaptorch import At, Every, FitPhase, FlossPhase, Scale, Trigger, When, _checks
 from lyaptorch.cells import trajectory
 from lyaptorch.kernels import dispatch
-from lyaptorch.tangent import spectrum
+from lyaptorch.tangent import engine
 from lyaptorch.train import epochs, work
 from lyaptorch.train.settings import Settings
 from lyaptorch.train.state import new_members
@@ -289,7 +289,7 @@ def served_by_triton(monkeypatch):
         for name in ("forward", "backward"):
             monkeypatch.setattr(module, name, NoKernel())
     monkeypatch.setattr(trajectory, "_recurrences", [Everywhere()])
-    monkeypatch.setattr(spectrum, "fused", lambda problem, h, backend: problem.form and "triton")
+    monkeypatch.setattr(engine, "fused", lambda problem, h, backend: problem.form and "triton")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")

@@ -15,7 +15,7 @@ import cases
 import lyaptorch as lt
 from lyaptorch.cells import trajectory, unroll
 from lyaptorch.cells.spiking import ORDERS
-from lyaptorch.tangent import spectrum
+from lyaptorch.tangent import engine
 from recorded import launched, stand_in
 from reference import random_frame
 from test_kernel_lif import neurons
@@ -256,7 +256,7 @@ def test_epochs_on_these_kernels_are_recorded_and_replayed(name, monkeypatch):
         for way in ("forward", "backward"):
             monkeypatch.setattr(module, way, launched(getattr(module, way)))
     monkeypatch.setattr(trajectory, "_recurrences", [Everywhere()])
-    monkeypatch.setattr(spectrum, "fused", lambda problem, h, backend: "triton")
+    monkeypatch.setattr(engine, "fused", lambda problem, h, backend: "triton")
     flossing = lt.FlossPhase(0, k=2, steps=2, tangent_transient=1)
     phase, results = lt.FitPhase(4, flossing_weight=0.5, flossing=flossing), []
     for captured in (False, True):

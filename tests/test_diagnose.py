@@ -14,6 +14,7 @@ import lyaptorch as lt
 from cases import every, setup
 from lyaptorch._random import Stream
 from lyaptorch.analysis.parts import block_squares, measure, own_rates, pull_back, silence
+from lyaptorch.analysis.runs import Run, run, whole
 from lyaptorch.analysis.signs import gradient_back, largest_growth
 from lyaptorch.cells import fit, unroll
 from lyaptorch.plots.diagnosis import drawings
@@ -314,7 +315,7 @@ def test_c_alone_forgets_as_its_forget_gate_says():
         state = cell.step(u, state)
     # the norm over units lies between the slowest unit's product and sqrt(n) times that
     slowest = logs.amax(-1).mean() / 50
-    assert abs(own_rates(cell, x, h, members).item() - slowest) < math.log(6) / 50
+    assert abs(own_rates(cell, x, h, members, whole(x, h)).item() - slowest) < math.log(6) / 50
 
 
 def test_a_gru_is_told_by_its_update_gate():
@@ -423,8 +424,9 @@ def test_a_gradient_on_its_way_back_is_that_of_backpropagation(T, double):
     cell = lt.LSTMCell(1, 5, generator=seeded())
     inputs, h = noise(T).double(), torch.zeros(3, 10, requires_grad=True)
     states = torch.cat([h.unsqueeze(0), unroll(cell, inputs, h)])
-    parts = measure(cell, inputs, states[:-1].detach(), None)
-    logs, share = gradient_back(cell, inputs, states.detach(), parts)
+    followed = Run(inputs, states.detach(), whole(inputs, h))
+    parts = measure(cell, followed, None)
+    logs, share = gradient_back(cell, followed, parts)
     start = torch.zeros(3, 10)
     start[:, :5] = Stream(0, "gradient").normal((3, 5), members=torch.zeros((), dtype=torch.int64))
     start = start / start.norm(dim=-1, keepdim=True)
@@ -453,8 +455,8 @@ def test_blocks_silence_and_products_are_those_of_the_dense_jacobian(case, ensem
     members = torch.zeros(n, 2, dtype=h.dtype)
     members[:1, 0], members[1:, 1] = 1.0, 1.0
     with torch.no_grad():
-        squares = block_squares(cell, x, h, members)
-        silent = silence(cell, inputs[:1], h.unsqueeze(0))
+        squares = block_squares(cell, x, h, members).flatten(0, -3).mean(0)
+        silent = silence(cell, run(cell, inputs[:1], h))
     expected = (members.mT @ D.square() @ members).mean(0)
     torch.testing.assert_close(squares, expected)
     through = torch.minimum(D.norm(dim=-1), D.norm(dim=-2))
@@ -466,10 +468,10 @@ def test_random_probes_stand_for_all_of_a_large_state():
     cell.bias_ih.data[:50] = 9.0
     x, h = noise(1), 0.1 * torch.randn(1, 3, 200, generator=seeded())
     with torch.no_grad():
-        silent = silence(cell, x, h)
+        silent = silence(cell, run(cell, x, h[0]))
         members = torch.zeros(200, 2)
         members[:50, 0], members[50:, 1] = 1.0, 1.0
-        squares = block_squares(cell, x[0], h[0], members)
+        squares = block_squares(cell, x[0], h[0], members).mean(0)
     assert silent[:50].min() == 1.0
     assert silent[50:].max() == 0.0
     # rows of units 50.. have variance 1 / 200 and slopes near 1

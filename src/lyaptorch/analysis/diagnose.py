@@ -9,21 +9,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from lyaptorch import _checks
 from lyaptorch._brief import counted
 from lyaptorch._caller import measures
 from lyaptorch._formats import save_as
 from lyaptorch._notebook import framed
+from lyaptorch._padded import Lengths, Padded, padded
 from lyaptorch._types import Inputs
 from lyaptorch.analysis.findings import Finding, findings, verdict
+from lyaptorch.analysis.given import Given
 from lyaptorch.analysis.parts import Groups
 from lyaptorch.analysis.patient import Patient, Remedy, cell_of
 from lyaptorch.analysis.remedies import remedies
+from lyaptorch.analysis.runs import whole
 from lyaptorch.analysis.signs import Signs, vital_signs
-from lyaptorch.cells import Cell, as_cell, fit, settle
+from lyaptorch.cells import Cell, as_cell, settle
 from lyaptorch.record import Record
+from lyaptorch.tangent.start import fit_padded, name_too_short
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -138,10 +143,11 @@ class Diagnosis:
 @measures
 def diagnose(
     network: Cell | nn.Module | Callable[..., Any],
-    inputs: Inputs,
+    inputs: Inputs | PackedSequence | Padded,
     *,
     k: int | None = None,
     h0: Any = None,
+    lengths: Lengths = None,
     horizon: int | None = None,
     transient: int = 0,
     tangent_transient: int | None = None,
@@ -160,13 +166,18 @@ def diagnose(
 
     Args:
         network: a cell, a `Model`, a `torch.nn` module or a function: anything that `as_cell` takes.
-        inputs: `(t, *e, b, m)`, such as the network is trained on.
+        inputs: `(t, *e, b, m)`, such as the network is trained on, or a PackedSequence.
         k: how many exponents; 32, or n where that is less, when missing.
         h0: initial state `(*e, b, n)`, or in the network's own structure; a model's own, or zeros, when
             missing.
-        horizon: T, over how many steps gradients should survive; all that were counted, when missing.
+        lengths: steps of each trajectory, integers `(b,)`, where they differ: nothing after its end counts,
+            trajectories weigh alike, and a gradient starts from each end. What stands in the padding does not
+            matter. One that ends within the transients is named in a warning and left out.
+        horizon: T, over how many steps gradients should survive; all that were counted, of the longest
+            trajectory, when missing.
         transient: first steps, of the state only.
-        tangent_transient: next steps, not counted; a tenth of the rest when missing.
+        tangent_transient: next steps, not counted; a tenth of the rest, of the longest trajectory, when
+            missing.
         dt: time per step: exponents and growth are told in nats per unit of time, and durations in steps and
             in time. The cell's own when missing: that of a `Flow`, 1 for all others. The horizon is in steps
             all the same, and dt changes no verdict.
@@ -196,13 +207,17 @@ def diagnose(
         raise ValueError(f"name must be a name in Python, for the lines that use it, got {name!r}")
     numbers = {"k": k, "horizon": horizon, "transient": transient or None, "dt": dt}
     numbers["tangent_transient"] = tangent_transient
+    packed = isinstance(inputs, PackedSequence)
+    found = padded(inputs, lengths)
+    _checks.tensor("inputs", found.inputs)
     given = {"h0": "h0"} if h0 is not None else {}
     given |= {what: repr(value) for what, value in numbers.items() if value is not None}
     given |= {"groups": "groups"} if groups is not None else {}
     cell = as_cell(cell_of(network))
     if h0 is None and cell_of(network) is not network:
-        h0 = network.initial_state(inputs.shape[-2])  # type: ignore[union-attr, operator]
-    inputs, h = fit(cell, inputs, h0)
+        h0 = network.initial_state(found.inputs.shape[-2])  # type: ignore[union-attr, operator]
+    said = Given(given, packed, found.lengths is not None and not packed, found.inputs.dim())
+    inputs, h, ends = fit_padded(cell, found, h0)
     if math.prod(h.shape[:-2]) != 1:
         raise ValueError(
             f"diagnose takes one network, got an ensemble {tuple(h.shape[:-2])}; pick one, for example with "
@@ -215,6 +230,8 @@ def diagnose(
     if tangent_transient is None:
         tangent_transient = left // 10
     tangent_transient = _checks.integer("tangent_transient", tangent_transient, 0, left - 1)
+    if ends is not None:
+        inputs, h, ends = _long_enough(inputs, h, ends, transient + tangent_transient)
     if horizon is not None:
         horizon = _checks.integer("horizon", horizon, 1)
     if dt is not None:
@@ -223,6 +240,7 @@ def diagnose(
         cell,
         inputs,
         h,
+        lengths=ends,
         k=k,
         horizon=horizon,
         transient=transient,
@@ -232,7 +250,8 @@ def diagnose(
         generator=generator,
     )
     h = settle(cell, inputs[:transient], h)
-    patient = Patient(network, cell, name, inputs[transient:], h, signs, given)
+    steps = whole(inputs[transient:], h) if ends is None else ends - transient
+    patient = Patient(network, cell, name, inputs[transient:], h, signs, steps, said)
     config = {
         "name": name,
         "network": type(network).__name__,
@@ -246,4 +265,14 @@ def diagnose(
         "tangent_transient": tangent_transient,
         "dt": signs.clock.dt,
     }
+    if ends is not None:
+        config["lengths"] = ends.flatten().tolist()
     return Diagnosis(verdict(signs), findings(signs), remedies(patient), signs, config)
+
+
+def _long_enough(inputs: Tensor, h: Tensor, ends: Tensor, least: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Those trajectories that have steps beyond the first `least`, of one network; the others are named."""
+    name_too_short(ends, least)
+    ends = ends.expand(h.shape[:-1])
+    stay = (ends > least).reshape(-1, ends.shape[-1])[0]
+    return inputs[..., stay, :], h[..., stay, :], ends[..., stay]

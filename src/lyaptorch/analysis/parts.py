@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lyaptorch._brief import brief
 from lyaptorch._random import Stream
+from lyaptorch.analysis.runs import Run
 from lyaptorch.cells import Cell
 from lyaptorch.cells.protocol import repeat_batch
 from lyaptorch.tangent import mean_over_trajectories
@@ -70,59 +71,59 @@ def memberships(cell: Cell, n: int, groups: Groups | None) -> tuple[tuple[str, .
     return tuple(chosen), members, bool(groups) or cell.layered
 
 
-def measure(
-    cell: Cell, inputs: Tensor, states: Tensor, groups: Groups | None, moments: int = MOMENTS
-) -> Parts:
-    """Parts of a run: `states[s]` `(*e, b, n)` stands before `inputs[s]`. Cost O(t) steps with G columns."""
-    n = states.shape[-1]
-    names, members, separate = memberships(cell, n, groups)
-    members = members.to(states)
-    rates = own_rates(cell, inputs, states[0], members)
-    chosen = spread(len(inputs), moments)
-    squares = torch.stack([block_squares(cell, inputs[s], states[s], members) for s in chosen])
-    passage = squares.mean(0).sqrt() / members.sum(0).sqrt()
-    return Parts(names, members, separate, rates, passage, silence(cell, inputs, states, moments))
+def measure(cell: Cell, run: Run, groups: Groups | None, moments: int = MOMENTS) -> Parts:
+    """Parts of a run. Cost O(t) steps with G columns."""
+    names, members, separate = memberships(cell, run.states.shape[-1], groups)
+    members = members.to(run.states)
+    rates = own_rates(cell, run.inputs, run.states[0], members, run.steps)
+    squares = run.mean(moments, lambda x, h: block_squares(cell, x, h, members))
+    passage = squares.sqrt() / members.sum(0).sqrt()
+    return Parts(names, members, separate, rates, passage, silence(cell, run, moments))
 
 
-def own_rates(cell: Cell, inputs: Tensor, h: Tensor, members: Tensor) -> Tensor:
-    """The first exponent of each part alone: of the product of the Jacobians' own blocks, `(G,)`."""
+def own_rates(cell: Cell, inputs: Tensor, h: Tensor, members: Tensor, steps: Tensor) -> Tensor:
+    """The first exponent of each part alone: of the product of the Jacobians' own blocks, `(G,)`.
+
+    Each trajectory counts for its own `steps (*e, b)`.
+    """
     Q = members * _normal(members.shape, "own", members)
     Q = (Q / Q.norm(dim=-2)).expand(*h.shape, -1)
     total = torch.zeros_like(Q[..., 0, :])
-    for x in inputs:
-        h, Q = cell.pushforward(x, h, Q)
-        Q = Q * members
-        norm = Q.norm(dim=-2, keepdim=True)
-        total += norm.squeeze(-2).log()
-        Q = Q / norm.clamp_min(torch.finfo(Q.dtype).tiny)
-    return mean_over_trajectories(total.flatten(0, -2)) / len(inputs)
+    for s, x in enumerate(inputs):
+        there = (steps > s).unsqueeze(-1)
+        after, pushed = cell.pushforward(x, h, Q)
+        pushed = pushed * members
+        norm = pushed.norm(dim=-2, keepdim=True)
+        total += torch.where(there, norm.squeeze(-2).log(), 0.0)
+        h = torch.where(there, after, h)
+        Q = torch.where(there.unsqueeze(-1), pushed / norm.clamp_min(torch.finfo(Q.dtype).tiny), Q)
+    return mean_over_trajectories((total / steps.unsqueeze(-1)).flatten(0, -2))
 
 
-def silence(cell: Cell, inputs: Tensor, states: Tensor, moments: int = MOMENTS) -> Tensor:
+def silence(cell: Cell, run: Run, moments: int = MOMENTS) -> Tensor:
     """The share of moments, and trajectories, at which each variable is silent, `(n,)`.
 
     What passes a variable is the lesser of the norms of its row of D (what it takes up) and its column (what
     it passes on). Of more than `PROBES` variables both are estimated, to 10%, from random vectors.
     """
-    n = states.shape[-1]
-    S = probes(n, states)
-    shares = []
-    for s in spread(len(inputs), moments):
-        Q = S.expand(*states[s].shape, -1)
-        taken_up = cell.pushforward(inputs[s], states[s], Q)[1].norm(dim=-1)
-        passed_on = pull_back(cell, inputs[s], states[s], Q).norm(dim=-1)
-        silent = torch.minimum(taken_up, passed_on) < SILENT
-        shares.append(silent.to(states.dtype).reshape(-1, n).mean(0))
-    return torch.stack(shares).mean(0)
+    S = probes(run.states.shape[-1], run.states)
+
+    def silent(x: Tensor, h: Tensor) -> Tensor:
+        Q = S.expand(*h.shape, -1)
+        taken_up = cell.pushforward(x, h, Q)[1].norm(dim=-1)
+        passed_on = pull_back(cell, x, h, Q).norm(dim=-1)
+        return (torch.minimum(taken_up, passed_on) < SILENT).to(h.dtype)
+
+    return run.mean(moments, silent)
 
 
 def block_squares(cell: Cell, x: Tensor, h: Tensor, members: Tensor) -> Tensor:
-    """Squared norms `(G, G)` of the blocks of D, its columns' part last; mean over trajectories."""
+    """Squared norms `(*e, b, G, G)` of the blocks of D, its columns' part last."""
     S = probes(len(members), members)
     by_part = (members.unsqueeze(-1) * S.unsqueeze(-2)).flatten(1)
     rows = cell.pushforward(x, h, by_part.expand(*h.shape, -1))[1].square()
     rows = torch.unflatten(rows, -1, (members.shape[1], -1)).sum(-1)
-    return (members.mT @ rows).flatten(0, -3).mean(0)
+    return members.mT @ rows
 
 
 def probes(n: int, like: Tensor) -> Tensor:
@@ -132,11 +133,6 @@ def probes(n: int, like: Tensor) -> Tensor:
         if n <= PROBES
         else _normal((n, PROBES), "probes", like) / PROBES**0.5
     )
-
-
-def spread(steps: int, moments: int) -> list[int]:
-    """At most `moments` of `steps` steps, evenly from the first to the last."""
-    return sorted({round(i * (steps - 1) / max(1, moments - 1)) for i in range(min(moments, steps))})
 
 
 def pull_back(cell: Cell, x: Tensor, h: Tensor, Z: Tensor) -> Tensor:

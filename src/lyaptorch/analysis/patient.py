@@ -11,10 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from lyaptorch.analysis.findings import killers
+from lyaptorch.analysis.given import Given
 from lyaptorch.analysis.parts import own_rates, silence
+from lyaptorch.analysis.runs import run
 from lyaptorch.analysis.signs import Signs
-from lyaptorch.cells import Cell, Stacked, as_cell, copied, unroll
+from lyaptorch.cells import Cell, Stacked, as_cell, copied
 from lyaptorch.tangent import lyapunov_spectrum, mean_over_trajectories
+from lyaptorch.tangent.deaths import untold
 
 TRIAL, ALIGN = 300, 50
 """Steps of a trial on a copy, and how many of them are not counted."""
@@ -51,7 +54,8 @@ class Patient:
         inputs: `(t, *e, b, m)`.
         h: the state before them.
         signs: what was measured.
-        given: what else the user gave `diagnose`, by name, as Python, so that it can be asked again.
+        steps: `(*e, b)`, those of each trajectory.
+        given: what the user gave `diagnose`, as Python, so that it can be asked again.
     """
 
     network: Any
@@ -60,12 +64,8 @@ class Patient:
     inputs: Tensor
     h: Tensor
     signs: Signs
-    given: dict[str, str]
-
-    def options(self, double: bool = False) -> str:
-        """The rest of the arguments of another call of `diagnose`."""
-        wide = {"h0": "h0.double()"} if double and self.given.get("h0") == "h0" else {}
-        return "".join(f", {name}={value}" for name, value in (self.given | wide).items())
+    steps: Tensor
+    given: Given
 
     def trained(self) -> list[Tensor]:
         """What has a gradient in the step."""
@@ -100,7 +100,11 @@ class Patient:
         network = copied(self.network)
         with torch.no_grad():
             change(network)
-        return replace(self, network=network, cell=as_cell(cell_of(network)), inputs=self.inputs[:TRIAL])
+        return replace(self, network=network, cell=as_cell(cell_of(network))).briefly()
+
+    def briefly(self) -> Patient:
+        """The first `TRIAL` steps of the run."""
+        return replace(self, inputs=self.inputs[:TRIAL], steps=self.steps.clamp_max(TRIAL))
 
     @property
     def sick(self) -> list[int]:
@@ -120,19 +124,27 @@ class Patient:
         """That, measured, per step; inf where the copy overflows."""
         try:
             if self.sick:
-                return own_rates(
-                    self.cell, self.inputs, self.h, self.signs.parts.members[:, self.sick[:1]]
-                ).item()
-            align = min(ALIGN, len(self.inputs) // 2)
-            found = lyapunov_spectrum(self.cell, self.inputs, k=1, h0=self.h, tangent_transient=align, dt=1.0)
+                members = self.signs.parts.members[:, self.sick[:1]]
+                return own_rates(self.cell, self.inputs, self.h, members, self.steps).item()
+            shortest = int(self.steps.min())
+            # what dies in a trial is nothing to warn of
+            with untold():
+                found = lyapunov_spectrum(
+                    self.cell,
+                    self.inputs,
+                    k=1,
+                    h0=self.h,
+                    lengths=None if shortest == len(self.inputs) else self.steps.flatten(),
+                    tangent_transient=min(ALIGN, shortest // 2),
+                    dt=1.0,
+                )
             return mean_over_trajectories(found.exponents).mean().item()
         except FloatingPointError:
             return math.inf
 
     def silence(self) -> Tensor:
         """The share of moments `(n,)` at which each variable is silent."""
-        states = torch.cat([self.h.unsqueeze(0), unroll(self.cell, self.inputs, self.h)])
-        return silence(self.cell, self.inputs, states, moments=4)
+        return silence(self.cell, run(self.cell, self.inputs, self.h, self.steps), moments=4)
 
     def layers(self) -> list[tuple[Cell, range]]:
         """The cells that stand on one another, and where each has its state."""

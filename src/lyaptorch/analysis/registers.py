@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lyaptorch.analysis.parts import SILENT, jacobian_rows, spread
+from lyaptorch.analysis.parts import SILENT, jacobian_rows
+from lyaptorch.analysis.runs import Run
 from lyaptorch.cells import Cell
 
 MOMENTS = 4
@@ -14,23 +15,22 @@ LARGEST = 2048
 """Variables of the largest state that is looked at: it takes as many rows of a Jacobian."""
 
 
-def finite_memory(cell: Cell, inputs: Tensor, states: Tensor) -> Tensor:
+def finite_memory(cell: Cell, run: Run) -> Tensor:
     """Which variables `(n,)` hand a perturbation on, and lie on no loop along which it could come back.
 
     Such a part of the state is nilpotent: it has a finite impulse response, and an exponent of -inf for each
     variable. A variable counts that takes something up, from the state or from the input, and either passes
     it on or is an exact copy of what another was: the last place of a register, which only a readout sees.
     A saturated unit does neither. Nothing is found in states above `LARGEST`. Cost O(n) steps at each of
-    `MOMENTS` moments, of the first trajectory.
+    `MOMENTS` moments, of one of the longest trajectories.
     """
-    n = states.shape[-1]
+    n = run.states.shape[-1]
     if n > LARGEST:
         return torch.zeros(n, dtype=torch.bool)
     linked = torch.zeros(n, n, dtype=torch.bool)
     copy, alive = torch.ones(n, dtype=torch.bool), torch.zeros(n, dtype=torch.bool)
-    for s in spread(len(inputs), MOMENTS):
-        first = (z[..., :1, :] for z in (inputs[s], states[s]))
-        rows, from_input = (z.reshape(n, -1).cpu() for z in jacobian_rows(cell, *first))
+    for x, h, _ in run.longest().moments(MOMENTS):
+        rows, from_input = (z.reshape(n, -1).cpu() for z in jacobian_rows(cell, x, h))
         largest = rows.abs().amax(-1)
         exact = (rows != 0).sum(-1) == 1
         copy &= exact & ((largest - 1).abs() < 1e-6)

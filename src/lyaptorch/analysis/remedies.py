@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from lyaptorch.analysis.findings import DEAD, FOLD, MEMORY_GATES, dead_units, unsettled, verdict
-from lyaptorch.analysis.patient import TRIAL, Change, Patient, Remedy, cell_of
+from lyaptorch.analysis.patient import Change, Patient, Remedy, cell_of
 from lyaptorch.cells import Form
 
 FLOSS_STEPS = 55
@@ -83,8 +83,7 @@ def _floss(patient: Patient) -> Remedy | None:
     reason = (
         f"It pushes the {k} exponents that can be trusted towards 0, so that perturbations keep their size."
     )
-    if patient.given.get("h0"):
-        options.append("h0=h0")
+    options += patient.given.floss()
     if signs.clock.per_step(signs.lambda1) * steps > FOLD:
         options += ['state_grad="detach"', "clip=1.0"]
         reason += " The gradient through the trajectory itself explodes here, so it is cut off."
@@ -232,13 +231,14 @@ def _residual(patient: Patient) -> Remedy | None:
 def _input(patient: Patient) -> Remedy | None:
     """Stronger input, where it suppresses the chaos."""
     what, start = patient.ailing
-    stronger = replace(patient, inputs=2 * patient.inputs[:TRIAL]).rate()
+    brief = patient.briefly()
+    stronger = replace(brief, inputs=2 * brief.inputs).rate()
     if not stronger < start / 2:
         return None
     return Remedy(
         "Drive it harder",
         f"Input suppresses chaos: with twice the input {what} was {patient.told(stronger)}.",
-        "inputs = 2 * inputs",
+        patient.given.stronger(),
         patient.reported(stronger),
     )
 
@@ -248,7 +248,7 @@ def _clip(patient: Patient) -> Remedy:
     growth, chunk = signs.clock.per_step(signs.lambda1), signs.horizon
     if growth > 0:
         chunk = max(1, min(chunk, int(FOLD / growth)))
-    title, limit, code = "Cut gradients off", "", f"chunks = inputs.split({chunk})"
+    title, limit, code = "Cut gradients off", "", patient.given.chunks(chunk)
     if isinstance(patient.network, nn.Module) and any(True for _ in patient.network.parameters()):
         title, limit = "Clip gradients, and cut them off", ", and limit the norm before each update"
         code += f"\ntorch.nn.utils.clip_grad_norm_({patient.name}.parameters(), 1.0)"
@@ -271,7 +271,7 @@ def _precision(patient: Patient) -> Remedy | None:
     return Remedy(
         "Measure in float64",
         f"{lost} exponents lie so far below the first that float32 has lost them.",
-        f"print(lt.diagnose({patient.name}.double(), inputs.double(){patient.options(double=True)}))",
+        patient.given.again(patient.name),
     )
 
 
@@ -281,5 +281,5 @@ def _longer(patient: Patient) -> Remedy | None:
     return Remedy(
         "Measure longer",
         "λ₁ is not known well enough for a verdict. New inputs are better than the same ones again.",
-        f"print(lt.diagnose({patient.name}, inputs.repeat(4, 1, 1){patient.options()}))",
+        patient.given.longer(patient.name),
     )

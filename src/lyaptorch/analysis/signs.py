@@ -11,9 +11,10 @@ from torch import Tensor
 from lyaptorch._brief import brief
 from lyaptorch._random import Stream
 from lyaptorch._units import Clock
-from lyaptorch.analysis.parts import MOMENTS, Groups, Parts, measure, pull_back, spread
+from lyaptorch.analysis.parts import MOMENTS, Groups, Parts, measure, pull_back
 from lyaptorch.analysis.registers import finite_memory
-from lyaptorch.cells import Cell, settle, unroll
+from lyaptorch.analysis.runs import Run, run
+from lyaptorch.cells import Cell, settle
 from lyaptorch.tangent import Spectrum, lyapunov_spectrum, mean_over_trajectories
 from lyaptorch.tangent.deaths import untold
 from lyaptorch.tangent.growth import stderr_of_mean
@@ -41,13 +42,14 @@ class Signs:
         trajectories: how many were followed.
         died: in how many of them every direction died.
         energy: `(k, G)`, the share of each direction that lies in each part at the end of the run.
-        burst: nats, the largest growth of the first direction within the run.
+        burst: nats, the largest growth of the first direction within the run of a trajectory.
         overflow: the step at which the state was no longer finite, or None.
         parts: by named slices of the state.
         finite: `(n,)` bool, which variables are of finite memory, as the places of a shift register.
         swelling: log of how much larger the state is at the end of the run than in its middle.
         gates: for each gate, by name, its mean value in each unit.
-        gradient: `(s + 1,)`, log of the norm of a gradient 0, 1, .. s steps before the end, where it is 1.
+        gradient: `(s + 1,)`, log of the norm of a gradient 0, 1, .. s steps before the end, where it is 1;
+            where trajectories have ends of their own, the mean over those that are so long.
         gradient_share: `(s + 1, G)`, how its squared norm divides among the parts.
     """
 
@@ -120,6 +122,7 @@ def vital_signs(
     inputs: Tensor,
     h: Tensor,
     *,
+    lengths: Tensor | None,
     k: int,
     horizon: int | None,
     transient: int,
@@ -134,32 +137,39 @@ def vital_signs(
         FloatingPointError: if the state overflows within the first 20 steps after the transient.
     """
     h, inputs = settle(cell, inputs[:transient], h), inputs[transient:]
-    states = torch.cat([h.unsqueeze(0), unroll(cell, inputs, h)])
-    inputs, overflow = before_overflow(inputs, states)
+    followed = run(cell, inputs, h, None if lengths is None else lengths - transient)
+    followed, overflow = before_overflow(followed)
     overflow = None if overflow is None else overflow + transient
-    tangent_transient = min(tangent_transient, len(inputs) // 2)
+    t = len(followed.inputs)
+    tangent_transient = min(tangent_transient, t // 2)
     # the diagnosis says in its own words what died
     with untold():
         spectrum = lyapunov_spectrum(
-            cell, inputs, k=k, h0=h, tangent_transient=tangent_transient, dt=dt, generator=generator
+            cell,
+            followed.inputs,
+            k=k,
+            h0=h,
+            lengths=None if lengths is None else followed.steps.flatten(),
+            tangent_transient=tangent_transient,
+            dt=dt,
+            generator=generator,
         )
     means = mean_over_trajectories(spectrum.exponents).reshape(k)
     errors = stderr_of_mean(spectrum.growth, spectrum.dt).reshape(k)
     order = means.argsort(descending=True)
     alive = spectrum.growth.healthy[-1].reshape(-1, k)
     reliable = spectrum.reliable.reshape(-1, k)
-    counted = len(inputs) - tangent_transient
-    last = max(0, len(inputs) - LOOKED_AT)
-    recent, before = inputs[last:], states[last : len(inputs) + 1]
-    parts = measure(cell, recent, before[:-1], groups)
-    finite = finite_memory(cell, recent, before).to(h.device)
+    counted = t - tangent_transient
+    recent = followed.recent(LOOKED_AT)
+    parts = measure(cell, recent, groups)
+    finite = finite_memory(cell, recent).to(h.device)
     parts = replace(
         parts,
         rates=spectrum.clock.per_time(parts.rates),
         # a unit that hands on what it takes up is not silent for having kept nothing
         silent=torch.where(finite, 0.0, parts.silent),
     )
-    gradient, share = gradient_back(cell, recent, before, parts)
+    gradient, share = gradient_back(cell, recent, parts)
     squares = spectrum.final_frame.square().reshape(-1, h.shape[-1], k).sum(0)
     energy = squares / alive.sum(0).clamp_min(1)
     return Signs(
@@ -177,24 +187,24 @@ def vital_signs(
         overflow,
         parts,
         finite,
-        (log_norm(states[len(inputs)]) - log_norm(states[len(inputs) // 2])).item(),
-        mean_gates(cell, recent, before),
+        (log_norm(followed.states[-1]) - log_norm(followed.state(followed.steps // 2))).item(),
+        mean_gates(cell, recent),
         gradient,
         share,
     )
 
 
-def before_overflow(inputs: Tensor, states: Tensor) -> tuple[Tensor, int | None]:
-    """The inputs up to the last state but one that is finite, and the step after which none is."""
-    fine = torch.isfinite(states).flatten(1).all(-1)
+def before_overflow(followed: Run) -> tuple[Run, int | None]:
+    """The run up to the last state but one that is finite, and the step after which none is."""
+    fine = torch.isfinite(followed.states).flatten(1).all(-1)
     if fine.all():
-        return inputs, None
+        return followed, None
     step = int((~fine).int().argmax())
     if step < 20:
         raise FloatingPointError(
             f"the state overflows at step {step}, too soon to measure anything; lower the gain or the inputs"
         )
-    return inputs[: step - 1], step
+    return followed.until(step - 1), step
 
 
 def log_norm(h: Tensor) -> Tensor:
@@ -211,13 +221,14 @@ def largest_growth(log_r: Tensor) -> float:
     return (total - total.cummin(0).values).max().item()
 
 
-def gradient_back(cell: Cell, inputs: Tensor, states: Tensor, parts: Parts) -> tuple[Tensor, Tensor]:
-    """A random gradient at the end, carried back: log of its norm and its shares, at 0, 1, ... steps back.
+def gradient_back(cell: Cell, followed: Run, parts: Parts) -> tuple[Tensor, Tensor]:
+    """A random gradient at each end, carried back: log of its norm and its shares, at 0, 1, ... steps back.
 
     It starts in what a readout sees. One vector-Jacobian product a step; its norm is divided out each
-    time, so that nothing vanishes or overflows.
+    time, so that nothing vanishes or overflows. Means are over the trajectories that are so long.
     """
-    g = torch.zeros_like(states[-1])
+    steps = followed.steps
+    g = torch.zeros_like(followed.states[-1])
     shown = g[..., cell.readable]
     nobody = torch.zeros((), dtype=torch.int64, device=g.device)
     noise = Stream(0, "gradient").normal(tuple(shown.shape), members=nobody, dtype=g.dtype)
@@ -225,11 +236,13 @@ def gradient_back(cell: Cell, inputs: Tensor, states: Tensor, parts: Parts) -> t
     g = g / g.norm(dim=-1, keepdim=True)
     total = torch.zeros_like(g[..., :1])
     logs, shares = [mean_over_trajectories(total)], [_mean_shares(g, parts)]
-    for x, h in zip(inputs.flip(0), states[:-1].flip(0), strict=True):
+    for back in range(len(followed.inputs)):
+        there = (steps > back).unsqueeze(-1)
+        x, h = followed.at((steps - 1 - back).clamp_min(0))
         g = pull_back(cell, x, h, g.unsqueeze(-1)).squeeze(-1)
         norm = g.norm(dim=-1, keepdim=True)
-        g = g / norm.clamp_min(torch.finfo(g.dtype).tiny)
-        total = total + norm.log()
+        g = torch.where(there, g / norm.clamp_min(torch.finfo(g.dtype).tiny), 0.0)
+        total = torch.where(there, total + norm.log(), -torch.inf)
         logs.append(mean_over_trajectories(total))
         shares.append(_mean_shares(g, parts))
     return torch.cat(logs, -1).reshape(-1), torch.stack(shares)
@@ -241,7 +254,14 @@ def _mean_shares(g: Tensor, parts: Parts) -> Tensor:
     return shares.sum(0) / (shares.sum(-1) > 0).sum().clamp_min(1)
 
 
-def mean_gates(cell: Cell, inputs: Tensor, states: Tensor) -> dict[str, Tensor]:
+def mean_gates(cell: Cell, followed: Run) -> dict[str, Tensor]:
     """The mean of every gate in each unit, over moments and trajectories."""
-    values = [cell.gate_values(inputs[s], states[s]) for s in spread(len(inputs), MOMENTS)]
-    return {name: torch.stack([v[name] for v in values]).flatten(0, -2).mean(0) for name in values[0]}
+    sizes: dict[str, int] = {}
+
+    def gates(x: Tensor, h: Tensor) -> Tensor:
+        values = cell.gate_values(x, h)
+        sizes.update({name: value.shape[-1] for name, value in values.items()})
+        return torch.cat(list(values.values()), -1) if values else h[..., :0]
+
+    mean = followed.mean(MOMENTS, gates)
+    return dict(zip(sizes, torch.split(mean, list(sizes.values())), strict=True)) if sizes else {}

@@ -59,14 +59,8 @@ def start(
         ValueError: as `lyapunov_spectrum` says.
         FloatingPointError: if the state overflows in the transient.
     """
-    cell, (inputs, lengths) = as_cell(cell), padded(inputs, lengths)
-    if lengths is not None and cell.state_size and lengths.shape[:-1] not in ((), cell.ensemble):
-        raise ValueError(
-            f"lengths must have shape (b,) or (*e, b) with *e = {cell.ensemble}, got {tuple(lengths.shape)}; "
-            "all members may share those of (b,)"
-        )
-    inputs, h = fit(cell, inputs, h0)
-    inputs, ends = (inputs, None) if lengths is None else _ending(inputs, lengths)
+    cell = as_cell(cell)
+    inputs, h, ends = fit_padded(cell, padded(inputs, lengths), h0)
     t, n = inputs.shape[0], h.shape[-1]
     k = n if k is None else _checks.integer("k", k, 1, n, do=f"a state of size {n} has {n} exponents")
     waits = uncounted if transient == AUTO else {"transient": transient, **uncounted}
@@ -77,7 +71,7 @@ def start(
     transient, rest = waits.get("transient", AUTO), sum(int(waits[name]) for name in uncounted)
     least = rest if isinstance(transient, str) else rest + transient
     if ends is not None:
-        _name_too_short(ends, least)
+        name_too_short(ends, least)
     if t - least < 1:
         raise ValueError(
             f"inputs must hold {' + '.join(waits)} + at least 1 counted step, got t={t} for "
@@ -98,6 +92,25 @@ def start(
     return Start(cell, inputs, h, Q, transient, ends)
 
 
+def fit_padded(cell: Cell, given: Padded, h0: Any) -> tuple[Tensor, Tensor, Tensor | None]:
+    """As `fit`: the inputs up to the last end, and the initial state; and the ends, None where all are one.
+
+    Raises:
+        ValueError: as `fit` does, and for lengths that are not those of the cell's members.
+    """
+    inputs, lengths = given
+    if lengths is not None and cell.state_size and lengths.shape[:-1] not in ((), cell.ensemble):
+        raise ValueError(
+            f"lengths must have shape (b,) or (*e, b) with *e = {cell.ensemble}, got {tuple(lengths.shape)}; "
+            "all members may share those of (b,)"
+        )
+    inputs, h = fit(cell, inputs, h0)
+    if lengths is None:
+        return inputs, h, None
+    inputs, ends = _ending(inputs, lengths)
+    return inputs, h, ends
+
+
 def _ending(inputs: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor | None]:
     """The inputs up to the last end, and the ends; None where all are one."""
     if not _checks.can_look():
@@ -106,7 +119,7 @@ def _ending(inputs: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor | None]:
     return inputs, None if (lengths == len(inputs)).all() else lengths
 
 
-def _name_too_short(ends: Tensor, least: int) -> None:
+def name_too_short(ends: Tensor, least: int) -> None:
     """Trajectories that end before anything is counted are left out of averages, but not in silence."""
     if not _checks.can_look() or not (short := ends <= least).any():
         return

@@ -161,8 +161,8 @@ def test_one_that_ends_within_the_transients_is_named_and_left_out():
     left = lt.diagnose(cell, x[:, [0, 2]], lengths=[60, 41], transient=20, tangent_transient=10)
     same(found, left)
     assert found.config["lengths"] == [60, 41]
-    with pytest.raises(ValueError, match="lengths must be above the 61 steps of the transients"):
-        lt.diagnose(cell, torch.zeros(100, 3, 2), lengths=LENGTHS, transient=61, tangent_transient=0)
+    with pytest.raises(ValueError, match=r"transient must be an integer in 0\.\.59, got 61"):
+        lt.diagnose(cell, ragged(), lengths=LENGTHS, transient=61, tangent_transient=0)
 
 
 def test_finite_memory_is_sought_in_the_longest():
@@ -239,3 +239,47 @@ def test_measuring_longer_repeats_every_sequence(given, capsys):
     first = capsys.readouterr().out.split("What to try")[0].strip()
     assert first == str(expected).split("What to try")[0].strip()
     exec(said.stronger(), scope)
+
+
+SERVED = {
+    "lyapunov_spectrum": lambda cell, x: lt.lyapunov_spectrum(cell, x, k=1),
+    "diagnose": lambda cell, x: lt.diagnose(cell, x, k=1),
+    "floss": lambda cell, x: lt.floss(cell, x, k=1, epochs=1, steps=12, tangent_transient=2),
+    "Flosser": lambda cell, x: lt.integrations.Flosser(
+        cell, x, [lt.Trigger(lt.At(0), lt.FlossPhase(1, k=1, steps=8, tangent_transient=2))]
+    ).step(),
+}
+REFUSED = {
+    "covariant_vectors": lambda cell, x: lt.covariant_vectors(cell, x, k=1),
+    "depth_spectrum": lambda cell, x: lt.depth_spectrum([torch.nn.Linear(2, 2)], x),
+    "step_jacobians": lambda cell, x: lt.analysis.step_jacobians(cell, x),
+    "condition_number": lambda cell, x: lt.analysis.condition_number(cell, x),
+    "gradient_norms": lambda cell, x: lt.analysis.gradient_norms(cell, x, torch.sum),
+    "gradient_overlap": lambda cell, x: lt.analysis.gradient_overlap(cell, x, torch.sum, at=2),
+    "hessian_spectrum": lambda cell, x: lt.analysis.hessian_spectrum(cell, x, torch.sum),
+    "fading_memory": lambda cell, x: lt.analysis.fading_memory(cell, x),
+    "residual_exponents": lambda cell, x: lt.analysis.residual_exponents(
+        lt.ResidualCell(2, 6, residual=lt.residuals.decay(0.9), coupling=0.1), x
+    ),
+    "characteristic_frequency": lambda cell, x: lt.analysis.characteristic_frequency(x),
+    "spike_statistics": lambda cell, x: lt.analysis.spike_statistics(lt.LIFCell(2, 3), x),
+    "fit": lambda cell, x: lt.cells.fit(cell, x, None),
+    "settle": lambda cell, x: lt.cells.settle(cell, x, torch.zeros(2, 6)),
+    "unroll": lambda cell, x: lt.cells.unroll(cell, x, torch.zeros(2, 6)),
+    "Model": lambda cell, x: lt.Model(cell, lt.Readout(6, 1))(x),
+    "Batch": lambda cell, x: lt.tasks.Batch(x, torch.zeros(12, 2, 1), torch.ones(12, 2, dtype=torch.bool)),
+    "train": lambda cell, x: lt.train(lt.Model(cell, lt.Readout(6, 1)), x, (lt.FitPhase(1),)),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*too short")
+@pytest.mark.parametrize("call", SERVED)
+def test_who_takes_a_packed_sequence(call):
+    SERVED[call](lt.RateCell(2, 6), packed([12, 9]))
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("call", REFUSED)
+def test_who_refuses_it_says_so(call):
+    with pytest.raises(ValueError, match=r"got a PackedSequence.*(one by one|each sequence)"):
+        REFUSED[call](lt.RateCell(2, 6), packed([12, 9]))

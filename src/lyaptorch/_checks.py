@@ -126,13 +126,18 @@ def weight(name: str, value: Tensor) -> Tensor:
     return finite(name, value)
 
 
-def tensor(name: str, value: object, *, do: str = "call .float() or .double()") -> Tensor:
-    """Return `value` if it is a floating tensor, or raise."""
+def unpacked(name: str, value: object) -> None:
+    """Refuse a PackedSequence where sequences of different lengths are not served."""
     if isinstance(value, PackedSequence):
         raise ValueError(
             f"{name} must be a torch.Tensor here, got a PackedSequence; take its sequences one by one, as "
             "torch.nn.utils.rnn.unpack_sequence gives them"
         )
+
+
+def tensor(name: str, value: object, *, do: str = "call .float() or .double()") -> Tensor:
+    """Return `value` if it is a floating tensor, or raise."""
+    unpacked(name, value)
     if not isinstance(value, Tensor):
         raise ValueError(f"{name} must be a torch.Tensor, got {type(value).__name__}; use torch.as_tensor")
     if value.is_nested:

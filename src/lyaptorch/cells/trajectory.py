@@ -70,6 +70,7 @@ def unroll(cell: Cell, inputs: Inputs, h: State, *, first: int = 0, plain: bool 
     Raises:
         ValueError: if `first` is not a step.
     """
+    _checks.unpacked("inputs", inputs)
     first = _checks.integer("first", first, 0, len(inputs) - 1) if first else 0
     # computed once: what the weights were computed from gets its gradient by autograd
     form = cell.form()
@@ -94,6 +95,7 @@ def settle(cell: Cell, inputs: Inputs, h: State) -> State:
     Raises:
         FloatingPointError: if the state overflows.
     """
+    _checks.unpacked("inputs", inputs)
     if len(inputs) == 0:
         return h
     form, start = cell.form(), h

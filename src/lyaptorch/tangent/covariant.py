@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import PackedSequence
 from lyaptorch import _checks
 from lyaptorch._brief import counted, leading, trajectories
 from lyaptorch._caller import measures
+from lyaptorch._padded import Padded
 from lyaptorch._random import DEFAULT_SEED, Stream
 from lyaptorch._types import Exponents, Inputs
 from lyaptorch._units import Clock
@@ -171,10 +172,10 @@ def covariant_vectors(
 
     Source: Ginelli et al. (2007), Characterizing dynamics with covariant Lyapunov vectors.
     """
-    if isinstance(inputs, PackedSequence):
+    if isinstance(inputs, PackedSequence | Padded):
         raise ValueError(
-            "covariant_vectors takes all trajectories to one end, got a PackedSequence, whose sequences end "
-            "where they do; call it for each sequence"
+            f"covariant_vectors takes all trajectories to one end, got a {type(inputs).__name__}, whose "
+            "sequences end where they do; call it for each sequence"
         )
     chosen = transient == AUTO
     cell, inputs, h, Q, dropped, *_ = start(

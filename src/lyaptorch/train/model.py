@@ -145,6 +145,7 @@ class Model(nn.Module):
 
     def states(self, inputs: Inputs, h0: State | None = None, first: int = 0) -> LastStates:
         """The states after step `first` and each later one, from the initial state or another one."""
+        _checks.unpacked("inputs", inputs)
         inputs, h = fit(self.cell, inputs, self.initial_state(inputs.shape[-2]) if h0 is None else h0)
         return unroll(self.cell, inputs, h, first=first)
 

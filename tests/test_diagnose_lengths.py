@@ -16,6 +16,7 @@ from lyaptorch.analysis.given import Given
 from lyaptorch.analysis.registers import finite_memory
 from lyaptorch.analysis.runs import run
 from lyaptorch.cells import unroll
+from lyaptorch.tasks.batch import Batch
 
 pytestmark = pytest.mark.usefixtures("double")
 
@@ -267,8 +268,9 @@ REFUSED = {
     "settle": lambda cell, x: lt.cells.settle(cell, x, torch.zeros(2, 6)),
     "unroll": lambda cell, x: lt.cells.unroll(cell, x, torch.zeros(2, 6)),
     "Model": lambda cell, x: lt.Model(cell, lt.Readout(6, 1))(x),
-    "Batch": lambda cell, x: lt.tasks.Batch(x, torch.zeros(12, 2, 1), torch.ones(12, 2, dtype=torch.bool)),
+    "Batch": lambda cell, x: Batch(x, torch.zeros(12, 2, 1), torch.ones(12, dtype=torch.bool)),
     "train": lambda cell, x: lt.train(lt.Model(cell, lt.Readout(6, 1)), x, (lt.FitPhase(1),)),
+    "evaluate": lambda cell, x: lt.evaluate(lt.Model(cell, lt.Readout(6, 1)), x),
 }
 
 
@@ -281,5 +283,5 @@ def test_who_takes_a_packed_sequence(call):
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("call", REFUSED)
 def test_who_refuses_it_says_so(call):
-    with pytest.raises(ValueError, match=r"got a PackedSequence.*(one by one|each sequence)"):
+    with pytest.raises(ValueError, match=r"got a PackedSequence.*; (take|pad|call it for each)"):
         REFUSED[call](lt.RateCell(2, 6), packed([12, 9]))

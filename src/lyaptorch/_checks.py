@@ -126,13 +126,20 @@ def weight(name: str, value: Tensor) -> Tensor:
     return finite(name, value)
 
 
-def unpacked(name: str, value: object) -> None:
+def draws(task: object) -> None:
+    """Refuse what is no task."""
+    if not hasattr(task, "draw"):
+        raise ValueError(
+            f"task must be an object whose draw gives a Batch, got a {type(task).__name__}; take one of "
+            "lt.tasks, or write a class"
+        )
+
+
+def unpacked(name: str, value: object, *, do: str = "") -> None:
     """Refuse a PackedSequence where sequences of different lengths are not served."""
     if isinstance(value, PackedSequence):
-        raise ValueError(
-            f"{name} must be a torch.Tensor here, got a PackedSequence; take its sequences one by one, as "
-            "torch.nn.utils.rnn.unpack_sequence gives them"
-        )
+        do = do or "take its sequences one by one, as torch.nn.utils.rnn.unpack_sequence gives them"
+        raise ValueError(f"{name} must be a torch.Tensor here, got a PackedSequence; {do}")
 
 
 def tensor(name: str, value: object, *, do: str = "call .float() or .double()") -> Tensor:

@@ -59,7 +59,7 @@ def spike_statistics(cell: SpikingCell, states: States) -> SpikeStatistics:
     """
     if not isinstance(cell, SpikingCell):
         raise ValueError(f"spike statistics need a spiking cell, got {type(cell).__name__}; pass a LIFCell")
-    _checks.finite("states", states)
+    _checks.finite("states", _checks.tensor("states", states))
     spikes, U = cell.spikes(states), states[..., : cell.hidden_size]
     return SpikeStatistics(
         rates=spikes.mean(0) / cell.dt,

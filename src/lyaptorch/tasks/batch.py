@@ -41,6 +41,11 @@ class Batch:
     __repr__ = brief
 
     def __post_init__(self, since: int | None) -> None:
+        _checks.unpacked(
+            "inputs",
+            self.inputs,
+            do="pad it with torch.nn.utils.rnn.pad_packed_sequence and give the lengths",
+        )
         if self.lengths is not None:
             self._take_out_padding(self.lengths)
         if since is None:

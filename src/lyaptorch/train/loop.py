@@ -110,6 +110,7 @@ def train(
 
     Source: Gradient Flossing, sections 6-7.
     """
+    _checks.draws(task)
     if not isinstance(schedule, tuple | list):
         raise ValueError(
             f"schedule must be a tuple of phases, got {type(schedule).__name__}; write (phase,) for one"
@@ -157,6 +158,7 @@ def evaluate(
     generator: torch.Generator | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Loss and accuracy of every member `(*e,)` on batches that training never saw."""
+    _checks.draws(task)
     ids, seed = member_ids(model.ensemble, members, device_of(model)), seed_from(generator)
     length = getattr(task, "length", LENGTH) if length is None else length
     dtype = next(model.parameters()).dtype

@@ -97,7 +97,6 @@ MISTAKES: dict[str, tuple[str, ...]] = {
         "lt.depth_spectrum([torch.nn.Linear(1, 2)], x[0])",
         "lt.diagnose(cell, x, k=0)",
         "lt.diagnose(cell, x, lengths=[60, 20, 9])",
-        "lt.diagnose(cell, x, lengths=[60, 60, 9, 3], transient=10, horizon=0)",
         "lt.diagnose(cell, x, dt=0)",
     ),
     "Flossing and schedules": (

@@ -166,6 +166,28 @@ def test_one_that_ends_within_the_transients_is_named_and_left_out():
         lt.diagnose(cell, ragged(), lengths=LENGTHS, transient=61, tangent_transient=0)
 
 
+def test_a_refused_call_says_nothing_else():
+    with pytest.raises(ValueError, match="horizon must be an integer >= 1, got 0"):
+        lt.diagnose(lt.RateCell(2, 6), ragged(), lengths=LENGTHS, transient=30, horizon=0)
+
+
+def test_one_member_with_lengths():
+    single, one = lt.RateCell(2, 6, ensemble=(1,)), lt.RateCell(2, 6)
+    for p, q in zip(one.parameters(), single.parameters(), strict=True):
+        p.data.copy_(q.data[0])
+    x = ragged()
+    plain = lt.diagnose(one, x, lengths=LENGTHS, k=2)
+    for lengths in (LENGTHS, torch.tensor([LENGTHS])):
+        found = lt.diagnose(single, x, lengths=lengths, k=2)
+        torch.testing.assert_close(found.signs.exponents, plain.signs.exponents)
+        torch.testing.assert_close(found.signs.gradient, plain.signs.gradient)
+        torch.testing.assert_close(found.signs.parts.silent, plain.signs.parts.silent)
+    with pytest.raises(
+        ValueError, match=r"lengths must have shape \(b,\) or \(\*e, b\) with \*e = \(\), got"
+    ):
+        lt.diagnose(one, x, lengths=torch.tensor([LENGTHS] * 2))
+
+
 def test_finite_memory_is_sought_in_the_longest():
     """A register whose first place is read back in the padding, and in the longest trajectory, alone."""
 

@@ -230,12 +230,12 @@ def diagnose(
     if tangent_transient is None:
         tangent_transient = left // 10
     tangent_transient = _checks.integer("tangent_transient", tangent_transient, 0, left - 1)
-    if ends is not None:
-        inputs, h, ends = _long_enough(inputs, h, ends, transient + tangent_transient)
     if horizon is not None:
         horizon = _checks.integer("horizon", horizon, 1)
     if dt is not None:
         _checks.positive("dt", dt)
+    if ends is not None:
+        inputs, h, ends = _long_enough(inputs, h, ends, transient + tangent_transient)
     signs = vital_signs(
         cell,
         inputs,

@@ -20,7 +20,7 @@ from lyaptorch._notebook import framed
 from lyaptorch._padded import Lengths, Padded, padded
 from lyaptorch._types import Inputs
 from lyaptorch.analysis.findings import Finding, findings, verdict
-from lyaptorch.analysis.given import Given
+from lyaptorch.analysis.given import given
 from lyaptorch.analysis.parts import Groups
 from lyaptorch.analysis.patient import Patient, Remedy, cell_of
 from lyaptorch.analysis.remedies import remedies
@@ -207,16 +207,12 @@ def diagnose(
         raise ValueError(f"name must be a name in Python, for the lines that use it, got {name!r}")
     numbers = {"k": k, "horizon": horizon, "transient": transient or None, "dt": dt}
     numbers["tangent_transient"] = tangent_transient
-    packed = isinstance(inputs, PackedSequence)
-    found = padded(inputs, lengths)
+    packed, found = isinstance(inputs, PackedSequence), padded(inputs, lengths)
     _checks.tensor("inputs", found.inputs)
-    given = {"h0": "h0"} if h0 is not None else {}
-    given |= {what: repr(value) for what, value in numbers.items() if value is not None}
-    given |= {"groups": "groups"} if groups is not None else {}
+    said = given(numbers, {"h0": h0, "groups": groups}, found, packed)
     cell = as_cell(cell_of(network))
     if h0 is None and cell_of(network) is not network:
         h0 = network.initial_state(found.inputs.shape[-2])  # type: ignore[union-attr, operator]
-    said = Given(given, packed, found.lengths is not None and not packed, found.inputs.dim())
     inputs, h, ends = fit_padded(cell, found, h0)
     if math.prod(h.shape[:-2]) != 1:
         raise ValueError(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
+from lyaptorch._padded import Padded
 
 RNN = "torch.nn.utils.rnn"
 
@@ -62,6 +65,13 @@ class Given:
 
     def _named(self) -> dict[str, str]:
         return self.others | ({"lengths": "lengths"} if self.ragged else {})
+
+
+def given(numbers: dict[str, Any], objects: dict[str, Any], found: Padded, packed: bool) -> Given:
+    """What was given: numbers are told as they are, objects by their names; None is left out."""
+    others = {name: name for name, value in objects.items() if value is not None}
+    others |= {name: repr(value) for name, value in numbers.items() if value is not None}
+    return Given(others, packed, found.lengths is not None and not packed, found.inputs.dim())
 
 
 def _call(network: str, inputs: str, others: dict[str, str]) -> str:

@@ -206,7 +206,7 @@ def diagnose(
     if not all(part.isidentifier() for part in name.split(".")):
         raise ValueError(f"name must be a name in Python, for the lines that use it, got {name!r}")
     numbers = {"k": k, "horizon": horizon, "transient": transient or None, "dt": dt}
-    numbers["tangent_transient"] = tangent_transient
+    numbers |= {"tangent_transient": tangent_transient}
     packed, found = isinstance(inputs, PackedSequence), padded(inputs, lengths)
     _checks.tensor("inputs", found.inputs)
     said = given(numbers, {"h0": h0, "groups": groups}, found, packed)
@@ -223,13 +223,10 @@ def diagnose(
     k = min(n, MEASURED) if k is None else _checks.integer("k", k, 1, n)
     transient = _checks.integer("transient", transient, 0, t - 1, do="inputs must hold more steps than that")
     left = t - transient
-    if tangent_transient is None:
-        tangent_transient = left // 10
+    tangent_transient = left // 10 if tangent_transient is None else tangent_transient
     tangent_transient = _checks.integer("tangent_transient", tangent_transient, 0, left - 1)
-    if horizon is not None:
-        horizon = _checks.integer("horizon", horizon, 1)
-    if dt is not None:
-        _checks.positive("dt", dt)
+    horizon = None if horizon is None else _checks.integer("horizon", horizon, 1)
+    dt = None if dt is None else _checks.positive("dt", dt)
     if ends is not None:
         inputs, h, ends = _long_enough(inputs, h, ends, transient + tangent_transient)
     signs = vital_signs(
@@ -261,8 +258,7 @@ def diagnose(
         "tangent_transient": tangent_transient,
         "dt": signs.clock.dt,
     }
-    if ends is not None:
-        config["lengths"] = ends.flatten().tolist()
+    config |= {} if ends is None else {"lengths": ends.flatten().tolist()}
     return Diagnosis(verdict(signs), findings(signs), remedies(patient), signs, config)
 
 

@@ -15,6 +15,7 @@ from lyaptorch.analysis.parts import own_rates, silence
 from lyaptorch.analysis.signs import Signs
 from lyaptorch.cells import Cell, Stacked, as_cell, copied, unroll
 from lyaptorch.tangent import lyapunov_spectrum, mean_over_trajectories
+from lyaptorch.tangent.deaths import untold
 
 TRIAL, ALIGN = 300, 50
 """Steps of a trial on a copy, and how many of them are not counted."""
@@ -124,7 +125,11 @@ class Patient:
                     self.cell, self.inputs, self.h, self.signs.parts.members[:, self.sick[:1]]
                 ).item()
             align = min(ALIGN, len(self.inputs) // 2)
-            found = lyapunov_spectrum(self.cell, self.inputs, k=1, h0=self.h, tangent_transient=align, dt=1.0)
+            # what a remedy kills in a copy is no news of the network
+            with untold():
+                found = lyapunov_spectrum(
+                    self.cell, self.inputs, k=1, h0=self.h, tangent_transient=align, dt=1.0
+                )
             return mean_over_trajectories(found.exponents).mean().item()
         except FloatingPointError:
             return math.inf

@@ -16,7 +16,6 @@ from lyaptorch.analysis.registers import finite_memory
 from lyaptorch.cells import Cell, settle, unroll
 from lyaptorch.tangent import Spectrum, lyapunov_spectrum, mean_over_trajectories
 from lyaptorch.tangent.deaths import untold
-from lyaptorch.tangent.growth import stderr_of_mean
 
 FADED = 1e-3
 """What is left of a perturbation, or of a gradient, that counts as gone."""
@@ -144,7 +143,7 @@ def vital_signs(
             cell, inputs, k=k, h0=h, tangent_transient=tangent_transient, dt=dt, generator=generator
         )
     means = mean_over_trajectories(spectrum.exponents).reshape(k)
-    errors = stderr_of_mean(spectrum.growth, spectrum.dt).reshape(k)
+    errors = spectrum.stderr_of_mean().reshape(k)
     order = means.argsort(descending=True)
     alive = spectrum.growth.healthy[-1].reshape(-1, k)
     reliable = spectrum.reliable.reshape(-1, k)

@@ -18,6 +18,7 @@ from lyaptorch.cells.residual import ResidualCell
 from lyaptorch.cells.spiking import AdaptiveLIFCell, LIFCell, SpikingCell
 from lyaptorch.cells.stacked import Stacked
 from lyaptorch.cells.state_space import S4DCell
+from lyaptorch.cells.substituted import Substituted
 from lyaptorch.cells.trajectory import settle, unroll
 from lyaptorch.cells.weights import WEIGHTS, random_frame
 
@@ -48,6 +49,7 @@ __all__ = [
     "S4DCell",
     "SpikingCell",
     "Stacked",
+    "Substituted",
     "URLSTMCell",
     "as_cell",
     "copied",

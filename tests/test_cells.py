@@ -8,6 +8,7 @@ import reference
 from cases import M, N, every, setup
 from lyaptorch.cells.activation import sech2
 from lyaptorch.cells.protocol import pushforward_forward_mode, pushforward_reverse_mode
+from lyaptorch.cells.stacked import Stacked
 
 PRODUCTS = {
     "own": lambda cell, *a: cell.pushforward(*a),
@@ -138,3 +139,25 @@ def test_bad_arguments_of_a_cell(unchecked, kind, arguments, settings, message):
 def test_a_misspelt_setting_is_an_error(kind):
     with pytest.raises(TypeError, match="gian"):
         kind(M, N, gian=2.0)
+
+
+def test_layers_of_stacks_within_a_stack_differ_as_those_of_a_flat_one():
+    rate = lambda: lt.RateCell(4, 4)  # noqa: E731
+    nested = Stacked([Stacked([rate(), rate()]), Stacked([rate(), rate()])])
+    flat = Stacked([rate() for _ in range(4)])
+    for p, q in zip(nested.parameters(), flat.parameters(), strict=True):
+        assert torch.equal(p, q)
+    weights = [p for name, p in nested.named_parameters() if "weight_hh" in name]
+    assert not any(torch.equal(weights[i], weights[j]) for i in range(4) for j in range(i))
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [lt.RateCell, lt.ElmanCell, lt.GRUCell, lt.LIFCell, lt.AdaptiveLIFCell, lt.BinaryCell, lt.ResidualCell],
+)
+def test_a_cell_can_be_made_without_numbers(kind):
+    with torch.device("meta"):
+        cell = kind(2, 3)
+    assert {z.device.type for z in cell.tensors()} == {"meta"}
+    with pytest.raises(ValueError, match="must hold numbers, got a meta tensor"):
+        lt.lyapunov_spectrum(cell, torch.zeros(5, 1, 2))

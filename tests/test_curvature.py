@@ -250,3 +250,33 @@ def test_bad_arguments(settings, message):
     arguments = {"loss": cross_entropy, **settings}
     with pytest.raises(ValueError, match=message):
         hessian_spectrum(CELLS["rate"](), inputs_of(), **arguments)
+
+
+class Twice(lt.Cell):
+    """One submodule by two names."""
+
+    def __init__(self):
+        super().__init__(1, 3)
+        self.a = self.b = torch.nn.Linear(3, 3).double()
+
+    def step(self, x, h):
+        return torch.tanh(self.a(h) + x + self.b(h).roll(1, -1))
+
+
+def test_a_submodule_of_two_names_keeps_its_parameters():
+    cell, x = Twice(), torch.ones(6, 2, 1).double()
+    weight, value = cell.a.weight, cell.a.weight.detach().clone()
+
+    def loss(w):
+        h = torch.zeros(2, 3).double()
+        for u in x:
+            y = h @ w.mT + cell.a.bias.detach()
+            h = torch.tanh(y + u + y.roll(1, -1))
+        return (h - 1).square().mean()
+
+    found = hessian_spectrum(cell, x, lambda h: (h[-1] - 1).square().mean(), weights=("a.weight",), k=3)
+    dense = torch.linalg.eigvalsh(torch.autograd.functional.hessian(loss, value).reshape(9, 9))
+    dense = dense[dense.abs().argsort(descending=True)][:3]
+    torch.testing.assert_close(found.eigenvalues, dense, rtol=1e-9, atol=1e-12)
+    assert cell.a.weight is weight
+    assert torch.equal(weight, value)

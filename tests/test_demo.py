@@ -168,6 +168,7 @@ def spectrum(inputs, **kw):
     ],
     ids=["one", "ensemble", "short", "dead", "lost"],
 )
+@pytest.mark.filterwarnings("ignore:every tangent vector has died")
 def test_the_figure_of_a_spectrum(inputs, kw):
     measured = spectrum(inputs, **kw)
     figure = drawn(measured.plot())

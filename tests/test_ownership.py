@@ -326,3 +326,13 @@ def test_numbers_that_broadcast_stay_with_their_network_in_a_list(kind):
         lt.floss(one, x, epochs=2, members=torch.tensor(i), **SCAN)
         for p, q in zip(cell.parameters(), one.parameters(), strict=True):
             torch.testing.assert_close(p, q, rtol=1e-8, atol=1e-12)
+
+
+@pytest.mark.parametrize("to", [0, 1])
+def test_a_tie_in_one_direction_is_a_tie(to):
+    rows = torch.randn(2, N, requires_grad=True)
+    other = torch.zeros(2, 1, 1)
+    other[to] = 1.0
+    step = lambda x, h: torch.tanh((rows.unsqueeze(-2) + other * rows.flip(0).unsqueeze(-2)) * h + x)  # noqa: E731
+    with pytest.raises(ValueError, match="members that share it are not independent"):
+        lt.floss(step, torch.zeros(8, 1, 1), h0=torch.randn(2, 1, N), epochs=1, **SCAN)

@@ -37,7 +37,15 @@ class Gated(nn.Module):
         )
 
 
+def written(x, h):
+    """A write whose own result nobody reads."""
+    y = 1.5 * h
+    y[..., 0] *= 0.5
+    return torch.tanh(y + 0.1 * x)
+
+
 STEPS = {
+    "written": lt.as_cell(written),
     "lorenz": flow_of(lorenz),
     "gated": None,
     "map": lt.as_cell(lambda x, h: torch.tanh(1.5 * h.flip(-1)) + 0.1 * x),

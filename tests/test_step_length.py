@@ -156,3 +156,26 @@ def test_finer_steps_are_those_of_a_smaller_dt_and_do_not_stay():
     with pytest.raises(RuntimeError, match="on purpose"), finer(flow, 4):
         raise RuntimeError("on purpose")
     assert flow.pieces == 1
+
+
+def test_the_error_of_a_trajectory_that_ends_is_that_which_it_has_alone():
+    """Fast at first and slow later, so that what comes after the end would make it small."""
+    flow = lt.Flow(lambda x, h: -50 * h**3 - h, dt=0.01)
+    x, h = torch.zeros(400, 2, 1), torch.ones(2, 1)
+    both = lt.lyapunov_spectrum(flow, x, h0=h, lengths=[20, 400])
+    alone = lt.lyapunov_spectrum(flow, x[:20, :1], h0=h[:1])
+    torch.testing.assert_close(both.discretisation[0], alone.discretisation[0], rtol=0.1, atol=0.0)
+    fine = lt.Flow(lambda x, h: -50 * h**3 - h, dt=0.0005)
+    exact = lt.lyapunov_spectrum(fine, x[:, :1].double(), h0=h[:1].double()).exponents
+    assert (both.exponents[0] - exact[0]).abs() < 1.5 * both.discretisation[0]
+
+
+def test_the_error_of_the_step_does_not_shrink_with_the_number_of_trajectories():
+    flow = lt.Flow(lambda x, h: -250 * h, dt=0.01)
+    for b in (1, 10):
+        spec = lt.lyapunov_spectrum(flow, torch.zeros(100, b, 1), h0=torch.ones(b, 1))
+        torch.testing.assert_close(spec.stderr_of_mean(), spec.discretisation.mean(-2))
+        found = lt.diagnose(flow, torch.zeros(100, b, 1), h0=torch.ones(b, 1))
+        assert found.signs.error > 200
+        assert "too coarse to be sure" in str(found)
+        torch.testing.assert_close(found.signs.spectrum.variables()[0]["error_of_mean"][1], found.signs.error)

@@ -39,8 +39,13 @@ def _whole(value: Any) -> int | None:
 
 def positive(name: str, value: N, *, do: str = "") -> N:
     """Return `value` if it, or each of its entries, is a finite number above zero, or raise."""
-    numbers = _numbers(name, value)
-    if not ((numbers > 0) & (numbers < float("inf"))).all():
+    # a number is judged without a tensor, which a recorded epoch could not read back
+    if isinstance(value, Real) and not isinstance(value, Tensor):
+        fine = 0 < float(value) < math.inf
+    else:
+        numbers = _numbers(name, value)
+        fine = numbers.is_meta or bool(((numbers > 0) & (numbers < math.inf)).all())
+    if not fine:
         raise ValueError(f"{name} must be a finite number above 0, got {value!r}{_advice(do)}")
     return value
 
@@ -55,7 +60,7 @@ def share(name: str, value: float) -> float:
 def rate(name: str, value: float | Tensor) -> float | Tensor:
     """Return `value` if it, or each of its entries, is finite and not below zero, or raise."""
     numbers = _numbers(name, value)
-    if not (torch.isfinite(numbers) & (numbers >= 0)).all():
+    if not numbers.is_meta and not (torch.isfinite(numbers) & (numbers >= 0)).all():
         raise ValueError(f"{name} must be finite and at least 0, got {value}")
     return value
 
@@ -98,7 +103,7 @@ def can_look() -> bool:
 
 def all_finite(value: Tensor) -> bool:
     """Whether `value` holds neither NaN nor inf; taken for granted where nobody can look."""
-    if not can_look():
+    if value.is_meta or not can_look():
         return True
     value = torch.view_as_real(value.detach().resolve_conj()) if value.is_complex() else value.detach()
     # what has a finite sum is finite, and is read but once

@@ -18,7 +18,7 @@ from lyaptorch._caller import measures
 from lyaptorch._random import Stream, seed_from
 from lyaptorch._types import Inputs, Number, States
 from lyaptorch.analysis.curvature_operator import operator_product
-from lyaptorch.cells import Cell, fit
+from lyaptorch.cells import Cell, Substituted, fit
 
 MATRICES, BACKENDS = ("hessian", "ggn"), ("torch", "curvlinops")
 Product: TypeAlias = Callable[[Tensor], Tensor]
@@ -252,14 +252,13 @@ def _product(
     leading: int,
 ) -> Product:
     """M v, by differentiating twice with respect to a copy of the weights for every step."""
-    copies = {
-        name: w.detach().expand(len(inputs), *w.shape).clone().requires_grad_() for name, w in weights.items()
-    }
-    leaves, states = list(copies.values()), []
+    every = {f"cell.{name}": w.detach().expand(len(inputs), *w.shape) for name, w in weights.items()}
+    copies = {name: w.clone().requires_grad_() for name, w in every.items()}
+    leaves, states, on = list(copies.values()), [], Substituted(cell).on
     with torch.enable_grad():
         # unbound at once: the gradient of a single copy[s] is as large as all of them
         for x, *own in zip(inputs, *(copy.unbind() for copy in leaves), strict=True):
-            h = torch.func.functional_call(cell, dict(zip(copies, own, strict=True)), (x, h))
+            h = on(dict(zip(copies, own, strict=True)), "step", x, h)
             states.append(h)
         H = _Stack.apply(*states)  # type: ignore[no-untyped-call]
         at = H if matrix == "hessian" else H.detach().requires_grad_()

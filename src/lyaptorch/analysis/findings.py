@@ -137,7 +137,7 @@ def _explosion(signs: Signs) -> str:
     burst = "within the run no perturbation grew"
     if signs.burst > 0.1:
         burst = f"within the run a perturbation grew by up to {_power(signs.burst)}"
-    if most > FOLD and math.isfinite(signs.uncertainty):
+    if most > FOLD and math.isfinite(signs.lambda1):
         return f"Risk of explosion: cannot be excluded, λ₁ is not known well enough; {burst}."
     if signs.burst > FOLD:
         return f"Risk of explosion: bursts. λ₁ is not large, yet {burst}."
@@ -229,11 +229,11 @@ def _reliability(signs: Signs) -> str:
         told.append(f"{max(0, lost - dead - signs.coarse)} are lost to it, {dead} died")
     if signs.coarse:
         told.append(f"{signs.coarse} are off by the length of the flow's steps, which a smaller dt mends")
-    told.append(
-        "the run is too short to be sure of the verdict"
-        if unsettled(signs)
-        else "the run is long enough for the verdict"
-    )
+    sure = "the run is long enough for the verdict"
+    if unsettled(signs):
+        short = "the run is too short" if not signs.coarse else "run and steps are too coarse"
+        sure = f"{short} to be sure of the verdict"
+    told.append(sure)
     return f"Reliable: {'; '.join(told)}."
 
 

@@ -142,7 +142,7 @@ def pull_back(cell: Cell, x: Tensor, h: Tensor, Z: Tensor) -> Tensor:
 
 def jacobian_rows(cell: Cell, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
     """D and dh'/dx of one step, `(*e, b, n, n)` and `(*e, b, n, m)`. Cost n steps."""
-    rows = torch.eye(h.shape[-1]).to(h).expand(*h.shape, -1)
+    rows = torch.eye(h.shape[-1], dtype=h.dtype, device=h.device).expand(*h.shape, -1)
     D, from_input = _pulled(cell, x, h, rows, wanted=2)
     return D.mT, from_input.mT
 

@@ -26,9 +26,9 @@ def finite_memory(cell: Cell, run: Run) -> Tensor:
     """
     n = run.states.shape[-1]
     if n > LARGEST:
-        return torch.zeros(n, dtype=torch.bool)
-    linked = torch.zeros(n, n, dtype=torch.bool)
-    copy, alive = torch.ones(n, dtype=torch.bool), torch.zeros(n, dtype=torch.bool)
+        return torch.zeros(n, dtype=torch.bool, device="cpu")
+    linked = torch.zeros(n, n, dtype=torch.bool, device="cpu")
+    copy, alive = ~linked[0], linked[0].clone()
     for x, h, _ in run.longest().moments(MOMENTS):
         rows, from_input = (z.reshape(n, -1).cpu() for z in jacobian_rows(cell, x, h))
         largest = rows.abs().amax(-1)
@@ -46,5 +46,5 @@ def _on_loops(linked: Tensor) -> Tensor:
     from scipy.sparse.csgraph import connected_components
 
     _, label = connected_components(csr_array(linked.numpy()), directed=True, connection="strong")
-    labels = torch.as_tensor(label, dtype=torch.int64)
+    labels = torch.as_tensor(label, dtype=torch.int64, device="cpu")
     return (torch.bincount(labels)[labels] > 1) | linked.diagonal()

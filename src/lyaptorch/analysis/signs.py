@@ -17,7 +17,6 @@ from lyaptorch.analysis.runs import Run, run
 from lyaptorch.cells import Cell, settle
 from lyaptorch.tangent import Spectrum, lyapunov_spectrum, mean_over_trajectories
 from lyaptorch.tangent.deaths import untold
-from lyaptorch.tangent.growth import stderr_of_mean
 
 FADED = 1e-3
 """What is left of a perturbation, or of a gradient, that counts as gone."""
@@ -155,7 +154,7 @@ def vital_signs(
             generator=generator,
         )
     means = mean_over_trajectories(spectrum.exponents).reshape(k)
-    errors = stderr_of_mean(spectrum.growth, spectrum.dt).reshape(k)
+    errors = spectrum.stderr_of_mean().reshape(k)
     order = means.argsort(descending=True)
     alive = spectrum.growth.healthy[-1].reshape(-1, k)
     reliable = spectrum.reliable.reshape(-1, k)

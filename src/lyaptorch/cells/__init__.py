@@ -4,13 +4,14 @@ from lyaptorch.cells import operators, surrogates
 from lyaptorch.cells.activation import ACTIVATIONS, Activation
 from lyaptorch.cells.adapt import FunctionCell, Network, as_cell, copied, owned, unwrapped
 from lyaptorch.cells.depth import Block, Depth
+from lyaptorch.cells.fit import fit
 from lyaptorch.cells.flow import Flow
 from lyaptorch.cells.fluctuation import fluctuation_driven
 from lyaptorch.cells.form import AnyForm, Form, LIFForm
 from lyaptorch.cells.gated import GRUCell, LSTMCell
 from lyaptorch.cells.leaky_readout import LeakyReadout
 from lyaptorch.cells.oscillator import CoRNNCell
-from lyaptorch.cells.probe import fit, probe
+from lyaptorch.cells.probe import probe
 from lyaptorch.cells.protocol import Cell, FormCell
 from lyaptorch.cells.rate import BinaryCell, ElmanCell, RateCell
 from lyaptorch.cells.refined import URLSTMCell
@@ -18,6 +19,7 @@ from lyaptorch.cells.residual import ResidualCell
 from lyaptorch.cells.spiking import AdaptiveLIFCell, LIFCell, SpikingCell
 from lyaptorch.cells.stacked import Stacked
 from lyaptorch.cells.state_space import S4DCell
+from lyaptorch.cells.substituted import Substituted
 from lyaptorch.cells.trajectory import settle, unroll
 from lyaptorch.cells.weights import WEIGHTS, random_frame
 
@@ -48,6 +50,7 @@ __all__ = [
     "S4DCell",
     "SpikingCell",
     "Stacked",
+    "Substituted",
     "URLSTMCell",
     "as_cell",
     "copied",

@@ -18,7 +18,6 @@ from lyaptorch.cli.output import save, save_page, show
 from lyaptorch.plots import record_page
 from lyaptorch.record import Record
 from lyaptorch.tangent import Spectrum, lyapunov_spectrum, mean_over_trajectories
-from lyaptorch.tangent.growth import stderr_of_mean
 
 SHOWN = 12
 """Most exponents in the table; all are in the Record."""
@@ -94,7 +93,7 @@ def _why_not(measured: Spectrum, i: int) -> str:
     """Why column i is not reliable."""
     died = None if measured.died_at is None else measured.died_at[..., i]
     if died is not None and died.any():
-        return f"died after step {int(died[died > 0].min())}: the Jacobian is singular there"
+        return f"died after step {int(died[died > 0].min())}"
     if measured.resolved is not None and not measured.resolved[..., i].all():
         return "the time step is too long; take a smaller dt"
     return "lost to round-off"
@@ -112,7 +111,7 @@ def _table(measured: Spectrum) -> Table:
     for name in ("i", f"λ ({measured.clock.rate})", "± error", ""):
         table.add_column(name, justify="right")
     value, reliable = mean_over_trajectories(measured.exponents), _reliable(measured)
-    error = stderr_of_mean(measured.growth, measured.dt)
+    error = measured.stderr_of_mean()
     head = range(k) if k <= SHOWN else [*range(SHOWN // 2), *range(k - SHOWN // 2, k)]
     for i in head:
         if k > SHOWN and i == k - SHOWN // 2:

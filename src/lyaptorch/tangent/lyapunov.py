@@ -139,7 +139,7 @@ def lyapunov_spectrum(
     if ends is not None:
         # a single pass of Cholesky leaves an error for the next factor to cancel: here none may follow
         cut, qr_method = None, "cholesky2" if qr_method == "auto" else qr_method
-    seen = moments(cell, over, Q)
+    seen = moments(cell, over, Q, after)
     problem = Problem(cell, cell.form(), (), segments(over, checkpoint), cut, qr_method, seen, ends)
     log_r, healthy, h, Q = run_scan(problem, backend, inputs, h, Q)
     first = sum(not span.counted for span in over)
@@ -152,7 +152,8 @@ def lyapunov_spectrum(
         found = replace(found, drift=moved / dt)
     if seen is None:
         return found
-    return replace(found, **discretisation(cell, inputs, seen, found.exponents.detach(), dt)._asdict())
+    judged = discretisation(cell, inputs, seen, found.exponents.detach(), dt, after)
+    return replace(found, **judged._asdict())
 
 
 @lru_cache(maxsize=16)

@@ -92,6 +92,19 @@ class Spectrum:
             error = error if other is None else torch.hypot(error, other)
         return error
 
+    def stderr_of_mean(self) -> Tensor:
+        """Standard error `(*e, k)` of the mean of each exponent over the trajectories that have it.
+
+        The `discretisation` of a flow and a `drift` are common to all trajectories, and no number of them
+        makes these smaller.
+        """
+        error, there = growth_of.stderr_of_mean(self.growth, self.dt), self.growth.healthy[-1]
+        for other in (self.discretisation, self.drift):
+            if other is not None:
+                common = torch.where(there, other, 0.0).sum(-2) / there.sum(-2).clamp_min(1)
+                error = torch.hypot(error, common)
+        return error
+
     @property
     def too_short(self) -> Tensor:
         """`(*e, b)` bool: which trajectories ended within the transients, so that they have no exponents."""
@@ -117,7 +130,7 @@ class Spectrum:
     def variables(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Variables and coordinates for a Record; running estimates thinned to a few hundred moments."""
         k, running = self.exponents.shape[-1], self.running()
-        errors = growth_of.stderr_of_mean(self.growth, self.dt).reshape(-1, k)
+        errors = self.stderr_of_mean().reshape(-1, k)
         # members are independent networks
         error = errors.square().mean(0).div(len(errors)).sqrt()
         thin = torch.unique(

@@ -13,6 +13,7 @@ from torch.nn.utils.parametrize import type_before_parametrizations
 from lyaptorch._types import Frame, Input, State
 from lyaptorch.cells.form import Form
 from lyaptorch.cells.protocol import Cell, FormCell
+from lyaptorch.cells.substituted import Substituted
 
 
 class Parallel(Cell):
@@ -27,7 +28,7 @@ class Parallel(Cell):
         super().__init__(template.input_size, template.state_size, (size,))
         self.readable, self.unproven = template.readable, template.unproven
         # in a tuple, so that its parameters are not registered
-        self._template = (_Call(template),)
+        self._template = (Substituted(template),)
 
     def weights(self) -> dict[str, Tensor]:
         """Every parameter and buffer by its name in one network, `(size, ...)`."""
@@ -189,35 +190,6 @@ def _refuse_shared(cell: ModuleEnsemble) -> None:
             f"{'; '.join(' = '.join(names) for names in shared)}; give each module a copy, such as "
             "copy.deepcopy(module), or train what is shared in one module of your own"
         )
-
-
-class _Call(nn.Module):
-    """A method of a cell, as a module that `functional_call` can call."""
-
-    def __init__(self, cell: Cell) -> None:
-        super().__init__()
-        self.cell = cell
-
-    def forward(self, name: str, *arguments: Tensor) -> Any:
-        return getattr(self.cell, name)(*arguments)
-
-    def on(self, weights: dict[str, Tensor], name: str, *arguments: Tensor) -> Any:
-        """The method on these weights, also where parameters are tied.
-
-        torch ties by names, and of a submodule that has two names it would not put the old weights back.
-        """
-        first: dict[int, str] = {}
-        places: set[tuple[int, str]] = set()
-        every = {}
-        for path, module in self.named_modules(remove_duplicate=False):
-            for leaf, tensor in [*module._parameters.items(), *module._buffers.items()]:
-                place = id(module), leaf
-                if tensor is None or place in places:
-                    continue
-                places.add(place)
-                own = f"{path}.{leaf}"
-                every[own] = weights[first.setdefault(id(tensor), own)]
-        return torch.func.functional_call(self, every, (name, *arguments), tie_weights=False)
 
 
 def _weights(network: nn.Module) -> dict[str, Tensor]:

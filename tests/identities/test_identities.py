@@ -16,8 +16,8 @@ def close(got, expected, log_r=None, times=1.0):
     """Equal but for round-off; with `log_r`, round-off as large as the columns' growth makes it.
 
     In one interval the direction that grows most hides the others: log R_ii has an error of about
-    eps exp(max_j log R_jj - log R_ii). Some hundred operations, whose results the steps that follow stretch by
-    up to five: how much of that is met depends on the processor, whose vectors round tanh and sums unlike.
+    eps exp(max_j log R_jj - log R_ii). Some hundred operations, whose results the steps that follow stretch
+    by up to five: how much of that is met depends on the processor, whose vectors round tanh and sums unlike.
     """
     tolerance = 500 * times * torch.finfo(expected.dtype).eps * torch.ones(())
     if log_r is not None:

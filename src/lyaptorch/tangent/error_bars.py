@@ -11,6 +11,8 @@ BATCHES = 128
 """A series of at least four times as many numbers is summed into about this many batches."""
 FEWEST = 4.0
 """Independent numbers that it takes to say how far they scatter."""
+UNSURE = 1.0
+"""Standard errors by which a series may be more correlated than it looks, before it counts as long enough."""
 
 
 def error_of_sum(series: Tensor, noise: Tensor) -> Tensor:
@@ -21,7 +23,7 @@ def error_of_sum(series: Tensor, noise: Tensor) -> Tensor:
     higher as the corrected criterion of Akaike chooses, with the bias of its coefficients removed. What
     remains uncertain is folded in: the error is multiplied by Student's quantile for the degrees of freedom
     of the density, so that one error covers the truth in 68.3% of all cases. Where the series is worth less
-    than 4 independent numbers, the answer is inf.
+    than 4 independent numbers, or may be, the answer is inf.
 
     Args:
         series: `(s, ...)`.
@@ -45,7 +47,10 @@ def error_of_sum(series: Tensor, noise: Tensor) -> Tensor:
     # 1 + 3 total would remove the bias of the mean; 1 / (1 - total) is convex, and its median asks for less
     total = (total + (1 + 2.5 * total) / m).clamp_max(1 - 1e-9)
     density = innovation * m / (m - order - 1) / (1 - total).square()
+    # too short is what may be: how far a sum of coefficients is off can be told from 16 numbers on
+    most = total + UNSURE * ((1 - total.square()).clamp_min(0.0) / m).sqrt() if m >= 16 else total
     size = m * variance * m / (m - 1) / density.clamp_min(torch.finfo(z.dtype).tiny)
+    size = size * ((1 - most) / (1 - total)).clamp_min(0.0).square()
     # of log density: 2 / m of the innovation, and 4 var(total) / (1 - total)^2 with var = (1 - total^2) / m
     freedom = (m / (1 + 2 * (1 + total).clamp_min(0.0) / (1 - total))).clamp_min(1.0)
     density = torch.where(constant, variance, density * _student(freedom).square())

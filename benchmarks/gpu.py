@@ -25,8 +25,8 @@ from torch.nn.functional import cross_entropy
 
 import lyaptorch as lt
 from lyaptorch.cells import AnyForm, unroll
-from lyaptorch.cells.trajectory import use
-from lyaptorch.train.optim import MemberOptimizer
+from lyaptorch.cells.unroll import use
+from lyaptorch.training.optim import MemberOptimizer
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -210,9 +210,9 @@ def figure(size: Size) -> tuple[float, str]:
     model = lt.presets.gf2023(task, hidden_size=size.n, rows=size.b, ensemble=(e,)).to(DEVICE)
     floss = partial(lt.FlossPhase, size.episode, k=size.k, steps=size.floss, tangent_transient=size.uncounted)
     schedule = (
-        floss(members=condition > 0),
+        floss(member_ids=condition > 0),
         lt.FitPhase(size.episode),
-        floss(members=condition > 1),
+        floss(member_ids=condition > 1),
         lt.FitPhase(size.epochs - size.episode),
     )
     ready()

@@ -40,7 +40,7 @@ def train(steps: int, floss: bool) -> float:
     model = Network()
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     loader = torch.utils.data.DataLoader(bits(2 * steps * BATCH, seed=1), BATCH)
-    before = [lt.Trigger(lt.At(0), lt.FlossPhase(500, clip=1.0))] if floss else []
+    before = [lt.schedules.Trigger(lt.schedules.At(0), lt.FlossPhase(500, clip=1.0))] if floss else []
     flosser = Flosser(model.rnn, lt.tasks.TemporalXOR(DELAY), before)  # added, 2 of 3
     wrapped, optimizer, loader = accelerator.prepare(model, optimizer, loader)
     flosser.step()  # added, 3 of 3: once, because all flossing is before training

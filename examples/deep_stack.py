@@ -92,11 +92,11 @@ print(f"plain    accuracy {accuracy_after_training():.2f}")
 # %% [markdown]
 # ## Floss over depth
 #
-# `lt.Depth` is the stack as a cell, so that whatever works on cells works on it.
+# `lt.cells.Depth` is the stack as a cell, so that whatever works on cells works on it.
 
 # %%
 x, _ = examples(4)
-cell = lt.Depth(blocks, (WIDTH,))
+cell = lt.cells.Depth(blocks, (WIDTH,))
 lt.floss(cell, cell.numbers(x), h0=x, k=K, steps=DEPTH, tangent_transient=0, epochs=FLOSS, lr=5e-3, clip=1.0)
 report("flossed")
 print(f"flossed  accuracy {accuracy_after_training():.2f}")

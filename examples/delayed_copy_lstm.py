@@ -28,11 +28,11 @@ def models(advised: bool) -> lt.Model:
     generator = torch.Generator().manual_seed(0)
     ensemble = (len(DELAYS), SEEDS)
     members = torch.arange(SEEDS).expand(ensemble)
-    cell = lt.LSTMCell(1, N, ensemble=ensemble, members=members, generator=generator)
+    cell = lt.LSTMCell(1, N, ensemble=ensemble, member_ids=members, generator=generator)
     if advised:
         # the line that lt.diagnose gives for this horizon
         cell.bias_hh.data[..., N : 2 * N] = torch.linspace(2, LENGTH, N).log()
-    readout = lt.Readout(N, 1, scale=N**-0.5, ensemble=ensemble, members=members, generator=generator)
+    readout = lt.Readout(N, 1, scale=N**-0.5, ensemble=ensemble, member_ids=members, generator=generator)
     return lt.Model(cell, readout)
 
 

@@ -73,7 +73,7 @@ def train(floss):
     """The share of right answers on fresh bits, after training."""
     lightning.seed_everything(0, verbose=False)
     model = Network()
-    before = [lt.Trigger(lt.At(0), lt.FlossPhase(FLOSS, clip=1.0))] if floss else []
+    before = [lt.schedules.Trigger(lt.schedules.At(0), lt.FlossPhase(FLOSS, clip=1.0))] if floss else []
     flosser = lt.integrations.Flosser(model.rnn, lt.tasks.TemporalXOR(DELAY), before)  # added, 2 of 3
     trainer = lightning.Trainer(
         max_steps=STEPS,

@@ -37,7 +37,7 @@ def train(steps: int, floss: bool) -> float:
     torch.manual_seed(0)
     model, generator = Network(), torch.Generator().manual_seed(1)
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
-    before = [lt.Trigger(lt.At(0), lt.FlossPhase(500, clip=1.0))] if floss else []
+    before = [lt.schedules.Trigger(lt.schedules.At(0), lt.FlossPhase(500, clip=1.0))] if floss else []
     flosser = Flosser(model.rnn, lt.tasks.TemporalXOR(DELAY), before)  # added, 2 of 3
     for _ in range(steps):
         flosser.step()  # added, 3 of 3

@@ -40,7 +40,7 @@ def digits(count, epoch=[0]):  # noqa: B006
     """The same of MNIST, another batch each time."""
     epoch[0] += 1
     task = lt.tasks.SequentialImages("mnist")
-    batch = task.draw(0, members=torch.tensor(0), epoch=epoch[0], batch=count, length=task.length)
+    batch = task.draw(0, member_ids=torch.tensor(0), epoch=epoch[0], batch=count, length=task.length)
     return batch.inputs, batch.targets[-1, :, 0].long()
 
 
@@ -69,14 +69,14 @@ cell = lt.ResidualCell(
     residual=lt.residuals.rotation(angles) @ lt.residuals.decay(decays),
     coupling=0.03,
     ensemble=(3,),
-    members=torch.zeros(3, dtype=torch.int64),  # the same weights in all three
+    member_ids=torch.zeros(3, dtype=torch.int64),  # the same weights in all three
 )
 readout = lt.Readout(
     UNITS,
     CLASSES,
     scale=(3 * UNITS) ** -0.5,
     ensemble=(3,),
-    members=torch.zeros(3, dtype=torch.int64),
+    member_ids=torch.zeros(3, dtype=torch.int64),
 )
 model = lt.Model(cell, readout, loss="cross_entropy")
 

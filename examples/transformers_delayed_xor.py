@@ -44,7 +44,7 @@ class Network(torch.nn.Module):
 def train(steps: int, floss: bool, folder: str) -> float:
     transformers.set_seed(0)
     model = Network()
-    before = [lt.Trigger(lt.At(0), lt.FlossPhase(500, clip=1.0))] if floss else []
+    before = [lt.schedules.Trigger(lt.schedules.At(0), lt.FlossPhase(500, clip=1.0))] if floss else []
     flosser = lt.integrations.Flosser(model.rnn, lt.tasks.TemporalXOR(DELAY), before)  # added, 2 of 3
     trainer = transformers.Trainer(
         model=model,

@@ -30,7 +30,7 @@ MISTAKES: dict[str, tuple[str, ...]] = {
         "lt.LIFCell(1, 8, dt=0.0)",
         "lt.LIFCell(1, 8, surrogate='sech')",
         "lt.LIFCell(1, 8, order='parallel')",
-        "lt.CoRNNCell(1, 8, gamma=-1.0)",
+        "lt.cells.CoRNNCell(1, 8, gamma=-1.0)",
         "lt.surrogates.sech2(0.0)",
         "lt.surrogates.sech2(1.0, norm='max')",
         "lt.Activation(torch.sign, torch.cos, parameters={'g': 2.0}, surrogate=True)",
@@ -113,10 +113,10 @@ MISTAKES: dict[str, tuple[str, ...]] = {
         "lt.FlossPhase(-1)",
         "lt.FlossPhase(10, steps=10, tangent_transient=10)",
         "lt.FlossPhase(10, penalty='spectral_norm')",
-        "lt.Every(0)",
-        "lt.integrations.Flosser(rnn, x[:20], [lt.Trigger(lt.At(0), lt.FlossPhase(5))])",
+        "lt.schedules.Every(0)",
+        "lt.integrations.Flosser(rnn, x[:20], [lt.schedules.Trigger(lt.schedules.At(0), lt.FlossPhase(5))])",
         "lt.integrations.Flosser(rnn, x[0], [])",
-        "lt.integrations.Flosser(rnn, x, [lt.Trigger(lt.At(0), lt.FlossPhase(5, batch=3))], h0=h0[:1])",
+        "lt.integrations.Flosser(rnn, x, [lt.schedules.Trigger(lt.schedules.At(0), three)], h0=h0[:1])",
     ),
     "Tasks and training": (
         "lt.tasks.TemporalXOR(3)",
@@ -160,7 +160,7 @@ def names(folder: Path) -> dict[str, Any]:
     cell, task = lt.RateCell(1, 8), lt.tasks.DelayedCopy(3)
     found: dict[str, Any] = {"checkpoint": checkpoint}
     found |= {"lt": lt, "torch": torch, "cell": cell, "frozen": frozen, "task": task}
-    found |= {"rnn": torch.nn.RNN(1, 8)}
+    found |= {"rnn": torch.nn.RNN(1, 8), "three": lt.FlossPhase(5, batch=3)}
     found |= {"x": torch.zeros(60, 4, 1), "h0": torch.zeros(4, 8), "weight": torch.eye(8)}
     found |= {"packed": torch.nn.utils.rnn.pack_sequence([torch.zeros(60, 1), torch.zeros(9, 1)])}
     return {**found, "model": lt.Model(cell, lt.Readout(8, 1)), "damaged": folder / "damaged.nc"}
@@ -190,7 +190,8 @@ def page() -> str:
             "",
             "Here `cell = lt.RateCell(1, 8)`, `x = torch.zeros(60, 4, 1)`, `h0 = torch.zeros(4, 8)`,",
             "`rnn = torch.nn.RNN(1, 8)`, `task = lt.tasks.DelayedCopy(3)`, and",
-            "`model = lt.Model(cell, lt.Readout(8, 1))`; `packed` is a PackedSequence of 60 and 9 steps.",
+            "`model = lt.Model(cell, lt.Readout(8, 1))`; `packed` is a PackedSequence of 60 and 9 steps,",
+            "and `three = lt.FlossPhase(5, batch=3)`.",
         ]
         for topic, mistakes in MISTAKES.items():
             lines += ["", f"## {topic}", "", "| written | answered |", "|---|---|"]

@@ -27,11 +27,11 @@ from lyaptorch import (
     as_cell,
     residuals,
 )
-from lyaptorch._random import Stream, member_ids
+from lyaptorch._random import Stream, ids_of
 from lyaptorch.cells import AdaptiveLIFCell, Stacked
 from lyaptorch.cells.activation import sech2, tanh
+from lyaptorch.cells.cell import FormCell
 from lyaptorch.cells.form import Form, Residual
-from lyaptorch.cells.protocol import FormCell
 from lyaptorch.cells.surrogates import fast_sigmoid
 from lyaptorch.cells.weights import orthogonal
 
@@ -80,13 +80,13 @@ def setup(
     members: int | Tensor | None = None,
 ) -> Setup:
     """The cell with inputs `(t, *e, b, M)` and a state; a member has its own, the same in any ensemble."""
-    ids = member_ids(ensemble, members)
+    ids = ids_of(ensemble, members)
     with default_dtype(dtype), torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
-        cell = case.make(ensemble=ensemble, members=members)
-        inputs = 0.7 * Stream(5, "inputs").normal((t, b, M), members=ids)
+        cell = case.make(ensemble=ensemble, member_ids=members)
+        inputs = 0.7 * Stream(5, "inputs").normal((t, b, M), member_ids=ids)
         # positive, so that rectified units start open
-        h0 = 0.5 * Stream(5, "h0").normal((b, N), members=ids).abs()
+        h0 = 0.5 * Stream(5, "h0").normal((b, N), member_ids=ids).abs()
     return Setup(cell, inputs.movedim(-3, 0), h0)
 
 
@@ -144,10 +144,10 @@ class Bypassed(FormCell):
     ) -> None:
         super().__init__(M, N, kw["ensemble"])
         self.weight_hh, self.weight_ih = (nn.Parameter(w) for w in _weights(**kw))
-        ids = member_ids(kw["ensemble"], kw["members"])
+        ids = ids_of(kw["ensemble"], kw["member_ids"])
         sizes = {"diagonal": (N,), "blocks": (N // 2, 2, 2), "dense": (N, N)}
-        self.matrix = nn.Parameter(0.6 * Stream(2, "A").normal(sizes[kind], members=ids))
-        self.coupling = nn.Parameter(0.2 + Stream(3, "c").uniform((N,), members=ids))
+        self.matrix = nn.Parameter(0.6 * Stream(2, "A").normal(sizes[kind], member_ids=ids))
+        self.coupling = nn.Parameter(0.2 + Stream(3, "c").uniform((N,), member_ids=ids))
         self.kind, self.activations = kind, nn.ModuleList(f for f in activations if f is not None)
         self.given = activations
 
@@ -167,8 +167,8 @@ def bypassed(
 
 
 def _weights(ensemble: tuple[int, ...], members: int | Tensor | None) -> tuple[Tensor, Tensor]:
-    ids = member_ids(ensemble, members)
-    return orthogonal(1.2)(N, Stream(1, "W"), ids), Stream(1, "V").normal((N, M), members=ids)
+    ids = ids_of(ensemble, members)
+    return orthogonal(1.2)(N, Stream(1, "W"), ids), Stream(1, "V").normal((N, M), member_ids=ids)
 
 
 def function(**kw: Any) -> Cell:

@@ -35,14 +35,14 @@ from lyaptorch._files import SEAL, sealed
 from lyaptorch.cli import networks
 from lyaptorch.record import Record
 from lyaptorch.tasks import archives
-from lyaptorch.train.checkpoint import load_checkpoint, save_checkpoint
+from lyaptorch.training.checkpoint import load_checkpoint, save_checkpoint
 
 PATIENCE = 20.0
 """Seconds of computing after which an input counts as a hang."""
 MEMORY = 256.0
 """MiB by which a reader of these files, none larger than some KiB, may raise the peak of its process."""
 NUMBERS = [0, 1, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF, 2**62, 2**63 - 1, 2**64 - 1]
-CONFIG = {"lr": 0.001, "schedule": [{"epochs": 3}], "members": [0, 1]}
+CONFIG = {"lr": 0.001, "schedule": [{"epochs": 3}], "member_ids": [0, 1]}
 
 
 class Reader(NamedTuple):

@@ -159,8 +159,8 @@ class TestSurrogate:
 
     def test_forward_over_reverse(self):
         gradient = torch.func.grad(lambda y: self.f(y).sum())
-        _, bent = torch.func.jvp(gradient, (X,), (torch.ones_like(X),))
-        torch.testing.assert_close(bent, self.curvature(X), rtol=1e-12, atol=0)
+        _, is_nonlinear = torch.func.jvp(gradient, (X,), (torch.ones_like(X),))
+        torch.testing.assert_close(is_nonlinear, self.curvature(X), rtol=1e-12, atol=0)
 
     def test_the_sharpness_learns_through_the_slope_only(self):
         f = cases.soft_sign()

@@ -16,8 +16,8 @@ from lyaptorch.experiments.beyond.horizon import HorizonPerCost
 from lyaptorch.experiments.beyond.memory import MemoryLimit
 from lyaptorch.experiments.beyond.recall import ItemsByDelay, exponents_needed
 from lyaptorch.experiments.beyond.unit import UnitCell
-from lyaptorch.flossing import FlossPhase
 from lyaptorch.record import Record
+from lyaptorch.schedules import FlossPhase
 from lyaptorch.testing import check_cell
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import lyaptorch as lt
-from lyaptorch.flossing.presets import adaptive
+from lyaptorch.schedules.named import adaptive
 from lyaptorch.tasks import OneHotXOR
 
 
@@ -62,8 +62,10 @@ def trained(sharpness, schedule, **settings):
 def test_adaptive_flossing_raises_the_sharpness_of_those_that_fire():
     floss = lt.FlossPhase(2, k=2, steps=12, tangent_transient=2)
     threshold = torch.tensor([1e-9, 1e9])
-    late = lt.Trigger(
-        lt.When(lt.gradient_norm > threshold, after=2), floss, lt.Scale("cell.activation.sharpness", 1.1)
+    late = lt.schedules.Trigger(
+        lt.schedules.When(lt.schedules.gradient_norm > threshold, after=2),
+        floss,
+        lt.schedules.Scale("cell.activation.sharpness", 1.1),
     )
     model, record = trained(1.0, (floss, lt.FitPhase(5, triggers=(late,), check_every=2)))
     # after 2 and 4 epochs
@@ -84,13 +86,13 @@ def test_the_adaptive_schedule_keeps_the_exponent_within_bounds_when_asked():
     """Above them flossing and a sharper surrogate, below them flossing alone, within them nothing."""
     floss = lt.FlossPhase(3, k=4)
     _, fit = adaptive(9, floss, episode_epochs=2, at=(5,), after=4, highest=-0.1, lowest=-0.3, factor=1.05)
-    assert fit.triggers[0].when == lt.At(5)
+    assert fit.triggers[0].when == lt.schedules.At(5)
     above, below = fit.triggers[1:]
     leading = torch.tensor([-0.4, -0.2, 0.0])
     held = [trigger.when.conditions[0].holds(leading).tolist() for trigger in (above, below)]
     assert held == [[False, False, True], [True, False, False]]
     assert {trigger.when.after for trigger in (above, below)} == {4}
-    assert above.action == lt.Scale("cell.activation.sharpness", 1.05, optional=True)
+    assert above.action == lt.schedules.Scale("cell.activation.sharpness", 1.05, optional=True)
     assert below.action is None
     assert {trigger.phase.epochs for trigger in fit.triggers} == {2}
     assert len(adaptive(9, floss, lowest=-1e9)[1].triggers) == 3
@@ -99,16 +101,19 @@ def test_the_adaptive_schedule_keeps_the_exponent_within_bounds_when_asked():
 def test_the_bounds_of_the_adaptive_schedule_are_the_papers_by_default():
     """Lambda_1 > 0.2 or |dL/dW| > 1, after the last of five episodes; each time a tenth sharper."""
     floss = lt.FlossPhase(3, k=4)
-    sharper = lt.Scale("cell.activation.sharpness", 1.1, optional=True)
-    late = lt.When((lt.flossing.lambda1 > 0.2, lt.gradient_norm > 1.0), after=501)
-    triggers = (lt.Trigger(lt.At(100, 200, 300, 400, 500), floss), lt.Trigger(late, floss, sharper))
+    sharper = lt.schedules.Scale("cell.activation.sharpness", 1.1, optional=True)
+    late = lt.schedules.When((lt.flossing.lambda1 > 0.2, lt.schedules.gradient_norm > 1.0), after=501)
+    triggers = (
+        lt.schedules.Trigger(lt.schedules.At(100, 200, 300, 400, 500), floss),
+        lt.schedules.Trigger(late, floss, sharper),
+    )
     assert adaptive(9, floss) == (floss, lt.FitPhase(9, triggers=triggers, check_every=10))
 
 
 def test_the_adaptive_schedule_has_shorter_episodes_and_checks_when_asked():
     floss = lt.FlossPhase(500, k=4)
     plain, asked = adaptive(2000, floss), adaptive(2000, floss, episode_epochs=30, check_every=50)
-    assert plain == lt.SCHEDULES["adaptive"](2000, floss)
+    assert plain == lt.schedules.SCHEDULES["adaptive"](2000, floss)
     assert [phase.epochs for phase in asked] == [500, 2000]
     assert {trigger.phase.epochs for trigger in asked[1].triggers} == {30}
     assert {trigger.phase.k for trigger in asked[1].triggers} == {4}

@@ -39,7 +39,7 @@ def tab() -> Iterator[Any]:
         browser.close()
 
 
-def stacked() -> lt.Diagnosis:
+def stacked() -> lt.diagnosis.Diagnosis:
     torch.manual_seed(0)
     lstm = torch.nn.LSTM(1, 16, num_layers=2)
     lstm.weight_hh_l1.data *= 0.02

@@ -58,7 +58,7 @@ class Things:
             self.task, self.ids = lt.tasks.DelayedCopy(2), torch.arange(2)
             self.curves = torch.rand(3, 40)
             self.flow = lt.Flow(lambda x, h: torch.tanh(h @ self.W.mT) - h, dt=0.1)
-            self.batch = self.task.draw(0, members=self.ids[0], epoch=0, batch=2, length=8, dtype=dtype)
+            self.batch = self.task.draw(0, member_ids=self.ids[0], epoch=0, batch=2, length=8, dtype=dtype)
             self.elsewhere = copy.deepcopy(self.step).eval()
         self.elman.eval()
 
@@ -77,7 +77,7 @@ Case = Callable[[Things], Callable[[], Any]]
 KEPT = {"k": 2}
 FLOSS = {"k": 2, "epochs": 1, "steps": 6, "tangent_transient": 2}
 PHASE = lt.FlossPhase(**FLOSS)
-TRIGGER = lt.Trigger(lt.When(lt.lambda1 < 10.0), PHASE)
+TRIGGER = lt.schedules.Trigger(lt.schedules.When(lt.schedules.lambda1 < 10.0), PHASE)
 
 
 def flossed(name: str, **settings: Any) -> Case:
@@ -111,7 +111,7 @@ def flosser(o: Things) -> Callable[[], Any]:
 
 def diagnosed(network: Any, **settings: Any) -> Any:
     found = lt.diagnose(network, **settings)
-    return found.signs, found.summary(), [r.title for r in found.remedies], found.variables()[0]
+    return found.signs, found.summary(), [r.title for r in found.suggestions], found.variables()[0]
 
 
 def weights(name: str, *arguments: Any) -> Case:
@@ -127,7 +127,7 @@ def task(make: Callable[[], Any], length: int | None = 12) -> Case:
         def run() -> Any:
             drawn = make()
             steps = length or drawn.period
-            settings = {"members": o.ids, "epoch": 0, "batch": 2, "length": steps, "dtype": o.dtype}
+            settings = {"member_ids": o.ids, "epoch": 0, "batch": 2, "length": steps, "dtype": o.dtype}
             return (drawn.draw if hasattr(drawn, "draw") else drawn.inputs)(0, **settings)
 
         return run
@@ -189,11 +189,11 @@ CASES: dict[str, Case] = {
     "evaluate": of(lambda o: lt.evaluate(o.model, o.task, batch=2, length=8, batches=1)),
     "flossing_loss": of(lambda o: lt.flossing_loss(-o.curves, k=2, target=-0.1)),
     "fluctuation_driven": lambda o: changed(
-        o, "spiking", lambda cell: lt.fluctuation_driven(cell, input_rate=5.0)
+        o, "spiking", lambda cell: lt.cells.fluctuation_driven(cell, input_rate=5.0)
     ),
     "integrations.Flosser": flosser,
     "integrations.Sequences": of(
-        lambda o: lt.integrations.Sequences(o.x).inputs(0, members=o.ids, epoch=1, batch=2, length=8)
+        lambda o: lt.integrations.Sequences(o.x).inputs(0, member_ids=o.ids, epoch=1, batch=2, length=8)
     ),
     "analysis.aligned": of(lambda o: A.aligned(o.curves, o.curves[:, 0].round(), 1, 1)),
     "analysis.characteristic_frequency": of(lambda o: A.characteristic_frequency(waves(o))),
@@ -474,7 +474,10 @@ REFUSED: dict[str, tuple[Callable[[Things], Any], str]] = {
     ),
     "rows of h0": (
         lambda o: lt.integrations.Flosser(
-            o.gru, o.x, [lt.Trigger(lt.At(0), dataclasses.replace(PHASE, batch=3))], h0=o.h[:1]
+            o.gru,
+            o.x,
+            [lt.schedules.Trigger(lt.schedules.At(0), dataclasses.replace(PHASE, batch=3))],
+            h0=o.h[:1],
         ),
         r"h0 must have shape .* = \(3, 3\), got \(1, 3\)",
     ),

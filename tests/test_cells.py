@@ -7,7 +7,7 @@ import lyaptorch as lt
 import reference
 from cases import M, N, every, setup
 from lyaptorch.cells.activation import sech2
-from lyaptorch.cells.protocol import pushforward_forward_mode, pushforward_reverse_mode
+from lyaptorch.cells.cell import pushforward_forward_mode, pushforward_reverse_mode
 from lyaptorch.cells.stacked import Stacked
 
 PRODUCTS = {
@@ -123,8 +123,8 @@ def test_public_shapes_are_checked_in_tests():
         ((2, 4), {"ensemble": (3,), "gain": torch.ones(2)}, r"shape of ensemble, \(3,\), got \(2,\)"),
         (
             (2, 4),
-            {"ensemble": (3,), "members": torch.arange(2)},
-            r"members must have shape \*e = \(3,\), got \(2,\)",
+            {"ensemble": (3,), "member_ids": torch.arange(2)},
+            r"member_ids must have shape \*e = \(3,\), got \(2,\)",
         ),
         ((2, 4), {"generator": 7}, r"generator must be a torch.Generator or None, got int"),
     ],
@@ -153,7 +153,15 @@ def test_layers_of_stacks_within_a_stack_differ_as_those_of_a_flat_one():
 
 @pytest.mark.parametrize(
     "kind",
-    [lt.RateCell, lt.ElmanCell, lt.GRUCell, lt.LIFCell, lt.AdaptiveLIFCell, lt.BinaryCell, lt.ResidualCell],
+    [
+        lt.RateCell,
+        lt.ElmanCell,
+        lt.GRUCell,
+        lt.LIFCell,
+        lt.cells.AdaptiveLIFCell,
+        lt.BinaryCell,
+        lt.ResidualCell,
+    ],
 )
 def test_a_cell_can_be_made_without_numbers(kind):
     with torch.device("meta"):

@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 
 import lyaptorch as lt
-from lyaptorch import At, FitPhase, FlossPhase, Scale, Trigger, When
+from lyaptorch import FitPhase, FlossPhase
 from lyaptorch._files import sealed
+from lyaptorch.schedules import At, Scale, Trigger, When
 from lyaptorch.tasks import TemporalXOR
-from lyaptorch.train import checkpoint as module
-from lyaptorch.train import run as engine
-from lyaptorch.train.checkpoint import load_checkpoint, save_checkpoint
+from lyaptorch.training import checkpoint as module
+from lyaptorch.training import run as engine
+from lyaptorch.training.checkpoint import load_checkpoint, save_checkpoint
 from test_train import SCAN, make, numbers, run, same, seeded
 
 A, B, C = torch.eye(3, dtype=torch.bool)
@@ -31,22 +32,24 @@ FIT = FitPhase(
     flossing=FlossPhase(0, k=torch.tensor([1, 2, 3]), **SCAN),
     triggers=(
         Trigger(At(2), replace(FLOSS, k=3)),
-        Trigger(When(lt.task_loss > THRESHOLD, after=3), replace(FLOSS, members=A | B), Scale("h0", 0.9)),
+        Trigger(
+            When(lt.schedules.task_loss > THRESHOLD, after=3), replace(FLOSS, who=A | B), Scale("h0", 0.9)
+        ),
     ),
-    stop=When(lt.accuracy > torch.tensor([2.0, 2.0, -1.0]), after=4),
+    stop=When(lt.schedules.accuracy > torch.tensor([2.0, 2.0, -1.0]), after=4),
     check_every=1,
 )
 MIXED = (
-    replace(FLOSS, epochs=2, members=A | C),
+    replace(FLOSS, epochs=2, who=A | C),
     FIT,
-    FitPhase(2, members=B | C, lr=torch.tensor([0.1, 5e-4, 4e-3])),
+    FitPhase(2, who=B | C, lr=torch.tensor([0.1, 5e-4, 4e-3])),
 )
 OPTIONS = {
     "lr": torch.tensor([1e-3, 2e-3, 3e-3]),
     "clip": torch.tensor([0.03, 0.01, 0.1]),
     "metrics": ("effective_rank", "singular_values"),
     "metrics_every": 3,
-    "members": torch.tensor([4, 0, 4]),
+    "member_ids": torch.tensor([4, 0, 4]),
 }
 SHORT = (replace(FLOSS, epochs=2), FitPhase(3))
 RUNS = {
@@ -60,7 +63,7 @@ def once(name="one", **kw):
     """A run with a fresh model: its Record and parameters."""
     ensemble, schedule, options = RUNS[name]
     options = {**options, **kw}
-    model = make(ensemble, options.get("members"))
+    model = make(ensemble, options.get("member_ids"))
     record = run(model, *options.pop("schedule", schedule), **options)
     return record, numbers(model)
 
@@ -147,7 +150,7 @@ def test_a_checkpoint_is_written_when_it_is_time_and_at_the_end(monkeypatch, tmp
 OTHER = {
     "schedule": {"schedule": (replace(FLOSS, epochs=2), FitPhase(4))},
     "seed": {"generator": seeded(8)},
-    "members": {"members": torch.tensor(1)},
+    "member_ids": {"member_ids": torch.tensor(1)},
     "lr": {"lr": 2e-3},
     "clip": {"clip": 0.1},
     "clip_mode": {"clip_mode": "global"},

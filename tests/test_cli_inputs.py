@@ -168,7 +168,7 @@ def test_a_part_of_a_network_has_a_name(lyap, target, size):
 def test_a_diagnosis_calls_a_part_by_its_name(lyap):
     summary = lyap.json("diagnose", "mynet.py:whole.rnn", *SMALL)
     assert Record.load(summary["record"]).config["name"] == "whole.rnn"
-    assert any("whole.rnn" in remedy["code"] for remedy in summary["remedies"])
+    assert any("whole.rnn" in suggestion["code"] for suggestion in summary["suggestions"])
 
 
 def test_names_and_modules_that_fail_are_one_sentence(lyap, tmp_path):

@@ -126,7 +126,7 @@ def test_a_member_has_the_curvature_that_it_has_alone(ensemble):
     found = hessian_spectrum(CELLS["rate"](ensemble=ensemble), inputs, loss, k=2, steps=16)
     last = math.prod(ensemble) - 1
     at = tuple(s - 1 for s in ensemble)
-    alone = hessian_spectrum(CELLS["rate"](members=last), inputs[(slice(None), *at)], loss, k=2, steps=16)
+    alone = hessian_spectrum(CELLS["rate"](member_ids=last), inputs[(slice(None), *at)], loss, k=2, steps=16)
     torch.testing.assert_close(found.eigenvalues[at], alone.eigenvalues, rtol=1e-8, atol=1e-12)
     torch.testing.assert_close(
         found.contributions[(slice(None), *at)], alone.contributions, rtol=1e-6, atol=1e-10

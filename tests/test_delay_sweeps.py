@@ -14,14 +14,14 @@ from lyaptorch.experiments.gradient_flossing.episodes import Fig12
 from lyaptorch.experiments.gradient_flossing.linear import LinearNetworks
 from lyaptorch.experiments.gradient_flossing.setting import SMOKE, Condition, Setting
 from lyaptorch.experiments.gradient_flossing.trained_exponents import Fig13, power_law
-from lyaptorch.flossing import FitPhase, FlossPhase
+from lyaptorch.schedules import FitPhase, FlossPhase
 from test_gradient_flossing import holds, record
 
 SETTING = Setting(**SMOKE)
 
 
 def who(phase):
-    return phase.members[:, 0, 0].tolist()
+    return phase.who[:, 0, 0].tolist()
 
 
 def final(table, seeds=2, **variables):

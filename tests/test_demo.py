@@ -131,13 +131,13 @@ def test_the_figure_of_a_training_with_and_without_flossing():
 
 
 def test_members_who_took_no_part_hide_nobody():
-    record = trained(lt.FlossPhase(3, **FLOSS, members=SOME), lt.FitPhase(4))
+    record = trained(lt.FlossPhase(3, **FLOSS, who=SOME), lt.FitPhase(4))
     mean = lines(drawn(record.plot()).axes[2])[0]
     np.testing.assert_allclose(mean, record["exponents"][0, :, 0])
 
 
 def test_a_member_with_fewer_epochs_has_a_shorter_curve_that_does_not_sink():
-    record = trained(lt.FitPhase(4, members=SOME), lt.FitPhase(30))
+    record = trained(lt.FitPhase(4, who=SOME), lt.FitPhase(30))
     curves = lines(drawn(record.plot()).axes[1])
     for row, (curve, epochs) in enumerate(zip(curves, (34, 30), strict=False)):
         expected = [record["loss"][row, max(0, i - 9) : i + 1].mean() for i in range(epochs)]

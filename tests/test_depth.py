@@ -116,7 +116,7 @@ def test_growth_is_that_of_each_block():
 def test_a_sequential_and_a_module_list_are_stacks():
     blocks, x = mlp(6, 4), torch.randn(2, 6)
     expected = lt.depth_spectrum(blocks, x).exponents
-    for stack in (torch.nn.Sequential(*blocks), torch.nn.ModuleList(blocks), lt.Depth(blocks, (6,))):
+    for stack in (torch.nn.Sequential(*blocks), torch.nn.ModuleList(blocks), lt.cells.Depth(blocks, (6,))):
         assert torch.equal(lt.depth_spectrum(stack, x).exponents, expected)
     torch.testing.assert_close(
         lt.depth_spectrum(blocks, x).final_state, torch.nn.Sequential(*blocks)(x), rtol=0, atol=1e-14
@@ -131,7 +131,7 @@ def test_a_stack_is_flossed_like_any_cell_and_a_stack_with_a_lost_gradient_gets_
         out = torch.nn.Sequential(*blocks)(y)
         return torch.autograd.grad(out.square().sum() ** 0.5, y)[0].norm().item()
 
-    lost, cell = reached(), lt.Depth(blocks, (12,))
+    lost, cell = reached(), lt.cells.Depth(blocks, (12,))
     record = lt.floss(cell, cell.numbers(x), h0=x, k=6, steps=20, tangent_transient=0, epochs=40, lr=1e-2)
     assert record["floss_loss"][0, -1] < 0.1 * record["floss_loss"][0, 0]
     assert lost < 1e-3
@@ -140,7 +140,7 @@ def test_a_stack_is_flossed_like_any_cell_and_a_stack_with_a_lost_gradient_gets_
 
 def test_covariant_vectors_of_a_stack():
     blocks, x = mlp(6, 30), torch.randn(1, 6)
-    cell = lt.Depth(blocks, (6,))
+    cell = lt.cells.Depth(blocks, (6,))
     vectors = lt.covariant_vectors(cell, cell.numbers(x), h0=x, k=3)
     assert vectors.covariance_error.max() < 1e-10
 

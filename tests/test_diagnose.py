@@ -13,10 +13,10 @@ from torch import Tensor, nn
 import lyaptorch as lt
 from cases import every, setup
 from lyaptorch._random import Stream
-from lyaptorch.analysis.parts import block_squares, measure, own_rates, pull_back, silence
 from lyaptorch.analysis.runs import Run, run, whole
-from lyaptorch.analysis.signs import gradient_back, largest_growth
 from lyaptorch.cells import fit, unroll
+from lyaptorch.diagnosis.blocks import block_squares, measure, own_rates, pull_back, silence
+from lyaptorch.diagnosis.measure import gradient_back, largest_growth
 from lyaptorch.plots.diagnosis import drawings
 
 LONG = 160
@@ -30,17 +30,17 @@ def noise(t: int = LONG, b: int = 3, m: int = 1) -> Tensor:
     return torch.randn(t, b, m, generator=seeded(1))
 
 
-def words(found: lt.Diagnosis) -> dict[str, str]:
+def words(found: lt.diagnosis.Diagnosis) -> dict[str, str]:
     return {finding.name: finding.text for finding in found.findings}
 
 
-def titles(found: lt.Diagnosis) -> list[str]:
-    return [remedy.title for remedy in found.remedies]
+def titles(found: lt.diagnosis.Diagnosis) -> list[str]:
+    return [suggestion.title for suggestion in found.suggestions]
 
 
-def follow(found: lt.Diagnosis, title: str, **scope: Any) -> dict[str, Any]:
-    """Run the Python of the remedy whose title begins so."""
-    code = next(remedy.code for remedy in found.remedies if remedy.title.startswith(title))
+def follow(found: lt.diagnosis.Diagnosis, title: str, **scope: Any) -> dict[str, Any]:
+    """Run the Python of the suggestion whose title begins so."""
+    code = next(suggestion.code for suggestion in found.suggestions if suggestion.title.startswith(title))
     scope |= {"lt": lt, "torch": torch}
     exec(code, scope)
     return scope
@@ -76,28 +76,28 @@ LAYERS = {"layer 1": slice(0, 6), "layer 2": slice(6, 12)}
 def test_a_vanishing_network():
     cell = vanishing()
     found = lt.diagnose(cell, noise(), name="cell")
-    signs = found.signs
+    measured = found.measured
     assert found.verdict == "vanishing"
-    assert signs.surviving == 0
-    assert signs.lambda1 == pytest.approx(
+    assert measured.surviving == 0
+    assert measured.lambda1 == pytest.approx(
         lt.lyapunov_spectrum(cell, noise(), k=24, tangent_transient=LONG // 10).exponents.mean(0).max().item()
     )
     assert words(found)["verdict"].startswith("Gradients vanish: λ₁ = -")
     assert words(found)["explosion"].startswith("Risk of explosion: low")
-    floss = f"Floss k = {int(signs.reliable.sum())} exponents to 0"
+    floss = f"Floss k = {int(measured.reliable.sum())} exponents to 0"
     assert titles(found)[:4] == ["Raise the gain", "Start orthogonal", floss, "Add a residual connection"]
 
 
 @pytest.mark.parametrize("title", ["Raise the gain", "Start orthogonal"])
-def test_a_remedy_does_what_it_says(title):
+def test_a_suggestion_does_what_it_says(title):
     cell = vanishing()
     found = lt.diagnose(cell, noise(), name="cell")
     follow(found, title, cell=cell)
     after = lt.diagnose(cell, noise())
-    assert abs(after.signs.lambda1) < 0.8 * abs(found.signs.lambda1)
+    assert abs(after.measured.lambda1) < 0.8 * abs(found.measured.lambda1)
     if title == "Raise the gain":
-        (remedy,) = (r for r in found.remedies if r.title == title)
-        assert after.signs.lambda1 == pytest.approx(remedy.expected, abs=0.03)
+        (suggestion,) = (r for r in found.suggestions if r.title == title)
+        assert after.measured.lambda1 == pytest.approx(suggestion.expected, abs=0.03)
         assert after.verdict != "vanishing"
 
 
@@ -105,11 +105,11 @@ def test_a_remedy_does_what_it_says(title):
 def test_flossing_as_advised_lengthens_the_horizon():
     cell = vanishing()
     found = lt.diagnose(cell, noise(), name="cell")
-    code = next(r.code for r in found.remedies if r.title.startswith("Floss"))
-    k = int(found.signs.reliable.sum())
+    code = next(r.code for r in found.suggestions if r.title.startswith("Floss"))
+    k = int(found.measured.reliable.sum())
     assert code == f"lt.floss(cell, inputs, k={k}, target=0.0, epochs=500)"
     exec(code, {"lt": lt, "cell": cell, "inputs": noise()})
-    assert lt.diagnose(cell, noise()).signs.lambda1 > found.signs.lambda1 + 0.3
+    assert lt.diagnose(cell, noise()).measured.lambda1 > found.measured.lambda1 + 0.3
 
 
 def test_the_residual_network_that_is_advised_is_healthy():
@@ -117,7 +117,7 @@ def test_the_residual_network_that_is_advised_is_healthy():
     cell = follow(found, "Add a residual")["cell"]
     after = lt.diagnose(cell, noise())
     assert after.verdict == "healthy"
-    assert after.signs.lambda1 == pytest.approx(-1 / found.signs.horizon, abs=0.02)
+    assert after.measured.lambda1 == pytest.approx(-1 / found.measured.horizon, abs=0.02)
 
 
 def overflows_after(cell: lt.Cell, inputs: Tensor) -> int:
@@ -133,11 +133,11 @@ def test_an_exploding_network():
     cell, inputs = linear(1.2 * rotation(8)), noise(600)
     found = lt.diagnose(cell, inputs, name="cell")
     assert found.verdict == "exploding"
-    assert found.signs.lambda1 == pytest.approx(math.log(1.2), abs=1e-3)
-    assert found.signs.overflow == overflows_after(cell, inputs)
+    assert found.measured.lambda1 == pytest.approx(math.log(1.2), abs=1e-3)
+    assert found.measured.overflow == overflows_after(cell, inputs)
     # 88.7 / log 1.2, less what the first inputs have made of the state by then
-    assert 430 < found.signs.overflow < 487
-    assert f"overflows at step {found.signs.overflow}" in words(found)["verdict"]
+    assert 430 < found.measured.overflow < 487
+    assert f"overflows at step {found.measured.overflow}" in words(found)["verdict"]
     assert words(found)["explosion"].startswith("Risk of explosion: certain")
     assert titles(found)[:2] == ["Lower the gain", "Start orthogonal"]
     assert "Clip gradients, and cut them off" in titles(found)
@@ -146,7 +146,7 @@ def test_an_exploding_network():
 def test_lowering_the_gain_of_an_exploding_network_is_exact():
     cell = linear(1.2 * rotation(8))
     follow(lt.diagnose(cell, noise(), name="cell"), "Lower the gain", cell=cell)
-    assert lt.diagnose(cell, noise()).signs.lambda1 == pytest.approx(0.0, abs=1e-3)
+    assert lt.diagnose(cell, noise()).measured.lambda1 == pytest.approx(0.0, abs=1e-3)
 
 
 def test_an_explosion_within_the_first_steps_cannot_be_measured():
@@ -171,23 +171,23 @@ def test_a_chaotic_network_with_a_dead_group():
     assert "10 of 40 units are dead" in words(found)["silence"]
     assert "30, 31, 32" in words(found)["silence"]
     assert int(re.search(r"(\d+) died", words(found)["reliability"])[1]) >= 10
-    free, stuck = found.signs.parts.mean(found.signs.parts.silent)
+    free, stuck = found.measured.parts.mean(found.measured.parts.silent)
     assert free < 0.6
     assert stuck > 0.9
     assert "Wake the dead units" in titles(found)
     follow(found, "Wake the dead units", cell=cell)
     assert cell.bias[30:].abs().max() == 0.0
-    assert lt.diagnose(cell, noise(), k=40).signs.parts.silent[30:].max() < 0.9
+    assert lt.diagnose(cell, noise(), k=40).measured.parts.silent[30:].max() < 0.9
 
 
-def test_the_remedies_of_chaos():
+def test_the_suggestions_of_chaos():
     cell = lt.RateCell(1, 40, gain=3.0, generator=seeded())
     found = lt.diagnose(cell, noise(), name="cell")
     assert found.verdict == "chaotic"
     assert words(found)["verdict"].startswith("The network is chaotic")
     scope = follow(found, "Clip", cell=cell, inputs=noise())
-    growth = found.signs.lambda1 * len(scope["chunks"][0])
-    assert growth <= math.log(1e3) < growth + found.signs.lambda1
+    growth = found.measured.lambda1 * len(scope["chunks"][0])
+    assert growth <= math.log(1e3) < growth + found.measured.lambda1
     follow(found, "Lower the gain", cell=cell)
     after = lt.diagnose(cell, noise())
     assert after.verdict not in ("chaotic", "vanishing")
@@ -198,21 +198,21 @@ def test_input_that_suppresses_chaos():
     found = lt.diagnose(cell, 0.2 * noise(), name="cell")
     assert found.verdict == "chaotic"
     inputs = follow(found, "Drive it harder", inputs=0.2 * noise())["inputs"]
-    assert lt.diagnose(cell, inputs).signs.lambda1 < found.signs.lambda1 / 2
+    assert lt.diagnose(cell, inputs).measured.lambda1 < found.measured.lambda1 / 2
 
 
 def test_a_network_that_is_fine():
     found = lt.diagnose(linear(rotation(12)), noise())
     assert found.verdict == "healthy"
-    assert found.signs.surviving == 12
-    assert found.remedies == ()
+    assert found.measured.surviving == 12
+    assert found.suggestions == ()
     assert list(words(found)) == ["verdict", "directions", "explosion", "gradient", "reliability"]
     assert "What to try" not in str(found)
 
 
 def test_one_slow_unit_among_fast_ones_is_narrow():
     found = lt.diagnose(linear(torch.diag(torch.tensor([0.999] + 11 * [0.3]))), noise())
-    assert (found.verdict, found.signs.surviving) == ("narrow", 1)
+    assert (found.verdict, found.measured.surviving) == ("narrow", 1)
     assert "1 direction only" in words(found)["verdict"]
 
 
@@ -222,11 +222,11 @@ def test_a_layer_that_kills():
     assert words(found)["parts"].startswith("layer 2 kills the signal.")
     assert "layer 2" in words(found)["verdict"]
     torch.testing.assert_close(
-        found.signs.parts.rates, torch.tensor([0.99, 0.02]).log(), atol=1e-4, rtol=1e-4
+        found.measured.parts.rates, torch.tensor([0.99, 0.02]).log(), atol=1e-4, rtol=1e-4
     )
     # what one step passes on: within layer 1, from 1 to 2, nothing back, within 2
     passage = torch.tensor([[0.99, 0.0], [0.3, 0.02]])
-    torch.testing.assert_close(found.signs.parts.passage, passage, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(found.measured.parts.passage, passage, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize(("top", "verdict"), [(0.98, "healthy"), (0.9, "blocked")])
@@ -252,21 +252,21 @@ def test_the_layer_of_a_torch_lstm_that_kills():
     lstm.bias_hh_l1.data[10:20] = -2.0
     found = lt.diagnose(lstm, noise(), name="lstm")
     assert found.verdict == "blocked"
-    assert found.signs.parts.names == ("layer 1", "layer 2")
-    assert found.signs.parts.members.sum(0).tolist() == [20, 20]
+    assert found.measured.parts.names == ("layer 1", "layer 2")
+    assert found.measured.parts.members.sum(0).tolist() == [20, 20]
     assert words(found)["parts"].startswith("layer 2 kills the signal.")
     assert "layer 1 forget gate 1.00" in words(found)["gates"]
     assert "layer 2 forget gate 0.1" in words(found)["gates"]
     # the gradient starts in what a readout sees, and what is left of it lives in layer 1
-    assert found.signs.gradient_share[0].tolist() == pytest.approx([0.0, 1.0])
-    assert found.signs.gradient_share[-1, 0] > 0.99
-    assert found.signs.gradient[10] < math.log(1e-2)
-    code = found.remedies[0].code
+    assert found.measured.gradient_share[0].tolist() == pytest.approx([0.0, 1.0])
+    assert found.measured.gradient_share[-1, 0] > 0.99
+    assert found.measured.gradient[10] < math.log(1e-2)
+    code = found.suggestions[0].code
     assert code.startswith("lstm.bias_hh_l1.data[..., 10:20] = ")
     assert "l0" not in code
     follow(found, "Open the gates", lstm=lstm)
-    after = lt.diagnose(lstm, noise()).signs.parts.rates[1]
-    assert after.item() == pytest.approx(found.remedies[0].expected, abs=0.01)
+    after = lt.diagnose(lstm, noise()).measured.parts.rates[1]
+    assert after.item() == pytest.approx(found.suggestions[0].expected, abs=0.01)
 
 
 def test_the_layer_of_a_torch_rnn_that_is_saturated():
@@ -279,20 +279,20 @@ def test_the_layer_of_a_torch_rnn_that_is_saturated():
     assert "10 of 20 units are dead" in words(found)["silence"]
     follow(found, "Wake", rnn=rnn)
     assert rnn.bias_ih_l1.abs().max() == 0.0
-    assert lt.diagnose(rnn, noise()).signs.parts.silent[10:].max() < 0.9
+    assert lt.diagnose(rnn, noise()).measured.parts.silent[10:].max() < 0.9
 
 
 def test_an_lstm_is_told_by_gates_and_by_h_and_c():
     cell = lt.LSTMCell(1, 12)
     found = lt.diagnose(cell, noise(), name="cell")
     assert found.verdict == "vanishing"
-    assert found.signs.parts.names == ("h", "c")
+    assert found.measured.parts.names == ("h", "c")
     assert words(found)["parts"].startswith("c carries the memory.")
     assert re.search(r"forget gate 0\.(4[5-9]|5\d) on average", words(found)["gates"])
     follow(found, "Open the gates", cell=cell)
     opened = lt.diagnose(cell, noise())
     assert opened.verdict != "vanishing"
-    assert opened.signs.gates["forget"].mean() > 0.95
+    assert opened.measured.gates["forget"].mean() > 0.95
 
 
 def test_shut_gates_are_named():
@@ -323,7 +323,7 @@ def test_a_gru_is_told_by_its_update_gate():
     assert "update gate 0." in words(found)["gates"]
     assert "(a unit alone forgets" in words(found)["gates"]
     assert titles(found)[0] == "Open the gates that keep the memory"
-    assert ".data[..., 12:24]" in found.remedies[0].code
+    assert ".data[..., 12:24]" in found.suggestions[0].code
 
 
 def test_a_torch_module_and_a_model_by_their_own_names():
@@ -335,11 +335,11 @@ def test_a_torch_module_and_a_model_by_their_own_names():
     cell = vanishing()
     model = lt.Model(cell, lt.Readout(24, 1), h0=0.1 * torch.ones(1, 24))
     told = lt.diagnose(model, noise(), name="model")
-    codes = {remedy.title: remedy.code for remedy in told.remedies}
+    codes = {suggestion.title: suggestion.code for suggestion in told.suggestions}
     assert codes["Raise the gain"].startswith("model.cell.weight_hh.data *= ")
     assert any(code.startswith("lt.floss(model.cell, inputs, k=") for code in codes.values())
     alone = lt.diagnose(cell, noise(), h0=0.1 * torch.ones(3, 24))
-    torch.testing.assert_close(told.signs.exponents, alone.signs.exponents)
+    torch.testing.assert_close(told.measured.exponents, alone.measured.exponents)
 
 
 def test_a_network_is_left_as_it_was():
@@ -367,7 +367,7 @@ def test_a_step_without_a_graph_is_dead():
         found = lt.diagnose(step, noise(), h0=torch.zeros(3, 2))
     assert found.verdict == "vanishing"
     assert "every direction dies" in words(found)["verdict"]
-    assert math.isinf(found.signs.gradient[-1])
+    assert math.isinf(found.measured.gradient[-1])
 
 
 class Resetting(lt.Cell):
@@ -384,7 +384,7 @@ def test_the_reset_mode_with_the_longest_memory_is_advised():
     cell = Resetting(1, 1)
     found = lt.diagnose(cell, noise(), name="cell")
     assert titles(found)[0] == 'Reset mode "ignore"'
-    assert found.remedies[0].expected == pytest.approx(0.0, abs=1e-6)
+    assert found.suggestions[0].expected == pytest.approx(0.0, abs=1e-6)
     follow(found, "Reset mode", cell=cell)
     assert cell.reset_grad == "ignore"
     assert lt.diagnose(cell, noise()).verdict == "healthy"
@@ -393,12 +393,12 @@ def test_the_reset_mode_with_the_longest_memory_is_advised():
 def test_exponents_lost_to_round_off_are_told():
     cell = linear(torch.diag(torch.tensor([0.9, 1e-6])))
     found = lt.diagnose(cell, noise(), name="cell")
-    assert found.signs.reliable.tolist() == [True, False]
+    assert found.measured.reliable.tolist() == [True, False]
     assert "1 of 2 exponents stand above round-off; 1 are lost to it" in words(found)["reliability"]
     assert "Measure in float64" in titles(found)
-    assert found.remedies[-1].code == "print(lt.diagnose(cell.double(), inputs.double()))"
+    assert found.suggestions[-1].code == "print(lt.diagnose(cell.double(), inputs.double()))"
     exact = lt.diagnose(cell.double(), noise().double())
-    assert exact.signs.reliable.all()
+    assert exact.measured.reliable.all()
     assert "Measure in float64" not in titles(exact)
 
 
@@ -416,9 +416,9 @@ def test_a_run_too_short_for_a_verdict_says_so():
 
 def test_the_horizon_is_what_survival_is_counted_over():
     cell = linear(torch.diag(torch.tensor([0.99, 0.9, 0.5])))
-    surviving = [lt.diagnose(cell, noise(), horizon=T).signs.surviving for T in (5, 50, 500, 1000)]
+    surviving = [lt.diagnose(cell, noise(), horizon=T).measured.surviving for T in (5, 50, 500, 1000)]
     assert surviving == [3, 2, 1, 0]
-    steps = lt.diagnose(cell, noise()).signs.steps_to(math.e)
+    steps = lt.diagnose(cell, noise()).measured.steps_to(math.e)
     torch.testing.assert_close(steps, -1 / torch.tensor([0.99, 0.9, 0.5]).log(), rtol=0.05, atol=0)
 
 
@@ -431,7 +431,7 @@ def test_a_gradient_on_its_way_back_is_that_of_backpropagation(T, double):
     parts = measure(cell, followed, None)
     logs, share = gradient_back(cell, followed, parts)
     start = torch.zeros(3, 10)
-    start[:, :5] = Stream(0, "gradient").normal((3, 5), members=torch.zeros((), dtype=torch.int64))
+    start[:, :5] = Stream(0, "gradient").normal((3, 5), member_ids=torch.zeros((), dtype=torch.int64))
     start = start / start.norm(dim=-1, keepdim=True)
     (bar,) = torch.autograd.grad(states[-1], h, start)
     assert logs[-1].item() == pytest.approx(bar.norm(dim=-1).log().mean().item(), abs=1e-9)
@@ -511,8 +511,8 @@ def test_one_member_of_an_ensemble():
     many = lt.RateCell(1, 8, gain=0.5, ensemble=(3,))
     model = lt.Model(many, lt.Readout(8, 1, ensemble=(3,)))
     found = lt.diagnose(model.select(torch.tensor([False, True, False])), noise())
-    alone = lt.diagnose(lt.RateCell(1, 8, gain=0.5, members=1), noise())
-    torch.testing.assert_close(found.signs.exponents, alone.signs.exponents, atol=1e-5, rtol=1e-4)
+    alone = lt.diagnose(lt.RateCell(1, 8, gain=0.5, member_ids=1), noise())
+    torch.testing.assert_close(found.measured.exponents, alone.measured.exponents, atol=1e-5, rtol=1e-4)
 
 
 def field(x: Tensor, h: Tensor) -> Tensor:
@@ -534,11 +534,13 @@ def test_a_flow_and_the_same_map_are_told_alike():
         lt.diagnose(step, inputs, h0=h0, dt=0.01),
     )
     for found in (as_flow, as_map, timed):
-        assert (found.verdict, found.signs.horizon, found.signs.surviving) == ("healthy", 360, 2)
-        assert found.signs.grown == pytest.approx(-1.8, abs=1e-3)
-        torch.testing.assert_close(found.signs.steps_to(math.e), torch.full((2,), 200.0), rtol=1e-3, atol=0)
-    assert as_map.signs.lambda1 == pytest.approx(-0.005, rel=1e-3)
-    assert as_flow.signs.lambda1 == timed.signs.lambda1 == pytest.approx(-0.5, rel=1e-3)
+        assert (found.verdict, found.measured.horizon, found.measured.surviving) == ("healthy", 360, 2)
+        assert found.measured.grown == pytest.approx(-1.8, abs=1e-3)
+        torch.testing.assert_close(
+            found.measured.steps_to(math.e), torch.full((2,), 200.0), rtol=1e-3, atol=0
+        )
+    assert as_map.measured.lambda1 == pytest.approx(-0.005, rel=1e-3)
+    assert as_flow.measured.lambda1 == timed.measured.lambda1 == pytest.approx(-0.5, rel=1e-3)
     assert "λ₁ = -0.005 ± " in words(as_map)["verdict"]
     assert "nats per step" in words(as_map)["verdict"]
     for found in (as_flow, timed):
@@ -563,17 +565,17 @@ def test_time_changes_units_and_no_number_of_steps():
     steps, timed = (lt.diagnose(cell, noise(), dt=dt, name="cell") for dt in (None, 0.5))
     assert steps.verdict == timed.verdict == "chaotic"
     for name in ("exponents", "error"):
-        torch.testing.assert_close(getattr(timed.signs, name), 2 * getattr(steps.signs, name))
-    assert timed.signs.grown == pytest.approx(steps.signs.grown)
-    torch.testing.assert_close(timed.signs.parts.rates, 2 * steps.signs.parts.rates)
+        torch.testing.assert_close(getattr(timed.measured, name), 2 * getattr(steps.measured, name))
+    assert timed.measured.grown == pytest.approx(steps.measured.grown)
+    torch.testing.assert_close(timed.measured.parts.rates, 2 * steps.measured.parts.rates)
     assert titles(steps) == titles(timed)
-    told = {remedy.title: remedy for remedy in timed.remedies}
-    for remedy in steps.remedies:
-        assert told[remedy.title].code.replace(", dt=0.5", "") == remedy.code
-        if remedy.expected is not None:
-            assert told[remedy.title].expected == pytest.approx(2 * remedy.expected)
-            assert f"{2 * remedy.expected:+.3g}" in told[remedy.title].reason
-    every = 1 / steps.signs.lambda1
+    told = {suggestion.title: suggestion for suggestion in timed.suggestions}
+    for suggestion in steps.suggestions:
+        assert told[suggestion.title].code.replace(", dt=0.5", "") == suggestion.code
+        if suggestion.expected is not None:
+            assert told[suggestion.title].expected == pytest.approx(2 * suggestion.expected)
+            assert f"{2 * suggestion.expected:+.3g}" in told[suggestion.title].reason
+    every = 1 / steps.measured.lambda1
     assert f"every {every:.2g} steps (a time of {every / 2:.3g})" in words(timed)["verdict"]
 
 
@@ -613,34 +615,34 @@ def test_one_dead_trajectory_is_told_and_leaves_the_others_alone():
     cell, inputs, h0 = dying_trajectory()
     found = lt.diagnose(cell, inputs, h0=h0, horizon=20)
     alone = lt.diagnose(cell, inputs[:, 1:], h0=h0[1:], horizon=20)
-    assert found.signs.lambda1 == pytest.approx(-0.05, abs=1e-4)
-    assert (found.signs.trajectories, found.signs.died) == (20, 1)
+    assert found.measured.lambda1 == pytest.approx(-0.05, abs=1e-4)
+    assert (found.measured.trajectories, found.measured.died) == (20, 1)
     assert found.verdict == alone.verdict != "vanishing"
     assert words(found)["deaths"].startswith("In 1 of 20 trajectories every direction died")
     assert "means are over the other 19." in words(found)["deaths"]
     assert "deaths" not in words(alone)
     for name in ("exponents", "reliable", "energy"):
-        torch.testing.assert_close(getattr(found.signs, name), getattr(alone.signs, name))
+        torch.testing.assert_close(getattr(found.measured, name), getattr(alone.measured, name))
     # each trajectory has a random gradient of its own
-    torch.testing.assert_close(found.signs.gradient, alone.signs.gradient, rtol=0.05, atol=0.05)
-    torch.testing.assert_close(found.signs.gradient_share, alone.signs.gradient_share)
-    torch.testing.assert_close(found.signs.parts.rates, alone.signs.parts.rates)
+    torch.testing.assert_close(found.measured.gradient, alone.measured.gradient, rtol=0.05, atol=0.05)
+    torch.testing.assert_close(found.measured.gradient_share, alone.measured.gradient_share)
+    torch.testing.assert_close(found.measured.parts.rates, alone.measured.parts.rates)
     none = lt.diagnose(cell, inputs[:, :1], h0=h0[:1])
     assert "every direction dies" in words(none)["verdict"]
     assert "deaths" not in words(none)
-    assert not any(remedy.title.startswith("Floss") for remedy in none.remedies)
+    assert not any(suggestion.title.startswith("Floss") for suggestion in none.suggestions)
 
 
 def test_squares_that_overflow_are_no_overflow():
     cell = linear(2.45 * rotation(8))
     inputs = noise(120)
     found = lt.diagnose(cell, inputs)
-    assert found.signs.overflow == overflows_after(cell, inputs)
+    assert found.measured.overflow == overflows_after(cell, inputs)
     # e^88.7 is the end of float32, and a square of it is reached at half the time
-    assert 90 < found.signs.overflow <= 99
+    assert 90 < found.measured.overflow <= 99
     large = lt.diagnose(linear(rotation(8)), noise(), h0=torch.full((3, 8), 1e30))
-    assert (large.verdict, large.signs.overflow) == ("healthy", None)
-    assert abs(large.signs.swelling) < 1e-3
+    assert (large.verdict, large.measured.overflow) == ("healthy", None)
+    assert abs(large.measured.swelling) < 1e-3
 
 
 def test_equal_trajectories_are_no_further_samples():
@@ -648,7 +650,7 @@ def test_equal_trajectories_are_no_further_samples():
     inputs = noise(1000, 1)
     alone = lt.diagnose(cell, inputs, k=2)
     copies = lt.diagnose(cell, inputs.expand(-1, 50, -1), k=2)
-    torch.testing.assert_close(copies.signs.error, alone.signs.error, rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(copies.measured.error, alone.measured.error, rtol=1e-3, atol=1e-6)
 
 
 def test_independent_trajectories_are_further_samples():
@@ -659,7 +661,7 @@ def test_independent_trajectories_are_further_samples():
         return h * torch.exp(0.3 * x - 0.1)
 
     one, many = (
-        lt.diagnose(step, inputs[:, :b], h0=torch.full((b, 1), 1e10), tangent_transient=0).signs
+        lt.diagnose(step, inputs[:, :b], h0=torch.full((b, 1), 1e10), tangent_transient=0).measured
         for b in (1, 64)
     )
     # 0.3 / sqrt(1600) = .0075; from some 40 batches an error is known to 11%
@@ -677,7 +679,7 @@ def register(x: Tensor, h: Tensor) -> Tensor:
 
 def test_places_of_a_shift_register_are_not_dead():
     found = lt.diagnose(register, noise(), h0=torch.zeros(3, 6))
-    assert found.signs.finite.tolist() == [True] * 4 + [False] * 2
+    assert found.measured.finite.tolist() == [True] * 4 + [False] * 2
     assert "1 of 6 units are dead" in words(found)["silence"]
     assert "(units 5)" in words(found)["silence"]
     assert words(found)["registers"].startswith("4 of 6 variables only hand on what they take up")
@@ -696,7 +698,7 @@ def test_places_of_a_shift_register_are_not_dead():
 def test_what_is_of_finite_memory(W, finite):
     cell = linear(torch.tensor(W, dtype=torch.float32))
     cell.weight_ih.data[:] = torch.eye(3)[:, :1]
-    assert lt.diagnose(cell, noise()).signs.finite.tolist() == finite
+    assert lt.diagnose(cell, noise()).measured.finite.tolist() == finite
 
 
 @pytest.mark.parametrize(
@@ -730,9 +732,9 @@ def test_all_advice_can_be_followed():
         n = 5 if not isinstance(network, nn.Module) else getattr(network, "state_size", 8)
         given = {"h0": 0.1 * torch.ones(3, n)} if h0 else {}
         found = lt.diagnose(network, noise(40), horizon=400, **given)
-        assert found.remedies
-        for remedy in found.remedies:
-            code = remedy.code.replace("epochs=500", "epochs=1")
+        assert found.suggestions
+        for suggestion in found.suggestions:
+            code = suggestion.code.replace("epochs=500", "epochs=1")
             exec(code, {"lt": lt, "torch": torch, "network": network, "inputs": noise(40), **given})
             network = network.float() if isinstance(network, nn.Module) else network
 
@@ -743,4 +745,4 @@ def test_the_default_device_changes_nothing():
     with torch.device("meta"):
         there = lt.diagnose(cell, inputs)
     assert str(there) == str(here)
-    assert torch.equal(there.signs.exponents, here.signs.exponents)
+    assert torch.equal(there.measured.exponents, here.measured.exponents)

@@ -40,13 +40,13 @@ def packed(lengths: list[int] = LENGTHS) -> PackedSequence:
     return pack_padded_sequence(ragged(0.0, lengths), torch.tensor(lengths), enforce_sorted=False)
 
 
-def numbers(found: lt.Diagnosis) -> dict[str, Any]:
+def numbers(found: lt.diagnosis.Diagnosis) -> dict[str, Any]:
     """Everything that was measured, but its names."""
     variables = found.variables()[0]
     return {name: value for name, (_, value, *_) in variables.items() if isinstance(value, Tensor)}
 
 
-def same(a: lt.Diagnosis, b: lt.Diagnosis) -> None:
+def same(a: lt.diagnosis.Diagnosis, b: lt.diagnosis.Diagnosis) -> None:
     assert str(a) == str(b)
     assert a.config.get("lengths") == b.config.get("lengths")
     for name, value in numbers(a).items():
@@ -83,7 +83,7 @@ def test_trajectories_count_as_if_each_were_alone(kind):
 def test_every_gradient_starts_at_its_own_end():
     cell, x = lt.RateCell(2, 6, gain=1.2), ragged()
     found = lt.diagnose(cell, x, lengths=LENGTHS, tangent_transient=TANGENT).signs
-    start = Stream(0, "gradient").normal((3, 6), members=torch.zeros((), dtype=torch.int64))
+    start = Stream(0, "gradient").normal((3, 6), member_ids=torch.zeros((), dtype=torch.int64))
     logs = []
     for i, t in enumerate(LENGTHS):
         states = [torch.zeros(1, 6, requires_grad=True)]
@@ -231,23 +231,23 @@ def test_moments_go_from_the_first_step_to_the_last():
 @pytest.mark.parametrize("given", ["lengths", "packed"])
 @pytest.mark.parametrize("gain", [0.5, 3.0])
 def test_what_is_advised_runs_on_such_sequences(given, gain):
-    """Every remedy of a diagnosis runs as it is printed, and the sequences stay what they are."""
+    """Every suggestion of a diagnosis runs as it is printed, and the sequences stay what they are."""
     torch.manual_seed(1)
     cell = lt.RateCell(2, 24, gain=gain).float()
     x, lengths = ragged(0.0, [30, 9, 17]).float(), [30, 9, 17]
     inputs = pack_padded_sequence(x, torch.tensor(lengths), enforce_sorted=False) if given == "packed" else x
     more = {"lengths": torch.tensor(lengths)} if given == "lengths" else {}
     found = lt.diagnose(cell, inputs, name="cell", tangent_transient=2, **more)
-    titles = [remedy.title.split(" k =")[0] for remedy in found.remedies]
+    titles = [suggestion.title.split(" k =")[0] for suggestion in found.suggestions]
     assert "Floss" in titles
-    for remedy in found.remedies:
+    for suggestion in found.suggestions:
         scope = {"lt": lt, "torch": torch, "cell": cell, "inputs": inputs, **more}
-        exec(remedy.code.replace("epochs=500", "epochs=1"), scope)
+        exec(suggestion.code.replace("epochs=500", "epochs=1"), scope)
         if "chunks" in scope:
             assert torch.stack(scope["chunk_lengths"]).sum(0).tolist() == lengths
             assert len(scope["chunks"]) == len(scope["chunk_lengths"])
-        if "Floss" in remedy.title and given == "lengths":
-            assert "lengths=lengths" in remedy.code
+        if "Floss" in suggestion.title and given == "lengths":
+            assert "lengths=lengths" in suggestion.code
 
 
 @pytest.mark.parametrize("given", ["lengths", "packed"])
@@ -269,7 +269,9 @@ SERVED = {
     "diagnose": lambda cell, x: lt.diagnose(cell, x, k=1),
     "floss": lambda cell, x: lt.floss(cell, x, k=1, epochs=1, steps=12, tangent_transient=2),
     "Flosser": lambda cell, x: lt.integrations.Flosser(
-        cell, x, [lt.Trigger(lt.At(0), lt.FlossPhase(1, k=1, steps=8, tangent_transient=2))]
+        cell,
+        x,
+        [lt.schedules.Trigger(lt.schedules.At(0), lt.FlossPhase(1, k=1, steps=8, tangent_transient=2))],
     ).step(),
 }
 REFUSED = {

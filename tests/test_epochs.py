@@ -8,14 +8,15 @@ import torch
 
 import cases
 import lyaptorch as lt
-from lyaptorch import At, Every, FitPhase, FlossPhase, Scale, Trigger, When, _checks
-from lyaptorch.cells import trajectory
+from lyaptorch import FitPhase, FlossPhase, _checks
+from lyaptorch.cells import unroll as trajectory
 from lyaptorch.kernels import dispatch
+from lyaptorch.schedules import At, Every, Scale, Trigger, When
 from lyaptorch.tangent import engine
-from lyaptorch.train import epochs, work
-from lyaptorch.train.settings import Settings
-from lyaptorch.train.state import new_members
-from lyaptorch.train.steps import Clip, Flossing
+from lyaptorch.training import epochs, work
+from lyaptorch.training.ensemble import new_ensemble
+from lyaptorch.training.settings import Settings
+from lyaptorch.training.steps import Clip, Flossing
 from recorded import NoKernel, OneDevice, stand_in
 
 pytestmark = [pytest.mark.usefixtures("double")]
@@ -73,7 +74,7 @@ RAISE = Scale("cell.weight_hh", 1.1)
 EACH = torch.tensor([1.0, 2.0, 3.0])
 SOME = torch.tensor([True, False, True])
 RUNS = {
-    "subsets": ((FlossPhase(5, members=SOME, **FLOSS), FitPhase(5, members=~SOME), FitPhase(4)), {}),
+    "subsets": ((FlossPhase(5, who=SOME, **FLOSS), FitPhase(5, who=~SOME), FitPhase(4)), {}),
     "one for each": (
         (
             FlossPhase(4, **{**FLOSS, "k": EACH.long(), "lr": 1e-3 * EACH}, target=0.1 * EACH, clip=EACH),
@@ -81,7 +82,7 @@ RUNS = {
         ),
         {"lr": 1e-3 * EACH, "clip": 0.01 * EACH, "task": lt.tasks.TemporalXOR(torch.tensor([2, 4, 2]))},
     ),
-    "rates": ((FitPhase(4), FitPhase(4, lr=1e-4 * EACH), FitPhase(2, members=SOME)), {}),
+    "rates": ((FitPhase(4), FitPhase(4, lr=1e-4 * EACH), FitPhase(2, who=SOME)), {}),
     "rules": ((FitPhase(4),), {"optimizer": lt.SGD(0.9), "clip": 0.1, "clip_mode": "global"}),
     "metrics": ((FitPhase(7),), {"metrics": ("initial_gradient_norm", "test"), "metrics_every": 3}),
     "epochs": (
@@ -90,7 +91,7 @@ RUNS = {
     ),
     "conditions": (
         (
-            FlossPhase(2, members=SOME, **FLOSS),
+            FlossPhase(2, who=SOME, **FLOSS),
             FitPhase(
                 14,
                 triggers=(Trigger(When(lt.flossing.lambda1 > -0.2, after=2), EPISODE),),
@@ -228,7 +229,7 @@ def test_tasks_draw_within_a_graph(task, monkeypatch):
     epoch, ids = torch.tensor([0, 5]), torch.arange(2)
 
     def draw():
-        batch = task.draw(3, members=ids, epoch=epoch, batch=2, length=9)
+        batch = task.draw(3, member_ids=ids, epoch=epoch, batch=2, length=9)
         epoch.add_(1)
         return {"inputs": batch.inputs, "targets": batch.targets, "mask": batch.mask}
 
@@ -243,7 +244,7 @@ def test_tasks_draw_within_a_graph(task, monkeypatch):
             assert torch.equal(a[name], b[name])
     assert not torch.equal(found[2]["inputs"], found[3]["inputs"])
     # what is said not to count does not, and what counts first does
-    batch = task.draw(3, members=ids, epoch=epoch, batch=2, length=9)
+    batch = task.draw(3, member_ids=ids, epoch=epoch, batch=2, length=9)
     counted = batch.mask.any(-1)
     assert batch.first == int(counted.int().argmax())
 
@@ -270,7 +271,7 @@ def test_nothing_leaves_the_device(case, monkeypatch):
     # which knows no such device
     monkeypatch.setattr(torch, "autocast", lambda device, enabled: nullcontext())
     monkeypatch.setattr(work, "flossing_of", lambda phase, seed, epoch: Flossing(phase, phase.k, seed, True))
-    members, task = new_members(model, None, 1e-3, lt.Adam()), lt.tasks.Adding(T)
+    members, task = new_ensemble(model, None, 1e-3, lt.Adam()), lt.tasks.Adding(T)
     settings = Settings(1, ROWS, T, Clip(0.1), (), 1, 1, "raise", 1)
     model.cell.unproven = False
     epoch = work.work_of(JOINT, members, task, settings).epochs.epoch

@@ -132,7 +132,7 @@ NETWORKS: dict[str, Any] = {
         [parametrised(WAYS["spectral"], TORCH["LSTM-2"]) for _ in range(2)],
         None,
     ),
-    "a stack of mixed layers": lambda: (Stacked([lt.URLSTMCell(M, 2), lt.RateCell(2, 3)]), None),
+    "a stack of mixed layers": lambda: (Stacked([lt.cells.URLSTMCell(M, 2), lt.RateCell(2, 3)]), None),
     "an own step in a class of ours": lambda: (Halved(M, N), None),
     "adaptive spiking": lambda: (lt.cells.AdaptiveLIFCell(M, 2, threshold=0.3), torch.full((B, 6), 0.2)),
     "depth": depth,
@@ -245,7 +245,9 @@ def test_a_flosser_flosses_what_is_a_module(name, made):
     network, inputs, h0 = made
     phase = lt.FlossPhase(2, k=1, steps=T, tangent_transient=2, lr=1e-2, batch=B)
     h0 = None if h0 is None else lt.as_cell(network).pack(h0) if isinstance(h0, torch.Tensor) else h0
-    flosser = lt.integrations.Flosser(network, inputs, [lt.Trigger(lt.At(0), phase)], h0=h0)
+    flosser = lt.integrations.Flosser(
+        network, inputs, [lt.schedules.Trigger(lt.schedules.At(0), phase)], h0=h0
+    )
     if name in UNTRAINED:
         with pytest.raises(ValueError, match=r"nothing to floss"):
             flosser.step()

@@ -15,7 +15,7 @@ from lyaptorch.experiments.gradient_flossing.delays import Fig4c
 from lyaptorch.experiments.gradient_flossing.episodes import Fig8
 from lyaptorch.experiments.gradient_flossing.units import Fig6
 from lyaptorch.record import Record
-from lyaptorch.train import run as engine
+from lyaptorch.training import run as engine
 
 NAMES = [(paper, figure) for paper, figures in FIGURES.items() for figure in figures]
 every_figure = pytest.mark.parametrize(("paper", "figure"), NAMES, ids=map(" ".join, NAMES))

@@ -61,12 +61,12 @@ def test_each_member_has_its_own_target():
 def test_a_member_is_flossed_as_it_would_be_alone(double):
     ids, spread = torch.tensor([4, 1, 1]), torch.tensor([0.5, 1.0, 2.0])
     own = {"lr": 1e-2 * spread, "clip": 0.2 * spread, "target": spread - 1, "k": torch.tensor([1, 3, 5])}
-    cell = lt.RateCell(1, N, gain=spread, ensemble=(3,), members=ids)
-    together = lt.floss(cell, TemporalXOR(4), epochs=5, members=ids, **{**QUICK, **own})
+    cell = lt.RateCell(1, N, gain=spread, ensemble=(3,), member_ids=ids)
+    together = lt.floss(cell, TemporalXOR(4), epochs=5, member_ids=ids, **{**QUICK, **own})
     for i in range(3):
-        alone = lt.RateCell(1, N, gain=spread[i].item(), members=ids[i])
+        alone = lt.RateCell(1, N, gain=spread[i].item(), member_ids=ids[i])
         mine = {name: value[i].item() for name, value in own.items()}
-        record = lt.floss(alone, TemporalXOR(4), epochs=5, members=ids[i], **{**QUICK, **mine})
+        record = lt.floss(alone, TemporalXOR(4), epochs=5, member_ids=ids[i], **{**QUICK, **mine})
         for p, q in zip(cell.parameters(), alone.parameters(), strict=True):
             torch.testing.assert_close(p[i], q, rtol=1e-8, atol=1e-12)
         losses = (torch.tensor(r["floss_loss"][j]) for r, j in ((together, i), (record, 0)))
@@ -214,7 +214,7 @@ def shared():
         (None, {"lr": torch.ones(2)}, r"lr must be a number or have the ensemble's shape \(\), got \(2,\)"),
         (None, {"target": torch.ones(2)}, r"target must be a number or have the ensemble's shape \(\)"),
         (None, {"clip": torch.ones(2)}, r"clip must be a number or have the ensemble's shape \(\)"),
-        (None, {"members": torch.arange(2)}, r"members must have shape \*e = \(\), got \(2,\)"),
+        (None, {"member_ids": torch.arange(2)}, r"member_ids must have shape \*e = \(\), got \(2,\)"),
         (lambda: nn.LSTM(1, N, proj_size=2), {}, "as_cell takes a torch.nn.LSTM without projection"),
     ],
 )

@@ -94,7 +94,7 @@ def test_informed_heterogeneity_has_the_ranges_of_the_data():
         assert (drawn[0] - drawn[1]).abs().max() > 0.1 * (high - low)
     cell = lt.ResidualCell(1, 400, residual=found.residual, coupling=found.couplings, ensemble=(3,))
     assert cell.residual.shape == (3, 200, 2, 2)
-    alone = residuals.informed(Known(), 400, members=2)
+    alone = residuals.informed(Known(), 400, member_ids=2)
     assert torch.equal(alone.angles, found.angles[2])
 
 
@@ -122,7 +122,7 @@ def test_rows_of_digits_make_bin_28_stand_out_unless_pixels_are_permuted(monkeyp
     spectra = {}
     for permuted in (False, True):
         task = lt.tasks.SequentialImages("mnist", permuted=permuted)
-        x = task.draw(0, members=ids, epoch=0, batch=60000, length=784, dtype=torch.float32).inputs
+        x = task.draw(0, member_ids=ids, epoch=0, batch=60000, length=784, dtype=torch.float32).inputs
         spectra[permuted] = characteristic_frequency(x)
     (peak, *_), mean = spectra[False].peaks, spectra[False].mean
     assert peak.bin == 28

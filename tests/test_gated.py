@@ -9,7 +9,7 @@ import reference
 from cases import CASES as ALL
 from cases import M, setup
 from lyaptorch.cells.weights import gaussian
-from lyaptorch.train.model import settled_state
+from lyaptorch.training.model import settled_state
 
 N = 5
 KINDS = {"lstm": (lt.LSTMCell, nn.LSTMCell), "gru": (lt.GRUCell, nn.GRUCell)}
@@ -96,7 +96,7 @@ def test_the_cell_state_is_part_of_the_spectrum(double):
 def test_a_gain_for_each_gate_scales_its_rows_alone(double):
     base = lt.LSTMCell(M, N, weights="gaussian")
     cell = lt.LSTMCell(
-        M, N, weights="gaussian", ensemble=(2,), members=torch.tensor([0, 0]),
+        M, N, weights="gaussian", ensemble=(2,), member_ids=torch.tensor([0, 0]),
         gain={"forget": 3.0, "output": torch.tensor([0.5, 2.0])},
     )  # fmt: skip
     blocks = (cell.weight_hh / base.weight_hh).unflatten(-2, (4, N)).mean((-2, -1))
@@ -119,7 +119,7 @@ def test_gates_and_members_draw_their_own_numbers(double, kind):
     cell = KINDS[kind][0](M, N, ensemble=(2, 3))
     own = cell.weight_hh.unflatten(-2, (-1, N)).flatten(0, -3).flatten(1)
     assert len(torch.unique(own.round(decimals=12), dim=0)) == len(own)
-    alone = KINDS[kind][0](M, N, members=4)
+    alone = KINDS[kind][0](M, N, member_ids=4)
     for a, b in zip(cell.parameters(), alone.parameters(), strict=True):
         assert torch.equal(a[1, 1], b)
     seeded = KINDS[kind][0](M, N, generator=torch.Generator().manual_seed(1))

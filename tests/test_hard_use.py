@@ -25,7 +25,7 @@ from lyaptorch._files import SEAL, sealed
 from lyaptorch.integrations import Sequences
 from lyaptorch.record import Record
 from lyaptorch.tasks import archives
-from lyaptorch.train.checkpoint import load_checkpoint
+from lyaptorch.training.checkpoint import load_checkpoint
 
 READERS = (
     "IDX",
@@ -313,12 +313,12 @@ def test_the_loss_is_finite_and_least_at_the_target(exponents, reduction, target
 @few
 @given(t=st.integers(1, 30), b=st.integers(1, 4), length=st.integers(1, 30), batch=st.integers(1, 6))
 def test_sequences_are_drawn_from_what_is_there_or_refused(t, b, length, batch):
-    source, nobody = Sequences(torch.randn(t, b, 2)), torch.zeros((), dtype=torch.int64)
+    source, shared_id = Sequences(torch.randn(t, b, 2)), torch.zeros((), dtype=torch.int64)
     if length > t:
         with pytest.raises(ValueError, match="pass fewer steps"):
-            source.inputs(0, members=nobody, epoch=3, batch=batch, length=length)
+            source.inputs(0, member_ids=shared_id, epoch=3, batch=batch, length=length)
         return
-    drawn = source.inputs(0, members=nobody, epoch=3, batch=batch, length=length)
+    drawn = source.inputs(0, member_ids=shared_id, epoch=3, batch=batch, length=length)
     assert drawn.shape == (length, batch, 2)
     known = source._inputs.reshape(-1, 2).tolist()
     assert all(row in known for row in drawn.reshape(-1, 2).tolist())
@@ -499,7 +499,8 @@ def main() -> None:
     x = torch.randn(100, 8, 1)
     loss: torch.Tensor = lt.flossing_loss(spectrum(rnn, x), target=0.0)
     print(loss.item())
-    flosser = Flosser(rnn, x, [lt.Trigger(lt.When(lt.lambda1 > 0.2), lt.FlossPhase(10))])
+    when = lt.schedules.When(lt.schedules.lambda1 > 0.2)
+flosser = Flosser(rnn, x, [lt.schedules.Trigger(when, lt.FlossPhase(10))])
     records: list[lt.Record] = flosser.step()
     record: lt.Record = lt.floss(rnn, lt.tasks.TemporalXOR(4), k=4, epochs=2)
     cell: lt.Cell = lt.as_cell(rnn)

@@ -6,11 +6,11 @@ import sys
 import pytest
 import torch
 
-from lyaptorch.train.history import Rows
+from lyaptorch.training.history import Rows
 
 TOUCHED = """
 import resource, sys
-from lyaptorch.train.pages import keep_pages
+from lyaptorch.training.allocator import keep_pages
 if sys.argv[1] == "keep":
     keep_pages()
 import torch

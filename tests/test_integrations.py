@@ -13,11 +13,13 @@ import torch
 
 import lyaptorch as lt
 from lyaptorch._random import DEFAULT_SEED, Stream
-from lyaptorch.cells import unwrapped
+from lyaptorch.cells import unwrap
 from lyaptorch.integrations import Flosser, Sequences
 from lyaptorch.integrations.callback import Following
 
-BEFORE = lt.Trigger(lt.At(0), lt.FlossPhase(8, k=4, steps=20, tangent_transient=5, lr=1e-2))
+BEFORE = lt.schedules.Trigger(
+    lt.schedules.At(0), lt.FlossPhase(8, k=4, steps=20, tangent_transient=5, lr=1e-2)
+)
 
 
 def drive(t=40, b=6, m=2):
@@ -39,7 +41,11 @@ def equal(one, other):
 
 def test_flossing_before_training_moves_the_exponents_to_the_target():
     network = rnn(16)
-    flosser = Flosser(network, drive(), [lt.Trigger(lt.At(0), lt.FlossPhase(60, k=4, steps=20, lr=1e-2))])
+    flosser = Flosser(
+        network,
+        drive(),
+        [lt.schedules.Trigger(lt.schedules.At(0), lt.FlossPhase(60, k=4, steps=20, lr=1e-2))],
+    )
     before = flosser.exponents(4)
     assert [len(flosser.step()) for _ in range(3)] == [1, 0, 0]
     after = flosser.exponents(4)
@@ -53,8 +59,8 @@ def test_it_flosses_as_floss_does():
     phase = lt.FlossPhase(5, k=3, steps=20, lr=1e-2)
     cell = lt.RateCell(1, 8)
     twin, untouched = copy.deepcopy(cell), weights(cell)
-    Flosser(cell, lt.tasks.DelayedCopy(2), [lt.Trigger(lt.At(0), phase)]).step()
-    seed = int(Stream(DEFAULT_SEED, "episode").bits((), members=0, epoch=0))
+    Flosser(cell, lt.tasks.DelayedCopy(2), [lt.schedules.Trigger(lt.schedules.At(0), phase)]).step()
+    seed = int(Stream(DEFAULT_SEED, "episode").bits((), member_ids=0, epoch=0))
     generator = torch.Generator().manual_seed(seed)
     lt.floss(twin, lt.tasks.DelayedCopy(2), k=3, steps=20, lr=1e-2, epochs=5, generator=generator)
     assert equal(weights(cell), weights(twin))
@@ -128,27 +134,36 @@ PERIODIC = lt.FlossPhase(1, k=2, steps=10, tangent_transient=0)
 @pytest.mark.parametrize(
     ("when", "fired"),
     [
-        (lt.At(0), [0]),
-        (lt.At(2, 5), [2, 5]),
-        (lt.Every(4), [4, 8]),
-        (lt.When(lt.lambda1 < 10.0), [0, 3, 6, 9]),
-        (lt.When(lt.lambda1 < 10.0, after=5), [6, 9]),
-        (lt.When(lt.lambda1 > 10.0), []),
+        (lt.schedules.At(0), [0]),
+        (lt.schedules.At(2, 5), [2, 5]),
+        (lt.schedules.Every(4), [4, 8]),
+        (lt.schedules.When(lt.schedules.lambda1 < 10.0), [0, 3, 6, 9]),
+        (lt.schedules.When(lt.schedules.lambda1 < 10.0, after=5), [6, 9]),
+        (lt.schedules.When(lt.schedules.lambda1 > 10.0), []),
     ],
 )
 def test_when_it_flosses(when, fired):
-    flosser = Flosser(rnn(), drive(), [lt.Trigger(when, PERIODIC)], check_every=3)
+    flosser = Flosser(rnn(), drive(), [lt.schedules.Trigger(when, PERIODIC)], check_every=3)
     assert [epoch for epoch in range(10) if flosser.step()] == fired
 
 
 def test_a_resumed_loop_says_where_it_is():
-    flosser = Flosser(rnn(), drive(), [lt.Trigger(lt.At(0), PERIODIC), lt.Trigger(lt.Every(100), PERIODIC)])
+    flosser = Flosser(
+        rnn(),
+        drive(),
+        [
+            lt.schedules.Trigger(lt.schedules.At(0), PERIODIC),
+            lt.schedules.Trigger(lt.schedules.Every(100), PERIODIC),
+        ],
+    )
     assert [len(flosser.step(99)), len(flosser.step()), len(flosser.step())] == [0, 1, 0]
 
 
 def test_conditions_look_at_what_the_loop_tells():
-    spike = lt.flossing.schedule.Metric("spike")
-    flosser = Flosser(rnn(), drive(), [lt.Trigger(lt.When(spike > 1.0), PERIODIC)], check_every=1)
+    spike = lt.schedules.phases.Metric("spike")
+    flosser = Flosser(
+        rnn(), drive(), [lt.schedules.Trigger(lt.schedules.When(spike > 1.0), PERIODIC)], check_every=1
+    )
     assert flosser.metrics == {"spike"}
     assert [len(flosser.step(spike=value)) for value in (0.5, 2.0, float("nan"))] == [0, 1, 0]
     with pytest.raises(ValueError, match=r"step must be told spike, .*got loss; call step\(spike=\.\.\.\)"):
@@ -160,7 +175,9 @@ def test_every_episode_draws_anew_and_a_seed_repeats_it():
         network = lt.RateCell(2, 8)
         generator = torch.Generator().manual_seed(seed)
         phase = lt.FlossPhase(1, k=2, steps=10, tangent_transient=0, lr=0.0)
-        flosser = Flosser(network, drive(), [lt.Trigger(lt.Every(1), phase)], generator=generator)
+        flosser = Flosser(
+            network, drive(), [lt.schedules.Trigger(lt.schedules.Every(1), phase)], generator=generator
+        )
         return [record["floss_loss"].item() for _ in range(4) for record in flosser.step()]
 
     assert len(set(losses(1))) == 3
@@ -169,7 +186,9 @@ def test_every_episode_draws_anew_and_a_seed_repeats_it():
 
 def test_an_action_scales_what_it_names():
     cell = lt.BinaryCell(2, 8, sharpness=2.0)
-    trigger = lt.Trigger(lt.Every(1), PERIODIC, lt.Scale("activation.sharpness", 1.5))
+    trigger = lt.schedules.Trigger(
+        lt.schedules.Every(1), PERIODIC, lt.schedules.Scale("activation.sharpness", 1.5)
+    )
     flosser = Flosser(cell, drive(), [trigger])
     assert [len(flosser.step()) for _ in range(3)] == [0, 1, 1]
     assert cell.activation.sharpness.item() == 4.5
@@ -193,14 +212,16 @@ def test_a_module_of_ones_own_with_its_initial_state():
 def test_sequences_are_drawn_whole_from_the_data():
     data = torch.arange(30.0).reshape(10, 3, 1)
     source = Sequences(data)
-    nobody = torch.zeros((), dtype=torch.int64)
-    drawn = [source.inputs(0, members=nobody, epoch=i, batch=2, length=4, stream="floss") for i in range(20)]
+    shared_id = torch.zeros((), dtype=torch.int64)
+    drawn = [
+        source.inputs(0, member_ids=shared_id, epoch=i, batch=2, length=4, stream="floss") for i in range(20)
+    ]
     for x in drawn:
         assert x.shape == (4, 2, 1)
         assert (x[1:] - x[:-1] == 3).all()
         assert x[0, 0, 0] % 3 != x[0, 1, 0] % 3
     assert len({x[0, 0, 0].item() for x in drawn}) > 10
-    again = source.inputs(0, members=nobody, epoch=7, batch=2, length=4, stream="floss")
+    again = source.inputs(0, member_ids=shared_id, epoch=7, batch=2, length=4, stream="floss")
     assert torch.equal(again, drawn[7])
 
 
@@ -227,7 +248,7 @@ def test_what_cannot_serve_is_refused_at_once(inputs, settings, message):
 def test_penalties_and_parts_of_an_ensemble_are_refused():
     phase = lt.FlossPhase(1, penalty="spectral_radius")
     with pytest.raises(ValueError, match=r"got a phase with penalty 'spectral_radius' and members None"):
-        Flosser(rnn(), drive(), [lt.Trigger(lt.At(0), phase)])
+        Flosser(rnn(), drive(), [lt.schedules.Trigger(lt.schedules.At(0), phase)])
 
 
 # autocast
@@ -270,7 +291,7 @@ def test_weights_in_double_precision_are_flossed_in_it():
 def test_a_compiled_network_is_flossed_as_it_was_before():
     one, other = rnn(), rnn()
     compiled = torch.compile(one, backend="eager")
-    assert unwrapped(compiled) is one
+    assert unwrap(compiled) is one
     assert lt.as_cell(compiled).weight_hh is one.weight_hh_l0
     Flosser(compiled, drive(), [BEFORE]).step()
     Flosser(other, drive(), [BEFORE]).step()
@@ -318,8 +339,9 @@ optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
 data = torch.randn(40, 6, 2, generator=torch.Generator().manual_seed(rank))
 phase = lt.FlossPhase(3, k=4, steps=20, tangent_transient=5, lr=1e-2)
 # the second process alone would see this condition fulfilled
-lonely = lt.Trigger(lt.When(lt.flossing.schedule.Metric("rank") > 0.5), phase)
-triggers = [lt.Trigger(lt.At(0), phase), lt.Trigger(lt.Every(2), phase), lonely]
+lonely = lt.schedules.Trigger(lt.schedules.When(lt.schedules.phases.Metric("rank") > 0.5), phase)
+trigger, s = lt.schedules.Trigger, lt.schedules
+triggers = [trigger(s.At(0), phase), trigger(s.Every(2), phase), lonely]
 flosser = Flosser(model.module.rnn, data, triggers, check_every=1)
 episodes = []
 for step in range(4):
@@ -349,7 +371,14 @@ def test_two_processes_keep_equal_weights(tmp_path):
 
 
 def test_following_a_trainer_flosses_once_in_an_accumulated_step():
-    flosser = Flosser(rnn(), drive(), [lt.Trigger(lt.At(0), PERIODIC), lt.Trigger(lt.Every(2), PERIODIC)])
+    flosser = Flosser(
+        rnn(),
+        drive(),
+        [
+            lt.schedules.Trigger(lt.schedules.At(0), PERIODIC),
+            lt.schedules.Trigger(lt.schedules.Every(2), PERIODIC),
+        ],
+    )
     follower = Following(flosser, log_every=3, k=2)
     rows = [follower.follow(step, {}) for step in (0, 0, 1, 1, 2, 2, 3)]
     assert [sorted(row) for row in rows] == [
@@ -406,8 +435,8 @@ def test_lightning():
     from lyaptorch.integrations.lightning import FlossingCallback
 
     rows = []
-    triggers = [BEFORE, lt.Trigger(lt.Every(4), PERIODIC)]
-    triggers += [lt.Trigger(lt.When(lt.task_loss > -1.0), PERIODIC)]
+    triggers = [BEFORE, lt.schedules.Trigger(lt.schedules.Every(4), PERIODIC)]
+    triggers += [lt.schedules.Trigger(lt.schedules.When(lt.schedules.task_loss > -1.0), PERIODIC)]
 
     def callbacks(network):
         flosser = Flosser(network, drive(), triggers, check_every=5)
@@ -478,7 +507,11 @@ def test_transformers(tmp_path):
             return module, trainer.state.log_history
 
         module, log = fit(
-            [BEFORE, lt.Trigger(lt.Every(4), PERIODIC), lt.Trigger(lt.When(lt.task_loss > -1.0), PERIODIC)]
+            [
+                BEFORE,
+                lt.schedules.Trigger(lt.schedules.Every(4), PERIODIC),
+                lt.schedules.Trigger(lt.schedules.When(lt.schedules.task_loss > -1.0), PERIODIC),
+            ]
         )
         plain, _ = fit([])
     assert [entry["step"] for entry in log if "lambda_1" in entry] == [0, 4, 5]

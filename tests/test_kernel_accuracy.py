@@ -23,14 +23,14 @@ T, MEMBERS = 25, 10
 
 def ill_conditioned(kind, n, decades, gain, member):
     """A network whose recurrent weights have singular values from `gain` down by so many decades."""
-    cell = kind(2, n, members=member, weights="orthogonal", gain=gain)
-    right = torch.linalg.qr(Stream(9, "right").normal((n, n), members=member))[0]
+    cell = kind(2, n, member_ids=member, weights="orthogonal", gain=gain)
+    right = torch.linalg.qr(Stream(9, "right").normal((n, n), member_ids=member))[0]
     with torch.no_grad():
         cell.weight_hh.copy_(cell.weight_hh * torch.logspace(0, -decades, n) @ right)
         for weight in cell.parameters():
             weight.copy_(weight.float())
-    inputs = 0.5 * Stream(5, "inputs").normal((T, 1, 2), members=member)
-    h0 = 0.5 * Stream(6, "h0").normal((1, n), members=member)
+    inputs = 0.5 * Stream(5, "inputs").normal((T, 1, 2), member_ids=member)
+    h0 = 0.5 * Stream(6, "h0").normal((1, n), member_ids=member)
     return cell, inputs.float().double(), h0.float().double()
 
 
@@ -103,12 +103,12 @@ def test_as_exact_as_torch(kind, n, k, decades, gain, interval):
 def test_ensembles_are_as_exact_as_with_torch(kind, n, k, gain, interval):
     # torch projects for all members as soon as one asks, the kernels for each by itself
     ids, frame = torch.arange(MEMBERS), random_frame(n, k)
-    cell = kind(2, n, ensemble=(MEMBERS,), members=ids, gain=gain)
+    cell = kind(2, n, ensemble=(MEMBERS,), member_ids=ids, gain=gain)
     with torch.no_grad():
         for weight in cell.parameters():
             weight.copy_(weight.float())
-    inputs = 0.5 * Stream(5, "inputs").normal((T, 1, 2), members=0).float().double()
-    h0 = 0.5 * Stream(6, "h0").normal((1, n), members=ids).float().double()
+    inputs = 0.5 * Stream(5, "inputs").normal((T, 1, 2), member_ids=0).float().double()
+    h0 = 0.5 * Stream(6, "h0").normal((1, n), member_ids=ids).float().double()
     exact = flossed("torch", cell, inputs, h0, frame, interval)
     given = [cell.float(), *(z.float() for z in (inputs, h0, frame))]
     fused, plain = (flossed(backend, *given, interval) for backend in ("cpu", "torch"))
@@ -139,8 +139,8 @@ def test_an_answer_wherever_torch_has_one(
     cell = kind(2, n, ensemble=(2,), activation=activation, gain=gain).to(dtype)
     with torch.no_grad():
         misshape(cell.weight_hh, shape)
-    inputs = scales[0] * Stream(5, "inputs").normal((t, 2), members=0, dtype=dtype)[:, None]
-    h0 = scales[1] * Stream(6, "h0").normal((2, 1, n), members=0, dtype=dtype)
+    inputs = scales[0] * Stream(5, "inputs").normal((t, 2), member_ids=0, dtype=dtype)[:, None]
+    h0 = scales[1] * Stream(6, "h0").normal((2, 1, n), member_ids=0, dtype=dtype)
     k = max(1, int(share * n))
     options = {"k": k, "interval": interval, "tangent_transient": min(uncounted, t - 1)}
     answers = {}

@@ -8,7 +8,7 @@ from torch import nn
 
 import lyaptorch as lt
 from lyaptorch import kernels
-from lyaptorch._random import Stream, member_ids
+from lyaptorch._random import Stream, ids_of
 from lyaptorch.cells import LIFForm, surrogates, unroll
 from lyaptorch.cells.spiking import ORDERS, RESET_GRADS, RESETS
 from lyaptorch.kernels import library
@@ -29,22 +29,22 @@ conventions = pytest.mark.parametrize(
 
 def neurons(n, convention=CONVENTIONS[0], *, ensemble=(), b=3, t=9, dtype=torch.float64, **given):
     """Neurons with constants of their own that all ask for gradients, and of which a third spikes."""
-    ids = member_ids(ensemble, None)
+    ids = ids_of(ensemble, None)
 
     def draw(stream, low, high):
-        return low + (high - low) * Stream(9, stream).uniform((n,), members=ids)
+        return low + (high - low) * Stream(9, stream).uniform((n,), member_ids=ids)
 
     chosen = dict(zip(("reset", "reset_grad", "order"), convention, strict=True))
     chosen |= {"tau_mem": draw("mem", 5e-3, 20e-3), "tau_syn": draw("syn", 3e-3, 10e-3)}
     chosen |= {"threshold": draw("threshold", 0.1, 0.4), "bias": True}
     shape = (1, 1) if ensemble else ()
-    sharpness = nn.Parameter(1.5 + Stream(9, "sharpness").uniform(shape, members=ids))
+    sharpness = nn.Parameter(1.5 + Stream(9, "sharpness").uniform(shape, member_ids=ids))
     chosen |= {"surrogate": surrogates.fast_sigmoid(sharpness)} | given
     cell = lt.LIFCell(2, n, ensemble=ensemble, **chosen).to(dtype)
     if cell.bias is not None:
-        cell.bias.data = 0.3 * Stream(9, "bias").normal((n,), members=ids).to(dtype)
-    inputs = 1.5 * Stream(5, "inputs").normal((t, b, 2), members=ids).movedim(-3, 0)
-    h0 = 0.4 * Stream(6, "h0").normal((b, 2 * n), members=ids)
+        cell.bias.data = 0.3 * Stream(9, "bias").normal((n,), member_ids=ids).to(dtype)
+    inputs = 1.5 * Stream(5, "inputs").normal((t, b, 2), member_ids=ids).movedim(-3, 0)
+    h0 = 0.4 * Stream(6, "h0").normal((b, 2 * n), member_ids=ids)
     return cell, *(z.to(dtype).contiguous().requires_grad_() for z in (inputs, h0))
 
 
@@ -212,7 +212,7 @@ def test_they_are_taken_by_themselves_and_second_derivatives_are_refused():
 def test_training_is_that_of_torch(monkeypatch):
     def losses():
         cell = lt.LIFCell(1, 12, gain=2.0, threshold=0.3, ensemble=(2,))
-        model = lt.Model(cell, lt.LeakyReadout(cell, 1))
+        model = lt.Model(cell, lt.cells.LeakyReadout(cell, 1))
         record = lt.train(model, lt.tasks.TemporalXOR(2), (lt.FitPhase(6),), batch=4, length=12)
         return torch.tensor(record["loss"])
 

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 import cases
 import lyaptorch as lt
 from lyaptorch import kernels
-from lyaptorch._random import Stream, member_ids
+from lyaptorch._random import Stream, ids_of
 from lyaptorch.cells import Form, surrogates, unroll
 from lyaptorch.cells.activation import tanh
+from lyaptorch.cells.cell import FormCell
 from lyaptorch.cells.form import Residual
-from lyaptorch.cells.protocol import FormCell
 from lyaptorch.cells.surrogates import gaussian, sech2
 from lyaptorch.kernels import library
-from lyaptorch.kernels.memory import lend
+from lyaptorch.kernels.buffers import reuse_buffer
 from reference import random_frame
 
 CPU = lt.kernels.available()["cpu"]
@@ -36,15 +36,15 @@ SETS = ("avx512", "avx2", "baseline")
 def problem(kind, n, *, ensemble=(), b=1, t=13, activation="tanh", gain=1.0, dtype=torch.float64):
     """A cell, inputs and a state that all ask for gradients."""
     cell = kind(2, n, ensemble=ensemble, activation=activation, gain=gain, weights="orthogonal").to(dtype)
-    ids = member_ids(ensemble, None)
+    ids = ids_of(ensemble, None)
     if activation == "relu":
         # open units: whether a column is dead that only round-off keeps alive is anybody's guess
         with torch.no_grad():
             cell.weight_ih.mul_(0.2)
             (cell.bias if kind is lt.RateCell else cell.bias_ih).fill_(3.0)
             cell.weight_hh.mul_(0.5 / gain)
-    inputs = Stream(5, "inputs").normal((t, b, 2), members=ids).movedim(-3, 0).to(dtype)
-    h0 = 0.5 * Stream(6, "h0").normal((b, n), members=ids).abs().to(dtype)
+    inputs = Stream(5, "inputs").normal((t, b, 2), member_ids=ids).movedim(-3, 0).to(dtype)
+    h0 = 0.5 * Stream(6, "h0").normal((b, n), member_ids=ids).abs().to(dtype)
     return cell, inputs.contiguous().requires_grad_(), h0.requires_grad_()
 
 
@@ -111,10 +111,10 @@ class Bypassed(FormCell):
 
     def __init__(self, n, kind, coupling, activations, ensemble=(), biased=True):
         super().__init__(2, n, ensemble)
-        ids = member_ids(ensemble, None)
+        ids = ids_of(ensemble, None)
 
         def draw(stream, *shape):
-            return nn.Parameter(Stream(7, stream).normal(shape, members=ids))
+            return nn.Parameter(Stream(7, stream).normal(shape, member_ids=ids))
 
         self.weight_hh, self.weight_ih = nn.Parameter(draw("W", n, n).data / n**0.5), draw("V", n, 2)
         self.bias = draw("b", n) if biased else None
@@ -138,9 +138,9 @@ class Bypassed(FormCell):
 
 def bypassed(n, kind, coupling, activations, *, ensemble=(), b=1, t=7, dtype=torch.float64, **kw):
     cell = Bypassed(n, kind, coupling, activations, ensemble, **kw).to(dtype)
-    ids = member_ids(ensemble, None)
-    inputs = 0.7 * Stream(5, "inputs").normal((t, b, 2), members=ids).movedim(-3, 0).to(dtype)
-    h0 = 0.5 * Stream(6, "h0").normal((b, n), members=ids).to(dtype)
+    ids = ids_of(ensemble, None)
+    inputs = 0.7 * Stream(5, "inputs").normal((t, b, 2), member_ids=ids).movedim(-3, 0).to(dtype)
+    h0 = 0.5 * Stream(6, "h0").normal((b, n), member_ids=ids).to(dtype)
     return cell, inputs.contiguous().requires_grad_(), h0.requires_grad_()
 
 
@@ -178,16 +178,16 @@ def test_many_trajectories_are_unrolled_in_parts(kind, b, n):
 
 
 def test_memory_is_lent_again_only_when_nobody_holds_it():
-    one = lend((300, 1000), torch.float32)
+    one = reuse_buffer((300, 1000), torch.float32)
     part, address = one[7:], one.data_ptr()
     del one
-    other = lend((300, 1000), torch.float32)
+    other = reuse_buffer((300, 1000), torch.float32)
     assert other.data_ptr() != address
     del part
-    again = lend((290, 1000), torch.float32)
+    again = reuse_buffer((290, 1000), torch.float32)
     assert again.data_ptr() == address
     assert again.shape == (290, 1000)
-    assert lend((3,), torch.float64).dtype == torch.float64
+    assert reuse_buffer((3,), torch.float64).dtype == torch.float64
 
 
 def test_threads_never_share_lent_memory():
@@ -195,7 +195,7 @@ def test_threads_never_share_lent_memory():
         generator = torch.Generator().manual_seed(seed)
         for _ in range(300):
             size = int(torch.randint(70_000, 400_000, (), generator=generator))
-            memory = lend((size,), torch.uint8)
+            memory = reuse_buffer((size,), torch.uint8)
             memory.fill_(seed)
             held = memory[::7]
             del memory

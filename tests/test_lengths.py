@@ -297,21 +297,31 @@ class TestTraining:
         inputs = pack_padded_sequence(x, LENGTHS, enforce_sorted=False) if packed else x
         phase = lt.FlossPhase(2, k=2, steps=20, tangent_transient=8, batch=3)
         with pytest.warns(UserWarning, match=r"sequences \[1\] end within the 8 steps of the transient"):
-            flosser = Flosser(rnn, inputs, [lt.Trigger(lt.At(0), phase)], lengths=None if packed else LENGTHS)
+            flosser = Flosser(
+                rnn,
+                inputs,
+                [lt.schedules.Trigger(lt.schedules.At(0), phase)],
+                lengths=None if packed else LENGTHS,
+            )
         (record,) = flosser.step()
         assert np.isfinite(record["exponents"]).all()
         assert torch.isfinite(flosser.exponents(2)).all()
         with pytest.raises(ValueError, match="lengths must be above the 50 steps of the transient"):
-            Flosser(rnn, x, [lt.Trigger(lt.At(0), lt.FlossPhase(2, tangent_transient=50))], lengths=LENGTHS)
+            Flosser(
+                rnn,
+                x,
+                [lt.schedules.Trigger(lt.schedules.At(0), lt.FlossPhase(2, tangent_transient=50))],
+                lengths=LENGTHS,
+            )
         with pytest.raises(ValueError, match="lengths belong to a tensor of inputs, got a TemporalXOR"):
             Flosser(rnn, lt.tasks.TemporalXOR(2), [], lengths=LENGTHS)
 
     def test_draws_stay_within_their_sequences(self):
         x = torch.arange(40.0).reshape(-1, 1, 1) + 100 * torch.arange(4).reshape(1, -1, 1)
-        source, nobody = Sequences(x, LENGTHS), torch.zeros((), dtype=torch.int64)
+        source, shared_id = Sequences(x, LENGTHS), torch.zeros((), dtype=torch.int64)
         seen = set()
         for epoch in range(40):
-            drawn = source.inputs(0, members=nobody, epoch=epoch, batch=4, length=11)
+            drawn = source.inputs(0, member_ids=shared_id, epoch=epoch, batch=4, length=11)
             for j, own in enumerate(drawn.lengths.tolist()):
                 values = drawn.inputs[:, j, 0]
                 row = int(values[0]) // 100
@@ -369,7 +379,7 @@ class TestTraining:
 
         model = lt.Model(lt.RateCell(M, N), lt.Readout(N, 1), loss="mean_squared_error")
         joint = lt.FlossPhase(0, k=2, steps=30, tangent_transient=4, batch=3)
-        schedule = lt.Schedule(
+        schedule = lt.schedules.Schedule(
             (
                 lt.FlossPhase(2, k=2, steps=30, tangent_transient=4, batch=3),
                 lt.FitPhase(3, flossing=joint, flossing_weight=0.1),

@@ -103,7 +103,7 @@ def test_a_linear_network_has_the_capacity_of_its_formula():
 def test_a_member_has_the_capacity_that_it_has_alone():
     kw = {"residual": residuals.decay(torch.linspace(0.5, 0.95, 5)), "coupling": 0.2}
     both = memory_capacity(lt.ResidualCell(1, 5, **kw, ensemble=(2,)), 10, steps=500)
-    alone = memory_capacity(lt.ResidualCell(1, 5, **kw, members=1), 10, steps=500)
+    alone = memory_capacity(lt.ResidualCell(1, 5, **kw, member_ids=1), 10, steps=500)
     torch.testing.assert_close(both[:, 1], alone, rtol=0, atol=1e-9)
 
 

@@ -11,11 +11,11 @@ from torch.utils.flop_counter import FlopCounterMode
 import lyaptorch as lt
 from lyaptorch import FitPhase, FlossPhase
 from lyaptorch._random import seed_from
-from lyaptorch.flossing.penalties import PENALTIES
+from lyaptorch.schedules.penalties import PENALTIES
 from lyaptorch.tasks import TemporalXOR
-from lyaptorch.train import metrics
-from lyaptorch.train.optim import SGD, MemberOptimizer, clip
-from lyaptorch.train.state import new_members
+from lyaptorch.training import metrics
+from lyaptorch.training.ensemble import new_ensemble
+from lyaptorch.training.optim import SGD, MemberOptimizer, clip
 from reference import jacobian
 from test_optim import ENSEMBLES, EXACT, gradients, indices, parameters
 from test_train import LENGTH, ROWS, SCAN, TASK, N, make, numbers, run, seeded
@@ -33,7 +33,7 @@ def network(kind=lt.RateCell, ensemble=(), gain=1.5, **kw):
 
 def batch_for(model, length=T):
     ids = torch.arange(2) if model.ensemble else torch.tensor(0)
-    return TemporalXOR(2).draw(1, members=ids, epoch=0, batch=B, length=length)
+    return TemporalXOR(2).draw(1, member_ids=ids, epoch=0, batch=B, length=length)
 
 
 def differences(value, tensor, ensemble):
@@ -129,10 +129,10 @@ def test_the_share_of_saturated_units(kind, ensemble):
 @each
 def test_measured_exponents_add_up_to_the_mean_of_log_det(kind, ensemble):
     model = network(kind, ensemble)
-    members = new_members(model, None, 1e-3, lt.Adam())
+    members = new_ensemble(model, None, 1e-3, lt.Adam())
     members.epoch += 5
     found = metrics.measured_exponents(members, TASK, 3)
-    x = TASK.inputs(3, members=members.ids, epoch=5, batch=1, length=metrics.STEPS, stream="measure")
+    x = TASK.inputs(3, member_ids=members.ids, epoch=5, batch=1, length=metrics.STEPS, stream="measure")
     h, logs = model.h0[..., :1, :].detach(), []
     for x_t in x:
         logs.append(torch.linalg.slogdet(jacobian(model.cell, x_t, h)).logabsdet)
@@ -147,13 +147,13 @@ def test_measured_exponents_add_up_to_the_mean_of_log_det(kind, ensemble):
 def test_the_curvature_that_is_measured_is_that_of_the_dense_hessian(ensemble):
     """On test trajectories, with respect to W, whatever the epoch; in float64 of a float32 network."""
     model = network(lt.ElmanCell, ensemble)
-    members = new_members(model.float(), None, 1e-3, lt.Adam())
+    members = new_ensemble(model.float(), None, 1e-3, lt.Adam())
     members.epoch += 5
     found = metrics.leading_curvature(members, TASK, 3, sample=B, length=T)
     assert found.dtype == torch.float64
     assert next(model.parameters()).dtype == torch.float32
     model.double()
-    batch = TASK.draw(3, members=members.ids, epoch=0, batch=B, length=T, stream="test")
+    batch = TASK.draw(3, member_ids=members.ids, epoch=0, batch=B, length=T, stream="test")
     W = model.cell.weight_hh
 
     def loss(flat):
@@ -181,8 +181,8 @@ def test_metrics_in_a_record_are_those_of_the_networks_before_the_step():
         test_batches=2,
     )
     assert record["measured_at"].tolist() == [[0, 2, 4]] * 2
-    seed, members = seed_from(seeded(7)), new_members(fresh, None, 1e-3, lt.Adam())
-    batch = TASK.draw(seed, members=members.ids, epoch=0, batch=ROWS, length=LENGTH)
+    seed, members = seed_from(seeded(7)), new_ensemble(fresh, None, 1e-3, lt.Adam())
+    batch = TASK.draw(seed, member_ids=members.ids, epoch=0, batch=ROWS, length=LENGTH)
     for name, value in metrics.measure(members, batch, metrics.METRICS, TASK, seed, 2).items():
         np.testing.assert_array_equal(record[name][:, 0], value.detach().numpy())
         assert record[name].shape == (2, 3, *value.shape[1:])
@@ -255,10 +255,10 @@ def test_the_k_of_a_penalty_may_be_a_members_own():
     ids, k = torch.tensor([4, 4, 1]), torch.tensor([1, 3, 8])
     phase = FlossPhase(2, k=k, penalty="one_step_jacobians", **SCAN)
     model = make((3,), ids)
-    together = run(model, phase, members=ids)
+    together = run(model, phase, member_ids=ids)
     for i in range(3):
         alone = make((), ids[i])
-        record = run(alone, replace(phase, k=k[i].item()), members=ids[i])
+        record = run(alone, replace(phase, k=k[i].item()), member_ids=ids[i])
         np.testing.assert_allclose(together["floss_loss"][i], record["floss_loss"][0], rtol=1e-9)
         torch.testing.assert_close(numbers(model, i), numbers(alone), rtol=1e-8, atol=1e-12)
 
@@ -266,7 +266,7 @@ def test_the_k_of_a_penalty_may_be_a_members_own():
 def test_exponents_and_penalties_in_one_run():
     """NaN where a flossing step did not look at exponents."""
     flossing = FlossPhase(2, k=2, **SCAN)
-    penalty = replace(flossing, epochs=3, penalty="spectral_radius", members=torch.tensor([True, False]))
+    penalty = replace(flossing, epochs=3, penalty="spectral_radius", who=torch.tensor([True, False]))
     record = run(make((2,)), flossing, penalty, flossing)
     finite = np.isfinite(record["exponents"]).all(-1)
     assert finite.tolist() == [[True] * 2 + [False] * 3 + [True] * 2, [True] * 4 + [False] * 3]
@@ -322,7 +322,7 @@ def test_a_step_of_globally_clipped_descent_has_the_length_of_the_clip():
 
 def test_what_a_task_step_costs_is_what_torch_counts(monkeypatch):
     monkeypatch.setenv("LYAPTORCH_KERNELS", "0")  # torch counts its own operations only
-    model, batch = make(), TASK.draw(0, members=torch.tensor(0), epoch=0, batch=ROWS, length=LENGTH)
+    model, batch = make(), TASK.draw(0, member_ids=torch.tensor(0), epoch=0, batch=ROWS, length=LENGTH)
     with FlopCounterMode(display=False) as counter:
         model.loss(batch)
     assert metrics.fit_flops(batch, N, 1) == 3 * counter.get_total_flops() > 0
@@ -344,11 +344,11 @@ def test_what_a_flossing_step_costs(monkeypatch):
 
 def test_the_totals_in_a_record_are_epochs_times_steps_for_who_took_part():
     some = torch.tensor([True, False])
-    long, short = FlossPhase(3, k=2, **SCAN, batch=2, members=some), FlossPhase(1, k=N, **SCAN, interval=4)
-    record = run(make((2,)), long, short, FitPhase(4), FitPhase(2, members=some))
+    long, short = FlossPhase(3, k=2, **SCAN, batch=2, who=some), FlossPhase(1, k=N, **SCAN, interval=4)
+    record = run(make((2,)), long, short, FitPhase(4), FitPhase(2, who=some))
     step = [2 * metrics.floss_flops(N, 2, SCAN["steps"]), metrics.floss_flops(N, N, SCAN["steps"], 4)]
     assert record["floss_flops"].tolist() == [3 * step[0] + step[1], step[1]]
-    batch = TASK.draw(0, members=torch.arange(2), epoch=0, batch=ROWS, length=LENGTH)
+    batch = TASK.draw(0, member_ids=torch.arange(2), epoch=0, batch=ROWS, length=LENGTH)
     fit = metrics.fit_flops(batch, N, 1)
     assert record["fit_flops"].tolist() == [6 * fit, 4 * fit]
 
@@ -379,5 +379,5 @@ def test_a_module_that_does_not_tell_its_size_is_flossed_and_counted():
     model = lt.Model(cell, lt.Readout(N, 1), h0=torch.zeros(ROWS, N), loss="binary_cross_entropy")
     record = run(model, FlossPhase(2, k=2, **SCAN), FitPhase(3))
     assert record["floss_flops"].tolist() == [2 * metrics.floss_flops(N, 2, SCAN["steps"])]
-    batch = TASK.draw(0, members=torch.tensor(0), epoch=0, batch=ROWS, length=LENGTH)
+    batch = TASK.draw(0, member_ids=torch.tensor(0), epoch=0, batch=ROWS, length=LENGTH)
     assert record["fit_flops"].tolist() == [3 * metrics.fit_flops(batch, N, 1)]

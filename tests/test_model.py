@@ -11,8 +11,8 @@ from cases import M, N, every, setup
 from lyaptorch._random import Stream, seed_from
 from lyaptorch.cells import unroll
 from lyaptorch.tasks import Batch, TemporalXOR
-from lyaptorch.train import PRESETS, settled_state
-from lyaptorch.train.presets import gf2023
+from lyaptorch.training import PRESETS, settled_state
+from lyaptorch.training.presets import gf2023
 
 pytestmark = pytest.mark.usefixtures("double")
 ENSEMBLES = [(), (3,), (2, 3)]
@@ -195,7 +195,7 @@ def test_the_published_initial_state_has_settled_for_100_steps():
     wild = gf2023(TemporalXOR(4), hidden_size=N, rows=3, gain=3.0, ensemble=(2,), generator=seeded(1))
     assert (wild.h0[:, 0] - wild.h0[:, 1]).abs().max() > 0.01
 
-    start = Stream(seed_from(seeded(5)), "h0").normal((3, N), members=torch.arange(2))
+    start = Stream(seed_from(seeded(5)), "h0").normal((3, N), member_ids=torch.arange(2))
     h = start.clone()
     for _ in range(100):
         h = torch.tanh(h) @ wild.cell.weight_hh.mT + wild.cell.bias.unsqueeze(-2)
@@ -212,9 +212,9 @@ def seeded(seed):
 def test_a_member_of_the_published_ensemble_is_the_same_alone():
     ids = torch.tensor([[3, 0, 3], [1, 4, 7]])
     kw = {"hidden_size": N, "rows": 2}
-    together = gf2023(TemporalXOR(4), ensemble=(2, 3), members=ids, generator=seeded(2), **kw)
+    together = gf2023(TemporalXOR(4), ensemble=(2, 3), member_ids=ids, generator=seeded(2), **kw)
     for index in map(tuple, torch.ones(2, 3).nonzero().tolist()):
-        alone = gf2023(TemporalXOR(4), members=ids[index], generator=seeded(2), **kw)
+        alone = gf2023(TemporalXOR(4), member_ids=ids[index], generator=seeded(2), **kw)
         for p, q in zip(together.parameters(), alone.parameters(), strict=True):
             torch.testing.assert_close(p[index], q, rtol=1e-12, atol=1e-14)
     first, again, other = (gf2023(TemporalXOR(4), generator=g, **kw) for g in (None, None, seeded(9)))

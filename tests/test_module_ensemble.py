@@ -117,7 +117,7 @@ def test_a_phase_for_some_modules_leaves_the_others_alone():
     before = [m.weight_hh.detach().clone() for m in modules]
     model = lt.Model(modules, lt.Readout(4, 1, ensemble=(3,)))
     mask = torch.tensor([True, False, True])
-    lt.train(model, lt.tasks.DelayedCopy(1), (lt.FitPhase(1, members=mask),), length=5)
+    lt.train(model, lt.tasks.DelayedCopy(1), (lt.FitPhase(1, who=mask),), length=5)
     moved = [not torch.equal(m.weight_hh, w) for m, w in zip(modules, before, strict=True)]
     assert moved == mask.tolist()
 

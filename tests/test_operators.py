@@ -12,7 +12,7 @@ import cases
 import lyaptorch as lt
 from lyaptorch.cells import LIFForm, unroll
 from lyaptorch.cells import operators as sequences
-from lyaptorch.cells.packed import pack, unpack
+from lyaptorch.cells.flatten import pack, unpack
 from lyaptorch.tangent import operators as tangents
 from reference import random_frame
 from test_kernels import CPU, agree, bypassed, has_a_known_form, problem
@@ -169,7 +169,7 @@ INTERPRETED = """
 import torch
 torch.set_default_dtype(torch.float64)
 import lyaptorch as lt, test_operators as tests
-from lyaptorch.cells import trajectory
+from lyaptorch.cells import unroll as trajectory
 
 class Everywhere(lt.kernels.TritonRecurrence):
     def serves(self, form, h):

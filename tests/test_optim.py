@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from lyaptorch.train.optim import SGD, Adam, MemberOptimizer, clip
+from lyaptorch.training.optim import SGD, Adam, MemberOptimizer, clip
 
 pytestmark = pytest.mark.usefixtures("double")
 SHAPES = [(4, 3), (5,), ()]

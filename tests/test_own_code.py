@@ -9,7 +9,7 @@ import torch
 import lyaptorch as lt
 import reference
 from lyaptorch import surrogates
-from lyaptorch.cells.packed import pack
+from lyaptorch.cells.flatten import pack
 from lyaptorch.cells.surrogates import Bump, Surrogate
 
 pytestmark = pytest.mark.usefixtures("double")
@@ -60,8 +60,8 @@ KINDS = [
     lt.ElmanCell,
     lt.LSTMCell,
     lt.GRUCell,
-    lt.URLSTMCell,
-    lt.CoRNNCell,
+    lt.cells.URLSTMCell,
+    lt.cells.CoRNNCell,
     lt.ResidualCell,
     lt.LIFCell,
 ]
@@ -120,7 +120,7 @@ def test_a_cell_that_defines_forward_in_the_place_of_step_is_refused():
 
 @pytest.mark.parametrize("gates", [(18.0, 0.5, 0.125, 18.0), (0.5, 18.0, 0.125, 18.0)])
 def test_the_refined_lstm_keeps_its_slopes_where_gates_are_open(gates):
-    cell = lt.URLSTMCell(2, 3).float()
+    cell = lt.cells.URLSTMCell(2, 3).float()
     with torch.no_grad():
         cell.bias_hh.zero_()
         cell.bias_ih.copy_(torch.tensor(gates).repeat_interleave(3))
@@ -134,7 +134,7 @@ def test_the_refined_lstm_keeps_its_slopes_where_gates_are_open(gates):
 
 
 def test_the_refined_lstm_takes_and_gives_its_state_as_a_pair():
-    cell = lt.URLSTMCell(1, 3)
+    cell = lt.cells.URLSTMCell(1, 3)
     h, c = torch.zeros(2, 3), torch.ones(2, 3)
     spec = lt.lyapunov_spectrum(cell, torch.zeros(5, 2, 1), h0=(h, c))
     assert [part.shape for part in cell.unpack(spec.final_state)] == [(2, 3), (2, 3)]

@@ -8,7 +8,7 @@ from torch import nn
 
 import lyaptorch as lt
 from lyaptorch.cells.ownership import of_members
-from lyaptorch.flossing import Scale
+from lyaptorch.schedules import Scale
 from lyaptorch.tasks import DelayedCopy
 
 N = 3
@@ -36,7 +36,7 @@ def train(net, *phases, **kw):
 def test_a_number_for_each_unit_is_none_for_each_member():
     """Sizes are equal; the first member alone among three trains as it does with the others."""
     one, all_three = model(), model()
-    alone = train(one, lt.FitPhase(3, members=SOME))["loss"][0]
+    alone = train(one, lt.FitPhase(3, who=SOME))["loss"][0]
     together = train(all_three, lt.FitPhase(3))["loss"][0]
     torch.testing.assert_close(torch.tensor(alone), torch.tensor(together), rtol=1e-12, atol=0)
     for p, q in zip(one.parameters(), all_three.parameters(), strict=True):
@@ -69,7 +69,9 @@ def test_a_trained_number_for_each_unit_is_shared_by_all_members(run):
     message = (
         r"activation.a must have the leading dimensions \(3,\) of the ensemble.*got \(3,\): members that"
     )
-    scaling = lt.Trigger(lt.At(0), lt.FlossPhase(1, **SCAN), Scale("cell.activation.a", 2.0))
+    scaling = lt.schedules.Trigger(
+        lt.schedules.At(0), lt.FlossPhase(1, **SCAN), Scale("cell.activation.a", 2.0)
+    )
     runs = {
         "train": lambda: train(net, lt.FitPhase(1)),
         "floss": lambda: lt.floss(net.cell, TASK, epochs=1, **SCAN),
@@ -181,11 +183,11 @@ FREEZES = {
 
 def learn(run, modules, ids):
     if run == "floss":
-        return lt.floss(modules, TASK, epochs=3, lr=1e-2, members=ids, **SCAN)
+        return lt.floss(modules, TASK, epochs=3, lr=1e-2, member_ids=ids, **SCAN)
     e = tuple(ids.shape)
-    net = lt.Model(modules, lt.Readout(4, 1, ensemble=e, members=ids))
-    phases = lt.FlossPhase(2, **SCAN), lt.FitPhase(3), lt.FitPhase(2, members=torch.ones(e).bool())
-    return train(net, *phases, lr=1e-2, members=ids, clip=0.05, clip_mode="global")
+    net = lt.Model(modules, lt.Readout(4, 1, ensemble=e, member_ids=ids))
+    phases = lt.FlossPhase(2, **SCAN), lt.FitPhase(3), lt.FitPhase(2, who=torch.ones(e).bool())
+    return train(net, *phases, lr=1e-2, member_ids=ids, clip=0.05, clip_mode="global")
 
 
 @pytest.mark.parametrize("freeze", FREEZES)
@@ -214,13 +216,13 @@ def test_some_of_a_list_with_frozen_weights_are_selected_with_what_is_frozen():
     for three in (modules, alone):
         three[1].weight_hh_l0.requires_grad_(False)
     mask, ids = torch.tensor([False, True, True]), torch.arange(3)
-    net = lt.Model(modules, lt.Readout(4, 1, ensemble=(3,), members=ids))
-    train(net, lt.FitPhase(3, members=mask), members=ids)
+    net = lt.Model(modules, lt.Readout(4, 1, ensemble=(3,), member_ids=ids))
+    train(net, lt.FitPhase(3, who=mask), member_ids=ids)
     before = numbers(rnns(3)[1])
     assert torch.equal(modules[1].weight_hh_l0, before[1])
     for i in (1, 2):
-        one = lt.Model(alone[i], lt.Readout(4, 1, members=i))
-        train(one, lt.FitPhase(3), members=torch.tensor(i))
+        one = lt.Model(alone[i], lt.Readout(4, 1, member_ids=i))
+        train(one, lt.FitPhase(3), member_ids=torch.tensor(i))
         for p, q in zip(modules[i].parameters(), alone[i].parameters(), strict=True):
             torch.testing.assert_close(p, q, rtol=1e-8, atol=1e-12)
     assert all(torch.equal(p, q) for p, q in zip(modules[0].parameters(), numbers(rnns(3)[0]), strict=True))
@@ -323,7 +325,7 @@ def test_numbers_that_broadcast_stay_with_their_network_in_a_list(kind):
     lt.floss(cells, x, epochs=2, **SCAN)
     for i, cell in enumerate(cells):
         one = make(i)
-        lt.floss(one, x, epochs=2, members=torch.tensor(i), **SCAN)
+        lt.floss(one, x, epochs=2, member_ids=torch.tensor(i), **SCAN)
         for p, q in zip(cell.parameters(), one.parameters(), strict=True):
             torch.testing.assert_close(p, q, rtol=1e-8, atol=1e-12)
 

@@ -9,12 +9,12 @@ import torch
 
 import lyaptorch as lt
 from lyaptorch.kernels import Need, plan, scan_need, unroll_need
-from lyaptorch.kernels.plan import check_memory
+from lyaptorch.kernels.footprint import check_memory
 
 MEASURED = """
 import torch, lyaptorch as lt
 from torch.profiler import ProfilerActivity, profile
-from lyaptorch.cells import trajectory, unroll
+from lyaptorch.cells import unroll as trajectory, unroll
 
 class Everywhere(lt.kernels.TritonRecurrence):
     def serves(self, form, h):

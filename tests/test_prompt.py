@@ -82,7 +82,7 @@ def test_no_result_prints_its_numbers(spectrum, diagnosis, inputs):
     clv = lt.covariant_vectors(cell, x, k=4)
     results = [spectrum, spectrum.growth, diagnosis, diagnosis.signs, diagnosis.signs.parts, clv, clv.growth]
     results += [condition_number(cell, x), spectrum.record(), diagnosis.record()]
-    results += [lt.tasks.TemporalXOR(4).draw(0, members=torch.tensor(0), epoch=0, batch=2, length=20)]
+    results += [lt.tasks.TemporalXOR(4).draw(0, member_ids=torch.tensor(0), epoch=0, batch=2, length=20)]
     for result in results:
         assert repr(result).startswith(type(result).__name__)
         assert repr(result).count("\n") <= 4, type(result)

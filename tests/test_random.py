@@ -9,17 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lyaptorch import _random
-from lyaptorch._random import DEFAULT_SEED, Stream, bits, member_ids, seed_from
+from lyaptorch._random import DEFAULT_SEED, Stream, bits, ids_of, seed_from
 
 STREAM = Stream(seed=7, name="weight_hh")
 WORD = (1 << 64) - 1
 
 DRAWS = {
-    "bits": lambda members, epoch=0: STREAM.bits((3, 5), members=members, epoch=epoch),
-    "uniform": lambda members, epoch=0: STREAM.uniform((3, 5), members=members, epoch=epoch),
-    "normal": lambda members, epoch=0: STREAM.normal((3, 5), members=members, epoch=epoch),
-    "bernoulli": lambda members, epoch=0: STREAM.bernoulli((3, 5), members=members, epoch=epoch),
-    "permutation": lambda members, epoch=0: STREAM.permutation(15, members=members, epoch=epoch),
+    "bits": lambda members, epoch=0: STREAM.bits((3, 5), member_ids=members, epoch=epoch),
+    "uniform": lambda members, epoch=0: STREAM.uniform((3, 5), member_ids=members, epoch=epoch),
+    "normal": lambda members, epoch=0: STREAM.normal((3, 5), member_ids=members, epoch=epoch),
+    "bernoulli": lambda members, epoch=0: STREAM.bernoulli((3, 5), member_ids=members, epoch=epoch),
+    "permutation": lambda members, epoch=0: STREAM.permutation(15, member_ids=members, epoch=epoch),
 }
 
 
@@ -149,12 +149,12 @@ def test_epoch_per_member_equals_each_epoch_alone(kind):
 
 def test_shorter_draw_is_a_prefix_in_row_major_order():
     members = torch.arange(3)
-    long = STREAM.bits((4, 6), members=members)
-    assert torch.equal(STREAM.bits((17,), members=members), long.flatten(1)[:, :17])
-    assert torch.equal(STREAM.bits((2, 3, 4), members=members).flatten(1), long.flatten(1))
-    assert torch.equal(STREAM.bits((), members=members), long[:, 0, 0])
-    assert torch.equal(STREAM.bits((), members=1), long[1, 0, 0])
-    assert STREAM.bits((0, 3), members=members).shape == (3, 0, 3)
+    long = STREAM.bits((4, 6), member_ids=members)
+    assert torch.equal(STREAM.bits((17,), member_ids=members), long.flatten(1)[:, :17])
+    assert torch.equal(STREAM.bits((2, 3, 4), member_ids=members).flatten(1), long.flatten(1))
+    assert torch.equal(STREAM.bits((), member_ids=members), long[:, 0, 0])
+    assert torch.equal(STREAM.bits((), member_ids=1), long[1, 0, 0])
+    assert STREAM.bits((0, 3), member_ids=members).shape == (3, 0, 3)
 
 
 def test_every_part_of_the_address_changes_all_numbers():
@@ -175,8 +175,8 @@ def test_name_does_not_run_into_the_member():
 @pytest.mark.parametrize(("dtype", "digits"), [(torch.float32, 24), (torch.float16, 11), (torch.bfloat16, 8)])
 def test_uniform_of_a_shorter_dtype_is_the_float64_truncated(dtype, digits):
     members = torch.arange(50)
-    full = STREAM.uniform((401,), members=members, dtype=torch.float64)
-    short = STREAM.uniform((401,), members=members, dtype=dtype)
+    full = STREAM.uniform((401,), member_ids=members, dtype=torch.float64)
+    short = STREAM.uniform((401,), member_ids=members, dtype=dtype)
     assert short.dtype == dtype
     assert torch.equal(short.double(), torch.floor(full * 2**digits) / 2**digits)
 
@@ -184,9 +184,9 @@ def test_uniform_of_a_shorter_dtype_is_the_float64_truncated(dtype, digits):
 @pytest.mark.parametrize("n", [1, 2, 3, 5, 7, 9, 15, 17, 31, 33, 63, 65, 127, 129, 257])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_normal_of_one_element_has_the_bits_it_has_in_a_batch(n, dtype):
-    batch = STREAM.normal((n,), members=3, dtype=dtype)
-    ahead = STREAM.normal((1000,), members=3, dtype=dtype)
-    words = STREAM.bits((n,), members=3)
+    batch = STREAM.normal((n,), member_ids=3, dtype=dtype)
+    ahead = STREAM.normal((1000,), member_ids=3, dtype=dtype)
+    words = STREAM.bits((n,), member_ids=3)
     alone = torch.cat([_random._normal(words[i : i + 1].clone()) for i in range(n)]).to(dtype)
     assert torch.equal(batch, ahead[:n])
     assert torch.equal(batch, alone)
@@ -198,7 +198,7 @@ def test_default_dtype_is_that_of_torch():
         for dtype in (torch.float64, torch.float32):
             torch.set_default_dtype(dtype)
             for draw in (STREAM.uniform, STREAM.normal, STREAM.bernoulli):
-                assert draw((2,), members=0).dtype == dtype
+                assert draw((2,), member_ids=0).dtype == dtype
     finally:
         torch.set_default_dtype(before)
 
@@ -245,7 +245,9 @@ def test_vmap_over_members_equals_the_ensemble(kind):
 
 def test_one_graph_traces_every_epoch():
     def draw(ids, epoch):
-        return STREAM.bits((5,), members=ids, epoch=epoch), STREAM.normal((5,), members=ids, epoch=epoch)
+        return STREAM.bits((5,), member_ids=ids, epoch=epoch), STREAM.normal(
+            (5,), member_ids=ids, epoch=epoch
+        )
 
     graph = torch.compile(draw, fullgraph=True, backend="eager")
     ids = torch.arange(6).view(2, 3)
@@ -276,10 +278,10 @@ def test_captured_cuda_graph_draws_what_the_cpu_draws():
 
 
 def test_device_moves_the_members():
-    drawn = STREAM.bits((3,), members=torch.arange(2), epoch=torch.tensor(1), device="meta")
+    drawn = STREAM.bits((3,), member_ids=torch.arange(2), epoch=torch.tensor(1), device="meta")
     assert drawn.device.type == "meta"
-    assert STREAM.bits((3,), members=2, epoch=torch.tensor(1, device="meta")).device.type == "meta"
-    assert STREAM.bits((3,), members=2).device.type == "cpu"
+    assert STREAM.bits((3,), member_ids=2, epoch=torch.tensor(1, device="meta")).device.type == "meta"
+    assert STREAM.bits((3,), member_ids=2).device.type == "cpu"
 
 
 # Quality: fixed seeds, so a failure is a change of the numbers, never chance
@@ -288,8 +290,8 @@ def test_device_moves_the_members():
 def test_moments_of_uniform_and_normal_to_five_standard_errors():
     members = torch.arange(100)
     n = 100 * 2000
-    u = STREAM.uniform((2000,), members=members, dtype=torch.float64)
-    z = STREAM.normal((2000,), members=members, dtype=torch.float64)
+    u = STREAM.uniform((2000,), member_ids=members, dtype=torch.float64)
+    z = STREAM.normal((2000,), member_ids=members, dtype=torch.float64)
     # E u^p = 1/(p+1), var u^p = 1/(2p+1) - 1/(p+1)^2; E z^p and var z^p from the even moments 1 1 3 15 105
     for p in (1, 2, 3, 4):
         variance = 1 / (2 * p + 1) - 1 / (p + 1) ** 2
@@ -302,10 +304,10 @@ def test_moments_of_uniform_and_normal_to_five_standard_errors():
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_kolmogorov_smirnov(draw, dtype):
     law = {"uniform": "uniform", "normal": "norm"}[draw.__name__]
-    over_index = draw((50_000,), members=3, dtype=dtype)
-    over_members = draw((), members=torch.arange(50_000), dtype=dtype)
+    over_index = draw((50_000,), member_ids=3, dtype=dtype)
+    over_members = draw((), member_ids=torch.arange(50_000), dtype=dtype)
     over_epochs = draw(
-        (), members=torch.zeros(50_000, dtype=torch.int64), epoch=torch.arange(50_000), dtype=dtype
+        (), member_ids=torch.zeros(50_000, dtype=torch.int64), epoch=torch.arange(50_000), dtype=dtype
     )
     for drawn in (over_index, over_members, over_epochs):
         assert scipy.stats.kstest(drawn.double().numpy(), law).pvalue > 1e-3
@@ -313,14 +315,14 @@ def test_kolmogorov_smirnov(draw, dtype):
 
 def test_coins_are_fair_in_any_dtype():
     for dtype in (torch.float32, torch.float64, torch.int64, torch.bool):
-        coins = STREAM.bernoulli((400,), members=torch.arange(250), dtype=dtype)
+        coins = STREAM.bernoulli((400,), member_ids=torch.arange(250), dtype=dtype)
         assert coins.dtype == dtype
         assert set(coins.unique().tolist()) == {0, 1}
         assert abs(coins.double().mean() - 0.5) < 5 * 0.5 / 100_000**0.5
 
 
 def test_all_64_bits_are_balanced_and_uncorrelated():
-    x = signs(STREAM.bits((200,), members=torch.arange(300)))
+    x = signs(STREAM.bits((200,), member_ids=torch.arange(300)))
     n = len(x)
     assert x.mean(0).abs().max() < 5 / n**0.5
     # 2016 pairs: six standard errors are passed by chance with probability 4e-6
@@ -359,7 +361,7 @@ def test_one_flipped_input_bit_flips_half_of_the_output(axis, bit):
 
 def test_bytes_are_uniform():
     members = torch.arange(64)
-    for words in (STREAM.bits((512,), members=members), STREAM.bits((), members=torch.arange(1 << 15))):
+    for words in (STREAM.bits((512,), member_ids=members), STREAM.bits((), member_ids=torch.arange(1 << 15))):
         columns = words.contiguous().numpy().reshape(-1).view(np.uint8).reshape(-1, 8)
         for column in columns.T:
             assert scipy.stats.chisquare(np.bincount(column, minlength=256)).pvalue > 1e-4
@@ -369,7 +371,7 @@ def test_bytes_are_uniform():
 def test_permutations_of_four_are_equally_likely(counter):
     many, zero = torch.arange(24_000), torch.zeros(24_000, dtype=torch.int64)
     members, epochs = (many, zero) if counter == "member" else (zero, many)
-    drawn = STREAM.permutation(4, members=members, epoch=epochs)
+    drawn = STREAM.permutation(4, member_ids=members, epoch=epochs)
     assert torch.equal(drawn.sort(-1).values, torch.arange(4).expand(24_000, 4))
     _, counts = torch.unique(drawn, dim=0, return_counts=True)
     assert len(counts) == 24
@@ -394,25 +396,25 @@ def test_extreme_bits_give_finite_normals_and_uniforms_below_one():
 
 
 def test_normal_is_symmetric_under_the_complement_of_its_bits():
-    words = STREAM.bits((10_000,), members=0)
+    words = STREAM.bits((10_000,), member_ids=0)
     torch.testing.assert_close(_random._normal(~words), -_random._normal(words), rtol=1e-14, atol=1e-15)
 
 
 def test_empty_and_single_permutations():
-    assert STREAM.permutation(0, members=torch.arange(2)).shape == (2, 0)
-    assert STREAM.permutation(1, members=torch.arange(2)).tolist() == [[0], [0]]
+    assert STREAM.permutation(0, member_ids=torch.arange(2)).shape == (2, 0)
+    assert STREAM.permutation(1, member_ids=torch.arange(2)).tolist() == [[0], [0]]
 
 
 def test_member_ids_count_unless_given():
-    assert member_ids((2, 3)).tolist() == [[0, 1, 2], [3, 4, 5]]
-    assert member_ids(()).shape == ()
-    assert member_ids((), 7).item() == 7
+    assert ids_of((2, 3)).tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert ids_of(()).shape == ()
+    assert ids_of((), 7).item() == 7
     ids = torch.tensor([5, 5, 2])
-    assert torch.equal(member_ids((3,), ids), ids)
-    for drawn in (member_ids((2,)), member_ids((), 7), member_ids((3,), ids)):
+    assert torch.equal(ids_of((3,), ids), ids)
+    for drawn in (ids_of((2,)), ids_of((), 7), ids_of((3,), ids)):
         assert drawn.dtype == torch.int64
-    assert member_ids((2,), device="meta").device.type == "meta"
-    assert member_ids((3,), ids, device="meta").device.type == "meta"
+    assert ids_of((2,), device="meta").device.type == "meta"
+    assert ids_of((3,), ids, device="meta").device.type == "meta"
 
 
 @pytest.mark.parametrize(
@@ -428,23 +430,23 @@ def test_member_ids_count_unless_given():
         (lambda: bits(0, "x", 0, 0.5, 0), r"epoch must be .*, got 0\.5; use an int or an int64 tensor"),
         (lambda: bits(0, "x", 0, 0, torch.ones(2)), r"index must be .*, got torch\.float32; call \.long\(\)"),
         (
-            lambda: STREAM.bits((2,), members=torch.arange(3, dtype=torch.int32)),
+            lambda: STREAM.bits((2,), member_ids=torch.arange(3, dtype=torch.int32)),
             r"member must be an int or an int64 tensor, got torch\.int32; call \.long\(\)",
         ),
         (
-            lambda: STREAM.bits((2,), members=torch.arange(3), epoch=torch.arange(2)),
+            lambda: STREAM.bits((2,), member_ids=torch.arange(3), epoch=torch.arange(2)),
             r"epoch must have shape \*e = \(3,\), got \(2,\); give one epoch, or one per member",
         ),
         (
-            lambda: STREAM.bits((2,), members=0, epoch=torch.arange(2)),
+            lambda: STREAM.bits((2,), member_ids=0, epoch=torch.arange(2)),
             r"epoch must have shape \*e = \(\), got \(2,\)",
         ),
         (
-            lambda: STREAM.uniform((2,), members=0, dtype=torch.int64),
+            lambda: STREAM.uniform((2,), member_ids=0, dtype=torch.int64),
             r"unknown dtype .*'torch\.int64'.*known: ",
         ),
         (
-            lambda: STREAM.normal((2,), members=0, dtype=torch.int64),
+            lambda: STREAM.normal((2,), member_ids=0, dtype=torch.int64),
             r"unknown dtype .*'torch\.int64'.*known: ",
         ),
         (
@@ -452,14 +454,14 @@ def test_member_ids_count_unless_given():
             r"generator must be a torch\.Generator or None, got int; use torch\.Generator",
         ),
         (
-            lambda: member_ids((2, 3), torch.arange(6)),
-            r"members must have shape \*e = \(2, 3\), got \(6,\); give one id per network",
+            lambda: ids_of((2, 3), torch.arange(6)),
+            r"member_ids must have shape \*e = \(2, 3\), got \(6,\); give one id per network",
         ),
         (
-            lambda: member_ids((3,), 4),
-            r"members must have shape \*e = \(3,\), got \(\); give one id per network",
+            lambda: ids_of((3,), 4),
+            r"member_ids must have shape \*e = \(3,\), got \(\); give one id per network",
         ),
-        (lambda: member_ids((2,), torch.ones(2)), r"members must be .*, got torch\.float32; call \.long\(\)"),
+        (lambda: ids_of((2,), torch.ones(2)), r"members must be .*, got torch\.float32; call \.long\(\)"),
     ],
 )
 def test_errors_say_what_came_and_what_to_do(call, message):

@@ -75,20 +75,20 @@ def read(page: str) -> Reader:
     return found
 
 
-def diagnosis(**options) -> lt.Diagnosis:
+def diagnosis(**options) -> lt.diagnosis.Diagnosis:
     cell = lt.RateCell(1, 12, gain=0.6, generator=torch.Generator().manual_seed(0))
     inputs = torch.randn(60, 2, 1, generator=torch.Generator().manual_seed(1))
     return lt.diagnose(cell, inputs, **options)
 
 
-def recorded(found: lt.Diagnosis) -> Record:
+def recorded(found: lt.diagnosis.Diagnosis) -> Record:
     return Record("diagnose", found.config, *found.variables())
 
 
 def test_a_page_says_what_the_diagnosis_says():
     found = diagnosis(name="cell")
     page = read(found.page())
-    for text in (*(f.text for f in found.findings), *(r.code for r in found.remedies), "▼ vanishing"):
+    for text in (*(f.text for f in found.findings), *(r.code for r in found.suggestions), "▼ vanishing"):
         assert text in page.texts
     assert page.texts.count("Numbers") == len(page.of("svg")) >= 3
     for i, exponent in enumerate(found.signs.exponents.tolist(), 1):
@@ -182,12 +182,12 @@ def test_the_command_diagnose(lyap, tmp_path):
     record = Record.load(summary["record"])
     torch.manual_seed(0)
     rnn = torch.nn.RNN(2, 6)
-    inputs = Stream(0, "noise").normal((85, 1, 2), members=torch.zeros((), dtype=torch.int64))
+    inputs = Stream(0, "noise").normal((85, 1, 2), member_ids=torch.zeros((), dtype=torch.int64))
     generator = torch.Generator().manual_seed(0)
     found = lt.diagnose(rnn, inputs, k=4, tangent_transient=5, generator=generator, name="rnn")
     np.testing.assert_allclose(record["exponents"], found.signs.exponents, rtol=1e-5)
     assert summary["verdict"] == found.verdict == record.config["verdict"]
-    assert summary["remedies"][0]["code"] == found.remedies[0].code
+    assert summary["suggestions"][0]["code"] == found.suggestions[0].code
     assert summary["findings"] == {f.name: f.text for f in found.findings}
     page = (tmp_path / summary["page"]).read_text(encoding="utf-8")
     assert page == record_page(record)
@@ -196,7 +196,7 @@ def test_the_command_diagnose(lyap, tmp_path):
     assert (status, err) == (0, "")
     assert "rnn: " in out
     # lines of code are printed whole
-    assert all(f"\n    {line}\n" in out for r in found.remedies for line in r.code.split("\n"))
+    assert all(f"\n    {line}\n" in out for r in found.suggestions for line in r.code.split("\n"))
     assert "Page runs/diagnose-2.html" in out
 
 
@@ -205,7 +205,7 @@ def test_the_command_diagnose_takes_a_cell_by_flags_and_a_function(lyap):
     assert by_flags["horizon"] == 10
     step = lyap.json("diagnose", "net.py:step", *SMALL, "--channels", 2)
     assert step["verdict"] == "vanishing"
-    assert step["remedies"][0]["code"].startswith("lt.floss(network, inputs, ")
+    assert step["suggestions"][0]["code"].startswith("lt.floss(network, inputs, ")
     assert "cannot load net.py:nothing" in lyap.fails("diagnose", "net.py:nothing")
     assert "horizon must be an integer >= 1" in lyap.fails("diagnose", *SMALL, "--horizon", 0)
 

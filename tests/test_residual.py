@@ -75,7 +75,7 @@ def test_a_decay_is_given_for_all_for_members_for_units_or_for_both(shape):
 
 
 @pytest.mark.parametrize(
-    ("recipe", "n", "members", "message"),
+    ("recipe", "n", "member_ids", "message"),
     [
         (residuals.rotation(0.1), 5, E, r"a rotation turns pairs of units.*even, got 5; take 6"),
         (residuals.decay(torch.ones(2)), 4, E, r"r must be a number or have shape \*e = \(3,\), \(4,\)"),
@@ -167,7 +167,7 @@ def test_everything_follows_double(kind):
 @pytest.mark.parametrize("recipe", FACTORS)
 def test_a_member_is_the_same_alone_and_in_an_ensemble(recipe):
     every = lt.ResidualCell(M, N, residual=FACTORS[recipe], ensemble=(3,))
-    alone = lt.ResidualCell(M, N, residual=FACTORS[recipe], members=2)
+    alone = lt.ResidualCell(M, N, residual=FACTORS[recipe], member_ids=2)
     for name, value in alone.state_dict().items():
         assert torch.equal(value, every.state_dict()[name][2]), name
 

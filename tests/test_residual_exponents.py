@@ -58,7 +58,7 @@ def test_without_coupling_they_are_those_of_the_residual():
 def test_driven_they_deviate_in_proportion_to_the_coupling():
     r, eps = 0.95, torch.tensor([0.005, 0.01, 0.02, 0.04])
     same = torch.zeros(4, dtype=torch.int64)
-    cell = lt.ResidualCell(1, 20, residual=residuals.decay(r), coupling=eps, ensemble=(4,), members=same)
+    cell = lt.ResidualCell(1, 20, residual=residuals.decay(r), coupling=eps, ensemble=(4,), member_ids=same)
     inputs = noise(2000, 4)
     got, found = measured(cell, inputs), residual_exponents(cell, inputs, transient=200)
     torch.testing.assert_close(found.residual, torch.full((4, 20), math.log(r)), rtol=0, atol=1e-12)
@@ -82,7 +82,7 @@ def test_of_kinds_a_and_b_only_a_subcritical_residual_keeps_its_exponents():
             kind=kind,
             bias=False,
             ensemble=(3,),
-            members=seeds,
+            member_ids=seeds,
         )
         leading[kind] = measured(cell, noise(800, 3))[:, 0]
     # 0.6 eps, as above

@@ -8,11 +8,12 @@ import pytest
 import torch
 
 import lyaptorch as lt
-from lyaptorch import SCHEDULES, At, Every, FitPhase, FlossPhase, Scale, Trigger, When
+from lyaptorch import FitPhase, FlossPhase
 from lyaptorch._random import Stream, seed_from
 from lyaptorch.cells import random_frame
+from lyaptorch.schedules import SCHEDULES, At, Every, Scale, Trigger, When
 from lyaptorch.tasks import TemporalXOR
-from lyaptorch.train import run as engine
+from lyaptorch.training import run as engine
 from test_train import LENGTH, ROWS, SCAN, TASK, N, each, make, numbers, run, same, seeded
 
 pytestmark = pytest.mark.usefixtures("double")
@@ -21,7 +22,7 @@ SHORT = FlossPhase(2, k=1, steps=2, tangent_transient=0)
 STILL = replace(FLOSS, lr=0.0)
 """An episode that changes nothing."""
 FIRST = torch.tensor([True, False])
-ALWAYS = lt.task_loss > 0.0
+ALWAYS = lt.schedules.task_loss > 0.0
 NEVER = torch.tensor([0.0, 1e9])
 """A threshold that only the first of two members exceeds."""
 
@@ -88,9 +89,9 @@ WHENS = [
     (When(ALWAYS), 3, [3, 6]),
     (When(ALWAYS, after=3), 3, [3, 6]),
     (When(ALWAYS, after=4), 3, [6]),
-    (When(lt.task_loss < 0.0), 1, []),
-    (When(lt.lambda1 < 100.0), 3, [0, 3, 6]),
-    (When((lt.task_loss < 0.0, lt.lambda1 < 100.0)), 4, [0, 4]),
+    (When(lt.schedules.task_loss < 0.0), 1, []),
+    (When(lt.schedules.lambda1 < 100.0), 3, [0, 3, 6]),
+    (When((lt.schedules.task_loss < 0.0, lt.schedules.lambda1 < 100.0)), 4, [0, 4]),
 ]
 
 
@@ -101,7 +102,9 @@ def test_when_a_trigger_fires(when, check_every, expected):
     assert episodes(run(make(), fit)) == expected
 
 
-@pytest.mark.parametrize("metric", [lt.accuracy, lt.gradient_norm, lt.task_loss])
+@pytest.mark.parametrize(
+    "metric", [lt.schedules.accuracy, lt.schedules.gradient_norm, lt.schedules.task_loss]
+)
 def test_a_condition_is_on_the_last_step_of_each_member(metric):
     plain = run(make((2,)), FitPhase(12))[metric.name]
     threshold = torch.tensor(np.median(plain[:, 1:10:2], axis=1))
@@ -110,12 +113,12 @@ def test_a_condition_is_on_the_last_step_of_each_member(metric):
     for i in (0, 1):
         expected = [e for e in range(2, 12, 2) if plain[i, e - 1] > threshold[i]]
         assert episodes(record, i) == expected
-        assert len(expected) == 2 or metric is lt.accuracy
+        assert len(expected) == 2 or metric is lt.schedules.accuracy
 
 
 def test_lambda_1_is_the_one_that_the_metric_spectrum_shows():
     model = make((2,), gain=torch.tensor([0.4, 3.0]), hidden_size=16)
-    fit = FitPhase(3, triggers=(Trigger(When(lt.lambda1 > 0.0), STILL),), check_every=1)
+    fit = FitPhase(3, triggers=(Trigger(When(lt.schedules.lambda1 > 0.0), STILL),), check_every=1)
     record = run(model, fit, metrics=("spectrum",), metrics_every=1)
     assert (record["spectrum"][0, :, 0] < -0.2).all()
     assert (record["spectrum"][1, :, 0] > 0.05).all()
@@ -123,7 +126,7 @@ def test_lambda_1_is_the_one_that_the_metric_spectrum_shows():
 
 
 def test_every_member_counts_its_own_epochs():
-    schedule = [FitPhase(2, members=FIRST), FitPhase(4, triggers=(Trigger(At(1, 3), STILL),))]
+    schedule = [FitPhase(2, who=FIRST), FitPhase(4, triggers=(Trigger(At(1, 3), STILL),))]
     record = run(make((2,)), *schedule)
     assert [episodes(record, i) for i in (0, 1)] == [[3], [1, 3]]
     schedule[1] = FitPhase(4, triggers=(Trigger(Every(2), STILL), Trigger(When(ALWAYS, after=5), STILL)))
@@ -133,19 +136,19 @@ def test_every_member_counts_its_own_epochs():
 
 def test_the_latest_value_of_a_member_is_its_own_when_others_took_the_last_steps():
     check = FitPhase(2, triggers=(Trigger(When(ALWAYS), STILL),))
-    record = run(make((2,)), FitPhase(2), FitPhase(3, members=~FIRST), check)
+    record = run(make((2,)), FitPhase(2), FitPhase(3, who=~FIRST), check)
     assert [episodes(record, i) for i in (0, 1)] == [[2], [5]]
 
 
 @pytest.mark.parametrize(
     "trigger",
     [
-        Trigger(At(1, 3), replace(FLOSS, members=FIRST)),
-        Trigger(Every(2), replace(FLOSS, members=FIRST), Scale("cell.bias", 1.5)),
-        Trigger(When(lt.task_loss > NEVER), FLOSS, Scale("cell.weight_hh", 0.9)),
-        Trigger(When(lt.lambda1 < -NEVER + 100), FLOSS),
+        Trigger(At(1, 3), replace(FLOSS, who=FIRST)),
+        Trigger(Every(2), replace(FLOSS, who=FIRST), Scale("cell.bias", 1.5)),
+        Trigger(When(lt.schedules.task_loss > NEVER), FLOSS, Scale("cell.weight_hh", 0.9)),
+        Trigger(When(lt.schedules.lambda1 < -NEVER + 100), FLOSS),
     ],
-    ids=["members", "members-scale", "threshold-scale", "exponent"],
+    ids=["member_ids", "members-scale", "threshold-scale", "exponent"],
 )
 def test_who_never_fires_trains_as_in_the_plain_run_to_the_bit(trigger):
     plain, model = make((2,)), make((2,))
@@ -181,7 +184,7 @@ def test_each_trigger_flosses_at_its_own_rate():
 def test_scale_multiplies_for_those_who_fired_each_time():
     model, start = make((2,)), make((2,))
     triggers = (
-        Trigger(Every(1), FlossPhase(0, members=FIRST), Scale("cell.bias", 2.0)),
+        Trigger(Every(1), FlossPhase(0, who=FIRST), Scale("cell.bias", 2.0)),
         Trigger(At(0, 2), FlossPhase(0), Scale("h0", -2.0)),
     )
     run(model, FitPhase(4, triggers=triggers), lr=0.0)
@@ -211,10 +214,13 @@ WRONG = [
         "unknown parameter .* mean 'cell.weight_hh'",
     ),
     (Trigger(At(9), FLOSS, Scale("cell.activation.sharpness", 2.0)), r"leading dimensions \(2,\).*got \(\)"),
-    (Trigger(At(9), replace(FLOSS, members=THREE > 0)), r"bool tensor of the ensemble's shape \(2,\)"),
-    (Trigger(At(9), replace(FLOSS, members=~FIRST & FIRST)), "must not be all false"),
+    (Trigger(At(9), replace(FLOSS, who=THREE > 0)), r"bool tensor of the ensemble's shape \(2,\)"),
+    (Trigger(At(9), replace(FLOSS, who=~FIRST & FIRST)), "must not be all false"),
     (Trigger(At(9), replace(FLOSS, target=THREE)), r"target must be a number or have .* \(2,\), got"),
-    (Trigger(When(lt.lambda1 > THREE), FLOSS), "threshold of lambda1 must be a number or have the ens"),
+    (
+        Trigger(When(lt.schedules.lambda1 > THREE), FLOSS),
+        "threshold of lambda1 must be a number or have the ens",
+    ),
 ]
 
 
@@ -229,11 +235,11 @@ def test_a_trigger_that_cannot_work_is_refused_before_the_training(trigger, mess
 
 def test_a_member_that_stops_stays_as_it_is_and_the_others_go_on():
     stopped, two, seven = make((2,)), make((2,)), make((), torch.tensor(1))
-    stop = When(lt.accuracy > torch.tensor([-1.0, 2.0]))
-    never = (Trigger(At(2), replace(FLOSS, members=FIRST)),)
+    stop = When(lt.schedules.accuracy > torch.tensor([-1.0, 2.0]))
+    never = (Trigger(At(2), replace(FLOSS, who=FIRST)),)
     record = run(stopped, FitPhase(7, stop=stop, triggers=never, check_every=2))
     run(two, FitPhase(2))
-    expected = run(seven, FitPhase(7), members=torch.tensor(1))
+    expected = run(seven, FitPhase(7), member_ids=torch.tensor(1))
     assert same(numbers(stopped, 0), numbers(two, 0))
     torch.testing.assert_close(numbers(stopped, 1), numbers(seven), rtol=1e-8, atol=1e-12)
     assert np.isfinite(record["loss"]).sum(1).tolist() == [2, 7]
@@ -243,7 +249,7 @@ def test_a_member_that_stops_stays_as_it_is_and_the_others_go_on():
     record = run(make((2,)), FitPhase(7, stop=stop, check_every=2), FitPhase(3))
     assert np.isfinite(record["loss"]).sum(1).tolist() == [5, 10]
     # nor does anybody else begin when the last one stops
-    alone = FitPhase(7, members=FIRST, stop=When(lt.accuracy > -1.0, after=3), check_every=2)
+    alone = FitPhase(7, who=FIRST, stop=When(lt.schedules.accuracy > -1.0, after=3), check_every=2)
     assert np.isfinite(run(make((2,)), alone, FitPhase(1))["loss"]).sum(1).tolist() == [5, 1]
 
 
@@ -252,7 +258,7 @@ def test_the_joint_gradient_is_that_of_the_task_and_the_weighted_one_of_flossing
     phase = FlossPhase(0, k=3, target=-0.2, reduction="sum", **SCAN)
     model, hand, seed = make((2,)), make((2,)), seed_from(seeded(7))
     run(model, FitPhase(1, flossing_weight=weight, flossing=phase), lr=1.0, clip=None, optimizer=lt.SGD())
-    drawn, own = {"members": torch.arange(2), "epoch": 0}, list(hand.parameters())
+    drawn, own = {"member_ids": torch.arange(2), "epoch": 0}, list(hand.parameters())
     loss, _ = hand.loss(TASK.draw(seed, **drawn, batch=ROWS, length=LENGTH))
     task = torch.autograd.grad(loss.sum(), own)
     frame = random_frame(N, 3, Stream(seed, "floss_frame"), torch.tensor(0), epoch=0)
@@ -272,14 +278,14 @@ def test_a_mixed_ensemble_is_what_its_members_are_alone():
     condition = torch.arange(3)[:, None, None].expand(shape)
     ids, delay = torch.tensor([7, 3]).expand(shape), torch.tensor(delays)[None, :, None].expand(shape)
     floss, model = FlossPhase(2, k=3, **SCAN), make(shape, ids)
-    later = Trigger(At(3), replace(floss, members=condition >= 2))
-    schedule = (replace(floss, members=condition >= 1), FitPhase(6, triggers=(later,)))
-    together = run(model, *schedule, task=TemporalXOR(delay), members=ids)
+    later = Trigger(At(3), replace(floss, who=condition >= 2))
+    schedule = (replace(floss, who=condition >= 1), FitPhase(6, triggers=(later,)))
+    together = run(model, *schedule, task=TemporalXOR(delay), member_ids=ids)
     for place, index in enumerate(map(tuple, torch.ones(shape).nonzero().tolist())):
         alone, mine = make((), ids[index]), ids[index]
         triggers = (Trigger(At(3), floss),) if index[0] == 2 else ()
         schedule = (*([floss] if index[0] else []), FitPhase(6, triggers=triggers))
-        record = run(alone, *schedule, task=TemporalXOR(delays[index[1]]), members=mine)
+        record = run(alone, *schedule, task=TemporalXOR(delays[index[1]]), member_ids=mine)
         torch.testing.assert_close(numbers(model, index), numbers(alone), rtol=1e-8, atol=1e-12)
         np.testing.assert_allclose(together["loss"][place], record["loss"][0], rtol=1e-8)
         assert episodes(together, place) == episodes(record) == [0, 3][: index[0]]
@@ -294,16 +300,16 @@ def test_every_number_of_a_trigger_and_of_a_joint_fit_may_be_a_members_own():
 
     def schedule(pick):
         episode = FlossPhase(2, **SCAN, **{name: pick(v) for name, v in own.items()})
-        when = When(lt.gradient_norm > pick(torch.tensor([0.0, 1e9, 0.0])), after=2)
+        when = When(lt.schedules.gradient_norm > pick(torch.tensor([0.0, 1e9, 0.0])), after=2)
         both = FlossPhase(0, **SCAN, **{name: pick(v) for name, v in joint.items()})
         trigger = Trigger(when, episode, Scale("cell.weight_hh", 0.9))
         return FitPhase(5, None, pick(0.1 * spread), both, (trigger,), check_every=2)
 
     model = make((3,), ids)
-    together = run(model, schedule(lambda v: v), members=ids, **settings)
+    together = run(model, schedule(lambda v: v), member_ids=ids, **settings)
     for i in range(3):
         alone, mine = make((), ids[i]), {name: each(v, i) for name, v in settings.items()}
-        record = run(alone, schedule(lambda v, i=i: each(v, i)), members=ids[i], **mine)
+        record = run(alone, schedule(lambda v, i=i: each(v, i)), member_ids=ids[i], **mine)
         torch.testing.assert_close(numbers(model, i), numbers(alone), rtol=1e-8, atol=1e-12)
         np.testing.assert_allclose(together["loss"][i], record["loss"][0], rtol=1e-8)
         assert episodes(together, i) == episodes(record) == ([] if i == 1 else [2, 4])

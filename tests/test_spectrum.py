@@ -4,10 +4,9 @@ import torch
 import lyaptorch as lt
 import reference
 from cases import M, N
-from lyaptorch import Growth
 from lyaptorch.cells import FunctionCell
+from lyaptorch.tangent import Growth, mean_over_trajectories
 from lyaptorch.tangent import growth as growth_of
-from lyaptorch.tangent import mean_over_trajectories
 from reference import random_frame
 
 pytestmark = pytest.mark.usefixtures("double")

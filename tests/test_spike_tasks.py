@@ -17,7 +17,7 @@ EVERY = pytest.mark.parametrize(
 
 def draw(task, members=IDS, *, epoch=0, stream="task", batch=3, trials=2, seed=5):
     length = trials * task.period
-    return task.draw(seed, members=members, epoch=epoch, batch=batch, length=length, stream=stream)
+    return task.draw(seed, member_ids=members, epoch=epoch, batch=batch, length=length, stream=stream)
 
 
 @EVERY
@@ -53,15 +53,15 @@ def test_a_member_draws_the_same_alone_and_everything_else_differs(task):
 @EVERY
 def test_the_inputs_alone_are_those_of_the_batch_at_any_length(task):
     length = 2 * task.period
-    x = task.inputs(5, members=IDS, epoch=0, batch=3, length=length - 3)
+    x = task.inputs(5, member_ids=IDS, epoch=0, batch=3, length=length - 3)
     assert torch.equal(x, draw(task).inputs[: length - 3])
-    assert task.inputs(5, members=IDS, epoch=0, batch=3, length=4).shape[0] == 4
+    assert task.inputs(5, member_ids=IDS, epoch=0, batch=3, length=4).shape[0] == 4
 
 
 @EVERY
 def test_a_length_that_holds_no_trial(task):
     with pytest.raises(ValueError, match=rf"length must hold one trial of {task.period} steps, got 5"):
-        task.draw(0, members=IDS, epoch=0, batch=1, length=5)
+        task.draw(0, member_ids=IDS, epoch=0, batch=1, length=5)
 
 
 def test_the_two_cues_tell_the_answer():
@@ -85,11 +85,11 @@ def test_poisson_patterns_have_a_rate_for_each_class_and_channel():
     named = batch.targets[-1].argmax(-1)
     assert torch.bincount(named.flatten()).tolist() == pytest.approx([800] * 3, abs=5 * (2400 * 2 / 9) ** 0.5)
     rates = torch.stack([batch.inputs[:30, named == c].mean((0, 1)) for c in range(3)])
-    patterns = Stream(0, "spike_patterns").uniform((3, 10), members=0)
+    patterns = Stream(0, "spike_patterns").uniform((3, 10), member_ids=0)
     torch.testing.assert_close(rates, 0.4 * patterns, rtol=0, atol=5 * 0.5 / (700 * 30) ** 0.5)
     assert (rates[0] - rates[1]).abs().max() > 0.1
     # the same patterns for another seed of the run
-    other = task.draw(9, members=torch.arange(600), epoch=0, batch=4, length=task.period)
+    other = task.draw(9, member_ids=torch.arange(600), epoch=0, batch=4, length=task.period)
     again = torch.stack([other.inputs[:30, other.targets[-1].argmax(-1) == c].mean((0, 1)) for c in range(3)])
     torch.testing.assert_close(rates, again, rtol=0, atol=5 * 0.5 / (800 * 30) ** 0.5 * 2**0.5)
 
@@ -113,8 +113,8 @@ def test_latencies_are_one_spike_at_a_time_of_its_own():
 @EVERY
 def test_a_spiking_network_trains_on_it(task):
     cell = lt.LIFCell(task.input_size, 8, ensemble=(2,))
-    lt.fluctuation_driven(cell, input_rate=50.0)
-    model = lt.Model(cell, lt.LeakyReadout(cell, task.output_size), loss=task.loss)
+    lt.cells.fluctuation_driven(cell, input_rate=50.0)
+    model = lt.Model(cell, lt.cells.LeakyReadout(cell, task.output_size), loss=task.loss)
     schedule = (lt.FlossPhase(1, k=2, steps=12, tangent_transient=2), lt.FitPhase(2))
     record = lt.train(model, task, schedule=schedule, batch=2, length=task.period)
     assert record["loss"].shape == (2, 2)

@@ -61,7 +61,7 @@ def test_the_jacobian_is_that_of_the_equations_and_of_autodiff(grad, order, rese
     expected = torch.stack([dense_jacobian(cell, *pair) for pair in zip(x, h, strict=True)])
     torch.testing.assert_close(D.detach(), expected, rtol=0, atol=1e-14)
     for name in ("forward", "reverse"):
-        product = getattr(lt.cells.protocol, f"pushforward_{name}_mode")
+        product = getattr(lt.cells.cell, f"pushforward_{name}_mode")
         torch.testing.assert_close(product(cell, x, h, Q)[1], D, rtol=0, atol=1e-14)
 
 
@@ -195,7 +195,7 @@ def test_a_users_activation_spikes_as_it_says():
 
 class TestAdaptiveLIF:
     def cell(self, **settings):
-        return lt.AdaptiveLIFCell(2, 4, jump=0.7, tau_adapt=20e-3, threshold=0.3, **settings)
+        return lt.cells.AdaptiveLIFCell(2, 4, jump=0.7, tau_adapt=20e-3, threshold=0.3, **settings)
 
     def test_the_step(self):
         cell, x, h = self.cell(), torch.randn(3, 2), torch.randn(3, 12)
@@ -219,7 +219,7 @@ class TestAdaptiveLIF:
         assert gradient.abs().max() > 0
 
     def test_with_no_jump_it_is_a_lif(self):
-        cell = lt.AdaptiveLIFCell(2, 4, jump=1e-300, threshold=0.3)
+        cell = lt.cells.AdaptiveLIFCell(2, 4, jump=1e-300, threshold=0.3)
         plain, x, h = lt.LIFCell(2, 4, threshold=0.3), torch.randn(3, 2), torch.randn(3, 12)
         torch.testing.assert_close(cell.step(x, h)[:, :8], plain.step(x, h[:, :8]), rtol=0, atol=1e-15)
 
@@ -227,7 +227,7 @@ class TestAdaptiveLIF:
 class TestLeakyReadout:
     def test_it_integrates_spikes_and_does_not_spike(self):
         cell = network(ensemble=(2,))
-        readout = lt.LeakyReadout(cell, 3)
+        readout = lt.cells.LeakyReadout(cell, 3)
         states = lt.cells.unroll(cell, torch.randn(25, 3, 2), torch.zeros(2, 3, 12))
         nn.init.normal_(readout.bias)
         current = potential = torch.zeros(2, 3, 3)
@@ -242,7 +242,7 @@ class TestLeakyReadout:
 
     def test_in_a_model_members_are_copied_with_their_own_cell(self):
         cell = network(ensemble=(3,))
-        model = lt.Model(cell, lt.LeakyReadout(cell, 2))
+        model = lt.Model(cell, lt.cells.LeakyReadout(cell, 2))
         part = model.select(torch.tensor([True, False, True]))
         inputs = torch.randn(10, 4, 2)
         torch.testing.assert_close(part(inputs), model(inputs)[:, [0, 2]], rtol=0, atol=1e-14)
@@ -254,7 +254,9 @@ class TestFluctuationDriven:
     def test_simulated_potentials_have_the_mean_and_the_spread(self, order):
         n, t, p, q = 60, 4000, 0.06, 0.02
         cell = lt.LIFCell(100, n, order=order, tau_mem=torch.linspace(5e-3, 20e-3, n))
-        lt.fluctuation_driven(cell, input_rate=p / 2e-3, rate=q / 2e-3, mean=0.2, std=0.8, recurrent=0.3)
+        lt.cells.fluctuation_driven(
+            cell, input_rate=p / 2e-3, rate=q / 2e-3, mean=0.2, std=0.8, recurrent=0.3
+        )
         # the neurons' own spikes are drawn too, independent and at their rate; nothing is reset
         x = (torch.rand(t, 100) < p).double() @ cell.weight_ih.T.detach()
         x += (torch.rand(t, n) < q).double() @ cell.weight_hh.T.detach()
@@ -270,7 +272,7 @@ class TestFluctuationDriven:
         assert U.var(0).mean().item() == pytest.approx(0.8**2, rel=5 * 0.15 / n**0.5)
 
     def test_expected_moments_of_the_weights(self):
-        cell = lt.fluctuation_driven(
+        cell = lt.cells.fluctuation_driven(
             lt.LIFCell(500, 400, ensemble=(4,)), input_rate=20.0, rate=8.0, mean=0.3, recurrent=0.25
         )
         A = 1 / (1 - ALPHA)
@@ -284,7 +286,7 @@ class TestFluctuationDriven:
 
     def test_members_draw_the_same_alone(self):
         def make(ids, **kw):
-            return lt.fluctuation_driven(lt.LIFCell(5, 6, **kw), input_rate=50.0, members=ids)
+            return lt.cells.fluctuation_driven(lt.LIFCell(5, 6, **kw), input_rate=50.0, member_ids=ids)
 
         ensemble = make(torch.tensor([4, 7]), ensemble=(2,))
         assert torch.equal(ensemble.weight_hh[1], make(torch.tensor(7)).weight_hh)
@@ -307,7 +309,7 @@ class TestFluctuationDriven:
     )
     def test_bad_arguments(self, settings, message):
         with pytest.raises(ValueError, match=message):
-            lt.fluctuation_driven(lt.LIFCell(3, 4), **settings)
+            lt.cells.fluctuation_driven(lt.LIFCell(3, 4), **settings)
 
 
 @pytest.mark.parametrize(

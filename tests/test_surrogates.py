@@ -187,7 +187,7 @@ def test_members_have_their_own_sharpness(double):
         torch.testing.assert_close(f.slope(x)[i], lt.surrogates.sech2(g[i]).slope(x[i]), rtol=1e-14, atol=0)
     cell = lt.RateCell(1, 4, activation=f, ensemble=(2,))
     spectrum = lt.lyapunov_spectrum(cell, torch.zeros(20, 1, 1), k=2).exponents
-    alone = lt.RateCell(1, 4, activation=lt.surrogates.sech2(3.0), members=torch.tensor(1))
+    alone = lt.RateCell(1, 4, activation=lt.surrogates.sech2(3.0), member_ids=torch.tensor(1))
     torch.testing.assert_close(spectrum[1], lt.lyapunov_spectrum(alone, torch.zeros(20, 1, 1), k=2).exponents)
 
 

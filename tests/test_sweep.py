@@ -18,7 +18,7 @@ from lyaptorch import _files, record
 from lyaptorch.experiments.training import PER_NETWORK, Training, alike, check_run, cost, train_runs
 from lyaptorch.record import Record
 from lyaptorch.sweep import Pack, Plan, Processes, Ray, Serial, axis, gather, grid, packs, run_id, sweep
-from lyaptorch.train import run as engine
+from lyaptorch.training import run as engine
 from sweep_work import begun, mortal, square
 
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -493,7 +493,7 @@ def test_the_command_resumes_an_ensemble_that_was_stopped(lyap, tmp_path, monkey
         (["xor.toml", "--over", "k=1", "--over", "k=2"], "an axis must be given once, got k twice"),
         (["xor.toml", "--over", "network=1"], "an axis must be given once, got network twice"),
         (["xor.toml", "--seeds", 0], "seeds must be an integer >= 1, got 0"),
-        (["xor.toml", "--pack", 0], "most must be an integer >= 1, got 0"),
+        (["xor.toml", "--group", 0], "most must be an integer >= 1, got 0"),
         (["xor.toml", "--workers", 0], "workers must be an integer >= 1, got 0"),
         (["xor.toml", "--workers", 2, "--address", "auto"], "Ray decides how many workers there are"),
         (["xor.toml", "--runs", "net.py"], "cannot write to the folder net.py"),

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from lyaptorch import cli
-from lyaptorch.train import run as engine
+from lyaptorch.training import run as engine
 
 pytestmark = [
     pytest.mark.slow,
@@ -30,7 +30,7 @@ COMMAND = [
     "delay=2,4",
     "--seeds",
     "2",
-    "--pack",
+    "--group",
     "2",
 ]
 KINDS = 12 * ("driver",) + 4 * ("worker",) + 4 * ("machine",)

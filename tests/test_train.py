@@ -23,7 +23,7 @@ def seeded(seed):
 
 def make(ensemble=(), members=None, **kw):
     kw = {"hidden_size": N, "rows": ROWS, "generator": seeded(3), **kw}
-    return lt.presets.gf2023(TASK, ensemble=ensemble, members=members, **kw)
+    return lt.presets.gf2023(TASK, ensemble=ensemble, member_ids=members, **kw)
 
 
 def run(model, *schedule, task=TASK, **kw):
@@ -54,7 +54,7 @@ class ByHand:
     def fit(self, epochs, clip):
         W, V, b, R, o, h0 = self.all
         for _ in range(epochs):
-            batch = TASK.draw(self.seed, members=self.member, epoch=self.epoch, batch=ROWS, length=LENGTH)
+            batch = TASK.draw(self.seed, member_ids=self.member, epoch=self.epoch, batch=ROWS, length=LENGTH)
             h, z = h0, []
             for x in batch.inputs:
                 h = torch.tanh(h) @ W.T + x @ V.T + b
@@ -68,7 +68,9 @@ class ByHand:
         self.floss_adam.param_groups[0]["lr"] = lr
         for _ in range(epochs):
             length, skip, i = SCAN["steps"], SCAN["tangent_transient"], self.floss_epoch
-            x = TASK.inputs(self.seed, members=self.member, epoch=i, batch=1, length=length, stream="floss")
+            x = TASK.inputs(
+                self.seed, member_ids=self.member, epoch=i, batch=1, length=length, stream="floss"
+            )
             frame = random_frame(N, k, Stream(self.seed, "floss_frame"), torch.tensor(0), epoch=i)
             loss = (self._exponents(x[:, 0], frame, skip) - target).square().mean()
             self._step(self.floss_adam, loss, clip)
@@ -134,14 +136,14 @@ def test_a_member_of_a_mixed_ensemble_trains_as_it_does_alone(own):
         k = torch.tensor([[1, 2, 3], [4, 5, 6]])
         floss = {"k": k, "target": spread - 1, "lr": 2e-3 * spread, "clip": 0.1 * spread}
     model = make((2, 3), ids, gain=gain)
-    flossing = FlossPhase(3, members=MASK, **SCAN, **floss)
-    together = run(model, flossing, FitPhase(3), flossing, FitPhase(2), members=ids, **settings)
+    flossing = FlossPhase(3, who=MASK, **SCAN, **floss)
+    together = run(model, flossing, FitPhase(3), flossing, FitPhase(2), member_ids=ids, **settings)
     for place, index in enumerate(torch.ones(2, 3).nonzero().tolist()):
         index = tuple(index)
         alone = make((), ids[index], gain=each(gain, index))
         phase = FlossPhase(3 if MASK[index] else 0, **SCAN, **{n: each(v, index) for n, v in floss.items()})
         mine = {name: each(value, index) for name, value in settings.items()}
-        record = run(alone, phase, FitPhase(3), phase, FitPhase(2), members=ids[index], **mine)
+        record = run(alone, phase, FitPhase(3), phase, FitPhase(2), member_ids=ids[index], **mine)
         # products of batched matrices round differently; 11 steps do not amplify that
         torch.testing.assert_close(numbers(model, index), numbers(alone), rtol=1e-8, atol=1e-12)
         for name in ("loss", "accuracy"):
@@ -158,22 +160,22 @@ def test_who_takes_part_goes_on_when_others_rest():
     lr, clip = torch.linspace(1e-3, 3e-3, 6).reshape(2, 3), torch.linspace(0.01, 0.06, 6).reshape(2, 3)
     ids = torch.tensor([[3, 1, 4], [1, 5, 9]])
     model = make((2, 3), ids)
-    run(model, FitPhase(2), FitPhase(2, members=MASK), FitPhase(2), members=ids, lr=lr, clip=clip)
+    run(model, FitPhase(2), FitPhase(2, who=MASK), FitPhase(2), member_ids=ids, lr=lr, clip=clip)
     for index in map(tuple, MASK.nonzero().tolist()):
         alone = make((), ids[index])
-        run(alone, FitPhase(6), members=ids[index], lr=lr[index].item(), clip=clip[index].item())
+        run(alone, FitPhase(6), member_ids=ids[index], lr=lr[index].item(), clip=clip[index].item())
         torch.testing.assert_close(numbers(model, index), numbers(alone), rtol=1e-8, atol=1e-12)
 
 
 def test_equal_ids_are_copies_and_others_are_not():
     ids = torch.tensor([4, 4, 1])
     model = make((3,), ids)
-    run(model, FlossPhase(2, k=4, **SCAN), FitPhase(2), members=ids)
+    run(model, FlossPhase(2, k=4, **SCAN), FitPhase(2), member_ids=ids)
     assert same(numbers(model, 0), numbers(model, 1))
     assert not same(numbers(model, 0), numbers(model, 2))
 
 
-@pytest.mark.parametrize("phase", [FlossPhase(3, k=4, **SCAN, members=MASK), FitPhase(3, members=MASK)])
+@pytest.mark.parametrize("phase", [FlossPhase(3, k=4, **SCAN, who=MASK), FitPhase(3, who=MASK)])
 def test_a_phase_leaves_those_who_take_no_part_bit_identical(phase):
     model = make((2, 3))
     before = numbers(model)
@@ -186,7 +188,7 @@ def test_a_phase_leaves_those_who_take_no_part_bit_identical(phase):
 
 
 def test_who_takes_no_part_in_flossing_trains_as_if_it_were_not_there():
-    flossing = FlossPhase(2, k=4, **SCAN, members=MASK)
+    flossing = FlossPhase(2, k=4, **SCAN, who=MASK)
     first, second = make((2, 3)), make((2, 3))
     one = run(first, flossing, FitPhase(3), flossing, FitPhase(2))
     two = run(second, FitPhase(3), FitPhase(2))
@@ -202,9 +204,9 @@ def test_who_missed_a_phase_goes_on_with_its_own_next_batch(phase):
     """Alone it would see its batches 0, 1, ...; in the ensemble it must, too."""
     mask = torch.tensor([True, False])
     model, alone = make((2,)), make((), torch.tensor(1))
-    masked = type(phase)(**{**vars(phase), "members": mask})
+    masked = type(phase)(**{**vars(phase), "who": mask})
     run(model, masked, phase)
-    run(alone, phase, members=torch.tensor(1))
+    run(alone, phase, member_ids=torch.tensor(1))
     torch.testing.assert_close(numbers(model, 1), numbers(alone), rtol=1e-8, atol=1e-12)
 
 
@@ -213,26 +215,26 @@ def test_an_episode_of_all_after_one_of_some():
     floss = {"k": 4, **SCAN}
 
     def fit(some):
-        at = lt.Trigger(lt.At(2), FlossPhase(1, **floss, members=some))
-        return FitPhase(5, triggers=(lt.Trigger(lt.Every(1), FlossPhase(1, **floss)), at))
+        at = lt.schedules.Trigger(lt.schedules.At(2), FlossPhase(1, **floss, who=some))
+        return FitPhase(5, triggers=(lt.schedules.Trigger(lt.schedules.Every(1), FlossPhase(1, **floss)), at))
 
     model = make((2,))
     run(model, fit(torch.tensor([True, False])))
     for index in range(2):
         alone, ids = make((), torch.tensor(index)), torch.tensor(index)
         some = fit(torch.tensor(True))
-        run(alone, some if index == 0 else FitPhase(5, triggers=some.triggers[:1]), members=ids)
+        run(alone, some if index == 0 else FitPhase(5, triggers=some.triggers[:1]), member_ids=ids)
         torch.testing.assert_close(numbers(model, index), numbers(alone), rtol=1e-8, atol=1e-12)
 
 
 def test_a_delay_for_each_member_in_a_phase_of_some():
     task, mask = TemporalXOR(torch.tensor([2, 4, 6])), torch.tensor([True, False, True])
     model = make((3,))
-    record = run(model, FitPhase(3, members=mask), task=task)
+    record = run(model, FitPhase(3, who=mask), task=task)
     for index, delay in ((0, 2), (2, 6)):
         ids = torch.tensor(index)
         alone = make((), ids)
-        expected = run(alone, FitPhase(3), task=TemporalXOR(delay), members=ids)["loss"][0]
+        expected = run(alone, FitPhase(3), task=TemporalXOR(delay), member_ids=ids)["loss"][0]
         torch.testing.assert_close(numbers(model, index), numbers(alone), rtol=1e-8, atol=1e-12)
         torch.testing.assert_close(torch.tensor(record["loss"][index]), torch.tensor(expected))
 
@@ -247,10 +249,10 @@ def test_a_phase_with_a_rate_of_its_own():
     for p, moved, found in zip(numbers(start), numbers(usual), numbers(own), strict=True):
         ratio = (rates / 2e-3).reshape(2, *[1] * (p.dim() - 1))
         torch.testing.assert_close(found - p, ratio * (moved - p), rtol=1e-3, atol=1e-8)
-    run(after, FitPhase(2, members=mask, lr=rates), FitPhase(1), **steps)
+    run(after, FitPhase(2, who=mask, lr=rates), FitPhase(1), **steps)
     ids = torch.tensor(1)
     alone = make((), ids)
-    run(alone, FitPhase(2, lr=4e-3), FitPhase(1), members=ids, **steps)
+    run(alone, FitPhase(2, lr=4e-3), FitPhase(1), member_ids=ids, **steps)
     torch.testing.assert_close(numbers(after, 1), numbers(alone), rtol=1e-8, atol=1e-12)
     torch.testing.assert_close(numbers(after, 0), numbers(usual, 0), rtol=1e-8, atol=1e-12)
     with pytest.raises(ValueError, match="lr must be finite and at least 0"):
@@ -261,7 +263,7 @@ def test_a_fit_of_some_members_has_their_usual_rates():
     rates, second = torch.tensor([1e-3, 4e-3]), torch.tensor([False, True])
     some, everybody = make((2,)), make((2,))
     for model, members in ((some, second), (everybody, None)):
-        run(model, FitPhase(2, members=members), lr=rates)
+        run(model, FitPhase(2, who=members), lr=rates)
     torch.testing.assert_close(numbers(some, 1), numbers(everybody, 1), rtol=1e-8, atol=1e-12)
     assert same(numbers(some, 0), numbers(make((2,)), 0))
 

@@ -10,17 +10,17 @@ from torch import nn
 
 import lyaptorch as lt
 from lyaptorch import FitPhase, residuals
+from lyaptorch.analysis.scores import best_so_far, iterations_to
 from lyaptorch.tasks import Adding, Batch
 from lyaptorch.tasks.batch import last_step
-from lyaptorch.train.scores import best_so_far, iterations_to
 
 N, ROWS = 12, 8
 SAME = torch.zeros(3, dtype=torch.int64)
 
 
 def adder(ensemble=(), *, members=None, residual=None, **kw):
-    cell = lt.ResidualCell(2, N, residual=residual, coupling=0.1, ensemble=ensemble, members=members)
-    readout = lt.Readout(N, 1, scale=0.1, ensemble=ensemble, members=members)
+    cell = lt.ResidualCell(2, N, residual=residual, coupling=0.1, ensemble=ensemble, member_ids=members)
+    readout = lt.Readout(N, 1, scale=0.1, ensemble=ensemble, member_ids=members)
     return lt.Model(cell, readout, loss="root_mean_square", **kw)
 
 
@@ -64,7 +64,7 @@ def test_a_class_beyond_the_outputs_is_refused():
 
 
 def test_the_root_mean_square_is_the_root_of_the_mean_square(double):
-    batch = Adding(6).draw(0, members=torch.arange(3), epoch=0, batch=50, length=6, dtype=torch.float64)
+    batch = Adding(6).draw(0, member_ids=torch.arange(3), epoch=0, batch=50, length=6, dtype=torch.float64)
     model = adder((3,))
     outputs = model(batch.inputs)[-1]
     loss, explained = model.loss(batch)
@@ -104,7 +104,7 @@ def test_test_scores_are_those_of_evaluate_on_batches_that_training_never_sees()
         np.testing.assert_allclose(record["test_loss"][:, place], loss, rtol=1e-5)
         np.testing.assert_allclose(record["test_accuracy"][:, place], accuracy, rtol=1e-4, atol=1e-5)
     task, ids = Adding(10), torch.arange(2)
-    kw = {"members": ids, "epoch": 0, "batch": 4, "length": 10}
+    kw = {"member_ids": ids, "epoch": 0, "batch": 4, "length": 10}
     seen, held_out = (task.draw(0, **kw, stream=stream).inputs for stream in ("task", "test"))
     assert not torch.equal(seen, held_out)
     assert not torch.equal(model.cell.weight_hh, fresh.cell.weight_hh)
@@ -121,11 +121,11 @@ def test_scores_come_from_the_test_stream_alone(monkeypatch):
 
 def test_a_grid_of_learning_rates_is_a_dimension_of_the_ensemble(double):
     rates = torch.tensor([1e-3, 1e-2, 0.1])
-    together = fit(adder((3,), members=SAME), lr=rates, members=SAME, optimizer=lt.SGD(momentum=0.9))
+    together = fit(adder((3,), member_ids=SAME), lr=rates, member_ids=SAME, optimizer=lt.SGD(momentum=0.9))
     assert len(np.unique(together["loss"][:, 0])) == 1
     assert len(np.unique(together["loss"][:, -1])) == 3
     for i, rate in enumerate(rates.tolist()):
-        alone = fit(adder(members=0), lr=rate, members=0, optimizer=lt.SGD(momentum=0.9))
+        alone = fit(adder(member_ids=0), lr=rate, member_ids=0, optimizer=lt.SGD(momentum=0.9))
         np.testing.assert_allclose(together["loss"][i], alone["loss"][0], rtol=1e-10)
 
 
@@ -181,7 +181,7 @@ def test_when_all_are_unstable_the_run_ends():
 
 
 def test_a_marked_run_resumes_with_its_marks(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys.modules["lyaptorch.train.run"], "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(sys.modules["lyaptorch.training.run"], "CHECKPOINT_SECONDS", 0.0)
     kw = {"length": 100, "unstable": "mark"}
     whole = fit(adder((3,), residual=EXPLODING), **kw)
     draw, calls = Adding.draw, []

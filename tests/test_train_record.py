@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("double")
 
 def test_equal_runs_give_equal_records_and_others_do_not():
     def once(seed=7):
-        schedule = (FlossPhase(2, k=3, **SCAN, members=MASK), FitPhase(2))
+        schedule = (FlossPhase(2, k=3, **SCAN, who=MASK), FitPhase(2))
         return run(make((2, 3)), *schedule, generator=seeded(seed))
 
     assert once() == once()
@@ -23,8 +23,8 @@ def test_equal_runs_give_equal_records_and_others_do_not():
 
 
 def test_the_layout_of_a_record():
-    masked = FlossPhase(2, k=3, **SCAN, members=MASK)
-    record = run(make((2, 3)), masked, FitPhase(3), FlossPhase(1, k=5, **SCAN), FitPhase(2, members=MASK))
+    masked = FlossPhase(2, k=3, **SCAN, who=MASK)
+    record = run(make((2, 3)), masked, FitPhase(3), FlossPhase(1, k=5, **SCAN), FitPhase(2, who=MASK))
     dims = {name: v.dims for name, v in record.variables.items()}
     assert dims == {
         "loss": ("member", "epoch"),
@@ -62,24 +62,24 @@ def test_the_layout_of_a_record():
 def test_the_configuration_is_in_the_record():
     schedule = (
         FlossPhase(1, k=torch.tensor([2, 3]), **SCAN),
-        FitPhase(1, members=torch.tensor([True, False])),
+        FitPhase(1, who=torch.tensor([True, False])),
     )
     record = run(make((2,)), *schedule, lr=torch.tensor([1e-3, 2e-3]), task=TemporalXOR(torch.tensor([2, D])))
     config = record.config
     assert config["task"]["type"] == "TemporalXOR"
     assert config["task"]["delay"] == [2, D]
     assert (config["batch"], config["length"], config["lr"]) == (ROWS, LENGTH, [1e-3, 2e-3])
-    assert (config["ensemble"], config["members"]) == ([2], [0, 1])
+    assert (config["ensemble"], config["member_ids"]) == ([2], [0, 1])
     floss, fit = config["schedule"]
     assert (floss["type"], floss["epochs"], floss["k"], floss["steps"]) == ("FlossPhase", 1, [2, 3], 20)
-    assert (fit["type"], fit["epochs"], fit["members"]) == ("FitPhase", 1, [True, False])
+    assert (fit["type"], fit["epochs"], fit["member_ids"]) == ("FitPhase", 1, [True, False])
 
 
 def test_a_value_is_the_one_before_its_step():
     model = make((2,))
     loss, right = model.loss(
         TASK.draw(
-            lt._random.seed_from(seeded(7)), members=torch.arange(2), epoch=0, batch=ROWS, length=LENGTH
+            lt._random.seed_from(seeded(7)), member_ids=torch.arange(2), epoch=0, batch=ROWS, length=LENGTH
         )
     )
     record = run(model, FitPhase(2))
@@ -100,22 +100,22 @@ def test_a_loss_that_is_not_finite_names_epoch_and_member():
     with torch.no_grad():
         model.readout.weight[1] = 1e308
     message = r"the loss is not finite at epoch 0 for member \[9\]; lower"
-    only = [FitPhase(2, members=torch.tensor(mask)) for mask in ([True, False], [False, True])]
+    only = [FitPhase(2, who=torch.tensor(mask)) for mask in ([True, False], [False, True])]
     with pytest.raises(FloatingPointError, match=message):
-        run(model, *only, members=torch.tensor([5, 9]))
+        run(model, *only, member_ids=torch.tensor([5, 9]))
 
 
 def chaotic():
     """The state of the second stays small, its derivative grows like exp(lambda_1 t) beyond float32."""
     gain = torch.tensor([1.0, 8.0])
-    return make((2,), members=torch.tensor([5, 9]), gain=gain, hidden_size=64).float()
+    return make((2,), member_ids=torch.tensor([5, 9]), gain=gain, hidden_size=64).float()
 
 
 def test_a_gradient_that_is_not_finite_names_epoch_and_member_and_spoils_no_weights():
     model = chaotic()
     before = numbers(model)
     with pytest.raises(FloatingPointError, match=r"the gradient is not finite at epoch 0 for member \[9\]"):
-        run(model, FitPhase(1), members=torch.tensor([5, 9]), length=300)
+        run(model, FitPhase(1), member_ids=torch.tensor([5, 9]), length=300)
     assert same(numbers(model), before)
 
 
@@ -125,7 +125,7 @@ def test_a_flossing_gradient_that_is_not_finite_names_epoch_and_member():
     before = numbers(model)
     message = r"the gradient is not finite at flossing epoch 0 for member \[9\].*state_grad"
     with pytest.raises(FloatingPointError, match=message):
-        run(model, FlossPhase(1, k=2, steps=300), members=torch.tensor([5, 9]))
+        run(model, FlossPhase(1, k=2, steps=300), member_ids=torch.tensor([5, 9]))
     assert same(numbers(model), before)
 
 
@@ -152,17 +152,17 @@ class Odd(TemporalXOR):
     [
         ((FitPhase(1), "fit"), {}, "a schedule holds FitPhase and FlossPhase, got str"),
         (
-            (FitPhase(1), FitPhase(1, members=torch.ones(3, dtype=bool))),
+            (FitPhase(1), FitPhase(1, who=torch.ones(3, dtype=bool))),
             {},
             r"bool tensor .*shape \(2,\), got",
         ),
         (
-            (FitPhase(1), FitPhase(1, members=torch.tensor([0, 1]))),
+            (FitPhase(1), FitPhase(1, who=torch.tensor([0, 1]))),
             {},
             r"members of a phase must be a bool tens",
         ),
         (
-            (FitPhase(1), FitPhase(1, members=torch.zeros(2, dtype=bool))),
+            (FitPhase(1), FitPhase(1, who=torch.zeros(2, dtype=bool))),
             {},
             "nobody would take part; drop the p",
         ),
@@ -210,7 +210,11 @@ THREE = torch.ones(3)
             {"length": D},
             "delay must be below the length of a trial, got delay=4 and length=4",
         ),
-        ((FitPhase(1),), {"members": torch.arange(3)}, r"members must have shape \*e = \(2,\), got \(3,\)"),
+        (
+            (FitPhase(1),),
+            {"member_ids": torch.arange(3)},
+            r"member_ids must have shape \*e = \(2,\), got \(3,\)",
+        ),
     ],
 )
 def test_arguments_that_do_not_fit(schedule, options, message):

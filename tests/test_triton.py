@@ -13,7 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import cases
 import lyaptorch as lt
-from lyaptorch.cells import trajectory, unroll
+from lyaptorch.cells import unroll
+from lyaptorch.cells import unroll as trajectory
 from lyaptorch.cells.spiking import ORDERS
 from lyaptorch.tangent import engine
 from recorded import launched, stand_in

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 import lyaptorch as lt
-from lyaptorch.flossing.schedule import accuracy, gradient_norm, lambda1, task_loss
+from lyaptorch.schedules.phases import accuracy, gradient_norm, lambda1, task_loss
 from lyaptorch.tasks import TemporalXOR
-from lyaptorch.train import metrics
-from lyaptorch.train import run as engine
+from lyaptorch.training import metrics
+from lyaptorch.training import run as engine
 from recorded import stand_in
 
 N, BAD = 5, 1
@@ -21,19 +21,19 @@ pytestmark = pytest.mark.usefixtures("double")
 def networks(ids, factor=0.0, ensemble=None):
     """ReLU networks, one of which explodes: its recurrent weights are that many times larger."""
     e = tuple(ids.shape) if ensemble is None else ensemble
-    cell = lt.RateCell(1, N, activation="relu", ensemble=e, members=ids)
+    cell = lt.RateCell(1, N, activation="relu", ensemble=e, member_ids=ids)
     with torch.no_grad():
         # all units are open
         cell.weight_hh.abs_().mul_(0.2)
         cell.weight_ih.abs_()
         if factor:
             cell.weight_hh[BAD] *= factor
-    return lt.Model(cell, lt.Readout(N, 1, ensemble=e, members=ids), h0=torch.ones(*e, 1, N))
+    return lt.Model(cell, lt.Readout(N, 1, ensemble=e, member_ids=ids), h0=torch.ones(*e, 1, N))
 
 
 def train(model, schedule, ids, *, unstable="mark", task=None, **kw):
     task, kw = task or TemporalXOR(2), {"batch": 3, "length": 20, "test_batches": 2, **kw}
-    return lt.train(model, task, schedule, members=ids, unstable=unstable, show_progress=False, **kw)
+    return lt.train(model, task, schedule, member_ids=ids, unstable=unstable, show_progress=False, **kw)
 
 
 def fit(**kw):
@@ -41,7 +41,7 @@ def fit(**kw):
 
 
 def when(condition, **kw):
-    return fit(triggers=(lt.Trigger(lt.When(condition), lt.FlossPhase(1, **SCAN)),), **kw)
+    return fit(triggers=(lt.schedules.Trigger(lt.schedules.When(condition), lt.FlossPhase(1, **SCAN)),), **kw)
 
 
 HIGHER = {
@@ -54,13 +54,15 @@ PHASES = {
     "fit": lambda: (fit(),),
     "floss": lambda: (lt.FlossPhase(2, **SCAN), fit()),
     "joint": lambda: (fit(flossing_weight=0.1, flossing=lt.FlossPhase(0, **SCAN)),),
-    "at": lambda: (fit(triggers=(lt.Trigger(lt.At(0), lt.FlossPhase(1, **SCAN)),)),),
-    "every": lambda: (fit(triggers=(lt.Trigger(lt.Every(1), lt.FlossPhase(1, **SCAN)),)),),
+    "at": lambda: (fit(triggers=(lt.schedules.Trigger(lt.schedules.At(0), lt.FlossPhase(1, **SCAN)),)),),
+    "every": lambda: (
+        fit(triggers=(lt.schedules.Trigger(lt.schedules.Every(1), lt.FlossPhase(1, **SCAN)),)),
+    ),
     "jacobians": lambda: (lt.FlossPhase(2, penalty="one_step_jacobians", **SCAN), fit()),
     "slope": lambda: (lt.FlossPhase(2, penalty="mean_field_slope", **SCAN), fit()),
     "radius": lambda: (lt.FlossPhase(2, penalty="spectral_radius", **SCAN), fit()),
     **{f"when {name}": (lambda c=c: (when(c),)) for name, c in HIGHER.items()},
-    "stop": lambda: (fit(stop=lt.When(lambda1 < -9.0)),),
+    "stop": lambda: (fit(stop=lt.schedules.When(lambda1 < -9.0)),),
     "two fits": lambda: (fit(), when(lambda1 > -9.0)),
 }
 AT_ONCE, SLOWLY = 1e60, 1e6
@@ -112,7 +114,7 @@ def test_nobody_asks_a_network_that_was_dropped(monkeypatch):
         engine, "leading_exponent", lambda m, *z: (asked.append(m.ids.tolist()), usual(m, *z))[1]
     )
     mask = torch.tensor([True, True, False])
-    train(networks(IDS, AT_ONCE), (fit(), when(lambda1 > 99.0, members=mask)), IDS)
+    train(networks(IDS, AT_ONCE), (fit(), when(lambda1 > 99.0, member_ids=mask)), IDS)
     assert asked
     assert all(ids == [0] for ids in asked)
 
@@ -140,14 +142,14 @@ DELAYS = torch.tensor([2, 4, 6])
 
 
 @pytest.mark.parametrize("name", metrics.METRICS)
-@pytest.mark.parametrize("how", ["members", "stop"])
+@pytest.mark.parametrize("how", ["member_ids", "stop"])
 def test_a_task_with_something_of_each_member_is_measured_of_some(name, how):
     """Each metric of a subset is that of its members alone, with their own delays."""
     some = torch.tensor([True, False, True])
     if how == "stop":
-        schedule = (fit(stop=lt.When(task_loss > torch.where(some, 99.0, 0.0))),)
+        schedule = (fit(stop=lt.schedules.When(task_loss > torch.where(some, 99.0, 0.0))),)
     else:
-        schedule = (fit(members=some),)
+        schedule = (fit(member_ids=some),)
     kw = {"metrics": (name,), "metrics_every": 1}
     record = train(networks(IDS), schedule, IDS, unstable="raise", task=TemporalXOR(DELAYS), **kw)
     for i in some.nonzero().flatten().tolist():

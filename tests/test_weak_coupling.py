@@ -13,7 +13,7 @@ from lyaptorch.experiments.weak_coupling import comparison, learning
 from lyaptorch.experiments.weak_coupling.training import named
 from lyaptorch.record import Record
 from lyaptorch.tasks import Adding, SequentialImages
-from lyaptorch.train import run as engine
+from lyaptorch.training import run as engine
 from test_experiments import smoke
 
 

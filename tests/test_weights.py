@@ -3,13 +3,13 @@ import torch
 
 import lyaptorch as lt
 from cases import M, N
-from lyaptorch._random import Stream, member_ids
+from lyaptorch._random import Stream, ids_of
 from lyaptorch.cells.weights import WEIGHTS, by_cholesky, by_householder, dale, random_frame, weights
 
 pytestmark = pytest.mark.usefixtures("double")
 
 STREAM = Stream(9, "weight_hh")
-IDS = member_ids((40,))
+IDS = ids_of((40,))
 COUNT = 40 * 50 * 50
 
 
@@ -79,7 +79,7 @@ def test_dale_needs_both_kinds_of_neurons():
 @pytest.mark.parametrize("name", WEIGHTS)
 def test_a_gain_per_member_scales_each_member(name):
     gains = torch.tensor([0.5, 1.0, 2.0])
-    W = draw(name, gains, n=4, ids=member_ids((3,)))
+    W = draw(name, gains, n=4, ids=ids_of((3,)))
     for i, gain in enumerate(gains.tolist()):
         torch.testing.assert_close(W[i], draw(name, gain, n=4, ids=torch.tensor(i)), rtol=0, atol=0)
 
@@ -99,9 +99,9 @@ def test_a_member_alone_has_the_same_bits_as_in_any_ensemble(kind, name, dtype):
     settings = {"weights": name, "gain": 1.1}
     flat = kind(M, N, ensemble=(6,), **settings)
     grid = kind(M, N, ensemble=(2, 3), **settings)
-    mixed = kind(M, N, ensemble=(2,), members=torch.tensor([4, 1]), **settings)
+    mixed = kind(M, N, ensemble=(2,), member_ids=torch.tensor([4, 1]), **settings)
     for i in range(6):
-        alone = kind(M, N, members=i, **settings)
+        alone = kind(M, N, member_ids=i, **settings)
         for p, q, r in zip(alone.parameters(), flat.parameters(), grid.parameters(), strict=True):
             assert p.dtype == dtype
             assert torch.equal(p, q[i])
@@ -158,23 +158,23 @@ def test_weights_as_a_function():
 class TestFrame:
     @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-14), (torch.float32, 1e-6)])
     def test_columns_are_orthonormal(self, dtype, tolerance):
-        Q = random_frame(20, 7, STREAM, member_ids((3,)), dtype=dtype)
+        Q = random_frame(20, 7, STREAM, ids_of((3,)), dtype=dtype)
         assert Q.dtype == dtype
         torch.testing.assert_close(
             Q.mT @ Q, torch.eye(7, dtype=dtype).expand(3, 7, 7), rtol=0, atol=tolerance
         )
 
     def test_the_first_columns_do_not_depend_on_k(self):
-        wide = random_frame(20, 20, STREAM, member_ids((3,)))
+        wide = random_frame(20, 20, STREAM, ids_of((3,)))
         for k in (1, 6, 19):
-            narrow = random_frame(20, k, STREAM, member_ids((3,)))
+            narrow = random_frame(20, k, STREAM, ids_of((3,)))
             torch.testing.assert_close(narrow, wide[..., :k], rtol=0, atol=1e-14)
 
     def test_members_and_epochs_have_their_own(self):
-        Q = random_frame(8, 2, STREAM, member_ids((3,)))
+        Q = random_frame(8, 2, STREAM, ids_of((3,)))
         torch.testing.assert_close(random_frame(8, 2, STREAM, torch.tensor(2)), Q[2], rtol=0, atol=1e-15)
         assert not torch.allclose(Q[0], Q[1])
-        assert not torch.allclose(random_frame(8, 2, STREAM, member_ids((3,)), epoch=1), Q)
+        assert not torch.allclose(random_frame(8, 2, STREAM, ids_of((3,)), epoch=1), Q)
 
 
 @pytest.mark.parametrize("k", [1, 3, 60])

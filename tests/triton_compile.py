@@ -49,8 +49,8 @@ def launches():
         yield lif_kernels.backward, number, warps, {**spiking, "GRAD": 1}
         if n > LARGEST_FRAME:
             continue
-        for bent, kind in ((False, 0), (True, 2), (True, 3)):
-            frame = {"G": True, "F": bent, "PHI": bent, "KIND": kind, "K": 32, "N": n}
+        for is_nonlinear, kind in ((False, 0), (True, 2), (True, 3)):
+            frame = {"G": True, "F": is_nonlinear, "PHI": is_nonlinear, "KIND": kind, "K": 32, "N": n}
             frame["PRECISION"] = precision
             yield frame_kernels.forward, number, min(warps, 8), {**frame, "KEEP": True}
             yield frame_kernels.backward, number, min(warps, 8), {**frame, "PAST": kind == 3}

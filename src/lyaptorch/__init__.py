@@ -1,119 +1,76 @@
 """Measure, predict and control how gradients flow through recurrent networks."""
 
-from lyaptorch import analysis, integrations, kernels, tasks, theory
-from lyaptorch.analysis import Diagnosis, diagnose
+from lyaptorch import analysis, cells, integrations, kernels, schedules, tasks, theory
 from lyaptorch.cells import (
     Activation,
-    AdaptiveLIFCell,
     BinaryCell,
     Cell,
-    CoRNNCell,
-    Depth,
     ElmanCell,
     Flow,
     GRUCell,
-    LeakyReadout,
     LIFCell,
     LSTMCell,
     RateCell,
     ResidualCell,
-    S4DCell,
-    URLSTMCell,
     as_cell,
-    fluctuation_driven,
     residuals,
     surrogates,
     weights,
 )
-from lyaptorch.cells.trajectory import use as _use
-from lyaptorch.flossing import (
-    SCHEDULES,
-    At,
-    Every,
-    FitPhase,
-    FlossPhase,
-    Scale,
-    Schedule,
-    Trigger,
-    When,
-    accuracy,
-    flossing_loss,
-    gradient_norm,
-    lambda1,
-    task_loss,
-)
+from lyaptorch.cells.unroll import use as _use
+from lyaptorch.diagnosis import diagnose
 from lyaptorch.record import Record
-from lyaptorch.tangent import (
-    CovariantVectors,
-    Growth,
-    Spectrum,
-    covariant_vectors,
-    depth_spectrum,
-    lyapunov_spectrum,
-)
-from lyaptorch.train import SGD, Adam, Model, Readout, best_so_far, evaluate, iterations_to, presets, train
-from lyaptorch.train import floss as floss
+from lyaptorch.schedules import FitPhase, FlossPhase, flossing_loss
+from lyaptorch.tangent import Spectrum, covariant_vectors, depth_spectrum, lyapunov_spectrum
+from lyaptorch.tasks import Batch, Task
+from lyaptorch.training import SGD, Adam, Model, Readout, evaluate, floss, presets, train
 
-__all__ = [
-    "SCHEDULES",
-    "SGD",
-    "Activation",
-    "Adam",
-    "AdaptiveLIFCell",
-    "At",
-    "BinaryCell",
-    "Cell",
-    "CoRNNCell",
-    "CovariantVectors",
-    "Depth",
-    "Diagnosis",
-    "ElmanCell",
-    "Every",
-    "FitPhase",
-    "FlossPhase",
-    "Flow",
-    "GRUCell",
-    "Growth",
-    "LIFCell",
-    "LSTMCell",
-    "LeakyReadout",
-    "Model",
-    "RateCell",
-    "Readout",
-    "Record",
-    "ResidualCell",
-    "S4DCell",
-    "Scale",
-    "Schedule",
+__all__ = [  # noqa: RUF022
+    # measure
     "Spectrum",
-    "Trigger",
-    "URLSTMCell",
-    "When",
-    "accuracy",
-    "analysis",
-    "as_cell",
-    "best_so_far",
     "covariant_vectors",
     "depth_spectrum",
     "diagnose",
+    "lyapunov_spectrum",
+    # control
+    "Adam",
+    "FitPhase",
+    "FlossPhase",
+    "Model",
+    "Readout",
+    "SGD",
     "evaluate",
     "floss",
     "flossing_loss",
-    "fluctuation_driven",
-    "gradient_norm",
-    "integrations",
-    "iterations_to",
-    "kernels",
-    "lambda1",
-    "lyapunov_spectrum",
     "presets",
+    "schedules",
+    "train",
+    # what evolves
+    "Activation",
+    "BinaryCell",
+    "Cell",
+    "ElmanCell",
+    "Flow",
+    "GRUCell",
+    "LIFCell",
+    "LSTMCell",
+    "RateCell",
+    "ResidualCell",
+    "as_cell",
+    "cells",
     "residuals",
     "surrogates",
-    "task_loss",
-    "tasks",
-    "theory",
-    "train",
     "weights",
+    # data and results
+    "Batch",
+    "Record",
+    "Task",
+    "tasks",
+    # knowledge and engines
+    "analysis",
+    "integrations",
+    "kernels",
+    "theory",
 ]
 
 _use(kernels.FusedRecurrence())

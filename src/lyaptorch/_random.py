@@ -45,12 +45,12 @@ def seed_from(generator: torch.Generator | None) -> int:
     return int(drawn.item())
 
 
-def member_ids(ensemble: Shape, members: Ids | None = None, device: Device = None) -> Tensor:
+def ids_of(ensemble: Shape, member_ids: Ids | None = None, device: Device = None) -> Tensor:
     """Return the ids of the networks in an int64 tensor of shape `ensemble`: 0, 1, ... unless given."""
-    if members is None:
+    if member_ids is None:
         return torch.arange(math.prod(ensemble), device=device).view(ensemble)
-    ids = torch.as_tensor(_counter("members", members), device=device)
-    return _checks.shape("members", ids, tuple(ensemble), "*e", do="give one id per network")
+    ids = torch.as_tensor(_counter("member_ids", member_ids), device=device)
+    return _checks.shape("member_ids", ids, tuple(ensemble), "*e", do="give one id per network")
 
 
 def bits(seed: int, stream: str, member: Ids, epoch: Ids, index: Ids) -> Int[Tensor, "..."]:
@@ -86,8 +86,8 @@ class Stream:
 
     Example:
         >>> weights = Stream(seed=7, name="weight_hh")
-        >>> ensemble = weights.normal((4, 4), members=torch.arange(6).view(2, 3))
-        >>> alone = weights.normal((4, 4), members=5)
+        >>> ensemble = weights.normal((4, 4), member_ids=torch.arange(6).view(2, 3))
+        >>> alone = weights.normal((4, 4), member_ids=5)
         >>> ensemble.shape, torch.equal(ensemble[1, 2], alone)
         (torch.Size([2, 3, 4, 4]), True)
     """
@@ -96,42 +96,44 @@ class Stream:
     name: str
 
     def bits(
-        self, shape: Shape, *, members: Ids, epoch: Ids = 0, device: Device = None
+        self, shape: Shape, *, member_ids: Ids, epoch: Ids = 0, device: Device = None
     ) -> Int[Tensor, "..."]:
         """Draw 64 random bits per element, as int64."""
         if device is None:
-            device = next((part.device for part in (members, epoch) if isinstance(part, Tensor)), "cpu")
-        ensemble = tuple(members.shape) if isinstance(members, Tensor) else ()
+            device = next((part.device for part in (member_ids, epoch) if isinstance(part, Tensor)), "cpu")
+        ensemble = tuple(member_ids.shape) if isinstance(member_ids, Tensor) else ()
         if isinstance(epoch, Tensor) and epoch.ndim:
             _checks.shape("epoch", epoch, ensemble, "*e", do="give one epoch, or one per member")
         index = torch.arange(math.prod(shape), device=device)
-        drawn = bits(self.seed, self.name, _column(members, device), _column(epoch, device), index)
+        drawn = bits(self.seed, self.name, _column(member_ids, device), _column(epoch, device), index)
         return drawn.view((*ensemble, *shape))
 
     def uniform(
-        self, shape: Shape, *, members: Ids, epoch: Ids = 0, dtype: Dtype = None, device: Device = None
+        self, shape: Shape, *, member_ids: Ids, epoch: Ids = 0, dtype: Dtype = None, device: Device = None
     ) -> Float[Tensor, "..."]:
         """Draw from [0, 1); a shorter dtype holds the same numbers, truncated."""
-        return _uniform(self.bits(shape, members=members, epoch=epoch, device=device), _floating(dtype))
+        return _uniform(self.bits(shape, member_ids=member_ids, epoch=epoch, device=device), _floating(dtype))
 
     def normal(
-        self, shape: Shape, *, members: Ids, epoch: Ids = 0, dtype: Dtype = None, device: Device = None
+        self, shape: Shape, *, member_ids: Ids, epoch: Ids = 0, dtype: Dtype = None, device: Device = None
     ) -> Float[Tensor, "..."]:
         """Draw from the standard normal by its inverse distribution in float64, then round to `dtype`."""
-        return _normal(self.bits(shape, members=members, epoch=epoch, device=device)).to(_floating(dtype))
+        return _normal(self.bits(shape, member_ids=member_ids, epoch=epoch, device=device)).to(
+            _floating(dtype)
+        )
 
     def bernoulli(
-        self, shape: Shape, *, members: Ids, epoch: Ids = 0, dtype: Dtype = None, device: Device = None
+        self, shape: Shape, *, member_ids: Ids, epoch: Ids = 0, dtype: Dtype = None, device: Device = None
     ) -> Tensor:
         """Toss fair coins: 0 or 1 in any `dtype`."""
-        drawn = self.bits(shape, members=members, epoch=epoch, device=device)
+        drawn = self.bits(shape, member_ids=member_ids, epoch=epoch, device=device)
         return (drawn < 0).to(dtype or torch.get_default_dtype())
 
     def permutation(
-        self, n: int, *, members: Ids, epoch: Ids = 0, device: Device = None
+        self, n: int, *, member_ids: Ids, epoch: Ids = 0, device: Device = None
     ) -> Int[Tensor, "... n"]:
         """Shuffle 0..n-1 for each member, in O(n log n)."""
-        return self.bits((n,), members=members, epoch=epoch, device=device).argsort(dim=-1, stable=True)
+        return self.bits((n,), member_ids=member_ids, epoch=epoch, device=device).argsort(dim=-1, stable=True)
 
 
 def _counter(name: str, value: Ids) -> Ids:

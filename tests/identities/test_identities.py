@@ -190,7 +190,7 @@ def test_dt_is_the_unit_of_time(case, ensemble):
 def test_a_member_is_the_same_network_alone(case, dtype):
     grid = run(setup(case, (2, 3), dtype), k=case.rank)
     for i in range(6):
-        alone = run(setup(case, (), dtype, members=i), k=case.rank)
+        alone = run(setup(case, (), dtype, member_ids=i), k=case.rank)
         close(grid.growth.log_r[:, i // 3, i % 3], alone.growth.log_r, alone.growth.log_r)
         close(grid.final_state[i // 3, i % 3], alone.final_state)
 

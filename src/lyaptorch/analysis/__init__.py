@@ -1,7 +1,7 @@
 """What a spectrum means: long-term Jacobians, gradients, memory, and when things happen in training."""
 
+from lyaptorch.analysis.coupling import ResidualExponents, residual_exponents
 from lyaptorch.analysis.curvature import HessianSpectrum, effective_learning_rates, hessian_spectrum
-from lyaptorch.analysis.diagnose import Diagnosis, diagnose
 from lyaptorch.analysis.events import aligned, onset
 from lyaptorch.analysis.frequency import PowerSpectrum, characteristic_frequency
 from lyaptorch.analysis.gradients import (
@@ -12,20 +12,19 @@ from lyaptorch.analysis.gradients import (
 )
 from lyaptorch.analysis.jacobians import ConditionNumber, condition_number, step_jacobians, usable_dimensions
 from lyaptorch.analysis.memory import fading_memory, memory_capacity, time_scales
-from lyaptorch.analysis.residual import ResidualExponents, residual_exponents
+from lyaptorch.analysis.scores import best_so_far, iterations_to
 from lyaptorch.analysis.spikes import SpikeStatistics, spike_statistics
 
 __all__ = [
     "ConditionNumber",
-    "Diagnosis",
     "HessianSpectrum",
     "PowerSpectrum",
     "ResidualExponents",
     "SpikeStatistics",
     "aligned",
+    "best_so_far",
     "characteristic_frequency",
     "condition_number",
-    "diagnose",
     "effective_learning_rates",
     "effective_rank",
     "fading_memory",
@@ -33,6 +32,7 @@ __all__ = [
     "gradient_overlap",
     "gradient_singular_values",
     "hessian_spectrum",
+    "iterations_to",
     "memory_capacity",
     "onset",
     "residual_exponents",

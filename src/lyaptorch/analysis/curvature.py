@@ -126,14 +126,14 @@ def hessian_spectrum(
         whole = operator_product(cell, inputs, h, loss, list(chosen.values()), matrix)
     else:
         whole = partial(_whole, product)
-    stream, nobody = (
+    stream, shared_id = (
         Stream(seed_from(generator), "curvature"),
         torch.zeros(ensemble, dtype=torch.int64, device=h.device),
     )
     runs = [
         lanczos(
             whole,
-            stream.normal((size,), members=nobody, epoch=i, dtype=h.dtype).to(h.device),
+            stream.normal((size,), member_ids=shared_id, epoch=i, dtype=h.dtype).to(h.device),
             steps,
         )
         for i in range(_checks.integer("probes", probes, 1))

@@ -15,7 +15,7 @@ from lyaptorch._brief import brief
 from lyaptorch._caller import measures
 from lyaptorch._random import Stream, seed_from
 from lyaptorch._types import Exponents, Inputs
-from lyaptorch.analysis.precision import precise_log_singular_values
+from lyaptorch.analysis.long_products import precise_log_singular_values
 from lyaptorch.analysis.products import graded_log_singular_values
 from lyaptorch.cells import Network, as_cell, fit, random_frame, settle
 from lyaptorch.tangent.dynamics import bind
@@ -137,8 +137,8 @@ def condition_number(
     elif bits is not None:
         _checks.integer("bits", bits, 2)
     h, inputs = settle(cell, inputs[:transient], h), inputs[transient:]
-    nobody = torch.zeros((), dtype=torch.int64, device=h.device)
-    frame = random_frame(n, m, Stream(seed_from(generator), "frame"), nobody, dtype=h.dtype)
+    shared_id = torch.zeros((), dtype=torch.int64, device=h.device)
+    frame = random_frame(n, m, Stream(seed_from(generator), "frame"), shared_id, dtype=h.dtype)
     tape = Tape()
     dynamics = bind(cell, cell.form(), inputs, [])
     end = sweep(dynamics, h, frame.expand(*h.shape, m), None, spans(0, t, 1), method="cholesky2", tape=tape)

@@ -11,7 +11,7 @@ from lyaptorch._caller import measures
 from lyaptorch._random import Stream, seed_from
 from lyaptorch._types import Inputs
 from lyaptorch.cells import Cell, as_cell, fit, settle, unroll
-from lyaptorch.cells.trajectory import ADVICE
+from lyaptorch.cells.unroll import ADVICE
 
 
 def time_scales(exponents: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
@@ -124,7 +124,9 @@ def memory_capacity(
     _checks.integer("steps", steps, 4 * (cell.state_size + 1), do="each half must fit n + 1 numbers")
     dtype = next((z.dtype for z in cell.tensors()), torch.get_default_dtype())
     length = lags - 1 + transient + steps
-    u = scale * (2 * Stream(seed_from(generator), "capacity").uniform((length,), members=0, dtype=dtype) - 1)
+    u = scale * (
+        2 * Stream(seed_from(generator), "capacity").uniform((length,), member_ids=0, dtype=dtype) - 1
+    )
     inputs, h = fit(cell, u[:, None, None].expand(-1, 1, cell.input_size), None)
     start = length - steps
     states = unroll(cell, inputs[start:], settle(cell, inputs[:start], h))[..., 0, :].movedim(0, -2)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lyaptorch.analysis.parts import SILENT, jacobian_rows
 from lyaptorch.analysis.runs import Run
 from lyaptorch.cells import Cell
+from lyaptorch.diagnosis.blocks import SILENT, jacobian_rows
 
 MOMENTS = 4
 """Moments of a run at which the whole Jacobian is looked at."""

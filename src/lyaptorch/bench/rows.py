@@ -98,7 +98,7 @@ def runs(row: Row, dtype: torch.dtype) -> dict[str, Run]:
 def _exponents(row: Row) -> dict[str, Run]:
     ensemble = (row.networks,) if row.networks > 1 else ()
     cell, one = RateCell(1, row.n, ensemble=ensemble), RateCell(1, row.n)
-    inputs = Stream(1, "bench").bernoulli((row.steps, 1, 1), members=0)
+    inputs = Stream(1, "bench").bernoulli((row.steps, 1, 1), member_ids=0)
     frame = random_frame(row.n, row.k, Stream(2, "bench"), torch.tensor(0))
 
     def loop() -> Tensor:
@@ -124,8 +124,8 @@ def _exponents(row: Row) -> dict[str, Run]:
 
 def _elman(row: Row) -> dict[str, Run]:
     """Binary cross-entropy of a readout of every state."""
-    x = Stream(1, "bench").normal((row.steps, row.batch, 2), members=0)
-    y = Stream(2, "bench").bernoulli((row.steps, row.batch, 1), members=0)
+    x = Stream(1, "bench").normal((row.steps, row.batch, 2), member_ids=0)
+    y = Stream(2, "bench").bernoulli((row.steps, row.batch, 1), member_ids=0)
     zeros = x.new_zeros(row.batch, row.n)
 
     def training(cell: nn.Module, states: Callable[[], Tensor]) -> Run:
@@ -159,8 +159,8 @@ def _elman(row: Row) -> dict[str, Run]:
 
 def _residual(row: Row) -> dict[str, Run]:
     """Cross-entropy of a readout of the last state."""
-    x = Stream(1, "bench").uniform((row.steps, row.batch, 1), members=0)
-    y = (CLASSES * Stream(2, "bench").uniform((row.batch,), members=0)).long()
+    x = Stream(1, "bench").uniform((row.steps, row.batch, 1), member_ids=0)
+    y = (CLASSES * Stream(2, "bench").uniform((row.batch,), member_ids=0)).long()
     zeros = x.new_zeros(row.batch, row.n)
 
     def training(cell: Cell, last: Callable[[], Tensor]) -> Run:
@@ -191,8 +191,8 @@ def _residual(row: Row) -> dict[str, Run]:
 
 def _spiking(row: Row) -> dict[str, Run]:
     """Cross-entropy of a readout of the last state."""
-    x = Stream(1, "bench").normal((row.steps, row.batch, 2), members=0)
-    y = (CLASSES * Stream(2, "bench").uniform((row.batch,), members=0)).long()
+    x = Stream(1, "bench").normal((row.steps, row.batch, 2), member_ids=0)
+    y = (CLASSES * Stream(2, "bench").uniform((row.batch,), member_ids=0)).long()
     zeros = x.new_zeros(row.batch, 2 * row.n)
 
     def training(cell: Cell, last: Callable[[], Tensor]) -> Run:
@@ -222,7 +222,7 @@ def _spiking(row: Row) -> dict[str, Run]:
 
 
 def _readout(n: int, outputs: int) -> tuple[nn.Parameter, nn.Parameter]:
-    weight = Stream(3, "bench").normal((outputs, n), members=0) / n**0.5
+    weight = Stream(3, "bench").normal((outputs, n), member_ids=0) / n**0.5
     return nn.Parameter(weight), nn.Parameter(weight.new_zeros(outputs))
 
 

@@ -2,7 +2,8 @@
 
 from lyaptorch.cells import operators, surrogates
 from lyaptorch.cells.activation import ACTIVATIONS, Activation
-from lyaptorch.cells.adapt import FunctionCell, Network, as_cell, copied, owned, unwrapped
+from lyaptorch.cells.adapt import FunctionCell, Network, as_cell, copied, owned, unwrap
+from lyaptorch.cells.cell import Cell, FormCell
 from lyaptorch.cells.depth import Block, Depth
 from lyaptorch.cells.fit import fit
 from lyaptorch.cells.flow import Flow
@@ -12,7 +13,6 @@ from lyaptorch.cells.gated import GRUCell, LSTMCell
 from lyaptorch.cells.leaky_readout import LeakyReadout
 from lyaptorch.cells.oscillator import CoRNNCell
 from lyaptorch.cells.probe import probe
-from lyaptorch.cells.protocol import Cell, FormCell
 from lyaptorch.cells.rate import BinaryCell, ElmanCell, RateCell
 from lyaptorch.cells.refined import URLSTMCell
 from lyaptorch.cells.residual import ResidualCell
@@ -20,7 +20,7 @@ from lyaptorch.cells.spiking import AdaptiveLIFCell, LIFCell, SpikingCell
 from lyaptorch.cells.stacked import Stacked
 from lyaptorch.cells.state_space import S4DCell
 from lyaptorch.cells.substituted import Substituted
-from lyaptorch.cells.trajectory import settle, unroll
+from lyaptorch.cells.unroll import settle, unroll
 from lyaptorch.cells.weights import WEIGHTS, random_frame
 
 __all__ = [
@@ -63,5 +63,5 @@ __all__ = [
     "settle",
     "surrogates",
     "unroll",
-    "unwrapped",
+    "unwrap",
 ]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lyaptorch._types import Input, State
-from lyaptorch.cells.protocol import Cell
+from lyaptorch.cells.cell import Cell
 
 Block = Callable[[Tensor], Tensor]
 """A layer: what it returns has the shape of what it gets."""

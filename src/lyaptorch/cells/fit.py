@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from lyaptorch import _checks
+from lyaptorch.cells.cell import Cell
 from lyaptorch.cells.probe import probe
-from lyaptorch.cells.protocol import Cell
 
 
 def fit(cell: Cell, inputs: Tensor, h0: Any) -> tuple[Tensor, Tensor]:

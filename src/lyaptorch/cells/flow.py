@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lyaptorch import _checks
 from lyaptorch._types import Input, State
-from lyaptorch.cells.protocol import Cell
+from lyaptorch.cells.cell import Cell
 
 Tableau: TypeAlias = tuple[tuple[tuple[float, ...], ...], tuple[float, ...]]
 """Row i holds the weights a_ij of the stages before stage i; then the weights b_i of the sum."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lyaptorch import _checks
-from lyaptorch._random import Stream, member_ids, seed_from
+from lyaptorch._random import Stream, ids_of, seed_from
 from lyaptorch.cells.spiking import SpikingCell
 
 C = TypeVar("C", bound=SpikingCell)
@@ -23,7 +23,7 @@ def fluctuation_driven(
     mean: float = 0.0,
     std: float = 1.0,
     recurrent: float = 0.5,
-    members: int | Tensor | None = None,
+    member_ids: int | Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> C:
     """Draw the weights of a spiking cell so that fluctuations make it fire; in place.
@@ -44,7 +44,7 @@ def fluctuation_driven(
         mean: of the potential, in units of the threshold.
         std: of the potential, in units of the threshold: (threshold - mean) / std is the paper's xi.
         recurrent: share of the neurons in mean and variance, from 0 to 1; the inputs have the rest.
-        members: ids of shape `*e`.
+        member_ids: ids of shape `*e`.
         generator: seeds the weights; None is a fixed seed.
 
     Returns:
@@ -63,7 +63,7 @@ def fluctuation_driven(
     Source: Rossbroich, Gygax & Zenke (2022), Fluctuation-driven initialization for spiking neural network
     training, here for the exact sums of discrete time; Surrogate Gradient Flossing, appendix D.
     """
-    ids, seed = member_ids(cell.ensemble, members, cell.weight_hh.device), seed_from(generator)
+    ids, seed = ids_of(cell.ensemble, member_ids, cell.weight_hh.device), seed_from(generator)
     _checks.share("recurrent", recurrent)
     _checks.positive("std", std)
     alpha, beta = (decay.squeeze(-2) for decay in cell.decays())
@@ -89,6 +89,6 @@ def fluctuation_driven(
                 "raise it, or lower the mean"
             )
         stream = Stream(seed, f"fluctuation_{name}")
-        drawn = stream.normal(tuple(weight.shape[-2:]), members=ids, dtype=weight.dtype)
+        drawn = stream.normal(tuple(weight.shape[-2:]), member_ids=ids, dtype=weight.dtype)
         weight.copy_(mu.unsqueeze(-1) + variance.sqrt().unsqueeze(-1) * drawn)
     return cell

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from lyaptorch import _checks
-from lyaptorch._random import Stream, member_ids, seed_from
+from lyaptorch._random import Stream, ids_of, seed_from
 from lyaptorch._types import Frame, Input, InputFrame, Number, State
 from lyaptorch.cells.activation import sech2
+from lyaptorch.cells.cell import Cell
 from lyaptorch.cells.form import rows
-from lyaptorch.cells.protocol import Cell
 from lyaptorch.cells.weights import Weights
 from lyaptorch.cells.weights import weights as weights_of
 
@@ -48,7 +48,7 @@ class GatedCell(Cell):
         weights: GateWeights = "uniform",
         bias: bool = True,
         ensemble: tuple[int, ...] = (),
-        members: int | Tensor | None = None,
+        member_ids: int | Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         m, n = _checks.integer("input_size", input_size, 1), _checks.integer("hidden_size", hidden_size, 1)
@@ -56,12 +56,12 @@ class GatedCell(Cell):
             _checks.integer("each entry of ensemble", size, 1)
         super().__init__(m, self.states * n, tuple(ensemble))
         self.hidden_size, self.readable = n, slice(0, n)
-        ids, seed, bound = member_ids(self.ensemble, members), seed_from(generator), n**-0.5
+        ids, seed, bound = ids_of(self.ensemble, member_ids), seed_from(generator), n**-0.5
         gains: dict[str, Number] = self._by_gate("gain", gain, 1.0)
         kinds: dict[str, str | Weights] = self._by_gate("weights", weights, "uniform")
 
         def draw(name: str, *shape: int) -> nn.Parameter:
-            return nn.Parameter((2 * Stream(seed, name).uniform(shape, members=ids) - 1) * bound)
+            return nn.Parameter((2 * Stream(seed, name).uniform(shape, member_ids=ids) - 1) * bound)
 
         def recurrent(gate: str) -> Tensor:
             _checks.per_member(f"gain of the {gate} gate", gains[gate], self.ensemble)
@@ -151,7 +151,7 @@ class LSTMCell(PairCell):
             "identity", "shifted_mean" or a function; or a mapping from gates to these.
         bias: whether there are biases.
         ensemble: leading dimensions `*e` of every parameter.
-        members: ids of shape `*e`; equal ids get equal numbers, in any ensemble. Default 0, 1, 2, ...
+        member_ids: ids of shape `*e`; equal ids get equal numbers, in any ensemble. Default 0, 1, 2, ...
         generator: seeds the weights; None is a fixed seed.
 
     Raises:

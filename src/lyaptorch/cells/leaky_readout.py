@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lyaptorch import _checks
-from lyaptorch._random import Stream, member_ids, seed_from
+from lyaptorch._random import Stream, ids_of, seed_from
 from lyaptorch.cells.form import linear
 from lyaptorch.cells.spiking import SpikingCell
 
@@ -24,7 +24,7 @@ class LeakyReadout(nn.Module):
         tau_mem: membrane time constant in seconds.
         tau_syn: synaptic time constant in seconds.
         scale: standard deviation of the initial weights R; the bias is 0 at first.
-        members: ids of shape `*e`; equal ids get equal numbers.
+        member_ids: ids of shape `*e`; equal ids get equal numbers.
         generator: seeds the weights; None is a fixed seed.
 
     Example:
@@ -44,7 +44,7 @@ class LeakyReadout(nn.Module):
         tau_mem: float = 10e-3,
         tau_syn: float = 5e-3,
         scale: float = 1.0,
-        members: int | Tensor | None = None,
+        member_ids: int | Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
@@ -53,9 +53,9 @@ class LeakyReadout(nn.Module):
         self.decays = [
             math.exp(-cell.dt / _checks.positive("a time constant", tau)) for tau in (tau_syn, tau_mem)
         ]
-        ids, stream = member_ids(cell.ensemble, members), Stream(seed_from(generator), "readout")
+        ids, stream = ids_of(cell.ensemble, member_ids), Stream(seed_from(generator), "readout")
         o = _checks.integer("output_size", output_size, 1)
-        self.weight = nn.Parameter(scale * stream.normal((o, cell.hidden_size), members=ids))
+        self.weight = nn.Parameter(scale * stream.normal((o, cell.hidden_size), member_ids=ids))
         self.bias = nn.Parameter(torch.zeros(*cell.ensemble, o))
 
     def forward(self, states: Tensor) -> Tensor:

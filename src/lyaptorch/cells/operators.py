@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lyaptorch.cells.packed import unpack
-from lyaptorch.cells.trajectory import serving
+from lyaptorch.cells.flatten import unflatten
+from lyaptorch.cells.unroll import serving
 
 
 @torch.library.custom_op(
@@ -21,9 +21,9 @@ from lyaptorch.cells.trajectory import serving
     mutates_args=(),
     schema="(Tensor inputs, Tensor h0, Tensor[] tensors, str plan) -> Tensor",
 )
-def unroll(inputs: Tensor, h0: Tensor, tensors: Sequence[Tensor], plan: str) -> Tensor:
+def unroll(inputs: Tensor, h0: Tensor, tensors: Sequence[Tensor], layout: str) -> Tensor:
     """The states `(t, *e, b, n)` of the form that `pack` made into `tensors` and `plan`; differentiable."""
-    form = unpack(tensors, plan)
+    form = unflatten(tensors, layout)
     recurrence = serving(form, h0)
     assert recurrence is not None
     with torch.no_grad():
@@ -36,38 +36,38 @@ def unroll(inputs: Tensor, h0: Tensor, tensors: Sequence[Tensor], plan: str) -> 
     schema="(Tensor inputs, Tensor h0, Tensor[] tensors, str plan, bool[] wanted, Tensor bar) -> Tensor[]",
 )
 def unroll_adjoint(
-    inputs: Tensor, h0: Tensor, tensors: Sequence[Tensor], plan: str, wanted: Sequence[bool], bar: Tensor
+    inputs: Tensor, h0: Tensor, tensors: Sequence[Tensor], layout: str, wanted: Sequence[bool], bar: Tensor
 ) -> list[Tensor]:
     """Gradients of h0 and of those of (inputs, *tensors) that are wanted, from cotangents of the states."""
-    form, inputs = unpack(tensors, plan, wanted[1:]), inputs.detach().requires_grad_(wanted[0])
+    form, inputs = unflatten(tensors, layout, wanted[1:]), inputs.detach().requires_grad_(wanted[0])
     recurrence = serving(form, h0)
     assert recurrence is not None
     with torch.no_grad():
         states, kept = recurrence.forward(form, inputs, h0, keep=True)
-        return apart(recurrence.adjoint(form, form.trained(), inputs, h0, states, kept, bar))
+        return own_memory(recurrence.adjoint(form, form.trained(), inputs, h0, states, kept, bar))
 
 
 @unroll.register_fake
-def _(inputs: Tensor, h0: Tensor, tensors: Sequence[Tensor], plan: str) -> Tensor:
+def _(inputs: Tensor, h0: Tensor, tensors: Sequence[Tensor], layout: str) -> Tensor:
     return h0.new_empty(inputs.shape[0], *h0.shape)
 
 
 @unroll_adjoint.register_fake
 def _(
-    inputs: Tensor, h0: Tensor, tensors: Sequence[Tensor], plan: str, wanted: Sequence[bool], bar: Tensor
+    inputs: Tensor, h0: Tensor, tensors: Sequence[Tensor], layout: str, wanted: Sequence[bool], bar: Tensor
 ) -> list[Tensor]:
     return shaped([h0], inputs, tensors, wanted)
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    x, h0, tensors, ctx.plan = inputs
+    x, h0, tensors, ctx.layout = inputs
     ctx.save_for_backward(x, h0, *tensors)
 
 
 def _backward(ctx: Any, bar: Tensor) -> tuple[Any, ...]:
     inputs, h0, *tensors = ctx.saved_tensors
     wanted = [ctx.needs_input_grad[0], *ctx.needs_input_grad[2]]
-    bars = unroll_adjoint(inputs, h0, tensors, ctx.plan, wanted, bar)
+    bars = unroll_adjoint(inputs, h0, tensors, ctx.layout, wanted, bar)
     inputs_bar, h_bar, *tensor_bars = spread(bars, 1, wanted)
     return inputs_bar, h_bar, tensor_bars, None
 
@@ -75,7 +75,7 @@ def _backward(ctx: Any, bar: Tensor) -> tuple[Any, ...]:
 unroll.register_autograd(_backward, setup_context=_setup)
 
 
-def apart(bars: Sequence[Tensor | None]) -> list[Tensor]:
+def own_memory(bars: Sequence[Tensor | None]) -> list[Tensor]:
     """Those of the gradients that there are, each in memory of its own, as operators must return them."""
     return [z.clone(memory_format=torch.contiguous_format) for z in bars if z is not None]
 

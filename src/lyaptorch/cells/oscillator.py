@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from lyaptorch import _checks
-from lyaptorch._random import Stream, member_ids, seed_from
+from lyaptorch._random import Stream, ids_of, seed_from
 from lyaptorch.cells.activation import tanh
+from lyaptorch.cells.cell import FormCell
 from lyaptorch.cells.form import Form, Residual
-from lyaptorch.cells.protocol import FormCell
 from lyaptorch.cells.weights import fan_in
 
 
@@ -29,7 +29,7 @@ class CoRNNCell(FormCell):
         gamma: square of the frequency.
         damping: epsilon of the source.
         ensemble: leading dimensions `*e` of every parameter.
-        members: ids of shape `*e`; equal ids get equal numbers, in any ensemble. Default 0, 1, 2, ...
+        member_ids: ids of shape `*e`; equal ids get equal numbers, in any ensemble. Default 0, 1, 2, ...
         generator: seeds the weights; None is a fixed seed.
 
     Raises:
@@ -52,7 +52,7 @@ class CoRNNCell(FormCell):
         gamma: float = 2.0,
         damping: float = 1.0,
         ensemble: tuple[int, ...] = (),
-        members: int | Tensor | None = None,
+        member_ids: int | Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         m, n = _checks.integer("input_size", input_size, 1), _checks.integer("hidden_size", hidden_size, 1)
@@ -61,7 +61,7 @@ class CoRNNCell(FormCell):
         super().__init__(m, 2 * n, ensemble)
         self.dt, self.gamma, self.damping = dt, gamma, damping
         self.readable, self.activation = slice(0, None, 2), tanh()
-        ids, seed = member_ids(self.ensemble, members), seed_from(generator)
+        ids, seed = ids_of(self.ensemble, member_ids), seed_from(generator)
 
         def draw(name: str, *shape: int) -> nn.Parameter:
             return nn.Parameter(fan_in(shape, shape[-1], Stream(seed, name), ids))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lyaptorch._random import DEFAULT_SEED, Stream
 from lyaptorch.cells.activation import Activation
-from lyaptorch.cells.protocol import Cell
+from lyaptorch.cells.cell import Cell
 
 
 def of_members(module: nn.Module, ensemble: tuple[int, ...], at: str = "") -> dict[str, Tensor]:
@@ -93,14 +93,16 @@ def _reached(cell: Cell, asked: Sequence[Tensor], x: Tensor, h: Tensor) -> list[
     ensemble, found = tuple(h.shape[:-2]), [False] * len(asked)
     if not asked:
         return found
-    members = torch.arange(torch.Size(ensemble).numel(), device=h.device).reshape(ensemble)
+    member_ids = torch.arange(torch.Size(ensemble).numel(), device=h.device).reshape(ensemble)
     stream = Stream(DEFAULT_SEED, "ownership")
-    x, h = (stream.normal(z.shape, members=i, dtype=z.dtype, device=z.device) for i, z in enumerate((x, h)))
+    x, h = (
+        stream.normal(z.shape, member_ids=i, dtype=z.dtype, device=z.device) for i, z in enumerate((x, h))
+    )
     with torch.enable_grad():
         after = cell.step(x, h).square()
-    for bit in range(members.numel().bit_length()):
+    for bit in range(member_ids.numel().bit_length()):
         # two members differ in a bit: one of the two groups has the one and not the other
-        for group in ((members >> bit) % 2 == 0, (members >> bit) % 2 == 1):
+        for group in ((member_ids >> bit) % 2 == 0, (member_ids >> bit) % 2 == 1):
             weight = group[..., None, None].to(after.dtype).expand_as(after)
             bars = torch.autograd.grad(after, asked, weight, True, allow_unused=True, materialize_grads=True)
             found = [was or bool(bar[~group].any()) for was, bar in zip(found, bars, strict=True)]

@@ -13,7 +13,7 @@ from lyaptorch._caller import Run, aside, ordinary, untouched
 from lyaptorch._random import DEFAULT_SEED, Stream
 from lyaptorch.cells.adapt.advice import instead_of
 from lyaptorch.cells.adapt.structure import StateError
-from lyaptorch.cells.protocol import Cell, graph_leaves
+from lyaptorch.cells.cell import Cell, graph_leaves
 
 STATE_NAMES = {
     *("h", "hx", "h0", "h_t", "ht", "h_prev", "prev_h", "prev", "previous", "last", "carry", "memory", "mem"),
@@ -119,7 +119,7 @@ def _call(cell: Cell, x: Tensor, h: Tensor) -> Tensor:
 
 def _beside(cell: Cell, x: Tensor, h: Tensor) -> Tensor:
     """A state beside h: at rest, where h0 often is, dropout and factors of zero do not show."""
-    noise = Stream(DEFAULT_SEED, "probe").normal(tuple(h.shape), members=3, dtype=h.dtype)
+    noise = Stream(DEFAULT_SEED, "probe").normal(tuple(h.shape), member_ids=3, dtype=h.dtype)
     beside = h + 1e-2 * (1 + h.abs()) * noise.to(h.device)
     return beside if torch.isfinite(_call(cell, x, beside)).all() else h
 
@@ -146,7 +146,7 @@ def _parameter_names(cell: Cell) -> list[str]:
 
 def _check_batch(cell: Cell, x: Tensor, h: Tensor) -> None:
     """Move a second trajectory: the first one must not notice."""
-    noise = Stream(DEFAULT_SEED, "probe").normal(tuple(h[..., :1, :].shape), members=0, dtype=h.dtype)
+    noise = Stream(DEFAULT_SEED, "probe").normal(tuple(h[..., :1, :].shape), member_ids=0, dtype=h.dtype)
     one, two = h[..., :1, :], h[..., :1, :] + 1e-2 * (1 + h[..., :1, :].abs()) * noise.to(h.device)
     pair = torch.cat([x[..., :1, :]] * 2, -2)
     try:
@@ -166,8 +166,8 @@ def _check_batch(cell: Cell, x: Tensor, h: Tensor) -> None:
 
 def _choose_mode(cell: Cell, x: Tensor, h: Tensor) -> None:
     stream = Stream(DEFAULT_SEED, "probe")
-    q = stream.normal((*h.shape, 1), members=1, dtype=h.dtype).to(h.device)
-    v = stream.normal((*h.shape, 1), members=2, dtype=h.dtype).to(h.device)
+    q = stream.normal((*h.shape, 1), member_ids=1, dtype=h.dtype).to(h.device)
+    v = stream.normal((*h.shape, 1), member_ids=2, dtype=h.dtype).to(h.device)
     y = h.clone().requires_grad_()
     wanted = [y, *graph_leaves(cell, x, h)]
     with torch.enable_grad():

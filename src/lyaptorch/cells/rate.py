@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from lyaptorch import _checks
-from lyaptorch._random import Stream, member_ids, seed_from
+from lyaptorch._random import Stream, ids_of, seed_from
 from lyaptorch._types import Frame, Input, InputFrame, Number, State
 from lyaptorch.cells.activation import Activation
 from lyaptorch.cells.activation import activation as activation_of
+from lyaptorch.cells.cell import FormCell
 from lyaptorch.cells.form import Form, linear, rows
-from lyaptorch.cells.protocol import FormCell
 from lyaptorch.cells.surrogates import sech2
 from lyaptorch.cells.weights import Weights
 from lyaptorch.cells.weights import weights as weights_of
@@ -32,7 +32,7 @@ class RateCell(FormCell):
         weights: "gaussian", "uniform", "orthogonal", "identity", "shifted_mean", or a function.
         bias: whether there is a bias.
         ensemble: leading dimensions `*e` of every parameter.
-        members: ids of shape `*e`; equal ids get equal numbers, in any ensemble. Default 0, 1, 2, ...
+        member_ids: ids of shape `*e`; equal ids get equal numbers, in any ensemble. Default 0, 1, 2, ...
         generator: seeds the weights; None is a fixed seed.
 
     Raises:
@@ -56,16 +56,16 @@ class RateCell(FormCell):
         weights: str | Weights = "gaussian",
         bias: bool = True,
         ensemble: tuple[int, ...] = (),
-        members: int | Tensor | None = None,
+        member_ids: int | Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         m, n = _checks.integer("input_size", input_size, 1), _checks.integer("hidden_size", hidden_size, 1)
         super().__init__(m, n, check_ensemble(ensemble, gain))
-        ids, seed = member_ids(self.ensemble, members), seed_from(generator)
+        ids, seed = ids_of(self.ensemble, member_ids), seed_from(generator)
         self.activation = activation_of(activation)
         self.weight_hh = nn.Parameter(weights_of(weights, gain)(n, Stream(seed, "weight_hh"), ids))
-        self.weight_ih = nn.Parameter(Stream(seed, "weight_ih").normal((n, m), members=ids))
-        self.bias = nn.Parameter(0.1 * Stream(seed, "bias").uniform((n,), members=ids)) if bias else None
+        self.weight_ih = nn.Parameter(Stream(seed, "weight_ih").normal((n, m), member_ids=ids))
+        self.bias = nn.Parameter(0.1 * Stream(seed, "bias").uniform((n,), member_ids=ids)) if bias else None
 
     def form(self) -> Form:
         """W g(h) + V x + b with g = phi."""
@@ -145,16 +145,16 @@ class ElmanCell(FormCell):
         weights: str | Weights = "uniform",
         bias: bool = True,
         ensemble: tuple[int, ...] = (),
-        members: int | Tensor | None = None,
+        member_ids: int | Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         m, n = _checks.integer("input_size", input_size, 1), _checks.integer("hidden_size", hidden_size, 1)
         super().__init__(m, n, check_ensemble(ensemble, gain))
-        ids, seed, bound = member_ids(self.ensemble, members), seed_from(generator), n**-0.5
+        ids, seed, bound = ids_of(self.ensemble, member_ids), seed_from(generator), n**-0.5
         self.activation = activation_of(activation)
 
         def draw(name: str, *shape: int) -> nn.Parameter:
-            return nn.Parameter((2 * Stream(seed, name).uniform(shape, members=ids) - 1) * bound)
+            return nn.Parameter((2 * Stream(seed, name).uniform(shape, member_ids=ids) - 1) * bound)
 
         self.weight_ih = draw("weight_ih", n, m)
         self.weight_hh = nn.Parameter(weights_of(weights, gain)(n, Stream(seed, "weight_hh"), ids))

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from lyaptorch._random import Stream, member_ids, seed_from
+from lyaptorch._random import Stream, ids_of, seed_from
 from lyaptorch._types import Input, State
 from lyaptorch.cells.activation import sech2
 from lyaptorch.cells.gated import Gains, GateWeights, PairCell, over_columns, two_sided
@@ -47,7 +47,7 @@ class URLSTMCell(PairCell):
         gain: Gains = 1.0,
         weights: GateWeights = "uniform",
         ensemble: tuple[int, ...] = (),
-        members: int | Tensor | None = None,
+        member_ids: int | Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         seed = seed_from(generator)
@@ -57,11 +57,11 @@ class URLSTMCell(PairCell):
             gain=gain,
             weights=weights,
             ensemble=ensemble,
-            members=members,
+            member_ids=member_ids,
             generator=generator,
         )
         n = hidden_size
-        drawn = Stream(seed, "forget").uniform((n,), members=member_ids(self.ensemble, members))
+        drawn = Stream(seed, "forget").uniform((n,), member_ids=ids_of(self.ensemble, member_ids))
         least = 1 / max(n, 2)
         forget = (least + (1 - 2 * least) * drawn).logit()
         assert self.bias_ih is not None

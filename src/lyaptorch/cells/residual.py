@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from lyaptorch import _checks
-from lyaptorch._random import Stream, member_ids, seed_from
+from lyaptorch._random import Stream, ids_of, seed_from
 from lyaptorch._types import Number
 from lyaptorch.cells.activation import Activation
 from lyaptorch.cells.activation import activation as activation_of
+from lyaptorch.cells.cell import FormCell
 from lyaptorch.cells.form import Form, Residual
-from lyaptorch.cells.protocol import FormCell
 from lyaptorch.cells.residuals import Recipe, decay, spread
 from lyaptorch.cells.weights import fan_in
 
@@ -44,7 +44,7 @@ class ResidualCell(FormCell):
         activation: phi, by name or as an `Activation`; "linear" leaves no non-linearity.
         bias: whether there is a bias.
         ensemble: leading dimensions `*e` of every parameter.
-        members: ids of shape `*e`; equal ids get equal numbers, in any ensemble. Default 0, 1, 2, ...
+        member_ids: ids of shape `*e`; equal ids get equal numbers, in any ensemble. Default 0, 1, 2, ...
         generator: seeds the weights; None is a fixed seed.
 
     Raises:
@@ -75,12 +75,12 @@ class ResidualCell(FormCell):
         activation: str | Activation = "tanh",
         bias: bool = True,
         ensemble: tuple[int, ...] = (),
-        members: int | Tensor | None = None,
+        member_ids: int | Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         m, n = _checks.integer("input_size", input_size, 1), _checks.integer("hidden_size", hidden_size, 1)
         super().__init__(m, n, ensemble)
-        ids, seed = member_ids(self.ensemble, members), seed_from(generator)
+        ids, seed = ids_of(self.ensemble, member_ids), seed_from(generator)
         self.kind = _checks.choice("kind", kind, KINDS)
         self.activation = activation_of(activation)
         made = (residual or decay(1.0))(n, ids)

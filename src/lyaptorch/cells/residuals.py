@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lyaptorch import _checks
 from lyaptorch._caller import aside
-from lyaptorch._random import Stream, member_ids, seed_from
+from lyaptorch._random import Stream, ids_of, seed_from
 from lyaptorch._types import Number
 from lyaptorch.cells.form import Residual
 from lyaptorch.cells.weights import random_frame
@@ -36,14 +36,14 @@ class Recipe:
     name: str
     make: Callable[[int, Tensor], Residual]
 
-    def __call__(self, n: int, members: Tensor) -> Residual:
+    def __call__(self, n: int, member_ids: Tensor) -> Residual:
         """A for n units of members with these ids."""
-        return self.make(n, members)
+        return self.make(n, member_ids)
 
     def __matmul__(self, other: Recipe) -> Recipe:
         return Recipe(
             f"{self.name} @ {other.name}",
-            lambda n, members: _product(self.make(n, members), other.make(n, members)),
+            lambda n, member_ids: _product(self.make(n, member_ids), other.make(n, member_ids)),
         )
 
     def __repr__(self) -> str:
@@ -59,8 +59,8 @@ def decay(r: Number) -> Recipe:
     Source: Fading memory as inductive bias in residual recurrent networks, section 4.1 and eq 17.
     """
 
-    def make(n: int, members: Tensor) -> Residual:
-        return Residual(spread("r", r, n, members), "diagonal")
+    def make(n: int, member_ids: Tensor) -> Residual:
+        return Residual(spread("r", r, n, member_ids), "diagonal")
 
     return Recipe(f"decay({_shown(r)})", make)
 
@@ -77,12 +77,12 @@ def rotation(w: Number) -> Recipe:
     Source: Fading memory as inductive bias in residual recurrent networks, eq 16.
     """
 
-    def make(n: int, members: Tensor) -> Residual:
+    def make(n: int, member_ids: Tensor) -> Residual:
         if n % 2:
             raise ValueError(
                 f"a rotation turns pairs of units, so their number must be even, got {n}; take {n + 1}"
             )
-        angles = spread("w", w, n // 2, members)
+        angles = spread("w", w, n // 2, member_ids)
         c, s = angles.cos(), angles.sin()
         return Residual(torch.stack([torch.stack([c, -s], -1), torch.stack([s, c], -1)], -2), "blocks")
 
@@ -100,9 +100,9 @@ def orthogonal(n: int, *, generator: torch.Generator | None = None) -> Recipe:
     """
     stream = Stream(seed_from(generator), "residual")
 
-    def make(size: int, members: Tensor) -> Residual:
+    def make(size: int, member_ids: Tensor) -> Residual:
         _made_for(n, size, "orthogonal")
-        return Residual(random_frame(n, n, stream, members), "dense")
+        return Residual(random_frame(n, n, stream, member_ids), "dense")
 
     return Recipe(f"orthogonal({n})", make)
 
@@ -114,11 +114,11 @@ def matrix(A: Tensor) -> Recipe:
     _checks.finite("A", A)
     n = A.shape[-1]
 
-    def make(size: int, members: Tensor) -> Residual:
+    def make(size: int, member_ids: Tensor) -> Residual:
         _made_for(n, size, "matrix")
         if A.dim() > 2:
-            _checks.shape("A", A, (*members.shape, n, n), "(*e, n, n)")
-        dense = A.to(torch.get_default_dtype()).expand(*members.shape, n, n)
+            _checks.shape("A", A, (*member_ids.shape, n, n), "(*e, n, n)")
+        dense = A.to(torch.get_default_dtype()).expand(*member_ids.shape, n, n)
         slim = Residual(dense.diagonal(dim1=-2, dim2=-1), "diagonal")
         if torch.equal(slim.dense(), dense):
             return slim
@@ -166,7 +166,7 @@ def informed(
     decays: tuple[float, float] = (0.98, 1.0),
     couplings: tuple[float, float] = (0.01, 0.2),
     ensemble: tuple[int, ...] = (),
-    members: int | Tensor | None = None,
+    member_ids: int | Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Informed:
     """Heterogeneity informed by the data: with w0 their characteristic frequency, angles are U(0, 2 w0).
@@ -177,7 +177,7 @@ def informed(
         decays: range from which each unit's decay is drawn.
         couplings: range from which each unit's coupling is drawn.
         ensemble: leading dimensions `*e`.
-        members: ids of shape `*e`; equal ids get equal numbers.
+        member_ids: ids of shape `*e`; equal ids get equal numbers.
         generator: seeds the draws; None is a fixed seed.
 
     Raises:
@@ -198,10 +198,10 @@ def informed(
     for name, (low, high) in (("decays", decays), ("couplings", couplings)):
         if not low <= high:
             raise ValueError(f"{name} must be a range (low, high), got {(low, high)}; swap them")
-    ids, seed = member_ids(ensemble, members, "cpu"), seed_from(generator)
+    ids, seed = ids_of(ensemble, member_ids, "cpu"), seed_from(generator)
 
     def draw(name: str, size: int, low: float, high: float) -> Tensor:
-        return low + (high - low) * Stream(seed, name).uniform((size,), members=ids)
+        return low + (high - low) * Stream(seed, name).uniform((size,), member_ids=ids)
 
     return Informed(
         draw("angles", n // 2, 0.0, 2 * spectrum.frequency),
@@ -210,14 +210,14 @@ def informed(
     )
 
 
-def spread(name: str, value: Number, size: int, members: Tensor) -> Tensor:
+def spread(name: str, value: Number, size: int, member_ids: Tensor) -> Tensor:
     """A number, one for each member `*e`, for each unit `(size,)`, or for both, as `(*e, size)`.
 
     Raises:
         ValueError: for another shape, or one that could mean members as well as units.
     """
-    number = torch.as_tensor(value, dtype=torch.get_default_dtype(), device=members.device)
-    ensemble, shape = tuple(members.shape), tuple(number.shape)
+    number = torch.as_tensor(value, dtype=torch.get_default_dtype(), device=member_ids.device)
+    ensemble, shape = tuple(member_ids.shape), tuple(number.shape)
     full = (*ensemble, size)
     if shape not in ((), ensemble, (size,), full):
         raise ValueError(

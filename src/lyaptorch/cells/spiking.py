@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from lyaptorch import _checks
-from lyaptorch._random import Stream, member_ids, seed_from
+from lyaptorch._random import Stream, ids_of, seed_from
 from lyaptorch._types import Frame, Input, Number, State
 from lyaptorch.cells.activation import Activation
+from lyaptorch.cells.cell import Cell
 from lyaptorch.cells.form import LIFForm, linear, rows
-from lyaptorch.cells.protocol import Cell
 from lyaptorch.cells.rate import check_ensemble
 from lyaptorch.cells.surrogates import Surrogate, fast_sigmoid
 from lyaptorch.cells.weights import Weights
@@ -54,7 +54,7 @@ class SpikingCell(Cell):
         weights: str | Weights = "gaussian",
         bias: bool = False,
         ensemble: tuple[int, ...] = (),
-        members: int | Tensor | None = None,
+        member_ids: int | Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         m, n = _checks.integer("input_size", input_size, 1), _checks.integer("hidden_size", hidden_size, 1)
@@ -74,9 +74,9 @@ class SpikingCell(Cell):
         self.threshold: Tensor
         for name, value in (("tau_mem", tau_mem), ("tau_syn", tau_syn), ("threshold", threshold)):
             self.per_neuron(name, value)
-        ids, seed = member_ids(self.ensemble, members), seed_from(generator)
+        ids, seed = ids_of(self.ensemble, member_ids), seed_from(generator)
         self.weight_hh = nn.Parameter(weights_of(weights, gain)(n, Stream(seed, "weight_hh"), ids))
-        self.weight_ih = nn.Parameter(Stream(seed, "weight_ih").normal((n, m), members=ids))
+        self.weight_ih = nn.Parameter(Stream(seed, "weight_ih").normal((n, m), member_ids=ids))
         self.bias = nn.Parameter(torch.zeros(*self.ensemble, n)) if bias else None
 
     def per_neuron(self, name: str, value: Number) -> None:
@@ -151,7 +151,7 @@ class LIFCell(SpikingCell):
             `fluctuation_driven` sets both for given rates.
         bias: whether there is a bias.
         ensemble: leading dimensions `*e` of every parameter.
-        members: ids of shape `*e`; equal ids get equal numbers, in any ensemble. Default 0, 1, 2, ...
+        member_ids: ids of shape `*e`; equal ids get equal numbers, in any ensemble. Default 0, 1, 2, ...
         generator: seeds the weights; None is a fixed seed.
 
     Raises:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lyaptorch._types import Frame, Input, State
-from lyaptorch.cells.protocol import Cell
+from lyaptorch.cells.cell import Cell
 from lyaptorch.cells.seeds import distinguish
 
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from lyaptorch import _checks
-from lyaptorch._random import Stream, member_ids, seed_from
+from lyaptorch._random import Stream, ids_of, seed_from
 from lyaptorch._types import Frame, Input, Inputs, State, States
+from lyaptorch.cells.cell import Cell
 from lyaptorch.cells.form import linear
-from lyaptorch.cells.protocol import Cell
 from lyaptorch.cells.weights import fan_in
 
 
@@ -29,7 +29,7 @@ class S4DCell(Cell):
         channels: inputs of the layer, each with its own dt.
         modes: complex modes of each channel; the state has 2 * channels * modes numbers.
         ensemble: leading dimensions `*e` of every parameter.
-        members: ids of shape `*e`; equal ids get equal numbers, in any ensemble. Default 0, 1, 2, ...
+        member_ids: ids of shape `*e`; equal ids get equal numbers, in any ensemble. Default 0, 1, 2, ...
         generator: seeds the weights; None is a fixed seed.
 
     Raises:
@@ -51,14 +51,14 @@ class S4DCell(Cell):
         modes: int,
         *,
         ensemble: tuple[int, ...] = (),
-        members: int | Tensor | None = None,
+        member_ids: int | Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         m, c = _checks.integer("input_size", input_size, 1), _checks.integer("channels", channels, 1)
         super().__init__(m, 2 * c * _checks.integer("modes", modes, 1), ensemble)
-        ids, seed = member_ids(self.ensemble, members), seed_from(generator)
+        ids, seed = ids_of(self.ensemble, member_ids), seed_from(generator)
         low, high = math.log(0.001), math.log(0.1)
-        self.log_dt = nn.Parameter(low + (high - low) * Stream(seed, "log_dt").uniform((c,), members=ids))
+        self.log_dt = nn.Parameter(low + (high - low) * Stream(seed, "log_dt").uniform((c,), member_ids=ids))
         full = (*self.ensemble, c, modes)
         self.log_decay = nn.Parameter(torch.full(full, math.log(0.5)))
         waves = math.pi * torch.arange(modes, dtype=self.log_dt.dtype)

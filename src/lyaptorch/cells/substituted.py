@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lyaptorch.cells.protocol import Cell
+from lyaptorch.cells.cell import Cell
 
 
 class Substituted(nn.Module):

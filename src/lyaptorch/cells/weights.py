@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lyaptorch import _checks
-from lyaptorch._random import Stream, member_ids, seed_from
+from lyaptorch._random import Stream, ids_of, seed_from
 from lyaptorch._types import Number
 from lyaptorch.cells.form import Residual
 
@@ -27,8 +27,8 @@ def per_matrix(number: Number, like: Tensor) -> Tensor:
 def gaussian(gain: Number = 1.0) -> Weights:
     """Independent N(0, g^2 / n) entries (Gradient Flossing, eq 9)."""
 
-    def draw(n: int, stream: Stream, members: Tensor) -> Tensor:
-        W = stream.normal((n, n), members=members)
+    def draw(n: int, stream: Stream, member_ids: Tensor) -> Tensor:
+        W = stream.normal((n, n), member_ids=member_ids)
         return W * per_matrix(gain, W) / math.sqrt(n)
 
     return draw
@@ -40,8 +40,8 @@ def shifted_mean(gain: Number = 1.0, mean: Number = -1.0) -> Weights:
     A negative mean keeps networks of rectified units from running away (Gradient Flossing, appendix B).
     """
 
-    def draw(n: int, stream: Stream, members: Tensor) -> Tensor:
-        W = gaussian(gain)(n, stream, members)
+    def draw(n: int, stream: Stream, member_ids: Tensor) -> Tensor:
+        W = gaussian(gain)(n, stream, member_ids)
         return W + per_matrix(mean, W) / n
 
     return draw
@@ -50,16 +50,16 @@ def shifted_mean(gain: Number = 1.0, mean: Number = -1.0) -> Weights:
 def uniform(gain: Number = 1.0) -> Weights:
     """Independent U(-g/sqrt n, g/sqrt n) entries, torch's default at g = 1."""
 
-    def draw(n: int, stream: Stream, members: Tensor) -> Tensor:
-        W = 2 * stream.uniform((n, n), members=members) - 1
+    def draw(n: int, stream: Stream, member_ids: Tensor) -> Tensor:
+        W = 2 * stream.uniform((n, n), member_ids=member_ids) - 1
         return W * per_matrix(gain, W) / math.sqrt(n)
 
     return draw
 
 
-def fan_in(shape: tuple[int, ...], size: int, stream: Stream, members: Tensor) -> Tensor:
+def fan_in(shape: tuple[int, ...], size: int, stream: Stream, member_ids: Tensor) -> Tensor:
     """Independent U(-1/sqrt size, 1/sqrt size) entries `(*e, *shape)`, as in a `torch.nn.Linear`."""
-    return (2 * stream.uniform(shape, members=members) - 1) / math.sqrt(size)
+    return (2 * stream.uniform(shape, member_ids=member_ids) - 1) / math.sqrt(size)
 
 
 @torch.no_grad()
@@ -68,7 +68,7 @@ def weakly_coupled(
     residual: Callable[[int, Tensor], Residual],
     coupling: float = 0.03,
     *,
-    members: int | Tensor | None = None,
+    member_ids: int | Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> None:
     """Initialise an Elman network in place as a weakly coupled residual network of kind B.
@@ -79,7 +79,7 @@ def weakly_coupled(
         network: an `ElmanCell`, a `torch.nn.RNNCell`, or a `torch.nn.RNN` with one layer and direction.
         residual: how to make A, from `lyaptorch.residuals`.
         coupling: eps.
-        members: ids of shape `*e`.
+        member_ids: ids of shape `*e`.
         generator: seeds the weights; None is a fixed seed.
 
     Raises:
@@ -104,7 +104,7 @@ def weakly_coupled(
             f"direction, got {type(network).__name__} with {', '.join(found) or 'no parameters'}"
         )
     (n, m), seed = V.shape[-2:], seed_from(generator)
-    ids = member_ids(tuple(W.shape[:-2]), members, W.device)
+    ids = ids_of(tuple(W.shape[:-2]), member_ids, W.device)
     A = residual(n, ids).dense().to(W)
     W.copy_(A + coupling * fan_in((n, n), n, Stream(seed, "weight_hh"), ids))
     V.copy_(coupling * fan_in((n, m), m, Stream(seed, "weight_ih"), ids))
@@ -116,8 +116,8 @@ def weakly_coupled(
 def orthogonal(gain: Number = 1.0) -> Weights:
     """G times a Haar-random orthogonal matrix."""
 
-    def draw(n: int, stream: Stream, members: Tensor) -> Tensor:
-        Q = random_frame(n, n, stream, members)
+    def draw(n: int, stream: Stream, member_ids: Tensor) -> Tensor:
+        Q = random_frame(n, n, stream, member_ids)
         return Q * per_matrix(gain, Q)
 
     return draw
@@ -126,8 +126,8 @@ def orthogonal(gain: Number = 1.0) -> Weights:
 def identity(gain: Number = 1.0) -> Weights:
     """G times the identity."""
 
-    def draw(n: int, stream: Stream, members: Tensor) -> Tensor:
-        W = torch.eye(n, device=members.device).expand(*members.shape, n, n)
+    def draw(n: int, stream: Stream, member_ids: Tensor) -> Tensor:
+        W = torch.eye(n, device=member_ids.device).expand(*member_ids.shape, n, n)
         return W * per_matrix(gain, W)
 
     return draw
@@ -140,7 +140,7 @@ def dale(gain: Number = 1.0, excitatory: float = 0.8) -> Weights:
     The expected sum of its squares is g^2, as that of `gaussian`.
     """
 
-    def draw(n: int, stream: Stream, members: Tensor) -> Tensor:
+    def draw(n: int, stream: Stream, member_ids: Tensor) -> Tensor:
         n_excitatory = round(_checks.share("excitatory", excitatory) * n)
         if not 0 < n_excitatory < n:
             raise ValueError(
@@ -148,9 +148,9 @@ def dale(gain: Number = 1.0, excitatory: float = 0.8) -> Weights:
                 f"change the share {excitatory} or take more neurons"
             )
         ratio = n_excitatory / (n - n_excitatory)
-        signs = torch.full((n,), -ratio, device=members.device)
+        signs = torch.full((n,), -ratio, device=member_ids.device)
         signs[:n_excitatory] = 1.0
-        W = stream.normal((n, n), members=members).abs() * signs
+        W = stream.normal((n, n), member_ids=member_ids).abs() * signs
         return W * per_matrix(gain, W) / math.sqrt(n_excitatory * (1 + ratio))
 
     return draw
@@ -163,8 +163,8 @@ def balanced(gain: Number = 1.0, excitatory: float = 0.8) -> Weights:
     inhibitory activity.
     """
 
-    def draw(n: int, stream: Stream, members: Tensor) -> Tensor:
-        W = dale(gain, excitatory)(n, stream, members)
+    def draw(n: int, stream: Stream, member_ids: Tensor) -> Tensor:
+        W = dale(gain, excitatory)(n, stream, member_ids)
         excites, inhibits = W.clamp_min(0), W.clamp_max(0)
         return excites - inhibits * (excites.sum(-1, keepdim=True) / inhibits.sum(-1, keepdim=True))
 
@@ -199,13 +199,15 @@ def random_frame(
     n: int,
     k: int,
     stream: Stream,
-    members: Tensor,
+    member_ids: Tensor,
     epoch: int | Tensor = 0,
     dtype: torch.dtype | None = None,
 ) -> Tensor:
     """Haar-random orthonormal columns `(*e, n, k)`; the first columns do not depend on k."""
     # drawn column by column, so that they nest
-    A = stream.normal((k, n), members=members, epoch=epoch, dtype=torch.float64, device=members.device).mT
+    A = stream.normal(
+        (k, n), member_ids=member_ids, epoch=epoch, dtype=torch.float64, device=member_ids.device
+    ).mT
     frame = by_householder(A) if A.device.type == "cpu" else by_cholesky(A)
     return frame.to(dtype or torch.get_default_dtype())
 

@@ -12,10 +12,10 @@ from torch import nn
 
 from lyaptorch import _checks
 from lyaptorch._files import run_path
-from lyaptorch.analysis import Diagnosis
-from lyaptorch.analysis import diagnose as diagnosed
 from lyaptorch.cli.networks import Subject
 from lyaptorch.cli.output import save_page, show
+from lyaptorch.diagnosis import Diagnosis
+from lyaptorch.diagnosis import diagnose as diagnosed
 from lyaptorch.plots import record_page
 from lyaptorch.record import Record
 
@@ -80,12 +80,12 @@ def _name(subject: Subject, network: object) -> str:
 
 
 def _summary(found: Diagnosis) -> dict[str, object]:
-    s = found.signs
+    s = found.measured
     rates = dict(zip(s.parts.names, s.parts.rates.tolist(), strict=True))
     return {
         "verdict": found.verdict,
         "findings": {finding.name: finding.text for finding in found.findings},
-        "remedies": [vars(remedy) for remedy in found.remedies],
+        "suggestions": [vars(suggestion) for suggestion in found.suggestions],
         "horizon": s.horizon,
         "units": s.clock.rate,
         "trajectories": s.trajectories,

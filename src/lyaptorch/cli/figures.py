@@ -20,8 +20,8 @@ from lyaptorch.experiments.misses import why_missed
 from lyaptorch.experiments.recorded import figure_of, recorded_checks, recorded_scale
 from lyaptorch.plots import figure_of_kind
 from lyaptorch.record import Record
-from lyaptorch.sweep import Pack, Processes, Serial
-from lyaptorch.train.pages import keep_pages
+from lyaptorch.sweep import Group, Processes, Serial
+from lyaptorch.training.allocator import keep_pages
 
 UNITS = {"day": 86_400.0, "h": 3600.0, "min": 60.0, "s": 1.0}
 """Seconds in the units of rough costs."""
@@ -145,10 +145,12 @@ def make_all(
     """
     if workers > 1:
         figures = sorted(figures, key=lambda name: -rough_seconds(FIGURES[name[0]][name[1]].cost[scale]))
-    packs = [Pack(({"paper": paper, "figure": figure},), (f"{paper} {figure}",)) for paper, figure in figures]
+    packs = [
+        Group(({"paper": paper, "figure": figure},), (f"{paper} {figure}",)) for paper, figure in figures
+    ]
     work = functools.partial(_work, scale, seed, runs, threads)
-    for pack, result in (Serial() if workers == 1 else Processes(workers)).execute(work, packs):
-        yield pack.configs[0]["paper"], pack.configs[0]["figure"], result
+    for group, result in (Serial() if workers == 1 else Processes(workers)).execute(work, packs):
+        yield group.configs[0]["paper"], group.configs[0]["figure"], result
 
 
 def rough_seconds(cost: str) -> float:
@@ -158,9 +160,9 @@ def rough_seconds(cost: str) -> float:
     return float(found[1] or 1) * UNITS[found[2]]
 
 
-def _work(scale: str, seed: int | None, runs: Path, threads: int, pack: Pack) -> Made:
+def _work(scale: str, seed: int | None, runs: Path, threads: int, group: Group) -> Made:
     """What a worker does with one figure."""
-    return make(**pack.configs[0], scale=scale, seed=seed, runs=runs, threads=threads, show_progress=False)
+    return make(**group.configs[0], scale=scale, seed=seed, runs=runs, threads=threads, show_progress=False)
 
 
 def made_in(runs: Path) -> list[Made]:

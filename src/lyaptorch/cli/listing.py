@@ -12,7 +12,7 @@ from lyaptorch.cells import ACTIVATIONS, WEIGHTS
 from lyaptorch.cli.networks import CELLS
 from lyaptorch.record import Record
 from lyaptorch.tasks import TASKS
-from lyaptorch.train import PRESETS
+from lyaptorch.training import PRESETS
 
 
 def list_all(*, runs: Path = Path("runs"), json: bool = False) -> None:

@@ -14,10 +14,10 @@ from torch import Tensor
 from lyaptorch import _checks
 from lyaptorch._padded import padded
 from lyaptorch._random import Stream
-from lyaptorch.analysis.patient import cell_of
 from lyaptorch.cells import Cell, ElmanCell, GRUCell, LSTMCell, RateCell, as_cell
 from lyaptorch.cli.files import described, is_file, read
 from lyaptorch.cli.targets import load
+from lyaptorch.diagnosis.trial import cell_of
 from lyaptorch.tasks import TASKS, Recall, Task
 
 CELLS: dict[str, Callable[..., Cell]] = {
@@ -184,10 +184,12 @@ def _task(name: str, delay: int, items: int) -> Task | None:
 
 
 def _inputs(spec: str | Task, total: int, trajectories: int, channels: int, seed: int) -> Tensor:
-    nobody = torch.zeros((), dtype=torch.int64)
+    shared_id = torch.zeros((), dtype=torch.int64)
     if not isinstance(spec, str):
-        return padded(spec.inputs(seed, members=nobody, epoch=0, batch=trajectories, length=total)).inputs
+        return padded(
+            spec.inputs(seed, member_ids=shared_id, epoch=0, batch=trajectories, length=total)
+        ).inputs
     shape = (total, trajectories, channels)
     if spec == "zero":
         return torch.zeros(shape)
-    return Stream(seed, "noise").normal(shape, members=nobody)
+    return Stream(seed, "noise").normal(shape, member_ids=shared_id)

@@ -33,7 +33,7 @@ def sweep(
     *,
     over: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
     seeds: int = 3,
-    pack: int = 20,
+    group: int = 20,
     workers: int = 1,
     address: str | None = None,
     cpus: float = 1.0,
@@ -53,7 +53,7 @@ def sweep(
         config: A TOML or JSON file of what `lyap train` takes, such as task = "temporal_xor".
         over: A setting and its values, delay=10:80:10 (both ends included) or k=1,16,75; may be repeated.
         seeds: Independent networks at each point of the grid.
-        pack: Most networks of an ensemble.
+        group: Most networks of an ensemble.
         workers: Processes on this machine.
         address: Ray cluster instead: local to start one here, auto, host:port or ray://host:port.
         cpus: CPUs of an ensemble on Ray.
@@ -69,7 +69,7 @@ def sweep(
     configs = [check_run(point) for point in grid(common, axes)]
     common = {key: value for key, value in configs[0].items() if key not in axes}
     name = f"sweep-{config.stem}-{run_id(NAME, {'config': common, 'axes': axes})[:8]}"
-    settings: dict[str, Any] = {"name": NAME, "together": alike, "most": pack}
+    settings: dict[str, Any] = {"name": NAME, "together": alike, "most": group}
     if dry_run:
         _announce(Plan.of(configs, runs / "sweep", **settings), len(configs), workers, json)
         return
@@ -130,20 +130,20 @@ def _workers(count: int, address: str | None, cpus: float, gpus: float, retries:
 
 def _begun(plan: Plan) -> bool:
     """Whether anything of it is on the disk."""
-    return bool(plan.finished) or any(any(plan.folder.glob(f".{pack.id}.*")) for pack in plan.todo)
+    return bool(plan.finished) or any(any(plan.folder.glob(f".{group.id}.*")) for group in plan.todo)
 
 
 def _announce(plan: Plan, runs: int, workers: int, json: bool) -> None:
     """Print what is to be done, and its cost."""
     known: dict[tuple[str, int, int], float] = {}
     seconds = 0.0
-    for pack in plan.todo:
+    for group in plan.todo:
         # a pack costs what its largest k does
-        key = (alike(pack.configs[0]), len(pack.ids), max(c["k"] for c in pack.configs))
+        key = (alike(group.configs[0]), len(group.ids), max(c["k"] for c in group.configs))
         if key not in known:
-            known[key] = cost(pack.configs)
+            known[key] = cost(group.configs)
         seconds += known[key]
-    sizes = [len(pack.ids) for pack in plan.todo]
+    sizes = [len(group.ids) for group in plan.todo]
     facts = {
         "runs": runs,
         "finished": len(plan.finished),

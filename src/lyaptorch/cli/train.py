@@ -15,8 +15,8 @@ from lyaptorch import _checks
 from lyaptorch._files import run_path
 from lyaptorch.cli.output import checkpoint_path, has, resumable, save, show
 from lyaptorch.experiments import Training, train_networks
-from lyaptorch.train import evaluate
-from lyaptorch.train.pages import keep_pages
+from lyaptorch.training import evaluate
+from lyaptorch.training.allocator import keep_pages
 
 
 def train(

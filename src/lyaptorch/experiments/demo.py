@@ -12,12 +12,12 @@ from torch import Tensor
 
 from lyaptorch import _checks
 from lyaptorch._random import Stream
-from lyaptorch.flossing import FitPhase, FlossPhase
 from lyaptorch.record import Record
+from lyaptorch.schedules import FitPhase, FlossPhase
 from lyaptorch.tangent import Spectrum, lyapunov_spectrum
 from lyaptorch.tasks import TemporalXOR
-from lyaptorch.train import Model, evaluate, train
-from lyaptorch.train.presets import gf2023
+from lyaptorch.training import Model, evaluate, train
+from lyaptorch.training.presets import gf2023
 
 TRANSIENT = 100
 """Steps before, and again while, the frame settles, when the spectrum is measured."""
@@ -71,7 +71,7 @@ class Demo:
             hidden_size=self.hidden_size,
             rows=self.batch,
             ensemble=(2, self.seeds),
-            members=networks,
+            member_ids=networks,
             generator=self._generator(),
         )
         run = partial(
@@ -80,12 +80,12 @@ class Demo:
             task,
             batch=self.batch,
             length=self.length,
-            members=networks,
+            member_ids=networks,
             show_progress=show_progress,
         )
         # refused now, not after the flossing
-        task.draw(0, members=networks, epoch=0, batch=1, length=self.length)
-        pre = FlossPhase(self.floss_epochs, k=self.k, clip=self.floss_clip, members=flossed)
+        task.draw(0, member_ids=networks, epoch=0, batch=1, length=self.length)
+        pre = FlossPhase(self.floss_epochs, k=self.k, clip=self.floss_clip, who=flossed)
         before = run((pre,), generator=self._generator(), checkpoint=_stage(checkpoint, "floss"))
         spectrum = self._spectrum(model, task, networks)
         after = run(
@@ -96,7 +96,7 @@ class Demo:
             task,
             batch=self.batch,
             length=self.length,
-            members=networks,
+            member_ids=networks,
             generator=self._generator(),
         )
         nats = {"units": "nats per step"}
@@ -122,7 +122,12 @@ class Demo:
     def _spectrum(self, model: Model, task: TemporalXOR, networks: Tensor) -> Spectrum:
         seed = Stream(self.seed, "demo").seed
         inputs = task.inputs(
-            seed, members=networks, epoch=0, batch=1, length=2 * TRANSIENT + self.measure, stream="spectrum"
+            seed,
+            member_ids=networks,
+            epoch=0,
+            batch=1,
+            length=2 * TRANSIENT + self.measure,
+            stream="spectrum",
         )
         return lyapunov_spectrum(
             model.cell,

@@ -25,7 +25,9 @@ def mean_field_gain(task: Task) -> float:
 
     Source: Gradient Flossing, section 9 (mean-field tuned initialisation); `theory.critical_gain`.
     """
-    nobody = torch.zeros((), dtype=torch.int64)
-    x = task.inputs(0, members=nobody, epoch=0, batch=1, length=STEPS, stream="gain", dtype=torch.float64)
+    shared_id = torch.zeros((), dtype=torch.int64)
+    x = task.inputs(
+        0, member_ids=shared_id, epoch=0, batch=1, length=STEPS, stream="gain", dtype=torch.float64
+    )
     strength = padded(x).inputs.square().mean((0, 1)).sum() + 0.1**2 / 3
     return float(critical_gain(strength.sqrt()))

@@ -15,12 +15,12 @@ from torch import Tensor
 from lyaptorch import _checks
 from lyaptorch.cells import WEIGHTS
 from lyaptorch.experiments.starts import mean_field_gain
-from lyaptorch.flossing import SCHEDULES, At, Every, FitPhase, FlossPhase, Schedule
 from lyaptorch.record import Record
+from lyaptorch.schedules import SCHEDULES, At, Every, FitPhase, FlossPhase, Schedule
 from lyaptorch.tasks import TASKS, Task, make_task
 from lyaptorch.tasks.lagged import LaggedTask
-from lyaptorch.train import PRESETS, Model, evaluate, train
-from lyaptorch.train.pages import keep_pages
+from lyaptorch.training import PRESETS, Model, evaluate, train
+from lyaptorch.training.allocator import keep_pages
 
 PER_NETWORK = ("delay", "gain", "k", "floss_clip", "lr")
 """Settings in which networks of one ensemble may differ."""
@@ -104,8 +104,8 @@ class Training:
         if self.schedule != "none":
             _checks.integer("k", self.k, 1, n, do=f"a state of size {n} has {n} exponents")
         _schedule([self])
-        nobody = torch.zeros((), dtype=torch.int64)
-        _task([self]).draw(self.seed, members=nobody, epoch=0, batch=1, length=self.length)
+        shared_id = torch.zeros((), dtype=torch.int64)
+        _task([self]).draw(self.seed, member_ids=shared_id, epoch=0, batch=1, length=self.length)
 
 
 def train_networks(
@@ -141,7 +141,7 @@ def train_networks(
         weights=first.weights,
         rows=first.batch,
         ensemble=(len(settings),),
-        members=ids,
+        member_ids=ids,
         generator=torch.Generator().manual_seed(first.seed),
     )
     record = train(
@@ -151,7 +151,7 @@ def train_networks(
         batch=first.batch,
         length=first.length,
         lr=_shared([s.lr for s in settings]),
-        members=ids,
+        member_ids=ids,
         generator=torch.Generator().manual_seed(first.seed),
         checkpoint=checkpoint,
         show_progress=show_progress,
@@ -173,7 +173,7 @@ def train_runs(runs: Sequence[Mapping[str, Any]], checkpoint: Path, *, threads: 
     settings, networks = [s for s, _ in pairs], [i for _, i in pairs]
     record, model, task = train_networks(settings, networks, checkpoint, False, "mark")
     batch, length = settings[0].batch, settings[0].length
-    loss, accuracy = evaluate(model, task, batch=batch, length=length, members=torch.tensor(networks))
+    loss, accuracy = evaluate(model, task, batch=batch, length=length, member_ids=torch.tensor(networks))
     final = {"final_loss": (("member",), loss), "final_accuracy": (("member",), accuracy)}
     return Record(record.kind, record.config, {**record.variables, **final}, record.coordinates)
 

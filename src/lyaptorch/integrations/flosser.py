@@ -18,19 +18,19 @@ from lyaptorch._padded import Lengths, Padded, padded
 from lyaptorch._random import Stream, seed_from
 from lyaptorch._types import Inputs
 from lyaptorch._units import Clock
-from lyaptorch.cells import Cell, Network, as_cell, fit, unwrapped
-from lyaptorch.flossing import FlossPhase, Trigger, When, lambda1
-from lyaptorch.flossing.schedule import EXPONENTS
+from lyaptorch.cells import Cell, Network, as_cell, fit, unwrap
 from lyaptorch.integrations.processes import decided_by_first, share
 from lyaptorch.integrations.sequences import Placed, Sequences
 from lyaptorch.record import Record
+from lyaptorch.schedules import FlossPhase, Trigger, When, lambda1
+from lyaptorch.schedules.phases import EXPONENTS
 from lyaptorch.tangent import lyapunov_spectrum, mean_over_trajectories
 from lyaptorch.tangent.deaths import untold
 from lyaptorch.tasks.batch import Source
-from lyaptorch.train.floss import floss
-from lyaptorch.train.triggers import act, fired
+from lyaptorch.training.firing import act, fired
+from lyaptorch.training.floss import floss
 
-NOT_ASKED = ("members", "penalty")
+NOT_ASKED = ("who", "penalty")
 """What of a phase `floss` does not take."""
 
 
@@ -69,7 +69,8 @@ class Flosser:
     Example:
         >>> import lyaptorch as lt
         >>> rnn = torch.nn.RNN(1, 16)
-        >>> flosser = Flosser(rnn, torch.randn(60, 8, 1), [lt.Trigger(lt.At(0), lt.FlossPhase(5, k=4))])
+        >>> trigger = lt.schedules.Trigger(lt.schedules.At(0), lt.FlossPhase(5, k=4))
+        >>> flosser = Flosser(rnn, torch.randn(60, 8, 1), [trigger])
         >>> [len(flosser.step()) for _ in range(3)]
         [1, 0, 0]
 
@@ -88,7 +89,7 @@ class Flosser:
         generator: torch.Generator | None = None,
         show_progress: bool | None = None,
     ) -> None:
-        self.network, self.triggers = unwrapped(network), tuple(triggers)
+        self.network, self.triggers = unwrap(network), tuple(triggers)
         self.check_every = _checks.integer("check_every", check_every, 1)
         self.records: list[Record] = []
         self.show_progress = show_progress
@@ -174,7 +175,7 @@ class Flosser:
             if trigger.action is not None:
                 owner = self.network if isinstance(self.network, nn.Module) else self.cell
                 act(owner, trigger.action)
-            seed = Stream(self._seed, "episode").bits((), members=index, epoch=epoch)
+            seed = Stream(self._seed, "episode").bits((), member_ids=index, epoch=epoch)
             generator = torch.Generator().manual_seed(int(seed))
             record = floss(
                 self.cell,
@@ -203,7 +204,7 @@ class Flosser:
     def _inputs(self, phase: FlossPhase, stream: str, epoch: int) -> Padded:
         drawn = Placed(self._source, self._like()).inputs(
             self._seed,
-            members=torch.zeros(self.cell.ensemble, dtype=torch.int64, device="cpu"),
+            member_ids=torch.zeros(self.cell.ensemble, dtype=torch.int64, device="cpu"),
             epoch=epoch,
             batch=phase.batch,
             length=phase.steps,
@@ -232,8 +233,8 @@ def eager() -> AbstractContextManager[None]:
 
 def _check(trigger: Trigger) -> None:
     phase = trigger.phase
-    if phase.members is not None or phase.penalty != EXPONENTS:
+    if phase.who is not None or phase.penalty != EXPONENTS:
         raise ValueError(
             f"a Flosser flosses the exponents of all of a network, got a phase with penalty "
-            f"{phase.penalty!r} and members {phase.members}; these are for lt.train"
+            f"{phase.penalty!r} and members {phase.who}; these are for lt.train"
         )

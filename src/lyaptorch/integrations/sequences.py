@@ -29,7 +29,7 @@ class Sequences:
     Example:
         >>> from lyaptorch._random import member_ids
         >>> drawn = Sequences(torch.randn(100, 8, 3)).inputs(
-        ...     0, members=member_ids((), None), epoch=0, batch=2, length=55)
+        ...     0, member_ids=member_ids((), None), epoch=0, batch=2, length=55)
         >>> drawn.shape
         torch.Size([55, 2, 3])
     """
@@ -67,7 +67,7 @@ class Sequences:
         self,
         seed: int,
         *,
-        members: Tensor,
+        member_ids: Tensor,
         epoch: int | Tensor,
         batch: int,
         length: int,
@@ -87,8 +87,8 @@ class Sequences:
             raise ValueError(f"inputs must hold steps={length} steps, got {t}; pass fewer steps")
         at = int(_checks.numbers(epoch).reshape(-1)[0])
         drawn = Stream(seed, f"{stream}_sequences")
-        rows = drawn.permutation(b, members=0, epoch=at)[torch.arange(batch, device="cpu") % b]
-        start = int(drawn.permutation(t - length + 1, members=1, epoch=at)[0])
+        rows = drawn.permutation(b, member_ids=0, epoch=at)[torch.arange(batch, device="cpu") % b]
+        start = int(drawn.permutation(t - length + 1, member_ids=1, epoch=at)[0])
         rows = rows.to(self._inputs.device)
         if self._lengths is None:
             taken = self._inputs[start : start + length, rows]
@@ -110,7 +110,7 @@ class Placed:
         self,
         seed: int,
         *,
-        members: Tensor,
+        member_ids: Tensor,
         epoch: int | Tensor,
         batch: int,
         length: int,
@@ -120,7 +120,7 @@ class Placed:
         """Those of the source."""
         drawn = self._source.inputs(
             seed,
-            members=members,
+            member_ids=member_ids,
             epoch=epoch,
             batch=batch,
             length=length,

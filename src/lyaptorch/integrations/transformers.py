@@ -31,8 +31,8 @@ class FlossingCallback(Following, TrainerCallback):
     Example:
         >>> import torch, lyaptorch as lt
         >>> rnn = torch.nn.RNN(1, 16)
-        >>> flosser = lt.integrations.Flosser(
-        ...     rnn, torch.randn(60, 8, 1), [lt.Trigger(lt.At(0), lt.FlossPhase(500, k=8))])
+        >>> trigger = lt.schedules.Trigger(lt.schedules.At(0), lt.FlossPhase(500, k=8))
+        >>> flosser = lt.integrations.Flosser(rnn, torch.randn(60, 8, 1), [trigger])
         >>> callbacks = [FlossingCallback(flosser)]
     """
 

@@ -1,10 +1,10 @@
 """The same, fused: whole sequences in compiled code, for cells that are wholly described by a form."""
 
 from lyaptorch.kernels.dispatch import Availability, available, cpu_refuses, triton_refuses
+from lyaptorch.kernels.footprint import Need, footprint, scan_need, unroll_need
 from lyaptorch.kernels.peak import peak
-from lyaptorch.kernels.plan import Need, plan, scan_need, unroll_need
 from lyaptorch.kernels.scan import LARGEST_FRAME, scan_adjoint, scan_forward
-from lyaptorch.kernels.spans import Settings
+from lyaptorch.kernels.settings import Settings
 from lyaptorch.kernels.unroll import FusedRecurrence, TritonRecurrence
 
 __all__ = [
@@ -16,8 +16,8 @@ __all__ = [
     "TritonRecurrence",
     "available",
     "cpu_refuses",
+    "footprint",
     "peak",
-    "plan",
     "scan_adjoint",
     "scan_forward",
     "scan_need",

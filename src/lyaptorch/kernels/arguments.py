@@ -31,7 +31,7 @@ CONVENTIONS = {"subtract": 2, "full": 4, "ignore": 8, "simultaneous": 16}
 """Bits of the kernels' `Convention`: of neurons, and of what is not the default of theirs."""
 
 
-class Handed:
+class KernelArguments:
     """The arguments of a form, and the tensors that must live as long as they are used.
 
     Args:

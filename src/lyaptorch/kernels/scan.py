@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from lyaptorch.cells.form import AnyForm, LIFForm
-from lyaptorch.kernels.arguments import Handed
+from lyaptorch.kernels.arguments import KernelArguments
+from lyaptorch.kernels.buffers import reuse_buffer
+from lyaptorch.kernels.footprint import check_memory, scan_need
 from lyaptorch.kernels.library import ScanArgs, call, fill, members_of, tape_size
-from lyaptorch.kernels.memory import lend
-from lyaptorch.kernels.plan import check_memory, scan_need
-from lyaptorch.kernels.spans import Scanned, Settings
+from lyaptorch.kernels.settings import Scanned, Settings
 
 LARGEST_FRAME = 128
 """Units of the largest network that Triton scans: beyond, its kernels take minutes to compile."""
@@ -37,7 +37,7 @@ def scan_forward(
         check_memory(scan_need(form, t, s, k, gradient=keep), members_of(e), b, h.device)
         scanned: Scanned = _triton(form).scan_forward(form, inputs, h, frame, settings, keep=keep)
         return scanned
-    handed, frame = Handed(form, inputs, h), frame.expand(*h.shape, k).detach().contiguous()
+    handed, frame = KernelArguments(form, inputs, h), frame.expand(*h.shape, k).detach().contiguous()
     pivots, dead = h.new_empty(s, *e, b, k), h.new_empty(s, *e, b, k, dtype=torch.uint8)
     after, Q = h.new_empty(h.shape), torch.empty_like(frame)
     status = torch.full((*e, b, 2), -1, dtype=torch.int64, device="cpu")
@@ -47,7 +47,7 @@ def scan_forward(
     fill(args, cuts=cuts, twice=twice, frame=frame)
     fill(args, pivots=pivots, dead=dead, h=after, Q=Q, status=status)
     if keep:
-        tape = lend((tape_size("scan", args, h.dtype),), torch.uint8)
+        tape = reuse_buffer((tape_size("scan", args, h.dtype),), torch.uint8)
         fill(args.form, tape=tape)
     call("scan_forward", args, h.dtype)
     return Scanned(pivots, dead.bool(), after, Q, *_first(status, t), tape)
@@ -89,7 +89,7 @@ def scan_adjoint(
             form, leaves, inputs, h0, settings, tape, c, log_r, h_bar
         )
         return found
-    k, s, handed = c.shape[-1], len(settings.twice), Handed(form, inputs, h0)
+    k, s, handed = c.shape[-1], len(settings.twice), KernelArguments(form, inputs, h0)
     handed.gradients(leaves)
     c, log_r, h_bar = c.contiguous(), log_r.contiguous(), h_bar.clone(memory_format=torch.contiguous_format)
     frame_bar, cuts = h0.new_empty(*h0.shape, k), torch.tensor(settings.cuts, device="cpu")

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from lyaptorch.cells.form import AnyForm
-from lyaptorch.kernels.arguments import Handed
+from lyaptorch.kernels.arguments import KernelArguments
+from lyaptorch.kernels.buffers import reuse_buffer
 from lyaptorch.kernels.dispatch import cpu_refuses, triton_refuses
+from lyaptorch.kernels.footprint import check_memory, unroll_need
 from lyaptorch.kernels.library import UnrollArgs, call, fill, members_of, tape_size
-from lyaptorch.kernels.memory import lend
-from lyaptorch.kernels.plan import check_memory, unroll_need
 
 LARGEST = 1024
 """Units of the largest network that Triton unrolls: a row of it must fit the registers."""
@@ -33,11 +33,11 @@ class FusedRecurrence:
 
         Cost O(t b n^2) per network.
         """
-        handed, states = Handed(form, inputs, h0), lend((len(inputs), *h0.shape), h0.dtype)
+        handed, states = KernelArguments(form, inputs, h0), reuse_buffer((len(inputs), *h0.shape), h0.dtype)
         args, tape = UnrollArgs(form=handed.args, keep=int(keep)), None
         fill(args, states=states)
         if keep:
-            tape = lend((tape_size("unroll", args, h0.dtype),), torch.uint8)
+            tape = reuse_buffer((tape_size("unroll", args, h0.dtype),), torch.uint8)
             fill(args.form, tape=tape)
         call("unroll_forward", args, h0.dtype)
         if tape is None:
@@ -56,7 +56,10 @@ class FusedRecurrence:
         states_bar: Tensor,
     ) -> list[Tensor | None]:
         """Gradients of inputs (None where not wanted), h0 and leaves."""
-        handed, h_bar = Handed(form, inputs, h0), torch.empty_like(h0, memory_format=torch.contiguous_format)
+        handed, h_bar = (
+            KernelArguments(form, inputs, h0),
+            torch.empty_like(h0, memory_format=torch.contiguous_format),
+        )
         handed.gradients(leaves)
         states_bar, (every, tape) = states_bar.contiguous(), kept
         args = UnrollArgs(form=handed.args, keep=1, first=len(inputs) - len(states))

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from lyaptorch._units import Clock
-from lyaptorch.plots import pages
+from lyaptorch.plots import html as pages
 from lyaptorch.plots.bench import bench_figure
 from lyaptorch.plots.diagnosis import diagnosis_figure
 from lyaptorch.plots.papers import PAPERS
@@ -21,7 +21,7 @@ from lyaptorch.plots.training import demo_figure, flossing_figure, training_figu
 from lyaptorch.record import Record
 
 if TYPE_CHECKING:
-    from lyaptorch.analysis import Diagnosis
+    from lyaptorch.diagnosis import Diagnosis
     from lyaptorch.tangent import CovariantVectors, Spectrum
 
 __all__ = [

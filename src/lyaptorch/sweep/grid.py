@@ -75,7 +75,7 @@ def run_id(name: str, config: Config) -> str:
 
 
 @dataclass(frozen=True)
-class Pack:
+class Group:
     """Runs that are executed at once, as one ensemble.
 
     Attributes:
@@ -91,15 +91,15 @@ class Pack:
         """A digest of the ids: the name of its file."""
         return _digest(list(self.ids))
 
-    def without(self, finished: frozenset[str]) -> Pack:
+    def without(self, finished: frozenset[str]) -> Group:
         """The runs that are not finished."""
         left = [(c, i) for c, i in zip(self.configs, self.ids, strict=True) if i not in finished]
-        return Pack(tuple(c for c, _ in left), tuple(i for _, i in left))
+        return Group(tuple(c for c, _ in left), tuple(i for _, i in left))
 
 
 def packs(
     name: str, configs: Sequence[Config], together: Callable[[Config], str] | None, most: int
-) -> list[Pack]:
+) -> list[Group]:
     """Runs for which `together` gives the same text share an ensemble of at most `most`, in their order.
 
     Without `together` each is alone.
@@ -115,7 +115,7 @@ def packs(
         groups.setdefault(str(i) if together is None else together(config), []).append(config)
     size = 1 if together is None else most
     parts = [group[i : i + size] for group in groups.values() for i in range(0, len(group), size)]
-    return [Pack(tuple(part), tuple(run_id(name, config) for config in part)) for part in parts]
+    return [Group(tuple(part), tuple(run_id(name, config) for config in part)) for part in parts]
 
 
 def _digest(value: Any) -> str:

@@ -11,9 +11,9 @@ from typing import Any, TypeAlias
 
 from lyaptorch._files import run_path
 from lyaptorch.record import Record
-from lyaptorch.sweep.grid import Config, Pack, packs
+from lyaptorch.sweep.grid import Config, Group, packs
 from lyaptorch.sweep.workers import Serial, Workers
-from lyaptorch.train.progress import progress
+from lyaptorch.training.progress import progress
 
 Function: TypeAlias = Callable[[Sequence[Config], Path], Record]
 """`(configurations of a pack, file for a checkpoint) -> Record`; of several with a dimension `member`."""
@@ -31,7 +31,7 @@ class Plan:
 
     folder: Path
     finished: dict[str, tuple[Record, int]]
-    todo: list[Pack]
+    todo: list[Group]
 
     @classmethod
     def of(
@@ -49,9 +49,9 @@ class Plan:
             ValueError: if a Record in the folder cannot be read.
         """
         all_packs, known = packs(name, configs, together, most), _finished(Path(folder))
-        mine = {i: known[i] for pack in all_packs for i in pack.ids if i in known}
-        left = [pack.without(frozenset(mine)) for pack in all_packs]
-        return cls(Path(folder), mine, [pack for pack in left if pack.ids])
+        mine = {i: known[i] for group in all_packs for i in group.ids if i in known}
+        left = [group.without(frozenset(mine)) for group in all_packs]
+        return cls(Path(folder), mine, [group for group in left if group.ids])
 
 
 def sweep(
@@ -102,35 +102,35 @@ def sweep(
     plan = Plan.of(configs, folder, name=name, together=together, most=most)
     for record in {id(record): record for record, _ in plan.finished.values()}.values():
         _forget(folder, record.config["sweep"]["pack"])
-    failed: list[tuple[Pack, Exception]] = []
+    failed: list[tuple[Group, Exception]] = []
     with progress("sweeping", len(plan.todo), show_progress) as advance:
         work = functools.partial(_work, function, folder)
-        for pack, result in workers.execute(work, plan.todo):
+        for group, result in workers.execute(work, plan.todo):
             if isinstance(result, Exception):
-                failed.append((pack, result))
+                failed.append((group, result))
             else:
-                record, seconds = _labelled(result[0], name, pack), result[1]
-                record.save(folder / f"{pack.id}.nc", host={"seconds": seconds})
-                _forget(folder, pack.id)
-                plan.finished.update({run: (record, i) for i, run in enumerate(pack.ids)})
+                record, seconds = _labelled(result[0], name, group), result[1]
+                record.save(folder / f"{group.id}.nc", host={"seconds": seconds})
+                _forget(folder, group.id)
+                plan.finished.update({run: (record, i) for i, run in enumerate(group.ids)})
             advance(f"{len(plan.finished)} of {len(configs)} runs")
     if failed:
-        pack, error = failed[0]
-        count = sum(len(pack.ids) for pack, _ in failed)
+        group, error = failed[0]
+        count = sum(len(group.ids) for group, _ in failed)
         raise ValueError(
             f"{count} of {len(configs)} runs failed, the others are saved; the first with "
-            f"{type(error).__name__}: {error} (it was {dict(pack.configs[0])})"
+            f"{type(error).__name__}: {error} (it was {dict(group.configs[0])})"
         ) from error
     return Plan(plan.folder, plan.finished, [])
 
 
-def _work(function: Function, folder: Path, pack: Pack) -> tuple[Record, float]:
+def _work(function: Function, folder: Path, group: Group) -> tuple[Record, float]:
     """What a worker does: the Record of a pack, and the seconds it took."""
     start = time.monotonic()
-    return function(pack.configs, _checkpoint(folder, pack.id)), time.monotonic() - start
+    return function(group.configs, _checkpoint(folder, group.id)), time.monotonic() - start
 
 
-def _labelled(record: Any, name: str, pack: Pack) -> Record:
+def _labelled(record: Any, name: str, group: Group) -> Record:
     """The Record with its runs' ids and configurations.
 
     Raises:
@@ -143,10 +143,15 @@ def _labelled(record: Any, name: str, pack: Pack) -> Record:
     lengths = {
         v.values.shape[v.dims.index("member")] for v in record.variables.values() if "member" in v.dims
     }
-    if lengths - {len(pack.ids)} or (len(pack.ids) > 1 and not lengths):
-        need = f"the Record of a pack must have {len(pack.ids)} members"
+    if lengths - {len(group.ids)} or (len(group.ids) > 1 and not lengths):
+        need = f"the Record of a pack must have {len(group.ids)} members"
         raise ValueError(f"{need}, got {sorted(lengths)}; give each run one")
-    label = {"name": name, "pack": pack.id, "ids": list(pack.ids), "configs": [dict(c) for c in pack.configs]}
+    label = {
+        "name": name,
+        "pack": group.id,
+        "ids": list(group.ids),
+        "configs": [dict(c) for c in group.configs],
+    }
     return Record(record.kind, {**record.config, "sweep": label}, record.variables, record.coordinates)
 
 
@@ -160,11 +165,11 @@ def _finished(folder: Path) -> dict[str, tuple[Record, int]]:
     }
 
 
-def _checkpoint(folder: Path, pack: str) -> Path:
-    return folder / f".{pack}.checkpoint"
+def _checkpoint(folder: Path, group: str) -> Path:
+    return folder / f".{group}.checkpoint"
 
 
-def _forget(folder: Path, pack: str) -> None:
+def _forget(folder: Path, group: str) -> None:
     """Remove what a finished pack or its killed writers left behind."""
-    for path in folder.glob(f".{pack}.*"):
+    for path in folder.glob(f".{group}.*"):
         path.unlink(missing_ok=True)

@@ -16,16 +16,16 @@ from multiprocessing.connection import wait
 from typing import Any, Protocol
 
 from lyaptorch import _checks
-from lyaptorch.sweep.grid import Pack
+from lyaptorch.sweep.grid import Group
 
-Work = Callable[[Pack], Any]
+Work = Callable[[Group], Any]
 """What is done with a pack; it and what it returns can be pickled."""
 
 
 class Workers(Protocol):
     """Where packs are executed."""
 
-    def execute(self, work: Work, packs: Sequence[Pack]) -> Iterator[tuple[Pack, Any]]:
+    def execute(self, work: Work, packs: Sequence[Group]) -> Iterator[tuple[Group, Any]]:
         """Each pack with its result, or with the exception it raised, as they come."""
 
 
@@ -33,14 +33,14 @@ class Workers(Protocol):
 class Serial:
     """In this process, one after the other."""
 
-    def execute(self, work: Work, packs: Sequence[Pack]) -> Iterator[tuple[Pack, Any]]:
+    def execute(self, work: Work, packs: Sequence[Group]) -> Iterator[tuple[Group, Any]]:
         """See `Workers`."""
-        for pack in packs:
+        for group in packs:
             try:
-                result = work(pack)
+                result = work(group)
             except Exception as error:
                 result = error
-            yield pack, result
+            yield group, result
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Processes:
         _checks.integer("count", self.count, 1)
         _checks.integer("retries", self.retries, 0)
 
-    def execute(self, work: Work, packs: Sequence[Pack]) -> Iterator[tuple[Pack, Any]]:
+    def execute(self, work: Work, packs: Sequence[Group]) -> Iterator[tuple[Group, Any]]:
         """See `Workers`."""
         others, ending = set(mp.active_children()), threading.Event()
         # a pool of one each: a process that dies breaks its pool, and takes nobody's work with it
@@ -69,11 +69,11 @@ class Processes:
         for _ in range(self.count):
             pools.put(_pool())
 
-        def attempt(pack: Pack) -> Any:
+        def attempt(group: Group) -> Any:
             for _ in range(self.retries + 1):
                 pool = pools.get()
                 try:
-                    return pool.submit(work, pack).result()
+                    return pool.submit(work, group).result()
                 except BrokenProcessPool:
                     pool = _pool()
                 finally:
@@ -85,7 +85,7 @@ class Processes:
 
         threads = ThreadPoolExecutor(self.count)
         try:
-            futures = {threads.submit(attempt, pack): pack for pack in packs}
+            futures = {threads.submit(attempt, group): group for group in packs}
             for future in as_completed(futures):
                 yield futures[future], future.exception() or future.result()
         finally:
@@ -137,7 +137,7 @@ class Ray:
         _checks.rate("gpus", self.gpus)
         _checks.integer("retries", self.retries, 0)
 
-    def execute(self, work: Work, packs: Sequence[Pack]) -> Iterator[tuple[Pack, Any]]:
+    def execute(self, work: Work, packs: Sequence[Group]) -> Iterator[tuple[Group, Any]]:
         """See `Workers`."""
         if not packs:
             return
@@ -148,7 +148,7 @@ class Ray:
                 num_cpus=self.cpus, num_gpus=self.gpus, max_retries=self.retries
             )
             shared = ray.put(work)
-            waiting = {task.remote(shared, pack): pack for pack in packs}
+            waiting = {task.remote(shared, group): group for group in packs}
             while waiting:
                 (ready,), _ = ray.wait(list(waiting), num_returns=1)
                 result: Any
@@ -198,8 +198,8 @@ class Ray:
             )
 
 
-def _apply(work: Work, pack: Pack) -> Any:
-    return work(pack)
+def _apply(work: Work, group: Group) -> Any:
+    return work(group)
 
 
 def _host(address: str, seconds: float = 5.0) -> str:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from lyaptorch import _checks
 from lyaptorch.cells import AnyForm, Cell
-from lyaptorch.cells.trajectory import once
+from lyaptorch.cells.unroll import once
 from lyaptorch.tangent.dynamics import Dynamics, bind
 from lyaptorch.tangent.ended import Ends
 from lyaptorch.tangent.growth import LOST

@@ -222,7 +222,9 @@ def _backwards(tape: Tape, Q: Tensor, alive: Tensor, counted: int) -> tuple[Tens
     """Vectors at the first counted + 1 states, log |D_s v_s|, and the angle to vectors of another end."""
     C = torch.diag_embed(alive.to(Q.dtype))
     # a second end, of another upper triangle, shows where the first is forgotten
-    noise = Stream(DEFAULT_SEED, "covariant").normal(C.shape[-2:], members=0, dtype=Q.dtype, device=Q.device)
+    noise = Stream(DEFAULT_SEED, "covariant").normal(
+        C.shape[-2:], member_ids=0, dtype=Q.dtype, device=Q.device
+    )
     other, _ = _unit(C + C @ torch.triu(noise, 1) @ C)
     tape.frames.append(Q)
     vectors = Q.new_empty(counted + 1, *Q.shape)

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from lyaptorch.cells import Activation, Form
+from lyaptorch.cells.cell import ADVICE
 from lyaptorch.cells.form import Bars, Residual, columns, linear, rows, time_in_batch, weight_gradients
-from lyaptorch.cells.protocol import ADVICE
 
 
 class FormDynamics:

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from lyaptorch import _checks, kernels
 from lyaptorch.cells import AnyForm, LIFForm
-from lyaptorch.cells.packed import pack
-from lyaptorch.cells.trajectory import ADVICE, once
+from lyaptorch.cells.flatten import flatten
+from lyaptorch.cells.unroll import ADVICE, once
 from lyaptorch.tangent.adjoint import Problem, warn_if_exploded
 from lyaptorch.tangent.scan import twice_over
 
@@ -58,7 +58,7 @@ def scan(problem: Problem, backend: str, inputs: Tensor, h: Tensor, frame: Tenso
     assert form is not None
     cuts, twice = (0, *(span.stop for span in over)), twice_over(over)
     found: tuple[Tensor, ...]
-    if torch.compiler.is_compiling() and (packed := pack(form)) is not None:
+    if torch.compiler.is_compiling() and (packed := flatten(form)) is not None:
         # of `tangent.operators`, which imports this module; eagerly it would cost more
         settings = (cuts, twice, problem.cut, backend)
         found = torch.ops.lyaptorch.scan(inputs, h, frame, *packed, *settings)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from lyaptorch import kernels
-from lyaptorch.cells.operators import apart, shaped, spread
-from lyaptorch.cells.packed import unpack
+from lyaptorch.cells.flatten import unflatten
+from lyaptorch.cells.operators import own_memory, shaped, spread
 from lyaptorch.tangent.adjoint import warn_if_exploded
 from lyaptorch.tangent.fused import forward
 
@@ -26,7 +26,7 @@ def scan(
     h: Tensor,
     frame: Tensor,
     tensors: Sequence[Tensor],
-    plan: str,
+    layout: str,
     cuts: Sequence[int],
     twice: Sequence[bool],
     cut: int | None,
@@ -35,7 +35,7 @@ def scan(
     """As `fused.scan`, of the form that `pack` made into `tensors` and `plan`."""
     settings = kernels.Settings(tuple(cuts), tuple(twice), cut, backend)
     with torch.no_grad():
-        found, _ = forward(unpack(tensors, plan), inputs, h, frame, settings, keep=False)
+        found, _ = forward(unflatten(tensors, layout), inputs, h, frame, settings, keep=False)
     return tuple(z.contiguous() for z in found)
 
 
@@ -49,7 +49,7 @@ def scan_adjoint(
     h: Tensor,
     frame: Tensor,
     tensors: Sequence[Tensor],
-    plan: str,
+    layout: str,
     cuts: Sequence[int],
     twice: Sequence[bool],
     cut: int | None,
@@ -60,13 +60,13 @@ def scan_adjoint(
 ) -> list[Tensor]:
     """Gradients of h, of the frame and of those of (inputs, *tensors) that are wanted."""
     settings = kernels.Settings(tuple(cuts), tuple(twice), cut, backend)
-    form, inputs = unpack(tensors, plan, wanted[1:]), inputs.detach().requires_grad_(wanted[0])
+    form, inputs = unflatten(tensors, layout, wanted[1:]), inputs.detach().requires_grad_(wanted[0])
     with torch.no_grad():
         (log_r, healthy, *_), tape = forward(form, inputs, h, frame, settings, keep=True)
         c = torch.where(healthy, log_r_bar, 0.0)
         bars = kernels.scan_adjoint(form, form.trained(), inputs, h, settings, tape, c, log_r, h_bar)
         warn_if_exploded(bars, log_r)
-        return apart(bars)
+        return own_memory(bars)
 
 
 @scan.register_fake

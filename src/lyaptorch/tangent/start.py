@@ -152,11 +152,11 @@ def _settled(cell: Cell, inputs: Tensor, h: Tensor, ends: Tensor) -> Tensor:
 def _frame(frame: Tensor | None, k: int, h: Tensor, generator: torch.Generator | None) -> Tensor:
     n, full = h.shape[-1], (*h.shape, k)
     if frame is None:
-        stream, nobody = (
+        stream, shared_id = (
             Stream(seed_from(generator), "frame"),
             torch.zeros((), dtype=torch.int64, device=h.device),
         )
-        return random_frame(n, k, stream, nobody, dtype=h.dtype).expand(full)
+        return random_frame(n, k, stream, shared_id, dtype=h.dtype).expand(full)
     _checks.alike("frame", _checks.tensor("frame", frame), "the state", h)
     if tuple(frame.shape) not in ((n, k), full):
         raise ValueError(

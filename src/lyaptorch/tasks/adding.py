@@ -27,7 +27,7 @@ class Adding:
         ValueError: for a length below 2; on drawing, for another one.
 
     Example:
-        >>> batch = Adding(100).draw(0, members=torch.arange(2), epoch=0, batch=4, length=100)
+        >>> batch = Adding(100).draw(0, member_ids=torch.arange(2), epoch=0, batch=4, length=100)
         >>> batch.inputs.shape, batch.targets[-1].shape
         (torch.Size([100, 2, 4, 2]), torch.Size([2, 4, 1]))
 
@@ -51,7 +51,7 @@ class Adding:
         self,
         seed: int,
         *,
-        members: Tensor,
+        member_ids: Tensor,
         epoch: int | Tensor,
         batch: int,
         length: int,
@@ -59,13 +59,13 @@ class Adding:
         dtype: torch.dtype | None = None,
     ) -> Inputs:
         """Numbers and cues, one in each half of whatever length; see `Task.inputs`."""
-        device, half = members.device, length // 2
+        device, half = member_ids.device, length // 2
         numbers = Stream(seed, stream).uniform(
-            (length, batch), members=members, epoch=epoch, dtype=dtype, device=device
+            (length, batch), member_ids=member_ids, epoch=epoch, dtype=dtype, device=device
         )
         # float64, so that the place does not depend on the dtype
         where = Stream(seed, f"{stream} cues").uniform(
-            (2, batch), members=members, epoch=epoch, dtype=torch.float64, device=device
+            (2, batch), member_ids=member_ids, epoch=epoch, dtype=torch.float64, device=device
         )
         first, second = where.unbind(-2)
         places = torch.stack([(first * half).long(), (second * (length - half)).long() + half], -2)
@@ -76,7 +76,7 @@ class Adding:
         self,
         seed: int,
         *,
-        members: Tensor,
+        member_ids: Tensor,
         epoch: int | Tensor,
         batch: int,
         length: int,
@@ -87,6 +87,6 @@ class Adding:
         if length != self.length:
             raise ValueError(f"length must be {self.length}, that of the task, got {length}")
         x = self.inputs(
-            seed, members=members, epoch=epoch, batch=batch, length=length, stream=stream, dtype=dtype
+            seed, member_ids=member_ids, epoch=epoch, batch=batch, length=length, stream=stream, dtype=dtype
         )
         return last_step(x, x.prod(-1).sum(0).unsqueeze(-1))

@@ -68,11 +68,11 @@ class Batch:
         """Which steps count, of each trajectory, or of all alike where the last dimension is 1."""
         return self.mask if self.mask.dim() == self.inputs.dim() - 1 else self.mask.unsqueeze(-1)
 
-    def select(self, members: tuple[Tensor, ...]) -> Batch:
+    def select(self, who: tuple[Tensor, ...]) -> Batch:
         """What some members see, by their places as `nonzero(as_tuple=True)` gives them, as an ensemble."""
-        at: tuple[slice | Tensor, ...] = (slice(None), *members)
+        at: tuple[slice | Tensor, ...] = (slice(None), *who)
         lengths = self.lengths
-        own = lengths if lengths is None or lengths.dim() == 1 else lengths[members]
+        own = lengths if lengths is None or lengths.dim() == 1 else lengths[who]
         return Batch(self.inputs[at], self.targets[at], self.mask[at], self.first, own)
 
     def after(self, step: int) -> Batch:
@@ -102,7 +102,7 @@ class Source(Protocol):
         self,
         seed: int,
         *,
-        members: Tensor,
+        member_ids: Tensor,
         epoch: int | Tensor,
         batch: int,
         length: int,
@@ -113,7 +113,7 @@ class Source(Protocol):
 
         Args:
             seed: of the run.
-            members: ids `*e`.
+            member_ids: ids `*e`.
             epoch: which batch, a number or one for each member.
             batch: trajectories b.
             length: steps t.
@@ -141,7 +141,7 @@ class Task(Source, Protocol):
         self,
         seed: int,
         *,
-        members: Tensor,
+        member_ids: Tensor,
         epoch: int | Tensor,
         batch: int,
         length: int,

@@ -74,7 +74,7 @@ class SequentialImages(_Stored):
             _checks.integer("count", self.count, 1, len(images.train))
         order = self.permutation
         if self.permuted and not order:
-            order = tuple(Stream(DEFAULT_SEED, "pixels").permutation(n, members=0).tolist())
+            order = tuple(Stream(DEFAULT_SEED, "pixels").permutation(n, member_ids=0).tolist())
         if order and (not self.permuted or sorted(order) != list(range(n))):
             raise ValueError(f"permutation must hold 0..{n - 1} once each, and needs permuted=True")
         object.__setattr__(self, "permutation", order)
@@ -108,7 +108,7 @@ class SequentialImages(_Stored):
         self,
         seed: int,
         *,
-        members: Tensor,
+        member_ids: Tensor,
         epoch: int | Tensor,
         batch: int,
         length: int,
@@ -117,7 +117,7 @@ class SequentialImages(_Stored):
     ) -> Inputs:
         """As many images in a row as the length takes; see `Task.inputs`."""
         in_a_row = math.ceil(length / self.length)
-        pixels, _ = self._draw(seed, members, epoch, batch * in_a_row, stream)
+        pixels, _ = self._draw(seed, member_ids, epoch, batch * in_a_row, stream)
         x = torch.unflatten(pixels, -2, (batch, in_a_row)).flatten(-2)[..., :length]
         return _as_inputs(x, dtype)
 
@@ -125,7 +125,7 @@ class SequentialImages(_Stored):
         self,
         seed: int,
         *,
-        members: Tensor,
+        member_ids: Tensor,
         epoch: int | Tensor,
         batch: int,
         length: int,
@@ -135,23 +135,23 @@ class SequentialImages(_Stored):
         """Images, and their classes at the last step; see `Task.draw`."""
         if length != self.length:
             raise ValueError(f"length must be {self.length}, the pixels of an image, got {length}")
-        pixels, labels = self._draw(seed, members, epoch, batch, stream)
+        pixels, labels = self._draw(seed, member_ids, epoch, batch, stream)
         x = _as_inputs(pixels, dtype)
         return last_step(x, labels.unsqueeze(-1).to(x.dtype))
 
     def _draw(
-        self, seed: int, members: Tensor, epoch: int | Tensor, count: int, stream: str
+        self, seed: int, member_ids: Tensor, epoch: int | Tensor, count: int, stream: str
     ) -> tuple[Tensor, Tensor]:
         """Pixels `(*e, count, t)` and labels `(*e, count)`."""
-        data, device = _placed(self._images, members.device), members.device
+        data, device = _placed(self._images, member_ids.device), member_ids.device
         images, labels = (data.test, data.test_labels) if stream == TEST else (data.train, data.train_labels)
         n = len(images) if stream == TEST or self.count is None else self.count
         if count > n:
             raise ValueError(f"batch must be at most {n}, the number of images, got {count}")
-        batches, when = n // count, _checks.numbers(epoch).to(device).expand(members.shape)
+        batches, when = n // count, _checks.numbers(epoch).to(device).expand(member_ids.shape)
         rows = (when % batches * count).unsqueeze(-1) + torch.arange(count, device=device)
         if stream != TEST:
-            rows = _order(seed, stream, members, when // batches, n).gather(-1, rows)
+            rows = _order(seed, stream, member_ids, when // batches, n).gather(-1, rows)
         pixels = images[rows]
         if self.permuted:
             pixels = pixels[..., _places(self.permutation, device)]
@@ -173,13 +173,13 @@ def _places(permutation: tuple[int, ...], device: torch.device) -> Tensor:
     return torch.tensor(permutation, device=device)
 
 
-def _order(seed: int, stream: str, members: Tensor, passes: Tensor, n: int) -> Tensor:
+def _order(seed: int, stream: str, member_ids: Tensor, passes: Tensor, n: int) -> Tensor:
     """The order `(*e, n)` in which each member sees the images in a pass."""
     if not _checks.can_look():
-        return Stream(seed, stream).permutation(n, members=members, epoch=passes)
-    ids, passes_of = members.flatten().tolist(), passes.flatten().tolist()
-    shuffled = _shuffled(seed, stream, tuple(ids), tuple(passes_of), n, members.device)
-    return shuffled.reshape(*members.shape, n)
+        return Stream(seed, stream).permutation(n, member_ids=member_ids, epoch=passes)
+    ids, passes_of = member_ids.flatten().tolist(), passes.flatten().tolist()
+    shuffled = _shuffled(seed, stream, tuple(ids), tuple(passes_of), n, member_ids.device)
+    return shuffled.reshape(*member_ids.shape, n)
 
 
 @functools.lru_cache(maxsize=2)
@@ -187,8 +187,8 @@ def _shuffled(
     seed: int, stream: str, ids: tuple[int, ...], passes: tuple[int, ...], n: int, device: torch.device
 ) -> Tensor:
     """The same for each of some ids and passes; it serves for many steps."""
-    members, epoch = (torch.tensor(z, device=device) for z in (ids, passes))
-    return Stream(seed, stream).permutation(n, members=members, epoch=epoch)
+    member_ids, epoch = (torch.tensor(z, device=device) for z in (ids, passes))
+    return Stream(seed, stream).permutation(n, member_ids=member_ids, epoch=epoch)
 
 
 def _as_inputs(pixels: Tensor, dtype: torch.dtype | None) -> Tensor:

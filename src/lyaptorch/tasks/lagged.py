@@ -54,7 +54,7 @@ class LaggedTask:
         self,
         seed: int,
         *,
-        members: Tensor,
+        member_ids: Tensor,
         epoch: int | Tensor,
         batch: int,
         length: int,
@@ -66,10 +66,10 @@ class LaggedTask:
         draw = source.bernoulli if self.binary else source.uniform
         x = draw(
             (length, batch, self.input_size),
-            members=members,
+            member_ids=member_ids,
             epoch=epoch,
             dtype=dtype,
-            device=members.device,
+            device=member_ids.device,
         )
         return x.movedim(-3, 0) / self.input_size
 
@@ -77,7 +77,7 @@ class LaggedTask:
         self,
         seed: int,
         *,
-        members: Tensor,
+        member_ids: Tensor,
         epoch: int | Tensor,
         batch: int,
         length: int,
@@ -85,7 +85,7 @@ class LaggedTask:
         dtype: torch.dtype | None = None,
     ) -> Batch:
         """Inputs, and targets from step `delay` on; see `Task.draw`."""
-        _checks.per_member("delay", self.delay, tuple(members.shape))
+        _checks.per_member("delay", self.delay, tuple(member_ids.shape))
         given = _checks.numbers(self.delay)
         delays = tuple(given.reshape(-1).tolist())
         if max(delays) >= length:
@@ -93,14 +93,14 @@ class LaggedTask:
                 f"delay must be below the length of a trial, got delay={max(delays)} and "
                 f"length={length}; pass a longer length"
             )
-        delay = _whole(delays, members.device).reshape(given.shape)
+        delay = _whole(delays, member_ids.device).reshape(given.shape)
         x = self.inputs(
-            seed, members=members, epoch=epoch, batch=batch, length=length, stream=stream, dtype=dtype
+            seed, member_ids=member_ids, epoch=epoch, batch=batch, length=length, stream=stream, dtype=dtype
         )
-        now = torch.arange(length, device=members.device).reshape(-1, *[1] * members.dim())
+        now = torch.arange(length, device=member_ids.device).reshape(-1, *[1] * member_ids.dim())
         lags = [(delay * fraction).round().long() for fraction in self.fractions()]
         targets = self.combine([_earlier(x * self.input_size, now - lag) for lag in lags])
-        return Batch(x, targets, (now >= delay).expand(length, *members.shape), min(delays))
+        return Batch(x, targets, (now >= delay).expand(length, *member_ids.shape), min(delays))
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class DelayedCopy(LaggedTask):
         ValueError: for a delay below 1; on drawing, for one that the length does not hold.
 
     Example:
-        >>> DelayedCopy(3).draw(0, members=torch.arange(2), epoch=0, batch=4, length=9).mask.sum().item()
+        >>> DelayedCopy(3).draw(0, member_ids=torch.arange(2), epoch=0, batch=4, length=9).mask.sum().item()
         12
 
     Source: Gradient Flossing, appendix H.1.
@@ -144,7 +144,7 @@ class TemporalXOR(LaggedTask):
         ValueError: for a delay that cannot be cut so; on drawing, for one that the length does not hold.
 
     Example:
-        >>> batch = TemporalXOR(4).draw(0, members=torch.arange(3), epoch=0, batch=2, length=10)
+        >>> batch = TemporalXOR(4).draw(0, member_ids=torch.arange(3), epoch=0, batch=2, length=10)
         >>> batch.inputs.shape, batch.mask.sum(0)
         (torch.Size([10, 3, 2, 1]), tensor([6, 6, 6]))
 
@@ -176,7 +176,7 @@ class OneHotXOR(TemporalXOR):
         ValueError: as `TemporalXOR`, and for analogue inputs, which have no classes.
 
     Example:
-        >>> OneHotXOR(2).draw(0, members=torch.arange(1), epoch=0, batch=1, length=5).targets.shape
+        >>> OneHotXOR(2).draw(0, member_ids=torch.arange(1), epoch=0, batch=1, length=5).targets.shape
         torch.Size([5, 1, 1, 2])
 
     Source: Surrogate Gradient Flossing, section 5.
@@ -211,7 +211,7 @@ class SpatialXOR(LaggedTask):
         ValueError: for a delay below 1, or for analogue inputs, which have no XOR of three.
 
     Example:
-        >>> SpatialXOR(2).draw(0, members=torch.arange(1), epoch=0, batch=1, length=5).inputs.shape
+        >>> SpatialXOR(2).draw(0, member_ids=torch.arange(1), epoch=0, batch=1, length=5).inputs.shape
         torch.Size([5, 1, 1, 3])
 
     Source: Gradient Flossing, section 7.

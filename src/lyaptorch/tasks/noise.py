@@ -21,7 +21,7 @@ class Noise:
         std: standard deviation.
 
     Example:
-        >>> Noise(2).inputs(0, members=torch.arange(3), epoch=0, batch=4, length=10).shape
+        >>> Noise(2).inputs(0, member_ids=torch.arange(3), epoch=0, batch=4, length=10).shape
         torch.Size([10, 3, 4, 2])
 
     Source: Gradient Flossing, section 4.
@@ -38,7 +38,7 @@ class Noise:
         self,
         seed: int,
         *,
-        members: Tensor,
+        member_ids: Tensor,
         epoch: int | Tensor,
         batch: int,
         length: int,
@@ -47,6 +47,10 @@ class Noise:
     ) -> Inputs:
         """The noise; see `Task.inputs`."""
         x = Stream(seed, stream).normal(
-            (length, batch, self.channels), members=members, epoch=epoch, dtype=dtype, device=members.device
+            (length, batch, self.channels),
+            member_ids=member_ids,
+            epoch=epoch,
+            dtype=dtype,
+            device=member_ids.device,
         )
         return self.std * x.movedim(-3, 0)

@@ -28,7 +28,7 @@ class Recall:
         ValueError: for items outside 1..delay; on drawing, if the length does not hold one period.
 
     Example:
-        >>> Recall(2, 4).draw(0, members=torch.arange(1), epoch=0, batch=1, length=6).mask[:, 0]
+        >>> Recall(2, 4).draw(0, member_ids=torch.arange(1), epoch=0, batch=1, length=6).mask[:, 0]
         tensor([False, False, False, False,  True,  True])
 
     Source: Gradient Flossing, section 7.1 (its open question).
@@ -62,7 +62,7 @@ class Recall:
         self,
         seed: int,
         *,
-        members: torch.Tensor,
+        member_ids: torch.Tensor,
         epoch: int | torch.Tensor,
         batch: int,
         length: int,
@@ -71,9 +71,9 @@ class Recall:
     ) -> Inputs:
         """Bits and cue; see `Task.inputs`."""
         bits = Stream(seed, stream).bernoulli(
-            (length, batch), members=members, epoch=epoch, dtype=dtype, device=members.device
+            (length, batch), member_ids=member_ids, epoch=epoch, dtype=dtype, device=member_ids.device
         )
-        phase = self._phase(length, members)
+        phase = self._phase(length, member_ids)
         shown, cued = phase < self.items, phase >= self.delay
         x = torch.stack([bits.movedim(-2, 0) * shown, cued.to(bits.dtype).expand_as(bits.movedim(-2, 0))], -1)
         return x / self.input_size
@@ -82,7 +82,7 @@ class Recall:
         self,
         seed: int,
         *,
-        members: torch.Tensor,
+        member_ids: torch.Tensor,
         epoch: int | torch.Tensor,
         batch: int,
         length: int,
@@ -95,13 +95,13 @@ class Recall:
                 f"length must hold delay + items = {self.delay + self.items} steps, got {length}; pass more"
             )
         x = self.inputs(
-            seed, members=members, epoch=epoch, batch=batch, length=length, stream=stream, dtype=dtype
+            seed, member_ids=member_ids, epoch=epoch, batch=batch, length=length, stream=stream, dtype=dtype
         )
         targets = torch.roll(x[..., :1] * self.input_size, self.delay, 0)
-        mask = (self._phase(length, members) >= self.delay)[..., 0].expand(length, *members.shape)
+        mask = (self._phase(length, member_ids) >= self.delay)[..., 0].expand(length, *member_ids.shape)
         return Batch(x, targets, mask, self.delay)
 
-    def _phase(self, length: int, members: torch.Tensor) -> torch.Tensor:
+    def _phase(self, length: int, member_ids: torch.Tensor) -> torch.Tensor:
         """Where in its period each step is, `(t, *1, 1)`."""
-        steps = torch.arange(length, device=members.device)
-        return (steps % (self.delay + self.items)).reshape(-1, *[1] * (members.dim() + 1))
+        steps = torch.arange(length, device=member_ids.device)
+        return (steps % (self.delay + self.items)).reshape(-1, *[1] * (member_ids.dim() + 1))

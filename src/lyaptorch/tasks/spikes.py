@@ -45,7 +45,9 @@ class SpikeTask:
         """Steps of a trial."""
         raise NotImplementedError
 
-    def trials(self, source: Stream, count: int, batch: int, members: Tensor, epoch: int | Tensor) -> Tensor:
+    def trials(
+        self, source: Stream, count: int, batch: int, member_ids: Tensor, epoch: int | Tensor
+    ) -> Tensor:
         """What each trial shows, `(count, *e, b)` integers."""
         raise NotImplementedError
 
@@ -53,7 +55,7 @@ class SpikeTask:
         """The class of each trial."""
         raise NotImplementedError
 
-    def spikes(self, source: Stream, shown: Tensor, members: Tensor, epoch: int | Tensor) -> Tensor:
+    def spikes(self, source: Stream, shown: Tensor, member_ids: Tensor, epoch: int | Tensor) -> Tensor:
         """Spikes of whole trials, bool `(period, count, *e, b, m)`."""
         raise NotImplementedError
 
@@ -61,7 +63,7 @@ class SpikeTask:
         self,
         seed: int,
         *,
-        members: Tensor,
+        member_ids: Tensor,
         epoch: int | Tensor,
         batch: int,
         length: int,
@@ -69,13 +71,13 @@ class SpikeTask:
         dtype: torch.dtype | None = None,
     ) -> Inputs:
         """The spikes, 0 or 1, alone; see `Task.inputs`."""
-        return self._show(seed, members, epoch, batch, length, stream, dtype)[0]
+        return self._show(seed, member_ids, epoch, batch, length, stream, dtype)[0]
 
     def draw(
         self,
         seed: int,
         *,
-        members: Tensor,
+        member_ids: Tensor,
         epoch: int | Tensor,
         batch: int,
         length: int,
@@ -85,18 +87,20 @@ class SpikeTask:
         """Spikes, and the class of a trial, one-hot, in its last `answer` steps; see `Task.draw`."""
         if length < self.period:
             raise ValueError(f"length must hold one trial of {self.period} steps, got {length}; pass more")
-        x, shown = self._show(seed, members, epoch, batch, length, stream, dtype)
-        steps = torch.arange(length, device=members.device)
+        x, shown = self._show(seed, member_ids, epoch, batch, length, stream, dtype)
+        steps = torch.arange(length, device=member_ids.device)
         named = self.classes_of(shown)[steps // self.period]
-        targets = (named.unsqueeze(-1) == torch.arange(self.output_size, device=members.device)).to(x.dtype)
+        targets = (named.unsqueeze(-1) == torch.arange(self.output_size, device=member_ids.device)).to(
+            x.dtype
+        )
         mask = steps % self.period >= self.period - self.answer
-        mask = mask.reshape(-1, *[1] * members.dim()).expand(length, *members.shape)
+        mask = mask.reshape(-1, *[1] * member_ids.dim()).expand(length, *member_ids.shape)
         return Batch(x, targets, mask, self.period - self.answer)
 
     def _show(
         self,
         seed: int,
-        members: Tensor,
+        member_ids: Tensor,
         epoch: int | Tensor,
         batch: int,
         length: int,
@@ -105,8 +109,8 @@ class SpikeTask:
     ) -> tuple[Tensor, Tensor]:
         """Inputs, and what each trial shows."""
         count = -(-length // self.period)
-        shown = self.trials(Stream(seed, f"{stream}_trials"), count, batch, members, epoch)
-        spikes = self.spikes(Stream(seed, stream), shown, members, epoch)
+        shown = self.trials(Stream(seed, f"{stream}_trials"), count, batch, member_ids, epoch)
+        spikes = self.spikes(Stream(seed, stream), shown, member_ids, epoch)
         x = spikes.transpose(0, 1).flatten(0, 1)[:length]
         return x.to(dtype or torch.get_default_dtype()), shown
 
@@ -130,7 +134,7 @@ class SpikingXOR(SpikeTask):
 
     Example:
         >>> task = SpikingXOR(30)
-        >>> batch = task.draw(0, members=torch.arange(2), epoch=0, batch=4, length=task.period)
+        >>> batch = task.draw(0, member_ids=torch.arange(2), epoch=0, batch=4, length=task.period)
         >>> batch.inputs.shape, batch.targets.shape
         (torch.Size([60, 2, 4, 20]), torch.Size([60, 2, 4, 2]))
     """
@@ -154,16 +158,18 @@ class SpikingXOR(SpikeTask):
         """Two cues, the delay and the answer."""
         return 2 * self.cue + self.delay + self.answer
 
-    def trials(self, source: Stream, count: int, batch: int, members: Tensor, epoch: int | Tensor) -> Tensor:
+    def trials(
+        self, source: Stream, count: int, batch: int, member_ids: Tensor, epoch: int | Tensor
+    ) -> Tensor:
         """Two bits, as a number in 0..3."""
-        bits = source.bernoulli((2, count, batch), members=members, epoch=epoch, dtype=torch.int64)
+        bits = source.bernoulli((2, count, batch), member_ids=member_ids, epoch=epoch, dtype=torch.int64)
         return (bits.select(-3, 0) + 2 * bits.select(-3, 1)).movedim(-2, 0)
 
     def classes_of(self, shown: Tensor) -> Tensor:
         """Their XOR."""
         return (shown % 2) ^ (shown // 2)
 
-    def spikes(self, source: Stream, shown: Tensor, members: Tensor, epoch: int | Tensor) -> Tensor:
+    def spikes(self, source: Stream, shown: Tensor, member_ids: Tensor, epoch: int | Tensor) -> Tensor:
         """Spikes of the half that the bit of a cue calls."""
         steps = torch.arange(self.period, device=shown.device)
         second = self.cue + self.delay
@@ -172,7 +178,9 @@ class SpikingXOR(SpikeTask):
         bits = torch.stack([shown % 2, shown // 2]).bool().unsqueeze(-1) == half
         across = [1] * shown.dim() + [1]
         called = first_cue.reshape(-1, *across) & bits[0] | second_cue.reshape(-1, *across) & bits[1]
-        return called & (_noise(source, self.period, shown, self.channels, members, epoch) < self.probability)
+        return called & (
+            _noise(source, self.period, shown, self.channels, member_ids, epoch) < self.probability
+        )
 
 
 @dataclass(frozen=True)
@@ -200,7 +208,7 @@ class SpikePatterns(SpikeTask):
 
     Example:
         >>> task = SpikePatterns(classes=3, code="latency", steps=40)
-        >>> batch = task.draw(0, members=torch.arange(1), epoch=0, batch=4, length=task.period)
+        >>> batch = task.draw(0, member_ids=torch.arange(1), epoch=0, batch=4, length=task.period)
         >>> batch.targets[-1, 0].sum(-1)
         tensor([1., 1., 1., 1.])
     """
@@ -232,23 +240,25 @@ class SpikePatterns(SpikeTask):
         """Pattern, delay and answer."""
         return self.steps + self.delay + self.answer
 
-    def trials(self, source: Stream, count: int, batch: int, members: Tensor, epoch: int | Tensor) -> Tensor:
+    def trials(
+        self, source: Stream, count: int, batch: int, member_ids: Tensor, epoch: int | Tensor
+    ) -> Tensor:
         """Classes, each as likely."""
-        u = source.uniform((count, batch), members=members, epoch=epoch, dtype=torch.float64)
+        u = source.uniform((count, batch), member_ids=member_ids, epoch=epoch, dtype=torch.float64)
         return (u * self.classes).long().movedim(-2, 0)
 
     def classes_of(self, shown: Tensor) -> Tensor:
         """Themselves."""
         return shown
 
-    def spikes(self, source: Stream, shown: Tensor, members: Tensor, epoch: int | Tensor) -> Tensor:
+    def spikes(self, source: Stream, shown: Tensor, member_ids: Tensor, epoch: int | Tensor) -> Tensor:
         """Spikes of the pattern of each trial."""
         patterns = Stream(self.seed, "spike_patterns").uniform(
-            (self.classes, self.channels), members=0, dtype=torch.float64, device=shown.device
+            (self.classes, self.channels), member_ids=0, dtype=torch.float64, device=shown.device
         )[shown]
         steps = torch.arange(self.period, device=shown.device).reshape(-1, *[1] * patterns.dim())
         draws = self.period if self.code == "poisson" else 1
-        noise = _noise(source, draws, shown, self.channels, members, epoch)
+        noise = _noise(source, draws, shown, self.channels, member_ids, epoch)
         if self.code == "poisson":
             return (steps < self.steps) & (noise < 2 * self.probability * patterns)
         # u = 0 is as improbable as the rest of the tail that the bound cuts off
@@ -258,9 +268,9 @@ class SpikePatterns(SpikeTask):
 
 
 def _noise(
-    source: Stream, steps: int, shown: Tensor, channels: int, members: Tensor, epoch: int | Tensor
+    source: Stream, steps: int, shown: Tensor, channels: int, member_ids: Tensor, epoch: int | Tensor
 ) -> Tensor:
     """Uniform numbers `(steps, count, *e, b, m)`."""
     shape = (steps, shown.shape[0], shown.shape[-1], channels)
-    u = source.uniform(shape, members=members, epoch=epoch, dtype=torch.float64, device=shown.device)
+    u = source.uniform(shape, member_ids=member_ids, epoch=epoch, dtype=torch.float64, device=shown.device)
     return u.movedim((-4, -3), (0, 1))

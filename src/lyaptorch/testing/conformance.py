@@ -12,8 +12,8 @@ from torch import Tensor
 
 from lyaptorch._random import DEFAULT_SEED, Stream
 from lyaptorch.cells import Cell, Network, as_cell, fit, unroll
+from lyaptorch.cells.cell import pushforward_forward_mode
 from lyaptorch.cells.probe import probe
-from lyaptorch.cells.protocol import pushforward_forward_mode
 from lyaptorch.tangent import lyapunov_spectrum
 
 STEPS, TRAJECTORIES, COLUMNS = 6, 3, 3
@@ -105,7 +105,7 @@ def _trial(cell: Cell, inputs: Tensor | None, h0: Tensor | None) -> tuple[Tensor
 
     def noise(shape: tuple[int, ...], member: int) -> Tensor:
         stream = Stream(DEFAULT_SEED, "check_cell")
-        return 0.5 * stream.normal(shape, members=member, dtype=like.dtype, device=like.device)
+        return 0.5 * stream.normal(shape, member_ids=member, dtype=like.dtype, device=like.device)
 
     b = TRAJECTORIES if inputs is None else inputs.shape[-2]
     if inputs is None:
@@ -122,7 +122,7 @@ def _check_products(cell: Cell, x: Tensor, h: Tensor, report: CellReport) -> Non
         cell.reverse_mode = False
     k = min(COLUMNS, h.shape[-1])
     stream = Stream(DEFAULT_SEED, "check_cell")
-    Q, V = (stream.normal((*h.shape, k), members=m, dtype=h.dtype, device=h.device) for m in (2, 3))
+    Q, V = (stream.normal((*h.shape, k), member_ids=m, dtype=h.dtype, device=h.device) for m in (2, 3))
     pulled = torch.stack([_pull(cell, x, h, v) for v in V.unbind(-1)], -1)
     with torch.no_grad():
         after, pushed = cell.pushforward(x, h, Q)
@@ -200,7 +200,7 @@ def _check_gradients(cell: Cell, inputs: Tensor, h: Tensor, report: CellReport) 
     stream = Stream(DEFAULT_SEED, "check_cell")
     for i, (leaf, gradient) in enumerate(zip(leaves, gradients, strict=True)):
         name = {0: "inputs", 1: "h0"}.get(i) or _name(cell, leaf)
-        u = stream.normal(tuple(leaf.shape), members=10 + i, dtype=leaf.dtype, device=leaf.device)
+        u = stream.normal(tuple(leaf.shape), member_ids=10 + i, dtype=leaf.dtype, device=leaf.device)
         along = (gradient * u).sum()
         want = (expected[i] * u).sum() if surrogate else _difference(loss, leaf, u)
         error = ((along - want).abs() / (1e-3 + torch.maximum(along.abs(), want.abs()))).item()
@@ -230,7 +230,9 @@ def _difference(loss: Callable[[], Tensor], leaf: Tensor, u: Tensor) -> Tensor:
 @torch.no_grad()
 def _is_surrogate(cell: Cell, x: Tensor, h: Tensor) -> bool:
     """Whether D differs from central differences of the step."""
-    u = Stream(DEFAULT_SEED, "check_cell").normal(tuple(h.shape), members=4, dtype=h.dtype, device=h.device)
+    u = Stream(DEFAULT_SEED, "check_cell").normal(
+        tuple(h.shape), member_ids=4, dtype=h.dtype, device=h.device
+    )
     pushed = cell.pushforward(x, h, u.unsqueeze(-1))[1].squeeze(-1)
     difference = (cell.step(x, h + 1e-6 * u) - cell.step(x, h - 1e-6 * u)) / 2e-6
     return bool((pushed - difference).abs().max() > 1e-3 * (1 + pushed.abs().max()))

@@ -62,7 +62,7 @@ def divergence_rate(
     dt = cell.time_step if dt is None else _checks.positive("dt", dt)
     eps = torch.finfo(h.dtype).eps ** 0.5 if distance is None else _checks.positive("distance", distance)
     h, inputs = settle(cell, inputs[:transient], h), inputs[transient:]
-    u = Stream(DEFAULT_SEED, "nearby").normal(tuple(h.shape), members=0, dtype=h.dtype, device=h.device)
+    u = Stream(DEFAULT_SEED, "nearby").normal(tuple(h.shape), member_ids=0, dtype=h.dtype, device=h.device)
     u = u / _length(u)
     total = torch.zeros_like(h[..., 0])
     for s, x in enumerate(inputs):

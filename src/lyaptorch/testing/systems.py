@@ -58,8 +58,8 @@ def linear(rates: Sequence[float]) -> Step:
         tensor([[0., 0.]])
     """
     scales = torch.tensor(rates, dtype=torch.float64, device="cpu").exp()
-    nobody = torch.zeros((), dtype=torch.int64, device="cpu")
-    U = random_frame(len(rates), len(rates), Stream(DEFAULT_SEED, "linear"), nobody, dtype=torch.float64)
+    shared_id = torch.zeros((), dtype=torch.int64, device="cpu")
+    U = random_frame(len(rates), len(rates), Stream(DEFAULT_SEED, "linear"), shared_id, dtype=torch.float64)
     A = U @ torch.diag(scales) @ U.mT
     return lambda x, h: h @ A.to(h)
 

@@ -7,15 +7,15 @@ from typing import Any, TypeAlias
 
 from torch import nn
 
-from lyaptorch.cells.adapt.ensemble import ModuleEnsemble, owned
 from lyaptorch.cells.adapt.following import copied
 from lyaptorch.cells.adapt.function import FunctionCell
+from lyaptorch.cells.adapt.modules import ModuleEnsemble, owned
 from lyaptorch.cells.adapt.spiking import spiking
 from lyaptorch.cells.adapt.torch_rnn import from_torch
-from lyaptorch.cells.adapt.wrapped import unwrapped
-from lyaptorch.cells.protocol import Cell
+from lyaptorch.cells.adapt.unwrap import unwrap
+from lyaptorch.cells.cell import Cell
 
-__all__ = ["FunctionCell", "ModuleEnsemble", "Network", "as_cell", "copied", "owned", "unwrapped"]
+__all__ = ["FunctionCell", "ModuleEnsemble", "Network", "as_cell", "copied", "owned", "unwrap"]
 
 
 Network: TypeAlias = Cell | nn.Module | Callable[..., Any] | Sequence[nn.Module]
@@ -75,7 +75,7 @@ def as_cell(
         >>> step(torch.zeros(1, 3), torch.ones(1, 6))
         tensor([[0.9000, 0.9000, 0.9000, 1.0000, 1.0000, 1.0000]])
     """
-    obj = unwrapped(obj)
+    obj = unwrap(obj)
     if isinstance(obj, list | tuple | nn.ModuleList):
         return ModuleEnsemble([as_cell(module, state=state, output=output) for module in obj])
     foreign = callable(obj) and not isinstance(obj, Cell | nn.RNNBase | nn.RNNCellBase)

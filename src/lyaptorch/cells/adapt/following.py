@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
+from lyaptorch.cells.cell import Cell
 from lyaptorch.cells.gated import GRUCell, LSTMCell
-from lyaptorch.cells.protocol import Cell
 from lyaptorch.cells.rate import ElmanCell
 
 

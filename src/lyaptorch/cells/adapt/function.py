@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lyaptorch.cells.adapt.advice import instead_of
 from lyaptorch.cells.adapt.structure import StateError, Structure, alike, describe
-from lyaptorch.cells.protocol import Cell, graph_leaves
+from lyaptorch.cells.cell import Cell, graph_leaves
 
 
 class FunctionCell(Cell):

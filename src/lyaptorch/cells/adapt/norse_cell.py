@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lyaptorch.cells.protocol import Cell
+from lyaptorch.cells.cell import Cell
 
 NORSE = ("LIFRecurrent", "LIFRecurrentCell", "LSNNRecurrent", "LSNNRecurrentCell")
 

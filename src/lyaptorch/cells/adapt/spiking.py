@@ -6,10 +6,10 @@ from typing import Any
 
 from torch import nn
 
-from lyaptorch.cells.adapt.held import HeldCell
 from lyaptorch.cells.adapt.norse_cell import NORSE, NorseCell
 from lyaptorch.cells.adapt.spiking_layers import CONTAINERS, JELLY, SNNTORCH, JellyLayer, SnntorchLayer
-from lyaptorch.cells.protocol import Cell
+from lyaptorch.cells.adapt.stateful import HeldCell
+from lyaptorch.cells.cell import Cell
 
 
 def spiking(network: nn.Module) -> Cell | None:

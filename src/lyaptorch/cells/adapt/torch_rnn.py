@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import nn
 
 from lyaptorch.cells.adapt.following import Following, FollowingElman, FollowingGRU, FollowingLSTM
+from lyaptorch.cells.cell import Cell
 from lyaptorch.cells.gated import GRUCell, LSTMCell
-from lyaptorch.cells.protocol import Cell
 from lyaptorch.cells.rate import ElmanCell
 from lyaptorch.cells.seeds import forget
 from lyaptorch.cells.stacked import Stacked

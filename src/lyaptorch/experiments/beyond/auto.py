@@ -14,12 +14,12 @@ from torch import Tensor
 
 from lyaptorch.experiments.beyond.learning import Learning
 from lyaptorch.experiments.checks import Check, at_least, at_most
-from lyaptorch.flossing import FitPhase, FlossPhase, Schedule
 from lyaptorch.record import Given, Record
+from lyaptorch.schedules import FitPhase, FlossPhase, Schedule
 from lyaptorch.tangent import lyapunov_spectrum, mean_over_trajectories
 from lyaptorch.tasks import TemporalXOR
-from lyaptorch.train import Model
-from lyaptorch.train.presets import gf2023
+from lyaptorch.training import Model
+from lyaptorch.training.presets import gf2023
 
 WAYS = ("none", "published", "auto")
 REACH = 3.0
@@ -101,7 +101,7 @@ class AutoFlossing(Learning):
         way = torch.arange(shape[1])[:, None, None].expand(shape)
         published = self.flossing(way == 1)
         own = [
-            replace(phase, clip=self.floss_clip, members=(gain == i) & (way == 2))
+            replace(phase, clip=self.floss_clip, who=(gain == i) & (way == 2))
             for i, phase in enumerate(chosen)
         ]
         schedule: Schedule = (published, *own, FitPhase(self.epochs))
@@ -145,7 +145,7 @@ class AutoFlossing(Learning):
             gain=gains,
             rows=self.batch,
             ensemble=tuple(ids.shape),
-            members=ids,
+            member_ids=ids,
             generator=self._generator(),
         )
 
@@ -155,6 +155,8 @@ class AutoFlossing(Learning):
         ids = torch.arange(self.seeds).expand(len(self.gains), self.seeds)
         task = TemporalXOR(self.delays[0])
         model = self._model(task, ids)
-        inputs = task.inputs(self.seed, members=ids, epoch=0, batch=1, length=MEASURED + 50, stream="measure")
+        inputs = task.inputs(
+            self.seed, member_ids=ids, epoch=0, batch=1, length=MEASURED + 50, stream="measure"
+        )
         spectrum = lyapunov_spectrum(model.cell, inputs, h0=model.initial_state(1), tangent_transient=50)
         return spectrum.exponents[..., 0, :], spectrum.stderr()[..., 0, :] * MEASURED**0.5

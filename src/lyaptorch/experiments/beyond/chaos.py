@@ -115,16 +115,16 @@ class InputSuppressesChaos:
             gain=torch.tensor(self.gains)[:, None, None].expand(shape),
             bias=False,
             ensemble=shape,
-            members=ids,
+            member_ids=ids,
             generator=torch.Generator().manual_seed(self.seed),
         )
         s = torch.tensor(self.strengths)[None, :, None, None, None]
         cell.weight_ih.copy_(s * (torch.eye(n) if kind == "private" else cell.weight_ih))
         inputs = Noise(channels).inputs(
-            self.seed, members=torch.arange(self.networks), epoch=0, batch=1, length=length
+            self.seed, member_ids=torch.arange(self.networks), epoch=0, batch=1, length=length
         )
         inputs = inputs[:, None, None].expand(-1, *shape, -1, -1)
-        h0 = Stream(self.seed, "h0").normal((1, n), members=ids)
+        h0 = Stream(self.seed, "h0").normal((1, n), member_ids=ids)
         spectrum = lyapunov_spectrum(cell, inputs, k=1, h0=h0, transient=self.transient)
         return spectrum.exponents[..., 0, 0].double()
 
@@ -133,7 +133,7 @@ class InputSuppressesChaos:
         length = self.transient + self.steps
         x = Noise().inputs(
             self.seed,
-            members=torch.arange(self.networks),
+            member_ids=torch.arange(self.networks),
             epoch=0,
             batch=1,
             length=length,

@@ -13,8 +13,8 @@ import torch
 from lyaptorch.experiments.beyond.learning import Learning
 from lyaptorch.experiments.checks import Check, at_least, at_most
 from lyaptorch.experiments.gradient_flossing.setting import Condition
-from lyaptorch.flossing import FitPhase, FlossPhase
 from lyaptorch.record import Given, Record
+from lyaptorch.schedules import FitPhase, FlossPhase
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class CheapFlossing(Learning):
         ways = self.ways()
         model, task, ids = self.networks([Condition("")] * len(ways))
         group = torch.arange(len(ways))[:, None, None].expand(ids.shape)
-        phases = tuple(replace(p, members=group == i) for i, p in enumerate(ways.values()) if p is not None)
+        phases = tuple(replace(p, who=group == i) for i, p in enumerate(ways.values()) if p is not None)
         seconds = [p.epochs * self.seconds(p) if p else 0.0 for p in ways.values()]
         record, final = self.learn(
             model, task, (*phases, FitPhase(self.epochs)), ids, checkpoint, show_progress

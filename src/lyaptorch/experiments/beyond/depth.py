@@ -15,8 +15,8 @@ from lyaptorch._random import Stream
 from lyaptorch.cells import Depth
 from lyaptorch.experiments.beyond.stack import Stack
 from lyaptorch.experiments.checks import Check, at_least, at_most
-from lyaptorch.flossing import flossing_loss
 from lyaptorch.record import Given, Record
+from lyaptorch.schedules import flossing_loss
 from lyaptorch.tangent import depth_spectrum, mean_over_trajectories
 
 
@@ -101,7 +101,7 @@ class Depths:
     def _network(self, kind: str, flossed: bool, seed: int) -> dict[str, Tensor]:
         """One network: exponents and gradients before training, and its accuracy while it learns."""
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(Stream(self.seed, f"depth {kind}").bits((), members=seed)))
+            torch.manual_seed(int(Stream(self.seed, f"depth {kind}").bits((), member_ids=seed)))
             stack = Stack(kind, self.width, self.depth)
         if flossed:
             self._floss(stack, self.floss_lr[self.kinds.index(kind)], seed)
@@ -143,5 +143,5 @@ class Depths:
 
     def _batch(self, seed: int, epoch: int, batch: int, stream: str) -> tuple[Tensor, Tensor]:
         """Normal examples, and whether their first two coordinates differ in sign."""
-        x = Stream(self.seed, f"depth {stream}").normal((batch, self.width), members=seed, epoch=epoch)
+        x = Stream(self.seed, f"depth {stream}").normal((batch, self.width), member_ids=seed, epoch=epoch)
         return x, ((x[:, 0] > 0) != (x[:, 1] > 0)).float()

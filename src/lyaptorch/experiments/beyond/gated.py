@@ -15,11 +15,11 @@ from torch import Tensor
 from lyaptorch.cells import Cell, GRUCell, LSTMCell, S4DCell
 from lyaptorch.experiments.beyond.learning import Learning
 from lyaptorch.experiments.checks import Check, at_least, at_most
-from lyaptorch.flossing import FitPhase
 from lyaptorch.record import Given, Record
+from lyaptorch.schedules import FitPhase
 from lyaptorch.tangent import lyapunov_spectrum
 from lyaptorch.tasks import DelayedCopy
-from lyaptorch.train import Model, Readout
+from lyaptorch.training import Model, Readout
 
 KINDS = ("GRU", "LSTM", "S4")
 MODES = 8
@@ -98,13 +98,13 @@ class FlossedCells(Learning):
         ids = torch.arange(self.seeds).expand(shape)
         task = DelayedCopy(torch.tensor(self.delays)[None, :, None].expand(shape), binary=True)
         cell = self._cell(kind, ids)
-        readout = Readout(cell.output_size, 1, ensemble=shape, members=ids, generator=self._generator())
+        readout = Readout(cell.output_size, 1, ensemble=shape, member_ids=ids, generator=self._generator())
         model = Model(cell, readout, loss=task.loss)
         flossed = torch.arange(2)[:, None, None].expand(shape) == 1
         phase = replace(self.flossing(flossed), lr=self.floss_lr)
         path = checkpoint and checkpoint.with_name(f"{checkpoint.name}-flossing")
         self.learn(model, task, (phase,), ids, path, show_progress)
-        inputs = task.inputs(self.seed, members=ids[:, :1], epoch=0, batch=1, length=200, stream="measure")
+        inputs = task.inputs(self.seed, member_ids=ids[:, :1], epoch=0, batch=1, length=200, stream="measure")
         with torch.no_grad():
             spectrum = lyapunov_spectrum(
                 cell, inputs.expand(-1, *shape, -1, -1), k=self.k, tangent_transient=50
@@ -118,6 +118,6 @@ class FlossedCells(Learning):
         shape, generator = tuple(ids.shape), self._generator()
         if kind == "S4":
             channels = self.hidden_size // (2 * MODES)
-            return S4DCell(1, channels, MODES, ensemble=shape, members=ids, generator=generator)
+            return S4DCell(1, channels, MODES, ensemble=shape, member_ids=ids, generator=generator)
         make = GRUCell if kind == "GRU" else LSTMCell
-        return make(1, self.hidden_size, ensemble=shape, members=ids, generator=generator)
+        return make(1, self.hidden_size, ensemble=shape, member_ids=ids, generator=generator)

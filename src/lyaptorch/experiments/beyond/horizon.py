@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from lyaptorch.experiments.beyond.learning import Learning
 from lyaptorch.experiments.checks import Check, at_least
-from lyaptorch.flossing import FitPhase, FlossPhase
 from lyaptorch.record import Given, Record
+from lyaptorch.schedules import FitPhase, FlossPhase
 from lyaptorch.tasks import TemporalXOR
-from lyaptorch.train.metrics import fit_flops, floss_flops
+from lyaptorch.training.metrics import fit_flops, floss_flops
 
 SOLVED = 0.9
 """Mean accuracy from which a delay counts as reached."""
@@ -119,8 +119,8 @@ class HorizonPerCost(Learning):
     def _work(self, n: int) -> float:
         """Operations of an epoch of training."""
         task = TemporalXOR(min(self.delays))
-        nobody = torch.zeros((), dtype=torch.int64)
-        batch = task.draw(self.seed, members=nobody, epoch=0, batch=self.batch, length=self.length)
+        shared_id = torch.zeros((), dtype=torch.int64)
+        batch = task.draw(self.seed, member_ids=shared_id, epoch=0, batch=self.batch, length=self.length)
         return float(fit_flops(batch, n, 1))
 
     def _record(self, names: list[str], curves: NDArray[np.floating], costs: NDArray[np.floating]) -> Record:

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from lyaptorch._types import Number
 from lyaptorch.experiments.gradient_flossing.setting import Setting
-from lyaptorch.flossing import FlossPhase, Phase, Schedule
 from lyaptorch.record import Record
+from lyaptorch.schedules import FlossPhase, Phase, Schedule
 from lyaptorch.tasks import Task
-from lyaptorch.train import Model, evaluate, train
+from lyaptorch.training import Model, evaluate, train
 
 TIMED_EPOCHS = 40
 
@@ -37,9 +37,9 @@ class Learning(Setting):
         "length": 100,
     }
 
-    def flossing(self, members: Tensor) -> FlossPhase:
+    def flossing(self, who: Tensor) -> FlossPhase:
         """An episode for the networks where `members` is true."""
-        return FlossPhase(self.floss_epochs, k=self.k, clip=self.floss_clip, members=members)
+        return FlossPhase(self.floss_epochs, k=self.k, clip=self.floss_clip, who=who)
 
     def learn(
         self,
@@ -59,13 +59,13 @@ class Learning(Setting):
             batch=self.batch,
             length=self.length,
             lr=lr,
-            members=ids,
+            member_ids=ids,
             generator=self._generator(),
             checkpoint=checkpoint,
             show_progress=show_progress,
         )
         _, accuracy = evaluate(
-            model, task, batch=self.batch, length=self.length, members=ids, generator=self._generator()
+            model, task, batch=self.batch, length=self.length, member_ids=ids, generator=self._generator()
         )
         return record, accuracy
 
@@ -74,7 +74,7 @@ class Learning(Setting):
         taken = []
         for epochs in (1, TIMED_EPOCHS + 1):
             model, task, ids = self.networks()
-            few: Schedule = (replace(phase, epochs=epochs, members=None),)
+            few: Schedule = (replace(phase, epochs=epochs, who=None),)
             start = time.process_time()
             train(
                 model,
@@ -82,7 +82,7 @@ class Learning(Setting):
                 few,
                 batch=self.batch,
                 length=self.length,
-                members=ids,
+                member_ids=ids,
                 generator=self._generator(),
                 show_progress=False,
             )

@@ -11,8 +11,8 @@ import numpy as np
 
 from lyaptorch.experiments.beyond.learning import Learning
 from lyaptorch.experiments.checks import Check, at_least
-from lyaptorch.flossing import At, FitPhase, Trigger, When, accuracy
 from lyaptorch.record import Given, Record
+from lyaptorch.schedules import At, FitPhase, Trigger, When, accuracy
 
 CLAIMED = 70
 """The delay at which the paper claims more than 80% for n = 80."""

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from lyaptorch.experiments.beyond.learning import Learning
 from lyaptorch.experiments.checks import Check, at_least
-from lyaptorch.flossing import FitPhase, FlossPhase
 from lyaptorch.record import Given, Record
+from lyaptorch.schedules import FitPhase, FlossPhase
 from lyaptorch.tasks import Recall
-from lyaptorch.train.presets import gf2023
+from lyaptorch.training.presets import gf2023
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class ItemsByDelay(Learning):
         shape = (len(self.ks), self.seeds)
         ids, k = torch.arange(self.seeds).expand(shape), torch.tensor(self.ks)[:, None].expand(shape)
         # of those that are not flossed k is not looked at
-        phase = FlossPhase(self.floss_epochs, k=k.clamp_min(1), clip=self.floss_clip, members=k > 0)
+        phase = FlossPhase(self.floss_epochs, k=k.clamp_min(1), clip=self.floss_clip, who=k > 0)
         rows = []
         for items in self.items:
             for delay in self.delays:
@@ -58,7 +58,7 @@ class ItemsByDelay(Learning):
                     hidden_size=self.hidden_size,
                     rows=self.batch,
                     ensemble=shape,
-                    members=ids,
+                    member_ids=ids,
                     generator=self._generator(),
                 )
                 path = checkpoint and checkpoint.with_name(f"{checkpoint.name}-{items}-{delay}")

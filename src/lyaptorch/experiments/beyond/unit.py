@@ -17,12 +17,12 @@ from lyaptorch.cells.activation import activation
 from lyaptorch.cells.form import Residual
 from lyaptorch.experiments.beyond.learning import Learning
 from lyaptorch.experiments.checks import Check, at_least, at_most
-from lyaptorch.flossing import FitPhase
 from lyaptorch.record import Given, Record
+from lyaptorch.schedules import FitPhase
 from lyaptorch.tangent import lyapunov_spectrum
 from lyaptorch.tasks import TemporalXOR
-from lyaptorch.train import Model, Readout, train
-from lyaptorch.train.model import settled_state
+from lyaptorch.training import Model, Readout, train
+from lyaptorch.training.model import settled_state
 
 FLOSSED = ("none", "gains", "time constants", "both", "weights")
 """What flossing may change."""
@@ -41,12 +41,16 @@ class UnitCell(FormCell):
 
     per_member = ("gains", "rates", "weights")
 
-    def __init__(self, input_size: int, hidden_size: int, members: Tensor, seed: int) -> None:
-        super().__init__(input_size, hidden_size, tuple(members.shape))
+    def __init__(self, input_size: int, hidden_size: int, member_ids: Tensor, seed: int) -> None:
+        super().__init__(input_size, hidden_size, tuple(member_ids.shape))
         n = hidden_size
         self.activation = activation("tanh")
-        self.weight_hh = nn.Parameter(Stream(seed, "weight_hh").normal((n, n), members=members) / n**0.5)
-        self.weight_ih = nn.Parameter(Stream(seed, "weight_ih").normal((n, input_size), members=members))
+        self.weight_hh = nn.Parameter(
+            Stream(seed, "weight_hh").normal((n, n), member_ids=member_ids) / n**0.5
+        )
+        self.weight_ih = nn.Parameter(
+            Stream(seed, "weight_ih").normal((n, input_size), member_ids=member_ids)
+        )
         self.bias = nn.Parameter(torch.zeros(*self.ensemble, n))
         self.log_gain = nn.Parameter(torch.zeros(*self.ensemble, n))
         self.logit_rate = nn.Parameter(torch.full((*self.ensemble, n), FASTEST))
@@ -95,8 +99,8 @@ class UnitParameters(Learning):
         ids = torch.arange(self.seeds).expand(shape)
         task = TemporalXOR(torch.tensor(self.delays)[None, :, None].expand(shape))
         cell = UnitCell(1, self.hidden_size, ids, self.seed)
-        readout = Readout(self.hidden_size, 1, ensemble=shape, members=ids, generator=self._generator())
-        h0 = settled_state(cell, self.batch, members=ids, generator=self._generator())
+        readout = Readout(self.hidden_size, 1, ensemble=shape, member_ids=ids, generator=self._generator())
+        h0 = settled_state(cell, self.batch, member_ids=ids, generator=self._generator())
         model = Model(cell, readout, h0=h0, loss=task.loss)
         exponents, rates, gains = self._floss(model, cell, task, ids, show_progress)
         record, final = self.learn(model, task, (FitPhase(self.epochs),), ids, checkpoint, show_progress)
@@ -144,13 +148,13 @@ class UnitParameters(Learning):
             (phase,),
             length=self.length,
             batch=self.batch,
-            members=ids,
+            member_ids=ids,
             generator=self._generator(),
             show_progress=show_progress,
         )
         for name in opened:
             setattr(cell, name, torch.ones_like(group, dtype=torch.bool))
-        inputs = task.inputs(self.seed, members=ids, epoch=0, batch=1, length=350, stream="measure")
+        inputs = task.inputs(self.seed, member_ids=ids, epoch=0, batch=1, length=350, stream="measure")
         with torch.no_grad():
             spectrum = lyapunov_spectrum(cell, inputs, h0=model.initial_state(1), tangent_transient=50)
             rates, gains = cell.logit_rate.sigmoid(), cell.log_gain.exp()

@@ -42,14 +42,14 @@ class Fig15:
     def run(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
         """For n = 2 and 3: `frames (step, axis, vector)`, `evolved`, D Q, and `factors`, R."""
         variables: dict[str, Given] = {}
-        nobody = torch.zeros((), dtype=torch.int64)
+        shared_id = torch.zeros((), dtype=torch.int64)
         for n in (2, 3):
             generator = torch.Generator().manual_seed(self.seed)
             cell = RateCell(1, n, gain=self.gain, generator=generator).double()
             inputs = Noise().inputs(
-                self.seed, members=nobody, epoch=0, batch=1, length=self.steps, dtype=torch.float64
+                self.seed, member_ids=shared_id, epoch=0, batch=1, length=self.steps, dtype=torch.float64
             )
-            Q = random_frame(n, n, Stream(self.seed, "frame"), nobody, dtype=torch.float64)
+            Q = random_frame(n, n, Stream(self.seed, "frame"), shared_id, dtype=torch.float64)
             frames, evolved, factors = [Q], [], []
             for D in step_jacobians(cell, inputs)[:, 0].detach():
                 evolved.append(D @ frames[-1])
@@ -115,11 +115,11 @@ class Fig16:
         """`running (time, state, index)` and `time`."""
         generator = torch.Generator().manual_seed(self.seed)
         cell = RateCell(1, self.hidden_size, gain=self.gain, bias=False, generator=generator).double()
-        shape, nobody = (self.states, self.hidden_size), torch.zeros((), dtype=torch.int64)
-        h0 = Stream(self.seed, "h0").normal(shape, members=nobody, dtype=torch.float64)
+        shape, shared_id = (self.states, self.hidden_size), torch.zeros((), dtype=torch.int64)
+        h0 = Stream(self.seed, "h0").normal(shape, member_ids=shared_id, dtype=torch.float64)
         length = 2 * self.transient + self.steps
         inputs = Noise().inputs(
-            self.seed, members=nobody, epoch=0, batch=self.states, length=length, dtype=torch.float64
+            self.seed, member_ids=shared_id, epoch=0, batch=self.states, length=length, dtype=torch.float64
         )
         with torch.no_grad():
             spectrum = lyapunov_spectrum(

@@ -19,7 +19,7 @@ from lyaptorch.experiments.checks import Check, at_least, at_most, near
 from lyaptorch.record import Record
 from lyaptorch.tangent import lyapunov_spectrum
 from lyaptorch.tasks import Noise
-from lyaptorch.train import floss
+from lyaptorch.training import floss
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class NoiseDriven:
             hidden_size or self.hidden_size,
             gain=gain,
             ensemble=tuple(ids.shape),
-            members=ids,
+            member_ids=ids,
             generator=self._generator(),
         ).double()
 
@@ -78,7 +78,7 @@ class NoiseDriven:
             lr=lr,
             clip=self.clip,
             batch=self.batch,
-            members=ids,
+            member_ids=ids,
             generator=self._generator(),
             show_progress=show_progress,
         )
@@ -88,7 +88,7 @@ class NoiseDriven:
         """Inputs that flossing never sees."""
         return Noise().inputs(
             self.seed,
-            members=ids,
+            member_ids=ids,
             epoch=epoch,
             batch=batch,
             length=length,
@@ -126,7 +126,7 @@ class Control(NoiseDriven):
         groups = [(target, k) for target in self.targets for k in self.ks]
         shape = (len(groups), self.networks)
         ids = torch.arange(self.networks).expand(shape)
-        cell = self.cell(ids, Stream(self.seed, "gain").uniform((), members=ids))
+        cell = self.cell(ids, Stream(self.seed, "gain").uniform((), member_ids=ids))
         before = self.spectrum(cell, ids)
         k = torch.tensor([k for _, k in groups])
         target = torch.tensor([target for target, _ in groups])

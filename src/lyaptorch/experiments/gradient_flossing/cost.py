@@ -15,13 +15,13 @@ from torch import Tensor
 
 from lyaptorch.cells import Cell, RateCell, unroll
 from lyaptorch.experiments.checks import Check, at_most, near
-from lyaptorch.flossing import FitPhase, FlossPhase, flossing_loss
 from lyaptorch.record import Given, Record
+from lyaptorch.schedules import FitPhase, FlossPhase, flossing_loss
 from lyaptorch.tangent import lyapunov_spectrum
 from lyaptorch.tangent.qr import orthonormalise
 from lyaptorch.tasks import TemporalXOR
-from lyaptorch.train import train
-from lyaptorch.train.presets import gf2023
+from lyaptorch.training import train
+from lyaptorch.training.presets import gf2023
 
 
 class Sizes(NamedTuple):

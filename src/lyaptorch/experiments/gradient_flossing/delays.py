@@ -15,7 +15,7 @@ from lyaptorch.experiments.checks import Check, at_least, near
 from lyaptorch.experiments.gradient_flossing.setting import SMOKE, Condition, Setting
 from lyaptorch.record import Given, Record
 from lyaptorch.tasks.lagged import LaggedTask
-from lyaptorch.train import Model, evaluate
+from lyaptorch.training import Model, evaluate
 
 EXPECTED = {
     "none": {10: 1.00, 20: 1.00, 30: 0.66, 40: 0.50, 50: 0.50},
@@ -61,7 +61,7 @@ class DelaySweep(Setting):
             task,
             batch=self.batch,
             length=self.length,
-            members=ids,
+            member_ids=ids,
             generator=self._generator(),
         )
         flops = record["floss_flops"] if "floss_flops" in record else 0 * record["fit_flops"]

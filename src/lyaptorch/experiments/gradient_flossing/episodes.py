@@ -15,7 +15,7 @@ from lyaptorch.analysis import aligned, onset
 from lyaptorch.experiments.checks import Check, at_least
 from lyaptorch.experiments.gradient_flossing.setting import SMOKE, Condition, Setting
 from lyaptorch.record import Given, Record
-from lyaptorch.train.metrics import initial_gradient_norm
+from lyaptorch.training.metrics import initial_gradient_norm
 
 ROSE = 10.0
 """How many times a gradient must exceed that of the network without flossing to count as risen."""
@@ -50,7 +50,7 @@ class Episodes(Setting):
         """The Record of training, the last condition flossed, and |dL/dh0| before it."""
         treated = (Condition("none"), Condition("flossed", before=True, episodes=self.episodes))[-conditions:]
         model, task, ids = self.networks(treated)
-        first = task.draw(self.seed, members=ids, epoch=0, batch=self.batch, length=self.length)
+        first = task.draw(self.seed, member_ids=ids, epoch=0, batch=self.batch, length=self.length)
         before = initial_gradient_norm(model, first)
         record = self.train(model, task, treated, ids, checkpoint, show_progress, (metric,), self.every)
         return record, before

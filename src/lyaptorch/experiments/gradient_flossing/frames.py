@@ -15,13 +15,13 @@ from lyaptorch._random import Stream
 from lyaptorch.cells import random_frame
 from lyaptorch.experiments.checks import Check, at_least, at_most
 from lyaptorch.experiments.gradient_flossing.setting import SMOKE, Condition, Setting
-from lyaptorch.flossing import FlossPhase, flossing_loss
 from lyaptorch.record import Given, Record
+from lyaptorch.schedules import FlossPhase, flossing_loss
 from lyaptorch.tangent import lyapunov_spectrum
 from lyaptorch.tasks.lagged import LaggedTask
-from lyaptorch.train import Adam, Model, evaluate
-from lyaptorch.train.optim import MemberOptimizer
-from lyaptorch.train.steps import Clip
+from lyaptorch.training import Adam, Model, evaluate
+from lyaptorch.training.optim import MemberOptimizer
+from lyaptorch.training.steps import Clip
 
 MODES = ("fixed", "redrawn", "carried over")
 SOLVED = 0.9
@@ -64,7 +64,7 @@ class Frames(Setting):
         exponents = self._spectrum(model, task, ids)
         record = self.train(model, task, conditions, ids, checkpoint, show_progress)
         _, final = evaluate(
-            model, task, batch=self.batch, length=self.length, members=ids, generator=self._generator()
+            model, task, batch=self.batch, length=self.length, member_ids=ids, generator=self._generator()
         )
         dims = ("mode", "delay", "frame")
         variables: dict[str, Given] = {
@@ -124,4 +124,4 @@ class Frames(Setting):
         return spectrum.exponents[..., 0, :]
 
     def _inputs(self, task: LaggedTask, ids: Tensor, epoch: int, length: int, stream: str) -> Tensor:
-        return task.inputs(self.seed, members=ids, epoch=epoch, batch=1, length=length, stream=stream)
+        return task.inputs(self.seed, member_ids=ids, epoch=epoch, batch=1, length=length, stream=stream)

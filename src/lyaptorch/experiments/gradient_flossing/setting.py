@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lyaptorch.flossing import At, FitPhase, FlossPhase, Schedule, Trigger
 from lyaptorch.record import Given, Record
+from lyaptorch.schedules import At, FitPhase, FlossPhase, Schedule, Trigger
 from lyaptorch.tasks import DelayedCopy, SpatialXOR, TemporalXOR
 from lyaptorch.tasks.lagged import LaggedTask
-from lyaptorch.train import Model, train
-from lyaptorch.train.presets import gf2023
+from lyaptorch.training import Model, train
+from lyaptorch.training.presets import gf2023
 
 LAGGED: dict[str, type[LaggedTask]] = {
     "delayed_copy": DelayedCopy,
@@ -119,7 +119,7 @@ class Setting:
             weights=self.weights,
             rows=self.batch,
             ensemble=shape,
-            members=ids,
+            member_ids=ids,
             generator=self._generator(),
         )
         return model, task, ids
@@ -136,7 +136,7 @@ class Setting:
                 k=exponents,
                 clip=self.floss_clip,
                 penalty=penalty,
-                members=_spread([chosen(c) and c.penalty == penalty for c in conditions], shape),
+                who=_spread([chosen(c) and c.penalty == penalty for c in conditions], shape),
             )
 
         first = dict.fromkeys(c.penalty for c in conditions if c.before)
@@ -148,7 +148,7 @@ class Setting:
         fits = tuple(
             FitPhase(
                 self.epochs,
-                members=_spread([c.flossing_weight == weight for c in conditions], shape),
+                who=_spread([c.flossing_weight == weight for c in conditions], shape),
                 flossing_weight=weight,
                 flossing=FlossPhase(0, k=exponents),
                 triggers=triggers,
@@ -178,7 +178,7 @@ class Setting:
             clip=_shared([c.clip for c in conditions], tuple(ids.shape)),
             metrics=metrics,
             metrics_every=every,
-            members=ids,
+            member_ids=ids,
             generator=self._generator(),
             checkpoint=checkpoint,
             show_progress=show_progress,

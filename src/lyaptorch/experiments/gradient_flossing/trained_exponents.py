@@ -18,7 +18,7 @@ from lyaptorch.experiments.gradient_flossing.frames import SOLVED
 from lyaptorch.record import Record
 from lyaptorch.tangent import lyapunov_spectrum
 from lyaptorch.tasks.lagged import LaggedTask
-from lyaptorch.train import Model
+from lyaptorch.training import Model
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Fig13(Fig4d):
     @torch.no_grad()
     def _exponents(self, model: Model, task: LaggedTask, ids: Tensor) -> Tensor:
         inputs = task.inputs(
-            self.seed, members=ids, epoch=0, batch=1, length=100 + self.measure, stream="measure"
+            self.seed, member_ids=ids, epoch=0, batch=1, length=100 + self.measure, stream="measure"
         )
         spectrum = lyapunov_spectrum(
             model.cell, inputs, k=max(self.indices), h0=model.initial_state(1), tangent_transient=100

@@ -19,7 +19,7 @@ from lyaptorch.experiments.checks import Check, at_least, at_most
 from lyaptorch.record import Record
 from lyaptorch.tangent import lyapunov_spectrum
 from lyaptorch.tasks import Noise
-from lyaptorch.train import floss
+from lyaptorch.training import floss
 
 UNITS = ("LSTM", "ReLU")
 
@@ -105,7 +105,7 @@ class Fig6:
     def _lstm(self, ids: Tensor) -> Cell:
         n, shape = self.hidden_size, tuple(ids.shape)
         gains = {
-            (gate, to): Stream(self.seed, f"gain {gate} {to}").uniform((), members=ids)
+            (gate, to): Stream(self.seed, f"gain {gate} {to}").uniform((), member_ids=ids)
             for gate in LSTMCell.gates
             for to in ("hh", "ih")
         }
@@ -115,14 +115,14 @@ class Fig6:
             weights="gaussian",
             gain={gate: gains[gate, "hh"] for gate in LSTMCell.gates},
             ensemble=shape,
-            members=ids,
+            member_ids=ids,
             generator=torch.Generator().manual_seed(self.seed),
         )
         assert cell.bias_ih is not None
         assert cell.bias_hh is not None
         with torch.no_grad():
             scale = torch.stack([gains[gate, "ih"] for gate in LSTMCell.gates], -1).repeat_interleave(n, -1)
-            V = Stream(self.seed, "weight_ih").normal((4 * n, 1), members=ids)
+            V = Stream(self.seed, "weight_ih").normal((4 * n, 1), member_ids=ids)
             cell.weight_ih.copy_(scale.unsqueeze(-1) * V / n**0.5)
             cell.bias_ih.zero_()
             cell.bias_hh.zero_()
@@ -134,9 +134,9 @@ class Fig6:
             self.hidden_size,
             activation="relu",
             weights="shifted_mean",
-            gain=self.relu_gain * Stream(self.seed, "gain").uniform((), members=ids),
+            gain=self.relu_gain * Stream(self.seed, "gain").uniform((), member_ids=ids),
             ensemble=tuple(ids.shape),
-            members=ids,
+            member_ids=ids,
             generator=torch.Generator().manual_seed(self.seed),
         ).double()
 
@@ -149,7 +149,7 @@ class Fig6:
             record = floss(
                 cell,
                 Noise(),
-                h0=Stream(self.seed, "h0").normal(shape, members=ids, dtype=torch.float64),
+                h0=Stream(self.seed, "h0").normal(shape, member_ids=ids, dtype=torch.float64),
                 k=1,
                 epochs=self.epochs,
                 steps=self.steps,
@@ -157,7 +157,7 @@ class Fig6:
                 lr=self.lr,
                 clip=self.clip,
                 batch=self.batch,
-                members=ids,
+                member_ids=ids,
                 generator=torch.Generator().manual_seed(self.seed),
                 show_progress=show_progress,
             )
@@ -168,7 +168,7 @@ class Fig6:
     def _leading(self, cell: Cell, ids: Tensor) -> Tensor:
         inputs = Noise().inputs(
             self.seed,
-            members=ids,
+            member_ids=ids,
             epoch=0,
             batch=1,
             length=200 + self.measure,

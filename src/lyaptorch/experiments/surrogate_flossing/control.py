@@ -16,7 +16,7 @@ from lyaptorch.experiments.checks import Check, at_most, near
 from lyaptorch.record import Record
 from lyaptorch.tangent import lyapunov_spectrum
 from lyaptorch.tasks import DelayedCopy
-from lyaptorch.train import floss
+from lyaptorch.training import floss
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Control:
             sharpness=nn.Parameter(start[..., None, None].clone()),
             bias=False,
             ensemble=shape,
-            members=ids,
+            member_ids=ids,
             generator=torch.Generator().manual_seed(self.seed),
         ).double()
         before = self._spectrum(cell, ids)
@@ -79,7 +79,7 @@ class Control:
             tangent_transient=self.tangent_transient,
             lr=self.lr,
             clip=self.clip,
-            members=ids,
+            member_ids=ids,
             generator=torch.Generator().manual_seed(self.seed),
             show_progress=show_progress,
         )
@@ -102,7 +102,7 @@ class Control:
     def _spectrum(self, cell: BinaryCell, ids: Tensor) -> Tensor:
         inputs = DelayedCopy(1, binary=True).inputs(
             self.seed,
-            members=ids,
+            member_ids=ids,
             epoch=0,
             batch=1,
             length=100 + self.measure,

@@ -71,7 +71,7 @@ class Fig7:
             ensemble=tuple(ids.shape),
         ).double()
         generator = torch.Generator().manual_seed(self.seed)
-        return fluctuation_driven(cell, input_rate=self.input_rate, members=ids, generator=generator)
+        return fluctuation_driven(cell, input_rate=self.input_rate, member_ids=ids, generator=generator)
 
     def run(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
         """`running (weights, time, network, index)` and `time`."""
@@ -79,10 +79,10 @@ class Fig7:
         cell = self.network(torch.stack([own[0], torch.zeros_like(own[0])]))
         n = cell.state_size
         length = 2 * self.transient + self.steps
-        uniform = Stream(self.seed, "inputs").uniform((length, 1, self.channels), members=own)
+        uniform = Stream(self.seed, "inputs").uniform((length, 1, self.channels), member_ids=own)
         inputs = (uniform < self.input_rate * cell.dt).double().movedim(-3, 0)
         # potentials up to the threshold, currents around 0
-        h0 = Stream(self.seed, "h0").uniform((1, n), members=own, dtype=torch.float64)
+        h0 = Stream(self.seed, "h0").uniform((1, n), member_ids=own, dtype=torch.float64)
         h0[..., self.hidden_size :] -= 0.5
         frame = random_frame(n, n, Stream(self.seed, "frame"), own, dtype=torch.float64)
         with torch.no_grad():

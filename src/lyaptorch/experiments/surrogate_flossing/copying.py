@@ -12,10 +12,10 @@ import torch
 
 from lyaptorch.experiments.checks import Check, at_least
 from lyaptorch.experiments.surrogate_flossing.xor import binary_network
-from lyaptorch.flossing import FitPhase, FlossPhase
 from lyaptorch.record import Given, Record
+from lyaptorch.schedules import FitPhase, FlossPhase
 from lyaptorch.tasks import DelayedCopy
-from lyaptorch.train import evaluate, train
+from lyaptorch.training import evaluate, train
 
 CONDITIONS = ("none", "before")
 """When networks are flossed."""
@@ -85,7 +85,7 @@ class AppCCopy:
         model = binary_network(
             task, self.hidden_size, self.batch, shape, ids, self.seed, floss_sharpness=False
         )
-        pre = FlossPhase(self.floss_epochs, k=self.k, target=self.target, clip=self.clip, members=flossed)
+        pre = FlossPhase(self.floss_epochs, k=self.k, target=self.target, clip=self.clip, who=flossed)
         length = max(self.delays) + self.extra
         record = train(
             model,
@@ -94,7 +94,7 @@ class AppCCopy:
             batch=self.batch,
             length=length,
             lr=self.lr,
-            members=ids,
+            member_ids=ids,
             generator=torch.Generator().manual_seed(self.seed),
             checkpoint=checkpoint,
             show_progress=show_progress,
@@ -104,7 +104,7 @@ class AppCCopy:
             task,
             batch=self.batch,
             length=length,
-            members=ids,
+            member_ids=ids,
             generator=torch.Generator().manual_seed(self.seed),
         )
         dims = ("condition", "delay", "seed")

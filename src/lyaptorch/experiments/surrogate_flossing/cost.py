@@ -14,9 +14,9 @@ from lyaptorch.cells import Cell, LIFCell
 from lyaptorch.experiments.gradient_flossing import cost
 from lyaptorch.experiments.gradient_flossing.cost import Sizes
 from lyaptorch.experiments.surrogate_flossing.spiking import Spiking
-from lyaptorch.flossing import FitPhase, FlossPhase
+from lyaptorch.schedules import FitPhase, FlossPhase
 from lyaptorch.tasks import SpikingXOR
-from lyaptorch.train import train
+from lyaptorch.training import train
 
 
 @dataclass(frozen=True)

@@ -54,14 +54,14 @@ class Driven:
             sharpness=torch.tensor(sharpness)[:, None].expand(ensemble),
             bias=False,
             ensemble=ensemble,
-            members=ids,
+            member_ids=ids,
             generator=torch.Generator().manual_seed(self.seed),
         ).double()
         length = 2 * TRANSIENT + max(self.measure, *self.horizons)
         inputs = DelayedCopy(1, binary=True).inputs(
-            self.seed, members=ids, epoch=0, batch=1, length=length, dtype=torch.float64
+            self.seed, member_ids=ids, epoch=0, batch=1, length=length, dtype=torch.float64
         )
-        h0 = Stream(self.seed, "h0").normal((1, self.hidden_size), members=ids, dtype=torch.float64)
+        h0 = Stream(self.seed, "h0").normal((1, self.hidden_size), member_ids=ids, dtype=torch.float64)
         return cell, inputs, h0
 
     def exponents(self, cell: BinaryCell, inputs: Tensor, h0: Tensor, k: int) -> Tensor:

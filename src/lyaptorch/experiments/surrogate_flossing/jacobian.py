@@ -52,9 +52,9 @@ class Fig4:
 
     def run(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
         """`jacobian_error`, `product_error (mode)` and `spectrum (mode, rank)`."""
-        nobody, p = torch.zeros((), dtype=torch.int64), self.input_rate * 2e-3
+        shared_id, p = torch.zeros((), dtype=torch.int64), self.input_rate * 2e-3
         x = Stream(self.seed, "inputs").uniform(
-            (self.measure + self.steps, 1, self.channels), members=nobody, dtype=torch.float64
+            (self.measure + self.steps, 1, self.channels), member_ids=shared_id, dtype=torch.float64
         )
         inputs = (x < p).double()
         rows = [self._mode(inputs, grad, order) for grad, order in MODES]

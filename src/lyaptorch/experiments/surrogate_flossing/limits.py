@@ -12,11 +12,11 @@ import torch
 
 from lyaptorch.experiments.checks import Check, at_least, at_most
 from lyaptorch.experiments.surrogate_flossing.xor import binary_network
-from lyaptorch.flossing import FitPhase, FlossPhase
 from lyaptorch.record import Record
+from lyaptorch.schedules import FitPhase, FlossPhase
 from lyaptorch.tasks import DelayedCopy, OneHotXOR
 from lyaptorch.tasks.batch import Task
-from lyaptorch.train import train
+from lyaptorch.training import train
 
 CONDITIONS = ("none", "flossed")
 """When networks are flossed."""
@@ -74,7 +74,7 @@ class LimitsG:
         shape = (len(CONDITIONS), self.seeds)
         ids = torch.arange(self.seeds).expand(shape)
         flossed = torch.tensor([False, True])[:, None].expand(shape)
-        pre = FlossPhase(self.floss_epochs, k=self.k, lr=self.lr, clip=self.clip, members=flossed)
+        pre = FlossPhase(self.floss_epochs, k=self.k, lr=self.lr, clip=self.clip, who=flossed)
         dims = ("condition", "seed")
         variables: dict[str, Any] = {}
         tasks: dict[str, Task] = {"copy": DelayedCopy(self.delay, binary=True), "xor": OneHotXOR(self.delay)}
@@ -88,7 +88,7 @@ class LimitsG:
                 (pre, FitPhase(self.epochs)),
                 batch=self.batch,
                 length=self.delay + self.extra,
-                members=ids,
+                member_ids=ids,
                 generator=torch.Generator().manual_seed(self.seed),
                 checkpoint=None if checkpoint is None else checkpoint.with_name(f"{checkpoint.name}-{name}"),
                 show_progress=show_progress,

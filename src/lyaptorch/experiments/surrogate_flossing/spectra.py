@@ -124,7 +124,7 @@ class Fig1b:
             sharpness=torch.tensor(self.sharpness)[:, None].expand(ensemble),
             bias=False,
             ensemble=ensemble,
-            members=torch.arange(networks).expand(ensemble),
+            member_ids=torch.arange(networks).expand(ensemble),
             generator=torch.Generator().manual_seed(self.seed),
         ).double()
 
@@ -132,7 +132,7 @@ class Fig1b:
     def _exponents(self, n: int, networks: int, steps: int, k: int) -> Tensor:
         cell = self._cell(n, networks)
         ids = torch.arange(networks).expand(cell.ensemble)
-        h0 = Stream(self.seed, "h0").normal((1, n), members=ids, dtype=torch.float64)
+        h0 = Stream(self.seed, "h0").normal((1, n), member_ids=ids, dtype=torch.float64)
         inputs = torch.zeros(steps + 2 * TRANSIENT, 1, 1, dtype=torch.float64)
         spectrum = lyapunov_spectrum(
             cell, inputs, k=k, h0=h0, transient=TRANSIENT, tangent_transient=TRANSIENT
@@ -179,7 +179,7 @@ class Fig1d:
             ensemble=(self.networks,),
             generator=torch.Generator().manual_seed(self.seed),
         ).double()
-        h0 = Stream(self.seed, "h0").normal((1, n), members=ids, dtype=torch.float64)
+        h0 = Stream(self.seed, "h0").normal((1, n), member_ids=ids, dtype=torch.float64)
         with torch.no_grad():
             inputs = torch.zeros(TRANSIENT + self.steps, self.networks, 1, 1, dtype=torch.float64)
             states = unroll(cell, inputs, h0)[TRANSIENT:]

@@ -14,11 +14,11 @@ from torch import Tensor
 from lyaptorch.analysis import spike_statistics
 from lyaptorch.cells import LeakyReadout, LIFCell, fluctuation_driven, surrogates
 from lyaptorch.experiments.checks import Check, at_least, at_most
-from lyaptorch.flossing import FlossPhase
-from lyaptorch.flossing.presets import adaptive
 from lyaptorch.record import Record
+from lyaptorch.schedules import FlossPhase
+from lyaptorch.schedules.named import adaptive
 from lyaptorch.tasks import SpikePatterns, SpikingXOR
-from lyaptorch.train import Model, evaluate, train
+from lyaptorch.training import Model, evaluate, train
 
 CONDITIONS = ("none", "before", "adaptive")
 """When networks are flossed."""
@@ -122,14 +122,14 @@ class Spiking:
             self.hidden_size,
             surrogate=surrogates.fast_sigmoid(torch.full(shape, self.sharpness)),
             ensemble=shape,
-            members=ids,
+            member_ids=ids,
         )
-        fluctuation_driven(cell, input_rate=25.0, std=0.7, members=ids, generator=self._generator())
+        fluctuation_driven(cell, input_rate=25.0, std=0.7, member_ids=ids, generator=self._generator())
         readout = LeakyReadout(
             cell,
             task.output_size,
             scale=self.hidden_size**-0.5,
-            members=ids,
+            member_ids=ids,
             generator=self._generator(),
         )
         return Model(cell, readout, loss=task.loss)
@@ -148,9 +148,9 @@ class Spiking:
             target=self.target,
             lr=self.lr,
             clip=1.0,
-            members=condition >= 1,
+            who=condition >= 1,
         )
-        often = replace(pre, members=condition >= 2)
+        often = replace(pre, who=condition >= 2)
         _, fit = adaptive(self.epochs, often, episode_epochs=self.episode_epochs, check_every=50)
         record = train(
             model,
@@ -163,14 +163,14 @@ class Spiking:
             clip_mode="global",
             metrics=("initial_gradient_norm",),
             metrics_every=self.every,
-            members=ids,
+            member_ids=ids,
             generator=self._generator(),
             unstable="mark",
             checkpoint=checkpoint,
             show_progress=show_progress,
         )
         _, final = evaluate(
-            model, task, batch=self.batch, length=task.period, members=ids, generator=self._generator()
+            model, task, batch=self.batch, length=task.period, member_ids=ids, generator=self._generator()
         )
         dims = ("condition", "seed")
         norms = record["initial_gradient_norm"].reshape(*shape, -1)
@@ -185,7 +185,9 @@ class Spiking:
     @torch.no_grad()
     def _rate(self, model: Model, task: SpikingXOR | SpikePatterns, ids: Tensor) -> Tensor:
         """Mean rate of each network after training."""
-        x = task.inputs(self.seed, members=ids, epoch=0, batch=self.batch, length=task.period, stream="rate")
+        x = task.inputs(
+            self.seed, member_ids=ids, epoch=0, batch=self.batch, length=task.period, stream="rate"
+        )
         cell = model.cell
         assert isinstance(cell, LIFCell)
         return spike_statistics(cell, model.states(x)).rates.mean((-2, -1))

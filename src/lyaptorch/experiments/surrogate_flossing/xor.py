@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from lyaptorch.cells import BinaryCell
 from lyaptorch.experiments.checks import Check, at_least, at_most
-from lyaptorch.flossing import FlossPhase, Schedule
-from lyaptorch.flossing.presets import adaptive
 from lyaptorch.record import Record
+from lyaptorch.schedules import FlossPhase, Schedule
+from lyaptorch.schedules.named import adaptive
 from lyaptorch.tasks import OneHotXOR
 from lyaptorch.tasks.batch import Task
-from lyaptorch.train import Model, Readout, evaluate, train
-from lyaptorch.train.model import settled_state
+from lyaptorch.training import Model, Readout, evaluate, train
+from lyaptorch.training.model import settled_state
 
 CONDITIONS = ("none", "adaptive")
 """When networks are flossed in figure 3."""
@@ -62,7 +62,7 @@ def binary_network(
         n,
         sharpness=nn.Parameter(g) if floss_sharpness else g,
         ensemble=ensemble,
-        members=ids,
+        member_ids=ids,
         generator=generator,
     )
     if input_scale is not None:
@@ -73,10 +73,10 @@ def binary_network(
         task.output_size,
         scale=readout_scale * n**-0.5,
         ensemble=ensemble,
-        members=ids,
+        member_ids=ids,
         generator=generator,
     )
-    h0 = settled_state(cell, rows, members=ids, generator=generator)
+    h0 = settled_state(cell, rows, member_ids=ids, generator=generator)
     return Model(cell, readout, h0=h0, loss=task.loss)
 
 
@@ -188,7 +188,7 @@ class Fig3:
             lr=self.lr,
             metrics=("initial_gradient_norm",),
             metrics_every=self.every,
-            members=ids,
+            member_ids=ids,
             generator=torch.Generator().manual_seed(self.seed),
             unstable="mark",
             checkpoint=checkpoint,
@@ -199,7 +199,7 @@ class Fig3:
             task,
             batch=self.batch,
             length=length,
-            members=ids,
+            member_ids=ids,
             generator=torch.Generator().manual_seed(self.seed),
         )
         dims = ("condition", "delay", "seed")
@@ -216,9 +216,9 @@ class Fig3:
         }
         return Record(f"surrogate-flossing {self.figure}", asdict(self), variables, coordinates)
 
-    def _schedule(self, members: Tensor) -> Schedule:
+    def _schedule(self, who: Tensor) -> Schedule:
         """What is done, for those networks that are flossed."""
-        pre = FlossPhase(self.floss_epochs, k=self.k, target=self.target, clip=self.clip, members=members)
+        pre = FlossPhase(self.floss_epochs, k=self.k, target=self.target, clip=self.clip, who=who)
         lowest, highest = self.bounds
         floss, fit = adaptive(
             self.epochs,

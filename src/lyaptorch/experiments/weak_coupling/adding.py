@@ -11,12 +11,13 @@ import numpy as np
 import torch
 
 from lyaptorch._random import Stream
+from lyaptorch.analysis import best_so_far, iterations_to
 from lyaptorch.cells import Cell, ElmanCell, ResidualCell, residuals
 from lyaptorch.experiments.checks import Check, at_least, at_most
 from lyaptorch.experiments.weak_coupling.training import generator, network, trained
 from lyaptorch.record import Record
 from lyaptorch.tasks import Adding
-from lyaptorch.train import Adam, best_so_far, iterations_to
+from lyaptorch.training import Adam
 
 MEAN_PREDICTOR = (1 / 6) ** 0.5
 NETWORKS = ("homogeneous", "heterogeneous", "Elman")
@@ -120,7 +121,7 @@ class Table1:
                 model,
                 task,
                 iterations,
-                members=ids,
+                member_ids=ids,
                 seed=self.seed + stage,
                 batch=self.batch,
                 lr=rate,
@@ -153,7 +154,7 @@ class Table1:
         n, shape = self.hidden_size, (2, self.seeds)
 
         def draw(name: str, low: float, high: float) -> torch.Tensor:
-            return low + (high - low) * Stream(self.seed, name).uniform((n,), members=ids)
+            return low + (high - low) * Stream(self.seed, name).uniform((n,), member_ids=ids)
 
         decays, couplings = draw("decays", *self.decays), draw("couplings", *self.couplings)
         residual = ResidualCell(
@@ -162,10 +163,12 @@ class Table1:
             residual=residuals.decay(torch.stack([torch.full_like(decays, self.decay), decays])),
             coupling=torch.stack([torch.full_like(couplings, self.coupling), couplings]),
             ensemble=shape,
-            members=ids.expand(shape),
+            member_ids=ids.expand(shape),
             generator=generator(self.seed),
         )
-        elman = ElmanCell(2, n, ensemble=(1, self.seeds), members=ids[None], generator=generator(self.seed))
+        elman = ElmanCell(
+            2, n, ensemble=(1, self.seeds), member_ids=ids[None], generator=generator(self.seed)
+        )
         return {"residual": residual, "Elman": elman}
 
     def checks(self, record: Record) -> list[Check]:

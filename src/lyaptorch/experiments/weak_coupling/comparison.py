@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from lyaptorch._random import Stream
+from lyaptorch.analysis import best_so_far
 from lyaptorch.cells import Cell, CoRNNCell, ElmanCell, LSTMCell, ResidualCell, S4DCell, URLSTMCell, residuals
 from lyaptorch.experiments.checks import Check, at_least, at_most
 from lyaptorch.experiments.weak_coupling.training import (
@@ -24,7 +25,7 @@ from lyaptorch.experiments.weak_coupling.training import (
     trained,
 )
 from lyaptorch.record import Record
-from lyaptorch.train import Adam, best_so_far
+from lyaptorch.training import Adam
 
 FREQUENCY = {"mnist": 2 * math.pi / 28, "fashion": 2 * math.pi / 28, "cifar10-grey": 2 * math.pi / 32}
 """Characteristic frequencies: a period is a row of the image."""
@@ -145,7 +146,7 @@ class Table2:
             network(cell, task, ids, self.seed),
             task,
             every * self.measurements + 1,
-            members=ids,
+            member_ids=ids,
             seed=self.seed,
             batch=self.batch,
             lr=torch.tensor(self.learning_rates)[:, None].expand(shape),
@@ -218,7 +219,7 @@ def _heterogeneous(table: Table2, m: int, w0: float, ids: Tensor) -> Cell:
     n = table.hidden_size
 
     def draw(name: str, size: int, low: float, high: float) -> Tensor:
-        return low + (high - low) * Stream(table.seed, name).uniform((size,), members=ids)
+        return low + (high - low) * Stream(table.seed, name).uniform((size,), member_ids=ids)
 
     decays, couplings = draw("decays", n, 0.99, 1.0), draw("couplings", n, 0.02, 0.1)
     turn = residuals.rotation(draw("angles", n // 2, 0.0, 2 * w0)) @ residuals.decay(decays)
@@ -241,7 +242,7 @@ def _s4d(table: Table2, m: int, w0: float, ids: Tensor) -> Cell:
 
 
 def _shared(table: Table2, ids: Tensor) -> dict[str, Any]:
-    return {"ensemble": tuple(ids.shape), "members": ids, "generator": generator(table.seed)}
+    return {"ensemble": tuple(ids.shape), "member_ids": ids, "generator": generator(table.seed)}
 
 
 NETWORKS: dict[str, Callable[..., Cell]] = {

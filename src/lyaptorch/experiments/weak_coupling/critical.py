@@ -80,11 +80,11 @@ class Fig2:
             residual=residuals.decay(r),
             coupling=self.coupling,
             ensemble=shape,
-            members=ids,
+            member_ids=ids,
             generator=generator(self.seed),
         ).double()
         batch = Adding(self.length).draw(
-            self.seed, members=ids, epoch=0, batch=self.sample, length=self.length, dtype=torch.float64
+            self.seed, member_ids=ids, epoch=0, batch=self.sample, length=self.length, dtype=torch.float64
         )
 
         def loss(states: Tensor) -> Tensor:
@@ -102,7 +102,7 @@ class Fig2:
             network(cell.float(), task, ids, self.seed),
             task,
             self.iterations,
-            members=ids,
+            member_ids=ids,
             seed=self.seed,
             batch=self.batch,
             lr=self.lr,
@@ -126,7 +126,7 @@ class Fig2:
     def _spectrum(self, cell: ResidualCell, ids: Tensor) -> Tensor:
         inputs = Adding(2).inputs(
             self.seed,
-            members=ids,
+            member_ids=ids,
             epoch=0,
             batch=1,
             length=self.measure,

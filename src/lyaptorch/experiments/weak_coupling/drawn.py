@@ -50,15 +50,16 @@ class Fig1:
 
     def run(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
         """An image `(row, column)` and its `pixels (order, step)`, a sum, and eigenvalues of residuals."""
-        nobody = torch.tensor(0)
+        shared_id = torch.tensor(0)
         orders = [SequentialImages(self.images, permuted=p) for p in (False, True)]
         plain, permuted = (
-            task.draw(self.seed, members=nobody, epoch=0, batch=1, length=task.length) for task in orders
+            task.draw(self.seed, member_ids=shared_id, epoch=0, batch=1, length=task.length)
+            for task in orders
         )
         pixels = torch.stack([batch.inputs[:, 0, 0] for batch in (plain, permuted)])
         side = math.isqrt(orders[0].length)
         adding = Adding(self.length).draw(
-            self.seed, members=nobody, epoch=0, batch=1, length=self.length, dtype=torch.float64
+            self.seed, member_ids=shared_id, epoch=0, batch=1, length=self.length, dtype=torch.float64
         )
         heterogeneous = torch.linspace(-1, 1, self.hidden_size) * self.spread + self.decay
         recipes = {
@@ -67,7 +68,7 @@ class Fig1:
             "heterogeneous": residuals.decay(heterogeneous),
             "random orthogonal": residuals.orthogonal(self.hidden_size, generator=generator(self.seed)),
         }
-        made = [recipe(self.hidden_size, nobody).dense().double() for recipe in recipes.values()]
+        made = [recipe(self.hidden_size, shared_id).dense().double() for recipe in recipes.values()]
         eigenvalues = torch.view_as_real(torch.stack([torch.linalg.eigvals(A) for A in made]))
         variables: dict[str, Any] = {
             "image": (("row", "column"), pixels[0].reshape(side, side)),

@@ -71,7 +71,7 @@ class Fig5(ImageRun):
     def conditions(self, w0: float, ids: Tensor) -> tuple[list[str], Tensor, Tensor, Tensor]:
         """A spread for each; the same draws, scaled."""
         n = self.hidden_size
-        drawn = 2 * Stream(self.seed, "decays").uniform((n,), members=ids) - 1
+        drawn = 2 * Stream(self.seed, "decays").uniform((n,), member_ids=ids) - 1
         decays = self.decay + torch.tensor(self.spreads)[:, None, None] * drawn
         couplings = torch.full_like(decays, self.coupling)
         return [f"{d:g}" for d in self.spreads], torch.zeros(*decays.shape[:-1], n // 2), decays, couplings
@@ -83,7 +83,7 @@ class Fig5(ImageRun):
         ids = own.expand(len(names), self.seeds)
         cell = self.cell(angles, decays, couplings, ids)
         x = SequentialImages(self.images).inputs(
-            self.seed, members=torch.tensor(0), epoch=0, batch=1, length=400, stream="measure"
+            self.seed, member_ids=torch.tensor(0), epoch=0, batch=1, length=400, stream="measure"
         )
         inputs = x[:, None, None].expand(-1, *cell.ensemble, -1, -1)
         with torch.no_grad():
@@ -103,7 +103,7 @@ class Fig5(ImageRun):
         model = network(cell, task, ids, self.seed).double()
         batch = task.draw(
             self.seed,
-            members=ids,
+            member_ids=ids,
             epoch=0,
             batch=self.sample,
             length=task.length,

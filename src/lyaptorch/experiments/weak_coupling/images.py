@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lyaptorch.analysis import PowerSpectrum, characteristic_frequency
+from lyaptorch.analysis import PowerSpectrum, best_so_far, characteristic_frequency, iterations_to
 from lyaptorch.cells import ResidualCell, residuals
 from lyaptorch.experiments.checks import Check, at_least, at_most, near
 from lyaptorch.experiments.weak_coupling.training import (
@@ -23,7 +23,6 @@ from lyaptorch.experiments.weak_coupling.training import (
 )
 from lyaptorch.record import Record
 from lyaptorch.tasks import SequentialImages
-from lyaptorch.train import best_so_far, iterations_to
 
 SMALL = {"hidden_size": 32, "batch": 64, "iterations": 1200, "measure_every": 200, "test_batches": 16}
 SMOKE = {"hidden_size": 4, "batch": 4, "iterations": 3, "measure_every": 2, "test_batches": 2, "seeds": 1}
@@ -109,14 +108,14 @@ class ImageRun:
             residual=residuals.rotation(angles) @ residuals.decay(decays),
             coupling=couplings,
             ensemble=tuple(ids.shape),
-            members=ids,
+            member_ids=ids,
             generator=generator(self.seed),
         )
 
     def _spectrum(self, task: SequentialImages) -> PowerSpectrum:
         pixels = task.draw(
             self.seed,
-            members=torch.tensor(0),
+            member_ids=torch.tensor(0),
             epoch=0,
             batch=self.spectrum_images,
             length=task.length,
@@ -137,7 +136,7 @@ class ImageRun:
             network(self.cell(angles, decays, couplings, ids), task, ids, self.seed),
             task,
             self.iterations,
-            members=ids,
+            member_ids=ids,
             seed=self.seed,
             batch=self.batch,
             lr=lr,
@@ -182,7 +181,7 @@ class Images(ImageRun):
         """As the paper draws them: angles U(0, 2 w0), decays U(0.98, 1), couplings U(0.01, 0.2)."""
         n, seeds = self.hidden_size, len(ids)
         drawn = residuals.informed(
-            _Known(w0), n, ensemble=(seeds,), members=ids, generator=generator(self.seed)
+            _Known(w0), n, ensemble=(seeds,), member_ids=ids, generator=generator(self.seed)
         )
         none, ones = torch.zeros(seeds, n // 2), torch.ones(seeds, n)
         return (

@@ -47,7 +47,7 @@ class _OfKind(ImageRun):
             coupling=couplings,
             kind=self.kind,
             ensemble=tuple(ids.shape),
-            members=ids,
+            member_ids=ids,
             generator=generator(self.seed),
         )
 

@@ -23,7 +23,7 @@ from lyaptorch.experiments.weak_coupling.training import (
     trained,
 )
 from lyaptorch.record import Record
-from lyaptorch.train import SGD, Adam
+from lyaptorch.training import SGD, Adam
 
 CLIPPED = (False, True)
 
@@ -134,12 +134,12 @@ class Fig3:
         limits = torch.tensor([torch.finfo(torch.float32).max, self.clip])
         clip, ids = limits[:, None, None].expand(shape), torch.arange(self.seeds).expand(shape)
         runs = []
-        for metric, members, limit, count in (
+        for metric, member_ids, limit, count in (
             ("test", ids, clip, self.measurements),
             ("curvature", ids[-1, :, 0], clip[-1, :, 0], self.curvatures),
         ):
             path = checkpoint and checkpoint.with_name(f"{checkpoint.name}-{name}-{metric}".replace(" ", "-"))
-            runs.append(self._train(name, metric, members, limit, count, show_progress, path))
+            runs.append(self._train(name, metric, member_ids, limit, count, show_progress, path))
         learning, curved = runs
         return {
             **{key: by_member(learning, key, shape) for key in ("test_loss", "test_accuracy")},
@@ -170,7 +170,7 @@ class Fig3:
             residual=residuals.decay(r.expand(*ids.shape, self.hidden_size)),
             coupling=self.coupling,
             ensemble=tuple(ids.shape),
-            members=ids,
+            member_ids=ids,
             generator=generator(self.seed),
         )
         return trained(
@@ -178,7 +178,7 @@ class Fig3:
             task,
             # what is measured before the last step is the end
             every * measurements + 1,
-            members=ids,
+            member_ids=ids,
             seed=self.seed,
             batch=self.batch,
             lr=self.adding_lr if adding else self.lr,

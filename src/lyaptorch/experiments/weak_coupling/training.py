@@ -10,11 +10,11 @@ from torch import Tensor
 
 from lyaptorch._types import Number
 from lyaptorch.cells import Cell
-from lyaptorch.flossing import FitPhase
 from lyaptorch.record import Record
+from lyaptorch.schedules import FitPhase
 from lyaptorch.tasks import Adding, SequentialImages
 from lyaptorch.tasks.batch import Task
-from lyaptorch.train import SGD, Model, Readout, train
+from lyaptorch.training import SGD, Model, Readout, train
 
 
 def generator(seed: int) -> torch.Generator:
@@ -28,7 +28,7 @@ def named(name: str) -> Task:
     return Adding(int(last)) if kind == "adding" else SequentialImages(last, permuted=kind == "permuted")
 
 
-def network(cell: Cell, task: Task, members: Tensor, seed: int) -> Model:
+def network(cell: Cell, task: Task, member_ids: Tensor, seed: int) -> Model:
     """A cell with a readout that starts as `torch.nn.Linear` does, with its variance."""
     n = cell.output_size
     readout = Readout(
@@ -37,7 +37,7 @@ def network(cell: Cell, task: Task, members: Tensor, seed: int) -> Model:
         scale=(3 * n) ** -0.5,
         offset=0.0,
         ensemble=cell.ensemble,
-        members=members,
+        member_ids=member_ids,
         generator=generator(seed),
     )
     return Model(cell, readout, loss=task.loss)
@@ -48,7 +48,7 @@ def trained(
     task: Task,
     iterations: int,
     *,
-    members: Tensor,
+    member_ids: Tensor,
     seed: int,
     batch: int,
     lr: Number,
@@ -75,7 +75,7 @@ def trained(
             "metrics_every": measure_every,
             "test_batches": test_batches,
             "unstable": "mark",
-            "members": members,
+            "member_ids": member_ids,
             "generator": generator(seed),
             "checkpoint": checkpoint,
             "show_progress": show_progress,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lyaptorch import _checks
-from lyaptorch.kernels.spans import Scanned, Settings
+from lyaptorch.kernels.settings import Scanned, Settings
 from lyaptorch.kernels.triton.operands import by_time, sequence
 from lyaptorch.kernels.triton.unroll import Kept
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lyaptorch.cells.form import Bars, Form, LIFForm, linear, weight_gradients
 from lyaptorch.cells.surrogates import Surrogate
-from lyaptorch.kernels.spans import Scanned, Settings
+from lyaptorch.kernels.settings import Scanned, Settings
 from lyaptorch.kernels.triton import lif_frame_kernels
 from lyaptorch.kernels.triton.frames import Own, Tape, pull, push
 from lyaptorch.kernels.triton.operands import by_time, neurons, padded, rowwise, sequence

@@ -86,7 +86,7 @@ def numbers(f: Activation | None) -> tuple[int, int, float, float]:
     return (VALUES[f.value], *BUMPS[f.known], area)
 
 
-def bent(f: Activation | None) -> bool:
+def is_nonlinear(f: Activation | None) -> bool:
     """Whether an activation is not the identity."""
     return numbers(f)[:2] != (0, 0)
 
@@ -122,7 +122,7 @@ def by_time(z: Tensor, shape: Shape) -> Tensor:
     return z.reshape(*shape.ensemble, *z.shape[1:]).movedim(len(shape.ensemble), 0)
 
 
-def beside(form: Form, h: Tensor, shape: Shape) -> tuple[list[Tensor], int, dict[str, Any]]:
+def residual_operands(form: Form, h: Tensor, shape: Shape) -> tuple[list[Tensor], int, dict[str, Any]]:
     """Of a form W, A, c and sharpnesses, the size of A, and what the kernels are specialised by."""
     residual, phi = form.residual, None if form.residual is None else form.residual.activation
     W = rowwise(form.weight_hh.expand(*shape.ensemble, shape.n, shape.n))

@@ -16,10 +16,17 @@ from torch import Tensor
 from lyaptorch.cells.activation import Activation
 from lyaptorch.cells.form import Bars, Form, Residual, linear, weight_gradients
 from lyaptorch.cells.surrogates import Surrogate
-from lyaptorch.kernels.spans import Scanned, Settings
+from lyaptorch.kernels.settings import Scanned, Settings
 from lyaptorch.kernels.triton import frame_kernels
 from lyaptorch.kernels.triton.frames import Own, Tape, pull, push
-from lyaptorch.kernels.triton.operands import Shape, bent, beside, by_time, padded, sequence
+from lyaptorch.kernels.triton.operands import (
+    Shape,
+    by_time,
+    is_nonlinear,
+    padded,
+    residual_operands,
+    sequence,
+)
 from lyaptorch.kernels.triton.unroll import (
     DENSE,
     Kept,
@@ -96,7 +103,7 @@ def slopes_of(form: Form, kept: Kept) -> Slopes:
     """The slopes of all steps."""
     shape, phi = kept.shape, None if form.residual is None else form.residual.activation
     f = None
-    if bent(form.outer) or form.coupling is not None:
+    if is_nonlinear(form.outer) or form.coupling is not None:
         a = by_time(kept.inner, shape)
         f = form.coupled(torch.ones_like(a) if form.outer is None else form.outer.slope(a))
     return Slopes(
@@ -107,7 +114,7 @@ def slopes_of(form: Form, kept: Kept) -> Slopes:
 
 
 def _slope(f: Activation | None, x: Tensor, shape: Shape) -> Tensor | None:
-    return _rows(f.slope(x), shape) if f is not None and bent(f) else None
+    return _rows(f.slope(x), shape) if f is not None and is_nonlinear(f) else None
 
 
 def _rows(z: Tensor, shape: Shape) -> Tensor:
@@ -121,7 +128,7 @@ def _past(residual: Residual, kept: Kept) -> Tensor:
 
 def _own(form: Form, kept: Kept, k: int, slopes: Slopes) -> Own:
     """Weights and slopes, the size of A, and what the frame's kernels are specialised by."""
-    (W, A, *_), a_size, special = beside(form, kept.states, kept.shape)
+    (W, A, *_), a_size, special = residual_operands(form, kept.states, kept.shape)
     tile = kept.shape.tile
     special = {
         "a_size": a_size,
@@ -138,9 +145,9 @@ def _own(form: Form, kept: Kept, k: int, slopes: Slopes) -> Own:
 def _through(form: Form, kept: Kept, f_bend: Tensor, p_bend: Tensor) -> tuple[Tensor | None, Tensor | None]:
     """Cotangents of a and of A h, from those of their slopes."""
     residual, a, p = form.residual, None, None
-    if form.outer is not None and bent(form.outer):
+    if form.outer is not None and is_nonlinear(form.outer):
         a = form.coupled(form.outer.curvature(by_time(kept.inner, kept.shape)) * f_bend)
-    if residual is not None and residual.activation is not None and bent(residual.activation):
+    if residual is not None and residual.activation is not None and is_nonlinear(residual.activation):
         p = residual.activation.curvature(_past(residual, kept)) * p_bend
     return a, p
 
@@ -154,7 +161,7 @@ def _source(
     if a_more is not None:
         u_bar = linear(a_more, form.weight_hh.mT)
         source += u_bar if tape.slopes.g is None else u_bar * by_time(tape.slopes.g, tape.kept.shape)
-    if form.inner is not None and bent(form.inner):
+    if form.inner is not None and is_nonlinear(form.inner):
         source += form.inner.curvature(h) * g_bend
     if p_more is not None and form.residual is not None:
         source += form.residual.transposed().product(p_more)

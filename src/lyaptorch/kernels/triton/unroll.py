@@ -13,11 +13,11 @@ from lyaptorch.kernels.arguments import KINDS
 from lyaptorch.kernels.triton import form_kernels, lif_kernels
 from lyaptorch.kernels.triton.operands import (
     Shape,
-    bent,
-    beside,
     by_time,
     drive_of,
+    is_nonlinear,
     neurons,
+    residual_operands,
     sequence,
     shape_of,
 )
@@ -69,7 +69,7 @@ def unroll_forward(form: AnyForm, inputs: Tensor, h0: Tensor, *, keep: bool) -> 
         own, special = neurons(form, h0, shape)
         lif_kernels.forward[shape.grid](*own, drive, inner, states, *sizes, **special)
     else:
-        own, a_size, special = beside(form, h0, shape)
+        own, a_size, special = residual_operands(form, h0, shape)
         form_kernels.forward[shape.grid](*own, drive, states, *sizes, a_size, KEEP=keep, **special)
     return Kept(shape, states, inner)
 
@@ -114,15 +114,15 @@ def pull_back(
     With `cut` the cotangent of the state before each of its multiples is dropped.
     """
     residual, states, shape = form.residual, kept.states, kept.shape
-    own, a_size, special = beside(form, states, shape)
+    own, a_size, special = residual_operands(form, states, shape)
     a_bars, h_bar = torch.empty_like(kept.inner), h_bar.clone(memory_format=torch.contiguous_format)
     outs = p = p_bars = values = a_bars
     trained = residual is not None and trains(leaves, residual.matrix)
     if trained or (special["KIND"] == DENSE and not special["RESIDENT"]):
         p_bars = torch.empty_like(a_bars)
-    if residual is not None and bent(residual.activation):
+    if residual is not None and is_nonlinear(residual.activation):
         p = bypassed(residual, kept)
-    if bent(form.inner):
+    if is_nonlinear(form.inner):
         values = torch.empty_like(a_bars)
     if trains(leaves, form.coupling):
         outs = torch.empty_like(a_bars)
@@ -131,7 +131,7 @@ def pull_back(
         shape.t, shape.b, shape.n, a_size, cut,
         OUTS=outs is not a_bars, P_BARS=p_bars is not a_bars, **special,
     )  # fmt: skip
-    return Pulled(outs, a_bars, p_bars, values if bent(form.inner) else states[:, :-1], h_bar)
+    return Pulled(outs, a_bars, p_bars, values if is_nonlinear(form.inner) else states[:, :-1], h_bar)
 
 
 def form_bars(form: Form, leaves: Sequence[Tensor], kept: Kept, pulled: Pulled) -> Bars:

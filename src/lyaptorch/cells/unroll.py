@@ -1,0 +1,247 @@
+"""Trajectories: the states of a cell along a sequence of inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from lyaptorch import _checks
+from lyaptorch._types import Inputs, LastStates, State
+from lyaptorch.cells.cell import ADVICE as ADVICE
+from lyaptorch.cells.cell import Cell
+from lyaptorch.cells.flatten import flatten
+from lyaptorch.cells.form import AnyForm, Bars, Form, linear, time_in_batch, weight_gradients
+
+SETTLE_STEPS = 256
+
+
+class Recurrence(Protocol):
+    """A faster way to run a form over a whole sequence, and back."""
+
+    def serves(self, form: AnyForm, h: Tensor) -> bool:
+        """Whether it can run `form` on states like `h` and give the gradients of all that is trained."""
+
+    def forward(
+        self, form: Any, inputs: Tensor, h0: Tensor, *, keep: bool, first: int = 0
+    ) -> tuple[Tensor, Any]:
+        """The states after step `first` and later, and what the adjoint needs besides (when `keep`)."""
+
+    def adjoint(
+        self,
+        form: Any,
+        leaves: Sequence[Tensor],
+        inputs: Tensor,
+        h0: Tensor,
+        states: Tensor,
+        kept: Any,
+        states_bar: Tensor,
+    ) -> list[Tensor | None]:
+        """Gradients of inputs (None where not wanted), h0 and leaves, which are tensors of the form.
+
+        `states` are those that `forward` gave, with cotangents `states_bar`.
+        """
+
+
+def use(recurrence: Recurrence) -> None:
+    """From now on let `unroll` use `recurrence` wherever it serves.
+
+    Cells know nothing of kernels: `lyaptorch/__init__.py` brings the two together.
+    """
+    _recurrences.insert(0, recurrence)
+
+
+def unroll(cell: Cell, inputs: Inputs, h: State, *, first: int = 0, plain: bool = False) -> LastStates:
+    """The states after each step, `(t, *e, b, n)`, differentiable by backpropagation through time.
+
+    Args:
+        cell: what evolves; with a `Form` the whole sequence is one hand-written function.
+        inputs: `(t, *e, b, m)`.
+        h: the state before the first step, `(*e, b, n)`.
+        first: leave out the states after the first steps, as many as this; a loss of the last state alone
+            costs less with `first=len(inputs) - 1`, because the other cotangents, zeros, are not written.
+        plain: use plain autograd all the same, for second derivatives.
+
+    Returns:
+        The states `(t - first, *e, b, n)`. Cost O(t b n^2) per network.
+
+    Raises:
+        ValueError: if `first` is not a step.
+    """
+    _checks.unpacked("inputs", inputs)
+    first = _checks.integer("first", first, 0, len(inputs) - 1) if first else 0
+    # computed once: what the weights were computed from gets its gradient by autograd
+    form = cell.form()
+    if form is not None and not plain and (recurrence := serving(form, h)) is not None:
+        if torch.compiler.is_compiling() and (packed := flatten(form)) is not None:
+            # of `cells.operators`, which imports this module; eagerly it would cost more
+            states: Tensor = torch.ops.lyaptorch.unroll(inputs, h, *packed)[first:]
+        else:
+            leaves = form.trained()
+            states = _Unroll.apply(recurrence, form, leaves, first, inputs, h, *leaves)  # type: ignore[no-untyped-call]
+        return states
+    steps = []
+    for x in inputs:
+        h = form.step(form.drive(x), h) if isinstance(form, Form) else cell.step(x, h)
+        steps.append(h)
+    return torch.stack(steps[first:])
+
+
+def settle(cell: Cell, inputs: Inputs, h: State) -> State:
+    """The state after all `inputs`, without gradient; `h` itself where there are none.
+
+    Raises:
+        FloatingPointError: if the state overflows.
+    """
+    _checks.unpacked("inputs", inputs)
+    if len(inputs) == 0:
+        return h
+    form, start = cell.form(), h
+    with torch.no_grad():
+        h = h.detach()
+        recurrence = None if form is None else serving(form, h)
+        if recurrence is None or recurrence is _plain:
+            for x in inputs:
+                h = cell.step(x, h)
+        else:
+            # in pieces, because only the last state is kept
+            for piece in torch.split(inputs, SETTLE_STEPS):
+                h = recurrence.forward(form, piece, h, keep=False)[0][-1]
+    if not _checks.all_finite(h):
+        raise FloatingPointError(
+            f"the state is not finite after step {_overflow(cell, inputs, start)} of the transient: "
+            f"{cell.advice}"
+        )
+    return h
+
+
+@torch.no_grad()
+def _overflow(cell: Cell, inputs: Tensor, h: Tensor) -> int:
+    """The number of steps after which the state is not finite, by taking them again."""
+    for s, x in enumerate(inputs):
+        h = cell.step(x, h)
+        if not torch.isfinite(h).all():
+            return s + 1
+    return len(inputs)
+
+
+class _Unroll(torch.autograd.Function):
+    """(inputs, h0, leaves) to the states of a form, with backpropagation by hand."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        recurrence: Recurrence,
+        form: AnyForm,
+        leaves: Sequence[Tensor],
+        first: int,
+        inputs: Tensor,
+        h0: Tensor,
+        *_: Tensor,
+    ) -> Tensor:
+        keep = any(ctx.needs_input_grad)
+        states, ctx.kept = recurrence.forward(form, inputs, h0, keep=keep, first=first)
+        ctx.form, ctx.leaves, ctx.recurrence = form, leaves, recurrence
+        ctx.save_for_backward(inputs, h0, states, *leaves)
+        return states
+
+    @staticmethod
+    def backward(ctx: Any, states_bar: Tensor) -> tuple[Tensor | None, ...]:
+        inputs, h0, states, *_ = ctx.saved_tensors
+        with torch.no_grad():
+            bars = ctx.recurrence.adjoint(ctx.form, ctx.leaves, inputs, h0, states, ctx.kept, states_bar)
+        if torch.is_grad_enabled():
+            bars = once(bars, ctx.saved_tensors, "call unroll(..., plain=True)")
+        return None, None, None, None, *bars
+
+
+class _Plain:
+    """h' = P(h) + c f(W g(h) + drive) in plain torch, on any device, where only weights are trained."""
+
+    def serves(self, form: AnyForm, h: Tensor) -> bool:
+        trained, weights = form.trained(), form.weights()
+        return isinstance(form, Form) and all(any(z is w for w in weights) for z in trained)
+
+    def forward(
+        self, form: Form, inputs: Tensor, h0: Tensor, *, keep: bool, first: int = 0
+    ) -> tuple[Tensor, Any]:
+        drive = form.drive(inputs)
+        states = torch.empty(len(drive), *h0.shape, dtype=h0.dtype, device=h0.device)
+        h = h0
+        for s, u in enumerate(drive):
+            h = form.step(u, h)
+            states[s] = h
+        return states[first:], (drive, states) if keep else None
+
+    def adjoint(
+        self,
+        form: Form,
+        leaves: Sequence[Tensor],
+        inputs: Tensor,
+        h0: Tensor,
+        states: Tensor,
+        kept: Any,
+        states_bar: Tensor,
+    ) -> list[Tensor | None]:
+        W, residual, coupling, first = form.weight_hh, form.residual, form.coupling, len(inputs) - len(states)
+        drive, states = kept
+        before = torch.cat([h0.unsqueeze(0), states[:-1]])
+        values, g1, f1, p1 = before, None, None, None
+        if form.inner is not None:
+            values, g1 = form.inner(before), form.inner.slope(before)
+        if form.outer is not None or coupling is not None:
+            a = linear(values, W) + drive
+        if form.outer is not None:
+            f1 = form.outer.slope(a)
+        if residual is not None and residual.activation is not None:
+            p1 = residual.activation.slope(residual.product(before))
+        h_bars, a_bars, h_bar = torch.empty_like(states), torch.empty_like(states), torch.zeros_like(h0)
+        for s in range(len(states) - 1, -1, -1):
+            out_bar = torch.add(h_bar, states_bar[s - first] if s >= first else 0, out=h_bars[s])
+            a_bar = form.coupled(out_bar)
+            a_bars[s] = a_bar if f1 is None else a_bar * f1[s]
+            h_bar = a_bars[s] @ W
+            if g1 is not None:
+                h_bar *= g1[s]
+            if residual is not None:
+                h_bar += residual.transposed().product(out_bar if p1 is None else out_bar * p1[s])
+        matrix_bar = coupling_bar = None
+        if residual is not None:
+            p_bars = h_bars if p1 is None else h_bars * p1
+            matrix_bar = residual.gradient(time_in_batch(p_bars), time_in_batch(before))
+        if coupling is not None:
+            coupling_bar = (h_bars * (a if form.outer is None else form.outer(a))).sum((0, -2))
+        W_bar = time_in_batch(a_bars).mT @ time_in_batch(values)
+        inputs_bar = linear(a_bars, form.weight_ih.mT) if inputs.requires_grad else None
+        bars = Bars(a_bars, h_bar, W_bar, matrix_bar, coupling_bar)
+        return [inputs_bar, h_bar, *weight_gradients(form, leaves, inputs, bars)]
+
+
+_plain: Recurrence = _Plain()
+_recurrences = [_plain]
+
+
+def serving(form: AnyForm, h: Tensor) -> Recurrence | None:
+    """The recurrence that runs `form` on states like `h`, if one can."""
+    return next((r for r in _recurrences if r.serves(form, h)), None)
+
+
+def once(bars: Sequence[Tensor | None], sources: Sequence[Tensor], advice: str) -> list[Tensor | None]:
+    """The gradients `bars`, whose own derivative with respect to `sources` is an error with advice."""
+    return [b if b is None else _Once.apply(advice, b, *sources) for b in bars]  # type: ignore[no-untyped-call]
+
+
+class _Once(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, advice: str, bar: Tensor, *_: Tensor) -> Tensor:
+        ctx.advice = advice
+        return bar.clone()
+
+    @staticmethod
+    def backward(ctx: Any, _: Tensor) -> tuple[Tensor | None, ...]:
+        raise RuntimeError(
+            "a whole-sequence function can be differentiated once, and a second derivative was asked for; "
+            + ctx.advice
+        )

@@ -1,0 +1,166 @@
+"""Which part of a state carries a signal, and which part kills it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lyaptorch._brief import brief
+from lyaptorch._random import Stream
+from lyaptorch.analysis.runs import Run
+from lyaptorch.cells import Cell
+from lyaptorch.cells.cell import repeat_batch
+from lyaptorch.tangent import mean_over_trajectories
+
+SILENT = 0.05
+"""A unit that takes up, or passes on, less than this share of a perturbation in one step is silent."""
+PROBES = 64
+"""Random vectors that stand for all n where the state is larger."""
+MOMENTS = 16
+"""Moments of a run at which its Jacobian is looked at."""
+
+Groups = Mapping[str, slice | Sequence[int]]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A state by named parts, and what each does to a perturbation.
+
+    Attributes:
+        names: of the G parts.
+        members: `(n, G)`, 1 where a variable belongs to a part, else 0.
+        separate: whether the parts are units of their own (layers, groups), not variables of the same units.
+        rates: `(G,)`, growth of a perturbation in this part while all else is held, nats per step.
+        passage: `(G, G)`, root-mean-square gain of one step, from the part of the column to that of the row.
+        silent: `(n,)`, share of the moments at which each variable was silent; 0 of one with `finite_memory`.
+    """
+
+    names: tuple[str, ...]
+    assignment: Tensor
+    separate: bool
+    rates: Tensor
+    passage: Tensor
+    silent: Tensor
+
+    __repr__ = brief
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Means over each part, of `(..., n)` numbers: `(..., G)`."""
+        return values @ self.assignment / self.assignment.sum(0)
+
+
+def memberships(cell: Cell, n: int, groups: Groups | None) -> tuple[tuple[str, ...], Tensor, bool]:
+    """Names, `(n, G)` memberships and `separate`: of the user's groups, or of the parts the cell names.
+
+    Raises:
+        ValueError: for a group that is empty, or has units twice or beyond the state.
+    """
+    chosen: Groups = groups or cell.parts() or {"state": slice(None)}
+    assignment = torch.zeros(n, len(chosen), dtype=torch.float32, device="cpu")
+    for j, (name, where) in enumerate(chosen.items()):
+        units = list(range(n)[where] if isinstance(where, slice) else where)
+        if not units or len(set(units)) < len(units) or not all(0 <= i < n for i in units):
+            raise ValueError(
+                f"group {name!r} must be a slice or a list of different units within 0..{n - 1}, got {where};"
+                " mend it or leave it out"
+            )
+        assignment[units, j] = 1.0
+    return tuple(chosen), assignment, bool(groups) or cell.layered
+
+
+def measure(cell: Cell, run: Run, groups: Groups | None, moments: int = MOMENTS) -> Parts:
+    """Parts of a run. Cost O(t) steps with G columns."""
+    names, assignment, separate = memberships(cell, run.states.shape[-1], groups)
+    assignment = assignment.to(run.states)
+    rates = own_rates(cell, run.inputs, run.states[0], assignment, run.steps)
+    squares = run.mean(moments, lambda x, h: block_squares(cell, x, h, assignment))
+    passage = squares.sqrt() / assignment.sum(0).sqrt()
+    return Parts(names, assignment, separate, rates, passage, silence(cell, run, moments))
+
+
+def own_rates(cell: Cell, inputs: Tensor, h: Tensor, assignment: Tensor, steps: Tensor) -> Tensor:
+    """The first exponent of each part alone: of the product of the Jacobians' own blocks, `(G,)`.
+
+    Each trajectory counts for its own `steps (*e, b)`.
+    """
+    Q = assignment * _normal(assignment.shape, "own", assignment)
+    Q = (Q / Q.norm(dim=-2)).expand(*h.shape, -1)
+    total = torch.zeros_like(Q[..., 0, :])
+    for s, x in enumerate(inputs):
+        there = (steps > s).unsqueeze(-1)
+        after, pushed = cell.pushforward(x, h, Q)
+        pushed = pushed * assignment
+        norm = pushed.norm(dim=-2, keepdim=True)
+        total += torch.where(there, norm.squeeze(-2).log(), 0.0)
+        h = torch.where(there, after, h)
+        Q = torch.where(there.unsqueeze(-1), pushed / norm.clamp_min(torch.finfo(Q.dtype).tiny), Q)
+    return mean_over_trajectories((total / steps.unsqueeze(-1)).flatten(0, -2))
+
+
+def silence(cell: Cell, run: Run, moments: int = MOMENTS) -> Tensor:
+    """The share of moments, and trajectories, at which each variable is silent, `(n,)`.
+
+    What passes a variable is the lesser of the norms of its row of D (what it takes up) and its column (what
+    it passes on). Of more than `PROBES` variables both are estimated, to 10%, from random vectors.
+    """
+    S = probes(run.states.shape[-1], run.states)
+
+    def silent(x: Tensor, h: Tensor) -> Tensor:
+        Q = S.expand(*h.shape, -1)
+        taken_up = cell.pushforward(x, h, Q)[1].norm(dim=-1)
+        passed_on = pull_back(cell, x, h, Q).norm(dim=-1)
+        return (torch.minimum(taken_up, passed_on) < SILENT).to(h.dtype)
+
+    return run.mean(moments, silent)
+
+
+def block_squares(cell: Cell, x: Tensor, h: Tensor, assignment: Tensor) -> Tensor:
+    """Squared norms `(*e, b, G, G)` of the blocks of D, its columns' part last."""
+    S = probes(len(assignment), assignment)
+    by_part = (assignment.unsqueeze(-1) * S.unsqueeze(-2)).flatten(1)
+    rows = cell.pushforward(x, h, by_part.expand(*h.shape, -1))[1].square()
+    rows = torch.unflatten(rows, -1, (assignment.shape[1], -1)).sum(-1)
+    return assignment.mT @ rows
+
+
+def probes(n: int, like: Tensor) -> Tensor:
+    """S `(n, p)` with E[S S^T] = 1: the identity, or random vectors where n is large."""
+    return (
+        torch.eye(n, dtype=like.dtype, device=like.device)
+        if n <= PROBES
+        else _normal((n, PROBES), "probes", like) / PROBES**0.5
+    )
+
+
+def pull_back(cell: Cell, x: Tensor, h: Tensor, Z: Tensor) -> Tensor:
+    """D^T Z for cotangents Z `(*e, b, n, p)`; zero where the step has no graph."""
+    return _pulled(cell, x, h, Z, wanted=1)[0]
+
+
+def jacobian_rows(cell: Cell, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+    """D and dh'/dx of one step, `(*e, b, n, n)` and `(*e, b, n, m)`. Cost n steps."""
+    rows = torch.eye(h.shape[-1], dtype=h.dtype, device=h.device).expand(*h.shape, -1)
+    D, from_input = _pulled(cell, x, h, rows, wanted=2)
+    return D.mT, from_input.mT
+
+
+def _pulled(cell: Cell, x: Tensor, h: Tensor, Z: Tensor, wanted: int) -> list[Tensor]:
+    """Cotangents of the state, and of the input where two are wanted."""
+    b, p = Z.shape[-3], Z.shape[-1]
+    with torch.enable_grad():
+        given = [repeat_batch(z.detach(), p) for z in (h, x)]
+        leaves = [z.requires_grad_() for z in given[:wanted]]
+        after = cell.step(given[1], given[0])
+    bars = [torch.zeros_like(z) for z in leaves]
+    if after.requires_grad:  # else all of the step is under torch.no_grad
+        rows = Z.mT.flatten(-3, -2)
+        bars = list(torch.autograd.grad(after, leaves, rows, materialize_grads=True))
+    return [torch.unflatten(bar, -2, (b, p)).mT for bar in bars]
+
+
+def _normal(shape: tuple[int, ...], stream: str, like: Tensor) -> Tensor:
+    shared_id = torch.zeros((), dtype=torch.int64, device=like.device)
+    return Stream(0, stream).normal(shape, member_ids=shared_id, dtype=like.dtype)

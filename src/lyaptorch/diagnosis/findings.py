@@ -1,0 +1,283 @@
+"""Vital signs in plain words."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from lyaptorch._units import Clock
+from lyaptorch.analysis.jacobians import usable_dimensions
+from lyaptorch.diagnosis.measure import FADED, Measurements
+
+NARROW = 0.25
+"""Fewer surviving directions than this share of those measured are called few."""
+DEAD = 0.9
+"""A unit that is silent at this share of the moments is dead."""
+MEMORY_GATES = ("forget", "update")
+"""The gates whose value is what a unit keeps of its memory from one step to the next."""
+FOLD = -math.log(FADED)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was found: a name that programs can look for, and a few sentences."""
+
+    name: str
+    text: str
+
+
+def verdict(measured: Measurements) -> str:
+    """One word: "vanishing", "chaotic", "exploding", "blocked", "narrow" or "healthy"."""
+    growth = measured.grown
+    if measured.overflow is not None or (growth > FOLD and measured.swelling > math.log(10)):
+        return "exploding"
+    if growth > FOLD:
+        return "chaotic"
+    if growth < -FOLD:
+        return "vanishing"
+    if blocking_parts(measured):
+        return "blocked"
+    return (
+        "narrow"
+        if measured.surviving < NARROW * min(len(measured.exponents), measured.horizon)
+        else "healthy"
+    )
+
+
+def findings(measured: Measurements) -> tuple[Finding, ...]:
+    """Everything that the numbers say, the most important first."""
+    found = [
+        ("verdict", _headline(measured, verdict(measured))),
+        ("deaths", _deaths(measured)),
+        ("directions", _directions(measured)),
+        ("explosion", _explosion(measured)),
+        ("parts", _parts(measured)),
+        ("silence", _silence(measured)),
+        ("registers", _registers(measured)),
+        ("gates", _gates(measured)),
+        ("gradient", _gradient(measured)),
+        ("reliability", _reliability(measured)),
+    ]
+    return tuple(Finding(name, text) for name, text in found if text)
+
+
+def blocking_parts(measured: Measurements) -> list[int]:
+    """Layers or groups that lose a perturbation within the horizon, far sooner than the best of them."""
+    parts = measured.parts
+    if not parts.separate or len(parts.names) < 2:
+        return []
+    rates = measured.clock.per_step(parts.rates)
+    best = rates.max().item()
+    lost = rates * measured.horizon < -FOLD
+    far = rates < min(3 * best, best - 1 / measured.horizon)
+    return torch.nonzero(lost & far).flatten().tolist()
+
+
+def dead_units(measured: Measurements) -> list[int]:
+    """Variables of the state that were silent nearly always."""
+    return torch.nonzero(measured.parts.silent >= DEAD).flatten().tolist()
+
+
+def _headline(measured: Measurements, word: str) -> str:
+    first, T, steps = _value(measured), measured.clock.duration(measured.horizon), measured.clock.duration
+    lambda1 = measured.clock.per_step(measured.lambda1)
+    if word == "exploding":
+        when = "" if measured.overflow is None else f" It overflows at step {measured.overflow}."
+        return f"The state explodes, and gradients with it: {first}.{when}"
+    if word == "chaotic":
+        return (
+            f"The network is chaotic, so gradients explode: {first}. Nearby states part by a factor e every "
+            f"{steps(1 / lambda1)}, and over {T} a gradient grows by about {_power(measured.grown)}."
+        )
+    if word == "vanishing":
+        if math.isinf(lambda1):
+            return f"Gradients vanish entirely: within {T} every direction dies."
+        return (
+            f"Gradients vanish: {first}. Even along the best direction a perturbation falls by a factor e "
+            f"every {steps(-1 / lambda1)} and to a thousandth in {steps(-FOLD / lambda1)}; over {T} "
+            f"{_left(measured.grown)} of it is left."
+        )
+    if word == "blocked":
+        names = " and ".join(measured.parts.names[i] for i in blocking_parts(measured))
+        return f"Gradients survive {T}, but not in {names}: {first} in the network as a whole."
+    if word == "narrow":
+        return (
+            f"Gradients survive {T}, but along {_count(measured.surviving, 'direction')} only "
+            f"(of {len(measured.exponents)} measured): {first}."
+        )
+    return f"Gradients neither vanish nor explode over {T}: {first}."
+
+
+def _deaths(measured: Measurements) -> str:
+    """Where some, but not all, trajectories died."""
+    if not 0 < measured.died < measured.trajectories:
+        return ""
+    left = measured.trajectories - measured.died
+    return (
+        f"In {measured.died} of {measured.trajectories} trajectories every direction died, so that no "
+        f"gradient passes there; means are over the other {left if left > 1 else 'one'}."
+    )
+
+
+def _directions(measured: Measurements) -> str:
+    k = len(measured.exponents)
+    wide = int(usable_dimensions(measured.per_step, measured.horizon, measured.round_off))
+    of = "" if k == measured.state_size else f" (the state has {measured.state_size} dimensions)"
+    return (
+        f"{measured.surviving} of {_count(k, 'measured direction')}{of} keep more than a thousandth of a "
+        f"perturbation over {measured.clock.duration(measured.horizon)}; {wide} can be told apart from "
+        "round-off beside the strongest."
+    )
+
+
+def _explosion(measured: Measurements) -> str:
+    least, most = measured.grown - 2 * measured.uncertainty, measured.grown + 2 * measured.uncertainty
+    if least > FOLD:
+        steps = math.log(torch.finfo(measured.exponents.dtype).max) / measured.clock.per_step(
+            measured.lambda1
+        )
+        told = measured.clock.duration(steps)
+        return f"Risk of explosion: certain. {_dtype(measured)} gradients overflow after about {told}."
+    burst = "within the run no perturbation grew"
+    if measured.burst > 0.1:
+        burst = f"within the run a perturbation grew by up to {_power(measured.burst)}"
+    if most > FOLD and math.isfinite(measured.lambda1):
+        return f"Risk of explosion: cannot be excluded, λ₁ is not known well enough; {burst}."
+    if measured.burst > FOLD:
+        return f"Risk of explosion: bursts. λ₁ is not large, yet {burst}."
+    return f"Risk of explosion: low; {burst}."
+
+
+def _parts(measured: Measurements) -> str:
+    parts = measured.parts
+    if len(parts.names) < 2:
+        return ""
+    told = ", ".join(
+        f"{name}: {_alone(rate.item(), measured.clock)}"
+        for name, rate in zip(parts.names, parts.rates, strict=True)
+    )
+    found = blocking_parts(measured)
+    if found:
+        names = " and ".join(parts.names[i] for i in found)
+        verb = "kills" if len(found) == 1 else "kill"
+        share = [f"{parts.mean(parts.silent)[i]:.0%}" for i in found]
+        return (
+            f"{names} {verb} the signal. A perturbation held to one part only: {told}. Share of its units "
+            f"that are silent: {', '.join(share)}."
+        )
+    if not parts.separate:
+        best = int(parts.rates.argmax())
+        return f"{parts.names[best]} carries the memory. A perturbation held to one variable only: {told}."
+    return f"No part stands out. A perturbation held to one part only: {told}."
+
+
+def _silence(measured: Measurements) -> str:
+    dead = dead_units(measured)
+    if not dead:
+        return ""
+    if len(dead) == measured.state_size:
+        return "Every unit takes up or passes on less than 5% of a perturbation in one step."
+    listed = ", ".join(map(str, dead[:12])) + (", ..." if len(dead) > 12 else "")
+    return (
+        f"{len(dead)} of {measured.state_size} units are dead: they take up or pass on less than 5% of a "
+        f"perturbation at nearly every step (units {listed}). They are saturated, shut, or without weights."
+    )
+
+
+def _registers(measured: Measurements) -> str:
+    finite, gone = int(measured.finite.sum()), int(torch.isinf(measured.exponents).sum())
+    if not finite:
+        return ""
+    whose = "its exponent is" if finite == 1 else "their exponents are"
+    return (
+        f"{finite} of {_count(measured.state_size, 'variable')} only hand on what they take up, as in a "
+        f"shift register: a finite impulse response. By design {whose} -inf ({min(gone, finite)} of the "
+        f"{_count(len(measured.exponents), 'measured one')}), and nothing is wrong with that."
+    )
+
+
+def _gates(measured: Measurements) -> str:
+    told = []
+    for name, values in measured.gates.items():
+        text = f"{name} gate {values.mean():.2f} on average"
+        if name.split()[-1] in MEMORY_GATES:
+            memory = -1 / values.double().clamp(1e-6, 1 - 1e-9).log()
+            text += (
+                f" (a unit alone forgets by a factor e in {measured.clock.duration(memory.median().item())}, "
+                f"the slowest in {measured.clock.duration(memory.max().item())})"
+            )
+        elif values.mean() < 0.1:
+            text += ", nearly shut"
+        told.append(text)
+    return f"Gates: {'; '.join(told)}." if told else ""
+
+
+def _gradient(measured: Measurements) -> str:
+    logs, told = measured.gradient - measured.gradient[0], "A gradient sent back from the end of the run"
+    steps = measured.clock.duration
+    below = torch.nonzero(logs < -FOLD).flatten()
+    if len(below):
+        return f"{told} was down to a thousandth {steps(float(below[0]))} earlier."
+    last = logs[-1].item()
+    if abs(last) < 0.1:
+        return f"{told} had the same size {steps(len(logs) - 1)} earlier."
+    verb = "grew" if last > 0 else "fell"
+    return f"{told} {verb} by {_power(abs(last))} in {steps(len(logs) - 1)}."
+
+
+def _reliability(measured: Measurements) -> str:
+    k, lost = len(measured.exponents), int((~measured.reliable).sum())
+    dead = int(torch.isinf(measured.exponents).sum())
+    told = [f"{k - lost} of {k} exponents stand above round-off"]
+    if lost:
+        told.append(f"{max(0, lost - dead - measured.coarse)} are lost to it, {dead} died")
+    if measured.coarse:
+        told.append(f"{measured.coarse} are off by the length of the flow's steps, which a smaller dt mends")
+    sure = "the run is long enough for the verdict"
+    if unsettled(measured):
+        short = "the run is too short" if not measured.coarse else "run and steps are too coarse"
+        sure = f"{short} to be sure of the verdict"
+    told.append(sure)
+    return f"Reliable: {'; '.join(told)}."
+
+
+def unsettled(measured: Measurements) -> bool:
+    """Whether two standard errors of lambda_1 reach across the border of a verdict."""
+    error = 2 * measured.uncertainty
+    if not math.isfinite(error):
+        return not math.isinf(measured.lambda1)
+    return any(abs(measured.grown - border) < error for border in (-FOLD, FOLD))
+
+
+def _value(measured: Measurements) -> str:
+    error = measured.error[0].item()
+    known = f" ± {error:.2g}" if math.isfinite(error) else ""
+    return f"λ₁ = {measured.lambda1:+.3g}{known} {measured.clock.rate}"
+
+
+def _alone(rate: float, clock: Clock) -> str:
+    if math.isinf(rate):
+        return "gone at once"
+    if rate > 0:
+        return f"grows by a factor e in {clock.duration(1 / clock.per_step(rate))}"
+    return f"falls by a factor e in {clock.duration(-1 / clock.per_step(rate))}" if rate else "stays"
+
+
+def _power(nats: float) -> str:
+    """e^nats, as a factor that can be read."""
+    return f"a factor {math.exp(nats):.2g}" if nats < FOLD else f"a factor 10^{nats / math.log(10):.0f}"
+
+
+def _left(nats: float) -> str:
+    """e^nats, as a share that can be read."""
+    return f"{math.exp(nats):.1g}" if nats > -20 else f"10^{nats / math.log(10):.0f}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def _dtype(measured: Measurements) -> str:
+    return str(measured.exponents.dtype).removeprefix("torch.")

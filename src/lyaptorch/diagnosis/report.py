@@ -1,0 +1,270 @@
+"""`lt.diagnose`: what ails the gradients of a network, in data, words and pictures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from lyaptorch import _checks
+from lyaptorch._brief import counted
+from lyaptorch._caller import measures
+from lyaptorch._formats import save_as
+from lyaptorch._notebook import framed
+from lyaptorch._padded import Lengths, Padded, padded
+from lyaptorch._types import Inputs
+from lyaptorch.analysis.given import given
+from lyaptorch.analysis.runs import whole
+from lyaptorch.cells import Cell, as_cell, settle
+from lyaptorch.diagnosis.blocks import Groups
+from lyaptorch.diagnosis.findings import Finding, findings, verdict
+from lyaptorch.diagnosis.measure import Measurements, measurements
+from lyaptorch.diagnosis.suggestions import suggestions
+from lyaptorch.diagnosis.trial import Suggestion, Trial, cell_of
+from lyaptorch.record import Record
+from lyaptorch.tangent.start import fit_padded, name_too_short
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MEASURED = 32
+"""Exponents measured where k is not given: enough to see how many directions survive."""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What ails the gradients of a network; `print` it, `plot` it, or `save` its page.
+
+    Attributes:
+        verdict: "healthy", "vanishing", "exploding", "chaotic", "narrow" (the gradient survives along few
+            directions only) or "blocked" (a layer or group kills it).
+        findings: what was found, in words, the verdict first.
+        suggestions: what to try, each with the Python that does it.
+        signs: every number behind them.
+        config: how it was measured.
+    """
+
+    verdict: str
+    findings: tuple[Finding, ...]
+    suggestions: tuple[Suggestion, ...]
+    measured: Measurements
+    config: dict[str, Any]
+
+    def summary(self) -> str:
+        """The findings and suggestions in plain words."""
+        lines = [f"{self.config['name']}: {self.verdict}", ""]
+        lines += [f"- {finding.text}" for finding in self.findings]
+        if self.suggestions:
+            lines += ["", "What to try:"]
+        for suggestion in self.suggestions:
+            lines += [
+                f"- {suggestion.title}. {suggestion.reason}",
+                *(f"    {line}" for line in suggestion.code.split("\n")),
+            ]
+        return "\n".join(lines)
+
+    def __str__(self) -> str:
+        return self.summary()
+
+    def __repr__(self) -> str:
+        found, tried = (
+            counted(len(self.findings), "finding"),
+            counted(len(self.suggestions), "suggestion", "suggestions"),
+        )
+        lines = [f"Diagnosis of {self.config['name']}: {self.verdict}", *(f.text for f in self.findings[:1])]
+        return "\n  ".join([*lines, f"{found}, {tried}; print it, .plot() it, or .save('diagnosis.html')"])
+
+    def variables(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Variables and coordinates for a Record, from which page and figure are drawn."""
+        s, p = self.measured, self.measured.parts
+        nats = {"units": s.clock.rate}
+        variables: dict[str, Any] = {
+            "exponents": (("index",), s.exponents, nats),
+            "stderr": (("index",), s.error, nats),
+            "reliable": (("index",), s.reliable),
+            "efold_steps": (("index",), s.steps_to(math.e), {"units": "steps"}),
+            "thousandth_steps": (("index",), s.steps_to(1e3), {"units": "steps"}),
+            "round_off_steps": (("index",), s.steps_to(s.round_off), {"units": "steps"}),
+            "energy": (("index", "part"), s.energy),
+            "rate": (("part",), p.rates, nats),
+            "passage": (("to_part", "part"), p.passage),
+            "part_silent": (("part",), p.mean(p.silent)),
+            "silent": (("unit",), p.silent),
+            "finite_memory": (("unit",), s.finite),
+            "gradient": (("back",), s.gradient, {"units": "log of the norm"}),
+            "gradient_share": (("back", "part"), s.gradient_share),
+            "finding": (("finding_index",), [f.text for f in self.findings]),
+            "finding_name": (("finding_index",), [f.name for f in self.findings]),
+        }
+        if self.suggestions:
+            for name in ("title", "reason", "code"):
+                texts = [getattr(suggestion, name) for suggestion in self.suggestions]
+                variables[f"suggestion_{name}"] = (("suggestion",), texts)
+        for i, (name, values) in enumerate(s.gates.items()):
+            variables[f"gate_{i}"] = ((f"gate_unit_{i}",), values, {"long_name": name})
+        return variables, {"part": (("part",), list(p.names))}
+
+    def plot(self) -> Figure:
+        """The spectrum, what survives, and what happens to a gradient on its way back."""
+        from lyaptorch.plots import plot_diagnosis
+
+        return plot_diagnosis(self)
+
+    def record(self) -> Record:
+        """The same as a Record, from which page and figure are drawn."""
+        return Record("diagnose", self.config, *self.variables())
+
+    def page(self) -> str:
+        """One self-contained page of HTML."""
+        from lyaptorch.plots import record_page
+
+        return record_page(self.record())
+
+    def save(self, path: Path | str) -> Path:
+        """Write the page (.html), the figure (.png, .pdf, .svg) or the Record (.nc); return the path.
+
+        A name without any of these gets .html.
+
+        Raises:
+            ValueError: for another format, or if the file cannot be written.
+        """
+        return save_as(path, self.record(), ".html")
+
+    def _repr_html_(self) -> str:
+        return framed(self.page(), "Diagnosis")
+
+
+@measures
+def diagnose(
+    network: Cell | nn.Module | Callable[..., Any],
+    inputs: Inputs | PackedSequence | Padded,
+    *,
+    k: int | None = None,
+    h0: Any = None,
+    lengths: Lengths = None,
+    horizon: int | None = None,
+    transient: int = 0,
+    tangent_transient: int | None = None,
+    dt: float | None = None,
+    groups: Groups | None = None,
+    generator: torch.Generator | None = None,
+    name: str = "network",
+) -> Diagnosis:
+    """Say how far gradients reach in a network, how many directions survive, what kills them, what to try.
+
+    A perturbation along direction i becomes e^{lambda_i t} times as large in a time t, and a gradient on its
+    way back likewise. Over the horizon T a direction survives if more than a thousandth is left. What kills
+    the others is sought in the blocks of the one-step Jacobian by layers, groups or state variables, in units
+    that pass on less than 5%, and in gates. Suggestions that change parameters are tried on a copy. Means are
+    over the trajectories that live to the end of the run; their errors know how alike these are.
+
+    Args:
+        network: a cell, a `Model`, a `torch.nn` module or a function: anything that `as_cell` takes.
+        inputs: `(t, *e, b, m)`, such as the network is trained on, or a PackedSequence.
+        k: how many exponents; 32, or n where that is less, when missing.
+        h0: initial state `(*e, b, n)`, or in the network's own structure; a model's own, or zeros, when
+            missing.
+        lengths: steps of each trajectory, integers `(b,)`, where they differ: nothing after its end counts,
+            trajectories weigh alike, and a gradient starts from each end. What stands in the padding does not
+            matter. One that ends within the transients is named in a warning and left out.
+        horizon: T, over how many steps gradients should survive; all that were counted, of the longest
+            trajectory, when missing.
+        transient: first steps, of the state only.
+        tangent_transient: next steps, not counted; a tenth of the rest, of the longest trajectory, when
+            missing.
+        dt: time per step: exponents and growth are told in nats per unit of time, and durations in steps and
+            in time. The cell's own when missing: that of a `Flow`, 1 for all others. The horizon is in steps
+            all the same, and dt changes no verdict.
+        groups: units by name, as slices or lists, to be told apart; else layers, or h and c, where the
+            network has them.
+        generator: seeds the frame.
+        name: what the network is called in the answer.
+
+    Returns:
+        A `Diagnosis`. Cost about that of the spectrum, O(t n^2 k) for each trajectory, and four times that of
+        running the network forwards and backwards; memory O(t n).
+
+    Raises:
+        ValueError: for arguments that do not fit, or an ensemble of several networks.
+        FloatingPointError: if the state overflows before anything can be measured.
+
+    Example:
+        >>> import lyaptorch as lt
+        >>> cell = lt.RateCell(1, 32, gain=0.5)
+        >>> found = lt.diagnose(cell, torch.zeros(200, 1, 1), k=4)
+        >>> found.verdict, found.suggestions[0].title
+        ('vanishing', 'Raise the gain')
+
+    Source: Gradient Flossing, sections 2 and 5.
+    """
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise ValueError(f"name must be a name in Python, for the lines that use it, got {name!r}")
+    numbers = {"k": k, "horizon": horizon, "transient": transient or None, "dt": dt}
+    numbers |= {"tangent_transient": tangent_transient}
+    packed, found = isinstance(inputs, PackedSequence), padded(inputs, lengths)
+    _checks.tensor("inputs", found.inputs)
+    said = given(numbers, {"h0": h0, "groups": groups}, found, packed)
+    cell = as_cell(cell_of(network))
+    if h0 is None and cell_of(network) is not network:
+        h0 = network.initial_state(found.inputs.shape[-2])  # type: ignore[union-attr, operator]
+    inputs, h, ends = fit_padded(cell, found, h0)
+    if math.prod(h.shape[:-2]) != 1:
+        raise ValueError(
+            f"diagnose takes one network, got an ensemble {tuple(h.shape[:-2])}; pick one, for example with "
+            "model.select(members)"
+        )
+    n, t = h.shape[-1], len(inputs)
+    k = min(n, MEASURED) if k is None else _checks.integer("k", k, 1, n)
+    transient = _checks.integer("transient", transient, 0, t - 1, do="inputs must hold more steps than that")
+    left = t - transient
+    tangent_transient = left // 10 if tangent_transient is None else tangent_transient
+    tangent_transient = _checks.integer("tangent_transient", tangent_transient, 0, left - 1)
+    horizon = None if horizon is None else _checks.integer("horizon", horizon, 1)
+    dt = None if dt is None else _checks.positive("dt", dt)
+    if ends is not None:
+        inputs, h, ends = _long_enough(inputs, h, ends, transient + tangent_transient)
+    measured = measurements(
+        cell,
+        inputs,
+        h,
+        lengths=ends,
+        k=k,
+        horizon=horizon,
+        transient=transient,
+        tangent_transient=tangent_transient,
+        dt=dt,
+        groups=groups,
+        generator=generator,
+    )
+    h = settle(cell, inputs[:transient], h)
+    steps = whole(inputs[transient:], h) if ends is None else ends - transient
+    trial = Trial(network, cell, name, inputs[transient:], h, measured, steps, said)
+    config = {
+        "name": name,
+        "network": type(network).__name__,
+        "verdict": verdict(measured),
+        "state_size": n,
+        "k": k,
+        "shape": list(inputs.shape),
+        "dtype": str(inputs.dtype).removeprefix("torch."),
+        "horizon": measured.horizon,
+        "transient": transient,
+        "tangent_transient": tangent_transient,
+        "dt": measured.clock.dt,
+    }
+    config |= {} if ends is None else {"lengths": ends.flatten().tolist()}
+    return Diagnosis(verdict(measured), findings(measured), suggestions(trial), measured, config)
+
+
+def _long_enough(inputs: Tensor, h: Tensor, ends: Tensor, least: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Those trajectories that have steps beyond the first `least`, of one network; the others are named."""
+    name_too_short(ends, least)
+    ends = ends.expand(h.shape[:-1])
+    stay = (ends > least).reshape(-1, ends.shape[-1])[0]
+    return inputs[..., stay, :], h[..., stay, :], ends[..., stay]

@@ -1,0 +1,37 @@
+"""What we penalise, and when."""
+
+from lyaptorch.schedules.loss import flossing_loss
+from lyaptorch.schedules.named import SCHEDULES
+from lyaptorch.schedules.phases import (
+    At,
+    Every,
+    FitPhase,
+    FlossPhase,
+    Phase,
+    Scale,
+    Schedule,
+    Trigger,
+    When,
+    accuracy,
+    gradient_norm,
+    lambda1,
+    task_loss,
+)
+
+__all__ = [
+    "SCHEDULES",
+    "At",
+    "Every",
+    "FitPhase",
+    "FlossPhase",
+    "Phase",
+    "Scale",
+    "Schedule",
+    "Trigger",
+    "When",
+    "accuracy",
+    "flossing_loss",
+    "gradient_norm",
+    "lambda1",
+    "task_loss",
+]

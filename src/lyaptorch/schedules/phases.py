@@ -1,0 +1,262 @@
+"""Phase, Trigger and Schedule: what is minimised, for how many steps, for which members, and when."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, TypeAlias, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lyaptorch import _checks
+from lyaptorch._types import Number
+from lyaptorch.schedules.penalties import PENALTIES
+
+FRAMES = ("redrawn", "fixed")
+EXPONENTS = "exponents"
+
+
+@dataclass(frozen=True)
+class FlossPhase:
+    """Minimise the flossing loss: push the first k exponents to a target.
+
+    The defaults are the published setting (Gradient Flossing, section 7 and the authors' script).
+
+    Attributes:
+        epochs: flossing steps, each on fresh inputs.
+        k: how many exponents, a number or one for each member; 75, or n where that is less, when missing.
+        steps: steps of each scan, the tangent transient included.
+        tangent_transient: first steps of the scan, not counted.
+        interval: steps between reorthonormalisations.
+        target: exponent to reach, nats per step; a number or one for each member.
+        lr: learning rate of flossing's own Adam; a number or one for each member.
+        clip: largest gradient norm of each tensor of each member, a number or one for each member; None, the
+            published setting, for no limit.
+        reduction: "mean" or "sum" over the exponents.
+        frame: "redrawn" each epoch, or "fixed", as in the authors' script.
+        batch: trajectories in each scan.
+        state_grad: how far the gradient follows the trajectory, as in `lyapunov_spectrum`.
+        penalty: "exponents", or a control that looks at single steps only: "spectral_radius",
+            "one_step_jacobians" or "mean_field_slope".
+        who: bool `*e`, who takes part; everybody when missing.
+
+    Example:
+        >>> FlossPhase(500, k=16).steps
+        55
+    """
+
+    epochs: int
+    k: int | Tensor | None = None
+    steps: int = 55
+    tangent_transient: int = 16
+    interval: int = 1
+    target: Number = 0.0
+    lr: Number = 1e-3
+    clip: Number | None = None
+    reduction: str = "mean"
+    frame: str = "redrawn"
+    batch: int = 1
+    state_grad: str | int = "full"
+    penalty: str = EXPONENTS
+    who: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        _checks.integer("epochs", self.epochs, 0)
+        _checks.integer("steps", self.steps, 1)
+        _checks.integer(
+            "tangent_transient", self.tangent_transient, 0, self.steps - 1, do="steps includes the transient"
+        )
+        _checks.integer("interval", self.interval, 1)
+        _checks.integer("batch", self.batch, 1)
+        for name in ("epochs", "steps", "tangent_transient", "interval", "batch"):
+            # numpy's integers as ints
+            object.__setattr__(self, name, int(getattr(self, name)))
+        _checks.choice("reduction", self.reduction, ("mean", "sum"))
+        _checks.choice("frame", self.frame, FRAMES)
+        _checks.state_grad(self.state_grad)
+        _checks.rate("lr", self.lr)
+        if self.clip is not None:
+            _checks.rate("clip", self.clip)
+        _checks.choice("penalty", self.penalty, (EXPONENTS, *PENALTIES))
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A metric beyond a threshold: `lambda1 > 0.2`."""
+
+    metric: str
+    above: bool
+    threshold: Number
+
+    def holds(self, value: Tensor) -> Tensor:
+        """For which members, bool; a NaN never counts."""
+        return value > self.threshold if self.above else value < self.threshold
+
+
+@dataclass(frozen=True)
+class Metric:
+    """The name of a metric; comparing it with a number makes a `Condition`."""
+
+    name: str
+
+    def __gt__(self, threshold: Number) -> Condition:
+        return Condition(self.name, True, threshold)
+
+    def __lt__(self, threshold: Number) -> Condition:
+        return Condition(self.name, False, threshold)
+
+
+lambda1 = Metric("lambda1")
+"""The largest exponent on the task's inputs, nats per step."""
+gradient_norm = Metric("gradient_norm")
+"""The norm of the gradient of all that a fit minimises with respect to the recurrent weights, unclipped."""
+task_loss = Metric("loss")
+"""The task loss of the last step."""
+accuracy = Metric("accuracy")
+"""The accuracy of the last step's batch."""
+
+
+@dataclass(frozen=True)
+class Every:
+    """At every multiple of `epochs` task epochs, 0 excluded."""
+
+    epochs: int
+
+    def __post_init__(self) -> None:
+        _checks.integer("epochs", self.epochs, 1)
+
+
+@dataclass(frozen=True, init=False)
+class At:
+    """At these task epochs: `At(0, 100, 200)`."""
+
+    epochs: tuple[int, ...]
+
+    def __init__(self, *epochs: int) -> None:
+        for epoch in epochs:
+            _checks.integer("epochs", epoch, 0)
+        object.__setattr__(self, "epochs", epochs)
+
+
+@dataclass(frozen=True)
+class When:
+    """Whenever a condition, or any of several, holds at a check, from task epoch `after` on."""
+
+    condition: Condition | tuple[Condition, ...]
+    after: int = 0
+
+    @property
+    def conditions(self) -> tuple[Condition, ...]:
+        """All of them."""
+        return self.condition if isinstance(self.condition, tuple) else (self.condition,)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Multiply a parameter or buffer of the model, by its name, for the members that fired.
+
+    With `optional`, a model without one is left alone.
+    """
+
+    name: str
+    factor: float
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class Trigger:
+    """When to interrupt a fit, what to run for the members that fired, and what to change before.
+
+    Example:
+        >>> Trigger(When(lambda1 > 0.2), FlossPhase(500)).when.condition.metric
+        'lambda1'
+    """
+
+    when: Every | At | When
+    phase: FlossPhase
+    action: Scale | None = None
+
+
+@dataclass(frozen=True)
+class FitPhase:
+    """Minimise the task loss, plus `flossing_weight` times the flossing loss.
+
+    Attributes:
+        epochs: task steps, each on a fresh batch.
+        who: bool `*e`, who takes part; everybody when missing.
+        flossing_weight: weight of the flossing loss; a number or one for each member.
+        flossing: what that loss is, its `epochs` and `lr` aside.
+        triggers: what may interrupt this fit; a later one has its own.
+        stop: a condition under which a member stops early; in the next phase it takes part again.
+        check_every: task epochs between two evaluations of conditions on metrics.
+        lr: learning rate of the task, a number or one for each member; that of `train` when missing.
+
+    Example:
+        Train for 1 000 steps, then for 500 at a tenth of the rate, with the optimiser's moments kept.
+
+        >>> schedule = (FitPhase(1000), FitPhase(500, lr=1e-4))
+        >>> schedule[1].lr
+        0.0001
+    """
+
+    epochs: int
+    who: Tensor | None = None
+    flossing_weight: Number = 0.0
+    flossing: FlossPhase = field(default_factory=lambda: FlossPhase(0))
+    triggers: tuple[Trigger, ...] = ()
+    stop: When | None = None
+    check_every: int = 10
+    lr: Number | None = None
+
+    def __post_init__(self) -> None:
+        _checks.integer("epochs", self.epochs, 0)
+        _checks.integer("check_every", self.check_every, 1)
+        if self.lr is not None:
+            _checks.rate("lr", self.lr)
+
+
+Phase: TypeAlias = FitPhase | FlossPhase
+Schedule: TypeAlias = tuple[Phase, ...]
+P = TypeVar("P", bound=FitPhase | FlossPhase)
+
+
+def select_phase(phase: P, mask: Tensor, device: torch.device) -> P:
+    """The phase for the members where `mask` is true, as an ensemble of their own, its tensors on a device.
+
+    Where all are members the ensemble keeps its shape.
+    """
+    chosen: dict[str, Any] = {"who": None}
+    for item in fields(phase):
+        value = getattr(phase, item.name)
+        if isinstance(value, FlossPhase):
+            chosen[item.name] = select_phase(value, mask, device)
+        elif isinstance(value, Tensor) and item.name != "who":
+            chosen[item.name] = (value if mask.all() or not value.dim() else value[mask]).to(device)
+    return replace(phase, **chosen)
+
+
+def check_per_member(phase: Phase, ensemble: tuple[int, ...]) -> None:
+    """Raise unless what a phase gives for each member, `members` aside, has the shape of the ensemble."""
+    given = {item.name: getattr(phase, item.name) for item in fields(phase) if item.name != "who"}
+    if isinstance(phase, FitPhase):
+        whens = [trigger.when for trigger in phase.triggers] + [phase.stop]
+        conditions = [c for when in whens if isinstance(when, When) for c in when.conditions]
+        given |= {f"threshold of {c.metric}": c.threshold for c in conditions}
+    for name, value in given.items():
+        _checks.per_member(name, value, ensemble)
+
+
+def plain(value: Any) -> Any:
+    """A schedule, or any part of it, as JSON: types by name, tensors as lists."""
+    if isinstance(value, Tensor):
+        return value.tolist()
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, tuple | list):
+        return [plain(v) for v in value]
+    if isinstance(value, dict):
+        return {key: plain(v) for key, v in value.items()}
+    if hasattr(value, "__dataclass_fields__"):
+        return {"type": type(value).__name__, **{k: plain(v) for k, v in vars(value).items()}}
+    return value

@@ -1,0 +1,144 @@
+"""Members: networks in training with all that belongs to each of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lyaptorch._padded import Padded, padded
+from lyaptorch._random import ids_of
+from lyaptorch._types import Number
+from lyaptorch.cells.ownership import shared_parameter
+from lyaptorch.tasks.batch import Batch, Source, Task
+from lyaptorch.training.model import Model
+from lyaptorch.training.optim import Adam, MemberOptimizer, Rule
+
+
+@dataclass
+class Ensemble:
+    """An ensemble in training; every tensor has the leading dimensions `*e`.
+
+    Attributes:
+        model: the networks.
+        ids: which random numbers each draws.
+        optimizer: of the task.
+        flosser: flossing's own, on the cell's parameters.
+        epoch: task steps each has taken.
+        floss_epoch: flossing steps each has taken.
+        everybody: ids of the ensemble that these were selected from, or theirs.
+        places: where in it they are, as `nonzero(as_tuple=True)` gives it; None where they are all.
+    """
+
+    model: Model
+    ids: Tensor
+    optimizer: MemberOptimizer
+    flosser: MemberOptimizer
+    epoch: Tensor
+    floss_epoch: Tensor
+    everybody: Tensor
+    places: tuple[Tensor, ...] | None = None
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """That of the parameters."""
+        return next(self.model.parameters()).dtype
+
+    def batch(self, task: Task, seed: int, epoch: int | Tensor, **sizes: Any) -> Batch:
+        """What these see of a task at an epoch, a number or their own `*e`; `sizes` as in `Task.draw`."""
+        drawn = task.draw(seed, member_ids=self.everybody, epoch=self._everywhere(epoch), **sizes)
+        return drawn if self.places is None else drawn.select(self.places)
+
+    def inputs(self, source: Source, seed: int, epoch: int | Tensor, **sizes: Any) -> Padded:
+        """The same of `Task.inputs`; those of a source that knows no members, `(t, b, m)`, are for all."""
+        given = source.inputs(seed, member_ids=self.everybody, epoch=self._everywhere(epoch), **sizes)
+        drawn, lengths = padded(given)
+        if self.places is not None and drawn.dim() > 3:
+            at: tuple[slice | Tensor, ...] = (slice(None), *self.places)
+            drawn = drawn[at]
+        if self.places is not None and lengths is not None and lengths.dim() > 1:
+            lengths = lengths[self.places]
+        return Padded(drawn, lengths)
+
+    def _everywhere(self, epoch: int | Tensor) -> int | Tensor:
+        """Epochs of the whole ensemble: a task may have something of each member, such as a delay."""
+        if self.places is None or not isinstance(epoch, Tensor):
+            return epoch
+        return epoch.new_zeros(self.everybody.shape).index_put(self.places, epoch)
+
+    def select(self, mask: Tensor) -> Ensemble:
+        """A copy of the members where the bool `mask` is true, as an ensemble `(count,)`."""
+        model, places = self.model.select(mask), mask.to(self.ids.device).nonzero(as_tuple=True)
+        return Ensemble(
+            model,
+            self.ids[mask],
+            self.optimizer.select(trainable(model), mask),
+            self.flosser.select(trainable(model.cell), mask),
+            self.epoch[mask],
+            self.floss_epoch[mask],
+            self.everybody,
+            places if self.places is None else tuple(at[places] for at in self.places),
+        )
+
+    def put(self, mask: Tensor, part: Ensemble) -> None:
+        """Write what became of `select(mask)` back."""
+        self.model.put(mask, part.model)
+        self.optimizer.put(mask, part.optimizer)
+        self.flosser.put(mask, part.flosser)
+        self.epoch[mask], self.floss_epoch[mask] = part.epoch, part.floss_epoch
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that changes, by name, to be saved or written into."""
+        named = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        for name, optimizer in (("optimizer", self.optimizer), ("flosser", self.flosser)):
+            named[f"{name}.count"] = optimizer.count
+            named |= {f"{name}.{i}": slot for i, slot in enumerate(optimizer.tensors())}
+        return {**named, "epoch": self.epoch, "floss_epoch": self.floss_epoch}
+
+    @torch.no_grad()
+    def load(self, saved: dict[str, Tensor]) -> None:
+        """Write saved tensors into these.
+
+        Raises:
+            ValueError: if a name or a shape is not as here.
+        """
+        known = self.tensors()
+        unknown = {name for name in saved if not name.startswith(("history.", "total."))} - known.keys()
+        if unknown:
+            raise ValueError(f"the checkpoint holds {', '.join(sorted(unknown))}, which this model does not")
+        for name, own in known.items():
+            if name not in saved or saved[name].shape != own.shape or saved[name].dtype != own.dtype:
+                raise ValueError(f"the checkpoint must hold {name} {tuple(own.shape)}, and does not")
+            own.copy_(saved[name])
+
+
+def new_ensemble(model: Model, member_ids: int | Tensor | None, lr: Number, rule: Rule) -> Ensemble:
+    """Members about to start.
+
+    Raises:
+        ValueError: if nothing is to be trained, or a parameter is shared by all members.
+    """
+    device, own = device_of(model), trainable(model)
+    ids = ids_of(model.ensemble, member_ids, device)
+    if not own:
+        raise ValueError("there is nothing to train: no parameter of the model has requires_grad; set it")
+    mine = model.of_members()
+    for name, p in model.named_parameters():
+        if p.requires_grad and mine.get(name) is not p:
+            raise shared_parameter(f"parameter {name}", p, model.ensemble)
+    zero = torch.zeros(model.ensemble, dtype=torch.int64, device=device)
+    optimizer = MemberOptimizer(own, model.ensemble, lr, rule)
+    flosser = MemberOptimizer(trainable(model.cell), model.ensemble, 1e-3, Adam())
+    return Ensemble(model, ids, optimizer, flosser, zero, zero.clone(), ids)
+
+
+def device_of(model: Model) -> torch.device:
+    """Where a model is."""
+    return next((p.device for p in model.parameters()), torch.device("cpu"))
+
+
+def trainable(module: torch.nn.Module) -> list[Tensor]:
+    """Its parameters with `requires_grad`."""
+    return [p for p in module.parameters() if p.requires_grad]

@@ -1,0 +1,167 @@
+"""`lt.floss`: push the exponents of a cell to a target, in place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+
+from lyaptorch import _checks
+from lyaptorch._caller import flosses
+from lyaptorch._padded import Lengths, Padded, padded
+from lyaptorch._random import ids_of, seed_from
+from lyaptorch._types import Inputs, Number
+from lyaptorch.cells import Network, as_cell, fit, owned
+from lyaptorch.cells.ownership import refuse_shared
+from lyaptorch.record import Record
+from lyaptorch.schedules import FlossPhase
+from lyaptorch.schedules.phases import plain, select_phase
+from lyaptorch.tasks.batch import Source
+from lyaptorch.training.epochs import Epochs, Row, between_looks
+from lyaptorch.training.history import History
+from lyaptorch.training.optim import Adam, MemberOptimizer
+from lyaptorch.training.progress import progress
+from lyaptorch.training.steps import floss_step, flossing_of, warn_of_death
+
+
+@flosses
+def floss(
+    cell: Network,
+    inputs: Inputs | PackedSequence | Source,
+    *,
+    k: int | Tensor | None = None,
+    epochs: int = 500,
+    lr: Number = 1e-3,
+    steps: int = 55,
+    tangent_transient: int = 16,
+    interval: int = 1,
+    target: Number = 0.0,
+    clip: Number | None = None,
+    reduction: str = "mean",
+    frame: str = "redrawn",
+    batch: int = 1,
+    state_grad: str | int = "full",
+    h0: Any = None,
+    lengths: Lengths = None,
+    member_ids: int | Tensor | None = None,
+    generator: torch.Generator | None = None,
+    show_progress: bool | None = None,
+) -> Record:
+    """Gradient flossing: minimise the mean of (lambda_i - target)^2 by Adam, changing the cell in place.
+
+    Gradients are enabled whatever the caller's mode, and a network counts as in `eval()`.
+
+    Args:
+        cell: anything that `as_cell` takes; its parameters with `requires_grad` are trained.
+        inputs: a task, which gives fresh inputs each epoch, or a tensor `(t, *e, b, m)`, t >= steps, whose
+            first `steps` are used each time, or a PackedSequence.
+        k: how many exponents, a number or one for each member; 75, or n where that is less, when missing.
+        epochs: flossing steps.
+        lr: learning rate of Adam, a number or one for each member.
+        steps: steps of each scan, the tangent transient included.
+        tangent_transient: first steps of the scan, not counted.
+        interval: steps between reorthonormalisations.
+        target: exponent to reach, nats per step (also for a `Flow`: dt times that per unit of time), a number
+            or one for each member.
+        clip: largest gradient norm of each tensor of each member; None for no limit.
+        reduction: "mean" or "sum" over the exponents.
+        frame: "redrawn" each epoch, or "fixed".
+        batch: trajectories drawn from a task.
+        state_grad: how far the gradient follows the trajectory, as in `lyapunov_spectrum`.
+        h0: initial state `(*e, b, n)`, or its parts as `as_cell` says; zeros when missing.
+        lengths: steps of each trajectory of an inputs tensor, `(b,)` or `(*e, b)`, as in `lyapunov_spectrum`;
+            those that end within `tangent_transient` are left out.
+        member_ids: ids of shape `*e`; equal ids draw equal numbers.
+        generator: seeds inputs and frames; None is a fixed seed.
+        show_progress: None shows a bar on a terminal.
+
+    Returns:
+        A Record with `exponents (member, floss_epoch, index)`, nats per step (per unit of time for a `Flow`),
+        averaged over trajectories,
+        and `floss_loss (member, floss_epoch)`; epoch i is before step i. Cost: `epochs` times that of
+        `lyapunov_spectrum`, forwards and backwards.
+
+    Raises:
+        ValueError: as `FlossPhase` and `lyapunov_spectrum` do.
+        FloatingPointError: if the dynamics or a gradient overflow, and names the epoch; or the weights.
+
+    Example:
+        >>> import lyaptorch as lt
+        >>> cell = lt.RateCell(1, 16, gain=0.5)
+        >>> record = lt.floss(cell, lt.tasks.TemporalXOR(4), k=4, epochs=20, lr=1e-2)
+        >>> bool(record["floss_loss"][0, -1] < record["floss_loss"][0, 0])
+        True
+
+    Source: Gradient Flossing, sections 3-4.
+    """
+    cell, seed = as_cell(cell), seed_from(generator)
+    phase = FlossPhase(
+        epochs,
+        k=k,
+        steps=steps,
+        tangent_transient=tangent_transient,
+        interval=interval,
+        target=target,
+        lr=lr,
+        clip=clip,
+        reduction=reduction,
+        frame=frame,
+        batch=batch,
+        state_grad=state_grad,
+    )
+    h0 = None if h0 is None else cell.pack(h0)
+    ensemble = cell.ensemble if cell.state_size or h0 is None else tuple(h0.shape[:-2])
+    like = next(iter(cell.tensors()), h0)
+    dtype, device = (None, torch.device("cpu")) if like is None else (like.dtype, like.device)
+    ids = ids_of(ensemble, member_ids, device)
+    source = _source(inputs, lengths, steps, seed=seed, member_ids=ids, batch=batch, dtype=dtype)
+    epoch = torch.zeros(ensemble, dtype=torch.int64, device=device)
+    history, everybody = History(ensemble), torch.ones(ensemble, dtype=torch.bool, device="cpu")
+    with owned(cell) as trained, progress("flossing", epochs, show_progress) as advance:
+        checked, state = fit(trained, source(epoch).inputs, h0)
+        leaves = trained.leaves(checked[0], state)
+        refuse_shared(trained, leaves, ensemble, checked[0], state)
+        optimizer = MemberOptimizer(leaves, ensemble, lr, Adam())
+        if not optimizer.parameters:
+            raise ValueError("there is nothing to floss: no parameter of the cell has requires_grad; set it")
+        flossing = flossing_of(select_phase(phase, everybody, epoch.device), seed, epoch)
+
+        def step() -> Row:
+            rows = floss_step(trained, source(epoch), state, flossing, optimizer, epoch, ids)
+            epoch.add_(1)
+            return rows
+
+        changing = [*optimizer.parameters, *optimizer.tensors(), optimizer.count, epoch]
+        work, looks = Epochs(step, changing), between_looks(epoch.device)
+        for done in range(0, epochs, looks):
+            for rows in work.run(min(looks, epochs - done)):
+                history.add(rows, everybody)
+                warn_of_death(rows["exponents"], ids)
+                advance(f"loss {rows['floss_loss'].mean().item():.2e}")
+        for p in optimizer.parameters:
+            if not _checks.all_finite(p):
+                raise FloatingPointError(f"the weights overflow in flossing; lower lr={lr}")
+    config = {"phase": plain(phase), "seed": seed, "cell": type(cell).__name__, "member_ids": ids.tolist()}
+    return Record("floss", config, history.variables(cell.time_step))
+
+
+def _source(
+    inputs: Tensor | PackedSequence | Source, lengths: Lengths, steps: int, **drawing: Any
+) -> Callable[[Tensor], Padded]:
+    """What drives each epoch: the first steps of given inputs, or what a task draws."""
+    if isinstance(inputs, Tensor | PackedSequence):
+        given, lengths = padded(inputs, lengths)
+        if len(given) < steps:
+            raise ValueError(f"inputs must hold steps={steps} steps, got {len(given)}; pass fewer steps")
+        first = Padded(given[:steps], None if lengths is None else lengths.clamp_max(steps))
+        return lambda epoch: first
+    if not hasattr(inputs, "inputs"):
+        raise ValueError(f"inputs must be a tensor or a task, got {type(inputs).__name__}")
+    if lengths is not None:
+        raise ValueError(
+            f"lengths belong to a tensor of inputs, got a {type(inputs).__name__}; leave them out"
+        )
+    return lambda epoch: padded(inputs.inputs(epoch=epoch, length=steps, stream="floss", **drawing))

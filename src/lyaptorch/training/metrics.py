@@ -1,0 +1,210 @@
+"""What can be measured of networks in training, each a pure function of members and a batch."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from lyaptorch._padded import real
+from lyaptorch.analysis import (
+    effective_rank,
+    gradient_overlap,
+    gradient_singular_values,
+    hessian_spectrum,
+)
+from lyaptorch.cells import fit, unroll
+from lyaptorch.cells.form import Form, linear
+from lyaptorch.tangent import lyapunov_spectrum, mean_over_trajectories
+from lyaptorch.tangent.deaths import untold
+from lyaptorch.tasks.batch import Batch, Task
+from lyaptorch.training.ensemble import Ensemble
+from lyaptorch.training.model import Model
+
+STEPS, TRANSIENT = 155, 16
+"""Steps over which exponents are measured, and of the transient before."""
+SAMPLE, LANCZOS = 16, 10
+"""Most test trajectories whose curvature is measured, and steps of the iteration that finds it."""
+
+
+def initial_gradient_norm(model: Model, batch: Batch) -> Tensor:
+    """|dL/dh0| `(*e)`: how much of the error reaches the beginning of a trial.
+
+    Source: Gradient Flossing, Fig 8.
+    """
+    _, h0 = fit(model.cell, batch.inputs, model.initial_state(batch.inputs.shape[-2]))
+    h0 = h0.detach().requires_grad_()
+    loss, _ = model.loss(batch, h0)
+    (gradient,) = torch.autograd.grad(loss.sum(), h0)
+    norm: Tensor = torch.linalg.vector_norm(gradient, dim=(-2, -1))
+    return norm
+
+
+def recurrent_singular_values(model: Model, batch: Batch) -> Tensor:
+    """Singular values `(*e, n)` of dL/dW, the rank of what one step teaches.
+
+    Raises:
+        ValueError: for a cell without recurrent weights of that name.
+
+    Source: Gradient Flossing, Fig 10.
+    """
+    weight = getattr(model.cell, "weight_hh", None)
+    if not isinstance(weight, Tensor):
+        raise ValueError(
+            f"singular values of dL/dW need a cell with weight_hh, got {type(model.cell).__name__}"
+        )
+    loss, _ = model.loss(batch)
+    return gradient_singular_values(loss, weight)
+
+
+def covariant_overlap(model: Model, batch: Batch) -> Tensor:
+    """Mean |cos| `(*e)` between the first covariant vector after a third of a trial and dL/dh there.
+
+    L is the loss of the other two thirds.
+
+    Source: Gradient Flossing, appendix D.
+    """
+    at = len(batch.inputs) // 3
+    rest = batch.after(at)
+    h0 = model.initial_state(batch.inputs.shape[-2])
+    overlap = gradient_overlap(model.cell, batch.inputs, lambda h: model.loss(rest, h)[0], at=at, h0=h0)
+    return overlap.mean((-2, -1))
+
+
+def saturated_share(model: Model, batch: Batch) -> Tensor:
+    """Share `(*e)` of units and steps whose slope, as it stands in the Jacobian, is below 0.1.
+
+    Raises:
+        ValueError: for a cell without a Form.
+    """
+    form = model.cell.form()
+    if not isinstance(form, Form):
+        raise ValueError(
+            f"the share of saturated units needs a cell with a Form, got {type(model.cell).__name__}"
+        )
+    inputs, h0 = fit(model.cell, batch.inputs, model.initial_state(batch.inputs.shape[-2]))
+    with torch.no_grad():
+        before = torch.cat([h0.unsqueeze(0), unroll(model.cell, inputs, h0)[:-1]])
+        if form.inner is not None:
+            slopes = form.inner.slope(before)
+        elif form.outer is not None:
+            slopes = form.outer.slope(linear(before, form.weight_hh) + form.drive(inputs))
+        else:
+            slopes = torch.ones_like(before)
+    flat = (slopes < 0.1).to(before.dtype).mean(-1)
+    if batch.lengths is None:
+        return flat.mean((0, -1))
+    own = real(batch.lengths, flat.shape)
+    return (flat * own).sum((0, -1)) / own.expand_as(flat).sum((0, -1))
+
+
+def leading_curvature(networks: Ensemble, task: Task, seed: int, *, sample: int, length: int) -> Tensor:
+    """Eigenvalue of largest magnitude `(*e)` of the Hessian with respect to W, on test trajectories.
+
+    In float64, because the gradients of supercritical networks grow exponentially.
+
+    Raises:
+        ValueError: for a cell without recurrent weights of that name.
+
+    Source: Fading memory as inductive bias in residual recurrent networks, section 4.1.
+    """
+    model = copy.deepcopy(networks.model).double()
+    batch = networks.batch(task, seed, 0, batch=sample, length=length, stream="test", dtype=torch.float64)
+    found = hessian_spectrum(
+        model.cell,
+        batch.inputs,
+        lambda states: model.score(batch, states)[0],
+        k=1,
+        steps=LANCZOS,
+        h0=model.initial_state(sample),
+    )
+    return found.eigenvalues[..., 0]
+
+
+def leading_exponent(networks: Ensemble, task: Task, seed: int) -> Tensor:
+    """lambda_1 `(*e)` on inputs of the task."""
+    return measured_exponents(networks, task, seed, k=1)[..., 0]
+
+
+def measured_exponents(networks: Ensemble, task: Task, seed: int, k: int | None = None) -> Tensor:
+    """The first k exponents `(*e, k)` on inputs of the task, in nats per step."""
+    model = networks.model
+    inputs = networks.inputs(
+        task, seed, networks.epoch, batch=1, length=STEPS, stream="measure", dtype=networks.dtype
+    )
+    with untold(), torch.no_grad():
+        spectrum = lyapunov_spectrum(
+            model.cell, inputs, k=k, h0=model.initial_state(1), tangent_transient=TRANSIENT, dt=1.0
+        )
+    return mean_over_trajectories(spectrum.exponents)
+
+
+@torch.no_grad()
+def test_scores(model: Model, draw: Callable[[int], Batch], batches: int) -> tuple[Tensor, Tensor]:
+    """Loss and accuracy `(*e,)`, averaged over the first `batches` batches of `draw(0), draw(1), ...`."""
+    pairs = [model.loss(draw(i)) for i in range(batches)]
+    loss, accuracy = (torch.stack(values).mean(0) for values in zip(*pairs, strict=True))
+    return loss, accuracy
+
+
+METRICS: tuple[str, ...] = (
+    "initial_gradient_norm",
+    "singular_values",
+    "effective_rank",
+    "saturated",
+    "spectrum",
+    "test",
+    "covariant_overlap",
+    "curvature",
+)
+"""Names for `train(metrics=...)`."""
+
+
+def measure(
+    networks: Ensemble, batch: Batch, names: tuple[str, ...], task: Task, seed: int, test_batches: int
+) -> dict[str, Tensor]:
+    """The named metrics of every member; of "test" `test_loss` and `test_accuracy`."""
+    values: dict[str, Tensor] = {}
+    if {"singular_values", "effective_rank"} & set(names):
+        singular = recurrent_singular_values(networks.model, batch)
+        values["singular_values"], values["effective_rank"] = singular, effective_rank(singular)
+    if "initial_gradient_norm" in names:
+        values["initial_gradient_norm"] = initial_gradient_norm(networks.model, batch)
+    if "covariant_overlap" in names:
+        values["covariant_overlap"] = covariant_overlap(networks.model, batch)
+    if "saturated" in names:
+        values["saturated"] = saturated_share(networks.model, batch)
+    if "spectrum" in names:
+        values["spectrum"] = measured_exponents(networks, task, seed)
+    length, size = len(batch.inputs), batch.inputs.shape[-2]
+    if "curvature" in names:
+        values["curvature"] = leading_curvature(networks, task, seed, sample=min(size, SAMPLE), length=length)
+    if "test" in names:
+        values["test_loss"], values["test_accuracy"] = test_scores(
+            networks.model,
+            lambda i: networks.batch(
+                task, seed, i, batch=size, length=length, stream="test", dtype=networks.dtype
+            ),
+            test_batches,
+        )
+    wanted = {*names, "test_loss", "test_accuracy"}
+    return {name: value for name, value in values.items() if name in wanted}
+
+
+def fit_flops(batch: Batch, n: int, o: int) -> int:
+    """Floating-point operations of one task step of one network: forwards once, backwards twice."""
+    steps, *_, rows, m = batch.inputs.shape
+    return 3 * 2 * rows * n * (steps * (n + m) + (steps - batch.first) * o)
+
+
+def floss_flops(n: int, k: int, steps: int, interval: int = 1) -> int:
+    """Floating-point operations of one flossing step of one network and trajectory.
+
+    Forwards 2 n^2 k + 2 n^2 a step and 2 n k^2 + k^3/3 a reorthonormalisation; backwards 4 n^2 k + 4 n^2 and
+    3 n k^2.
+    """
+    tangent = steps * (6 * n * n * k + 6 * n * n)
+    factoring = -(-steps // interval) * (5 * n * k * k + k**3 // 3)
+    return tangent + factoring

@@ -1,0 +1,262 @@
+"""Model: a cell and its readout; the only module that sees targets."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lyaptorch import _checks
+from lyaptorch._random import Stream, ids_of, seed_from
+from lyaptorch._types import Inputs, LastStates, PerMember, State
+from lyaptorch.cells import Cell, Network, as_cell, fit, settle, unroll
+from lyaptorch.cells.form import linear
+from lyaptorch.cells.ownership import of_members, shared_parameter
+from lyaptorch.tasks.batch import Batch
+
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "binary_cross_entropy": lambda z, y: nn.functional.binary_cross_entropy_with_logits(
+        z, y, reduction="none"
+    ),
+    "cross_entropy": lambda z, y: -z.log_softmax(-1).gather(-1, y.long()),
+    "mean_squared_error": lambda z, y: (z - y).square(),
+    "root_mean_square": lambda z, y: (z - y).square(),
+}
+"""Loss of every output, or of every choice among classes, before the mask and the mean."""
+
+RIGHT: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "binary_cross_entropy": lambda z, y: (z > 0) == (y > 0.5),
+    "cross_entropy": lambda z, y: z.argmax(-1, keepdim=True) == y,
+}
+"""Whether an answer is right, where it can be."""
+
+
+class Readout(nn.Module):
+    """An affine map of the state, one for each member: `h -> R h + o`.
+
+    Initially R ~ N(0, scale^2) and o = `offset` (the published setting has scale 1, WITHOUT 1/sqrt n).
+
+    Args:
+        state_size: how many numbers it reads: n, `cell.output_size` where not all of the state can be read.
+        output_size: o.
+        scale: standard deviation of the weights.
+        offset: initial bias.
+        ensemble: leading dimensions `*e`.
+        member_ids: ids of shape `*e`; equal ids get equal numbers.
+        generator: seeds the weights; None is a fixed seed.
+    """
+
+    def __init__(
+        self,
+        state_size: int,
+        output_size: int,
+        *,
+        scale: float = 1.0,
+        offset: float = 1e-3,
+        ensemble: tuple[int, ...] = (),
+        member_ids: int | Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.ensemble = tuple(ensemble)
+        ids, stream = ids_of(ensemble, member_ids), Stream(seed_from(generator), "readout")
+        self.weight = nn.Parameter(scale * stream.normal((output_size, state_size), member_ids=ids))
+        self.bias = nn.Parameter(torch.full((*ensemble, output_size), offset))
+
+    def forward(self, h: Tensor) -> Tensor:
+        """`(..., *e, b, n)` to `(..., *e, b, o)`."""
+        return linear(h, self.weight) + self.bias.unsqueeze(-2)
+
+
+class Model(nn.Module):
+    """A recurrent network that answers at every step: cell, readout, initial state and loss.
+
+    Args:
+        cell: anything that `as_cell` takes.
+        readout: maps what can be read of the states, `(t, *e, b, cell.output_size)`, to outputs; `Readout`,
+            or any module; one for an ensemble has an attribute `ensemble`, as a cell has it, which says that
+            its parameters have these leading dimensions. All of a state can be read but an LSTM's c and the
+            lower layers of a stack.
+        h0: initial state, `(*e, rows, n)` or its parts as `as_cell` says, with one row for each trajectory or
+            a single row for all; trained when an `nn.Parameter`; zeros when missing.
+        loss: "binary_cross_entropy", "cross_entropy" (targets are numbers of classes, or one-hot),
+            "mean_squared_error" or "root_mean_square".
+
+    Raises:
+        ValueError: for an unknown loss, or an h0 or a `Readout` that does not fit the cell.
+
+    Example:
+        >>> import lyaptorch as lt
+        >>> cell = lt.RateCell(1, 16, ensemble=(3,))
+        >>> model = Model(cell, Readout(16, 1, ensemble=(3,)))
+        >>> model(torch.zeros(20, 5, 1)).shape
+        torch.Size([20, 3, 5, 1])
+    """
+
+    def __init__(
+        self,
+        cell: Network,
+        readout: nn.Module,
+        *,
+        h0: Any = None,
+        loss: str = "binary_cross_entropy",
+    ) -> None:
+        super().__init__()
+        self.cell, self.readout = as_cell(cell), readout
+        self.loss_name = _checks.choice("loss", loss, LOSSES)
+        h0 = None if h0 is None else self.cell.pack(h0)
+        if h0 is not None and self.cell.state_size:
+            rows = h0.shape[-2] if h0.dim() > 1 else 1
+            _checks.shape("h0", h0, (*self.ensemble, rows, self.cell.state_size), "(*e, rows, n)")
+        if isinstance(readout, Readout) and self.cell.state_size:
+            read, shown = readout.weight.shape[-1], self.cell.output_size
+            if read != shown:
+                raise ValueError(
+                    f"the readout must read the {shown} numbers that this cell shows, got one for {read}; "
+                    f"make it Readout(cell.output_size, ...)"
+                )
+        self.h0: Tensor | None
+        if isinstance(h0, nn.Parameter):
+            self.h0 = h0
+        else:
+            self.register_buffer("h0", h0)
+
+    @property
+    def ensemble(self) -> tuple[int, ...]:
+        """The leading dimensions `*e` of every parameter."""
+        return self.cell.ensemble
+
+    def initial_state(self, batch: int) -> State | None:
+        """The first `batch` rows of h0 (its single row for all), or None."""
+        if self.h0 is None:
+            return None
+        rows = self.h0.shape[-2]
+        if rows == 1:
+            return self.h0.expand(*self.h0.shape[:-2], batch, -1)
+        if batch > rows:
+            raise ValueError(
+                f"batch must be at most {rows}, the rows of the trained initial state, got {batch}; "
+                "give h0 more rows, or a single one for all"
+            )
+        return self.h0[..., :batch, :]
+
+    def states(self, inputs: Inputs, h0: State | None = None, first: int = 0) -> LastStates:
+        """The states after step `first` and each later one, from the initial state or another one."""
+        _checks.unpacked("inputs", inputs)
+        inputs, h = fit(self.cell, inputs, self.initial_state(inputs.shape[-2]) if h0 is None else h0)
+        return unroll(self.cell, inputs, h, first=first)
+
+    def forward(self, inputs: Inputs, h0: State | None = None) -> Tensor:
+        """Outputs `(t, *e, b, o)` for inputs `(t, *e, b, m)`, from the initial state or another one."""
+        outputs: Tensor = self.readout(self.states(inputs, h0)[..., self.cell.readable])
+        return outputs
+
+    def loss(self, batch: Batch, h0: State | None = None) -> tuple[PerMember, PerMember]:
+        """Loss and accuracy of each member, over the steps that count."""
+        return self.score(batch, self.states(batch.inputs, h0, batch.first))
+
+    def score(self, batch: Batch, states: LastStates) -> tuple[PerMember, PerMember]:
+        """Loss and accuracy of each member, from all its states on this batch or those since `batch.first`.
+
+        The accuracy of bits and classes is the share that is right; of numbers, the share of their variance
+        that is explained.
+        """
+        # what does not count is not read out
+        first = batch.first
+        targets = batch.targets[first:]
+        outputs = self.readout(states[-len(targets) :][..., self.cell.readable])
+        if self.loss_name == "cross_entropy" and targets.shape == outputs.shape != (*targets.shape[:-1], 1):
+            targets = targets.argmax(-1, keepdim=True)
+        self._check_outputs(outputs, targets)
+        mask = batch.counts[first:].unsqueeze(-1).to(outputs.dtype).expand_as(targets)
+
+        def mean(values: Tensor) -> Tensor:
+            return (values * mask).sum((0, -2, -1)) / mask.expand_as(values).sum((0, -2, -1))
+
+        error = mean(LOSSES[self.loss_name](outputs, targets))
+        # the root has no slope at 0
+        rooted = self.loss_name == "root_mean_square"
+        loss = error.clamp_min(torch.finfo(error.dtype).tiny).sqrt() if rooted else error
+        with torch.no_grad():
+            if self.loss_name in RIGHT:
+                return loss, mean(RIGHT[self.loss_name](outputs, targets).to(outputs.dtype))
+            variance = mean(targets.square()) - mean(targets).square()
+            return loss, 1 - error / variance
+
+    def _check_outputs(self, outputs: Tensor, targets: Tensor) -> None:
+        expected = tuple(targets.shape)
+        if self.loss_name == "cross_entropy":
+            # targets are the numbers of classes
+            expected = (*expected[:-1], outputs.shape[-1])
+            if targets.shape[-1] != 1 or (_checks.can_look() and targets.max() >= outputs.shape[-1]):
+                raise ValueError(
+                    f"cross_entropy needs one class below {outputs.shape[-1]}, the outputs, as target, got "
+                    f"{targets.shape[-1]} targets up to {targets.max():g}"
+                )
+        if tuple(outputs.shape) != expected:
+            raise ValueError(
+                f"the readout must answer like the targets, {expected}, got {tuple(outputs.shape)}"
+            )
+
+    def of_members(self) -> dict[str, Tensor]:
+        """Views `(*e, ...)` of what holds one thing for each member, by name, as cell and readout declare it.
+
+        Raises:
+            ValueError: for what has the dimensions of the ensemble in front while nobody declared them.
+        """
+        parts = {"cell": self.cell, "readout": self.readout}
+        own = {} if self.h0 is None else {"h0": self.h0}
+        for at, part in parts.items():
+            own |= of_members(part, self.ensemble, f"{at}.")
+        return own
+
+    def select(self, who: Tensor) -> Model:
+        """A copy with the members where the bool mask `*e` is true, as an ensemble `(count,)`.
+
+        Raises:
+            ValueError: as `of_members`, and for a parameter to be trained that all members share.
+        """
+        ensemble, copied = self.ensemble, copy.deepcopy(self)
+        own, named = copied.of_members(), {**dict(copied.named_parameters()), **dict(copied.named_buffers())}
+        for name, tensor in named.items():
+            if name in own:
+                tensor.data = own[name].detach()[who]
+            elif tensor.requires_grad and isinstance(tensor, nn.Parameter):
+                raise shared_parameter(f"parameter {name}", tensor, ensemble)
+        module: Any
+        for module in copied.modules():
+            if module is not copied and getattr(module, "ensemble", None) == ensemble:
+                module.ensemble = (int(who.sum()),)
+        return copied
+
+    @torch.no_grad()
+    def put(self, who: Tensor, selected: Model) -> None:
+        """Write what became of `select(members)` back."""
+        new = selected.of_members()
+        named = {**dict(self.named_parameters()), **dict(self.named_buffers())}
+        for name, view in self.of_members().items():
+            # what is broadcast to members is trained by none
+            if view is named.get(name):
+                view[who] = new[name]
+
+
+def settled_state(
+    cell: Cell,
+    rows: int,
+    *,
+    steps: int = 100,
+    member_ids: int | Tensor | None = None,
+    generator: torch.Generator | None = None,
+) -> nn.Parameter:
+    """A trainable initial state `(*e, rows, n)`: N(0, 1), then `steps` steps without input."""
+    like = next(iter(cell.tensors()), None)
+    dtype, device = (None, None) if like is None else (like.dtype, like.device)
+    ids, stream = ids_of(cell.ensemble, member_ids, device), Stream(seed_from(generator), "h0")
+    h = stream.normal((rows, cell.state_size), member_ids=ids, dtype=dtype)
+    inputs = torch.zeros(
+        _checks.integer("steps", steps, 1), rows, cell.input_size, dtype=dtype, device=h.device
+    )
+    return nn.Parameter(settle(cell, *fit(cell, inputs, h)))

@@ -1,0 +1,291 @@
+"""A run: a stack of phases under way, one epoch at a time, saved and resumed at any of them."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lyaptorch import _checks
+from lyaptorch.schedules import At, Every, FitPhase, FlossPhase, Schedule, When
+from lyaptorch.schedules.phases import check_per_member, select_phase
+from lyaptorch.tasks.batch import Task
+from lyaptorch.training.checkpoint import save_checkpoint
+from lyaptorch.training.ensemble import Ensemble
+from lyaptorch.training.epochs import Row
+from lyaptorch.training.firing import act, fired, quiet
+from lyaptorch.training.history import History
+from lyaptorch.training.metrics import leading_exponent, measure
+from lyaptorch.training.overflow import UnstableError, told_apart
+from lyaptorch.training.progress import progress
+from lyaptorch.training.settings import Settings
+from lyaptorch.training.steps import most_exponents, warn_of_death
+from lyaptorch.training.work import Work, drawing, work_of
+
+CHECKPOINT_SECONDS = float(os.environ.get("LYAPTORCH_CHECKPOINT_SECONDS", "20"))
+"""Seconds between two checkpoints: 20, or what the environment variable says."""
+
+
+@dataclass
+class _Active:
+    """A phase under way: where it stands in the schedule, its members, and how far it is."""
+
+    path: tuple[int, ...]
+    mask: Tensor
+    done: int = 0
+    checked: int = -1
+
+
+class Run:
+    """A stack of phases under way; a trigger puts a phase on top of the fit that it interrupts."""
+
+    def __init__(self, networks: Ensemble, task: Task, schedule: Schedule, settings: Settings) -> None:
+        self.all, self.task, self.schedule, self.settings = networks, task, tuple(schedule), settings
+        self.lr = networks.optimizer.lr.clone()
+        ensemble = tuple(networks.ids.shape)
+        self.history = History(ensemble)
+        if settings.clip.norm is not None:
+            _checks.per_member("clip", settings.clip.norm, ensemble)
+        for phase in self.schedule:
+            if not isinstance(phase, FitPhase | FlossPhase):
+                raise ValueError(f"a schedule holds FitPhase and FlossPhase, got {type(phase).__name__}")
+            self._refuse_early(phase)
+        self.stack = [self._active((i,), None) for i in reversed(range(len(self.schedule)))]
+        self.part: Ensemble | None = None
+        self.works: dict[tuple[int, ...], Work] = {}
+
+    def _refuse_early(self, phase: FitPhase | FlossPhase) -> None:
+        """Raise before the work what would be raised in the middle of it."""
+        model, ids, length = self.all.model, self.all.ids, self.settings.length
+        n = model.cell.state_size
+        check_per_member(phase, tuple(ids.shape))
+        self._mask(phase)
+        if isinstance(phase, FlossPhase):
+            if n:
+                most_exponents(phase.k, n)
+            return
+        self.task.draw(self.settings.seed, member_ids=ids, epoch=0, batch=1, length=length)
+        for floss in (phase.flossing, *(trigger.phase for trigger in phase.triggers)):
+            self._refuse_early(floss)
+        for trigger in phase.triggers:
+            if trigger.action is not None:
+                act(model, trigger.action, torch.zeros_like(ids, dtype=torch.bool), model.of_members())
+
+    def phase(self, path: tuple[int, ...]) -> FitPhase | FlossPhase:
+        """The phase at a place: `(i,)` in the schedule, `(i, j)` of trigger j of fit i."""
+        phase = self.schedule[path[0]]
+        return phase.triggers[path[1]].phase if len(path) > 1 and isinstance(phase, FitPhase) else phase
+
+    def go(self, path: Path | None, config: dict[str, Any], show_progress: bool | None) -> None:
+        """Run what is on the stack."""
+        saved = time.monotonic()
+        left = sum(self.phase(a.path).epochs - a.done for a in self.stack)
+        with progress("training", left, show_progress) as advance:
+            while self.stack:
+                for text in self.step():
+                    advance(text)
+                if path is not None and time.monotonic() - saved > CHECKPOINT_SECONDS:
+                    self.save(path, config)
+                    saved = time.monotonic()
+        if path is not None:
+            self.save(path, config)
+
+    def step(self) -> Iterator[str]:
+        """Epochs of the phase on top until the next look, or one change of the stack.
+
+        Gives what to show beside the bar after each epoch.
+        """
+        active = self.stack[-1]
+        phase = self.phase(active.path)
+        if active.done >= phase.epochs or not active.mask.any():
+            self._put_back()
+            self.stack.pop()
+            return
+        if self.part is None:
+            self.part = self.all if active.mask.all() else self.all.select(active.mask)
+        try:
+            if isinstance(phase, FitPhase) and active.checked < active.done:
+                changed = self._check(active, phase)
+                active.checked = active.done
+                if changed:
+                    return
+            measured = self._measure(active) if isinstance(phase, FitPhase) else {}
+            work = self._work(phase, active)
+            for rows in work.epochs.run(self._until_look(phase, active)):
+                self.history.add({**measured, **rows}, active.mask)
+                for name, amount in work.flops.items():
+                    self.history.count(name, amount, active.mask)
+                if "exponents" in rows:
+                    warn_of_death(rows["exponents"], self.part.ids)
+                measured = {}
+                active.done += 1
+                yield _text(rows)
+        except UnstableError as failure:
+            if self.settings.unstable == "raise":
+                raise
+            self._drop(active, failure)
+
+    def _until_look(self, phase: FitPhase | FlossPhase, active: _Active) -> int:
+        """How many epochs may pass before a metric, a trigger or the end of the phase is due."""
+        ends = [self.settings.fetch_every, phase.epochs - active.done]
+        if isinstance(phase, FitPhase):
+            if self.settings.metrics:
+                ends.append(self.settings.metrics_every - active.done % self.settings.metrics_every)
+            conditions = _conditions(phase)
+            if conditions and min(ends) > 1:
+                assert self.part is not None
+                due = phase.check_every - active.done % phase.check_every
+                everybody = torch.ones(self.part.epoch.shape, dtype=torch.bool, device="cpu")
+                waits = (quiet(when, self.part.epoch.cpu(), everybody, due) for when in conditions)
+                ends += [wait for wait in waits if wait is not None]
+        return min(ends)
+
+    def _work(self, phase: FitPhase | FlossPhase, active: _Active) -> Work:
+        """What a phase does for those who take part; where nothing changed since, what it was before."""
+        part, mask = self.part, active.mask
+        assert part is not None
+        phase = select_phase(phase, mask, part.epoch.device)
+        if isinstance(phase, FlossPhase):
+            part.flosser.set_lr(phase.lr)
+        else:
+            usual = self.lr if mask.all() else self.lr[mask]
+            part.optimizer.set_lr(usual if phase.lr is None else phase.lr)
+        if active.path not in self.works or self.works[active.path].part is not part:
+            settings = replace(self.settings, clip=self.settings.clip.select(mask, part.epoch.device))
+            self.works[active.path] = work_of(phase, part, self.task, settings)
+        return self.works[active.path]
+
+    def _drop(self, active: _Active, failure: UnstableError) -> None:
+        """Mark members whose numbers overflowed; the others go on without them."""
+        gone = torch.zeros_like(active.mask).masked_scatter(active.mask, failure.who.cpu())
+        assert self.part is not None
+        self.history.mark("unstable_at", self.part.epoch[failure.who], gone)
+        self.history.mark("overflow_step", failure.step, gone)
+        self._put_back()
+        for waiting in self.stack:
+            waiting.mask = waiting.mask & ~gone
+
+    def _measure(self, active: _Active) -> Row:
+        """The metrics, where they are due."""
+        part, settings = self.part, self.settings
+        if not settings.metrics or active.done % settings.metrics_every:
+            return {}
+        assert part is not None
+        batch = drawing(self.task, settings, part)()
+
+        def attempt(some: Ensemble, mask: Tensor) -> Row:
+            own = batch if mask.all() else batch.select(mask.to(batch.mask.device).nonzero(as_tuple=True))
+            return measure(some, own, settings.metrics, self.task, settings.seed, settings.test_batches)
+
+        found = told_apart(part, attempt)
+        return {**found, "measured_at": part.epoch.to(batch.inputs.dtype)}
+
+    def _check(self, active: _Active, phase: FitPhase) -> bool:
+        """Stop members that are done and push the phases whose triggers fire; whether the stack changed."""
+        conditions = _conditions(phase)
+        if not conditions:
+            return False
+        self._write_back()
+
+        def metric(name: str) -> Tensor:
+            if name == "lambda1":
+                return self._leading_exponent(active.mask)
+            return self.history.last(name, active.mask)
+
+        due = active.done % phase.check_every == 0
+        masks = [fired(when, self.all.epoch.cpu(), active.mask, due, metric) for when in conditions]
+        changed = bool(torch.stack(masks).any())
+        if changed:
+            self._put_back()
+        if phase.stop is not None:
+            active.mask = active.mask & ~masks.pop()
+        for j in reversed(range(len(phase.triggers))):
+            hit = masks[j] & active.mask
+            if hit.any():
+                episode = self._active((active.path[0], j), hit)
+                if (action := phase.triggers[j].action) is not None:
+                    act(self.all.model, action, episode.mask, self.all.model.of_members())
+                self.stack.append(episode)
+        return changed
+
+    def _leading_exponent(self, mask: Tensor) -> Tensor:
+        """lambda_1 of who takes part, `*e`; NaN of the others, whom nobody asks."""
+        assert self.part is not None
+        own = told_apart(self.part, lambda some, _: leading_exponent(some, self.task, self.settings.seed))
+        return torch.full(mask.shape, torch.nan, dtype=own.dtype, device="cpu").masked_scatter(
+            mask, own.cpu()
+        )
+
+    def _active(self, path: tuple[int, ...], mask: Tensor | None) -> _Active:
+        own = self._mask(self.phase(path))
+        return _Active(path, own if mask is None else own & mask)
+
+    def _mask(self, phase: FitPhase | FlossPhase) -> Tensor:
+        """Who takes part in a phase."""
+        own = phase.who
+        ensemble = tuple(self.all.ids.shape)
+        everybody = torch.ones(ensemble, dtype=torch.bool, device="cpu")
+        if own is not None:
+            if own.dtype != torch.bool or tuple(own.shape) != ensemble:
+                raise ValueError(
+                    f"members of a phase must be a bool tensor of the ensemble's shape {ensemble}, "
+                    f"got {own.dtype} {tuple(own.shape)}"
+                )
+            if not own.any():
+                raise ValueError(
+                    "members of a phase must not be all false: nobody would take part; drop the phase"
+                )
+            return own.clone()
+        return everybody
+
+    def _write_back(self) -> None:
+        """What became of those who take part."""
+        if self.part is not None and self.part is not self.all:
+            self.all.put(self.stack[-1].mask, self.part)
+
+    def _put_back(self) -> None:
+        """The same, before others take part."""
+        self._write_back()
+        if self.part is not self.all:
+            # those who took part are at epochs of their own now
+            self.works = {}
+        self.part = None
+
+    def save(self, path: Path, config: dict[str, Any]) -> None:
+        """Write a checkpoint."""
+        self._write_back()
+        stack = [
+            {"path": list(a.path), "mask": a.mask.tolist(), "done": a.done, "checked": a.checked}
+            for a in self.stack
+        ]
+        save_checkpoint(
+            path, {**self.all.tensors(), **self.history.tensors()}, {"config": config, "stack": stack}
+        )
+
+    def load(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.all.load(tensors)
+        self.history.load(tensors)
+        self.stack = [
+            _Active(tuple(a["path"]), torch.tensor(a["mask"], device="cpu"), a["done"], a["checked"])
+            for a in facts["stack"]
+        ]
+
+
+def _conditions(phase: FitPhase) -> list[Every | At | When]:
+    """Those of the triggers, and of the stop last."""
+    return [trigger.when for trigger in phase.triggers] + ([phase.stop] if phase.stop else [])
+
+
+def _text(rows: Row) -> str:
+    return ", ".join(
+        f"{name} {rows[name].mean().item():.3g}"
+        for name in ("loss", "accuracy", "floss_loss")
+        if name in rows
+    )

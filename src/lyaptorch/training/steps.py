@@ -1,0 +1,254 @@
+"""One step of a fit, one step of flossing."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lyaptorch import _checks
+from lyaptorch._padded import Padded
+from lyaptorch._random import Stream
+from lyaptorch._types import Number
+from lyaptorch.cells import Cell, fit, random_frame
+from lyaptorch.schedules import FlossPhase
+from lyaptorch.schedules.loss import member_losses
+from lyaptorch.schedules.penalties import PENALTIES
+from lyaptorch.schedules.phases import EXPONENTS
+from lyaptorch.tangent import lyapunov_spectrum, mean_over_trajectories
+from lyaptorch.tangent.deaths import untold
+from lyaptorch.tasks.batch import Batch
+from lyaptorch.training.ensemble import Ensemble
+from lyaptorch.training.optim import MemberOptimizer, finite, norms
+from lyaptorch.training.optim import clip as clip_gradients
+from lyaptorch.training.overflow import GO_ON, UnstableError
+
+PUBLISHED_K = 75
+
+
+@dataclass(frozen=True)
+class Clip:
+    """The largest gradient norm, a number or `*e`, of each tensor or of all ("global"); None for no limit."""
+
+    norm: Number | None
+    mode: str = "tensor"
+
+    def __call__(self, gradients: tuple[Tensor, ...], ensemble: tuple[int, ...]) -> tuple[Tensor, ...]:
+        """The clipped gradients."""
+        if self.norm is None:
+            return gradients
+        return clip_gradients(gradients, ensemble, self.norm, self.mode)
+
+    def select(self, mask: Tensor, device: torch.device) -> Clip:
+        """For the members where the mask is true, on a device."""
+        norm = self.norm
+        if not isinstance(norm, Tensor):
+            return self
+        return Clip((norm if mask.all() or not norm.dim() else norm[mask]).to(device), self.mode)
+
+
+@dataclass(frozen=True)
+class Flossing:
+    """What does not change from one step of a flossing phase to the next.
+
+    Attributes:
+        phase: the phase, its tensors where the networks are.
+        k: the largest of any member, if one is given.
+        seed: of the run.
+        together: whether all members are at the same epoch, and so have the same frame.
+    """
+
+    phase: FlossPhase
+    k: int | None
+    seed: int
+    together: bool
+
+    def value(self, cell: Cell, driven: Padded, h0: Tensor, epoch: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What the phase minimises, `(*e)`, and the exponents `(*e, b, k)` if it is made of them.
+
+        Raises:
+            ValueError: for sequences of different lengths and a penalty that looks at single steps.
+        """
+        phase, k = self.phase, most_exponents(self.k, h0.shape[-1])
+        if phase.penalty != EXPONENTS:
+            if driven.lengths is not None:
+                raise ValueError(
+                    f"penalty {phase.penalty!r} looks at all steps of all sequences, got some of different "
+                    f"lengths; pass penalty={EXPONENTS!r} or sequences of one length"
+                )
+            checked, h = fit(cell, driven.inputs, h0)
+            own = phase.k if isinstance(phase.k, Tensor) else k
+            return PENALTIES[phase.penalty](cell, checked, h, own), None
+        # `warn_of_death` tells
+        with untold():
+            exponents = lyapunov_spectrum(
+                cell,
+                driven,
+                k=k,
+                h0=h0,
+                tangent_transient=phase.tangent_transient,
+                interval=phase.interval,
+                frame=self.frame(k, epoch, h0),
+                # targets and losses are per step, whatever time a step takes
+                dt=1.0,
+                state_grad=phase.state_grad,
+            ).exponents
+        return member_losses(exponents, phase.target, phase.reduction, phase.k), exponents
+
+    def frame(self, k: int, epoch: Tensor, h0: Tensor) -> Tensor:
+        """The frame of an epoch, the same for all members at that epoch."""
+        n, stream = h0.shape[-1], Stream(self.seed, "floss_frame")
+        epoch = epoch if self.phase.frame == "redrawn" else torch.zeros_like(epoch)
+        if self.together:
+            epoch = epoch.reshape(-1)[0]
+        frame = random_frame(n, k, stream, torch.zeros_like(epoch), epoch, dtype=h0.dtype)
+        return frame if self.together else frame.unsqueeze(-3).expand(*h0.shape, k)
+
+
+def flossing_of(phase: FlossPhase, seed: int, epoch: Tensor) -> Flossing:
+    """Of a phase about to start at these epochs `*e`."""
+    k = int(phase.k.max()) if isinstance(phase.k, Tensor) else phase.k
+    together = phase.frame == "fixed" or bool((epoch == epoch.reshape(-1)[0]).all())
+    return Flossing(phase, k, seed, together)
+
+
+def fit_step(
+    networks: Ensemble,
+    batch: Batch,
+    clip: Clip,
+    joint: tuple[Flossing, Padded, Number] | None,
+) -> dict[str, Tensor]:
+    """One task step of all `members`; loss, accuracy and gradient norm `(*e)` before it.
+
+    Args:
+        networks: those who take it.
+        batch: what they see.
+        clip: of their gradients.
+        joint: a flossing loss to be added, its inputs, and its weight.
+
+    Raises:
+        UnstableError: before anything is changed, if a loss or gradient is not finite.
+        FloatingPointError: likewise, if the dynamics of the flossing loss overflow.
+    """
+    ensemble = tuple(networks.ids.shape)
+    loss, right = networks.model.loss(batch)
+    if _checks.can_look() and not (fine := torch.isfinite(loss)).all():
+        raise _unstable("loss", networks, fine, batch)
+    total = loss.sum()
+    if joint is not None:
+        flossing, driven, weight = joint
+        h0 = first_row(networks, flossing.phase, driven)
+        floss, _ = flossing.value(networks.model.cell, driven, h0, networks.epoch)
+        total = total + (weight * floss).sum()
+    gradients = torch.autograd.grad(total, networks.optimizer.parameters, materialize_grads=True)
+    if _checks.can_look() and not (fine := finite(gradients, ensemble)).all():
+        raise _unstable("gradient", networks, fine, batch)
+    size = _recurrent_norm(networks, gradients, ensemble)
+    networks.optimizer.step(clip(gradients, ensemble))
+    networks.epoch += 1
+    return {"loss": loss.detach(), "accuracy": right, "gradient_norm": size}
+
+
+def floss_step(
+    cell: Cell,
+    driven: Padded,
+    h0: Tensor,
+    flossing: Flossing,
+    optimizer: MemberOptimizer,
+    epoch: Tensor,
+    ids: Tensor,
+) -> dict[str, Tensor]:
+    """One flossing step; loss `(*e)` and exponents `(*e, k)`, averaged over trajectories, before it.
+
+    A penalty that is not made of exponents gives a NaN in their place.
+    """
+    ensemble = tuple(h0.shape[:-2])
+    try:
+        value, exponents = flossing.value(cell, driven, h0, epoch)
+    except FloatingPointError as error:
+        raise FloatingPointError(f"at flossing epoch {epoch.reshape(-1)[0]}: {error}") from error
+    gradients = torch.autograd.grad(value.sum(), optimizer.parameters, materialize_grads=True)
+    if _checks.can_look() and not (fine := finite(gradients, ensemble)).all():
+        raise UnstableError(
+            f"the gradient is not finite at flossing epoch {epoch.reshape(-1)[0]} for member "
+            f'{ids[~fine].tolist()}; use fewer steps, state_grad="detach" or a truncation length',
+            ~fine,
+        )
+    phase = flossing.phase
+    optimizer.step(Clip(phase.clip)(gradients, ensemble))
+    if exponents is None:
+        loss = value.detach()
+        return {"floss_loss": loss, "exponents": torch.full_like(loss, torch.nan).unsqueeze(-1)}
+    mean = member_losses(exponents.detach(), phase.target, "mean", phase.k)
+    return {"floss_loss": mean, "exponents": mean_over_trajectories(exponents.detach())}
+
+
+def most_exponents(k: int | Tensor | None, n: int) -> int:
+    """The largest k of any member of a phase.
+
+    Raises:
+        ValueError: if it is not in 1..n.
+    """
+    k = min(PUBLISHED_K, n) if k is None else k
+    k = int(k.max()) if isinstance(k, Tensor) else k
+    return _checks.integer("k", k, 1, n, do=f"a state of size {n} has {n} exponents")
+
+
+def first_row(networks: Ensemble, phase: FlossPhase, driven: Padded) -> Tensor:
+    """Where flossing starts: the first row of the initial state, for each of its trajectories."""
+    row = networks.model.initial_state(1)
+    if row is not None:
+        row = row.detach().expand(*row.shape[:-2], phase.batch, -1)
+    return fit(networks.model.cell, driven.inputs, row)[1]
+
+
+def warn_of_death(exponents: Tensor, ids: Tensor) -> None:
+    """Where no direction survives there is no gradient, and flossing would do nothing in silence.
+
+    Args:
+        exponents: of a step `(*e, k)`, averaged over trajectories.
+        ids: of the members.
+    """
+    dead = exponents[..., 0] == -torch.inf
+    if dead.any():
+        warnings.warn(
+            f"every tangent vector of member {ids.cpu()[dead].tolist()} dies (lambda_1 = -inf), so flossing "
+            "has no gradient for it; rectified units have slope 0 at and below 0: pass an h0 that opens "
+            "some, such as positive noise, or raise bias or gain",
+            stacklevel=2,
+        )
+
+
+def _recurrent_norm(networks: Ensemble, gradients: tuple[Tensor, ...], ensemble: tuple[int, ...]) -> Tensor:
+    """The norm of the gradient of W, or of all the cell's parameters where none has that name."""
+    cell = networks.model.cell
+    chosen = [p for name, p in cell.named_parameters() if name == "weight_hh"] or list(cell.parameters())
+    own = [
+        norms(g, ensemble)
+        for p, g in zip(networks.optimizer.parameters, gradients, strict=True)
+        if any(p is c for c in chosen)
+    ]
+    return torch.linalg.vector_norm(torch.stack(own), dim=0) if own else gradients[0].new_zeros(ensemble)
+
+
+def _unstable(what: str, networks: Ensemble, fine: Tensor, batch: Batch) -> UnstableError:
+    step = _overflow(networks, batch)[~fine]
+    at = step[~step.isnan()]
+    where = f", its state overflows at step {int(at.min())} of the trial" if len(at) else ""
+    return UnstableError(
+        f"the {what} is not finite at epoch {int(networks.epoch[~fine].min())} for member "
+        f"{networks.ids[~fine].tolist()}{where}; lower the learning rate, the clip, the gain or the length "
+        f"of a trial, {GO_ON}",
+        ~fine,
+        step,
+    )
+
+
+@torch.no_grad()
+def _overflow(networks: Ensemble, batch: Batch) -> Tensor:
+    """The first step `(*e)` after which a state is not finite, from 1; NaN where there is none."""
+    bad = ~torch.isfinite(networks.model.states(batch.inputs)).all(-1).all(-1)
+    first = bad.int().argmax(0).double() + 1
+    return torch.where(bad.any(0), first, torch.nan)

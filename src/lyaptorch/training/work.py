@@ -1,0 +1,121 @@
+"""What the members in a phase do in each of its epochs: draw, step, tell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from torch import Tensor
+
+from lyaptorch import _checks
+from lyaptorch._padded import Padded
+from lyaptorch.schedules import FitPhase, FlossPhase
+from lyaptorch.schedules.phases import EXPONENTS, select_phase
+from lyaptorch.tasks.batch import Batch, Task
+from lyaptorch.training.ensemble import Ensemble
+from lyaptorch.training.epochs import Epochs, Row
+from lyaptorch.training.metrics import fit_flops, floss_flops
+from lyaptorch.training.overflow import OVERFLOWS, blame
+from lyaptorch.training.settings import Settings
+from lyaptorch.training.steps import first_row, fit_step, floss_step, flossing_of, most_exponents
+
+
+class Work(NamedTuple):
+    """The epochs of a phase for some members, and the operations of each, by their names in the history."""
+
+    part: Ensemble
+    epochs: Epochs
+    flops: dict[str, int | Tensor]
+
+
+def work_of(phase: FitPhase | FlossPhase, part: Ensemble, task: Task, settings: Settings) -> Work:
+    """The work of a phase for a part of the members, whose ensemble the phase and the settings have."""
+    if isinstance(phase, FitPhase):
+        return _fit(phase, part, task, settings)
+    return _floss(phase, part, task, settings)
+
+
+def drawing(task: Task, settings: Settings, part: Ensemble) -> Callable[[], Batch]:
+    """A function that draws what a part of the members sees at its epoch."""
+    sizes = {"batch": settings.batch, "length": settings.length, "dtype": part.dtype}
+    return lambda: part.batch(task, settings.seed, part.epoch, **sizes)
+
+
+def _fit(phase: FitPhase, part: Ensemble, task: Task, settings: Settings) -> Work:
+    n, draw = _state_size(part), drawing(task, settings, part)
+    flops: dict[str, int | Tensor] = {"fit_flops": fit_flops(draw(), n, task.output_size)}
+    joined, weighted = None, _checks.numbers(phase.flossing_weight).cpu() != 0
+    if weighted.any():
+        joined = flossing_of(phase.flossing, settings.seed, part.epoch)
+        flops["floss_flops"] = weighted * _floss_flops(phase.flossing, n)
+
+    def epoch() -> Row:
+        joint = None
+        if joined is not None:
+            inputs = _inputs(part, task, settings, joined.phase, part.epoch, "joint")
+            joint = joined, inputs, phase.flossing_weight
+        try:
+            return fit_step(part, draw(), settings.clip, joint)
+        except OVERFLOWS as error:
+            blame(error, part, _attempt(phase.flossing, task, settings, "joint"))
+
+    return Work(part, Epochs(epoch, part.tensors().values()), flops)
+
+
+def _floss(phase: FlossPhase, part: Ensemble, task: Task, settings: Settings) -> Work:
+    if not part.flosser.parameters:
+        raise ValueError("there is nothing to floss: no parameter of the cell has requires_grad; set it")
+    flossing = flossing_of(phase, settings.seed, part.floss_epoch)
+
+    def epoch() -> Row:
+        inputs = _inputs(part, task, settings, phase, part.floss_epoch, "floss")
+        h0 = first_row(part, phase, inputs)
+        try:
+            row = floss_step(part.model.cell, inputs, h0, flossing, part.flosser, part.floss_epoch, part.ids)
+        except OVERFLOWS as error:
+            blame(error, part, _attempt(phase, task, settings, "floss"))
+        part.floss_epoch += 1
+        return {**row, "at_epoch": part.epoch.to(h0.dtype)}
+
+    flops = _floss_flops(phase, _state_size(part))
+    return Work(part, Epochs(epoch, part.tensors().values()), {"floss_flops": flops})
+
+
+def _attempt(
+    phase: FlossPhase, task: Task, settings: Settings, stream: str
+) -> Callable[[Ensemble, Tensor], object]:
+    """The value of a flossing loss, of some members of a phase."""
+
+    def attempt(some: Ensemble, mask: Tensor) -> object:
+        own = select_phase(phase, mask, some.epoch.device)
+        epoch = some.floss_epoch if stream == "floss" else some.epoch
+        inputs = _inputs(some, task, settings, own, epoch, stream)
+        flossing = flossing_of(own, settings.seed, epoch)
+        return flossing.value(some.model.cell, inputs, first_row(some, own, inputs), epoch)
+
+    return attempt
+
+
+def _state_size(part: Ensemble) -> int:
+    """Units n; a function does not know them, but its initial state does."""
+    size, h0 = part.model.cell.state_size, part.model.h0
+    return h0.shape[-1] if size == 0 and h0 is not None else size
+
+
+def _floss_flops(phase: FlossPhase, n: int) -> int:
+    k = most_exponents(phase.k, n) if phase.penalty == EXPONENTS else n
+    return phase.batch * floss_flops(n, k, phase.steps, phase.interval)
+
+
+def _inputs(
+    part: Ensemble, task: Task, settings: Settings, phase: FlossPhase, epoch: Tensor, stream: str
+) -> Padded:
+    return part.inputs(
+        task,
+        settings.seed,
+        epoch,
+        batch=phase.batch,
+        length=phase.steps,
+        stream=stream,
+        dtype=part.dtype,
+    )

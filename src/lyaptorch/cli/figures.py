@@ -16,6 +16,7 @@ from lyaptorch import _checks
 from lyaptorch._files import host_of, run_path
 from lyaptorch.cli.output import checkpoint_path, draw, has, resumable, save
 from lyaptorch.experiments import FIGURES, Check
+from lyaptorch.experiments.figure import Figure
 from lyaptorch.experiments.misses import why_missed
 from lyaptorch.experiments.recorded import figure_of, recorded_checks, recorded_scale
 from lyaptorch.plots import figure_of_kind
@@ -90,10 +91,12 @@ def make(
 
     Of a Record whose picture could not be drawn, only that is made.
     """
-    figure_of_kind(f"{paper} {figure}")
+    chosen = FIGURES[paper][figure]
+    if not issubclass(chosen, Figure):
+        figure_of_kind(f"{paper} {figure}")
     torch.set_num_threads(threads)
     keep_pages()
-    chosen, own = FIGURES[paper][figure], seed_of(paper, figure, seed)
+    own = seed_of(paper, figure, seed)
     other = "" if own == seed_of(paper, figure) else f"-seed{own}"
     name = f"{paper}-{figure}-{scale}{other}"
     path, start, cpu = run_path(runs, name), time.monotonic(), time.process_time()
@@ -106,7 +109,8 @@ def make(
         return Made(paper, figure, scale, own, path, experiment.checks(record), host_of(path))
     checkpoint = checkpoint_path(runs, name, config)
     with resumable(has(checkpoint)):
-        record = experiment.run(show_progress, checkpoint)
+        run = experiment.record if isinstance(experiment, Figure) else experiment.run
+        record = run(show_progress, checkpoint)
     seconds, cpu_seconds = time.monotonic() - start, time.process_time() - cpu
     path, _ = save(record, path, seconds, checkpoint, cpu_seconds=cpu_seconds)
     return Made(paper, figure, scale, own, path, experiment.checks(record), host_of(path))

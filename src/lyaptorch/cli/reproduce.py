@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json as json_module
 import os
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -68,7 +67,7 @@ def reproduce(
         return
     made = make(paper, figure, scale, seed, runs, threads, False if json else None)
     checks = made.checks or []
-    summary = {"checks": [asdict(check) for check in checks]}
+    summary = {"checks": [check.facts() for check in checks]}
     table = check_table(f"{paper} {figure}, {scale} scale", checks)
     reasons = [Text(f"NO, {check.sentence}: {made.why(check)}") for check in checks if made.why(check)]
     show(json, summary, [table, *reasons], made.path, made.path.with_suffix(".png"), made.host["seconds"])

@@ -3,56 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
+from lyaptorch.experiments.check import Check as Check
+from lyaptorch.experiments.check import slopes as slopes
+from lyaptorch.experiments.figure import SCALES as SCALES
 from lyaptorch.record import Record
-
-SCALES = ("smoke", "small", "paper")
-
-
-@dataclass(frozen=True)
-class Check:
-    """One claim.
-
-    Attributes:
-        sentence: the claim, in words.
-        expected: the number or bound it names.
-        measured: what came out.
-        tolerance: how far measured may be from expected on the wrong side.
-        holds: whether it is so.
-    """
-
-    sentence: str
-    expected: float
-    measured: float
-    tolerance: float
-    holds: bool
 
 
 def near(sentence: str, expected: float, measured: float, tolerance: float) -> Check:
     """|measured - expected| <= tolerance; NaN does not hold."""
-    return Check(sentence, expected, measured, tolerance, abs(measured - expected) <= tolerance)
+    return Check("", sentence, expected, measured, tolerance, "within")
 
 
 def at_least(sentence: str, expected: float, measured: float, tolerance: float = 0.0) -> Check:
     """Measured >= expected - tolerance; NaN does not hold."""
-    return Check(sentence, expected, measured, tolerance, measured >= expected - tolerance)
+    return Check("", sentence, expected, measured, tolerance, "at least")
 
 
 def at_most(sentence: str, expected: float, measured: float, tolerance: float = 0.0) -> Check:
     """Measured <= expected + tolerance; NaN does not hold."""
-    return Check(sentence, expected, measured, tolerance, measured <= expected + tolerance)
-
-
-def slopes(x: NDArray[Any], y: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Least-squares slope of `y (..., points)` over `x (points,)`."""
-    centred = x - x.mean()
-    return np.asarray((y * centred).sum(-1) / (centred**2).sum())
+    return Check("", sentence, expected, measured, tolerance, "at most")
 
 
 class Experiment(Protocol):

@@ -64,7 +64,9 @@ def record_page(record: Record) -> str:
         return pages.diagnosis_page(record)
     if record.kind == "spectrum":
         return pages.spectrum_page(record)
-    return pages.plain_page(record, plot_record(record) if record.kind in FIGURES else None)
+    return pages.plain_page(
+        record, plot_record(record) if record.kind in FIGURES or " " in record.kind else None
+    )
 
 
 def plot_record(record: Record) -> Figure:
@@ -82,6 +84,13 @@ def figure_of_kind(kind: str) -> Callable[[Record], Figure]:
     Raises:
         ValueError: for a kind of Record that has no figure.
     """
+    from lyaptorch.experiments import FIGURES as OF_PAPERS
+    from lyaptorch.experiments.figure import Figure as Declared
+
+    paper, _, name = kind.partition(" ")
+    declared = OF_PAPERS.get(paper, {}).get(name)
+    if declared is not None and issubclass(declared, Declared):
+        return declared.draw
     if kind not in FIGURES:
         near = difflib.get_close_matches(kind, FIGURES, n=1)
         hint = f"did you mean {near[0]!r}?" if near else "its page shows what it holds"

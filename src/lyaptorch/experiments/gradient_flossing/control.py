@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, ClassVar
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from numpy.typing import NDArray
 from torch import Tensor
 
 from lyaptorch._random import Stream
 from lyaptorch._types import Number
 from lyaptorch.cells import RateCell
-from lyaptorch.experiments.checks import Check, at_least, at_most, near
+from lyaptorch.experiments.check import Check, at_least, at_most, near
+from lyaptorch.experiments.figure import Figure, Results, declare
+from lyaptorch.experiments.study import Study
+from lyaptorch.plots.primitives import band, bundle, single
+from lyaptorch.plots.style import GREY, PALETTE
 from lyaptorch.record import Record
 from lyaptorch.tangent import lyapunov_spectrum
 from lyaptorch.tasks import Noise
 from lyaptorch.training import floss
 
+PAPER = "gradient-flossing"
+SMOKE = {"networks": 2, "epochs": 10, "steps": 80, "measure": 100}
+NATS = "(nats per step)"
+
 
 @dataclass(frozen=True)
-class NoiseDriven:
+class NoiseDriven(Figure):
     """Random tanh networks driven by noise, and how they are flossed.
 
     The steps of a scan, the learning rate and the number of trajectories are ours; the paper names none.
@@ -38,7 +44,6 @@ class NoiseDriven:
         clip: largest norm of a gradient; None for no limit, which stalls a network that meets a huge one.
         batch: trajectories of each scan.
         measure: steps over which spectra are measured.
-        seed: determines everything.
     """
 
     networks: int = 10
@@ -50,7 +55,6 @@ class NoiseDriven:
     clip: float | None = 1.0
     batch: int = 4
     measure: int = 2000
-    seed: int = 0
 
     def cell(self, ids: Tensor, gain: Number, hidden_size: int | None = None) -> RateCell:
         """The networks `ids`, in float64."""
@@ -118,10 +122,7 @@ class Control(NoiseDriven):
     targets: tuple[float, ...] = (0.0,)
     ks: tuple[int, ...] = (1,)
 
-    figure: ClassVar[str] = "fig1"
-    cost: ClassVar[Mapping[str, str]] = {"smoke": "1 s", "small": "3 s", "paper": "20 s"}
-
-    def run(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
+    def run(self, study: Study) -> Results:
         """`exponents (group, network, floss_epoch, index)` and spectra `(group, network, rank)` around it."""
         groups = [(target, k) for target in self.targets for k in self.ks]
         shape = (len(groups), self.networks)
@@ -131,7 +132,12 @@ class Control(NoiseDriven):
         k = torch.tensor([k for _, k in groups])
         target = torch.tensor([target for target, _ in groups])
         exponents = self.floss(
-            cell, ids, k[:, None].expand(shape), target[:, None].expand(shape), self.lr, show_progress
+            cell,
+            ids,
+            k[:, None].expand(shape),
+            target[:, None].expand(shape),
+            self.lr,
+            study.show_progress,
         )
         nats = {"units": "nats per step"}
         dims = ("group", "network", "rank")
@@ -140,22 +146,61 @@ class Control(NoiseDriven):
             "before": (dims, before, nats),
             "after": (dims, self.spectrum(cell, ids), nats),
         }
-        coordinates = {"target": (("group",), target), "k": (("group",), k)}
-        return Record(f"gradient-flossing {self.figure}", asdict(self), variables, coordinates)
+        return variables, {"target": (("group",), target), "k": (("group",), k)}
 
 
+@single
+def control(record: Record, axes: list[Axes]) -> None:
+    """lambda_1 against flossing epochs, a colour for each target."""
+    (panel,) = axes
+    for group, target in enumerate(record["target"]):
+        color = PALETTE[group % len(PALETTE)]
+        panel.axhline(target, color=color, linestyle=":", linewidth=0.8)
+        rows, label = record["exponents"][group, :, :, 0], f"target {target:+g}"
+        bundle(panel, rows, color, label, alpha=0.25, linewidth=1.8)
+    panel.set(xlabel="flossing epoch", ylabel=rf"$\lambda_1$ {NATS}", title="Control of the first exponent")
+    panel.legend()
+
+
+@single
+def squares(record: Record, axes: list[Axes]) -> None:
+    """Sum of squares of the first k exponents: median and quartiles over networks."""
+    (panel,) = axes
+    for group, k in enumerate(record["k"]):
+        band(panel, (record["exponents"][group, :, :, :k] ** 2).sum(-1), PALETTE[group], f"$k = {k}$")
+    panel.set_yscale("log")
+    panel.set(xlabel="flossing epoch", ylabel=r"$\sum_{i \leq k} \lambda_i^2$", title="Flossing k exponents")
+    panel.legend()
+
+
+@single
+def spectra(record: Record, axes: list[Axes]) -> None:
+    """The whole spectrum before, and after flossing k exponents."""
+    (panel,) = axes
+    panel.axhline(0, color=GREY, linewidth=0.8)
+    index = np.arange(1, record["after"].shape[-1] + 1)
+    panel.plot(index, record["before"][0].mean(0), color=GREY, linewidth=1.4, label="before")
+    for group, k in enumerate(record["k"]):
+        rows = record["after"][group]
+        bundle(panel, rows, PALETTE[group], f"$k = {k}$", x=index, alpha=0.25, linewidth=1.8)
+    panel.set(xlabel="index $i$", ylabel=rf"$\lambda_i$ {NATS}", title="Spectrum after flossing")
+    panel.legend()
+
+
+@declare(
+    PAPER,
+    "fig1b",
+    "lambda_1 against flossing epochs, for targets -1, -0.5, 0 and a positive one",
+    cost=("1 s", "3 s", "20 s"),
+    smoke=SMOKE,
+    small={"networks": 4},
+    draw=control,
+)
 @dataclass(frozen=True)
 class Fig1b(Control):
     """The first exponent against flossing epochs, for several targets."""
 
     targets: tuple[float, ...] = (-1.0, -0.5, 0.0, 0.25)
-
-    figure: ClassVar[str] = "fig1b"
-    shows: ClassVar[str] = "lambda_1 against flossing epochs, for targets -1, -0.5, 0 and a positive one"
-    scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "smoke": {"networks": 2, "epochs": 10, "steps": 80, "measure": 100},
-        "small": {"networks": 4},
-    }
 
     def checks(self, record: Record) -> list[Check]:
         """Every target but the positive one is reached."""
@@ -164,18 +209,22 @@ class Fig1b(Control):
             reached = float(record["after"][group, :, 0].mean())
             if target <= 0:
                 sentence = f"mean lambda_1 is {target:+.2f} after {self.epochs} epochs"
-                found.append(near(sentence, target, reached, 0.05))
+                found.append(near(f"target {target:g}", sentence, target, reached, 0.05))
             else:
-                found.append(
-                    at_most(
-                        f"target {target:+.2f} is not reached: lambda_1 stays below half of it",
-                        target / 2,
-                        reached,
-                    )
-                )
+                sentence = f"target {target:+.2f} is not reached: lambda_1 stays below half of it"
+                found.append(at_most(f"target {target:g}", sentence, target / 2, reached))
         return found
 
 
+@declare(
+    PAPER,
+    "fig1c",
+    "sum of squares of the first k exponents against flossing epochs, k = 1, 16, 32",
+    cost=("1 s", "30 s", "7 min"),
+    smoke=SMOKE,
+    small={"networks": 4},
+    draw=squares,
+)
 @dataclass(frozen=True)
 class Fig1c(Control):
     """The sum of squares of k exponents against flossing epochs."""
@@ -184,47 +233,42 @@ class Fig1c(Control):
     epochs: int = 1000
     batch: int = 1
 
-    cost: ClassVar[Mapping[str, str]] = {"smoke": "1 s", "small": "30 s", "paper": "7 min"}
-    figure: ClassVar[str] = "fig1c"
-    shows: ClassVar[str] = "sum of squares of the first k exponents against flossing epochs, k = 1, 16, 32"
-    scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "smoke": {"networks": 2, "epochs": 10, "steps": 80, "measure": 100},
-        "small": {"networks": 4},
-    }
-
     def checks(self, record: Record) -> list[Check]:
         """The sum of squares falls at least a hundredfold for each k."""
         found = []
         for group, k in enumerate(record["k"]):
-            squares = (record["exponents"][group, :, :, :k] ** 2).sum(-1)
-            ratio = float(np.median(squares[:, 0] / squares[:, -10:].mean(1)))
-            found.append(at_least(f"k = {k}: the sum of squares falls by 100 (median)", 100.0, ratio))
+            rows = (record["exponents"][group, :, :, :k] ** 2).sum(-1)
+            ratio = float(np.median(rows[:, 0] / rows[:, -10:].mean(1)))
+            sentence = f"k = {k}: the sum of squares falls by 100 (median)"
+            found.append(at_least(f"k {k}", sentence, 100.0, ratio))
         return found
 
 
+@declare(
+    PAPER,
+    "fig1d",
+    "the whole spectrum after flossing k = 1, 16, 32 exponents",
+    cost=("1 s", "30 s", "7 min"),
+    smoke=SMOKE,
+    small={"networks": 4},
+    draw=spectra,
+)
 @dataclass(frozen=True)
 class Fig1d(Fig1c):
     """The whole spectrum after flossing k exponents."""
-
-    figure: ClassVar[str] = "fig1d"
-    shows: ClassVar[str] = "the whole spectrum after flossing k = 1, 16, 32 exponents"
 
     def checks(self, record: Record) -> list[Check]:
         """The first k exponents are within .1 of 0 in the median network, the next ones are not."""
         found = []
         for group, k in enumerate(record["k"]):
             after = record["after"][group]
-            middle = np.median(after, 0)
-            found.append(
-                at_most(
-                    f"k = {k}: |lambda_i| <= 0.1 for i <= {k}, median network",
-                    0.1,
-                    float(np.abs(middle[:k]).max()),
-                )
-            )
-            near_zero = float((np.abs(after[:, :k]).max(1) <= 0.2).mean())
-            found.append(at_least(f"k = {k}: share of networks with all of these within 0.2", 0.8, near_zero))
+            middle, largest = np.median(after, 0), np.abs(after[:, :k]).max(1)
+            worst, close = float(np.abs(middle[:k]).max()), float((largest <= 0.2).mean())
+            sentence = f"k = {k}: |lambda_i| <= 0.1 for i <= {k}, median network"
+            found.append(at_most(f"k {k} flossed", sentence, 0.1, worst))
+            sentence = f"k = {k}: share of networks with all of these within 0.2"
+            found.append(at_least(f"k {k} share", sentence, 0.8, close))
             if k < len(middle):
-                rest = float(np.median(middle[k:]))
-                found.append(at_most(f"k = {k}: the others are not: their median is below -0.1", -0.1, rest))
+                sentence = f"k = {k}: the others are not: their median is below -0.1"
+                found.append(at_most(f"k {k} others", sentence, -0.1, float(np.median(middle[k:]))))
         return found

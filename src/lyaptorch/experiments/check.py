@@ -1,0 +1,85 @@
+"""Checks as data: what a figure claims, what was measured, and whether it holds."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Kind: TypeAlias = Literal["claim", "identity", "timing", "question"]
+"""A sentence of a paper; exact, or theory within its error; a measured time; ours, with no expectation."""
+Side: TypeAlias = Literal["at least", "at most", "within"]
+"""Where a measured value may lie: above its bound, below it, or around an expected value."""
+HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "not decided"
+"""What can come of a check."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One claim.
+
+    Attributes:
+        key: names it for good, whatever becomes of the sentence.
+        sentence: the claim, in words.
+        expected: the number or bound it names.
+        measured: what came out; NaN where the situation that the claim speaks of did not occur.
+        tolerance: how far measured may be from expected on the wrong side.
+        side: of the bound.
+        kind: claim, identity, timing or question.
+        source: where the claim is made: paper and place, "theory", or an independent run.
+    """
+
+    key: str
+    sentence: str
+    expected: float
+    measured: float
+    tolerance: float
+    side: Side
+    kind: Kind = "claim"
+    source: str = ""
+
+    @property
+    def outcome(self) -> str:
+        """`HOLDS`, `FAILS`, or `UNDECIDED` where there was nothing to compare."""
+        if math.isnan(self.measured) or math.isnan(self.expected):
+            return UNDECIDED
+        gap = self.measured - self.expected
+        short = {"at least": -gap, "at most": gap, "within": abs(gap)}[self.side]
+        return HOLDS if short <= self.tolerance else FAILS
+
+    def facts(self) -> dict[str, Any]:
+        """The check and its outcome, for a script."""
+        return {**asdict(self), "holds": self.holds, "outcome": self.outcome}
+
+    @property
+    def holds(self) -> bool:
+        """Whether it does; an undecided one does not."""
+        return self.outcome == HOLDS
+
+
+def near(key: str, sentence: str, expected: float, measured: float, tolerance: float, **more: Any) -> Check:
+    """|measured - expected| <= tolerance."""
+    return Check(key, sentence, float(expected), float(measured), float(tolerance), "within", **more)
+
+
+def at_least(
+    key: str, sentence: str, expected: float, measured: float, tolerance: float = 0.0, **more: Any
+) -> Check:
+    """Measured >= expected - tolerance."""
+    return Check(key, sentence, float(expected), float(measured), float(tolerance), "at least", **more)
+
+
+def at_most(
+    key: str, sentence: str, expected: float, measured: float, tolerance: float = 0.0, **more: Any
+) -> Check:
+    """Measured <= expected + tolerance."""
+    return Check(key, sentence, float(expected), float(measured), float(tolerance), "at most", **more)
+
+
+def slopes(x: NDArray[Any], y: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Least-squares slope of `y (..., points)` over `x (points,)`."""
+    centred = x - x.mean()
+    return np.asarray((y * centred).sum(-1) / (centred**2).sum())

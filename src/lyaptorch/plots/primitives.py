@@ -1,0 +1,98 @@
+"""What most pictures are made of: a row of panels, bundles of curves, bands, scores against a setting."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike, NDArray
+
+from lyaptorch.plots.style import panels, style
+from lyaptorch.record import Record
+
+Draw = Callable[[Record, list[Axes]], None]
+Picture = Callable[[Record], Figure]
+Rows = NDArray[np.floating]
+
+
+def picture(
+    count: int | Callable[[Record], int] = 1, *, width: float = 3.4, height: float = 2.9
+) -> Callable[[Draw], Picture]:
+    """Turn a function that draws into a row of axes into one that makes the whole picture.
+
+    Args:
+        count: panels in the row, or how many a Record needs.
+        width: of a panel, inches.
+        height: likewise.
+    """
+
+    def decorate(draw: Draw) -> Picture:
+        @functools.wraps(draw)
+        def drawn(record: Record) -> Figure:
+            with style():
+                many = count if isinstance(count, int) else count(record)
+                figure, axes = panels(many, width=width, height=height)
+                draw(record, axes)
+            return figure
+
+        return drawn
+
+    return decorate
+
+
+single = picture(1, width=4.4, height=3.2)
+"""A picture of one large panel."""
+
+
+def bundle(
+    axes: Axes,
+    rows: Rows,
+    color: str,
+    label: str | None = None,
+    *,
+    x: ArrayLike | None = None,
+    thick: Callable[..., Any] = np.mean,
+    alpha: float = 0.3,
+    thin: float = 0.7,
+    linewidth: float = 1.6,
+) -> None:
+    """Thin curves for `rows (members, points)`, and a thick one for their mean or what else `thick` is."""
+    at = np.arange(rows.shape[-1]) if x is None else np.asarray(x)
+    axes.plot(at, rows.T, color=color, alpha=alpha, linewidth=thin)
+    axes.plot(at, thick(rows, 0), color=color, linewidth=linewidth, label=label)
+
+
+def band(
+    axes: Axes,
+    rows: Rows,
+    color: str,
+    label: str | None = None,
+    *,
+    x: ArrayLike | None = None,
+    alpha: float = 0.2,
+) -> None:
+    """The median of `rows (members, points)` in a band from the 25th to the 75th percentile."""
+    at = np.arange(rows.shape[-1]) if x is None else np.asarray(x)
+    low, middle, high = np.percentile(rows, (25, 50, 75), axis=0)
+    axes.fill_between(at, low, high, color=color, alpha=alpha, linewidth=0)
+    axes.plot(at, middle, color=color, linewidth=1.6, label=label)
+
+
+def scores(
+    axes: Axes,
+    x: ArrayLike,
+    values: Rows,
+    color: str,
+    label: str | None = None,
+    *,
+    thick: Callable[..., Any] = np.mean,
+    alpha: float = 0.3,
+    size: float = 3.0,
+) -> None:
+    """Dots for `values (points, members)` over a setting x, joined at their mean."""
+    axes.plot(x, values, "o", color=color, alpha=alpha, markersize=size)
+    axes.plot(x, thick(values, -1), "o-", color=color, label=label)

@@ -101,7 +101,7 @@ def make(
     name = f"{paper}-{figure}-{scale}{other}"
     path, start, cpu = run_path(runs, name), time.monotonic(), time.process_time()
     experiment = chosen(**{**chosen.scales.get(scale, {}), "seed": own})
-    config: dict[str, Any] = asdict(experiment)  # type: ignore[call-overload]
+    config: dict[str, Any] = asdict(experiment)
     undrawn = _undrawn(path, f"{paper} {figure}", config)
     if undrawn is not None:
         path, record = undrawn

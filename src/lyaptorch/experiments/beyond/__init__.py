@@ -1,5 +1,7 @@
 """Beyond the papers: questions that they leave open."""
 
+from typing import Any
+
 from lyaptorch.experiments.beyond.auto import AutoFlossing
 from lyaptorch.experiments.beyond.chaos import InputSuppressesChaos
 from lyaptorch.experiments.beyond.cheap import CheapFlossing
@@ -9,9 +11,8 @@ from lyaptorch.experiments.beyond.horizon import HorizonPerCost
 from lyaptorch.experiments.beyond.memory import MemoryLimit
 from lyaptorch.experiments.beyond.recall import ItemsByDelay
 from lyaptorch.experiments.beyond.unit import UnitParameters
-from lyaptorch.experiments.checks import Experiment
 
-FIGURES: tuple[type[Experiment], ...] = (
+FIGURES: tuple[type[Any], ...] = (
     *(MemoryLimit, HorizonPerCost),
     *(CheapFlossing, AutoFlossing),
     *(ItemsByDelay, InputSuppressesChaos),

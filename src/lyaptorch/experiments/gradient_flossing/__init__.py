@@ -1,6 +1,7 @@
 """Figures of Gradient Flossing (Engelken 2023)."""
 
-from lyaptorch.experiments.checks import Experiment
+from typing import Any
+
 from lyaptorch.experiments.gradient_flossing.algorithm import Fig15, Fig16
 from lyaptorch.experiments.gradient_flossing.conditioning import Fig2a, Fig2b, Fig2c
 from lyaptorch.experiments.gradient_flossing.control import Fig1b, Fig1c, Fig1d
@@ -15,7 +16,7 @@ from lyaptorch.experiments.gradient_flossing.linear import LinearNetworks
 from lyaptorch.experiments.gradient_flossing.trained_exponents import Fig13
 from lyaptorch.experiments.gradient_flossing.units import Fig6
 
-FIGURES: tuple[type[Experiment], ...] = (
+FIGURES: tuple[type[Any], ...] = (
     *(Fig1b, Fig1c, Fig1d),
     *(Fig2a, Fig2b, Fig2c),
     *(Fig3c, Fig3d, Fig4c, Fig4d),

@@ -89,7 +89,7 @@ def figure_of_kind(kind: str) -> Callable[[Record], Figure]:
 
     paper, _, name = kind.partition(" ")
     declared = OF_PAPERS.get(paper, {}).get(name)
-    if declared is not None and issubclass(declared, Declared):
+    if declared is not None and issubclass(declared, Declared) and hasattr(declared, "draw"):
         return declared.draw
     if kind not in FIGURES:
         near = difflib.get_close_matches(kind, FIGURES, n=1)

@@ -15,6 +15,7 @@ from lyaptorch._types import Number
 from lyaptorch.cells import RateCell
 from lyaptorch.experiments.check import Check, at_least, at_most, near
 from lyaptorch.experiments.figure import Figure, Results, declare
+from lyaptorch.experiments.gradient_flossing.setting import PAPER
 from lyaptorch.experiments.study import Study
 from lyaptorch.plots.primitives import band, bundle, single
 from lyaptorch.plots.style import GREY, PALETTE
@@ -23,7 +24,6 @@ from lyaptorch.tangent import lyapunov_spectrum
 from lyaptorch.tasks import Noise
 from lyaptorch.training import floss
 
-PAPER = "gradient-flossing"
 SMOKE = {"networks": 2, "epochs": 10, "steps": 80, "measure": 100}
 NATS = "(nats per step)"
 

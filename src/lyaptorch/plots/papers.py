@@ -7,62 +7,11 @@ from matplotlib.figure import Figure
 
 from lyaptorch.plots import beyond, coupled_tasks, coupled_training, coupling, delays
 from lyaptorch.plots.algorithm import fig15, fig16, frames, table1
-from lyaptorch.plots.conditioning import fig2a, fig2b, fig2c
 from lyaptorch.plots.episodes import appendix_d, fig8, fig9, fig10, fig12
 from lyaptorch.plots.style import GREY, PALETTE, panels, style
 from lyaptorch.record import Record
 
 PER_STEP = "(nats per step)"
-
-
-def fig1b(record: Record) -> Figure:
-    """lambda_1 against flossing epochs, a colour for each target."""
-    with style():
-        figure, (axes,) = panels(1, width=4.4, height=3.2)
-        for group, target in enumerate(record["target"]):
-            color = PALETTE[group % len(PALETTE)]
-            rows = record["exponents"][group, :, :, 0]
-            axes.axhline(target, color=color, linestyle=":", linewidth=0.8)
-            axes.plot(rows.T, color=color, alpha=0.25, linewidth=0.7)
-            axes.plot(rows.mean(0), color=color, linewidth=1.8, label=f"target {target:+g}")
-        axes.set(
-            xlabel="flossing epoch", ylabel=rf"$\lambda_1$ {PER_STEP}", title="Control of the first exponent"
-        )
-        axes.legend()
-    return figure
-
-
-def fig1c(record: Record) -> Figure:
-    """Sum of squares of the first k exponents: median and quartiles over networks."""
-    with style():
-        figure, (axes,) = panels(1, width=4.4, height=3.2)
-        for group, k in enumerate(record["k"]):
-            squares = (record["exponents"][group, :, :, :k] ** 2).sum(-1)
-            low, middle, high = np.percentile(squares, (25, 50, 75), axis=0)
-            epochs, color = np.arange(len(middle)), PALETTE[group]
-            axes.fill_between(epochs, low, high, color=color, alpha=0.2, linewidth=0)
-            axes.semilogy(epochs, middle, color=color, linewidth=1.6, label=f"$k = {k}$")
-        axes.set(
-            xlabel="flossing epoch", ylabel=r"$\sum_{i \leq k} \lambda_i^2$", title="Flossing k exponents"
-        )
-        axes.legend()
-    return figure
-
-
-def fig1d(record: Record) -> Figure:
-    """The whole spectrum before, and after flossing k exponents."""
-    with style():
-        figure, (axes,) = panels(1, width=4.4, height=3.2)
-        axes.axhline(0, color=GREY, linewidth=0.8)
-        index = np.arange(1, record["after"].shape[-1] + 1)
-        axes.plot(index, record["before"][0].mean(0), color=GREY, linewidth=1.4, label="before")
-        for group, k in enumerate(record["k"]):
-            color = PALETTE[group]
-            axes.plot(index, record["after"][group].T, color=color, alpha=0.25, linewidth=0.7)
-            axes.plot(index, record["after"][group].mean(0), color=color, linewidth=1.8, label=f"$k = {k}$")
-        axes.set(xlabel="index $i$", ylabel=rf"$\lambda_i$ {PER_STEP}", title="Spectrum after flossing")
-        axes.legend()
-    return figure
 
 
 def fig6(record: Record) -> Figure:
@@ -81,7 +30,7 @@ def fig6(record: Record) -> Figure:
     return figure
 
 
-_OWN = (fig1b, fig1c, fig1d, fig2a, fig2b, fig2c, fig6, fig8, fig9, fig10, fig12, fig15, fig16)
+_OWN = (fig6, fig8, fig9, fig10, fig12, fig15, fig16)
 _MORE = (delays.fig13, delays.controls, table1, frames)
 _SWEEPS = ("fig3c", "fig3d", "fig4c", "fig4d", "fig14c", "fig14d")
 _COUPLING = (

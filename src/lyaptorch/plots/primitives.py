@@ -59,11 +59,14 @@ def bundle(
     alpha: float = 0.3,
     thin: float = 0.7,
     linewidth: float = 1.6,
+    dash: str = "-",
+    marker: str = "",
 ) -> None:
     """Thin curves for `rows (members, points)`, and a thick one for their mean or what else `thick` is."""
     at = np.arange(rows.shape[-1]) if x is None else np.asarray(x)
-    axes.plot(at, rows.T, color=color, alpha=alpha, linewidth=thin)
-    axes.plot(at, thick(rows, 0), color=color, linewidth=linewidth, label=label)
+    axes.plot(at, rows.T, dash, color=color, alpha=alpha, linewidth=thin)
+    (line,) = axes.plot(at, thick(rows, 0), dash, color=color, linewidth=linewidth, label=label)
+    line.set(marker=marker, markersize=3)
 
 
 def band(
@@ -92,7 +95,8 @@ def scores(
     thick: Callable[..., Any] = np.mean,
     alpha: float = 0.3,
     size: float = 3.0,
+    dash: str = "-",
 ) -> None:
     """Dots for `values (points, members)` over a setting x, joined at their mean."""
     axes.plot(x, values, "o", color=color, alpha=alpha, markersize=size)
-    axes.plot(x, thick(values, -1), "o-", color=color, label=label)
+    axes.plot(x, thick(values, -1), f"o{dash}", color=color, label=label)

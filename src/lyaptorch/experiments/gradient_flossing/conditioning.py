@@ -3,25 +3,85 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, ClassVar
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from torch import Tensor
 
 from lyaptorch.analysis import condition_number, usable_dimensions
 from lyaptorch.cells import RateCell
-from lyaptorch.experiments.checks import Check, at_least, at_most, near, slopes
-from lyaptorch.experiments.gradient_flossing.control import NoiseDriven
+from lyaptorch.experiments.check import Check, at_least, at_most, near, slopes
+from lyaptorch.experiments.figure import Results, declare
+from lyaptorch.experiments.gradient_flossing.control import NATS, NoiseDriven
+from lyaptorch.experiments.gradient_flossing.setting import PAPER
+from lyaptorch.experiments.study import Study
+from lyaptorch.plots.primitives import bundle, picture, single
+from lyaptorch.plots.style import BLUE, GREY, ORANGE, PALETTE
 from lyaptorch.record import Given, Record
 
 GROUPS = ("random", "flossed")
+COLORS = (BLUE, ORANGE)
 PAPER_BITS = 256
+PER_DECADE = 1 / np.log(10)
+"""From natural logarithms to decimal ones."""
 
 
+@picture(width=5.0, height=3.4)
+def over_time(record: Record, axes: list[Axes]) -> None:
+    """log10 kappa against time: measured, predicted, and with too few bits."""
+    (panel,), time, limit = axes, record["time"], PAPER_BITS * np.log10(2)
+    for group, color in enumerate(COLORS):
+        gap = record["exponents"][group, :, 0] - record["exponents"][group, :, -1]
+        rows, name = record["log_kappa"][group] * PER_DECADE, str(record["group"][group])
+        bundle(panel, rows, color, name, x=time, linewidth=1.8)
+        panel.plot(time, gap.mean() * time * PER_DECADE, ":", color=color, linewidth=1.4)
+        few, label = record["log_kappa_paper_bits"][group] * PER_DECADE, f"{PAPER_BITS} bits, first network"
+        panel.plot(time, few, "x", color=GREY, markersize=4, label=None if group else label)
+    panel.plot([], [], ":", color=GREY, label=r"$(\lambda_1 - \lambda_n)\, t$")
+    panel.axhline(limit, color=GREY, linewidth=0.7)
+    panel.annotate(f"$2^{{{PAPER_BITS}}}$", (time[0], limit), va="bottom", color=GREY)
+    panel.set(xlabel="steps $t$", ylabel=r"$\log_{10} \kappa$", title="Long-term Jacobian")
+    panel.legend()
+
+
+@single
+def dimensions(record: Record, axes: list[Axes]) -> None:
+    """Usable dimensions against the condition number that is acceptable."""
+    (panel,), kappa = axes, record["kappa"]
+    for group, color in enumerate(COLORS):
+        rows, name = record["usable"][group], str(record["group"][group])
+        bundle(panel, rows, color, name, x=kappa, marker="o", linewidth=1.8)
+    steps = record.config["horizon"]
+    panel.set_xscale("log")
+    panel.set(xlabel=r"acceptable $\kappa$", ylabel="dimensions", title=f"Usable after {steps} steps")
+    panel.legend()
+
+
+@picture(width=4.0, height=3.4)
+def rates(record: Record, axes: list[Axes]) -> None:
+    """Measured against predicted rate of every network."""
+    (panel,) = axes
+    for i, (size, gap, rate) in enumerate(zip(record["size"], record["gap"], record["rate"], strict=True)):
+        panel.plot(gap, rate, "o", color=PALETTE[i % len(PALETTE)], markersize=3.5, label=f"$n = {size}$")
+    both = np.concatenate([record["gap"], record["rate"]])
+    ends = [both.min(), both.max()]
+    panel.plot(ends, ends, color=GREY, linewidth=0.8)
+    label, title = rf"$\lambda_1 - \lambda_n$ {NATS}", "Every network its own"
+    panel.set(xlabel=label, ylabel=r"$\log \kappa\, /\, t$", title=title)
+    panel.legend()
+
+
+@declare(
+    PAPER,
+    "fig2a",
+    "condition number of the long-term Jacobian over time, flossed or not, and predicted",
+    cost=("5 s", "25 s", "10 min"),
+    smoke={"networks": 3, "hidden_size": 8, "epochs": 20, "steps": 80, "measure": 500, "horizon": 20},
+    small={"networks": 6, "epochs": 200},
+    draw=over_time,
+)
 @dataclass(frozen=True)
 class Fig2a(NoiseDriven):
     """The condition number against time, with and without flossing all exponents, and what exponents predict.
@@ -39,31 +99,14 @@ class Fig2a(NoiseDriven):
     every: int = 5
     kappas: tuple[float, ...] = (1e1, 1e2, 1e4, 1e7, 1e12, 1e16)
 
-    figure: ClassVar[str] = "fig2a"
-    shows: ClassVar[str] = (
-        "condition number of the long-term Jacobian over time, flossed or not, and predicted"
-    )
-    scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "smoke": {
-            "networks": 3,
-            "hidden_size": 8,
-            "epochs": 20,
-            "steps": 80,
-            "measure": 500,
-            "horizon": 20,
-        },
-        "small": {"networks": 6, "epochs": 200},
-    }
-    cost: ClassVar[Mapping[str, str]] = {"smoke": "5 s", "small": "25 s", "paper": "10 min"}
-
-    def run(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
+    def run(self, study: Study) -> Results:
         """`log_kappa (group, network, time)`, `exponents (group, network, rank)`, ..."""
         shape = (len(GROUPS), self.networks)
         ids = torch.arange(self.networks).expand(shape)
         cell = self.cell(ids, 1.0)
         flossed = torch.tensor([0.0, 1.0])[:, None].expand(shape)
         k = torch.full(shape, self.hidden_size)
-        self.floss(cell, ids, k, torch.zeros(shape), self.lr * flossed, show_progress)
+        self.floss(cell, ids, k, torch.zeros(shape), self.lr * flossed, study.show_progress)
         inputs = self.noise(ids, 100 + self.horizon, epoch=1)
         found = condition_number(cell, inputs, transient=100, every=self.every)
         exponents = self.spectrum(cell, ids).sort(-1, descending=True).values
@@ -83,7 +126,7 @@ class Fig2a(NoiseDriven):
             "time": (("time",), found.times),
             "kappa": (("kappa",), np.array(self.kappas)),
         }
-        return Record(f"gradient-flossing {self.figure}", asdict(self), variables, coordinates)
+        return variables, coordinates
 
     def _first(self, cell: RateCell, inputs: Tensor, group: int) -> tuple[Tensor, Tensor, int]:
         """The first network of a group, multiplied out with enough bits, and with the paper's."""
@@ -102,38 +145,55 @@ class Fig2a(NoiseDriven):
         found = []
         gap = record["exponents"][..., 0] - record["exponents"][..., -1]
         slope = slopes(record["time"], record["log_kappa"])
+        exact = {"kind": "identity", "source": "theory"}
         for i, group in enumerate(record["group"]):
-            error = (slope[i] - gap[i]).std(ddof=1) / math.sqrt(self.networks)
+            error = 2 * (slope[i] - gap[i]).std(ddof=1) / math.sqrt(self.networks)
             sentence = f"{group}: slope of log kappa is lambda_1 - lambda_n, within 2 standard errors"
-            found.append(near(sentence, float(gap[i].mean()), float(slope[i].mean()), float(2 * error)))
-            enough, plain = record["log_kappa_enough_bits"][i], record["log_kappa"][i, 0]
+            found.append(near(f"{group} slope", sentence, gap[i].mean(), slope[i].mean(), error, **exact))
+            enough, plain = record["log_kappa_enough_bits"][i, -1], record["log_kappa"][i, 0, -1]
             sentence = f"{group}: log kappa at the end, float64 against {record['bits'][i]} bits"
-            found.append(near(sentence, float(enough[-1]), float(plain[-1]), 1e-3))
-            most, limit = float(record["log_kappa_paper_bits"][i].max()), PAPER_BITS * math.log(2)
+            found.append(near(f"{group} enough bits", sentence, enough, plain, 1e-3, **exact))
+            most, limit = record["log_kappa_paper_bits"][i].max(), PAPER_BITS * math.log(2)
             sentence = f"{group}: log kappa multiplied out with {PAPER_BITS} bits stays below their range"
-            found.append(at_most(sentence, limit, most, 15.0))
+            found.append(at_most(f"{group} few bits", sentence, limit, most, 15.0, **exact))
         random, flossed = record["log_kappa"][..., -1].mean(1)
         sentence = "flossed: mean log kappa at the end is at most half that of the random networks"
-        found.append(at_most(sentence, float(random / 2), float(flossed)))
+        source = "Gradient Flossing, figure 2A"
+        found.append(at_most("flossed over random", sentence, random / 2, flossed, source=source))
         return found
 
 
+@declare(
+    PAPER,
+    "fig2b",
+    "usable gradient dimensions at a given condition number, flossed or not",
+    cost=("5 s", "25 s", "10 min"),
+    smoke=Fig2a.scales["smoke"],
+    small=Fig2a.scales["small"],
+    draw=dimensions,
+)
 @dataclass(frozen=True)
 class Fig2b(Fig2a):
     """How many gradient directions are left at a given condition number."""
 
-    figure: ClassVar[str] = "fig2b"
-    shows: ClassVar[str] = "usable gradient dimensions at a given condition number, flossed or not"
-
     def checks(self, record: Record) -> list[Check]:
         """Flossing leaves more at every condition number."""
-        random, flossed = record["usable"].mean(1)
-        return [
-            at_least(f"kappa = {kappa:.0e}: more dimensions than without flossing", float(a + 1), float(b))
-            for kappa, a, b in zip(record["kappa"], random, flossed, strict=True)
-        ]
+        found, source = [], "Gradient Flossing, figure 2B"
+        for kappa, random, flossed in zip(record["kappa"], *record["usable"].mean(1), strict=True):
+            sentence = f"kappa = {kappa:.0e}: more dimensions than without flossing"
+            found.append(at_least(f"kappa {kappa:.0e}", sentence, random + 1, flossed, source=source))
+        return found
 
 
+@declare(
+    PAPER,
+    "fig2c",
+    "condition number of single networks of finite size, measured against predicted",
+    cost=("5 s", "1 s", "5 min"),
+    smoke={"networks": 3, "sizes": (4, 8), "horizon": 20, "trajectories": 2, "measure": 500},
+    small={"sizes": (8, 16, 32), "measure": 4000},
+    draw=rates,
+)
 @dataclass(frozen=True)
 class Fig2c(NoiseDriven):
     """Measured against predicted condition number of single networks of several sizes.
@@ -149,15 +209,7 @@ class Fig2c(NoiseDriven):
     horizon: int = 60
     trajectories: int = 8
 
-    figure: ClassVar[str] = "fig2c"
-    shows: ClassVar[str] = "condition number of single networks of finite size, measured against predicted"
-    scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "smoke": {"networks": 3, "sizes": (4, 8), "horizon": 20, "trajectories": 2, "measure": 500},
-        "small": {"sizes": (8, 16, 32), "measure": 4000},
-    }
-    cost: ClassVar[Mapping[str, str]] = {"smoke": "5 s", "small": "1 s", "paper": "5 min"}
-
-    def run(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
+    def run(self, study: Study) -> Results:
         """`rate (size, network)`, log kappa_n(t) / t, and `gap (size, network)`, lambda_1 - lambda_n."""
         ids = torch.arange(self.networks)
         rates, gaps = [], []
@@ -170,15 +222,16 @@ class Fig2c(NoiseDriven):
             gaps.append(exponents.amax(-1) - exponents.amin(-1))
         dims, nats = ("size", "network"), {"units": "nats per step"}
         variables = {"rate": (dims, torch.stack(rates), nats), "gap": (dims, torch.stack(gaps), nats)}
-        coordinates = {"size": (("size",), np.array(self.sizes))}
-        return Record(f"gradient-flossing {self.figure}", asdict(self), variables, coordinates)
+        return variables, {"size": (("size",), np.array(self.sizes))}
 
     def checks(self, record: Record) -> list[Check]:
         """The exponents predict the condition number of each network, sizes apart."""
         found = []
         for n, gap, rate in zip(record["size"], record["gap"], record["rate"], strict=True):
-            both = float(np.corrcoef(gap, rate)[0, 1])
-            found.append(at_least(f"n = {n}: correlation of measured and predicted", 0.7, both))
-            sentence = f"n = {n}: mean of log kappa over t is lambda_1 - lambda_n"
-            found.append(near(sentence, float(gap.mean()), float(rate.mean()), 0.1 * float(gap.mean())))
+            both, source = np.corrcoef(gap, rate)[0, 1], "Gradient Flossing, figure 2C"
+            sentence = f"n = {n}: correlation of measured and predicted"
+            found.append(at_least(f"n {n} correlation", sentence, 0.7, both, source=source))
+            sentence, expected = f"n = {n}: mean of log kappa over t is lambda_1 - lambda_n", gap.mean()
+            exact = {"kind": "identity", "source": "theory"}
+            found.append(near(f"n {n} mean", sentence, expected, rate.mean(), 0.1 * expected, **exact))
         return found

@@ -72,8 +72,8 @@ def test_a_setting_makes_the_networks_it_names():
 
 
 def test_a_condition_trains_to_the_same_numbers_beside_any_others():
-    before = Fig4c(**Fig4c.scales["smoke"]).run(False, None)["accuracy"][1, 1]
-    control = Controls(**{**SMOKE, "delays": (4,)}).run(False, None)["accuracy"][0, 0]
+    before = Fig4c(**Fig4c.scales["smoke"]).record(False, None)["accuracy"][1, 1]
+    control = Controls(**{**SMOKE, "delays": (4,)}).record(False, None)["accuracy"][0, 0]
     np.testing.assert_allclose(control, before, atol=1e-6)
 
 

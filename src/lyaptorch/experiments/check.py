@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, SupportsFloat, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,20 +60,37 @@ class Check:
         return self.outcome == HOLDS
 
 
-def near(key: str, sentence: str, expected: float, measured: float, tolerance: float, **more: Any) -> Check:
+def near(
+    key: str,
+    sentence: str,
+    expected: SupportsFloat,
+    measured: SupportsFloat,
+    tolerance: SupportsFloat,
+    **more: Any,
+) -> Check:
     """|measured - expected| <= tolerance."""
     return Check(key, sentence, float(expected), float(measured), float(tolerance), "within", **more)
 
 
 def at_least(
-    key: str, sentence: str, expected: float, measured: float, tolerance: float = 0.0, **more: Any
+    key: str,
+    sentence: str,
+    expected: SupportsFloat,
+    measured: SupportsFloat,
+    tolerance: SupportsFloat = 0.0,
+    **more: Any,
 ) -> Check:
     """Measured >= expected - tolerance."""
     return Check(key, sentence, float(expected), float(measured), float(tolerance), "at least", **more)
 
 
 def at_most(
-    key: str, sentence: str, expected: float, measured: float, tolerance: float = 0.0, **more: Any
+    key: str,
+    sentence: str,
+    expected: SupportsFloat,
+    measured: SupportsFloat,
+    tolerance: SupportsFloat = 0.0,
+    **more: Any,
 ) -> Check:
     """Measured <= expected + tolerance."""
     return Check(key, sentence, float(expected), float(measured), float(tolerance), "at most", **more)

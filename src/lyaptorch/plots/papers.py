@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
-from lyaptorch.plots import beyond, coupled_tasks, coupled_training, coupling, delays
+from lyaptorch.plots import beyond, coupled_tasks, coupled_training, coupling
 from lyaptorch.plots.algorithm import fig15, fig16, frames, table1
 from lyaptorch.plots.episodes import appendix_d, fig8, fig9, fig10, fig12
 from lyaptorch.plots.style import GREY, PALETTE, panels, style
@@ -31,8 +31,7 @@ def fig6(record: Record) -> Figure:
 
 
 _OWN = (fig6, fig8, fig9, fig10, fig12, fig15, fig16)
-_MORE = (delays.fig13, delays.controls, table1, frames)
-_SWEEPS = ("fig3c", "fig3d", "fig4c", "fig4d", "fig14c", "fig14d")
+_MORE = (table1, frames)
 _COUPLING = (
     coupled_tasks.fig1,
     coupling.fig2,
@@ -47,9 +46,6 @@ _COUPLING = (
 PAPERS = {
     **{f"gradient-flossing {f.__name__}": f for f in (*_OWN, *_MORE)},
     "surrogate-flossing table1": table1,
-    **{f"gradient-flossing {name}": delays.sweep for name in _SWEEPS},
-    **{f"gradient-flossing {name}": delays.counts for name in ("fig5", "fig7")},
-    "gradient-flossing appE": delays.linear,
     "gradient-flossing fig11": fig10,
     "gradient-flossing appD-clv": appendix_d,
     **{f"weak-coupling {f.__name__}": f for f in _COUPLING},

@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
-from lyaptorch.plots.style import panels, style
+from lyaptorch.plots.drawing import DASHES
+from lyaptorch.plots.style import GREY, PALETTE, panels, style
 from lyaptorch.record import Record
 
 Draw = Callable[[Record, list[Axes]], None]
@@ -46,6 +47,16 @@ def picture(
 
 single = picture(1, width=4.4, height=3.2)
 """A picture of one large panel."""
+
+
+def level(axes: Axes, value: float = 0.0) -> None:
+    """A dotted line at what all is compared with: an exponent of 0, or chance."""
+    axes.axhline(value, color=GREY, linestyle=":", linewidth=0.8)
+
+
+def look(group: int) -> tuple[str, str]:
+    """Colour and dash of a group: all colours solid, then all dashed, and so on."""
+    return PALETTE[group % len(PALETTE)], DASHES[group // len(PALETTE)]
 
 
 def bundle(
@@ -96,7 +107,15 @@ def scores(
     alpha: float = 0.3,
     size: float = 3.0,
     dash: str = "-",
+    face: str | None = None,
 ) -> None:
-    """Dots for `values (points, members)` over a setting x, joined at their mean."""
-    axes.plot(x, values, "o", color=color, alpha=alpha, markersize=size)
-    axes.plot(x, thick(values, -1), f"o{dash}", color=color, label=label)
+    """Dots for `values (points, members)` over a setting x, joined at their mean; `face` fills the dots."""
+    face = face or color
+    axes.plot(x, values, "o", color=color, markerfacecolor=face, alpha=alpha, markersize=size)
+    middle, line = thick(values, -1), f"o{dash}"
+    axes.plot(x, middle, line, color=color, markerfacecolor=face, linewidth=1.6, label=label)
+
+
+def label_accuracy(axes: Axes, x: str, title: str = "", y: str = "accuracy") -> None:
+    """What the axes of accuracies over x say; from a little below chance among two to a little above 1."""
+    axes.set(xlabel=x, ylabel=y, title=title, ylim=(0.42, 1.03))

@@ -158,7 +158,7 @@ class Fig2a(NoiseDriven):
             found.append(at_most(f"{group} few bits", sentence, limit, most, 15.0, **exact))
         random, flossed = record["log_kappa"][..., -1].mean(1)
         sentence = "flossed: mean log kappa at the end is at most half that of the random networks"
-        source = "Gradient Flossing, figure 2A"
+        source = "Gradient Flossing, figure 2a"
         found.append(at_most("flossed over random", sentence, random / 2, flossed, source=source))
         return found
 
@@ -178,7 +178,7 @@ class Fig2b(Fig2a):
 
     def checks(self, record: Record) -> list[Check]:
         """Flossing leaves more at every condition number."""
-        found, source = [], "Gradient Flossing, figure 2B"
+        found, source = [], "Gradient Flossing, figure 2b"
         for kappa, random, flossed in zip(record["kappa"], *record["usable"].mean(1), strict=True):
             sentence = f"kappa = {kappa:.0e}: more dimensions than without flossing"
             found.append(at_least(f"kappa {kappa:.0e}", sentence, random + 1, flossed, source=source))
@@ -228,7 +228,7 @@ class Fig2c(NoiseDriven):
         """The exponents predict the condition number of each network, sizes apart."""
         found = []
         for n, gap, rate in zip(record["size"], record["gap"], record["rate"], strict=True):
-            both, source = np.corrcoef(gap, rate)[0, 1], "Gradient Flossing, figure 2C"
+            both, source = np.corrcoef(gap, rate)[0, 1], "Gradient Flossing, figure 2c"
             sentence = f"n = {n}: correlation of measured and predicted"
             found.append(at_least(f"n {n} correlation", sentence, 0.7, both, source=source))
             sentence, expected = f"n = {n}: mean of log kappa over t is lambda_1 - lambda_n", gap.mean()

@@ -2,24 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
+import numpy as np
 import torch
+from matplotlib.axes import Axes
 
-from lyaptorch.experiments.checks import Check, at_least, at_most
+from lyaptorch.experiments.check import Check, at_least, at_most
+from lyaptorch.experiments.figure import declare
 from lyaptorch.experiments.gradient_flossing.counts import CHANCE
-from lyaptorch.experiments.gradient_flossing.delays import DelaySweep
+from lyaptorch.experiments.gradient_flossing.delay_sweep import A_DAY, BITS, DelaySweep, curves
 from lyaptorch.experiments.gradient_flossing.frames import SOLVED
-from lyaptorch.experiments.gradient_flossing.setting import LAGGED, SMOKE, Condition
+from lyaptorch.experiments.gradient_flossing.setting import LAGGED, PAPER, SMOKE, Condition
 from lyaptorch.experiments.starts import mean_field_gain
+from lyaptorch.plots.primitives import label_accuracy, look, picture
+from lyaptorch.plots.style import GREY
 from lyaptorch.record import Record
 
 UNCLIPPED = 1e6
 """A norm that no gradient reaches."""
 
 
+@picture(lambda record: 2 * len(record["delay"]), width=3.6, height=3.3)
+def conditions(record: Record, axes: list[Axes]) -> None:
+    """Accuracy over epochs, and after training a row for each condition, for each delay."""
+    names = [str(name) for name in record["condition"]]
+    for j, delay in enumerate(record["delay"]):
+        over_epochs, final = axes[2 * j : 2 * j + 2]
+        curves(over_epochs, record["accuracy"][:, j], names)
+        for i, rows in enumerate(record["final_accuracy"][:, j]):
+            color, _ = look(i)
+            final.plot(rows, np.full(len(rows), i), "o", color=color, alpha=0.4, markersize=4)
+            final.plot(rows.mean(), i, "|", color=color, markersize=16, markeredgewidth=2)
+        label_accuracy(over_epochs, "epoch", f"delay {delay}")
+        final.axvline(0.5, color=GREY, linestyle=":", linewidth=0.8)
+        final.set_yticks(range(len(names)), names)
+        final.invert_yaxis()
+        final.set(xlabel="accuracy", xlim=BITS, title="After training")
+    handles = axes[0].get_legend_handles_labels()
+    axes[0].figure.legend(*handles, loc="outside lower center", ncols=4)
+
+
+@declare(
+    PAPER,
+    "controls",
+    "penalties on single steps, gain and clipping in place of flossing; joint loss",
+    cost=("2 s", "2 min", A_DAY),
+    smoke={**SMOKE, "delays": (4,)},
+    small={"delays": (30,), "seeds": 2, "epochs": 1000, "floss_epochs": 400, "floss_clip": 1.0},
+    draw=conditions,
+)
 @dataclass(frozen=True)
 class Controls(DelaySweep):
     """Flossing beside what could replace it, on the binary temporal XOR.
@@ -34,13 +66,6 @@ class Controls(DelaySweep):
 
     delays: tuple[int, ...] = (40,)
     joint_weight: float = 0.1
-
-    figure: ClassVar[str] = "controls"
-    shows: ClassVar[str] = "penalties on single steps, gain and clipping in place of flossing; joint loss"
-    scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "smoke": {**SMOKE, "delays": (4,)},
-        "small": {"delays": (30,), "seeds": 2, "epochs": 1000, "floss_epochs": 400, "floss_clip": 1.0},
-    }
 
     def conditions(self) -> tuple[Condition, ...]:
         """Flossing first, then what leaves networks at chance, then the joint loss."""
@@ -58,12 +83,13 @@ class Controls(DelaySweep):
 
     def checks(self, record: Record) -> list[Check]:
         """Controls stay at chance where flossing solves."""
-        found = []
+        found, source = [], "Gradient Flossing, section 9"
         for j, delay in enumerate(record["delay"].tolist()):
             for i, name in enumerate(record["condition"]):
-                mean = float(record["final_accuracy"][i, j].mean())
+                key, sentence = f"{name}, d {delay}", f"d = {delay}: accuracy, {name}"
+                mean = record["final_accuracy"][i, j].mean()
                 if i == 0:
-                    found.append(at_least(f"d = {delay}: accuracy, {name}", SOLVED, mean))
+                    found.append(at_least(key, sentence, SOLVED, mean, source=source))
                 elif name != "joint loss":
-                    found.append(at_most(f"d = {delay}: accuracy, {name}", CHANCE, mean))
+                    found.append(at_most(key, sentence, CHANCE, mean, source=source))
         return found

@@ -2,21 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, ClassVar
 
 import numpy as np
+from matplotlib.axes import Axes
 
-from lyaptorch.experiments.checks import Check, at_least, at_most
-from lyaptorch.experiments.gradient_flossing.delays import DelaySweep
-from lyaptorch.experiments.gradient_flossing.setting import SMOKE, Condition
+from lyaptorch.experiments.check import Check, at_least, at_most
+from lyaptorch.experiments.figure import Results, declare
+from lyaptorch.experiments.gradient_flossing.delay_sweep import A_DAY, DelaySweep, curves, points
+from lyaptorch.experiments.gradient_flossing.setting import PAPER, SMOKE, Condition
+from lyaptorch.experiments.study import Study
+from lyaptorch.plots.primitives import picture
 from lyaptorch.record import Given, Record
 
 TASKS = ("delayed_copy", "temporal_xor")
 
 
+@picture(lambda record: 2 * len(record["task"]), width=3.0)
+def explained(record: Record, axes: list[Axes]) -> None:
+    """Variance explained against delay, and over epochs at the longest one, for each task."""
+    names, label = record["condition"], "variance explained"
+    for row, task in enumerate(record["task"]):
+        over_epochs, final = axes[2 * row : 2 * row + 2]
+        curves(over_epochs, record["accuracy"][row, :, -1].clip(-1), names)
+        points(final, record["delay"], record["final_accuracy"][row].clip(-1), names)
+        title = str(task).replace("_", " ")
+        over_epochs.set(xlabel="epoch", ylabel=label, title=f"{title}, d = {record['delay'][-1]}")
+        final.set(xlabel="delay", ylabel=label, title=f"{title}, after training", ylim=(-1.05, 1.05))
+        final.legend(title="flossed")
+
+
+@declare(
+    PAPER,
+    "appE",
+    "linear networks, preflossed or not, on the copy and the temporal XOR of numbers",
+    cost=("2 s", "50 s", A_DAY),
+    smoke=SMOKE,
+    small={"delays": (20, 40), "seeds": 2, "epochs": 600, "floss_clip": 1.0},
+    draw=explained,
+)
 @dataclass(frozen=True)
 class LinearNetworks(DelaySweep):
     """Share of variance explained by linear networks, preflossed or not: copy and temporal XOR of numbers.
@@ -35,42 +59,27 @@ class LinearNetworks(DelaySweep):
     activation: str = "linear"
     gain: float = 0.8
 
-    figure: ClassVar[str] = "appE"
-    shows: ClassVar[str] = "linear networks, preflossed or not, on the copy and the temporal XOR of numbers"
-    scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "smoke": SMOKE,
-        "small": {"delays": (20, 40), "seeds": 2, "epochs": 600, "floss_clip": 1.0},
-    }
-    cost: ClassVar[Mapping[str, str]] = {**DelaySweep.cost, "small": "50 s"}
-
     def conditions(self) -> tuple[Condition, ...]:
         """None and before, at the gain."""
         return (Condition("none", gain=self.gain), Condition("before", before=True, gain=self.gain))
 
-    def run(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
+    def run(self, study: Study) -> Results:
         """The variables of a sweep, each with `task` as first dimension."""
-        found = []
-        for task in TASKS:
-            path = None if checkpoint is None else checkpoint.with_name(f"{checkpoint.name}-{task}")
-            found.append(replace(self, task=task).swept(path, show_progress)[0])
+        found = [replace(self, task=task).swept(study.part(task))[0] for task in TASKS]
+        each, coordinates = [variables for variables, _ in found], found[0][1]
         variables: dict[str, Given] = {
-            name: (("task", *given[0]), np.stack([np.asarray(one[name][1]) for one in found]))
-            for name, given in found[0].items()
+            name: (("task", *given[0]), np.stack([np.asarray(one[name][1]) for one in each]))
+            for name, given in each[0].items()
         }
-        record = self.swept_record(variables)
-        return Record(
-            record.kind,
-            record.config,
-            variables,
-            {**record.coordinates, "task": (("task",), np.array(TASKS))},
-        )
+        return variables, {**coordinates, "task": (("task",), np.array(TASKS))}
 
     def checks(self, record: Record) -> list[Check]:
         """Flossing helps to copy; no linear network solves the XOR."""
         copy, xor = record["final_accuracy"].mean(-1)
-        gain = copy[1] - copy[0]
-        found = [at_least("copy: variance explained, gain of flossing at its best", 0.1, float(gain.max()))]
+        gain, sentence = copy[1] - copy[0], "copy: variance explained, gain of flossing at its best"
+        found = [at_least("copy", sentence, 0.1, gain.max(), source="Gradient Flossing, appendix E")]
         for condition, row in zip(record["condition"], xor, strict=True):
             name = "not flossed" if condition == "none" else f"flossed {condition}"
-            found.append(at_most(f"temporal XOR: most variance explained, {name}", 0.1, float(row.max())))
+            key, sentence = f"temporal XOR, {condition}", f"temporal XOR: most variance explained, {name}"
+            found.append(at_most(key, sentence, 0.1, row.max(), kind="identity", source="theory"))
         return found

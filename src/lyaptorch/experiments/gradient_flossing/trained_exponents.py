@@ -2,25 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lyaptorch.experiments.checks import Check, at_least
-from lyaptorch.experiments.gradient_flossing.delays import DIMS, Fig4d
+from lyaptorch.experiments.check import Check, at_least
+from lyaptorch.experiments.figure import Results, declare
+from lyaptorch.experiments.gradient_flossing.control import NATS
+from lyaptorch.experiments.gradient_flossing.delay_sweep import A_DAY, BESIDE, DIMS
+from lyaptorch.experiments.gradient_flossing.delays import Fig4d
 from lyaptorch.experiments.gradient_flossing.frames import SOLVED
+from lyaptorch.experiments.gradient_flossing.setting import PAPER
+from lyaptorch.experiments.study import Study
+from lyaptorch.plots.primitives import level, picture, scores
+from lyaptorch.plots.spectra import finite_mean
+from lyaptorch.plots.style import BLUE, ORANGE
 from lyaptorch.record import Record
 from lyaptorch.tangent import lyapunov_spectrum
 from lyaptorch.tasks.lagged import LaggedTask
 from lyaptorch.training import Model
 
 
+@picture(lambda record: len(record.config["indices"]), width=3.6)
+def exponents(record: Record, axes: list[Axes]) -> None:
+    """Exponents against delay for each index: filled where solved, hollow where not, and the mean of each."""
+    indices, delays = record.config["indices"], record["delay"]
+    solved = record["final_accuracy"] >= SOLVED
+    for panel, index in zip(axes, indices, strict=True):
+        values = record["exponents"][..., index - 1]
+        level(panel)
+        for chosen, color, face, label in (
+            (solved, ORANGE, ORANGE, "solved"),
+            (~solved, BLUE, "none", "not solved"),
+        ):
+            rows = np.where(chosen, values, np.nan).transpose(1, 0, 2).reshape(len(delays), -1)
+            scores(panel, delays, rows, color, label, thick=finite_mean, face=face, alpha=0.6, size=4)
+        panel.set(xlabel="delay", ylabel=rf"$\lambda_{{{index}}}$ {NATS}", title="After training")
+    axes[-1].legend(**BESIDE)
+
+
+@declare(
+    PAPER,
+    "fig13",
+    "exponents after training on spatial XOR against delay, solved or not (a-d)",
+    cost=("2 s", "2 min", A_DAY),
+    smoke={**Fig4d.scales["smoke"], "measure": 60},
+    small={**Fig4d.scales["small"], "delays": (10, 20, 40), "seeds": 2, "epochs": 1000},
+    draw=exponents,
+)
 @dataclass(frozen=True)
 class Fig13(Fig4d):
     """lambda_1 and lambda_10 after training on the spatial XOR, flossed or not, against delay.
@@ -33,39 +66,29 @@ class Fig13(Fig4d):
     indices: tuple[int, ...] = (1, 10)
     measure: int = 1000
 
-    figure: ClassVar[str] = "fig13"
-    shows: ClassVar[str] = "exponents after training on spatial XOR against delay, solved or not (a-d)"
-    scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "smoke": {**Fig4d.scales["smoke"], "measure": 60},
-        "small": {**Fig4d.scales["small"], "delays": (10, 20, 40), "seeds": 2, "epochs": 1000},
-    }
-
-    def run(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
+    def run(self, study: Study) -> Results:
         """That of figure 4d, and `exponents (condition, delay, seed, index)`."""
-        variables, (model, task, ids) = self.swept(checkpoint, show_progress)
-        values = self._exponents(model, task, ids)
-        variables["exponents"] = ((*DIMS, "index"), values, {"units": "nats per step"})
-        return self.swept_record(variables)
+        (variables, coordinates), trained = self.swept(study)
+        values = ((*DIMS, "index"), self._exponents(*trained), {"units": "nats per step"})
+        return {**variables, "exponents": values}, coordinates
 
     def checks(self, record: Record) -> list[Check]:
         """lambda_1 = -c d^-p of the solved networks; at each delay the solved lie above the others."""
-        solved = record["final_accuracy"] >= SOLVED
+        solved, source = record["final_accuracy"] >= SOLVED, self.source
         delays = np.broadcast_to(record["delay"][:, None], solved.shape)
         power, error = power_law(delays[solved], record["exponents"][solved][:, 0])
-        found = [
-            at_least(
-                f"solved: lambda_1 = -c d^-p, p over its standard error ({error:.2g})", 2.0, power / error
-            )
-        ]
+        sentence = f"solved: lambda_1 = -c d^-p, p over its standard error ({error:.2g})"
+        found = [at_least("power law", sentence, 2.0, power / error, source=source)]
         for i in self.indices:
             values = record["exponents"][..., i - 1]
             for j, delay in enumerate(record["delay"].tolist()):
                 above, below = values[:, j][solved[:, j]], values[:, j][~solved[:, j]]
                 if above.size and below.size:
+                    gap = above.mean() - below.mean()
                     sentence = (
                         f"lambda_{i} at d = {delay}: mean of solved networks above that of the others by"
                     )
-                    found.append(at_least(sentence, 0.0, float(above.mean() - below.mean())))
+                    found.append(at_least(f"lambda_{i}, d {delay}", sentence, 0.0, gap, source=source))
         return found
 
     @torch.no_grad()

@@ -9,7 +9,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from lyaptorch.experiments import FIGURES, SCALES, Check
-from lyaptorch.experiments.checks import at_least, at_most, near
+from lyaptorch.experiments.check import at_least, at_most, near
+from lyaptorch.experiments.figure import Figure as Declared
 from lyaptorch.experiments.gradient_flossing.control import Fig1b, Fig1c, Fig1d
 from lyaptorch.experiments.gradient_flossing.delays import Fig4c
 from lyaptorch.experiments.gradient_flossing.episodes import Fig8
@@ -28,11 +29,16 @@ def smoke(paper, figure):
     return FIGURES[paper][figure](**FIGURES[paper][figure].scales["smoke"])
 
 
+def run(experiment, checkpoint=None):
+    """The Record of a figure, declared or not yet."""
+    return getattr(experiment, "record", experiment.run)(False, checkpoint)
+
+
 @pytest.fixture
 def record(paper, figure):
     """Made once for all tests of a figure."""
     if (paper, figure) not in MADE:
-        MADE[paper, figure] = smoke(paper, figure).run(False, None)
+        MADE[paper, figure] = run(smoke(paper, figure))
     return MADE[paper, figure]
 
 
@@ -61,8 +67,11 @@ def test_checks_are_data_that_agree_with_themselves(paper, figure, record, tmp_p
     found = experiment.checks(record)
     assert str(found) == str(experiment.checks(Record.load(record.save(tmp_path / "figure"))))
     assert len({c.sentence for c in found}) == len(found)
+    if issubclass(type(experiment), Declared):
+        assert all(c.key for c in found)
+        assert len({c.key for c in found}) == len(found)
     for check in found:
-        assert [type(value) for value in asdict(check).values()] == [str, float, float, float, bool]
+        assert [type(value) for value in asdict(check).values()] == [str] * 2 + [float] * 3 + [str] * 3
         assert check.sentence
         assert check.tolerance >= 0
         distance = abs(check.measured - check.expected)
@@ -74,13 +83,13 @@ def test_checks_are_data_that_agree_with_themselves(paper, figure, record, tmp_p
 def test_equal_runs_give_equal_records(paper, figure, record):
     if figure in TIMED:
         pytest.skip("its Record holds measured times")
-    assert smoke(paper, figure).run(False, None) == record
+    assert run(smoke(paper, figure)) == record
 
 
 @pytest.mark.parametrize("figure", ["fig1b", "fig4c", "fig8"])
 def test_the_seed_matters(figure):
     experiment = smoke("gradient-flossing", figure)
-    records = [replace(experiment, seed=seed).run(False, None) for seed in (0, 1)]
+    records = [run(replace(experiment, seed=seed)) for seed in (0, 1)]
     name = "after" if figure == "fig1b" else "accuracy"
     assert (records[0][name] != records[1][name]).any()
 
@@ -108,12 +117,12 @@ def test_a_figure_that_was_stopped_resumes_to_the_same_record(figure, monkeypatc
     with monkeypatch.context() as patch:
         patch.setattr(engine.Run, "step", counted)
         with pytest.raises(StopIteration):
-            experiment.run(False, tmp_path / "a")
-    assert experiment.run(False, tmp_path / "a") == experiment.run(False, None)
+            run(experiment, tmp_path / "a")
+    assert run(experiment, tmp_path / "a") == run(experiment)
 
 
 def test_the_conditions_of_figure_4c_differ_by_flossing_alone():
-    record = smoke("gradient-flossing", "fig4c").run(False, None)
+    record = run(smoke("gradient-flossing", "fig4c"))
     share, accuracy = record["floss_share"], record["accuracy"]
     assert (share[0] == 0).all()
     # an episode before, and one more during
@@ -124,14 +133,16 @@ def test_the_conditions_of_figure_4c_differ_by_flossing_alone():
 
 
 def test_a_claim_holds_on_the_right_side_of_its_bound():
-    for make, right, wrong in (
-        (near, (0.9, 1.0, 1.1), (0.89, 1.11)),
-        (at_least, (0.9, 5.0), (0.89, -5.0)),
-        (at_most, (1.1, -5.0), (1.11, 5.0)),
+    for make, side, right, wrong in (
+        (near, "within", (0.9, 1.0, 1.1), (0.89, 1.11)),
+        (at_least, "at least", (0.9, 5.0), (0.89, -5.0)),
+        (at_most, "at most", (1.1, -5.0), (1.11, 5.0)),
     ):
         for measured in right:
-            assert make("so", 1.0, measured, 0.1 + 1e-12) == Check("so", 1.0, measured, 0.1 + 1e-12, True)
-        assert not any(make("so", 1.0, measured, 0.1).holds for measured in (*wrong, math.nan))
+            check = make("key", "so", 1.0, measured, 0.1 + 1e-12)
+            assert check == Check("key", "so", 1.0, measured, 0.1 + 1e-12, side)
+            assert check.holds
+        assert not any(make("key", "so", 1.0, measured, 0.1).holds for measured in (*wrong, math.nan))
 
 
 def given(figure, **variables):

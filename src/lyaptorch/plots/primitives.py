@@ -17,7 +17,7 @@ from lyaptorch.record import Record
 
 Draw = Callable[[Record, list[Axes]], None]
 Picture = Callable[[Record], Figure]
-Rows = NDArray[np.floating]
+Rows = NDArray[Any]
 
 
 def picture(

@@ -40,7 +40,7 @@ def exponents(record: Record, axes: list[Axes]) -> None:
             (~solved, BLUE, "none", "not solved"),
         ):
             rows = np.where(chosen, values, np.nan).transpose(1, 0, 2).reshape(len(delays), -1)
-            scores(panel, delays, rows, color, label, thick=finite_mean, face=face, alpha=0.6, size=4)
+            scores(panel, delays, rows, color, label, thick=finite_mean, face=face, alpha=0.6, size=4.0)
         panel.set(xlabel="delay", ylabel=rf"$\lambda_{{{index}}}$ {NATS}", title="After training")
     axes[-1].legend(**BESIDE)
 

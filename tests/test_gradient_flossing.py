@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import lyaptorch as lt
-from lyaptorch.experiments.checks import slopes
+from lyaptorch.experiments.check import slopes
 from lyaptorch.experiments.gradient_flossing.algorithm import Fig15, Fig16
 from lyaptorch.experiments.gradient_flossing.conditioning import Fig2a, Fig2b, Fig2c
 from lyaptorch.experiments.gradient_flossing.cost import PARTS, Sizes, Table1
@@ -150,7 +150,7 @@ def test_the_checks_of_the_overlap_with_covariant_vectors():
 
 
 def test_the_checks_of_figures_15_and_16():
-    made = Fig15(steps=2).run()
+    made = Fig15(steps=2).record()
     assert all(holds(Fig15(steps=2).checks(made)))
     broken = {name: made[name] for name in made.variables} | {"frames3": 2 * made["frames3"]}
     assert holds(Fig15(steps=2).checks(record(broken))) == [True, True, False, True]

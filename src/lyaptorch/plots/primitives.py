@@ -11,9 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
+from lyaptorch.plots.spectra import finite_mean
 from lyaptorch.plots.style import panels, style
 from lyaptorch.record import Record
 
+TINY = 1e-30
+"""What a curve on a logarithmic axis shows of zero."""
 Draw = Callable[[Record, list[Axes]], None]
 Picture = Callable[[Record], Figure]
 Rows = NDArray[np.floating]
@@ -96,3 +99,8 @@ def scores(
     """Dots for `values (points, members)` over a setting x, joined at their mean."""
     axes.plot(x, values, "o", color=color, alpha=alpha, markersize=size)
     axes.plot(x, thick(values, -1), "o-", color=color, label=label)
+
+
+def geometric_mean(values: Rows, axis: int = 0) -> Rows:
+    """Of what is finite, with `TINY` in the place of zeros."""
+    return np.asarray(np.exp(finite_mean(np.log(np.maximum(values, TINY)), axis)))

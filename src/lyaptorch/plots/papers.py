@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from lyaptorch.plots import beyond, coupled_tasks, coupled_training, coupling, delays
-from lyaptorch.plots.algorithm import frames
 from lyaptorch.plots.conditioning import fig2a, fig2b, fig2c
-from lyaptorch.plots.episodes import appendix_d, fig8, fig9, fig10, fig12
 
-_OWN = (fig2a, fig2b, fig2c, fig8, fig9, fig10, fig12, delays.fig13, delays.controls, frames)
+_OWN = (fig2a, fig2b, fig2c, delays.fig13, delays.controls)
 _SWEEPS = ("fig3c", "fig3d", "fig4c", "fig4d", "fig14c", "fig14d")
 _COUPLING = (
     coupled_tasks.fig1,
@@ -25,8 +23,6 @@ PAPERS = {
     **{f"gradient-flossing {name}": delays.sweep for name in _SWEEPS},
     **{f"gradient-flossing {name}": delays.counts for name in ("fig5", "fig7")},
     "gradient-flossing appE": delays.linear,
-    "gradient-flossing fig11": fig10,
-    "gradient-flossing appD-clv": appendix_d,
     **{f"weak-coupling {f.__name__}": f for f in _COUPLING},
     **beyond.FIGURES,
 }

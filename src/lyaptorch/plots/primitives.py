@@ -101,6 +101,11 @@ def scores(
     axes.plot(x, thick(values, -1), "o-", color=color, label=label)
 
 
+def label_accuracy(axes: Axes, x: str, title: str = "", y: str = "accuracy") -> None:
+    """What the axes of accuracies over x say; from a little below chance among two to a little above 1."""
+    axes.set(xlabel=x, ylabel=y, title=title, ylim=(0.42, 1.03))
+
+
 def geometric_mean(values: Rows, axis: int = 0) -> Rows:
     """Of what is finite, with `TINY` in the place of zeros."""
     return np.asarray(np.exp(finite_mean(np.log(np.maximum(values, TINY)), axis)))

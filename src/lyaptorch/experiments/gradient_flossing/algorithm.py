@@ -194,18 +194,10 @@ class Fig16(Figure):
         time, spread = record["time"], record["running"].std(1, ddof=1)
         late = time >= self.steps / 100
         power = float(slopes(np.log(time[late]), np.log(spread[late]).mean(-1)))
-        last = record["running"][-1]
-        end = last[:, 0].std(ddof=1)
+        end = record["running"][-1, :, 0].std(ddof=1)
+        falls = "spread over initial states, power of t"
         return [
-            near(
-                "power",
-                "spread over initial states, power of t",
-                -0.5,
-                power,
-                0.15,
-                kind="identity",
-                source="theory",
-            ),
+            near("power", falls, -0.5, power, 0.15, kind="identity", source="theory"),
             at_most("end", "spread of lambda_1 at the end", 0.02, end, source="Gradient Flossing, Fig 16"),
         ]
 

@@ -24,25 +24,26 @@ from lyaptorch.experiments.gradient_flossing.episodes import (
 )
 from lyaptorch.experiments.gradient_flossing.setting import PAPER
 from lyaptorch.experiments.study import Study
-from lyaptorch.plots.primitives import TINY, bundle, label_accuracy
+from lyaptorch.plots.primitives import bundle, label_accuracy
 from lyaptorch.plots.spectra import finite_mean
 from lyaptorch.plots.style import BLUE, ORANGE, PALETTE
 from lyaptorch.plots.training import smooth
 from lyaptorch.record import Record
+
+TINY = 1e-30
+"""What stands for a singular value of 0 in a ratio and on a logarithmic axis."""
 
 
 @of_each_delay(2)
 def singular_values(record: Record, delay: int, axes: list[Axes]) -> None:
     """Singular values of dL/dW of one network, solid flossed and dashed not, and its accuracy."""
     values, accuracy = axes
-    seed = int(record["shown"][delay])
+    seed, at = int(record["shown"][delay]), record["measured_at"]
     for i, rank in enumerate((1, *record.config["ranks"])):
         for condition, line in ((1, "-"), (0, "--")):
             rows = np.maximum(record["singular_values"][condition, delay, seed, :, rank - 1], TINY)
             label = rf"$\sigma_{{{rank}}}$" if condition else None
-            values.semilogy(
-                record["measured_at"], rows, line, color=PALETTE[i % len(PALETTE)], linewidth=1.1, label=label
-            )
+            values.semilogy(at, rows, line, color=PALETTE[i % len(PALETTE)], linewidth=1.1, label=label)
     values.set(xlabel="epoch", ylabel="singular values of $dL/dW$", title=f"delay {record['delay'][delay]}")
     values.legend(ncols=2)
     for condition, line, color in ((1, "-", ORANGE), (0, "--", BLUE)):
@@ -172,7 +173,7 @@ class CovariantOverlap(Episodes):
 
     def checks(self, record: Record) -> list[Check]:
         """The overlap rises around the epoch at which accuracy leaves chance for good."""
-        found, at = [], record["measured_at"]
+        found, at, source = [], record["measured_at"], "Gradient Flossing, appendix D"
         for i, condition in enumerate(record["condition"]):
             left = onset(torch.from_numpy(record["accuracy"][i]), which="last").numpy().reshape(-1)
             changes = []
@@ -183,7 +184,6 @@ class CovariantOverlap(Episodes):
                     changes.append(after.mean() / before.mean())
             change = float(np.median(changes)) if changes else float("nan")
             sentence = f"{condition}: overlap after leaving chance over before, median"
-            source = "Gradient Flossing, appendix D"
             found.append(at_least(f"{condition} rise", sentence, 1.0, change, source=source))
         return found
 

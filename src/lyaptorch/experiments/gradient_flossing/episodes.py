@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -79,21 +80,20 @@ class Episodes(Setting):
         first = task.draw(self.seed, member_ids=ids, epoch=0, batch=self.batch, length=self.length)
         before = initial_gradient_norm(model, first)
         record = self.train(study, model, task, conditions, ids, (metric,), self.every)
-        alone = len(conditions) == 1
-        shape, dims = tuple(ids.shape)[alone:], ("condition", "delay", "seed")[alone:]
+        left_out = 1 if len(conditions) == 1 else 0
+        shape, dims = tuple(ids.shape)[left_out:], ("condition", "delay", "seed")[left_out:]
         measured = record[metric]
         variables: dict[str, Given] = {
             curve: ((*dims, "epoch"), record[curve].reshape(*shape, -1)) for curve in curves
         }
         variables[name] = ((*dims, "measurement", *axes), measured.reshape(*shape, *measured.shape[1:]))
         variables["measured_at"] = (("measurement",), record["measured_at"][0].astype(np.int64))
-        return variables, before[0] if alone else before
+        return variables, before.reshape(shape)
 
     def compared(self, conditions: Sequence[Condition], variables: dict[str, Given]) -> Results:
         """What `run` returns of these conditions."""
-        return self.found(
-            variables, condition=(("condition",), np.array([condition.name for condition in conditions]))
-        )
+        names = np.array([condition.name for condition in conditions])
+        return self.found(variables, condition=(("condition",), names))
 
 
 def of_each_delay(count: int) -> Callable[[DrawDelay], Picture]:
@@ -174,7 +174,7 @@ class Fig8(Episodes):
 
     def checks(self, record: Record) -> list[Check]:
         """In most networks that learn, the gradient has risen tenfold before accuracy leaves chance."""
-        earlier, learned = 0, 0
+        earlier, learned, source = 0, 0, "Gradient Flossing, Fig 8"
         for accuracy, norm, unflossed in zip(
             record["accuracy"].reshape(-1, self.epochs),
             record["gradient_norm"].reshape(-1, len(record["measured_at"])),
@@ -182,15 +182,15 @@ class Fig8(Episodes):
             strict=True,
         ):
             left_chance = onset(torch.from_numpy(accuracy)).item()
-            if left_chance == left_chance:
+            if not math.isnan(left_chance):
                 learned += 1
                 earlier += bool(norm[record["measured_at"] <= left_chance].max() >= ROSE * unflossed)
         share = earlier / learned if learned else float("nan")
-        leave, source = learned / record["unflossed_norm"].size, "Gradient Flossing, Fig 8"
-        sentence = "of these, share in which |dL/dh0| rose tenfold before"
+        leave = learned / record["unflossed_norm"].size
+        rose = "of these, share in which |dL/dh0| rose tenfold before"
         return [
             at_least("learned", "share of networks that leave chance", 0.5, leave, source=source),
-            at_least("rose before", sentence, 0.5, share, source=source),
+            at_least("rose before", rose, 0.5, share, source=source),
         ]
 
 
@@ -249,11 +249,9 @@ class Fig9(Fig8):
         share = float(earlier.mean()) if learned.any() else float("nan")
         lead = (record["chance_ends"] - record["small_ends"])[learned]
         lead = float(np.nanmedian(lead)) if np.isfinite(lead).any() else float("nan")
-        learned_share, source = float(learned.mean()), "Gradient Flossing, Fig 9"
+        leave, source = "share of networks that leave chance for good", "Gradient Flossing, Fig 9"
         return [
-            at_least(
-                "learned", "share of networks that leave chance for good", 0.5, learned_share, source=source
-            ),
+            at_least("learned", leave, 0.5, float(learned.mean()), source=source),
             at_least("grew before", "of these, share whose gradient grew before", 0.5, share, source=source),
-            at_least("lead", "median lead of the gradient, epochs", self.every, lead, source=source),
+            at_least("lead", "median lead of the gradient, epochs", float(self.every), lead, source=source),
         ]

@@ -67,10 +67,8 @@ class Fig12(Episodes):
             Condition("early", before=True, episodes=self.episodes),
             Condition("throughout", before=True, episodes=throughout),
         )
-        curves = ("accuracy", "loss")
-        variables, _ = self.trained(
-            study, conditions, "initial_gradient_norm", "gradient_norm", curves=curves
-        )
+        metric, curves = "initial_gradient_norm", ("accuracy", "loss")
+        variables, _ = self.trained(study, conditions, metric, "gradient_norm", curves=curves)
         return self.compared(conditions, variables)
 
     def checks(self, record: Record) -> list[Check]:
@@ -84,14 +82,12 @@ class Fig12(Episodes):
         drops = (before - after)[above] > 0.05
         share = float(drops.mean()) if drops.size else float("nan")
         lead = float(early[:, -few:].mean() - throughout[:, -few:].mean())
-        number, source = (
-            "networks and late episodes before which accuracy is above 0.6",
-            "Gradient Flossing, Fig 12",
-        )
+        source = "Gradient Flossing, Fig 12"
+        number = "networks and late episodes before which accuracy is above 0.6"
         lower = "of these, share after which accuracy is lower by 0.05"
         end = "accuracy at the end, early episodes alone above episodes to the end by"
         return [
-            at_least("above", number, 1.0, above.sum(), source=source),
+            at_least("above", number, 1.0, float(above.sum()), source=source),
             at_least("drops", lower, 0.8, share, source=source),
             at_least("end", end, 0.02, lead, source=source),
         ]

@@ -198,7 +198,7 @@ class Fig16(Figure):
         falls = "spread over initial states, power of t"
         return [
             near("power", falls, -0.5, power, 0.15, kind="identity", source="theory"),
-            at_most("end", "spread of lambda_1 at the end", 0.02, end, source="Gradient Flossing, Fig 16"),
+            at_most("end", "spread of lambda_1 at the end", 0.02, end, source="Gradient Flossing, figure 16"),
         ]
 
 

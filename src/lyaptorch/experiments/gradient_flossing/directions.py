@@ -101,18 +101,18 @@ class Fig10(Episodes):
         """Subordinate values jump at each episode, and exceed those without flossing before chance ends."""
         values, at = record["singular_values"][1], record["measured_at"]
         place = np.searchsorted(at, self.episodes)
-        found, source = [], "Gradient Flossing, Figs 10 and 11"
+        found = []
         for rank in self.ranks:
             rows = np.maximum(values[..., rank - 1], TINY)
             jump = np.median(np.stack([rows[..., p] / rows[..., p - 1] for p in place]))
             sentence = f"singular value {rank}: median jump at an episode"
-            found.append(at_least(f"jump {rank}", sentence, 1.5, float(jump), source=source))
+            found.append(at_least(f"jump {rank}", sentence, 1.5, float(jump), source=self.source))
         for rank in self.ranks:
             share = self._risen_before(record, rank - 1)
             sentence = (
                 f"singular value {rank}: share that exceeds tenfold that of no flossing before learning"
             )
-            found.append(at_least(f"rose before {rank}", sentence, 0.5, share, source=source))
+            found.append(at_least(f"rose before {rank}", sentence, 0.5, share, source=self.source))
         return found
 
     def _risen_before(self, record: Record, index: int) -> float:

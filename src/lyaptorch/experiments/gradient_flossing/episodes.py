@@ -174,7 +174,7 @@ class Fig8(Episodes):
 
     def checks(self, record: Record) -> list[Check]:
         """In most networks that learn, the gradient has risen tenfold before accuracy leaves chance."""
-        earlier, learned, source = 0, 0, "Gradient Flossing, Fig 8"
+        earlier, learned = 0, 0
         for accuracy, norm, unflossed in zip(
             record["accuracy"].reshape(-1, self.epochs),
             record["gradient_norm"].reshape(-1, len(record["measured_at"])),
@@ -189,8 +189,8 @@ class Fig8(Episodes):
         leave = learned / record["unflossed_norm"].size
         rose = "of these, share in which |dL/dh0| rose tenfold before"
         return [
-            at_least("learned", "share of networks that leave chance", 0.5, leave, source=source),
-            at_least("rose before", rose, 0.5, share, source=source),
+            at_least("learned", "share of networks that leave chance", 0.5, leave, source=self.source),
+            at_least("rose before", rose, 0.5, share, source=self.source),
         ]
 
 
@@ -249,9 +249,13 @@ class Fig9(Fig8):
         share = float(earlier.mean()) if learned.any() else float("nan")
         lead = (record["chance_ends"] - record["small_ends"])[learned]
         lead = float(np.nanmedian(lead)) if np.isfinite(lead).any() else float("nan")
-        leave, source = "share of networks that leave chance for good", "Gradient Flossing, Fig 9"
+        leave = "share of networks that leave chance for good"
         return [
-            at_least("learned", leave, 0.5, float(learned.mean()), source=source),
-            at_least("grew before", "of these, share whose gradient grew before", 0.5, share, source=source),
-            at_least("lead", "median lead of the gradient, epochs", float(self.every), lead, source=source),
+            at_least("learned", leave, 0.5, float(learned.mean()), source=self.source),
+            at_least(
+                "grew before", "of these, share whose gradient grew before", 0.5, share, source=self.source
+            ),
+            at_least(
+                "lead", "median lead of the gradient, epochs", float(self.every), lead, source=self.source
+            ),
         ]

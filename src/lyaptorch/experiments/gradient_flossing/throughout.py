@@ -82,12 +82,11 @@ class Fig12(Episodes):
         drops = (before - after)[above] > 0.05
         share = float(drops.mean()) if drops.size else float("nan")
         lead = float(early[:, -few:].mean() - throughout[:, -few:].mean())
-        source = "Gradient Flossing, Fig 12"
         number = "networks and late episodes before which accuracy is above 0.6"
         lower = "of these, share after which accuracy is lower by 0.05"
         end = "accuracy at the end, early episodes alone above episodes to the end by"
         return [
-            at_least("above", number, 1.0, float(above.sum()), source=source),
-            at_least("drops", lower, 0.8, share, source=source),
-            at_least("end", end, 0.02, lead, source=source),
+            at_least("above", number, 1.0, float(above.sum()), source=self.source),
+            at_least("drops", lower, 0.8, share, source=self.source),
+            at_least("end", end, 0.02, lead, source=self.source),
         ]

@@ -101,7 +101,7 @@ class Fig6(Figure):
 
     def checks(self, record: Record) -> list[Check]:
         """The median square falls a hundredfold; unstable networks are stabilised."""
-        found, source = [], "Gradient Flossing, Fig 6"
+        found, source = [], "Gradient Flossing, figure 6"
         for unit, during, before, after in zip(
             record["unit"], record["lambda_1"], record["before"], record["after"], strict=True
         ):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import lyaptorch as lt
-from lyaptorch.experiments.checks import slopes
+from lyaptorch.experiments.check import slopes
 from lyaptorch.experiments.gradient_flossing.algorithm import Fig15, Fig16
 from lyaptorch.experiments.gradient_flossing.conditioning import Fig2a, Fig2b, Fig2c
 from lyaptorch.experiments.gradient_flossing.cost import PARTS, Sizes, Table1
@@ -97,7 +97,7 @@ def test_a_gradient_that_fades_after_learning_was_not_small(monkeypatch):
     accuracy = np.concatenate([np.full(50, 0.5), np.ones(50)])[None, None]
     norms = np.array([1e-9, 1e-9, 1e-9, 1.0, 1.0, 1.0, 1e-9, 1e-9, 1e-9, 1e-9])[None, None]
     figure = Fig9(delays=(4,), seeds=1, epochs=100, window=20)
-    made = figure.record(
+    made = figure.found(
         {
             "accuracy": (("delay", "seed", "epoch"), accuracy),
             "gradient_norm": (("delay", "seed", "measurement"), norms),
@@ -105,7 +105,7 @@ def test_a_gradient_that_fades_after_learning_was_not_small(monkeypatch):
         }
     )
     monkeypatch.setattr(Fig9.__mro__[1], "run", lambda *_: made)
-    found = figure.run()
+    found = figure.record()
     assert found["chance_ends"].item() == 49 - 6
     assert found["small_ends"].item() == 30
     np.testing.assert_array_equal(found["aligned_norm"][0, 0], norms[0, 0, 2:7])
@@ -150,7 +150,7 @@ def test_the_checks_of_the_overlap_with_covariant_vectors():
 
 
 def test_the_checks_of_figures_15_and_16():
-    made = Fig15(steps=2).run()
+    made = Fig15(steps=2).record()
     assert all(holds(Fig15(steps=2).checks(made)))
     broken = {name: made[name] for name in made.variables} | {"frames3": 2 * made["frames3"]}
     assert holds(Fig15(steps=2).checks(record(broken))) == [True, True, False, True]
@@ -212,7 +212,7 @@ def test_frames_differ_where_they_should(monkeypatch):
         return spectrum
 
     monkeypatch.setattr(module, "lyapunov_spectrum", spy)
-    figure.run(False, None)
+    figure.record(False, None)
     assert len(given) == figure.floss_epochs
     fixed, redrawn, carried = (torch.stack([frame[i, 0, :, 0] for frame in given]) for i in range(3))
     for frames in (fixed, redrawn, carried):

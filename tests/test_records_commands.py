@@ -31,7 +31,7 @@ def lyap(tmp_path, monkeypatch, capsys):
 @pytest.fixture
 def made():
     """A figure at smoke scale, quickly made."""
-    return FIG(**FIG.scales["smoke"]).run(False, None)
+    return FIG(**FIG.scales["smoke"]).record(False, None)
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ from command import command, files
 from lyaptorch.cli import figures as module
 from lyaptorch.cli.checks import NOT_RUN
 from lyaptorch.cli.figures import rough_seconds
-from lyaptorch.experiments import FIGURES, SCALES, Check
+from lyaptorch.experiments import FIGURES, SCALES
+from lyaptorch.experiments.check import near
 from lyaptorch.experiments.misses import MISSES, why_missed
 from lyaptorch.record import Record
 from lyaptorch.sweep import Serial
@@ -54,7 +55,7 @@ def test_all_makes_what_is_missing_and_nothing_else(lyap, tmp_path):
 
 
 def test_a_figure_that_fails_is_named_at_the_end_and_stops_no_other(lyap, tmp_path, monkeypatch):
-    def broken(self, show_progress, checkpoint):
+    def broken(self, study):
         raise FloatingPointError("nothing is left")
 
     with monkeypatch.context() as patch:
@@ -71,7 +72,7 @@ def test_a_figure_that_fails_is_named_at_the_end_and_stops_no_other(lyap, tmp_pa
 
 
 def test_figures_that_fail_alike_are_named_together_with_the_first_line_of_why(lyap, monkeypatch):
-    def broken(self, show_progress, checkpoint):
+    def broken(self, study):
         raise RuntimeError("\n  no luck\nmore about it")
 
     for name in ("fig15", "fig16"):
@@ -82,7 +83,7 @@ def test_figures_that_fail_alike_are_named_together_with_the_first_line_of_why(l
 
 
 def test_what_was_interrupted_goes_on_where_it_was(lyap, tmp_path, monkeypatch):
-    def interrupted(self, show_progress, checkpoint):
+    def interrupted(self, study):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -120,7 +121,7 @@ def test_what_cannot_be_made_is_refused_at_once(lyap, arguments, message):
 
 def test_the_page_of_checks_says_what_held_what_is_missed_and_what_was_not_run(lyap, tmp_path, monkeypatch):
     lyap.json("reproduce", PAPER, "fig16", "--scale", "smoke")
-    found = [Check("|a| is so", 1.0, 2.0, 0.5, False), Check("it is so", 1.0, 1.0, 0.5, True)]
+    found = [near("a", "|a| is so", 1.0, 2.0, 0.5), near("it", "it is so", 1.0, 1.0, 0.5)]
     monkeypatch.setattr(FIGURES[PAPER]["fig15"], "checks", lambda self, record: found)
     monkeypatch.setitem(MISSES, f"{PAPER} fig15", {"|a|": "It was too short."})
     status, out, err = lyap("reproduce", PAPER, "fig15")

@@ -8,8 +8,8 @@ import pytest
 
 import lyaptorch
 from command import command, files
-from lyaptorch import plots
 from lyaptorch.experiments import FIGURES, SCALES
+from lyaptorch.experiments.figure import declare
 from lyaptorch.experiments.recorded import recorded_scale
 from lyaptorch.record import Record
 from test_experiments import NAMES, TIMED, every_figure, smoke
@@ -91,7 +91,7 @@ def test_runs_with_other_seeds_have_files_of_their_own(lyap, tmp_path):
     same, other = lyap.json(*flags, "--seed", 0), lyap.json(*flags, "--seed", 5)
     assert Record.load(usual["record"]) == Record.load(same["record"])
     assert other["record"] == f"runs/{PAPER}-fig15-smoke-seed5.nc"
-    assert Record.load(other["record"]) == replace(smoke(PAPER, "fig15"), seed=5).run(False, None)
+    assert Record.load(other["record"]) == replace(smoke(PAPER, "fig15"), seed=5).record(False, None)
     assert Record.load(other["record"]).config["seed"] == 5
     assert "smoke, seed 5: " in " ".join(lyap("reproduce")[1].split())
     seeds = [r["seed"] for row in lyap.json("reproduce", "--list")["figures"] for r in row["records"]]
@@ -112,15 +112,9 @@ def test_all_figures_of_a_seed_are_those_of_this_seed(lyap, tmp_path):
     assert "Made: 2," in (tmp_path / page).read_text()
 
 
-def test_a_figure_without_a_plot_is_refused_before_it_is_computed(lyap, monkeypatch):
-    def run(self, show_progress, checkpoint):
-        raise AssertionError("it was computed")
-
-    monkeypatch.setattr(FIGURES[PAPER]["fig15"], "run", run)
-    monkeypatch.delitem(plots.FIGURES, f"{PAPER} fig15")
-    err = lyap.fails("reproduce", PAPER, "fig15", "--scale", "smoke")
-    assert err.startswith(f"lyap: there is no figure for a Record '{PAPER} fig15'; did you mean '{PAPER} fig")
-    assert len(err) < 200
+def test_a_figure_without_a_picture_cannot_be_declared():
+    with pytest.raises(TypeError, match="draw"):
+        declare(PAPER, "fig0", "nothing", cost=("1 s", "1 s", "1 s"))
 
 
 @pytest.mark.parametrize("figure", ["fig15", "all"])
@@ -128,10 +122,10 @@ def test_a_figure_whose_picture_fails_is_kept_and_drawn_by_the_next_call(lyap, t
     def broken(record):
         raise TypeError("no ink")
 
-    flags, kind = ["reproduce", PAPER, figure, "--scale", "smoke"], f"{PAPER} fig15"
+    flags = ["reproduce", PAPER, figure, "--scale", "smoke"]
     path = tmp_path / f"runs/{PAPER}-fig15-smoke.nc"
     with monkeypatch.context() as patch:
-        patch.setitem(plots.FIGURES, kind, broken)
+        patch.setattr(FIGURES[PAPER]["fig15"], "draw", staticmethod(broken))
         status, _, err = lyap(*flags)
     assert status == 2
     assert (
@@ -140,7 +134,7 @@ def test_a_figure_whose_picture_fails_is_kept_and_drawn_by_the_next_call(lyap, t
     assert not path.with_suffix(".png").exists()
     before = path.read_bytes(), path.with_suffix(".host.json").read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr(FIGURES[PAPER]["fig15"], "run", broken)
+        patch.setattr(FIGURES[PAPER]["fig15"], "run", lambda self, study: broken(study))
         assert lyap(*flags)[::2] == (0, "")
     assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     assert (path.read_bytes(), path.with_suffix(".host.json").read_bytes()) == before
@@ -148,9 +142,9 @@ def test_a_figure_whose_picture_fails_is_kept_and_drawn_by_the_next_call(lyap, t
 
 
 def test_an_interrupt_says_that_it_resumes_if_something_is_kept(lyap, tmp_path, monkeypatch):
-    def interrupted(self, show_progress, checkpoint):
+    def interrupted(self, study):
         if self.seed == 9:
-            checkpoint.with_name(f"{checkpoint.name}-part").write_bytes(b"half")
+            study.part("part").checkpoint.write_bytes(b"half")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(FIGURES[PAPER]["fig15"], "run", interrupted)

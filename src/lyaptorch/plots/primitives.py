@@ -12,9 +12,12 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 from lyaptorch.plots.drawing import DASHES
+from lyaptorch.plots.spectra import finite_mean
 from lyaptorch.plots.style import GREY, PALETTE, panels, style
 from lyaptorch.record import Record
 
+TINY = 1e-30
+"""What a curve on a logarithmic axis shows of zero."""
 Draw = Callable[[Record, list[Axes]], None]
 Picture = Callable[[Record], Figure]
 Rows = NDArray[Any]
@@ -119,3 +122,8 @@ def scores(
 def label_accuracy(axes: Axes, x: str, title: str = "", y: str = "accuracy") -> None:
     """What the axes of accuracies over x say; from a little below chance among two to a little above 1."""
     axes.set(xlabel=x, ylabel=y, title=title, ylim=(0.42, 1.03))
+
+
+def geometric_mean(values: Rows, axis: int = 0) -> Rows:
+    """Of what is finite, with `TINY` in the place of zeros."""
+    return np.asarray(np.exp(finite_mean(np.log(np.maximum(values, TINY)), axis)))

@@ -1,20 +1,24 @@
-"""What a step of the network, of the tangent vectors and of QR costs in processor time: table 1."""
+"""Processor time of a step of the network, of the tangent vectors and of QR: table 1."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from torch import Tensor
 
 from lyaptorch.cells import Cell, RateCell, unroll
-from lyaptorch.experiments.checks import Check, at_most, near
+from lyaptorch.experiments.check import Check, at_most, near
+from lyaptorch.experiments.figure import Figure, Results, declare
+from lyaptorch.experiments.gradient_flossing.setting import PAPER
+from lyaptorch.experiments.study import Study
+from lyaptorch.plots.primitives import picture
 from lyaptorch.record import Given, Record
 from lyaptorch.schedules import FitPhase, FlossPhase, flossing_loss
 from lyaptorch.tangent import lyapunov_spectrum
@@ -80,8 +84,34 @@ PARTS: Mapping[str, Callable[[Network, Sizes], Callable[[], object]]] = {
 }
 
 
+def _parts(record: Record) -> list[str]:
+    return list(dict.fromkeys(record["part"].tolist()))
+
+
+@picture(lambda record: len(_parts(record)), width=3.0)
+def seconds(record: Record, axes: list[Axes]) -> None:
+    """Seconds against each size, with the power of the last doubling."""
+    for panel, part in zip(axes, _parts(record), strict=True):
+        for i in np.nonzero(record["part"] == part)[0]:
+            label = f"{record['doubled'][i]}: power {record['power'][i]:.2f}"
+            panel.loglog(record["sizes"][i], record["seconds"][i], "o-", markersize=3, label=label)
+        # sizes are doubled: powers of two are few, and their labels do not run into each other
+        panel.set_xscale("log", base=2)
+        panel.set(xlabel="size", ylabel="processor seconds", title=part)
+        panel.legend()
+
+
+@declare(
+    PAPER,
+    "table1",
+    "measured cost of RNN, Jacobian and QR steps against sizes, share of flossing",
+    cost=("2 s", "20 s", "3 min"),
+    smoke={"base": 64, "doublings": 1, "rounds": 2, "epochs": 2},
+    small={"base": 1024},
+    draw=seconds,
+)
 @dataclass(frozen=True)
-class Table1:
+class Table1(Figure):
     """Measured costs against sizes, the powers of the last doubling, and the share of flossing in training.
 
     Processor time, that differs from run to run and machine to machine: of all figures' Records only this
@@ -94,7 +124,7 @@ class Table1:
         epochs: task steps timed for the share.
         task_epochs: task steps of a training.
         floss_epochs: flossing steps of a training.
-        seed: of networks and inputs, on which no time depends.
+        source: of its checks.
     """
 
     base: int = 2048
@@ -103,16 +133,8 @@ class Table1:
     epochs: int = 20
     task_epochs: int = 10_000
     floss_epochs: int = 500
-    seed: int = 0
 
-    paper: ClassVar[str] = "gradient-flossing"
-    figure: ClassVar[str] = "table1"
-    shows: ClassVar[str] = "measured cost of RNN, Jacobian and QR steps against sizes, share of flossing"
-    scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "smoke": {"base": 64, "doublings": 1, "rounds": 2, "epochs": 2},
-        "small": {"base": 1024},
-    }
-    cost: ClassVar[Mapping[str, str]] = {"smoke": "2 s", "small": "20 s", "paper": "3 min"}
+    source: ClassVar[str] = "Gradient Flossing, table 1"
 
     def network(self, sizes: Sizes) -> tuple[Cell, Tensor, Tensor]:
         """A rate network, driven by noise from state 0."""
@@ -148,25 +170,25 @@ class Table1:
             ("flossing", "interval", 0.0, Sizes(quarter, t=32, k=quarter, interval=16)),
         ]
 
-    def run(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
+    def run(self, study: Study) -> Results:
         """`seconds (row, point)`, `sizes (row, point)`, `power (row)`, `theory (row)`, and two epochs."""
         calls, sizes = [], []
         for part, size, _, largest in self.rows():
             of_row = [getattr(largest, size) // 2**i for i in reversed(range(self.doublings + 1))]
             sizes.append(of_row)
             calls.append([PARTS[part](self.network, largest._replace(**{size: value})) for value in of_row])
-        seconds = np.full((len(calls), self.doublings + 1), np.inf)
+        fastest = np.full((len(calls), self.doublings + 1), np.inf)
         for _ in range(self.rounds):
             for i, row in enumerate(calls):
-                seconds[i] = np.minimum(seconds[i], [_timed(call) for call in row])
+                fastest[i] = np.minimum(fastest[i], [_timed(call) for call in row])
         # where sizes are large: of the last doubling
-        power = np.log2(seconds[:, -1] / seconds[:, -2])
+        power = np.log2(fastest[:, -1] / fastest[:, -2])
         # the first steps compile and allocate
         self.training(1, 1)()
         floss, fit = _timed(self.training(self.epochs, 0)), _timed(self.training(0, self.epochs))
         parts, doubled, theory, _ = zip(*self.rows(), strict=True)
         variables: dict[str, Given] = {
-            "seconds": (("row", "point"), seconds, {"units": "s of processor time"}),
+            "seconds": (("row", "point"), fastest, {"units": "s of processor time"}),
             "sizes": (("row", "point"), np.array(sizes)),
             "power": (("row",), power),
             "theory": (("row",), np.array(theory, dtype=float)),
@@ -177,24 +199,26 @@ class Table1:
             "part": (("row",), np.array(parts)),
             "doubled": (("row",), np.array(doubled)),
         }
-        return Record(f"{self.paper} {self.figure}", asdict(self), variables, coordinates)
+        return variables, coordinates
 
     def checks(self, record: Record) -> list[Check]:
         """Powers within .3 of theory; flossing takes a small share of training."""
+        timing: dict[str, Any] = {"kind": "timing", "source": self.source}
         found = []
         for i, (part, size) in enumerate(zip(record["part"], record["doubled"], strict=True)):
-            theory, power = float(record["theory"][i]), float(record["power"][i])
+            key, theory, power = f"{part} {size}", record["theory"][i], record["power"][i]
             if size == "interval":
-                found.append(at_most("flossing: time falls with the interval, power", 0.0, power))
+                sentence = "flossing: time falls with the interval, power"
+                found.append(at_most(key, sentence, 0.0, power, **timing))
             else:
-                found.append(near(f"{part}: time grows with {size}, power", theory, power, 0.3))
+                sentence = f"{part}: time grows with {size}, power"
+                found.append(near(key, sentence, theory, power, 0.3, **timing))
         floss = self.floss_epochs * float(record["flossing_epoch"])
         fit = self.task_epochs * float(record["task_epoch"])
         sentence = (
             f"share of {self.floss_epochs} flossing steps in a training of {self.task_epochs} task steps"
         )
-        found.append(at_most(sentence, 0.1, floss / (floss + fit)))
-        return found
+        return [*found, at_most("share", sentence, 0.1, floss / (floss + fit), **timing)]
 
 
 def _timed(call: Callable[[], object]) -> float:

@@ -1,25 +1,28 @@
-"""What the initial frame of flossing matters: fixed, redrawn each epoch, or carried over."""
+"""Flossing from many initial frames: fixed, redrawn each epoch, or carried over."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from torch import Tensor
 
 from lyaptorch._random import Stream
 from lyaptorch.cells import random_frame
-from lyaptorch.experiments.checks import Check, at_least, at_most
-from lyaptorch.experiments.gradient_flossing.setting import SMOKE, Condition, Setting
+from lyaptorch.experiments.check import Check, at_least, at_most
+from lyaptorch.experiments.figure import Results, declare
+from lyaptorch.experiments.gradient_flossing.setting import PAPER, SMOKE, Condition, Setting
+from lyaptorch.experiments.study import Study
+from lyaptorch.plots.primitives import label_accuracy, picture
+from lyaptorch.plots.style import GREY, PALETTE
 from lyaptorch.record import Given, Record
 from lyaptorch.schedules import FlossPhase, flossing_loss
 from lyaptorch.tangent import lyapunov_spectrum
 from lyaptorch.tasks.lagged import LaggedTask
-from lyaptorch.training import Adam, Model, evaluate
+from lyaptorch.training import Adam, Model
 from lyaptorch.training.optim import MemberOptimizer
 from lyaptorch.training.steps import Clip
 
@@ -28,6 +31,33 @@ SOLVED = 0.9
 """Accuracy from which on a task counts as solved."""
 
 
+@picture(2, width=3.6)
+def exponents_and_accuracy(record: Record, axes: list[Axes]) -> None:
+    """Exponents after flossing from each frame, and the accuracy reached."""
+    left, right = axes
+    index = np.arange(1, record["exponents"].shape[-1] + 1)
+    left.axhline(0, color=GREY, linewidth=0.8)
+    for i, (mode, color) in enumerate(zip(record["mode"], PALETTE, strict=False)):
+        rows = record["exponents"][i].reshape(-1, len(index))
+        left.plot(index, rows.T, color=color, linewidth=0.6, alpha=0.5)
+        left.plot([], [], color=color, label=str(mode))
+        final = record["final_accuracy"][i].reshape(-1)
+        right.plot(i + np.linspace(-0.2, 0.2, len(final)), final, "o", color=color, markersize=3.5)
+    left.set(xlabel="index $i$", ylabel=r"$\lambda_i$ (nats per step)", title="After flossing")
+    left.legend()
+    label_accuracy(right, "")
+    right.set(xticks=range(len(record["mode"])), xticklabels=record["mode"])
+
+
+@declare(
+    PAPER,
+    "frames",
+    "spread of exponents and success over initial frames: fixed, redrawn, carried over",
+    cost=("3 s", "30 s", "a day; minutes on a GPU"),
+    smoke={**SMOKE, "delays": (4,), "epochs": 10, "floss_epochs": 4, "measure": 60},
+    small={"delays": (20,), "seeds": 3, "epochs": 600, "floss_clip": 1.0},
+    draw=exponents_and_accuracy,
+)
 @dataclass(frozen=True)
 class Frames(Setting):
     """One network, flossed from many initial frames in three ways, then trained.
@@ -43,46 +73,35 @@ class Frames(Setting):
     delays: tuple[int, ...] = (40,)
     measure: int = 1000
 
-    figure: ClassVar[str] = "frames"
-    shows: ClassVar[str] = "spread of exponents and success over initial frames: fixed, redrawn, carried over"
-    scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "smoke": {**SMOKE, "delays": (4,), "epochs": 10, "floss_epochs": 4, "measure": 60},
-        "small": {"delays": (20,), "seeds": 3, "epochs": 600, "floss_clip": 1.0},
-    }
-    cost: ClassVar[Mapping[str, str]] = {
-        "smoke": "3 s",
-        "small": "30 s",
-        "paper": "a day; minutes on a GPU",
-    }
-
-    def run(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
+    def run(self, study: Study) -> Results:
         """`exponents (mode, delay, frame, index)` after flossing, `accuracy`, `final_accuracy`."""
         conditions = tuple(Condition(mode) for mode in MODES)
         model, task, ids = self.networks(conditions, same=True)
         frame_ids = torch.arange(self.seeds).expand(ids.shape)
         self._floss(model, task, ids, frame_ids)
         exponents = self._spectrum(model, task, ids)
-        record = self.train(model, task, conditions, ids, checkpoint, show_progress)
-        _, final = evaluate(
-            model, task, batch=self.batch, length=self.length, member_ids=ids, generator=self._generator()
-        )
+        record = self.train(study, model, task, conditions, ids)
+        _, final = self.test(study, model, task, ids)
         dims = ("mode", "delay", "frame")
         variables: dict[str, Given] = {
             "exponents": ((*dims, "index"), exponents, {"units": "nats per step"}),
             "accuracy": ((*dims, "epoch"), record["accuracy"].reshape(*ids.shape, -1)),
             "final_accuracy": (dims, final),
         }
-        return self.record(variables, mode=(("mode",), np.array(MODES)))
+        return self.found(variables, mode=(("mode",), np.array(MODES)))
 
     def checks(self, record: Record) -> list[Check]:
         """The frame matters little: exponents after flossing agree, and so does success."""
-        found = []
+        found: list[Check] = []
+        ours: dict[str, Any] = {"kind": "question", "source": "ours"}
         for i, mode in enumerate(record["mode"]):
             first = record["exponents"][i, ..., 0]
             spread = float(first.std(-1, ddof=1).mean())
-            found.append(at_most(f"{mode}: standard deviation of lambda_1 over frames", 0.1, spread))
+            sentence = f"{mode}: standard deviation of lambda_1 over frames"
+            found.append(at_most(f"{mode} spread", sentence, 0.1, spread, **ours))
             success = float((record["final_accuracy"][i] > SOLVED).mean())
-            found.append(at_least(f"{mode}: share of frames after which the task is solved", 0.5, success))
+            sentence = f"{mode}: share of frames after which the task is solved"
+            found.append(at_least(f"{mode} solved", sentence, 0.5, success, **ours))
         return found
 
     def _floss(self, model: Model, task: LaggedTask, ids: Tensor, frame_ids: Tensor) -> None:

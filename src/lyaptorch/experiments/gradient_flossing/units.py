@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, ClassVar
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from numpy.typing import NDArray
 from torch import Tensor
 
 from lyaptorch._random import Stream
 from lyaptorch.cells import Cell, LSTMCell, RateCell
-from lyaptorch.experiments.checks import Check, at_least, at_most
+from lyaptorch.experiments.check import Check, at_least, at_most
+from lyaptorch.experiments.figure import Figure, Results, declare
+from lyaptorch.experiments.gradient_flossing.setting import PAPER
+from lyaptorch.experiments.study import Study
+from lyaptorch.plots.primitives import bundle, picture
+from lyaptorch.plots.style import GREY, PALETTE
 from lyaptorch.record import Record
 from lyaptorch.tangent import lyapunov_spectrum
 from lyaptorch.tasks import Noise
@@ -24,8 +27,31 @@ from lyaptorch.training import floss
 UNITS = ("LSTM", "ReLU")
 
 
+@picture(lambda record: 2 * len(record["unit"]), width=3.2)
+def exponents_and_squares(record: Record, axes: list[Axes]) -> None:
+    """lambda_1 and its square against flossing epochs, two panels for each kind of unit."""
+    for i, (unit, rows) in enumerate(zip(record["unit"], record["lambda_1"], strict=True)):
+        exponent, square = axes[2 * i : 2 * i + 2]
+        exponent.axhline(0, color=GREY, linestyle=":", linewidth=0.8)
+        for panel, values in ((exponent, rows), (square, rows**2)):
+            bundle(panel, values, PALETTE[i], thick=np.median, alpha=0.35, thin=0.8, linewidth=1.8)
+        label = r"$\lambda_1$ (nats per step)"
+        exponent.set(xlabel="flossing epoch", ylabel=label, title=f"{unit} networks")
+        square.set(xlabel="flossing epoch", ylabel=r"$\lambda_1^2$", title="and its square", yscale="log")
+
+
+@declare(
+    PAPER,
+    "fig6",
+    "lambda_1 and its square against flossing epochs, LSTM and ReLU networks (a-d)",
+    cost=("5 s", "1 min", "2 min"),
+    smoke={"networks": 2, "hidden_size": 8, "epochs": 8, "steps": 30, "tangent_transient": 5}
+    | {"batch": 1, "measure": 50},
+    small={"networks": 6},
+    draw=exponents_and_squares,
+)
 @dataclass(frozen=True)
-class Fig6:
+class Fig6(Figure):
     """Flossing lambda_1 of random LSTM and ReLU networks driven by noise.
 
     As in the paper: LSTM weights N(0, g^2 / n) with a g ~ U(0, 1) for each gate, of its recurrent and of its
@@ -44,7 +70,6 @@ class Fig6:
         clip: largest norm of a gradient.
         batch: trajectories of each scan.
         measure: steps over which lambda_1 is measured before and after.
-        seed: determines everything.
     """
 
     networks: int = 10
@@ -57,24 +82,14 @@ class Fig6:
     clip: float | None = 1.0
     batch: int = 4
     measure: int = 2000
-    seed: int = 0
 
-    figure: ClassVar[str] = "fig6"
-    shows: ClassVar[str] = "lambda_1 and its square against flossing epochs, LSTM and ReLU networks (a-d)"
-    cost: ClassVar[Mapping[str, str]] = {"smoke": "5 s", "small": "1 min", "paper": "2 min"}
-    scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "smoke": {"networks": 2, "hidden_size": 8, "epochs": 8, "steps": 30, "tangent_transient": 5}
-        | {"batch": 1, "measure": 50},
-        "small": {"networks": 6},
-    }
-
-    def run(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
+    def run(self, study: Study) -> Results:
         """`lambda_1 (unit, network, floss_epoch)`; `before`, `after (unit, network)` over a long run."""
         ids = torch.arange(self.networks)
         before, during, after = [], [], []
-        for cell in (self._lstm(ids), self._relu(ids)):
+        for cell in (self._lstm(study, ids), self._relu(study, ids)):
             before.append(self._leading(cell, ids))
-            during.append(self._floss(cell, ids, show_progress))
+            during.append(self._floss(study, cell, ids))
             after.append(self._leading(cell, ids))
         nats = {"units": "nats per step"}
         variables = {
@@ -82,27 +97,28 @@ class Fig6:
             "before": (("unit", "network"), torch.stack(before), nats),
             "after": (("unit", "network"), torch.stack(after), nats),
         }
-        coordinates = {"unit": (("unit",), np.array(UNITS))}
-        return Record(f"gradient-flossing {self.figure}", asdict(self), variables, coordinates)
+        return variables, {"unit": (("unit",), np.array(UNITS))}
 
     def checks(self, record: Record) -> list[Check]:
         """The median square falls a hundredfold; unstable networks are stabilised."""
-        found = []
+        found, source = [], "Gradient Flossing, figure 6"
         for unit, during, before, after in zip(
             record["unit"], record["lambda_1"], record["before"], record["after"], strict=True
         ):
             # of medians, not of each network: one that starts at 0 has nowhere to fall
             falls = _median_square(during[:, 0]) / _median_square(during[:, -10:])
             sentence = f"{unit}: the median square of lambda_1 falls by 100 within {during.shape[1]} epochs"
-            found.append(at_least(sentence, 100.0, falls))
+            found.append(at_least(f"{unit} while flossed", sentence, 100.0, falls, source=source))
             falls = _median_square(before) / _median_square(after)
-            found.append(at_least(f"{unit}: so it does in a long run with other inputs", 100.0, falls))
+            sentence = f"{unit}: so it does in a long run with other inputs"
+            found.append(at_least(f"{unit} afterwards", sentence, 100.0, falls, source=source))
             if (unstable := before > 0).any():
                 sentence = f"{unit}: of {unstable.sum()} networks with lambda_1 > 0 the largest afterwards"
-                found.append(at_most(sentence, 0.05, float(after[unstable].max())))
+                largest = after[unstable].max()
+                found.append(at_most(f"{unit} unstable", sentence, 0.05, largest, source=source))
         return found
 
-    def _lstm(self, ids: Tensor) -> Cell:
+    def _lstm(self, study: Study, ids: Tensor) -> Cell:
         n, shape = self.hidden_size, tuple(ids.shape)
         gains = {
             (gate, to): Stream(self.seed, f"gain {gate} {to}").uniform((), member_ids=ids)
@@ -116,7 +132,7 @@ class Fig6:
             gain={gate: gains[gate, "hh"] for gate in LSTMCell.gates},
             ensemble=shape,
             member_ids=ids,
-            generator=torch.Generator().manual_seed(self.seed),
+            generator=study.generator(),
         )
         assert cell.bias_ih is not None
         assert cell.bias_hh is not None
@@ -128,7 +144,7 @@ class Fig6:
             cell.bias_hh.zero_()
         return cell.double()
 
-    def _relu(self, ids: Tensor) -> Cell:
+    def _relu(self, study: Study, ids: Tensor) -> Cell:
         return RateCell(
             1,
             self.hidden_size,
@@ -137,10 +153,10 @@ class Fig6:
             gain=self.relu_gain * Stream(self.seed, "gain").uniform((), member_ids=ids),
             ensemble=tuple(ids.shape),
             member_ids=ids,
-            generator=torch.Generator().manual_seed(self.seed),
+            generator=study.generator(),
         ).double()
 
-    def _floss(self, cell: Cell, ids: Tensor, show_progress: bool | None) -> NDArray[np.float64]:
+    def _floss(self, study: Study, cell: Cell, ids: Tensor) -> NDArray[np.float64]:
         """lambda_1 `(network, floss_epoch)`."""
         shape = (self.batch, cell.state_size)
         with warnings.catch_warnings():
@@ -158,8 +174,8 @@ class Fig6:
                 clip=self.clip,
                 batch=self.batch,
                 member_ids=ids,
-                generator=torch.Generator().manual_seed(self.seed),
-                show_progress=show_progress,
+                generator=study.generator(),
+                show_progress=study.show_progress,
             )
         exponents: NDArray[np.float64] = record["exponents"][..., 0]
         return exponents

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 from lyaptorch.plots.style import panels, style
+from lyaptorch.plots.training import smooth
 from lyaptorch.record import Record
 
 Draw = Callable[[Record, list[Axes]], None]
@@ -64,6 +65,12 @@ def bundle(
     at = np.arange(rows.shape[-1]) if x is None else np.asarray(x)
     axes.plot(at, rows.T, color=color, alpha=alpha, linewidth=thin)
     axes.plot(at, thick(rows, 0), color=color, linewidth=linewidth, label=label)
+
+
+def learning(axes: Axes, rows: Rows, color: str, label: str, title: str, *, lowest: float = 0.42) -> None:
+    """Accuracy over epochs: running means of `rows (members, epochs)`, and their median."""
+    bundle(axes, smooth(rows, 20), color, label, thick=np.median)
+    axes.set(xlabel="epoch", ylabel="accuracy", title=title, ylim=(lowest, 1.03))
 
 
 def band(

@@ -17,7 +17,7 @@ from lyaptorch.experiments.study import Study
 from lyaptorch.experiments.surrogate_flossing.networks import NATS, PAPER, random_networks
 from lyaptorch.plots.primitives import bundle, single
 from lyaptorch.plots.style import GREY, PALETTE
-from lyaptorch.record import Record
+from lyaptorch.record import Given, Record
 from lyaptorch.tangent import lyapunov_spectrum
 from lyaptorch.tasks import DelayedCopy
 from lyaptorch.training import floss
@@ -78,7 +78,7 @@ class Control(Figure):
         nats, dims = {"units": "nats per step"}, ("group", "network", "rank")
         exponents = record["exponents"].reshape(*shape, self.epochs, -1)
         sharpness = cell.activation.arguments[0].detach()[..., 0, 0]
-        variables = {
+        variables: dict[str, Given] = {
             "exponents": (("group", "network", "floss_epoch", "index"), exponents, nats),
             "before": (dims, before, nats),
             "after": (dims, self._spectrum(cell, ids), nats),
@@ -133,7 +133,7 @@ class Fig2a(Control):
 
     def checks(self, record: Record) -> list[Check]:
         """From its mean-field value lambda_1 comes to 0."""
-        found, source = [], f"{PAPER}, figure 2a"
+        found, source = [], "Surrogate Gradient Flossing, figure 2a"
         for group, g in enumerate(record["sharpness"].tolist()):
             if g == 1.0:
                 start = float(record["before"][group, :, 0].mean())
@@ -163,7 +163,7 @@ class Fig2b(Control):
 
     def checks(self, record: Record) -> list[Check]:
         """In the median network the first k exponents are within .1 of 0, and the others are not."""
-        found, source = [], f"{PAPER}, figure 2b"
+        found, source = [], "Surrogate Gradient Flossing, figure 2b"
         for group, k in enumerate(record["k"].tolist()):
             middle = np.median(record["after"][group], 0)
             worst, rest = float(np.abs(middle[:k]).max()), float(np.median(middle[k:]))

@@ -127,7 +127,7 @@ class Fig7(Figure):
         late = time >= self.steps / 10
         power = slopes(np.log(time[late]), np.log(scatter[1, late]).mean(-1))
         ratio, first = np.exp(np.log(fixed / random).mean()), fixed[0] / random[0]
-        source = f"{PAPER}, figures 7 and 8"
+        source = "Surrogate Gradient Flossing, figures 7 and 8"
         sentence = "scatter, fixed over random weights, geometric mean of all exponents"
         return [
             at_most("scatter", sentence, 1.0, ratio, source=source),

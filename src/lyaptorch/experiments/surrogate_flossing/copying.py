@@ -111,7 +111,7 @@ class AppCCopy(Figure):
         """Flossed networks solve a longer delay, and one that networks without flossing do not."""
         means, delays = record["final_accuracy"].mean(-1), record["delay"]
         none, flossed = (float(delays[row >= SOLVED].max(initial=0)) for row in means)
-        gain, source = means[1] - means[0], f"{PAPER}, appendix C"
+        gain, source = means[1] - means[0], "Surrogate Gradient Flossing, appendix C"
         sentence = "longest delay solved with flossing, beyond that without"
         return [
             at_least("longest delay", sentence, none + 1, flossed, source=source),

@@ -147,7 +147,7 @@ class AppF(Driven):
 
     def checks(self, record: Record) -> list[Check]:
         """Log norms grow with lambda_1."""
-        what, source = "log |dL/dh0| - lambda_1", f"theory ({PAPER}, appendix F)"
+        what, source = "log |dL/dh0| - lambda_1", "theory (Surrogate Gradient Flossing, appendix F)"
         return self.slope_checks(record, "log_norm", "lambda1", what, source)
 
 
@@ -192,5 +192,5 @@ class AppG(Driven):
 
     def checks(self, record: Record) -> list[Check]:
         """Log condition numbers grow with lambda_1 - lambda_m."""
-        what, source = "log kappa - (lambda_1 - lambda_m)", f"theory ({PAPER}, appendix G)"
+        what, source = "log kappa - (lambda_1 - lambda_m)", "theory (Surrogate Gradient Flossing, appendix G)"
         return self.slope_checks(record, "log_kappa", "spread", what, source)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from lyaptorch.experiments.study import Study
 from lyaptorch.experiments.surrogate_flossing.networks import NATS, PAPER
 from lyaptorch.plots.primitives import picture
 from lyaptorch.plots.style import BLUE, ORANGE, PALETTE
-from lyaptorch.record import Record
+from lyaptorch.record import Given, Record
 from lyaptorch.tangent import lyapunov_spectrum
 
 MODES = [(grad, order) for order in ORDERS for grad in RESET_GRADS]
@@ -80,7 +81,7 @@ class Fig4(Figure):
         inputs = (x < p).double()
         rows = [self._mode(inputs, grad, order, study.generator()) for grad, order in MODES]
         first, product, spectra = zip(*rows, strict=True)
-        variables = {
+        variables: dict[str, Given] = {
             "jacobian_error": (("mode",), np.array(first)),
             "product_error": (("mode",), np.array(product)),
             "spectrum": (("mode", "rank"), torch.stack(spectra), {"units": "nats per step"}),
@@ -89,7 +90,8 @@ class Fig4(Figure):
 
     def checks(self, record: Record) -> list[Check]:
         """The step's Jacobian is that of autodiff, and its products are what backpropagation computes."""
-        found, exact = [], {"kind": "identity", "source": "autodiff"}
+        exact: dict[str, Any] = {"kind": "identity", "source": "autodiff"}
+        found = []
         for mode, step, product in zip(
             record["mode"], record["jacobian_error"], record["product_error"], strict=True
         ):

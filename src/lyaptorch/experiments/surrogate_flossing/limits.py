@@ -109,7 +109,7 @@ class LimitsG(Figure):
     def checks(self, record: Record) -> list[Check]:
         """G falls below half; the copy is learned, the XOR is not, which unflossed networks learn."""
         copy, xor = (record[name][..., -50:].mean(-1).mean(-1) for name in ("copy", "xor"))
-        sharpness, source = record["sharpness"][1].mean(), f"{PAPER}, section 6"
+        sharpness, source = record["sharpness"][1].mean(), "Surrogate Gradient Flossing, section 6"
         return [
             at_most("sharpness", "flossed: mean sharpness, from 1", 0.5, sharpness, source=source),
             at_least("flossed copy", "flossed: accuracy of the copy", 0.95, copy[1], source=source),

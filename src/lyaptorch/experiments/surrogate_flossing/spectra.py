@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ from lyaptorch.theory import binary_mean_field, free_probability_spectrum, gauss
 
 TRANSIENT = 20
 """Steps before, and again while, the frame settles."""
-THEORY = {"kind": "identity", "source": "theory"}
+THEORY: dict[str, Any] = {"kind": "identity", "source": "theory"}
 
 
 @picture(2, width=4.4, height=3.4)

@@ -125,7 +125,8 @@ class Spiking(Figure):
         """At the longest delay flossed networks solve the XOR that plain surrogate training fails."""
         none, before, flossed = record[f"xor{self.delays[-1]}_final"]
         what = f"XOR at a delay of {self.delays[-1]}"
-        ours, spread = {"kind": "question", "source": "ours"}, "standard deviation over seeds"
+        spread = "standard deviation over seeds"
+        ours: dict[str, Any] = {"kind": "question"}
         found = [
             at_most("xor none", f"{what}, not flossed: mean accuracy", 0.75, none.mean(), **ours),
             at_least("xor before", f"{what}, flossed before: mean accuracy", 0.9, before.mean(), **ours),
@@ -174,7 +175,7 @@ class Spiking(Figure):
         )
         often = replace(pre, who=condition >= 2)
         _, fit = adaptive(self.epochs, often, episode_epochs=self.episode_epochs, check_every=50)
-        trial = {"batch": self.batch, "length": task.period, "member_ids": ids}
+        trial: dict[str, Any] = {"batch": self.batch, "length": task.period, "member_ids": ids}
         record = study.train(
             model,
             task,
@@ -189,6 +190,7 @@ class Spiking(Figure):
         )
         _, final = study.evaluate(model, task, **trial)
         inputs = task.inputs(self.seed, epoch=0, stream="rate", **trial)
+        assert isinstance(model.cell, LIFCell)
         with torch.no_grad():
             rates = spike_statistics(model.cell, model.states(inputs)).rates
         dims = ("condition", "seed")

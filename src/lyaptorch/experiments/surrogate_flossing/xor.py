@@ -186,7 +186,7 @@ class Fig3(Figure):
 
     def checks(self, record: Record) -> list[Check]:
         """D = 14 is solved with and without flossing, d = 18 with it alone; gradients arrive with it."""
-        found, delays, source = [], record["delay"].tolist(), f"{PAPER}, figure 3"
+        found, delays, source = [], record["delay"].tolist(), "Surrogate Gradient Flossing, figure 3"
         if 14 in delays:
             finals = record["final_accuracy"][:, delays.index(14)]
             for condition, final in zip(CONDITIONS, finals, strict=True):

@@ -1,4 +1,4 @@
-"""What surrogate exponents say about gradients: appendices F and G."""
+"""Gradient norms and condition numbers against surrogate exponents: appendices F and G."""
 
 from __future__ import annotations
 

@@ -139,9 +139,9 @@ class Spiking(Figure):
             found.append(at_least(f"{code} gain", sentence, 0.0, means[1:].max() - means[0], **ours))
         return found
 
-    def model(self, task: SpikingXOR | SpikePatterns, shape: tuple[int, ...], ids: Tensor) -> Model:
-        """Untrained networks of an ensemble."""
-        seeded = Study(self.seed).generator
+    def model(self, task: SpikingXOR | SpikePatterns, ids: Tensor) -> Model:
+        """The networks `ids`, untrained."""
+        seeded, shape = Study(self.seed).generator, tuple(ids.shape)
         cell = LIFCell(
             task.input_size,
             self.hidden_size,
@@ -163,7 +163,7 @@ class Spiking(Figure):
         shape = (len(CONDITIONS), self.seeds)
         ids = torch.arange(self.seeds).expand(shape)
         condition = torch.arange(len(CONDITIONS))[:, None].expand(shape)
-        model = self.model(task, shape, ids)
+        model = self.model(task, ids)
         pre = FlossPhase(
             self.floss_epochs,
             k=self.k,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,8 +23,6 @@ from lyaptorch.tangent import lyapunov_spectrum
 
 WEIGHTS = ("random", "fixed")
 """Every realisation has weights of its own, or all have those of the first."""
-SMOKE = {"hidden_size": 5, "networks": 3, "steps": 60, "transient": 10, "channels": 5, "points": 12}
-COST = ("1 s", "1 s", "2 s")
 
 
 @picture(3)
@@ -44,14 +43,20 @@ def convergence(record: Record, axes: list[Axes]) -> None:
     axes[2].legend()
 
 
+ALIKE: dict[str, Any] = {
+    "cost": ("1 s", "1 s", "2 s"),
+    "smoke": {"hidden_size": 5, "networks": 3, "steps": 60, "transient": 10, "channels": 5, "points": 12},
+    "small": {"networks": 8},
+    "draw": convergence,
+}
+"""What the two figures declare alike."""
+
+
 @declare(
     PAPER,
     "fig7",
     "convergence of the exponents of LIF networks, sharpness 1, weights random or fixed",
-    cost=COST,
-    smoke=SMOKE,
-    small={"networks": 8},
-    draw=convergence,
+    **ALIKE,
 )
 @dataclass(frozen=True)
 class Fig7(Figure):
@@ -128,36 +133,20 @@ class Fig7(Figure):
         power = slopes(np.log(time[late]), np.log(scatter[1, late]).mean(-1))
         ratio, first = np.exp(np.log(fixed / random).mean()), fixed[0] / random[0]
         source = "Surrogate Gradient Flossing, figures 7 and 8"
-        sentence = "scatter, fixed over random weights, geometric mean of all exponents"
-        return [
-            at_most("scatter", sentence, 1.0, ratio, source=source),
-            at_most(
-                "scatter lambda_1",
-                "scatter of lambda_1, fixed over random weights",
-                1.0,
-                first,
-                source=source,
-            ),
-            near(
-                "power",
-                "scatter with fixed weights, power of t",
-                -0.5,
-                float(power),
-                0.15,
-                kind="identity",
-                source="theory",
-            ),
-        ]
+        claims = (
+            ("scatter", "scatter, fixed over random weights, geometric mean of all exponents", ratio),
+            ("scatter lambda_1", "scatter of lambda_1, fixed over random weights", first),
+        )
+        found = [at_most(key, sentence, 1.0, value, source=source) for key, sentence, value in claims]
+        sentence = "scatter with fixed weights, power of t"
+        return [*found, near("power", sentence, -0.5, float(power), 0.15, kind="identity", source="theory")]
 
 
 @declare(
     PAPER,
     "fig8",
     "convergence of the exponents of LIF networks, sharpness 20",
-    cost=COST,
-    smoke=SMOKE,
-    small={"networks": 8},
-    draw=convergence,
+    **ALIKE,
 )
 @dataclass(frozen=True)
 class Fig8(Fig7):

@@ -126,7 +126,7 @@ def test_networks_of_figure_7_share_weights_only_where_these_are_fixed():
     assert torch.equal(weights[0, 0], weights[1, 0])
     assert (weights[0, 0] != weights[0, 1]).any()
     # realisations differ by more than their weights, and those of number 0 do not differ at all
-    running = experiment.run(False, None)["running"]
+    running = experiment.record(False)["running"]
     assert (running[1, :, 0] != running[1, :, 1]).any()
     np.testing.assert_array_equal(running[0, :, 0], running[1, :, 0])
 

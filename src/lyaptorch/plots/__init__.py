@@ -15,7 +15,6 @@ from lyaptorch.plots.bench import bench_figure
 from lyaptorch.plots.diagnosis import diagnosis_figure
 from lyaptorch.plots.papers import PAPERS
 from lyaptorch.plots.spectra import covariant_figure, spectrum_figure
-from lyaptorch.plots.surrogate import SURROGATE
 from lyaptorch.plots.sweeps import sweep_figure
 from lyaptorch.plots.training import demo_figure, flossing_figure, training_figure
 from lyaptorch.record import Record
@@ -118,6 +117,5 @@ FIGURES: dict[str, Callable[[Record], Figure]] = {
     "diagnose": diagnosis_figure,
     "sweep": sweep_figure,
     **PAPERS,
-    **SURROGATE,
 }
 """By the kind of the Record."""

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from lyaptorch.plots.drawing import DASHES
 from lyaptorch.plots.spectra import finite_mean
 from lyaptorch.plots.style import GREY, PALETTE, panels, style
+from lyaptorch.plots.training import smooth
 from lyaptorch.record import Record
 
 TINY = 1e-30
@@ -81,6 +82,12 @@ def bundle(
     axes.plot(at, rows.T, dash, color=color, alpha=alpha, linewidth=thin)
     (line,) = axes.plot(at, thick(rows, 0), dash, color=color, linewidth=linewidth, label=label)
     line.set(marker=marker, markersize=3)
+
+
+def learning(axes: Axes, rows: Rows, color: str, label: str, title: str, *, lowest: float = 0.42) -> None:
+    """Accuracy over epochs: running means of `rows (members, epochs)`, and their median."""
+    bundle(axes, smooth(rows, 20), color, label, thick=np.median)
+    axes.set(xlabel="epoch", ylabel="accuracy", title=title, ylim=(lowest, 1.03))
 
 
 def band(

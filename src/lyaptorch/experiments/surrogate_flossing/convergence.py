@@ -2,27 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from torch import Tensor
 
 from lyaptorch._random import Stream
 from lyaptorch.cells import LIFCell, fluctuation_driven, random_frame, surrogates
-from lyaptorch.experiments.checks import Check, at_most, near, slopes
-from lyaptorch.record import Given, Record
+from lyaptorch.experiments.check import Check, at_most, near, slopes
+from lyaptorch.experiments.figure import Figure, Results, declare
+from lyaptorch.experiments.study import Study
+from lyaptorch.experiments.surrogate_flossing.networks import NATS, PAPER
+from lyaptorch.plots.primitives import picture
+from lyaptorch.plots.style import BLUE, GREY, ORANGE, PALETTE
+from lyaptorch.record import Record
 from lyaptorch.tangent import lyapunov_spectrum
 
 WEIGHTS = ("random", "fixed")
 """Every realisation has weights of its own, or all have those of the first."""
 
 
+@picture(3)
+def convergence(record: Record, axes: list[Axes]) -> None:
+    """Running estimates of a few exponents, weights random or fixed, and the scatter of all of them."""
+    time, running = record["time"], record["running"]
+    n = running.shape[-1]
+    for panel, weights, rows, mean in zip(axes, record["weights"], running, (BLUE, ORANGE), strict=False):
+        for color, i in zip(PALETTE, np.linspace(0, n - 1, 6).round().astype(int), strict=True):
+            panel.semilogx(time, rows[:, :, i], color=color, linewidth=0.7, alpha=0.6)
+            panel.plot([], [], color=color, label=rf"$\lambda_{{{i + 1}}}$")
+        panel.set(xlabel="steps", ylabel=rf"$\lambda_i$ {NATS}", title=f"{weights} weights")
+        scatter = np.exp(np.log(np.maximum(rows.std(1, ddof=1), 1e-30)).mean(-1))
+        axes[2].loglog(time, scatter, color=mean, label=f"{weights} weights")
+    axes[1].legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    axes[2].loglog(time, scatter[-1] * (time / time[-1]) ** -0.5, ":", color=GREY, label=r"$t^{-1/2}$")
+    axes[2].set(xlabel="steps", ylabel="standard deviation", title="Scatter")
+    axes[2].legend()
+
+
+ALIKE: dict[str, Any] = {
+    "cost": ("1 s", "1 s", "2 s"),
+    "smoke": {"hidden_size": 5, "networks": 3, "steps": 60, "transient": 10, "channels": 5, "points": 12},
+    "small": {"networks": 8},
+    "draw": convergence,
+}
+"""What the two figures declare alike."""
+
+
+@declare(
+    PAPER,
+    "fig7",
+    "convergence of the exponents of LIF networks, sharpness 1, weights random or fixed",
+    **ALIKE,
+)
 @dataclass(frozen=True)
-class Fig7:
+class Fig7(Figure):
     """Running estimates of all exponents of LIF networks with surrogate sharpness 1.
 
     Realisations differ in input, initial state and frame, and in the weights unless these are fixed. Weights
@@ -38,7 +75,6 @@ class Fig7:
         channels: of Poisson input.
         input_rate: of each, in Hz.
         points: times at which the estimates are kept, evenly spaced in their logarithm.
-        seed: determines everything.
     """
 
     sharpness: float = 1.0
@@ -49,17 +85,6 @@ class Fig7:
     channels: int = 64
     input_rate: float = 25.0
     points: int = 60
-    seed: int = 0
-
-    figure: ClassVar[str] = "fig7"
-    shows: ClassVar[str] = (
-        "convergence of the exponents of LIF networks, sharpness 1, weights random or fixed"
-    )
-    scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "smoke": {"hidden_size": 5, "networks": 3, "steps": 60, "transient": 10, "channels": 5, "points": 12},
-        "small": {"networks": 8},
-    }
-    cost: ClassVar[Mapping[str, str]] = {"smoke": "1 s", "small": "1 s", "paper": "2 s"}
 
     def network(self, ids: Tensor) -> LIFCell:
         """Networks; those of equal numbers have equal weights."""
@@ -73,7 +98,7 @@ class Fig7:
         generator = torch.Generator().manual_seed(self.seed)
         return fluctuation_driven(cell, input_rate=self.input_rate, member_ids=ids, generator=generator)
 
-    def run(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
+    def run(self, study: Study) -> Results:
         """`running (weights, time, network, index)` and `time`."""
         own = torch.arange(self.networks).expand(len(WEIGHTS), -1)
         cell = self.network(torch.stack([own[0], torch.zeros_like(own[0])]))
@@ -96,14 +121,9 @@ class Fig7:
             )
         kept = np.unique(np.geomspace(1, self.steps, self.points).round().astype(int))
         running = spectrum.running()[kept - 1].squeeze(-2).movedim(0, 1)
-        variables: dict[str, Given] = {
-            "running": (("weights", "time", "network", "index"), running, {"units": "nats per step"})
-        }
-        coordinates: dict[str, Given] = {
-            "weights": (("weights",), np.array(WEIGHTS)),
-            "time": (("time",), kept),
-        }
-        return Record(f"surrogate-flossing {self.figure}", asdict(self), variables, coordinates)
+        dims = ("weights", "time", "network", "index")
+        variables = {"running": (dims, running, {"units": "nats per step"})}
+        return variables, {"weights": (("weights",), np.array(WEIGHTS)), "time": (("time",), kept)}
 
     def checks(self, record: Record) -> list[Check]:
         """Fixed weights scatter less, and their scatter falls like t^-1/2."""
@@ -111,19 +131,25 @@ class Fig7:
         random, fixed = scatter[:, -1]
         late = time >= self.steps / 10
         power = slopes(np.log(time[late]), np.log(scatter[1, late]).mean(-1))
-        ratio = float(np.exp(np.log(fixed / random).mean()))
-        return [
-            at_most("scatter, fixed over random weights, geometric mean of all exponents", 1.0, ratio),
-            at_most("scatter of lambda_1, fixed over random weights", 1.0, float(fixed[0] / random[0])),
-            near("scatter with fixed weights, power of t", -0.5, float(power), 0.15),
-        ]
+        ratio, first = np.exp(np.log(fixed / random).mean()), fixed[0] / random[0]
+        source = "Surrogate Gradient Flossing, figures 7 and 8"
+        claims = (
+            ("scatter", "scatter, fixed over random weights, geometric mean of all exponents", ratio),
+            ("scatter lambda_1", "scatter of lambda_1, fixed over random weights", first),
+        )
+        found = [at_most(key, sentence, 1.0, value, source=source) for key, sentence, value in claims]
+        sentence = "scatter with fixed weights, power of t"
+        return [*found, near("power", sentence, -0.5, float(power), 0.15, kind="identity", source="theory")]
 
 
+@declare(
+    PAPER,
+    "fig8",
+    "convergence of the exponents of LIF networks, sharpness 20",
+    **ALIKE,
+)
 @dataclass(frozen=True)
 class Fig8(Fig7):
     """Figure 7 with surrogate sharpness 20."""
 
     sharpness: float = 20.0
-
-    figure: ClassVar[str] = "fig8"
-    shows: ClassVar[str] = "convergence of the exponents of LIF networks, sharpness 20"

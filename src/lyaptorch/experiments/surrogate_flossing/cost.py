@@ -1,24 +1,34 @@
-"""What a step of a spiking network, of its tangent vectors and of QR costs: table 1."""
+"""Processor time of a step of a spiking network, of its tangent vectors and of QR: table 1."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from lyaptorch.cells import Cell, LIFCell
+from lyaptorch.experiments.figure import declare
 from lyaptorch.experiments.gradient_flossing import cost
 from lyaptorch.experiments.gradient_flossing.cost import Sizes
+from lyaptorch.experiments.study import Study
+from lyaptorch.experiments.surrogate_flossing.networks import PAPER
 from lyaptorch.experiments.surrogate_flossing.spiking import Spiking
 from lyaptorch.schedules import FitPhase, FlossPhase
 from lyaptorch.tasks import SpikingXOR
-from lyaptorch.training import train
 
 
+@declare(
+    PAPER,
+    "table1",
+    "measured cost of LIF, Jacobian and QR steps against sizes, share of flossing",
+    cost=("2 s", "2 s", "1 min"),
+    smoke=cost.Table1.scales["smoke"],
+    small=cost.Table1.scales["small"],
+    draw=cost.seconds,
+)
 @dataclass(frozen=True)
 class Table1(cost.Table1):
     """Table 1 of Gradient Flossing for LIF networks, whose state has two numbers for each neuron.
@@ -29,11 +39,6 @@ class Table1(cost.Table1):
 
     task_epochs: int = 1500
     floss_epochs: int = 300
-
-    paper: ClassVar[str] = "surrogate-flossing"
-    shows: ClassVar[str] = "measured cost of LIF, Jacobian and QR steps against sizes, share of flossing"
-    scales: ClassVar[Mapping[str, Mapping[str, Any]]] = cost.Table1.scales
-    cost: ClassVar[Mapping[str, str]] = {"smoke": "2 s", "small": "2 s", "paper": "1 min"}
 
     def network(self, sizes: Sizes) -> tuple[Cell, Tensor, Tensor]:
         """A LIF network of n / 2 neurons, driven by noise from state 0."""
@@ -46,13 +51,6 @@ class Table1(cost.Table1):
         """Flossing steps, then task steps, of a new network as the figure `spiking` has it."""
         setting, task = Spiking(seed=self.seed), SpikingXOR(80)
         schedule = (FlossPhase(flosses, k=setting.k, steps=setting.steps), FitPhase(fits))
-        return partial(
-            train,
-            setting.model(task, (), torch.tensor(0)),
-            task,
-            schedule,
-            batch=setting.batch,
-            length=task.period,
-            generator=self._seeds(),
-            show_progress=False,
-        )
+        model = setting.model(task, torch.tensor(0))
+        study = Study(self.seed, show_progress=False)
+        return partial(study.train, model, task, schedule, batch=setting.batch, length=task.period)

@@ -1,31 +1,56 @@
-"""What surrogate exponents say about gradients: appendices F and G."""
+"""Gradient norms and condition numbers against surrogate exponents: appendices F and G."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, ClassVar
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from torch import Tensor
 
 from lyaptorch._random import Stream
 from lyaptorch.analysis import condition_number
 from lyaptorch.cells import BinaryCell, unroll
-from lyaptorch.experiments.checks import Check, near
+from lyaptorch.experiments.check import Check, near
+from lyaptorch.experiments.figure import Figure, Results, declare
+from lyaptorch.experiments.study import Study
+from lyaptorch.experiments.surrogate_flossing.networks import PAPER, random_networks
+from lyaptorch.plots.primitives import Picture, single
+from lyaptorch.plots.style import PALETTE
 from lyaptorch.record import Record
 from lyaptorch.tangent import lyapunov_spectrum
 from lyaptorch.tasks import DelayedCopy
 
 TRANSIENT = 50
 """Steps before, and again while, the frame settles."""
+SMOKE = {"networks": 3, "hidden_size": 16, "horizons": (5, 10, 15), "measure": 50}
+
+
+def growth(name: str, slope: str, ylabel: str, theory: str) -> Picture:
+    """A picture of `name` over the steps for each sharpness, with its theoretical slope."""
+
+    @single
+    def draw(record: Record, axes: list[Axes]) -> None:
+        (panel,) = axes
+        steps = record["horizon"]
+        for group, g in enumerate(record["sharpness"]):
+            rows, color = record[name][group], PALETTE[group]
+            mean = rows.mean(0)
+            panel.plot(steps, rows.T, color=color, alpha=0.2, linewidth=0.6)
+            panel.plot(steps, mean, "o-", color=color, markersize=3, label=f"$g = {g:g}$")
+            line = mean.mean() + record[slope][group].mean() * (steps - steps.mean())
+            label = theory if group == 0 else None
+            panel.plot(steps, line, "--", color="black", linewidth=0.9, label=label)
+        panel.set(xlabel="steps $T$", ylabel=ylabel)
+        panel.legend()
+
+    return draw
 
 
 @dataclass(frozen=True)
-class Driven:
+class Driven(Figure):
     """Random binary networks driven by bits, of which gradients and exponents are measured.
 
     Attributes:
@@ -34,7 +59,6 @@ class Driven:
         hidden_size: n.
         horizons: numbers of steps that a gradient travels.
         measure: steps over which exponents are measured.
-        seed: determines everything.
     """
 
     sharpness: tuple[float, ...] = (0.5, 1.0, 2.0)
@@ -42,21 +66,12 @@ class Driven:
     hidden_size: int = 80
     horizons: tuple[int, ...] = tuple(range(20, 201, 20))
     measure: int = 4000
-    seed: int = 0
 
-    def networks_of(self, sharpness: tuple[float, ...]) -> tuple[BinaryCell, Tensor, Tensor]:
+    def driven(self) -> tuple[BinaryCell, Tensor, Tensor]:
         """The networks, inputs `(t, *e, 1, 1)` and states before them."""
-        ensemble = (len(sharpness), self.networks)
-        ids = torch.arange(self.networks).expand(ensemble)
-        cell = BinaryCell(
-            1,
-            self.hidden_size,
-            sharpness=torch.tensor(sharpness)[:, None].expand(ensemble),
-            bias=False,
-            ensemble=ensemble,
-            member_ids=ids,
-            generator=torch.Generator().manual_seed(self.seed),
-        ).double()
+        ids = torch.arange(self.networks).expand(len(self.sharpness), -1)
+        sharpness = torch.tensor(self.sharpness)[:, None].expand(ids.shape)
+        cell = random_networks(self.hidden_size, sharpness, ids, self.seed)
         length = 2 * TRANSIENT + max(self.measure, *self.horizons)
         inputs = DelayedCopy(1, binary=True).inputs(
             self.seed, member_ids=ids, epoch=0, batch=1, length=length, dtype=torch.float64
@@ -77,33 +92,46 @@ class Driven:
             )
         return spectrum.exponents[..., 0, :]
 
-    def slope_checks(self, record: Record, name: str, expected: str, what: str) -> list[Check]:
+    def results(self, name: str, measured: Tensor, slope: str, expected: Tensor) -> Results:
+        """`name (group, network, horizon)` and its theoretical slope `(group, network)`."""
+        variables = {
+            name: (("group", "network", "horizon"), measured),
+            slope: (("group", "network"), expected),
+        }
+        coordinates = {
+            "sharpness": (("group",), np.array(self.sharpness)),
+            "horizon": (("horizon",), np.array(self.horizons)),
+        }
+        return variables, coordinates
+
+    def slope_checks(self, record: Record, name: str, expected: str, what: str, source: str) -> list[Check]:
         """The slope of `name` over the horizons is `expected`, within two standard errors over networks."""
         found = []
         for group, g in enumerate(record["sharpness"].tolist()):
             slopes = np.polyfit(record["horizon"], record[name][group].T, 1)[0]
             away = slopes - record[expected][group]
-            error = float(away.std(ddof=1) / math.sqrt(len(away)))
+            error = 2 * float(away.std(ddof=1) / math.sqrt(len(away)))
             sentence = f"g = {g:g}: slope of {what}, within two standard errors"
-            found.append(near(sentence, 0.0, float(away.mean()), 2 * error))
+            found.append(near(f"g {g:g}", sentence, 0.0, away.mean(), error, kind="identity", source=source))
         return found
 
 
+@declare(
+    PAPER,
+    "appF",
+    "norm of the gradient with respect to h0 against exp(lambda_1 T)",
+    cost=("1 s", "1 s", "2 min"),
+    smoke=SMOKE,
+    small={"networks": 12, "horizons": (20, 40, 60, 80, 100, 120), "measure": 1500},
+    draw=growth("log_norm", "lambda1", r"$\log |dL/dh_0|$", r"$\lambda_1 T$"),
+)
 @dataclass(frozen=True)
 class AppF(Driven):
     """The norm of a gradient with respect to the initial state against the steps it travelled."""
 
-    figure: ClassVar[str] = "appF"
-    shows: ClassVar[str] = "norm of the gradient with respect to h0 against exp(lambda_1 T)"
-    scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "smoke": {"networks": 3, "hidden_size": 16, "horizons": (5, 10, 15), "measure": 50},
-        "small": {"networks": 12, "horizons": (20, 40, 60, 80, 100, 120), "measure": 1500},
-    }
-    cost: ClassVar[Mapping[str, str]] = {"smoke": "1 s", "small": "1 s", "paper": "2 min"}
-
-    def run(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
+    def run(self, study: Study) -> Results:
         """`log_norm (group, network, horizon)` and `lambda1 (group, network)`."""
-        cell, inputs, h0 = self.networks_of(self.sharpness)
+        cell, inputs, h0 = self.driven()
         with torch.no_grad():
             start = unroll(cell, inputs[:TRANSIENT], h0)[-1]
         start.requires_grad_()
@@ -114,21 +142,24 @@ class AppF(Driven):
             loss = (states[horizon - 1] * cotangent).sum()
             (gradient,) = torch.autograd.grad(loss, start, retain_graph=True)
             rows.append(torch.linalg.vector_norm(gradient[..., 0, :], dim=-1).log())
-        variables = {
-            "log_norm": (("group", "network", "horizon"), torch.stack(rows, -1)),
-            "lambda1": (("group", "network"), self.exponents(cell, inputs, h0, 1)[..., 0]),
-        }
-        coordinates = {
-            "sharpness": (("group",), np.array(self.sharpness)),
-            "horizon": (("horizon",), np.array(self.horizons)),
-        }
-        return Record(f"surrogate-flossing {self.figure}", asdict(self), variables, coordinates)
+        lambda1 = self.exponents(cell, inputs, h0, 1)[..., 0]
+        return self.results("log_norm", torch.stack(rows, -1), "lambda1", lambda1)
 
     def checks(self, record: Record) -> list[Check]:
         """Log norms grow with lambda_1."""
-        return self.slope_checks(record, "log_norm", "lambda1", "log |dL/dh0| - lambda_1")
+        what, source = "log |dL/dh0| - lambda_1", "theory (Surrogate Gradient Flossing, appendix F)"
+        return self.slope_checks(record, "log_norm", "lambda1", what, source)
 
 
+@declare(
+    PAPER,
+    "appG",
+    "condition number of m tangent directions against exp((lambda_1 - lambda_m) T)",
+    cost=("1 s", "1 s", "10 min"),
+    smoke={**SMOKE, "m": 4},
+    small={"networks": 8, "horizons": (200, 300, 400, 500, 600), "measure": 1500},
+    draw=growth("log_kappa", "spread", r"$\log \kappa_m$", r"$(\lambda_1 - \lambda_m) T$"),
+)
 @dataclass(frozen=True)
 class AppG(Driven):
     """The condition number of the long-term surrogate Jacobian against its steps.
@@ -142,39 +173,24 @@ class AppG(Driven):
     m: int = 10
     horizons: tuple[int, ...] = tuple(range(200, 1001, 100))
 
-    figure: ClassVar[str] = "appG"
-    shows: ClassVar[str] = "condition number of m tangent directions against exp((lambda_1 - lambda_m) T)"
-    scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "smoke": {"networks": 3, "hidden_size": 16, "horizons": (5, 10, 15), "measure": 50, "m": 4},
-        "small": {"networks": 8, "horizons": (200, 300, 400, 500, 600), "measure": 1500},
-    }
-    cost: ClassVar[Mapping[str, str]] = {"smoke": "1 s", "small": "1 s", "paper": "10 min"}
-
-    def run(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
+    def run(self, study: Study) -> Results:
         """`log_kappa (group, network, horizon)` and `spread (group, network)`, lambda_1 - lambda_m."""
-        cell, inputs, h0 = self.networks_of(self.sharpness)
-        every = math.gcd(*self.horizons)
+        cell, inputs, h0 = self.driven()
         found = condition_number(
             cell,
             inputs[: TRANSIENT + max(self.horizons)],
             m=self.m,
             h0=h0,
             transient=TRANSIENT,
-            every=every,
-            generator=torch.Generator().manual_seed(self.seed),
+            every=math.gcd(*self.horizons),
+            generator=study.generator(),
         )
         wanted = [found.times.tolist().index(horizon) for horizon in self.horizons]
         exponents = self.exponents(cell, inputs, h0, self.m)
-        variables = {
-            "log_kappa": (("group", "network", "horizon"), found.log_kappa[wanted][..., 0].movedim(0, -1)),
-            "spread": (("group", "network"), exponents[..., 0] - exponents[..., -1]),
-        }
-        coordinates = {
-            "sharpness": (("group",), np.array(self.sharpness)),
-            "horizon": (("horizon",), np.array(self.horizons)),
-        }
-        return Record(f"surrogate-flossing {self.figure}", asdict(self), variables, coordinates)
+        log_kappa = found.log_kappa[wanted][..., 0].movedim(0, -1)
+        return self.results("log_kappa", log_kappa, "spread", exponents[..., 0] - exponents[..., -1])
 
     def checks(self, record: Record) -> list[Check]:
         """Log condition numbers grow with lambda_1 - lambda_m."""
-        return self.slope_checks(record, "log_kappa", "spread", "log kappa - (lambda_1 - lambda_m)")
+        what, source = "log kappa - (lambda_1 - lambda_m)", "theory (Surrogate Gradient Flossing, appendix G)"
+        return self.slope_checks(record, "log_kappa", "spread", what, source)

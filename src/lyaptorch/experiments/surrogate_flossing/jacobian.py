@@ -2,28 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from torch import Tensor
 
 from lyaptorch._random import Stream
 from lyaptorch.cells import LIFCell, fluctuation_driven, unroll
 from lyaptorch.cells.spiking import ORDERS, RESET_GRADS
-from lyaptorch.experiments.checks import Check, at_most
-from lyaptorch.record import Record
+from lyaptorch.experiments.check import Check, at_most
+from lyaptorch.experiments.figure import Figure, Results, declare
+from lyaptorch.experiments.study import Study
+from lyaptorch.experiments.surrogate_flossing.networks import NATS, PAPER
+from lyaptorch.plots.primitives import picture
+from lyaptorch.plots.style import BLUE, ORANGE, PALETTE
+from lyaptorch.record import Given, Record
 from lyaptorch.tangent import lyapunov_spectrum
 
 MODES = [(grad, order) for order in ORDERS for grad in RESET_GRADS]
 """The six conventions."""
 
 
+@picture(2, width=4.6, height=3.4)
+def conventions(record: Record, axes: list[Axes]) -> None:
+    """Errors of the analytic Jacobian, and the spectra of the six conventions."""
+    errors, spectra = axes
+    place = np.arange(len(record["mode"]))
+    for name, color, label in (
+        ("jacobian_error", BLUE, "one step"),
+        ("product_error", ORANGE, "product, relative"),
+    ):
+        errors.semilogy(place, np.maximum(record[name], 1e-18), "o", color=color, label=label)
+    errors.set_xticks(place, record["mode"], rotation=30, ha="right", fontsize=7)
+    errors.set(ylabel="largest deviation", title="Analytic against autodiff")
+    errors.legend()
+    for i, mode in enumerate(record["mode"]):
+        spectra.plot(record["spectrum"][i], color=PALETTE[i], linewidth=1.2, label=mode)
+    spectra.set(xlabel="index $i$", ylabel=rf"$\lambda_i$ {NATS}", title="Spectra by convention")
+    spectra.legend(fontsize=6)
+
+
+@declare(
+    PAPER,
+    "fig4",
+    "the LIF Jacobian, analytic against autodiff, in six conventions",
+    cost=("2 s", "2 s", "3 min"),
+    smoke={"hidden_size": 5, "steps": 10, "measure": 30},
+    small={"measure": 500},
+    draw=conventions,
+)
 @dataclass(frozen=True)
-class Fig4:
+class Fig4(Figure):
     """Analytic and automatic Jacobians of a spiking network in the six conventions, and their exponents.
 
     Attributes:
@@ -32,7 +64,6 @@ class Fig4:
         input_rate: of each, in Hz.
         steps: over which Jacobians are compared.
         measure: steps over which exponents are measured.
-        seed: determines everything.
     """
 
     hidden_size: int = 40
@@ -40,53 +71,43 @@ class Fig4:
     input_rate: float = 25.0
     steps: int = 50
     measure: int = 2000
-    seed: int = 0
 
-    figure: ClassVar[str] = "fig4"
-    shows: ClassVar[str] = "the LIF Jacobian, analytic against autodiff, in six conventions"
-    scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "smoke": {"hidden_size": 5, "steps": 10, "measure": 30},
-        "small": {"measure": 500},
-    }
-    cost: ClassVar[Mapping[str, str]] = {"smoke": "2 s", "small": "2 s", "paper": "3 min"}
-
-    def run(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
+    def run(self, study: Study) -> Results:
         """`jacobian_error`, `product_error (mode)` and `spectrum (mode, rank)`."""
         shared_id, p = torch.zeros((), dtype=torch.int64), self.input_rate * 2e-3
         x = Stream(self.seed, "inputs").uniform(
             (self.measure + self.steps, 1, self.channels), member_ids=shared_id, dtype=torch.float64
         )
         inputs = (x < p).double()
-        rows = [self._mode(inputs, grad, order) for grad, order in MODES]
+        rows = [self._mode(inputs, grad, order, study.generator()) for grad, order in MODES]
         first, product, spectra = zip(*rows, strict=True)
-        variables: dict[str, Any] = {
+        variables: dict[str, Given] = {
             "jacobian_error": (("mode",), np.array(first)),
             "product_error": (("mode",), np.array(product)),
             "spectrum": (("mode", "rank"), torch.stack(spectra), {"units": "nats per step"}),
         }
-        coordinates = {"mode": (("mode",), np.array([f"{grad}, {order}" for grad, order in MODES]))}
-        return Record(f"surrogate-flossing {self.figure}", asdict(self), variables, coordinates)
+        return variables, {"mode": (("mode",), np.array([f"{grad}, {order}" for grad, order in MODES]))}
 
     def checks(self, record: Record) -> list[Check]:
         """The step's Jacobian is that of autodiff, and its products are what backpropagation computes."""
+        exact: dict[str, Any] = {"kind": "identity", "source": "autodiff"}
         found = []
         for mode, step, product in zip(
             record["mode"], record["jacobian_error"], record["product_error"], strict=True
         ):
-            found.append(
-                at_most(f"{mode}: largest entry of analytic - automatic Jacobian", 1e-14, float(step))
-            )
+            sentence = f"{mode}: largest entry of analytic - automatic Jacobian"
+            found.append(at_most(f"{mode}, step", sentence, 1e-14, step, **exact))
             sentence = f"{mode}: backpropagation through {self.steps} steps - product, relative"
-            found.append(at_most(sentence, 1e-12, float(product)))
+            found.append(at_most(f"{mode}, product", sentence, 1e-12, product, **exact))
         return found
 
-    def _mode(self, inputs: Tensor, grad: str, order: str) -> tuple[float, float, Tensor]:
+    def _mode(
+        self, inputs: Tensor, grad: str, order: str, generator: torch.Generator
+    ) -> tuple[float, float, Tensor]:
         """Errors of a step and of a product, and the exponents."""
         n = self.hidden_size
         cell = LIFCell(self.channels, n, reset_grad=grad, order=order).double()
-        fluctuation_driven(
-            cell, input_rate=self.input_rate, generator=torch.Generator().manual_seed(self.seed)
-        )
+        fluctuation_driven(cell, input_rate=self.input_rate, generator=generator)
         h = torch.zeros(1, 2 * n, dtype=torch.float64)
         product = eye = torch.eye(2 * n, dtype=torch.float64).unsqueeze(0)
         worst = 0.0

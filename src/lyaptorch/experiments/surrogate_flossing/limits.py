@@ -1,29 +1,62 @@
-"""Where flossing that trains the sharpness ends: section 6."""
+"""Sharpness and accuracy after flossing that trains the sharpness: section 6."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 
-from lyaptorch.experiments.checks import Check, at_least, at_most
-from lyaptorch.experiments.surrogate_flossing.xor import binary_network
+from lyaptorch.experiments.check import Check, at_least, at_most
+from lyaptorch.experiments.figure import Figure, Results, declare
+from lyaptorch.experiments.study import Study
+from lyaptorch.experiments.surrogate_flossing.networks import PAPER, binary_network
+from lyaptorch.plots.primitives import learning, picture
+from lyaptorch.plots.style import PALETTE
 from lyaptorch.record import Record
 from lyaptorch.schedules import FitPhase, FlossPhase
 from lyaptorch.tasks import DelayedCopy, OneHotXOR
 from lyaptorch.tasks.batch import Task
-from lyaptorch.training import train
 
 CONDITIONS = ("none", "flossed")
 """When networks are flossed."""
 
 
+@picture(3)
+def limits(record: Record, axes: list[Axes]) -> None:
+    """The sharpness that flossing leaves, and accuracy over epochs on both tasks."""
+    sharpness, copy, xor = axes
+    for i, (condition, color) in enumerate(zip(record["condition"], PALETTE, strict=False)):
+        values = record["sharpness"][i]
+        sharpness.plot(np.full(len(values), i), values, "o", color=color, label=condition)
+        learning(copy, record["copy"][i], color, condition, "Delayed copy")
+        learning(xor, record["xor"][i], color, condition, "Delayed XOR")
+    sharpness.set(ylabel="sharpness $g$", title="After flossing", ylim=(0, 1.1), xticks=[])
+    sharpness.legend()
+
+
+@declare(
+    PAPER,
+    "limits-g",
+    "the sharpness collapses when flossing trains it: copy is learned, XOR is not",
+    cost=("2 s", "40 s", "10 min"),
+    smoke={
+        "delay": 2,
+        "seeds": 2,
+        "epochs": 15,
+        "floss_epochs": 5,
+        "k": 10,
+        "hidden_size": 12,
+        "batch": 4,
+        "extra": 10,
+    },
+    small={"seeds": 4},
+    draw=limits,
+)
 @dataclass(frozen=True)
-class LimitsG:
+class LimitsG(Figure):
     """Flossing that trains the sharpness makes it small: the copy is still learned, the XOR is not.
 
     Attributes:
@@ -37,7 +70,6 @@ class LimitsG:
         hidden_size: n.
         batch: trajectories of a task step.
         extra: steps of a trial beyond the delay.
-        seed: determines everything.
     """
 
     delay: int = 6
@@ -50,26 +82,8 @@ class LimitsG:
     hidden_size: int = 80
     batch: int = 16
     extra: int = 40
-    seed: int = 0
 
-    figure: ClassVar[str] = "limits-g"
-    shows: ClassVar[str] = "the sharpness collapses when flossing trains it: copy is learned, XOR is not"
-    scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "smoke": {
-            "delay": 2,
-            "seeds": 2,
-            "epochs": 15,
-            "floss_epochs": 5,
-            "k": 10,
-            "hidden_size": 12,
-            "batch": 4,
-            "extra": 10,
-        },
-        "small": {"seeds": 4},
-    }
-    cost: ClassVar[Mapping[str, str]] = {"smoke": "2 s", "small": "40 s", "paper": "10 min"}
-
-    def run(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
+    def run(self, study: Study) -> Results:
         """`sharpness (condition, seed)`, `copy`, `xor (condition, seed, epoch)`: accuracies."""
         shape = (len(CONDITIONS), self.seeds)
         ids = torch.arange(self.seeds).expand(shape)
@@ -79,31 +93,26 @@ class LimitsG:
         variables: dict[str, Any] = {}
         tasks: dict[str, Task] = {"copy": DelayedCopy(self.delay, binary=True), "xor": OneHotXOR(self.delay)}
         for name, task in tasks.items():
-            model = binary_network(
-                task, self.hidden_size, self.batch, shape, ids, self.seed, floss_sharpness=True
-            )
-            record = train(
+            model = binary_network(task, self.hidden_size, self.batch, ids, self.seed, floss_sharpness=True)
+            record = study.part(name).train(
                 model,
                 task,
                 (pre, FitPhase(self.epochs)),
                 batch=self.batch,
                 length=self.delay + self.extra,
                 member_ids=ids,
-                generator=torch.Generator().manual_seed(self.seed),
-                checkpoint=None if checkpoint is None else checkpoint.with_name(f"{checkpoint.name}-{name}"),
-                show_progress=show_progress,
             )
             variables[name] = ((*dims, "epoch"), record["accuracy"].reshape(*shape, -1))
             variables["sharpness"] = (dims, model.state_dict()["cell.activation.sharpness"][..., 0, 0])
-        coordinates = {"condition": (("condition",), np.array(CONDITIONS))}
-        return Record(f"surrogate-flossing {self.figure}", asdict(self), variables, coordinates)
+        return variables, {"condition": (("condition",), np.array(CONDITIONS))}
 
     def checks(self, record: Record) -> list[Check]:
         """G falls below half; the copy is learned, the XOR is not, which unflossed networks learn."""
         copy, xor = (record[name][..., -50:].mean(-1).mean(-1) for name in ("copy", "xor"))
+        sharpness, source = record["sharpness"][1].mean(), "Surrogate Gradient Flossing, section 6"
         return [
-            at_most("flossed: mean sharpness, from 1", 0.5, float(record["sharpness"][1].mean())),
-            at_least("flossed: accuracy of the copy", 0.95, float(copy[1])),
-            at_most("flossed: accuracy of the XOR", 0.75, float(xor[1])),
-            at_least("not flossed: accuracy of the XOR", 0.95, float(xor[0])),
+            at_most("sharpness", "flossed: mean sharpness, from 1", 0.5, sharpness, source=source),
+            at_least("flossed copy", "flossed: accuracy of the copy", 0.95, copy[1], source=source),
+            at_most("flossed xor", "flossed: accuracy of the XOR", 0.75, xor[1], source=source),
+            at_least("plain xor", "not flossed: accuracy of the XOR", 0.95, xor[0], source=source),
         ]

@@ -3,28 +3,92 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from torch import Tensor
 
 from lyaptorch._random import Stream
 from lyaptorch.cells import BinaryCell, unroll
-from lyaptorch.experiments.checks import Check, at_most, near
+from lyaptorch.experiments.check import Check, at_most, near
+from lyaptorch.experiments.figure import Figure, Results, declare
+from lyaptorch.experiments.study import Study
+from lyaptorch.experiments.surrogate_flossing.networks import NATS, PAPER, random_networks
+from lyaptorch.plots.primitives import picture
+from lyaptorch.plots.style import BLUE, GREY, PALETTE
 from lyaptorch.record import Record
 from lyaptorch.tangent import lyapunov_spectrum
 from lyaptorch.theory import binary_mean_field, free_probability_spectrum, gaussian_states, triangle_law
 
 TRANSIENT = 20
 """Steps before, and again while, the frame settles."""
+THEORY: dict[str, Any] = {"kind": "identity", "source": "theory"}
 
 
+@picture(2, width=4.4, height=3.4)
+def laws(record: Record, axes: list[Axes]) -> None:
+    """Spectra with free probability (dashed) and triangle law (dotted); the first exponent against g."""
+    spectra, first = axes
+    n, sharpness = record["spectrum"].shape[-1], record["sharpness"]
+    x = (np.arange(n) + 0.5) / n
+    for group, g in enumerate(sharpness):
+        color = PALETTE[group % len(PALETTE)]
+        spectra.plot(x, record["spectrum"][group], color=color, linewidth=1.6, label=f"$g = {g:g}$")
+        spectra.plot(x, record["free"][group], color="black", linewidth=0.8, linestyle="--")
+        spectra.plot(x, record["triangle"][group], color=color, linewidth=0.8, linestyle=":")
+    spectra.set(xlabel="$i/n$", ylabel=rf"$\lambda_i$ {NATS}", ylim=(-12, 0.5), title="Surrogate spectra")
+    spectra.legend()
+    first.semilogx(sharpness, record["lambda1"], "o", color=BLUE, alpha=0.4, markersize=3)
+    first.semilogx(sharpness, record["theory"], "--", color="black", label="mean field")
+    first.set(xlabel="sharpness $g$", ylabel=rf"$\lambda_1$ {NATS}", title="First exponent")
+    first.legend()
+
+
+@picture(3)
+def columns(record: Record, axes: list[Axes]) -> None:
+    """The Jacobian as a picture, its columns by slope, and the share of active columns."""
+    matrix, slopes, share = axes
+    logs = np.log10(np.maximum(np.abs(record["jacobian"]), 1e-12))
+    drawn = matrix.imshow(logs, cmap="magma", vmin=-8, vmax=0, interpolation="nearest")
+    matrix.figure.colorbar(drawn, ax=matrix, label=r"$\log_{10} |D_{ij}|$")
+    matrix.set(xlabel="$j$", ylabel="$i$", title="Surrogate Jacobian")
+    rank = (np.arange(len(record["slopes"])) + 0.5) / len(record["slopes"])
+    slopes.semilogy(rank, np.maximum(record["slopes"], 1e-30), color=BLUE)
+    slopes.axvline(record["expected"][0], color=GREY, linestyle=":")
+    slopes.set(xlabel="columns, sorted", ylabel=r"$\phi'_g(h_j)$", title="Slopes")
+    share.plot(record["active"], color=BLUE, label="simulation")
+    share.plot(record["expected"], color="black", linestyle="--", label="theory")
+    share.set(xlabel="step", ylabel="share with $|h| < 1/g$", title="Active columns", ylim=(0, None))
+    share.legend()
+
+
+@declare(
+    PAPER,
+    "fig1b",
+    "surrogate spectra of binary networks for several sharpnesses, with their theory",
+    cost=("1 s", "25 s", "3 hours"),
+    smoke={
+        "sharpness": (1.0, 5.0),
+        "hidden_size": 60,
+        "networks": 2,
+        "steps": 60,
+        "spectrum_size": 20,
+        "spectrum_steps": 40,
+    },
+    small={
+        "sharpness": (0.5, 1.0, 2.0, 5.0, 10.0),
+        "networks": 4,
+        "steps": 500,
+        "spectrum_size": 400,
+        "spectrum_steps": 200,
+    },
+    draw=laws,
+)
 @dataclass(frozen=True)
-class Fig1b:
+class Fig1b(Figure):
     """Surrogate spectra of binary networks without input, for several sharpnesses, and their theory.
 
     Networks for the first exponent are larger than those for the whole spectrum, which costs n times more.
@@ -37,7 +101,6 @@ class Fig1b:
         spectrum_size: n, for the spectrum.
         spectrum_networks: whose spectra are averaged.
         spectrum_steps: over which the spectrum is measured.
-        seed: determines everything.
     """
 
     sharpness: tuple[float, ...] = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
@@ -47,30 +110,8 @@ class Fig1b:
     spectrum_size: int = 1000
     spectrum_networks: int = 3
     spectrum_steps: int = 500
-    seed: int = 0
 
-    figure: ClassVar[str] = "fig1b"
-    shows: ClassVar[str] = "surrogate spectra of binary networks for several sharpnesses, with their theory"
-    scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "smoke": {
-            "sharpness": (1.0, 5.0),
-            "hidden_size": 60,
-            "networks": 2,
-            "steps": 60,
-            "spectrum_size": 20,
-            "spectrum_steps": 40,
-        },
-        "small": {
-            "sharpness": (0.5, 1.0, 2.0, 5.0, 10.0),
-            "networks": 4,
-            "steps": 500,
-            "spectrum_size": 400,
-            "spectrum_steps": 200,
-        },
-    }
-    cost: ClassVar[Mapping[str, str]] = {"smoke": "1 s", "small": "25 s", "paper": "3 hours"}
-
-    def run(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
+    def run(self, study: Study) -> Results:
         """`lambda1 (sharpness, network)`, `spectrum`, `free`, `triangle (sharpness, rank)`, `theory`."""
         g = torch.tensor(self.sharpness, dtype=torch.float64)
         first = self._exponents(self.hidden_size, self.networks, self.steps, 1)[..., 0]
@@ -78,7 +119,7 @@ class Fig1b:
         spectra = self._exponents(n, self.spectrum_networks, self.spectrum_steps, n)
         field = binary_mean_field(g)
         h, weights = gaussian_states(torch.ones((), dtype=torch.float64))
-        cell = self._cell(1, 1)
+        cell = self._networks(1, self._ids(1))
         slopes = cell.activation.slope(h.expand(len(g), 1, 1, -1))[:, 0, 0]
         free = [free_probability_spectrum(n, own, weights=weights) for own in slopes]
         active = torch.erf(1 / (math.sqrt(2) * g))
@@ -87,61 +128,62 @@ class Fig1b:
             for top, share in zip(field.lambda_max.tolist(), active.tolist(), strict=True)
         ]
         nats, dims = {"units": "nats per step"}, ("group", "rank")
-        variables: dict[str, Any] = {
+        variables = {
             "lambda1": (("group", "network"), first, nats),
             "spectrum": (dims, spectra.sort(-1, descending=True).values.mean(1), nats),
             "free": (dims, torch.stack(free), nats),
             "triangle": (dims, torch.stack(triangle), nats),
             "theory": (("group",), field.lambda_max, nats),
         }
-        return Record(
-            f"surrogate-flossing {self.figure}", asdict(self), variables, {"sharpness": (("group",), g)}
-        )
+        return variables, {"sharpness": (("group",), g)}
 
     def checks(self, record: Record) -> list[Check]:
         """The first exponent is that of mean-field theory, the spectrum that of free probability."""
         found = []
         for group, g in enumerate(record["sharpness"].tolist()):
             if g <= 10:
-                measured, expected = float(record["lambda1"][group].mean()), float(record["theory"][group])
-                found.append(near(f"g = {g:g}: lambda_1 of n = {self.hidden_size}", expected, measured, 0.02))
+                measured, expected = record["lambda1"][group].mean(), record["theory"][group]
+                sentence = f"g = {g:g}: lambda_1 of n = {self.hidden_size}"
+                found.append(near(f"g {g:g} lambda_1", sentence, expected, measured, 0.02, **THEORY))
             if g <= 5:
                 away = record["spectrum"][group] - record["free"][group]
                 # the last exponents of a finite network feel its edge, and beyond float64 they are dead
-                for share, what in ((1.0, "all"), (0.99, "the first 99%")):
+                for key, share, what in (("all", 1.0, "all"), ("most", 0.99, "the first 99%")):
                     part = away[: round(share * len(away))]
                     part = part[np.isfinite(part)]
                     sentence = f"g = {g:g}: rms distance from free probability, {what} of n = {len(away)}"
-                    rms = float(np.sqrt((part**2).mean()))
-                    found.append(at_most(sentence, 0.02 if g <= 2 else 0.04, rms))
+                    rms, bound = np.sqrt((part**2).mean()), 0.02 if g <= 2 else 0.04
+                    found.append(at_most(f"g {g:g} {key}", sentence, bound, rms, **THEORY))
         return found
 
-    def _cell(self, n: int, networks: int) -> BinaryCell:
-        ensemble = (len(self.sharpness), networks)
-        return BinaryCell(
-            1,
-            n,
-            sharpness=torch.tensor(self.sharpness)[:, None].expand(ensemble),
-            bias=False,
-            ensemble=ensemble,
-            member_ids=torch.arange(networks).expand(ensemble),
-            generator=torch.Generator().manual_seed(self.seed),
-        ).double()
+    def _ids(self, networks: int) -> Tensor:
+        return torch.arange(networks).expand(len(self.sharpness), -1)
+
+    def _networks(self, n: int, ids: Tensor) -> BinaryCell:
+        return random_networks(n, torch.tensor(self.sharpness)[:, None].expand(ids.shape), ids, self.seed)
 
     @torch.no_grad()
     def _exponents(self, n: int, networks: int, steps: int, k: int) -> Tensor:
-        cell = self._cell(n, networks)
-        ids = torch.arange(networks).expand(cell.ensemble)
+        ids = self._ids(networks)
         h0 = Stream(self.seed, "h0").normal((1, n), member_ids=ids, dtype=torch.float64)
         inputs = torch.zeros(steps + 2 * TRANSIENT, 1, 1, dtype=torch.float64)
         spectrum = lyapunov_spectrum(
-            cell, inputs, k=k, h0=h0, transient=TRANSIENT, tangent_transient=TRANSIENT
+            self._networks(n, ids), inputs, k=k, h0=h0, transient=TRANSIENT, tangent_transient=TRANSIENT
         )
         return spectrum.exponents[..., 0, :]
 
 
+@declare(
+    PAPER,
+    "fig1d",
+    "the column-sparse surrogate Jacobian of a binary network, and its active columns",
+    cost=("1 s", "1 s", "5 s"),
+    smoke={"hidden_size": 100, "networks": 2, "steps": 10, "shown": 20},
+    small={"networks": 5},
+    draw=columns,
+)
 @dataclass(frozen=True)
-class Fig1d:
+class Fig1d(Figure):
     """The surrogate Jacobian W diag(sech^2(g h)): most of its columns are nearly zero.
 
     Attributes:
@@ -150,7 +192,6 @@ class Fig1d:
         networks: whose columns are counted.
         steps: over which they are counted.
         shown: rows and columns in the picture.
-        seed: determines everything.
     """
 
     sharpness: float = 10.0
@@ -158,27 +199,11 @@ class Fig1d:
     networks: int = 10
     steps: int = 100
     shown: int = 80
-    seed: int = 0
 
-    figure: ClassVar[str] = "fig1d"
-    shows: ClassVar[str] = "the column-sparse surrogate Jacobian of a binary network, and its active columns"
-    scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "smoke": {"hidden_size": 100, "networks": 2, "steps": 10, "shown": 20},
-        "small": {"networks": 5},
-    }
-    cost: ClassVar[Mapping[str, str]] = {"smoke": "1 s", "small": "1 s", "paper": "5 s"}
-
-    def run(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
+    def run(self, study: Study) -> Results:
         """`jacobian (row, column)` of one step, and the shares `active`, `expected (step)` of columns."""
         n, ids = self.hidden_size, torch.arange(self.networks)
-        cell = BinaryCell(
-            1,
-            n,
-            sharpness=self.sharpness,
-            bias=False,
-            ensemble=(self.networks,),
-            generator=torch.Generator().manual_seed(self.seed),
-        ).double()
+        cell = random_networks(n, self.sharpness, ids, self.seed)
         h0 = Stream(self.seed, "h0").normal((1, n), member_ids=ids, dtype=torch.float64)
         with torch.no_grad():
             inputs = torch.zeros(TRANSIENT + self.steps, self.networks, 1, 1, dtype=torch.float64)
@@ -188,15 +213,15 @@ class Fig1d:
         acting = states.abs() < 1 / self.sharpness
         expected = math.erf(1 / (math.sqrt(2) * self.sharpness))
         ordered = slopes[-1, 0, 0].sort(descending=True).values
-        variables: dict[str, Any] = {
+        variables = {
             "jacobian": (("row", "column"), jacobian),
             "active": (("step",), acting.double().mean((1, 2, 3))),
             "expected": (("step",), torch.full((self.steps,), expected, dtype=torch.float64)),
             "slopes": (("rank",), ordered),
         }
-        return Record(f"surrogate-flossing {self.figure}", asdict(self), variables)
+        return variables, {}
 
     def checks(self, record: Record) -> list[Check]:
         """The share of columns with |h| < 1/g is that of a standard normal h."""
-        expected, measured = float(record["expected"][0]), float(record["active"].mean())
-        return [near("share of active columns, |h| < 1/g", expected, measured, 0.01)]
+        expected, measured = record["expected"][0], record["active"].mean()
+        return [near("active", "share of active columns, |h| < 1/g", expected, measured, 0.01, **THEORY)]

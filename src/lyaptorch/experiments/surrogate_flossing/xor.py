@@ -2,86 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from matplotlib.axes import Axes
+from torch import Tensor
 
-from lyaptorch.cells import BinaryCell
-from lyaptorch.experiments.checks import Check, at_least, at_most
+from lyaptorch.experiments.check import Check, at_least, at_most
+from lyaptorch.experiments.figure import Figure, Results, declare
+from lyaptorch.experiments.study import Study
+from lyaptorch.experiments.surrogate_flossing.networks import PAPER, binary_network
+from lyaptorch.plots.primitives import learning, picture, scores
+from lyaptorch.plots.style import PALETTE
 from lyaptorch.record import Record
 from lyaptorch.schedules import FlossPhase, Schedule
 from lyaptorch.schedules.named import adaptive
 from lyaptorch.tasks import OneHotXOR
-from lyaptorch.tasks.batch import Task
-from lyaptorch.training import Model, Readout, evaluate, train
-from lyaptorch.training.model import settled_state
 
 CONDITIONS = ("none", "adaptive")
-"""When networks are flossed in figure 3."""
+"""When networks are flossed."""
 
 
-def binary_network(
-    task: Task,
-    n: int,
-    rows: int,
-    ensemble: tuple[int, ...],
-    ids: Tensor,
-    seed: int,
-    *,
-    floss_sharpness: bool,
-    sharpness: Tensor | None = None,
-    input_scale: Tensor | None = None,
-    readout_scale: float = 1.0,
-) -> Model:
-    """Binary networks with a trained initial state.
-
-    W ~ N(0, 1/n), V ~ N(0, 1), b ~ U(0, 0.1); a readout with weights N(0, 1/n). The bias and the scale of the
-    readout are ours: the paper prints neither.
-
-    Args:
-        task: what they are to learn.
-        n: units.
-        rows: of the initial state.
-        ensemble: `*e`.
-        ids: of the networks, `*e`.
-        seed: determines everything.
-        floss_sharpness: whether flossing trains the sharpness.
-        sharpness: `*e`, 1 when missing.
-        input_scale: factor of V, `*e`, 1 when missing.
-        readout_scale: factor of the readout's weights.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    g = (torch.ones(ensemble) if sharpness is None else sharpness)[..., None, None].clone()
-    cell = BinaryCell(
-        task.input_size,
-        n,
-        sharpness=nn.Parameter(g) if floss_sharpness else g,
-        ensemble=ensemble,
-        member_ids=ids,
-        generator=generator,
-    )
-    if input_scale is not None:
-        with torch.no_grad():
-            cell.weight_ih.mul_(input_scale[..., None, None])
-    readout = Readout(
-        n,
-        task.output_size,
-        scale=readout_scale * n**-0.5,
-        ensemble=ensemble,
-        member_ids=ids,
-        generator=generator,
-    )
-    h0 = settled_state(cell, rows, member_ids=ids, generator=generator)
-    return Model(cell, readout, h0=h0, loss=task.loss)
+@picture(4, width=3.0)
+def xor(record: Record, axes: list[Axes]) -> None:
+    """Accuracy and |dL/dh0| over epochs at the longest delay, and both against the delay."""
+    delays = record["delay"]
+    longest = f"delay {delays[-1]}"
+    for i, (condition, color) in enumerate(zip(record["condition"], PALETTE, strict=False)):
+        learning(axes[0], record["accuracy"][i, -1], color, condition, longest)
+        scores(axes[1], delays, record["final_accuracy"][i], color, condition, thick=np.median)
+        norms = np.maximum(record["gradient_norm"][i], 1e-30)
+        # of networks whose gradients overflow the other epochs count
+        norms = np.where(np.isinf(norms), np.nan, norms)
+        epochs = np.arange(norms.shape[-1]) * record.config["every"]
+        axes[2].semilogy(epochs, norms[-1].T, color=color, alpha=0.4, linewidth=0.8)
+        axes[3].semilogy(delays, np.exp(np.nanmean(np.log(norms), (-2, -1))), "o-", color=color)
+    axes[1].set(xlabel="delay", ylabel="final accuracy", title="After training", ylim=(0.42, 1.03))
+    axes[1].legend()
+    axes[2].set(xlabel="epoch", ylabel=r"$|dL/dh_0|$", title=longest)
+    axes[3].set(xlabel="delay", ylabel=r"$|dL/dh_0|$", title="Mean over epochs")
 
 
+@declare(
+    PAPER,
+    "fig3",
+    "adaptive surrogate flossing against none: accuracy and |dL/dh0| over delays",
+    cost=("3 s", "13 min", "1 hour"),
+    smoke={
+        "delays": (2, 4),
+        "seeds": 2,
+        "epochs": 15,
+        "late": 10,
+        "floss_epochs": 4,
+        "episode_epochs": 2,
+        "every": 5,
+        "check_every": 5,
+        "hidden_size": 12,
+        "batch": 4,
+        "extra": 10,
+    },
+    small={"delays": (14, 18), "seeds": 8},
+    draw=xor,
+)
 @dataclass(frozen=True)
-class Fig3:
+class Fig3(Figure):
     """Accuracy and |dL/dh0| of binary networks on the one-hot XOR: no flossing against adaptive flossing.
 
     As in the paper, flossing trains W, V, b and the sharpness, which starts at 1, and episodes that end in a
@@ -91,7 +76,7 @@ class Fig3:
     Networks that are not flossed have the sharpness and the input weights with which they learn best.
 
     Attributes:
-        delays: longest lags.
+        delays: longest delays.
         seeds: networks for each delay and condition.
         epochs: task steps.
         floss_epochs: flossing steps before training.
@@ -113,7 +98,6 @@ class Fig3:
         hidden_size: n.
         batch: trajectories of a task step.
         extra: steps of a trial beyond the delay.
-        seed: determines everything.
     """
 
     delays: tuple[int, ...] = (10, 12, 14, 16, 18, 20, 22, 24, 26)
@@ -138,29 +122,8 @@ class Fig3:
     hidden_size: int = 80
     batch: int = 64
     extra: int = 200
-    seed: int = 0
 
-    figure: ClassVar[str] = "fig3"
-    shows: ClassVar[str] = "adaptive surrogate flossing against none: accuracy and |dL/dh0| over delays"
-    scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "smoke": {
-            "delays": (2, 4),
-            "seeds": 2,
-            "epochs": 15,
-            "late": 10,
-            "floss_epochs": 4,
-            "episode_epochs": 2,
-            "every": 5,
-            "check_every": 5,
-            "hidden_size": 12,
-            "batch": 4,
-            "extra": 10,
-        },
-        "small": {"delays": (14, 18), "seeds": 8},
-    }
-    cost: ClassVar[Mapping[str, str]] = {"smoke": "3 s", "small": "13 min", "paper": "1 hour"}
-
-    def run(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
+    def run(self, study: Study) -> Results:
         """`accuracy (condition, delay, seed, epoch)`, `final_accuracy`, `gradient_norm`, `sharpness`."""
         shape = (len(CONDITIONS), len(self.delays), self.seeds)
         ids = torch.arange(self.seeds).expand(shape)
@@ -170,7 +133,6 @@ class Fig3:
             task,
             self.hidden_size,
             1,
-            shape,
             ids,
             self.seed,
             floss_sharpness=True,
@@ -178,30 +140,18 @@ class Fig3:
             input_scale=torch.where(flossed, self.input_scale, self.plain_input_scale),
             readout_scale=self.readout_scale,
         )
-        length = max(self.delays) + self.extra
-        record = train(
+        trial = {"batch": self.batch, "length": max(self.delays) + self.extra, "member_ids": ids}
+        record = study.train(
             model,
             task,
             self._schedule(flossed),
-            batch=self.batch,
-            length=length,
             lr=self.lr,
             metrics=("initial_gradient_norm",),
             metrics_every=self.every,
-            member_ids=ids,
-            generator=torch.Generator().manual_seed(self.seed),
             unstable="mark",
-            checkpoint=checkpoint,
-            show_progress=show_progress,
+            **trial,
         )
-        _, final = evaluate(
-            model,
-            task,
-            batch=self.batch,
-            length=length,
-            member_ids=ids,
-            generator=torch.Generator().manual_seed(self.seed),
-        )
+        _, final = study.evaluate(model, task, **trial)
         dims = ("condition", "delay", "seed")
         norms = record["initial_gradient_norm"]
         variables = {
@@ -214,7 +164,7 @@ class Fig3:
             "condition": (("condition",), np.array(CONDITIONS)),
             "delay": (("delay",), np.array(self.delays)),
         }
-        return Record(f"surrogate-flossing {self.figure}", asdict(self), variables, coordinates)
+        return variables, coordinates
 
     def _schedule(self, who: Tensor) -> Schedule:
         """What is done, for those networks that are flossed."""
@@ -236,23 +186,23 @@ class Fig3:
 
     def checks(self, record: Record) -> list[Check]:
         """D = 14 is solved with and without flossing, d = 18 with it alone; gradients arrive with it."""
-        found, delays = [], record["delay"].tolist()
+        found, delays, source = [], record["delay"].tolist(), "Surrogate Gradient Flossing, figure 3"
         if 14 in delays:
-            for condition, final in zip(
-                CONDITIONS, record["final_accuracy"][:, delays.index(14)], strict=True
-            ):
+            finals = record["final_accuracy"][:, delays.index(14)]
+            for condition, final in zip(CONDITIONS, finals, strict=True):
                 sentence = f"d = 14, {condition}: median accuracy"
-                found.append(at_least(sentence, 0.95, float(np.median(final))))
+                found.append(at_least(f"d 14 {condition}", sentence, 0.95, np.median(final), source=source))
         if 18 in delays:
             none, flossed = record["final_accuracy"][:, delays.index(18)]
-            solved = float((flossed >= 0.95).mean())
-            found += [
-                at_least("d = 18, adaptive: share of networks that reach 95%", 0.5, solved),
-                at_least("d = 18, adaptive: mean accuracy", 0.8, float(flossed.mean())),
-                at_most("d = 18, none: best accuracy", 0.6, float(none.max())),
-            ]
+            solved = (flossed >= 0.95).mean()
+            sentence = "d = 18, adaptive: share of networks that reach 95%"
+            found.append(at_least("d 18 share", sentence, 0.5, solved, source=source))
+            sentence = "d = 18, adaptive: mean accuracy"
+            found.append(at_least("d 18 adaptive", sentence, 0.8, flossed.mean(), source=source))
+            sentence = "d = 18, none: best accuracy"
+            found.append(at_most("d 18 none", sentence, 0.6, none.max(), source=source))
         norms = record["gradient_norm"][:, -1]
         # as in the paper, averaged over epochs; the mean of logarithms, because the norms span decades
         apart = np.diff(np.nanmean(np.log10(np.maximum(norms, 1e-30)), (1, 2)))
         sentence = f"d = {delays[-1]}: log10 of |dL/dh0| with flossing over without"
-        return [*found, at_least(sentence, 4.0, float(apart[0]))]
+        return [*found, at_least("gradient", sentence, 4.0, apart[0], source=source)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
-from lyaptorch.plots import beyond, coupled_tasks, coupled_training, coupling, delays
+from lyaptorch.plots import beyond, delays
 from lyaptorch.plots.algorithm import fig15, fig16, frames, table1
 from lyaptorch.plots.conditioning import fig2a, fig2b, fig2c
 from lyaptorch.plots.episodes import appendix_d, fig8, fig9, fig10, fig12
@@ -84,17 +84,6 @@ def fig6(record: Record) -> Figure:
 _OWN = (fig1b, fig1c, fig1d, fig2a, fig2b, fig2c, fig6, fig8, fig9, fig10, fig12, fig15, fig16)
 _MORE = (delays.fig13, delays.controls, table1, frames)
 _SWEEPS = ("fig3c", "fig3d", "fig4c", "fig4d", "fig14c", "fig14d")
-_COUPLING = (
-    coupled_tasks.fig1,
-    coupling.fig2,
-    coupled_training.fig3,
-    coupling.fig4,
-    coupling.fig5,
-    coupled_training.fig6,
-    coupling.table1,
-    coupled_training.table2,
-    coupling.images,
-)
 PAPERS = {
     **{f"gradient-flossing {f.__name__}": f for f in (*_OWN, *_MORE)},
     "surrogate-flossing table1": table1,
@@ -103,7 +92,6 @@ PAPERS = {
     "gradient-flossing appE": delays.linear,
     "gradient-flossing fig11": fig10,
     "gradient-flossing appD-clv": appendix_d,
-    **{f"weak-coupling {f.__name__}": f for f in _COUPLING},
     **beyond.FIGURES,
 }
 """By the kind of the Record."""

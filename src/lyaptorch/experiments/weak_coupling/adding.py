@@ -168,8 +168,8 @@ class Table1(Figure):
         found = []
         for name, rms in (("homogeneous", homogeneous), ("heterogeneous", heterogeneous)):
             sentence = f"RMS of {name} residuals, median"
-            found.append(at_most(name, sentence, 0.1, np.median(rms), source=f"{AUTHORS}, table 1"))
+            found.append(at_most(name, sentence, 0.1, float(np.median(rms)), source=f"{AUTHORS}, table 1"))
         sentence = "RMS of Elman networks, the best one: near the mean's 0.408"
         source = f"{AUTHORS}, section 4.4"
-        found.append(at_least("Elman", sentence, MEAN_PREDICTOR, elman.min(), 0.05, source=source))
+        found.append(at_least("Elman", sentence, MEAN_PREDICTOR, float(elman.min()), 0.05, source=source))
         return found

@@ -34,7 +34,7 @@ from lyaptorch.training import Adam
 
 FREQUENCY = {"mnist": 2 * math.pi / 28, "fashion": 2 * math.pi / 28, "cifar10-grey": 2 * math.pi / 32}
 """Characteristic frequencies: a period is a row of the image."""
-TABLE = {"source": f"{AUTHORS}, table 2"}
+TABLE = f"{AUTHORS}, table 2"
 Networks: TypeAlias = dict[str, Any]
 """Which networks a cell holds, as `training.ensemble` says."""
 
@@ -49,7 +49,10 @@ def curves(record: Record, axes: list[Axes]) -> None:
             best = record[f"best_{key[5:]}"][i, j].mean(-1)
             rate = int(np.nanargmin(best) if adding else np.nanargmax(best))
             at, own = record["measured_at"][i], record[key][i, j, rate]
-            look = {"color": PALETTE[j % len(PALETTE)], "linestyle": "-" if j < len(PALETTE) else "--"}
+            look: dict[str, Any] = {
+                "color": PALETTE[j % len(PALETTE)],
+                "linestyle": "-" if j < len(PALETTE) else "--",
+            }
             panel.plot(at, own.T, alpha=0.3, linewidth=0.7, **look)
             panel.plot(at, np.median(own, 0), label=str(kind), **look)
         panel.set(xlabel="task step", ylabel=label, title=name, ylim=(0, 0.8) if adding else (0, 1.03))
@@ -189,12 +192,14 @@ class Table2(Figure):
             if name.startswith("adding"):
                 least = min(loss["homogeneous"], loss["heterogeneous"])
                 sentence = f"{name}: residual networks get below 0.3"
-                found.append(at_most(f"{name} residual", sentence, 0.3, least, **TABLE))
+                found.append(at_most(f"{name} residual", sentence, 0.3, least, source=TABLE))
                 for other, words in (
                     ("linear", "without the non-linearity they do not"),
                     ("Elman", "nor does an Elman network from the identity"),
                 ):
-                    found.append(at_least(f"{name} {other}", f"{name}: {words}", 0.3, loss[other], **TABLE))
+                    found.append(
+                        at_least(f"{name} {other}", f"{name}: {words}", 0.3, loss[other], source=TABLE)
+                    )
             else:
                 best = max(accuracy["homogeneous"], accuracy["heterogeneous"])
                 for other, words in (
@@ -203,7 +208,7 @@ class Table2(Figure):
                     ("LSTM", "and an LSTM"),
                 ):
                     bound, sentence = accuracy[other], f"{name}: {words}"
-                    found.append(at_least(f"{name} {other}", sentence, bound, best, **TABLE))
+                    found.append(at_least(f"{name} {other}", sentence, bound, best, source=TABLE))
         return found
 
 

@@ -151,8 +151,8 @@ class Fig2(Figure):
     def checks(self, record: Record) -> list[Check]:
         """Exponents and the slope of the gradient are log r, and curvature grows with r."""
         found, bound = [], 0.6 * self.coupling
-        theory = {"kind": "identity", "source": f"{AUTHORS}, equation 13"}
-        seen = {"source": f"{AUTHORS}, section 4.1"}
+        theory: dict[str, Any] = {"kind": "identity", "source": f"{AUTHORS}, equation 13"}
+        source = f"{AUTHORS}, section 4.1"
         for i, r in enumerate(self.decays):
             off = np.abs(record["before"][i] - math.log(r)).max()
             sentence = f"r = {r:g}: exponents are log r, to 0.6 eps / r"
@@ -165,8 +165,8 @@ class Fig2(Figure):
             found.append(at_most(f"r {r:g} gradient", sentence, largest, error, **theory))
             drift = np.abs(record["after"][i] - record["before"][i]).max()
             sentence = f"r = {r:g}: training moves no exponent by more than 0.05"
-            found.append(at_most(f"r {r:g} training", sentence, 0.05, drift, **seen))
+            found.append(at_most(f"r {r:g} training", sentence, 0.05, drift, source=source))
         leading = np.abs(record["hessian"][:, 0])
         sentence = "the leading Hessian eigenvalue grows with r: its least factor"
-        found.append(at_least("curvature", sentence, 1.0, (leading[1:] / leading[:-1]).min(), **seen))
+        found.append(at_least("curvature", sentence, 1.0, (leading[1:] / leading[:-1]).min(), source=source))
         return found

@@ -157,8 +157,8 @@ class Fig1(Figure):
         ordered, permuted = np.sort(record["pixels"], -1)
         sizes = np.hypot(*np.moveaxis(record["eigenvalues"], -1, 0))
         off = np.abs(sizes - np.array([self.decay, 1.0, self.decay, 1.0])[:, None]).max(-1)
-        same, total = abs(ordered - permuted).max(), record["sum"]
-        exact = {"kind": "identity", "source": "theory"}
+        same, total = float(abs(ordered - permuted).max()), float(record["sum"])
+        exact: dict[str, Any] = {"kind": "identity", "source": "theory"}
         return [
             at_most("pixels", "permuted, the pixels are the same ones", 0.0, same, **exact),
             near("sum", "the sum is that of the cued numbers", numbers @ cues, total, 1e-12, **exact),

@@ -172,7 +172,7 @@ class Fig5(ImageRun):
             ),
             ("curvature", "the leading Hessian eigenvalue rises: least rise of its logarithm", curvature),
         ):
-            found.append(at_least(key, sentence, 0.0, np.diff(values).min(), source=SOURCE))
+            found.append(at_least(key, sentence, 0.0, float(np.diff(values).min()), source=SOURCE))
         if moderate and "0" in best:
             helped = max(best[name] for name in moderate)
             gain, loss = helped - best["0"], helped - best[names[-1]]

@@ -37,7 +37,7 @@ MINIMAL = {False: 0.5, True: 0.3}
 """Accuracy that counts as minimal performance, of digits in order and permuted; the paper's are lost."""
 Conditions: TypeAlias = tuple[list[str], Tensor, Tensor, Tensor]
 """Names, and for each condition angles `(c, *ids, n/2)`, decays and couplings `(c, *ids, n)`."""
-ROTATION = {"source": f"{AUTHORS}, section 4.2"}
+ROTATION = f"{AUTHORS}, section 4.2"
 
 
 @dataclass(frozen=True)
@@ -163,11 +163,11 @@ def spectrum_checks(record: Record) -> list[Check]:
         largest = float(ratio.max())
         if permuted:
             sentence = "permuted, no bin exceeds 5 times the mean"
-            found.append(at_most("permuted spectrum", sentence, 5.0, largest, **ROTATION))
+            found.append(at_most("permuted spectrum", sentence, 5.0, largest, source=ROTATION))
         else:
-            bin_, sentence = ratio.argmax() + 1, "the largest bin above zero is 28"
-            found.append(near("frequency", sentence, 28.0, bin_, 0.0, **ROTATION))
-            found.append(at_least("peak", "it is 30 times the mean", 30.0, largest, **ROTATION))
+            found_at, sentence = float(ratio.argmax() + 1), "the largest bin above zero is 28"
+            found.append(near("frequency", sentence, 28.0, found_at, 0.0, source=ROTATION))
+            found.append(at_least("peak", "it is 30 times the mean", 30.0, largest, source=ROTATION))
     return found
 
 
@@ -243,7 +243,7 @@ class Images(ImageRun):
         gain = best["rotation"] - best["identity"]
         lag = best["rotation"] - best["heterogeneous"]
         sentence = "rotation beats identity by 0.1 in test accuracy"
-        found = [at_least("rotation", sentence, 0.1, gain, **ROTATION)]
+        found = [at_least("rotation", sentence, 0.1, gain, source=ROTATION)]
         sentence, source = "heterogeneity is within 0.05 of rotation", f"{AUTHORS}, table 1"
         found.append(at_most("heterogeneity", sentence, 0.05, lag, source=source))
         return found + spectrum_checks(record)
@@ -289,8 +289,8 @@ class Fig4(ImageRun):
             if not permuted:
                 gain = best["1 w0"] - best["0 w0"]
                 sentence = "the characteristic frequency beats no rotation by 0.1"
-                found.append(at_least("rotation", sentence, 0.1, gain, **ROTATION))
+                found.append(at_least("rotation", sentence, 0.1, gain, source=ROTATION))
         if len(spans) == 2:
             sentence = "permuted, the angle matters less than half as much"
-            found.append(at_most("permuted angle", sentence, spans[False] / 2, spans[True], **ROTATION))
+            found.append(at_most("permuted angle", sentence, spans[False] / 2, spans[True], source=ROTATION))
         return found

@@ -21,7 +21,7 @@ from lyaptorch.plots.style import GREY, PALETTE
 from lyaptorch.record import Record
 
 KINDS = ("A", "B")
-SOURCE = {"source": f"{AUTHORS}, section 4.4"}
+SOURCE = f"{AUTHORS}, section 4.4"
 
 
 @picture(lambda record: 2 * len(record["permuted"]))
@@ -90,7 +90,7 @@ class Fig6(ImageRun):
         first, coordinates = parts[0]
         variables = {
             name: (("kind", *dims), np.stack([found[name][1] for found, _ in parts]))
-            for name, (dims, _) in first.items()
+            for name, (dims, *_) in first.items()
         }
         return variables, {**coordinates, "kind_name": (("kind",), list(KINDS))}
 
@@ -104,12 +104,12 @@ class Fig6(ImageRun):
             spans.append(max(at_angles) - min(at_angles))
             better, worse, words = (below, above, "r < 1") if kind == "A" else (above, below, "r > 1")
             sentence = f"kind {kind}: {words} is better than the other side"
-            found.append(at_least(f"kind {kind} side", sentence, worse, better, **SOURCE))
-            gain = accuracy[len(r) + self.multiples.index(1.0)] - at_angles[0]
+            found.append(at_least(f"kind {kind} side", sentence, worse, better, source=SOURCE))
+            gain = float(accuracy[len(r) + self.multiples.index(1.0)] - at_angles[0])
             sentence = f"kind {kind}: the characteristic frequency helps"
-            found.append(at_least(f"kind {kind} rotation", sentence, 0.0, gain, **SOURCE))
+            found.append(at_least(f"kind {kind} rotation", sentence, 0.0, gain, source=SOURCE))
         sentence = "B is more sensitive to the angle than A"
-        found.append(at_least("sensitivity", sentence, spans[0], spans[1], **SOURCE))
+        found.append(at_least("sensitivity", sentence, spans[0], spans[1], source=SOURCE))
         return found
 
 

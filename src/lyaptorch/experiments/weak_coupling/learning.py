@@ -31,7 +31,7 @@ from lyaptorch.record import Record
 from lyaptorch.training import SGD, Adam
 
 CLIPPED = (False, True)
-SOURCE = {"source": f"{AUTHORS}, section 4.1"}
+SOURCE = f"{AUTHORS}, section 4.1"
 
 
 def curves(record: Record) -> Picture:
@@ -176,13 +176,11 @@ class Fig3(Figure):
         shape = (len(CLIPPED), len(self.decays), self.seeds)
         limits = torch.tensor([torch.finfo(torch.float32).max, self.clip])
         clip, ids = limits[:, None, None].expand(shape), torch.arange(self.seeds).expand(shape)
-        tested, curved = (
-            self._train(study.part(name, metric), name, metric, member_ids, limit, count)
-            for metric, member_ids, limit, count in (
-                ("test", ids, clip, self.measurements),
-                ("curvature", ids[-1, :, 0], clip[-1, :, 0], self.curvatures),
-            )
-        )
+        # the clipped networks of the first seed
+        few, own = ids[-1, :, 0], clip[-1, :, 0]
+        tested = self._train(study.part(name, "test"), name, "test", ids, clip, self.measurements)
+        again = study.part(name, "curvature")
+        curved = self._train(again, name, "curvature", few, own, self.curvatures)
         found = {"curvature": curved["curvature"], "curved_at": np.nanmax(curved["measured_at"], 0)}
         return {**learned(tested, shape), **found}
 
@@ -223,28 +221,28 @@ class Fig3(Figure):
         r, found, off = record["r"], [], {}
         for i, name in enumerate(map(str, record["name"])):
             changes = np.abs(record["curvature"][i, :, -1] / record["curvature"][i, :, 0])
-            grown, kept = changes[r < 1].min(), changes[r >= 1].max()
+            grown, kept = float(changes[r < 1].min()), float(changes[r >= 1].max())
             sentence = f"{name}: curvature grows where r < 1: its least factor"
-            found.append(at_least(f"{name} growth", sentence, 1.0, grown, **SOURCE))
+            found.append(at_least(f"{name} growth", sentence, 1.0, grown, source=SOURCE))
             sentence = f"{name}: and shrinks elsewhere: its largest"
-            found.append(at_most(f"{name} decline", sentence, 1.0, kept, **SOURCE))
+            found.append(at_most(f"{name} decline", sentence, 1.0, kept, source=SOURCE))
             # of clipped networks, the median over seeds
             accuracy = np.median(best(record, i)[-1], -1)
-            below, above = accuracy[r < 1].max(), accuracy[r > 1].max()
+            below, above = float(accuracy[r < 1].max()), float(accuracy[r > 1].max())
             if name.startswith("adding"):
                 off[int(name.split()[1])] = float(abs(1 - r[accuracy.argmax()]))
                 sentence = f"{name}: r < 1 explains more than r > 1"
-                found.append(at_least(f"{name} side", sentence, above, below, **SOURCE))
+                found.append(at_least(f"{name} side", sentence, above, below, source=SOURCE))
             else:
                 sentence = f"{name}: r > 1 is better than r < 1"
-                found.append(at_least(f"{name} side", sentence, below, above, **SOURCE))
+                found.append(at_least(f"{name} side", sentence, below, above, source=SOURCE))
         if len(off) > 1:
             rise = np.diff([off[length] for length in sorted(off)]).max()
             sentence = "the longer the sum, the nearer the best r is to 1"
-            found.append(at_most("length", sentence, 0.0, rise, 1e-6, **SOURCE))
-        plain, clipped = (lost[r > 1].mean() for lost in unsteadiness(record).mean((0, -1)))
+            found.append(at_most("length", sentence, 0.0, rise, 1e-6, source=SOURCE))
+        plain, clipped = (float(lost[r > 1].mean()) for lost in unsteadiness(record).mean((0, -1)))
         sentence = "clipped, networks with r > 1 fall back less"
-        found.append(at_most("clipped", sentence, plain, clipped, **SOURCE))
+        found.append(at_most("clipped", sentence, plain, clipped, source=SOURCE))
         return found
 
 

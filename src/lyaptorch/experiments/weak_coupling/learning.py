@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib import colormaps
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure as Picture
 from numpy.typing import NDArray
 from torch import Tensor
@@ -49,7 +50,7 @@ def curves(record: Record) -> Picture:
 def _row(row: NDArray[Any], record: Record, task: int) -> None:
     """The panels of a task; from blue, where memory fades, to red, where it grows."""
     name, r = record["name"][task], record["r"]
-    shades = colormaps["coolwarm"](np.linspace(0, 1, len(r)))
+    shades = [to_hex(shade) for shade in colormaps["coolwarm"](np.linspace(0, 1, len(r)))]
     adding = str(name).startswith("adding")
     found = record["test_loss" if adding else "test_accuracy"][task]
     label = "RMS error" if adding else "test accuracy"

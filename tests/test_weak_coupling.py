@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,8 +10,9 @@ import torch
 
 from lyaptorch.cells import ResidualCell
 from lyaptorch.experiments import weak_coupling as wc
+from lyaptorch.experiments.study import Study
 from lyaptorch.experiments.weak_coupling import comparison, learning
-from lyaptorch.experiments.weak_coupling.training import named
+from lyaptorch.experiments.weak_coupling.training import ensemble, named
 from lyaptorch.record import Record
 from lyaptorch.tasks import Adding, SequentialImages
 from lyaptorch.training import run as engine
@@ -43,7 +45,7 @@ def test_an_unknown_task_is_named():
 
 
 def test_figure_1_finds_what_is_not_as_drawn():
-    figure, record = smoke("weak-coupling", "fig1"), smoke("weak-coupling", "fig1").run(False, None)
+    figure, record = smoke("weak-coupling", "fig1"), smoke("weak-coupling", "fig1").record(False)
     assert holds(figure, record) == [True] * 5
     ordered, permuted = record["pixels"]
     np.testing.assert_array_equal(ordered, record["image"].flatten())
@@ -99,7 +101,7 @@ def test_a_network_that_overflowed_is_as_far_behind_as_can_be():
 
 def test_what_is_clipped_in_figure_3_and_what_is_measured_at_the_end():
     figure = replace(smoke("weak-coupling", "fig3"), tasks=("adding 8", "adding 12"), clip=1e-6)
-    record = figure.run(False, None)
+    record = figure.record(False)
     # limits differ, networks do not: before training scores are the same to the bit
     start = record["test_loss"][..., 0]
     np.testing.assert_array_equal(start[:, 0], start[:, 1])
@@ -113,7 +115,7 @@ def test_what_is_clipped_in_figure_3_and_what_is_measured_at_the_end():
 @pytest.mark.parametrize("figure", ["fig3", "table2"])
 def test_a_figure_of_many_runs_that_was_stopped_resumes_to_the_same_record(figure, monkeypatch, tmp_path):
     experiment = replace(smoke("weak-coupling", figure), tasks=("adding 8",), seeds=1)
-    whole, step, left = experiment.run(False, None), engine.Run.step, iter(range(4))
+    whole, step, left = experiment.record(False), engine.Run.step, iter(range(4))
     monkeypatch.setattr(engine, "CHECKPOINT_SECONDS", -1.0)
 
     def counted(self):
@@ -123,9 +125,9 @@ def test_a_figure_of_many_runs_that_was_stopped_resumes_to_the_same_record(figur
     with monkeypatch.context() as patch:
         patch.setattr(engine.Run, "step", counted)
         with pytest.raises(StopIteration):
-            experiment.run(False, tmp_path / "a")
+            experiment.record(False, tmp_path / "a")
     kept = len(list(tmp_path.iterdir()))
-    assert experiment.run(False, tmp_path / "a") == whole
+    assert experiment.record(False, tmp_path / "a") == whole
     # a checkpoint for each run, all named like the first
     names = [path.name for path in tmp_path.iterdir()]
     assert len(names) > kept
@@ -182,16 +184,15 @@ def test_figure_6_wants_another_side_of_the_edge_for_each_kind():
 
 def test_the_networks_of_figure_6_differ_by_kind_decay_and_angle():
     figure = wc.kinds.Fig6(decays=(0.9, 1.0), multiples=(0.5, 2.0), hidden_size=4, seeds=3)
-    one = wc.kinds._OfKind(decays=(0.9, 1.0), multiples=(0.5, 2.0), hidden_size=4, seeds=3, kind="B")
-    ids = torch.arange(3)
-    names, w, r, eps = one.conditions(0.2, ids)
+    study, ids = Study(), torch.arange(3)
+    names, w, r, eps = figure.conditions(study, SimpleNamespace(frequency=0.2), ids)
     assert names == ["r = 0.9", "r = 1", "0.5 w0", "2 w0"]
     assert w.shape == (4, 3, 2)
     torch.testing.assert_close(w[:, 0, 0], torch.tensor([0.0, 0.0, 0.1, 0.4]))
     torch.testing.assert_close(r[:, 0, 0], torch.tensor([0.9, 1.0, 1.0, 1.0]))
     assert (eps == figure.coupling).all()
-    assert one.cell(w, r, eps, ids.expand(4, 3)).kind == "B"
-    record = smoke("weak-coupling", "fig6").run(False, None)
+    assert figure.cell(study, w, r, eps, ids.expand(4, 3), kind="B").kind == "B"
+    record = smoke("weak-coupling", "fig6").record(False)
     assert (record["test_accuracy"][0] != record["test_accuracy"][1]).any()
 
 
@@ -235,7 +236,7 @@ def test_a_network_of_table_2_that_overflowed_is_the_worst():
 @pytest.mark.parametrize(("name", "make"), comparison.NETWORKS.items())
 def test_the_networks_of_table_2(name, make):
     figure, ids = wc.comparison.Table2(hidden_size=8), torch.arange(2).expand(3, 2)
-    cell = make(figure, 1, 0.2, ids)
+    cell = make(figure, 1, 0.2, ensemble(Study(), ids))
     assert cell.ensemble == (3, 2)
     if isinstance(cell, ResidualCell):
         assert cell.activation.name == ("linear" if name == "linear" else "tanh")
@@ -245,7 +246,9 @@ def test_the_networks_of_table_2(name, make):
         turned = eigenvalues.angle().abs()
         assert (turned.max() > 0.25) == (name == "heterogeneous")
         # on sums there is no frequency
-        assert (torch.linalg.eigvals(make(figure, 2, 0.0, ids).bypass.dense()).imag == 0).all()
+        assert (
+            torch.linalg.eigvals(make(figure, 2, 0.0, ensemble(Study(), ids)).bypass.dense()).imag == 0
+        ).all()
     if name == "Elman":
         assert torch.equal(cell.weight_hh, torch.eye(8).expand(3, 2, 8, 8))
 
@@ -256,4 +259,4 @@ def test_the_parameters_that_table_2_counts():
     residual, gated = n * n + n * m + n, 4 * (n * n + n * m + 2 * n)
     elman, s4d, cornn = residual + n, 1 + 2 * 8 + m, 2 * n * n + n * m + n
     expected = [residual, residual, residual, elman, gated, gated, s4d, cornn]
-    assert figure.run(False, None)["parameters"].tolist() == [expected]
+    assert figure.record(False)["parameters"].tolist() == [expected]

@@ -2,25 +2,80 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from torch import Tensor
 
 from lyaptorch._random import Stream
-from lyaptorch.analysis import PowerSpectrum, fading_memory, gradient_norms, hessian_spectrum
+from lyaptorch.analysis import fading_memory, gradient_norms, hessian_spectrum
 from lyaptorch.cells import ResidualCell
-from lyaptorch.experiments.checks import Check, at_least
-from lyaptorch.experiments.weak_coupling.images import SMALL, SMOKE, ImageRun, best_of
-from lyaptorch.experiments.weak_coupling.training import network
+from lyaptorch.cells.residuals import HasFrequency
+from lyaptorch.experiments.check import Check, at_least
+from lyaptorch.experiments.figure import declare
+from lyaptorch.experiments.study import Study
+from lyaptorch.experiments.weak_coupling.images import (
+    SMALL,
+    SMOKE,
+    Conditions,
+    ImageRun,
+    best_of,
+    learning_curves,
+)
+from lyaptorch.experiments.weak_coupling.training import AUTHORS, PAPER, network
+from lyaptorch.plots.primitives import picture
+from lyaptorch.plots.style import PALETTE
 from lyaptorch.record import Record
 from lyaptorch.tangent import lyapunov_spectrum
 from lyaptorch.tasks import SequentialImages
 
+SOURCE = f"{AUTHORS}, section 4.3"
 
+
+@picture(5, width=3.0)
+def spreads(record: Record, axes: list[Axes]) -> None:
+    """Accuracy, exponents, fading memory, gradients and Hessian, a colour for each spread of the decays."""
+    accuracy, spectra, memory, norms, hessian = axes
+    learning_curves(accuracy, record, 0, "Learning")
+    for i, name in enumerate(record["condition"]):
+        color = PALETTE[i % len(PALETTE)]
+        spectra.plot(record["exponents"][i].mean(0), "o-", color=color, markersize=3)
+        memory.semilogy(record["fading_memory"][i].mean(0), color=color, label=rf"$\delta = {name}$")
+        norms.semilogy(record["gradient_norm"][i].mean(0), color=color)
+        hessian.semilogy(np.abs(record["hessian"][i]).mean(0), "o-", color=color, markersize=3)
+    spectra.set(xlabel="index $i$", ylabel=r"$\lambda_i$ (nats per step)", title="Exponents")
+    memory.set(xlabel="steps", ylabel="perturbation left", title="Fading memory")
+    norms.set(xlabel="step", ylabel=r"$|dL/dh_s|$", title="Gradients")
+    hessian.set(xlabel="index", ylabel="|eigenvalue|", title="Hessian")
+    memory.legend()
+
+
+@declare(
+    PAPER,
+    "fig5",
+    "heterogeneous decays around a subcritical one: accuracy, exponents, gradients",
+    cost=("5 s", "40 s", "an hour on a GPU"),
+    smoke={
+        **SMOKE,
+        "spreads": (0.0, 0.04),
+        "rank": 2,
+        "eigenvalues": 1,
+        "hessian_steps": 2,
+        "sample": 2,
+    },
+    small={
+        **SMALL,
+        "learning_rates": (3e-3, 1e-2),
+        "spreads": (0.0, 0.04, 0.1),
+        "eigenvalues": 5,
+        "hessian_steps": 12,
+        "sample": 16,
+    },
+    draw=spreads,
+)
 @dataclass(frozen=True)
 class Fig5(ImageRun):
     """Decays drawn from U(r - delta, r + delta) around a subcritical r.
@@ -44,31 +99,7 @@ class Fig5(ImageRun):
     hessian_steps: int = 30
     sample: int = 64
 
-    figure: ClassVar[str] = "fig5"
-    shows: ClassVar[str] = "heterogeneous decays around a subcritical one: accuracy, exponents, gradients"
-    scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "smoke": {
-            **SMOKE,
-            "learning_rates": (1e-3,),
-            "spreads": (0.0, 0.04),
-            "rank": 2,
-            "eigenvalues": 1,
-            "hessian_steps": 2,
-            "sample": 2,
-            "spectrum_images": 8,
-        },
-        "small": {
-            **SMALL,
-            "learning_rates": (3e-3, 1e-2),
-            "spreads": (0.0, 0.04, 0.1),
-            "eigenvalues": 5,
-            "hessian_steps": 12,
-            "sample": 16,
-        },
-    }
-    cost: ClassVar[Mapping[str, str]] = {"smoke": "5 s", "small": "40 s", "paper": "an hour on a GPU"}
-
-    def conditions(self, w0: float, ids: Tensor) -> tuple[list[str], Tensor, Tensor, Tensor]:
+    def conditions(self, study: Study, spectrum: HasFrequency, ids: Tensor) -> Conditions:
         """A spread for each; the same draws, scaled."""
         n = self.hidden_size
         drawn = 2 * Stream(self.seed, "decays").uniform((n,), member_ids=ids) - 1
@@ -76,12 +107,11 @@ class Fig5(ImageRun):
         couplings = torch.full_like(decays, self.coupling)
         return [f"{d:g}" for d in self.spreads], torch.zeros(*decays.shape[:-1], n // 2), decays, couplings
 
-    def more(self, names: list[str], spectrum: PowerSpectrum) -> dict[str, Any]:
+    def more(self, study: Study, conditions: Conditions) -> dict[str, Any]:
         """Before training: exponents, the fading of a perturbation, gradients over time, the Hessian."""
-        own = torch.arange(self.seeds)
-        _, angles, decays, couplings = self.conditions(spectrum.frequency, own)
-        ids = own.expand(len(names), self.seeds)
-        cell = self.cell(angles, decays, couplings, ids)
+        names, angles, decays, couplings = conditions
+        ids = torch.arange(self.seeds).expand(len(names), -1)
+        cell = self.cell(study, angles, decays, couplings, ids)
         x = SequentialImages(self.images).inputs(
             self.seed, member_ids=torch.tensor(0), epoch=0, batch=1, length=400, stream="measure"
         )
@@ -94,13 +124,13 @@ class Fig5(ImageRun):
         return {
             "exponents": ((*dims, "rank"), exponents, {"units": "nats per step"}),
             "fading_memory": ((*dims, "step"), curve),
-            **self._curvature(cell, ids),
+            **self._curvature(study, cell, ids),
         }
 
-    def _curvature(self, cell: ResidualCell, ids: Tensor) -> dict[str, Any]:
+    def _curvature(self, study: Study, cell: ResidualCell, ids: Tensor) -> dict[str, Any]:
         """In float64, because gradients of supercritical networks grow exponentially."""
         task = SequentialImages(self.images)
-        model = network(cell, task, ids, self.seed).double()
+        model = network(study, cell, task, ids).double()
         batch = task.draw(
             self.seed,
             member_ids=ids,
@@ -132,22 +162,21 @@ class Fig5(ImageRun):
         curvature = np.log(np.abs(record["hessian"][..., 0])).mean(-1)
         names = [str(name) for name in record["condition"]]
         moderate = [name for name in names if 0 < float(name) < 1 - self.decay]
-        found = [
-            at_least("lambda_1 rises with the spread: its least rise", 0.0, float(np.diff(leading).min())),
-            at_least(
+        found = []
+        for key, sentence, values in (
+            ("exponents", "lambda_1 rises with the spread: its least rise", leading),
+            (
+                "gradient",
                 "more of the gradient arrives at the first step: least rise of its logarithm",
-                0.0,
-                float(np.diff(norms[:, 0] - norms[:, -1]).min()),
+                norms[:, 0] - norms[:, -1],
             ),
-            at_least(
-                "the leading Hessian eigenvalue rises: least rise of its logarithm",
-                0.0,
-                float(np.diff(curvature).min()),
-            ),
-        ]
+            ("curvature", "the leading Hessian eigenvalue rises: least rise of its logarithm", curvature),
+        ):
+            found.append(at_least(key, sentence, 0.0, float(np.diff(values).min()), source=SOURCE))
         if moderate and "0" in best:
-            gain = max(best[name] for name in moderate) - best["0"]
-            found.append(at_least("moderate heterogeneity does not lose accuracy", 0.0, gain, 0.02))
-            loss = max(best[name] for name in moderate) - best[names[-1]]
-            found.append(at_least("the strongest loses some", 0.0, loss))
+            helped = max(best[name] for name in moderate)
+            gain, loss = helped - best["0"], helped - best[names[-1]]
+            sentence = "moderate heterogeneity does not lose accuracy"
+            found.append(at_least("moderate", sentence, 0.0, gain, 0.02, source=SOURCE))
+            found.append(at_least("strongest", "the strongest loses some", 0.0, loss, source=SOURCE))
         return found

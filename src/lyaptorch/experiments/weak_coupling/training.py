@@ -1,25 +1,23 @@
-"""What the training runs of this paper share."""
+"""Tasks by name, ensembles of networks, and their training, as the figures of this paper share them."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
 from torch import Tensor
 
-from lyaptorch._types import Number
+from lyaptorch._random import Stream
 from lyaptorch.cells import Cell
+from lyaptorch.experiments.study import Study
 from lyaptorch.record import Record
 from lyaptorch.schedules import FitPhase
 from lyaptorch.tasks import Adding, SequentialImages
 from lyaptorch.tasks.batch import Task
-from lyaptorch.training import SGD, Model, Readout, train
+from lyaptorch.training import SGD, Model, Readout
 
-
-def generator(seed: int) -> torch.Generator:
-    """A fresh one, because each use takes a seed from it."""
-    return torch.Generator().manual_seed(seed)
+PAPER = "weak-coupling"
+AUTHORS = "Dubinin & Effenberger 2024"
 
 
 def named(name: str) -> Task:
@@ -28,69 +26,39 @@ def named(name: str) -> Task:
     return Adding(int(last)) if kind == "adding" else SequentialImages(last, permuted=kind == "permuted")
 
 
-def network(cell: Cell, task: Task, member_ids: Tensor, seed: int) -> Model:
+def ensemble(study: Study, ids: Tensor) -> dict[str, Any]:
+    """The arguments of a cell or readout that say which networks it holds; the seed draws their weights."""
+    return {"ensemble": tuple(ids.shape), "member_ids": ids, "generator": study.generator()}
+
+
+def uniform(seed: int, name: str, size: int, low: float, high: float, ids: Tensor) -> Tensor:
+    """Settings `(*ids, size)` of units, U(low, high)."""
+    return low + (high - low) * Stream(seed, name).uniform((size,), member_ids=ids)
+
+
+def network(study: Study, cell: Cell, task: Task, ids: Tensor) -> Model:
     """A cell with a readout that starts as `torch.nn.Linear` does, with its variance."""
     n = cell.output_size
-    readout = Readout(
-        n,
-        task.output_size,
-        scale=(3 * n) ** -0.5,
-        offset=0.0,
-        ensemble=cell.ensemble,
-        member_ids=member_ids,
-        generator=generator(seed),
-    )
+    readout = Readout(n, task.output_size, scale=(3 * n) ** -0.5, offset=0.0, **ensemble(study, ids))
     return Model(cell, readout, loss=task.loss)
 
 
-def trained(
-    model: Model,
-    task: Task,
-    iterations: int,
-    *,
-    member_ids: Tensor,
-    seed: int,
-    batch: int,
-    lr: Number,
-    measure_every: int,
-    test_batches: int,
-    show_progress: bool | None,
-    checkpoint: Path | None,
-    **settings: Any,
-) -> Record:
-    """Train by gradient descent with momentum 0.9, with test scores.
+def fit(study: Study, model: Model, task: Task, iterations: int, **settings: Any) -> Record:
+    """Train on the task alone, with test scores: by gradient descent with momentum 0.9, without a clip.
 
-    Members that overflow are marked and left out from there on.
+    Other `settings` of `lt.train` go before these. Members that overflow are marked and left out from there
+    on.
     """
-    return train(
-        model,
-        task,
-        (FitPhase(iterations),),
-        **{
-            "batch": batch,
-            "lr": lr,
-            "optimizer": SGD(momentum=0.9),
-            "clip": None,
-            "metrics": ("test",),
-            "metrics_every": measure_every,
-            "test_batches": test_batches,
-            "unstable": "mark",
-            "member_ids": member_ids,
-            "generator": generator(seed),
-            "checkpoint": checkpoint,
-            "show_progress": show_progress,
-            **settings,
-        },
-    )
+    usual = {"optimizer": SGD(momentum=0.9), "clip": None, "metrics": ("test",), "unstable": "mark"}
+    return study.train(model, task, (FitPhase(iterations),), **{**usual, **settings})
 
 
-def by_member(record: Record, name: str, shape: tuple[int, ...]) -> Any:
-    """A variable with its members in the shape of the ensemble."""
-    return record[name].reshape(*shape, *record[name].shape[1:])
-
-
-def first_unstable(record: Record, shape: tuple[int, ...]) -> Any:
-    """The task step at which each member overflowed, -1 where none did."""
-    if "unstable_at" not in record:
-        return torch.full(shape, -1.0)
-    return torch.as_tensor(record["unstable_at"]).nan_to_num(-1.0).reshape(shape)
+def learned(record: Record, shape: tuple[int, ...]) -> dict[str, Any]:
+    """Test scores `(*shape, measurement)`, when they were measured, and when members overflowed, or -1."""
+    unstable = record["unstable_at"] if "unstable_at" in record else np.full(shape, -1.0, np.float32)
+    return {
+        "test_loss": record["test_loss"].reshape(*shape, -1),
+        "test_accuracy": record["test_accuracy"].reshape(*shape, -1),
+        "unstable_at": np.nan_to_num(unstable, nan=-1.0).reshape(shape),
+        "measured_at": np.nanmax(record["measured_at"], 0),
+    }

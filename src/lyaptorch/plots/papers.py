@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
-from lyaptorch.plots import beyond, coupled_tasks, coupled_training, coupling, delays
+from lyaptorch.plots import coupled_tasks, coupled_training, coupling, delays
 from lyaptorch.plots.algorithm import fig15, fig16, frames, table1
 from lyaptorch.plots.conditioning import fig2a, fig2b, fig2c
 from lyaptorch.plots.episodes import appendix_d, fig8, fig9, fig10, fig12
@@ -104,6 +104,5 @@ PAPERS = {
     "gradient-flossing fig11": fig10,
     "gradient-flossing appD-clv": appendix_d,
     **{f"weak-coupling {f.__name__}": f for f in _COUPLING},
-    **beyond.FIGURES,
 }
 """By the kind of the Record."""

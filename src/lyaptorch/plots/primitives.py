@@ -1,4 +1,4 @@
-"""What most pictures are made of: a row of panels, bundles of curves, bands, scores against a setting."""
+"""What most pictures are made of: rows of panels, bundles of curves, bands, scores against a setting."""
 
 from __future__ import annotations
 
@@ -11,21 +11,23 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
-from lyaptorch.plots.style import panels, style
+from lyaptorch.plots.style import GREY, panels, style
 from lyaptorch.record import Record
 
 Draw = Callable[[Record, list[Axes]], None]
 Picture = Callable[[Record], Figure]
+Count = int | Callable[[Record], int]
 Rows = NDArray[np.floating]
 
 
 def picture(
-    count: int | Callable[[Record], int] = 1, *, width: float = 3.4, height: float = 2.9
+    count: Count = 1, *, rows: Count = 1, width: float = 3.4, height: float = 2.9
 ) -> Callable[[Draw], Picture]:
-    """Turn a function that draws into a row of axes into one that makes the whole picture.
+    """Turn a function that draws into a list of axes into one that makes the whole picture.
 
     Args:
-        count: panels in the row, or how many a Record needs.
+        count: panels in a row, or how many a Record needs.
+        rows: of panels, likewise; the axes come row by row.
         width: of a panel, inches.
         height: likewise.
     """
@@ -34,8 +36,8 @@ def picture(
         @functools.wraps(draw)
         def drawn(record: Record) -> Figure:
             with style():
-                many = count if isinstance(count, int) else count(record)
-                figure, axes = panels(many, width=width, height=height)
+                across, down = (n if isinstance(n, int) else n(record) for n in (count, rows))
+                figure, axes = panels(across, rows=down, width=width, height=height)
                 draw(record, axes)
             return figure
 
@@ -46,6 +48,11 @@ def picture(
 
 single = picture(1, width=4.4, height=3.2)
 """A picture of one large panel."""
+
+
+def level(axes: Axes, value: float = 0.0) -> None:
+    """A dotted line at what all is compared with: an exponent of 0, or chance."""
+    axes.axhline(value, color=GREY, linestyle=":", linewidth=0.8)
 
 
 def bundle(
@@ -96,3 +103,19 @@ def scores(
     """Dots for `values (points, members)` over a setting x, joined at their mean."""
     axes.plot(x, values, "o", color=color, alpha=alpha, markersize=size)
     axes.plot(x, thick(values, -1), "o-", color=color, label=label)
+
+
+def spectrum(axes: Axes, exponents: Rows, color: str, label: str | None = None, **look: Any) -> None:
+    """Exponents `(rank,)`, or one curve for each of `(members, rank)`, over their index."""
+    axes.plot(np.arange(1, exponents.shape[-1] + 1), exponents.T, color=color, label=label, **look)
+
+
+def label_spectra(axes: Axes, title: str, per: str = "step") -> None:
+    """What the axes of spectra say, and where 0 is."""
+    level(axes)
+    axes.set(xlabel="index $i$", ylabel=rf"$\lambda_i$ (nats per {per})", title=title)
+
+
+def label_accuracy(axes: Axes, x: str, title: str = "", y: str = "accuracy") -> None:
+    """What the axes of accuracies over x say; from a little below chance among two to a little above 1."""
+    axes.set(xlabel=x, ylabel=y, title=title, ylim=(0.42, 1.03))

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lyaptorch.experiments.figure import Figure, Results
+from lyaptorch.experiments.study import Study
 from lyaptorch.record import Given, Record
 from lyaptorch.schedules import At, FitPhase, FlossPhase, Schedule, Trigger
-from lyaptorch.tasks import DelayedCopy, SpatialXOR, TemporalXOR
+from lyaptorch.tasks import DelayedCopy, SpatialXOR, Task, TemporalXOR
 from lyaptorch.tasks.lagged import LaggedTask
-from lyaptorch.training import Model, train
+from lyaptorch.training import Model
 from lyaptorch.training.presets import gf2023
 
+T = TypeVar("T", bound=Callable[..., Any])
+PAPER = "gradient-flossing"
 LAGGED: dict[str, type[LaggedTask]] = {
     "delayed_copy": DelayedCopy,
     "spatial_xor": SpatialXOR,
@@ -61,8 +65,21 @@ class Condition:
     flossing_weight: float = 0.0
 
 
+def _or_as_before(train: T) -> T:
+    """Until all subclasses are converted: `train`, which also takes what it took before."""
+
+    def either(self: Any, study: Any, *given: Any, **more: Any) -> Record:
+        if isinstance(study, Study):
+            return train(self, study, *given, **more)  # type: ignore[no-any-return]
+        task, conditions, ids, checkpoint, progress, *rest = given
+        again = Study(self.seed, progress, checkpoint)
+        return train(self, again, study, task, conditions, ids, *rest, **more)  # type: ignore[no-any-return]
+
+    return either  # type: ignore[return-value]
+
+
 @dataclass(frozen=True)
-class Setting:
+class Setting(Figure):
     """Ensembles of `gf2023` networks trained on a task with a lag.
 
     Attributes:
@@ -80,7 +97,6 @@ class Setting:
         hidden_size: n.
         batch: trajectories of a task step.
         length: steps of a trial.
-        seed: determines everything.
     """
 
     task: str = "temporal_xor"
@@ -96,9 +112,6 @@ class Setting:
     hidden_size: int = 80
     batch: int = 16
     length: int = 300
-    seed: int = 0
-
-    figure: ClassVar[str]
 
     def networks(
         self, conditions: Sequence[Condition] = (Condition(""),), *, same: bool = False
@@ -157,19 +170,27 @@ class Setting:
         )
         return (*(flossing(lambda c: c.before, penalty) for penalty in first), *fits)
 
+    def record(self, *given: Any, **more: Any) -> Record:
+        """Until all subclasses are converted: the same, and the Record of variables, as it was called."""
+        if given and isinstance(given[0], Mapping):
+            return Record(f"{PAPER} {self.figure}", asdict(self), *self.found(given[0], **more))
+        if "show_progress" in inspect.signature(self.run).parameters:
+            return self.run(*given, **more)  # type: ignore[return-value]
+        return super().record(*given, **more)
+
+    @_or_as_before
     def train(
         self,
+        study: Study,
         model: Model,
         task: LaggedTask,
         conditions: Sequence[Condition],
         ids: Tensor,
-        checkpoint: Path | None,
-        show_progress: bool | None,
         metrics: tuple[str, ...] = (),
         every: int = 100,
     ) -> Record:
         """The Record of `lt.train`, with the networks in one dimension."""
-        return train(
+        return study.train(
             model,
             task,
             self.schedule(conditions),
@@ -179,15 +200,16 @@ class Setting:
             metrics=metrics,
             metrics_every=every,
             member_ids=ids,
-            generator=self._generator(),
-            checkpoint=checkpoint,
-            show_progress=show_progress,
         )
 
-    def record(self, variables: dict[str, Given], **coordinates: Given) -> Record:
-        """The figure's Record."""
-        delays: dict[str, Given] = {"delay": (("delay",), np.array(self.delays))}
-        return Record(f"gradient-flossing {self.figure}", asdict(self), variables, {**coordinates, **delays})
+    def test(self, study: Study, model: Model, task: Task, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss and accuracy `(*e)` on batches of the same size that training never saw."""
+        return study.evaluate(model, task, batch=self.batch, length=self.length, member_ids=ids)
+
+    def found(self, variables: Mapping[str, Given], **coordinates: Given) -> Results:
+        """What `run` returns: the variables, these coordinates, and the delays."""
+        delays: Given = (("delay",), np.array(self.delays))
+        return variables, {**coordinates, "delay": delays}
 
     def _generator(self) -> torch.Generator:
         return torch.Generator().manual_seed(self.seed)

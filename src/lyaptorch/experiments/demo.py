@@ -1,4 +1,4 @@
-"""The main job in two minutes: flossing makes an untrainable network trainable."""
+"""The demonstration of `lyap demo`: flossing makes an untrainable network trainable."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cheaper flossing: what may be saved before accuracy suffers."""
+"""Cheaper ways of flossing: their cost, and the accuracy that they keep."""
 
 from __future__ import annotations
 

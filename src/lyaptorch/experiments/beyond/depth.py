@@ -1,4 +1,4 @@
-"""Depth in place of time: where deep stacks lose their gradient, and what flossing does to it."""
+"""Depth in place of time: exponents and gradients of deep stacks, plain and flossed."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class Depths(Figure):
     def checks(self, record: Record) -> list[Check]:
         """Where the gradient was lost, flossing brings it back; elsewhere it does no harm."""
         exponents = record["exponents"][..., : self.k]
-        # a gradient may be lost altogether
+        # a gradient may be lost altogether, and has a logarithm all the same
         norms = np.maximum(record["gradient"].astype(float), np.finfo(np.float32).tiny)
         reaching = np.log(norms[..., 0] / norms[..., -1]).mean(-1)
         accuracy = record["accuracy"][..., -max(1, self.epochs // 10) :].mean((-1, -2))

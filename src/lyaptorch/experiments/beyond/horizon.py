@@ -1,4 +1,4 @@
-"""Flossing against a larger network: how far in time each gets for the same work."""
+"""Flossing against a larger network: the longest delay that each reaches for the same work."""
 
 from __future__ import annotations
 
@@ -143,6 +143,7 @@ class HorizonPerCost(Learning):
         for j, what in enumerate(("flops", "seconds")):
             once, each = costs[:, 2 * j], costs[:, 2 * j + 1]
             spent = once[0] + self.epochs * each[0]
+            # once + ends * each = spent, or where the training ended before
             ends = np.minimum(((spent - once) / each).astype(int), np.isfinite(curves[:, 0, 0]).sum(-1))
             at = [
                 row[..., max(0, e - WINDOW) : max(1, e)].mean((-1, -2))

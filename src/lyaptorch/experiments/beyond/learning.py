@@ -1,4 +1,4 @@
-"""What the figures of training have in common: networks of `gf2023`, a schedule, and a test at its end."""
+"""Base of the figures of training: networks of `gf2023`, a schedule, and a test at its end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long a memory flossing can reach: accuracy against d, up to the number of units and beyond."""
+"""The longest memory that flossing reaches: accuracy against d, up to the number of units and beyond."""
 
 from __future__ import annotations
 
@@ -88,7 +88,9 @@ class MemoryLimit(Learning):
             key, share = f"d {delay}", delay / n
             if share <= CLAIMED / 80:
                 sentence = f"accuracy at d = {delay}, {share:.0%} of n = {n}"
-                found.append(at_least(key, sentence, 0.8, reached, source="Gradient Flossing, d = 70"))
+                found.append(
+                    at_least(key, sentence, 0.8, reached, source="Gradient Flossing, d = 70 of n = 80")
+                )
             else:
                 sentence = f"better than chance at d = {delay}, {share:.0%} of n"
                 found.append(at_least(key, sentence, 0.55, reached, kind="question"))

@@ -1,4 +1,4 @@
-"""More to remember, or for longer: which needs more exponents?"""
+"""Exponents that more items, or a longer delay, need to be flossed."""
 
 from __future__ import annotations
 

@@ -113,6 +113,11 @@ class Setting(Figure):
     batch: int = 16
     length: int = 300
 
+    @property
+    def source(self) -> str:
+        """Where the paper makes the claims of this figure."""
+        return f"Gradient Flossing, figure {self.figure.removeprefix('fig')}"
+
     def networks(
         self, conditions: Sequence[Condition] = (Condition(""),), *, same: bool = False
     ) -> tuple[Model, LaggedTask, Tensor]:

@@ -78,7 +78,7 @@ def test_flossing_moves_only_what_is_open_for_each_member():
 
 
 def test_unit_parameters_alone_move_exponents():
-    record = replace(smoke("unit-parameters"), floss_epochs=30).run(False, None)
+    record = replace(smoke("unit-parameters"), floss_epochs=30).record(False)
     squares = (record["exponents"][..., :6] ** 2).mean((1, 2))
     assert (squares[1:] < 0.99 * squares[0]).all()
     none, gains, times, both, weights = ((record["gain"][i] != 1).any() for i in range(5))
@@ -90,7 +90,7 @@ def test_theory_of_common_noise_is_that_of_private_noise_where_there_is_none():
     figure = InputSuppressesChaos(
         gains=(0.7, 2.0), strengths=(0.0, 2.0), networks=1, hidden_size=2, steps=300
     )
-    theory = figure.run(False)["theory"]
+    theory = figure.record(False)["theory"]
     np.testing.assert_allclose(theory[1, 1, 0], theory[0, 1, 0], atol=1e-6)
     # without chaos the variance dies out and lambda_1 is log g
     np.testing.assert_allclose(theory[:, 0, 0], math.log(0.7), atol=1e-6)
@@ -129,7 +129,7 @@ def test_the_checks_of_cheap_flossing_compare_what_is_added(last, kept):
 
 
 def test_ways_of_flossing_cost_less_than_the_published_one():
-    record = smoke("cheap-flossing").run(False, None)
+    record = smoke("cheap-flossing").record(False)
     flops = dict(zip(record["way"].tolist(), record["flops"].tolist(), strict=True))
     assert flops["none"] == 0
     assert all(
@@ -143,12 +143,14 @@ def test_plain_networks_are_read_where_they_have_spent_as_much():
     curves[0, ..., 100:] = np.nan
     # flossing as much as 50 epochs; then, by time, as much as 20
     costs = np.array([[50.0, 1.0, 40.0, 2.0], [0.0, 1.0, 0.0, 2.0]])
-    record = figure._record(["n = 80, flossed", "n = 80"], curves, costs)
+    names = ["n = 80, flossed", "n = 80"]
+    record = Record("x", {}, *figure._results(names, curves, costs))
     np.testing.assert_allclose(record["at_equal_flops"][0], 1.0)
     np.testing.assert_allclose(record["at_equal_flops"][1], np.mean(np.arange(130, 150) / 199))
     np.testing.assert_allclose(record["at_equal_seconds"][1], np.mean(np.arange(100, 120) / 199))
     assert all(holds(figure.checks(record)).values())
-    record = figure._record(["n = 80, flossed", "n = 80"], curves[:, ::-1] * [[[[0.8]]], [[[2.0]]]], costs)
+    worse = curves[:, ::-1] * [[[[0.8]]], [[[2.0]]]]
+    record = Record("x", {}, *figure._results(names, worse, costs))
     assert not any(holds(figure.checks(record)).values())
 
 

@@ -1,9 +1,8 @@
-"""The main job in two minutes: flossing makes an untrainable network trainable."""
+"""The demonstration of `lyap demo`: flossing makes an untrainable network trainable."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,12 @@ from torch import Tensor
 
 from lyaptorch import _checks
 from lyaptorch._random import Stream
+from lyaptorch.experiments.study import Study
 from lyaptorch.record import Record
 from lyaptorch.schedules import FitPhase, FlossPhase
 from lyaptorch.tangent import Spectrum, lyapunov_spectrum
 from lyaptorch.tasks import TemporalXOR
-from lyaptorch.training import Model, evaluate, train
+from lyaptorch.training import Model
 from lyaptorch.training.presets import gf2023
 
 TRANSIENT = 100
@@ -63,6 +63,7 @@ class Demo:
             batches, and the coordinates `flossed`, `network (member)`.
         """
         _checks.integer("floss_epochs", self.floss_epochs, 1)
+        study = Study(self.seed, show_progress, checkpoint)
         networks = torch.arange(self.seeds).repeat(2, 1)
         flossed = torch.tensor([False, True])[:, None].expand(2, self.seeds)
         task = TemporalXOR(self.delay)
@@ -72,33 +73,16 @@ class Demo:
             rows=self.batch,
             ensemble=(2, self.seeds),
             member_ids=networks,
-            generator=self._generator(),
-        )
-        run = partial(
-            train,
-            model,
-            task,
-            batch=self.batch,
-            length=self.length,
-            member_ids=networks,
-            show_progress=show_progress,
+            generator=study.generator(),
         )
         # refused now, not after the flossing
         task.draw(0, member_ids=networks, epoch=0, batch=1, length=self.length)
+        sizes: dict[str, Any] = {"batch": self.batch, "length": self.length, "member_ids": networks}
         pre = FlossPhase(self.floss_epochs, k=self.k, clip=self.floss_clip, who=flossed)
-        before = run((pre,), generator=self._generator(), checkpoint=_stage(checkpoint, "floss"))
+        before = study.part("floss").train(model, task, (pre,), **sizes)
         spectrum = self._spectrum(model, task, networks)
-        after = run(
-            (FitPhase(self.epochs),), generator=self._generator(), checkpoint=_stage(checkpoint, "fit")
-        )
-        _, accuracy = evaluate(
-            model,
-            task,
-            batch=self.batch,
-            length=self.length,
-            member_ids=networks,
-            generator=self._generator(),
-        )
+        after = study.part("fit").train(model, task, (FitPhase(self.epochs),), **sizes)
+        _, accuracy = study.evaluate(model, task, **sizes)
         nats = {"units": "nats per step"}
         variables: dict[str, Any] = {
             "accuracy": after.variables["accuracy"],
@@ -114,9 +98,6 @@ class Demo:
             "network": (("member",), networks.reshape(-1)),
         }
         return Record("demo", asdict(self), variables, coordinates)
-
-    def _generator(self) -> torch.Generator:
-        return torch.Generator().manual_seed(self.seed)
 
     @torch.no_grad()
     def _spectrum(self, model: Model, task: TemporalXOR, networks: Tensor) -> Spectrum:
@@ -136,8 +117,3 @@ class Demo:
             transient=TRANSIENT,
             tangent_transient=TRANSIENT,
         )
-
-
-def _stage(checkpoint: Path | None, name: str) -> Path | None:
-    """The checkpoint of one of the two trainings."""
-    return None if checkpoint is None else checkpoint.with_name(f"{checkpoint.name}-{name}")

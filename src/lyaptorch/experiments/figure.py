@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
+
+import numpy as np
 
 from lyaptorch.experiments.check import Check
 from lyaptorch.experiments.study import Study
@@ -57,6 +59,11 @@ class Figure:
         """Run it, resuming from `checkpoint` if that exists."""
         found = self.run(Study(self.seed, show_progress, checkpoint))
         return Record(f"{self.paper} {self.figure}", asdict(self), *found)
+
+
+def coordinates(**values: Sequence[Any]) -> dict[str, Given]:
+    """What stands along dimensions of these names."""
+    return {name: ((name,), np.array(along)) for name, along in values.items()}
 
 
 def declare(

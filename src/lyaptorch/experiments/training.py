@@ -15,11 +15,12 @@ from torch import Tensor
 from lyaptorch import _checks
 from lyaptorch.cells import WEIGHTS
 from lyaptorch.experiments.starts import mean_field_gain
+from lyaptorch.experiments.study import Study
 from lyaptorch.record import Record
 from lyaptorch.schedules import SCHEDULES, At, Every, FitPhase, FlossPhase, Schedule
 from lyaptorch.tasks import TASKS, Task, make_task
 from lyaptorch.tasks.lagged import LaggedTask
-from lyaptorch.training import PRESETS, Model, evaluate, train
+from lyaptorch.training import PRESETS, Model, evaluate
 from lyaptorch.training.allocator import keep_pages
 
 PER_NETWORK = ("delay", "gain", "k", "floss_clip", "lr")
@@ -133,7 +134,7 @@ def train_networks(
     first = settings[0]
     if len({alike(asdict(s)) for s in settings}) > 1:
         raise ValueError(f"networks of one ensemble may differ in {', '.join(PER_NETWORK)} only; split them")
-    task, ids = _task(settings), torch.tensor(networks)
+    study, task, ids = Study(first.seed, show_progress, checkpoint), _task(settings), torch.tensor(networks)
     model = PRESETS[_checks.choice("preset", first.preset, PRESETS)](
         task,
         hidden_size=first.hidden_size,
@@ -142,9 +143,9 @@ def train_networks(
         rows=first.batch,
         ensemble=(len(settings),),
         member_ids=ids,
-        generator=torch.Generator().manual_seed(first.seed),
+        generator=study.generator(),
     )
-    record = train(
+    record = study.train(
         model,
         task,
         _schedule(settings),
@@ -152,9 +153,6 @@ def train_networks(
         length=first.length,
         lr=_shared([s.lr for s in settings]),
         member_ids=ids,
-        generator=torch.Generator().manual_seed(first.seed),
-        checkpoint=checkpoint,
-        show_progress=show_progress,
         unstable=unstable,
     )
     return record, model, task

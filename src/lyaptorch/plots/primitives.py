@@ -1,4 +1,4 @@
-"""What most pictures are made of: a row of panels, bundles of curves, bands, scores against a setting."""
+"""What most pictures are made of: rows of panels, bundles of curves, bands, scores against a setting."""
 
 from __future__ import annotations
 
@@ -21,16 +21,18 @@ TINY = 1e-30
 """What a curve on a logarithmic axis shows of zero."""
 Draw = Callable[[Record, list[Axes]], None]
 Picture = Callable[[Record], Figure]
+Count = int | Callable[[Record], int]
 Rows = NDArray[Any]
 
 
 def picture(
-    count: int | Callable[[Record], int] = 1, *, width: float = 3.4, height: float = 2.9
+    count: Count = 1, *, rows: Count = 1, width: float = 3.4, height: float = 2.9
 ) -> Callable[[Draw], Picture]:
-    """Turn a function that draws into a row of axes into one that makes the whole picture.
+    """Turn a function that draws into a list of axes into one that makes the whole picture.
 
     Args:
-        count: panels in the row, or how many a Record needs.
+        count: panels in a row, or how many a Record needs.
+        rows: of panels, likewise; the axes come row by row.
         width: of a panel, inches.
         height: likewise.
     """
@@ -39,8 +41,8 @@ def picture(
         @functools.wraps(draw)
         def drawn(record: Record) -> Figure:
             with style():
-                many = count if isinstance(count, int) else count(record)
-                figure, axes = panels(many, width=width, height=height)
+                across, down = (n if isinstance(n, int) else n(record) for n in (count, rows))
+                figure, axes = panels(across, rows=down, width=width, height=height)
                 draw(record, axes)
             return figure
 
@@ -124,6 +126,17 @@ def scores(
     axes.plot(x, values, "o", color=color, markerfacecolor=face, alpha=alpha, markersize=size)
     middle, line = thick(values, -1), f"o{dash}"
     axes.plot(x, middle, line, color=color, markerfacecolor=face, linewidth=1.6, label=label)
+
+
+def spectrum(axes: Axes, exponents: Rows, color: str, label: str | None = None, **look: Any) -> None:
+    """Exponents `(rank,)`, or one curve for each of `(members, rank)`, over their index."""
+    axes.plot(np.arange(1, exponents.shape[-1] + 1), exponents.T, color=color, label=label, **look)
+
+
+def label_spectra(axes: Axes, title: str, per: str = "step") -> None:
+    """What the axes of spectra say, and where 0 is."""
+    level(axes)
+    axes.set(xlabel="index $i$", ylabel=rf"$\lambda_i$ (nats per {per})", title=title)
 
 
 def label_accuracy(axes: Axes, x: str, title: str = "", y: str = "accuracy") -> None:

@@ -36,8 +36,10 @@ def style() -> Iterator[None]:
         yield
 
 
-def panels(count: int, *, width: float = 3.4, height: float = 2.9) -> tuple[Figure, list[Axes]]:
-    """A row of axes; a plain `Figure`, so that no window or global state is involved."""
-    figure = Figure(figsize=(width * count, height), layout="constrained")
-    axes = [figure.add_subplot(1, count, i + 1) for i in range(count)]
+def panels(
+    count: int, *, rows: int = 1, width: float = 3.4, height: float = 2.9
+) -> tuple[Figure, list[Axes]]:
+    """Rows of so many axes; a plain `Figure`, so that no window or global state is involved."""
+    figure = Figure(figsize=(width * count, height * rows), layout="constrained")
+    axes = [figure.add_subplot(rows, count, i + 1) for i in range(rows * count)]
     return figure, axes

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from torch import Tensor
 
-from lyaptorch.experiments.beyond.learning import Learning
-from lyaptorch.experiments.checks import Check, at_least, at_most
+from lyaptorch.experiments.beyond.learning import PAPER, SMALL, SMOKE, Learning
+from lyaptorch.experiments.check import Check, at_least, at_most
+from lyaptorch.experiments.figure import Results, coordinates, declare
+from lyaptorch.experiments.study import Study
+from lyaptorch.plots.primitives import label_accuracy, label_spectra, picture, scores, spectrum
+from lyaptorch.plots.style import PALETTE
 from lyaptorch.record import Given, Record
 from lyaptorch.schedules import FitPhase, FlossPhase, Schedule
 from lyaptorch.tangent import lyapunov_spectrum, mean_over_trajectories
 from lyaptorch.tasks import TemporalXOR
-from lyaptorch.training import Model
-from lyaptorch.training.presets import gf2023
 
 WAYS = ("none", "published", "auto")
 REACH = 3.0
@@ -67,6 +67,34 @@ def chosen_flossing(exponents: Tensor, fluctuation: Tensor, epochs: int) -> Flos
     )
 
 
+@picture(lambda record: 1 + len(record["gain"]), width=3.1)
+def choices(record: Record, axes: list[Axes]) -> None:
+    """Spectra and what is chosen from them; accuracy against delay for each gain."""
+    spectra, *learning = axes
+    for j, (gain, panel) in enumerate(zip(record["gain"], learning, strict=True)):
+        mean, color = record["exponents"][j].mean(0), PALETTE[j % len(PALETTE)]
+        spectrum(spectra, mean, color, f"$g = {gain:g}$")
+        k = int(record["k"][j])
+        spectra.plot(k, mean[k - 1], "o", color=color, markersize=5)
+        for i, way in enumerate(record["way"]):
+            scores(panel, record["delay"], record["final_accuracy"][j, i], PALETTE[i], str(way))
+        label_accuracy(panel, "delay")
+        words = f"$k$ = {k}, {record['steps'][j]} steps, interval {record['interval'][j]}"
+        panel.set_title(f"$g = {gain:g}$: {words}", fontsize=8)
+    label_spectra(spectra, "Before flossing")
+    spectra.legend()
+    learning[0].legend()
+
+
+@declare(
+    PAPER,
+    "auto-flossing",
+    "k, steps and interval chosen from the spectrum, against the published ones",
+    cost=("2 s", "15 s", "a day; 1 h on a GPU"),
+    smoke={**SMOKE, "delays": (4,), "gains": (0.5, 1.0)},
+    small={**SMALL, "delays": (16, 20)},
+    draw=choices,
+)
 @dataclass(frozen=True)
 class AutoFlossing(Learning):
     """Networks of several gains learn the temporal XOR: not flossed, as published, as chosen for each gain.
@@ -79,21 +107,13 @@ class AutoFlossing(Learning):
     delays: tuple[int, ...] = (20, 30, 40)
     seeds: int = 10
 
-    figure: ClassVar[str] = "auto-flossing"
-    shows: ClassVar[str] = "k, steps and interval chosen from the spectrum, against the published ones"
-    scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "smoke": {**Learning.SMOKE, "delays": (4,), "gains": (0.5, 1.0)},
-        "small": {**Learning.SMALL, "delays": (16, 20)},
-    }
-    cost: ClassVar[Mapping[str, str]] = {"smoke": "2 s", "small": "15 s", "paper": "a day; 1 h on a GPU"}
-
-    def run(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
+    def run(self, study: Study) -> Results:
         """`final_accuracy (gain, way, delay, seed)`, `flops (gain, way)`, spectra, and what was chosen."""
         shape = (len(self.gains), len(WAYS), len(self.delays), self.seeds)
         ids = torch.arange(self.seeds).expand(shape)
         task = TemporalXOR(torch.tensor(self.delays)[:, None].expand(shape))
-        model = self._model(task, ids)
-        exponents, fluctuation = self._spectra()
+        model = self.model(study, task, ids, gain=self._gains(ids))
+        exponents, fluctuation = self._spectra(study)
         chosen = [
             chosen_flossing(*pair, self.floss_epochs) for pair in zip(exponents, fluctuation, strict=True)
         ]
@@ -105,7 +125,7 @@ class AutoFlossing(Learning):
             for i, phase in enumerate(chosen)
         ]
         schedule: Schedule = (published, *own, FitPhase(self.epochs))
-        record, final = self.learn(model, task, schedule, ids, checkpoint, show_progress)
+        record, final = self.learn(study, model, task, schedule, ids)
         flops = np.nan_to_num(record["floss_flops"]).reshape(shape)[:, :, 0, 0]
         dims = ("gain", "way", "delay", "seed")
         settings = ("k", "steps", "tangent_transient", "interval")
@@ -116,47 +136,35 @@ class AutoFlossing(Learning):
             "exponents": (("gain", "seed", "rank"), exponents, {"units": "nats per step"}),
             **{name: (("gain",), np.array([getattr(p, name) for p in chosen])) for name in settings},
         }
-        coordinates: dict[str, Given] = {
-            "gain": (("gain",), np.array(self.gains)),
-            "way": (("way",), np.array(WAYS)),
-            "delay": (("delay",), np.array(self.delays)),
-        }
-        return Record(f"beyond {self.figure}", asdict(self), variables, coordinates)
+        return self.found(variables, **coordinates(gain=self.gains, way=WAYS))
 
     def checks(self, record: Record) -> list[Check]:
         """Chosen flossing does what published flossing does, for less."""
         mean, found = record["final_accuracy"].mean((-1, -2)), []
         for i, gain in enumerate(record["gain"]):
             none, published, auto = (float(value) for value in mean[i])
-            found.append(
-                at_least(f"g = {gain:g}: accuracy, chosen minus published", 0.0, auto - published, 0.05)
-            )
-            found.append(at_least(f"g = {gain:g}: accuracy, chosen minus not flossed", 0.1, auto - none))
-            share = float(record["flops"][i, 2] / record["flops"][i, 1])
-            found.append(at_most(f"g = {gain:g}: operations of flossing, chosen over published", 1.0, share))
+            key, name = f"g {gain:g}", f"g = {gain:g}"
+            sentence = f"{name}: accuracy, chosen minus published"
+            found.append(at_least(f"{key} published", sentence, 0.0, auto - published, 0.05, kind="question"))
+            sentence = f"{name}: accuracy, chosen minus not flossed"
+            found.append(at_least(f"{key} none", sentence, 0.1, auto - none, kind="question"))
+            sentence = f"{name}: operations of flossing, chosen over published"
+            share = record["flops"][i, 2] / record["flops"][i, 1]
+            found.append(at_most(f"{key} operations", sentence, 1.0, share, kind="question"))
         return found
 
-    def _model(self, task: TemporalXOR, ids: Tensor) -> Model:
-        """Networks `ids (gain, ..., seed)`, equal in all dimensions between."""
-        gains = torch.tensor(self.gains).reshape(-1, *[1] * (ids.dim() - 1)).expand(ids.shape)
-        return gf2023(
-            task,
-            hidden_size=self.hidden_size,
-            gain=gains,
-            rows=self.batch,
-            ensemble=tuple(ids.shape),
-            member_ids=ids,
-            generator=self._generator(),
-        )
+    def _gains(self, ids: Tensor) -> Tensor:
+        """Of networks `ids (gain, ..., seed)`, equal in all dimensions between."""
+        return torch.tensor(self.gains).reshape(-1, *[1] * (ids.dim() - 1)).expand(ids.shape)
 
     @torch.no_grad()
-    def _spectra(self) -> tuple[Tensor, Tensor]:
+    def _spectra(self, study: Study) -> tuple[Tensor, Tensor]:
         """Exponents `(gain, seed, n)` on inputs of the task, and their fluctuation from step to step."""
         ids = torch.arange(self.seeds).expand(len(self.gains), self.seeds)
         task = TemporalXOR(self.delays[0])
-        model = self._model(task, ids)
+        model = self.model(study, task, ids, gain=self._gains(ids))
         inputs = task.inputs(
             self.seed, member_ids=ids, epoch=0, batch=1, length=MEASURED + 50, stream="measure"
         )
-        spectrum = lyapunov_spectrum(model.cell, inputs, h0=model.initial_state(1), tangent_transient=50)
-        return spectrum.exponents[..., 0, :], spectrum.stderr()[..., 0, :] * MEASURED**0.5
+        found = lyapunov_spectrum(model.cell, inputs, h0=model.initial_state(1), tangent_transient=50)
+        return found.exponents[..., 0, :], found.stderr()[..., 0, :] * MEASURED**0.5

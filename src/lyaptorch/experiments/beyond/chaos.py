@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from torch import Tensor
 
 from lyaptorch._random import Stream
 from lyaptorch.cells import RateCell
-from lyaptorch.experiments.checks import Check, at_least, at_most, near
+from lyaptorch.experiments.check import Check, at_least, at_most, near
+from lyaptorch.experiments.figure import Figure, Results, coordinates, declare
+from lyaptorch.experiments.study import Study
+from lyaptorch.plots.primitives import level, picture
+from lyaptorch.plots.style import PALETTE
 from lyaptorch.record import Given, Record
 from lyaptorch.tangent import lyapunov_spectrum
 from lyaptorch.tasks import Noise
@@ -23,8 +26,33 @@ NOISE = ("private", "common")
 """Whether each unit has a white input of its own, or all the same one with weights N(0, s^2)."""
 
 
+@picture(lambda record: len(record["noise"]), width=3.9)
+def suppression(record: Record, axes: list[Axes]) -> None:
+    """lambda_1 against the strength of the input, a panel for each kind of input; lines are theory."""
+    for i, (kind, panel) in enumerate(zip(record["noise"], axes, strict=True)):
+        level(panel)
+        for j, gain in enumerate(record["gain"]):
+            color, label = PALETTE[j % len(PALETTE)], f"$g = {gain:g}$"
+            panel.plot(record["strength"], record["theory"][i, j], color=color, linewidth=1.4, label=label)
+            panel.plot(
+                record["strength"], record["lambda_1"][i, j], "o", color=color, alpha=0.5, markersize=3
+            )
+        panel.set(xlabel="strength of the input $s$", ylabel=r"$\lambda_1$ (nats per step)")
+        panel.set_title(f"{kind} noise")
+    axes[0].legend()
+
+
+@declare(
+    "beyond",
+    "input-suppresses-chaos",
+    "lambda_1 against the strength of the input: mean-field theory and simulation",
+    cost=("1 s", "20 s", "2 min"),
+    smoke={"strengths": (0.0, 1.0, 3.0), "hidden_size": 30, "networks": 1, "transient": 20, "steps": 60},
+    small={"hidden_size": 400, "transient": 100, "steps": 600},
+    draw=suppression,
+)
 @dataclass(frozen=True)
-class InputSuppressesChaos:
+class InputSuppressesChaos(Figure):
     """lambda_1 of h' = W tanh(h) + input against the standard deviation s of the input, and theory.
 
     Theory for private noise is `tanh_mean_field`. Common noise x_t makes the variance of the units follow
@@ -38,7 +66,6 @@ class InputSuppressesChaos:
         networks: for each gain, strength and kind of noise.
         transient: steps that are not counted.
         steps: that are.
-        seed: determines everything.
     """
 
     gains: tuple[float, ...] = (1.5, 2.0, 3.0)
@@ -47,62 +74,44 @@ class InputSuppressesChaos:
     networks: int = 3
     transient: int = 200
     steps: int = 2000
-    seed: int = 0
 
-    figure: ClassVar[str] = "input-suppresses-chaos"
-    shows: ClassVar[str] = "lambda_1 against the strength of the input: mean-field theory and simulation"
-    scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "smoke": {"strengths": (0.0, 1.0, 3.0), "hidden_size": 30, "networks": 1}
-        | {"transient": 20, "steps": 60},
-        "small": {"hidden_size": 400} | {"transient": 100, "steps": 600},
-    }
-    cost: ClassVar[Mapping[str, str]] = {"smoke": "1 s", "small": "20 s", "paper": "2 min"}
-
-    def run(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
+    def run(self, study: Study) -> Results:
         """`lambda_1 (noise, gain, strength, network)`, `theory (noise, gain, strength)`, `critical`."""
         g, s = (torch.tensor(values, dtype=torch.float64) for values in (self.gains, self.strengths))
         private = tanh_mean_field(g[:, None], s).lambda_max
-        measured = torch.stack([self._simulate(kind) for kind in NOISE])
+        measured = torch.stack([self._simulate(kind, study) for kind in NOISE])
         nats = {"units": "nats per step"}
         variables: dict[str, Given] = {
             "lambda_1": (("noise", "gain", "strength", "network"), measured, nats),
             "theory": (("noise", "gain", "strength"), torch.stack([private, self._driven(g, s)]), nats),
             "critical": (("gain",), critical_input(g)),
         }
-        coordinates: dict[str, Given] = {
-            "noise": (("noise",), np.array(NOISE)),
-            "gain": (("gain",), np.array(self.gains)),
-            "strength": (("strength",), np.array(self.strengths)),
-        }
-        return Record(f"beyond {self.figure}", asdict(self), variables, coordinates)
+        return variables, coordinates(noise=NOISE, gain=self.gains, strength=self.strengths)
 
     def checks(self, record: Record) -> list[Check]:
         """Chaos without input, order beyond the critical strength, and theory in between."""
         found = []
-        strengths, away = record["strength"], 0.5 / self.hidden_size**0.5
+        theory: dict[str, Any] = {"kind": "identity", "source": "theory"}
         for i, kind in enumerate(NOISE):
             error = record["lambda_1"][i].mean(-1) - record["theory"][i]
             for j, gain in enumerate(self.gains):
-                name = f"{kind} input, g = {gain:g}"
-                found.append(
-                    at_least(
-                        f"{name}: lambda_1 without input", 0.0, float(record["lambda_1"][i, j, 0].mean())
-                    )
-                )
-                beyond = strengths > record["critical"][j] * 1.2
+                name, key = f"{kind} input, g = {gain:g}", f"{kind} g {gain:g}"
+                silent = float(record["lambda_1"][i, j, 0].mean())
+                sentence = f"{name}: lambda_1 without input"
+                found.append(at_least(f"{key} chaos", sentence, 0.0, silent, **theory))
+                critical = record["critical"][j]
+                beyond = record["strength"] > critical * 1.2
                 if kind == "private" and beyond.any():
                     top = float(record["lambda_1"][i, j, beyond].max())
-                    found.append(
-                        at_most(
-                            f"{name}: lambda_1 beyond the critical s = {record['critical'][j]:.2f}", 0.0, top
-                        )
-                    )
-                off = float(np.abs(error[j]).max())
-                found.append(near(f"{name}: largest distance from theory", 0.0, off, away))
+                    sentence = f"{name}: lambda_1 beyond the critical s = {critical:.2f}"
+                    found.append(at_most(f"{key} order", sentence, 0.0, top, **theory))
+                off, away = float(np.abs(error[j]).max()), 0.5 / self.hidden_size**0.5
+                sentence = f"{name}: largest distance from theory"
+                found.append(near(f"{key} theory", sentence, 0.0, off, away, **theory))
         return found
 
     @torch.no_grad()
-    def _simulate(self, kind: str) -> Tensor:
+    def _simulate(self, kind: str, study: Study) -> Tensor:
         """lambda_1 `(gain, strength, network)` of one ensemble."""
         n, length = self.hidden_size, self.transient + self.steps
         shape = (len(self.gains), len(self.strengths), self.networks)
@@ -116,7 +125,7 @@ class InputSuppressesChaos:
             bias=False,
             ensemble=shape,
             member_ids=ids,
-            generator=torch.Generator().manual_seed(self.seed),
+            generator=study.generator(),
         )
         s = torch.tensor(self.strengths)[None, :, None, None, None]
         cell.weight_ih.copy_(s * (torch.eye(n) if kind == "private" else cell.weight_ih))

@@ -1,22 +1,51 @@
-"""Cheaper flossing: what may be saved before accuracy suffers."""
+"""Cheaper ways of flossing: their cost, and the accuracy that they keep."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 
-from lyaptorch.experiments.beyond.learning import Learning
-from lyaptorch.experiments.checks import Check, at_least, at_most
+from lyaptorch.experiments.beyond.learning import PAPER, SMALL, SMOKE, Learning
+from lyaptorch.experiments.check import Check, Kind, at_least, at_most
+from lyaptorch.experiments.figure import Results, declare
 from lyaptorch.experiments.gradient_flossing.setting import Condition
+from lyaptorch.experiments.study import Study
+from lyaptorch.plots.primitives import picture
+from lyaptorch.plots.style import GREY, ORANGE, PALETTE
 from lyaptorch.record import Given, Record
 from lyaptorch.schedules import FitPhase, FlossPhase
 
 
+@picture(2, width=4.6, height=3.6)
+def costs(record: Record, axes: list[Axes]) -> None:
+    """Mean accuracy of each way of flossing against its operations, and against its seconds."""
+    mean = record["final_accuracy"].mean((1, 2))
+    for panel, (name, word) in zip(axes, (("flops", "operations"), ("seconds", "seconds")), strict=True):
+        panel.axhline(mean[0], color=GREY, linestyle="--", linewidth=0.9, label="not flossed")
+        for i, way in enumerate(record["way"][1:], 1):
+            color = ORANGE if way == "published" else PALETTE[(i - 2) % len(PALETTE)]
+            marker = "*" if way == "published" else "os^vD"[(i - 2) % 5]
+            low, high = np.quantile(record["final_accuracy"][i].mean(0), (0.25, 0.75))
+            panel.plot([record[name][i]] * 2, (low, high), color=color, linewidth=0.8, alpha=0.6)
+            panel.plot(record[name][i], mean[i], marker, color=color, markersize=6, label=str(way))
+        label = f"{word} of flossing of a network"
+        panel.set(xscale="log", xlabel=label, ylabel="accuracy", ylim=(0.45, 1.03))
+    axes[0].set_title("Accuracy against cost")
+    axes[1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=7)
+
+
+@declare(
+    PAPER,
+    "cheap-flossing",
+    "accuracy against the cost of flossing, over interval, steps, k and state_grad",
+    cost=("3 s", "25 s", "a day; 1 h on a GPU"),
+    smoke={**SMOKE, "delays": (4,)},
+    small={**SMALL, "delays": (16, 20)},
+    draw=costs,
+)
 @dataclass(frozen=True)
 class CheapFlossing(Learning):
     """Preflossed networks learn the temporal XOR; a group for each way to save work in flossing.
@@ -32,14 +61,6 @@ class CheapFlossing(Learning):
     delays: tuple[int, ...] = (30, 40, 50)
     seeds: int = 10
     fewest: float = 0.85
-
-    figure: ClassVar[str] = "cheap-flossing"
-    shows: ClassVar[str] = "accuracy against the cost of flossing, over interval, steps, k and state_grad"
-    scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "smoke": {**Learning.SMOKE, "delays": (4,)},
-        "small": {**Learning.SMALL, "delays": (16, 20)},
-    }
-    cost: ClassVar[Mapping[str, str]] = {"smoke": "3 s", "small": "25 s", "paper": "a day; 1 h on a GPU"}
 
     def ways(self) -> dict[str, FlossPhase | None]:
         """Flossing of each group."""
@@ -59,16 +80,14 @@ class CheapFlossing(Learning):
             "together": replace(full, interval=2, steps=28, tangent_transient=8, state_grad="detach"),
         }
 
-    def run(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
+    def run(self, study: Study) -> Results:
         """`accuracy (way, delay, seed, epoch)`, `final_accuracy`, and the cost of flossing of each way."""
         ways = self.ways()
         model, task, ids = self.networks([Condition("")] * len(ways))
         group = torch.arange(len(ways))[:, None, None].expand(ids.shape)
         phases = tuple(replace(p, who=group == i) for i, p in enumerate(ways.values()) if p is not None)
         seconds = [p.epochs * self.seconds(p) if p else 0.0 for p in ways.values()]
-        record, final = self.learn(
-            model, task, (*phases, FitPhase(self.epochs)), ids, checkpoint, show_progress
-        )
+        record, final = self.learn(study, model, task, (*phases, FitPhase(self.epochs)), ids)
         dims = ("way", "delay", "seed")
         flops = np.nan_to_num(record["floss_flops"]).reshape(ids.shape)[:, 0, 0]
         variables: dict[str, Given] = {
@@ -77,24 +96,24 @@ class CheapFlossing(Learning):
             "flops": (("way",), flops),
             "seconds": (("way",), np.array(seconds), {"units": "s of one core, for each network"}),
         }
-        coordinates: dict[str, Given] = {
-            "way": (("way",), np.array(list(ways))),
-            "delay": (("delay",), np.array(self.delays)),
-        }
-        return Record(f"beyond {self.figure}", asdict(self), variables, coordinates)
+        return self.found(variables, way=(("way",), np.array(list(ways))))
 
     def checks(self, record: Record) -> list[Check]:
         """What keeps the accuracy of published flossing, and what the cheapest that does costs."""
         ways = record["way"].tolist()
         gained = record["final_accuracy"].mean((1, 2)) - record["final_accuracy"][0].mean()
         full = ways.index("published")
-        found = [at_least("accuracy that published flossing adds", 0.1, float(gained[full]))]
+        sentence, source = "accuracy that published flossing adds", "Gradient Flossing, figure 4c"
+        found = [at_least("published", sentence, 0.1, gained[full], source=source)]
         kept = gained / gained[full] if gained[full] > 0 else np.full(len(ways), np.nan)
-        for i, way in enumerate(ways):
+        for share, way in zip(kept, ways, strict=True):
             if way not in ("none", "published"):
-                found.append(at_least(f"{way}: share of it that remains", self.fewest, float(kept[i])))
+                sentence = f"{way}: share of it that remains"
+                found.append(at_least(way, sentence, self.fewest, share, kind="question"))
         enough = [i for i in range(1, len(ways)) if kept[i] >= self.fewest]
-        for name in ("flops", "seconds"):
+        kinds: dict[str, Kind] = {"flops": "question", "seconds": "timing"}
+        for name, kind in kinds.items():
             share = record[name][enough].min() / record[name][full] if enough else np.nan
-            found.append(at_most(f"{name} of the cheapest that keeps it, over published", 0.5, float(share)))
+            sentence = f"{name} of the cheapest that keeps it, over published"
+            found.append(at_most(f"cheapest {name}", sentence, 0.5, share, kind=kind))
         return found

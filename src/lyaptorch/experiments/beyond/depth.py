@@ -1,27 +1,59 @@
-"""Depth in place of time: where deep stacks lose their gradient, and what flossing does to it."""
+"""Depth in place of time: exponents and gradients of deep stacks, plain and flossed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, ClassVar
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lyaptorch._random import Stream
 from lyaptorch.cells import Depth
 from lyaptorch.experiments.beyond.stack import Stack
-from lyaptorch.experiments.checks import Check, at_least, at_most
+from lyaptorch.experiments.check import Check, at_least, at_most
+from lyaptorch.experiments.figure import Figure, Results, coordinates, declare
+from lyaptorch.experiments.study import Study
+from lyaptorch.plots.primitives import label_spectra, picture, spectrum
+from lyaptorch.plots.style import BLUE, ORANGE
 from lyaptorch.record import Given, Record
 from lyaptorch.schedules import flossing_loss
 from lyaptorch.tangent import depth_spectrum, mean_over_trajectories
 
 
+@picture(3, rows=lambda record: len(record["kind"]), width=10 / 3, height=2.6)
+def stacks(record: Record, axes: list[Axes]) -> None:
+    """A row for each kind of stack: exponents, gradients over the layers, learning; plain and flossed."""
+    for i, kind in enumerate(record["kind"]):
+        spectra, gradients, learning = axes[3 * i : 3 * i + 3]
+        for j, (color, label) in enumerate(((BLUE, "as torch starts it"), (ORANGE, "flossed"))):
+            spectrum(spectra, record["exponents"][i, j], color, alpha=0.7, linewidth=1)
+            gradients.semilogy(record["gradient"][i, j].T, color=color, alpha=0.7, linewidth=1)
+            accuracy = record["accuracy"][i, j]
+            window = np.ones(max(1, accuracy.shape[-1] // 20))
+            for one in accuracy:
+                smooth = np.convolve(one, window / window.sum(), "valid")
+                learning.plot(smooth, color=color, alpha=0.7, linewidth=1)
+            learning.plot([], color=color, label=label)
+        label_spectra(spectra, f"{kind}: exponents", "block")
+        gradients.set(xlabel="layer", ylabel="norm of the gradient", title="Gradient at each layer")
+        learning.set(xlabel="task step", ylabel="accuracy", title="Learning", ylim=(0.4, 1.03))
+    axes[2].legend()
+
+
+@declare(
+    "beyond",
+    "depth",
+    "exponents and gradients over the layers of deep stacks, before and after flossing",
+    cost=("2 s", "2 min", "an hour"),
+    smoke={"depth": 6, "width": 8, "seeds": 1, "k": 4, "floss_epochs": 3, "epochs": 4, "batch": 8},
+    small={"depth": 30, "width": 32, "seeds": 1, "k": 16, "floss_epochs": 100, "epochs": 200},
+    draw=stacks,
+)
 @dataclass(frozen=True)
-class Depths:
+class Depths(Figure):
     """Deep stacks learn the XOR of the signs of two coordinates, as torch starts them and flossed.
 
     Attributes:
@@ -37,7 +69,6 @@ class Depths:
         epochs: training steps.
         batch: examples in each.
         lr: learning rate of training.
-        seed: determines everything.
     """
 
     kinds: tuple[str, ...] = ("tanh", "binary", "residual", "transformer")
@@ -53,49 +84,44 @@ class Depths:
     lr: float = 1e-3
     seed: int = 1
 
-    figure: ClassVar[str] = "depth"
-    shows: ClassVar[str] = "exponents and gradients over the layers of deep stacks, before and after flossing"
-    scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "smoke": {"depth": 6, "width": 8, "seeds": 1, "k": 4, "floss_epochs": 3, "epochs": 4, "batch": 8},
-        "small": {"depth": 30, "width": 32, "seeds": 1, "k": 16, "floss_epochs": 100, "epochs": 200},
-    }
-    cost: ClassVar[Mapping[str, str]] = {"smoke": "2 s", "small": "2 min", "paper": "an hour"}
-
-    def run(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
+    def run(self, study: Study) -> Results:
         """`exponents (kind, flossed, seed, rank)` before training, `gradient (..., layer)`, `accuracy`."""
         rows = [
             [[self._network(kind, flossed, seed) for seed in range(self.seeds)] for flossed in (False, True)]
             for kind in self.kinds
         ]
+
+        def gathered(name: str) -> NDArray[np.floating]:
+            return np.array([[[one[name].numpy() for one in b] for b in a] for a in rows])
+
         dims = ("kind", "flossed", "seed")
         variables: dict[str, Given] = {
-            name: ((*dims, last), np.array([[[one[name].numpy() for one in b] for b in a] for a in rows]))
-            for name, last in (("exponents", "rank"), ("gradient", "layer"), ("accuracy", "epoch"))
+            "exponents": ((*dims, "rank"), gathered("exponents"), {"units": "nats per block"}),
+            "gradient": ((*dims, "layer"), gathered("gradient")),
+            "accuracy": ((*dims, "epoch"), gathered("accuracy")),
         }
-        variables["exponents"] = (*variables["exponents"][:2], {"units": "nats per block"})
-        coordinates: dict[str, Given] = {
-            "kind": (("kind",), np.array(self.kinds)),
-            "flossed": (("flossed",), np.array([False, True])),
-        }
-        return Record(f"beyond {self.figure}", asdict(self), variables, coordinates)
+        return variables, coordinates(kind=self.kinds, flossed=(False, True))
 
     def checks(self, record: Record) -> list[Check]:
         """Where the gradient was lost, flossing brings it back; elsewhere it does no harm."""
         exponents = record["exponents"][..., : self.k]
-        # a gradient may be lost altogether
+        # a gradient may be lost altogether, and has a logarithm all the same
         norms = np.maximum(record["gradient"].astype(float), np.finfo(np.float32).tiny)
         reaching = np.log(norms[..., 0] / norms[..., -1]).mean(-1)
         accuracy = record["accuracy"][..., -max(1, self.epochs // 10) :].mean((-1, -2))
         found = []
         for i, kind in enumerate(self.kinds):
-            plain, flossed = (np.sqrt((exponents[i, j] ** 2).mean()) for j in (0, 1))
-            found.append(at_most(f"{kind}: rms exponent, flossed over plain", 0.5, float(flossed / plain)))
-            gain = float(np.diff(accuracy[i])[0])
-            found.append(at_least(f"{kind}: accuracy that flossing adds", 0.0, gain, 0.05))
+            plain, flossed = np.sqrt((exponents[i] ** 2).mean((-1, -2)))
+            sentence = f"{kind}: rms exponent, flossed over plain"
+            found.append(at_most(f"{kind} exponents", sentence, 0.5, flossed / plain, kind="question"))
+            sentence, gain = f"{kind}: accuracy that flossing adds", np.diff(accuracy[i])[0]
+            found.append(at_least(f"{kind} accuracy", sentence, 0.0, gain, 0.05, kind="question"))
         for kind in (kind for kind in ("tanh", "binary") if kind in self.kinds):
-            lost, left = (float(value) for value in reaching[self.kinds.index(kind)])
+            lost, left = reaching[self.kinds.index(kind)]
             name = f"{kind}: log of the part of the gradient that reaches the first block"
-            found += [at_most(name, -5.0, lost), at_least(f"{name}, flossed", -3.0, left)]
+            found.append(at_most(f"{kind} gradient plain", name, -5.0, lost, kind="question"))
+            sentence = f"{name}, flossed"
+            found.append(at_least(f"{kind} gradient flossed", sentence, -3.0, left, kind="question"))
         return found
 
     def _network(self, kind: str, flossed: bool, seed: int) -> dict[str, Tensor]:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from numpy.typing import NDArray
 from torch import Tensor
 
 from lyaptorch.cells import Cell, GRUCell, LSTMCell, S4DCell
-from lyaptorch.experiments.beyond.learning import Learning
-from lyaptorch.experiments.checks import Check, at_least, at_most
+from lyaptorch.experiments.beyond.learning import PAPER, SMALL, SMOKE, Learning
+from lyaptorch.experiments.check import Check, at_least, at_most
+from lyaptorch.experiments.figure import Results, coordinates, declare
+from lyaptorch.experiments.study import Study
+from lyaptorch.plots.primitives import label_accuracy, label_spectra, picture, scores, spectrum
+from lyaptorch.plots.style import BLUE, ORANGE
 from lyaptorch.record import Given, Record
 from lyaptorch.schedules import FitPhase
 from lyaptorch.tangent import lyapunov_spectrum
@@ -25,6 +27,29 @@ KINDS = ("GRU", "LSTM", "S4")
 MODES = 8
 
 
+@picture(lambda record: len(record["kind"]), rows=2, width=3.2, height=2.6)
+def cells(record: Record, axes: list[Axes]) -> None:
+    """Exponents and accuracy of each kind of cell, plain and flossed."""
+    kinds = record["kind"]
+    for i, kind in enumerate(kinds):
+        spectra, learning = axes[i], axes[len(kinds) + i]
+        for j, (color, label) in enumerate(((BLUE, "plain"), (ORANGE, "flossed"))):
+            spectrum(spectra, record["exponents"][i, j], color, alpha=0.6)
+            scores(learning, record["delay"], record["final_accuracy"][i, j], color, label)
+        label_spectra(spectra, str(kind))
+        label_accuracy(learning, "delay")
+    axes[len(kinds)].legend()
+
+
+@declare(
+    PAPER,
+    "flossed-cells",
+    "flossed GRU, LSTM and S4: exponents, and learning the delayed copy",
+    cost=("5 s", "70 s", "days; hours on a GPU"),
+    smoke={**SMOKE, "hidden_size": 16, "delays": (4,), "seeds": 1},
+    small={**SMALL, "delays": (10, 20), "k": 16, "length": 60, "floss_epochs": 100},
+    draw=cells,
+)
 @dataclass(frozen=True)
 class FlossedCells(Learning):
     """GRU, LSTM and diagonal S4 networks learn to copy bits, as they start and flossed.
@@ -45,77 +70,52 @@ class FlossedCells(Learning):
     floss_lr: float = 1e-2
     lr: float = 3e-3
 
-    figure: ClassVar[str] = "flossed-cells"
-    shows: ClassVar[str] = "flossed GRU, LSTM and S4: exponents, and learning the delayed copy"
-    scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "smoke": {**Learning.SMOKE, "hidden_size": 16, "delays": (4,), "seeds": 1},
-        "small": {**Learning.SMALL, "delays": (10, 20), "seeds": 3, "epochs": 600, "k": 16, "length": 60}
-        | {"floss_epochs": 100},
-    }
-    cost: ClassVar[Mapping[str, str]] = {"smoke": "5 s", "small": "70 s", "paper": "days; hours on a GPU"}
-
-    def run(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
+    def run(self, study: Study) -> Results:
         """`exponents (kind, flossed, seed, rank)` before training, `final_accuracy (kind, flossed, ...)`."""
-        parts = [
-            self._learn_kind(
-                kind, checkpoint and checkpoint.with_name(f"{checkpoint.name}-{kind}"), show_progress
-            )
-            for kind in self.kinds
-        ]
+        parts = [self._learn_kind(kind, study.part(kind)) for kind in self.kinds]
         exponents, accuracy, final = zip(*parts, strict=True)
-        dims = ("kind", "flossed", "delay", "seed")
+        dims, ranks = ("kind", "flossed", "delay", "seed"), ("kind", "flossed", "seed", "rank")
         variables: dict[str, Given] = {
-            "exponents": (
-                ("kind", "flossed", "seed", "rank"),
-                torch.stack(exponents),
-                {"units": "nats per step"},
-            ),
+            "exponents": (ranks, torch.stack(exponents), {"units": "nats per step"}),
             "accuracy": ((*dims, "epoch"), np.stack(accuracy)),
             "final_accuracy": (dims, torch.stack(final)),
         }
-        coordinates: dict[str, Given] = {
-            "kind": (("kind",), np.array(self.kinds)),
-            "flossed": (("flossed",), np.array([False, True])),
-            "delay": (("delay",), np.array(self.delays)),
-        }
-        return Record(f"beyond {self.figure}", asdict(self), variables, coordinates)
+        return self.found(variables, **coordinates(kind=self.kinds, flossed=(False, True)))
 
     def checks(self, record: Record) -> list[Check]:
         """Flossing brings the exponents of each kind to zero; where they were far from it, it helps."""
         found = []
         for i, kind in enumerate(record["kind"]):
             plain, flossed = (float((record["exponents"][i, j] ** 2).mean()) for j in (0, 1))
-            found.append(at_most(f"{kind}: mean square exponent, flossed over plain", 0.5, flossed / plain))
+            sentence = f"{kind}: mean square exponent, flossed over plain"
+            found.append(at_most(f"{kind} exponents", sentence, 0.5, flossed / plain, kind="question"))
             before, after = (float(value) for value in record["final_accuracy"][i].mean((1, 2)))
-            found.append(at_least(f"{kind}: accuracy that flossing adds", 0.0, after - before, 0.02))
+            sentence, added = f"{kind}: accuracy that flossing adds", after - before
+            found.append(at_least(f"{kind} accuracy", sentence, 0.0, added, 0.02, kind="question"))
         return found
 
-    def _learn_kind(
-        self, kind: str, checkpoint: Path | None, show_progress: bool | None
-    ) -> tuple[Tensor, NDArray[np.floating], Tensor]:
+    def _learn_kind(self, kind: str, study: Study) -> tuple[Tensor, NDArray[np.floating], Tensor]:
         """Exponents `(flossed, seed, rank)` before training, accuracy over epochs, and after."""
         shape = (2, len(self.delays), self.seeds)
         ids = torch.arange(self.seeds).expand(shape)
         task = DelayedCopy(torch.tensor(self.delays)[None, :, None].expand(shape), binary=True)
-        cell = self._cell(kind, ids)
-        readout = Readout(cell.output_size, 1, ensemble=shape, member_ids=ids, generator=self._generator())
+        cell = self._cell(kind, ids, study)
+        readout = Readout(cell.output_size, 1, ensemble=shape, member_ids=ids, generator=study.generator())
         model = Model(cell, readout, loss=task.loss)
         flossed = torch.arange(2)[:, None, None].expand(shape) == 1
         phase = replace(self.flossing(flossed), lr=self.floss_lr)
-        path = checkpoint and checkpoint.with_name(f"{checkpoint.name}-flossing")
-        self.learn(model, task, (phase,), ids, path, show_progress)
+        self.learn(study.part("flossing"), model, task, (phase,), ids)
         inputs = task.inputs(self.seed, member_ids=ids[:, :1], epoch=0, batch=1, length=200, stream="measure")
         with torch.no_grad():
-            spectrum = lyapunov_spectrum(
+            before = lyapunov_spectrum(
                 cell, inputs.expand(-1, *shape, -1, -1), k=self.k, tangent_transient=50
             )
-        fit = (FitPhase(self.epochs),)
-        record, final = self.learn(model, task, fit, ids, checkpoint, show_progress, self.lr)
+        record, final = self.learn(study, model, task, (FitPhase(self.epochs),), ids, lr=self.lr)
         # networks of all delays are equal until they are trained
-        return spectrum.exponents[:, 0, :, 0], record["accuracy"].reshape(*shape, -1), final
+        return before.exponents[:, 0, :, 0], record["accuracy"].reshape(*shape, -1), final
 
-    def _cell(self, kind: str, ids: Tensor) -> Cell:
-        shape, generator = tuple(ids.shape), self._generator()
+    def _cell(self, kind: str, ids: Tensor, study: Study) -> Cell:
+        shape, generator = tuple(ids.shape), study.generator()
         if kind == "S4":
             channels = self.hidden_size // (2 * MODES)
             return S4DCell(1, channels, MODES, ensemble=shape, member_ids=ids, generator=generator)

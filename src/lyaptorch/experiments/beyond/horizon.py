@@ -1,18 +1,21 @@
-"""Flossing against a larger network: how far in time each gets for the same work."""
+"""Flossing against a larger network: the longest delay that each reaches for the same work."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from lyaptorch.experiments.beyond.learning import Learning
-from lyaptorch.experiments.checks import Check, at_least
+from lyaptorch.experiments.beyond.learning import PAPER, SMALL, SMOKE, Learning
+from lyaptorch.experiments.check import Check, Kind, at_least
+from lyaptorch.experiments.figure import Results, declare
+from lyaptorch.experiments.study import Study
+from lyaptorch.plots.primitives import label_accuracy, picture
+from lyaptorch.plots.style import ORANGE, PALETTE
+from lyaptorch.plots.training import smooth
 from lyaptorch.record import Given, Record
 from lyaptorch.schedules import FitPhase, FlossPhase
 from lyaptorch.tasks import TemporalXOR
@@ -26,6 +29,31 @@ SURPLUS = 1.5
 """How much longer than equal operations ask for the plain networks train, so that equal time is seen, too."""
 
 
+@picture(4, width=3.1)
+def per_cost(record: Record, axes: list[Axes]) -> None:
+    """Mean accuracy over all delays against what was spent; accuracy against delay at equal cost."""
+    for j, (what, word) in enumerate((("flops", "operations"), ("seconds", "seconds"))):
+        spending, reached = axes[2 * j : 2 * j + 2]
+        for i, name in enumerate(record["network"]):
+            color = ORANGE if i == 0 else PALETTE[(0, 2, 3, 5)[(i - 1) % 4]]
+            curve = smooth(record["accuracy"][i], 20).mean((0, 1))
+            once, each = record[f"{what}_of_flossing"][i], record[f"{what}_of_an_epoch"][i]
+            spending.plot(once + each * np.arange(len(curve)), curve, color=color, label=str(name))
+            reached.plot(record["delay"], record[f"at_equal_{what}"][i], "o-", color=color)
+        label_accuracy(spending, f"{word} of a network", y="mean accuracy")
+        label_accuracy(reached, "delay", f"At equal {word}")
+    axes[0].legend()
+
+
+@declare(
+    PAPER,
+    "horizon-per-cost",
+    "the longest delay reached, flossed or with more units, at equal operations and time",
+    cost=("3 s", "20 s", "days; hours on a GPU"),
+    smoke={**SMOKE, "delays": (4, 6), "sizes": (8, 12)},
+    small={**SMALL, "delays": (8, 12, 16, 20), "sizes": (32, 64)},
+    draw=per_cost,
+)
 @dataclass(frozen=True)
 class HorizonPerCost(Learning):
     """Preflossed networks of n units, and plain ones of n and more, learn the temporal XOR.
@@ -42,17 +70,7 @@ class HorizonPerCost(Learning):
     seeds: int = 10
     sizes: tuple[int, ...] = (80, 160, 240)
 
-    figure: ClassVar[str] = "horizon-per-cost"
-    shows: ClassVar[str] = (
-        "the longest delay reached, flossed or with more units, at equal operations and time"
-    )
-    scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "smoke": {**Learning.SMOKE, "delays": (4, 6), "sizes": (8, 12)},
-        "small": {**Learning.SMALL, "delays": (8, 12, 16, 20), "sizes": (32, 64), "seeds": 3},
-    }
-    cost: ClassVar[Mapping[str, str]] = {"smoke": "3 s", "small": "20 s", "paper": "days; hours on a GPU"}
-
-    def run(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
+    def run(self, study: Study) -> Results:
         """`accuracy (network, delay, seed, epoch)`, and what was reached `(network, delay)` at equal cost."""
         sizes = (self.hidden_size, *self.sizes)
         budget = self._work(self.hidden_size) * self.epochs + self.floss_epochs * floss_flops(
@@ -66,8 +84,7 @@ class HorizonPerCost(Learning):
                 floss_epochs=0 if i else self.floss_epochs,
                 epochs=round(SURPLUS * budget / self._work(n)) if i else self.epochs,
             )
-            path = checkpoint and checkpoint.with_name(f"{checkpoint.name}-{i}")
-            curve, cost = part._train(path, show_progress)
+            curve, cost = part._train(study.part(i))
             curves.append(curve)
             costs.append(cost)
         longest = max(curve.shape[-1] for curve in curves)
@@ -75,12 +92,13 @@ class HorizonPerCost(Learning):
             np.pad(c, ((0, 0), (0, 0), (0, longest - c.shape[-1])), constant_values=np.nan) for c in curves
         ]
         names = [f"n = {n}, flossed" if i == 0 else f"n = {n}" for i, n in enumerate(sizes)]
-        return self._record(names, np.stack(padded), np.array(costs))
+        return self._results(names, np.stack(padded), np.array(costs))
 
     def checks(self, record: Record) -> list[Check]:
         """At equal operations, and at equal time, the flossed network reaches as far as each other."""
         found = []
-        for what in ("flops", "seconds"):
+        kinds: dict[str, Kind] = {"flops": "question", "seconds": "timing"}
+        for what, kind in kinds.items():
             reached = record[f"at_equal_{what}"]
             horizon = [
                 max((d for d, a in zip(self.delays, row, strict=True) if a >= SOLVED), default=0)
@@ -93,24 +111,18 @@ class HorizonPerCost(Learning):
                 # so fast that its training ended before
                 short = f", which spent {share[i]:.0%} of it" if share[i] < 0.99 else ""
                 sentence = f"equal {what}: delay reached flossed, minus that of {name}{short}"
-                found.append(at_least(sentence, 0.0, float(horizon[0] - horizon[i])))
-            best = float(reached[1:].mean(-1).max())
-            found.append(
-                at_least(
-                    f"equal {what}: mean accuracy flossed, minus the best other",
-                    0.0,
-                    float(reached[0].mean()) - best,
-                )
-            )
+                ahead = float(horizon[0] - horizon[i])
+                found.append(at_least(f"{what} {name} delay", sentence, 0.0, ahead, kind=kind))
+            sentence = f"equal {what}: mean accuracy flossed, minus the best other"
+            ahead = float(reached[0].mean()) - float(reached[1:].mean(-1).max())
+            found.append(at_least(f"{what} accuracy", sentence, 0.0, ahead, kind=kind))
         return found
 
-    def _train(
-        self, checkpoint: Path | None, show_progress: bool | None
-    ) -> tuple[NDArray[np.floating], tuple[float, float, float, float]]:
+    def _train(self, study: Study) -> tuple[NDArray[np.floating], tuple[float, float, float, float]]:
         """Accuracy `(delay, seed, epoch)`; operations and seconds of all flossing and of one epoch."""
         model, task, ids = self.networks()
         floss, fit = self.flossing(ids >= 0), FitPhase(self.epochs)
-        record, _ = self.learn(model, task, (floss, fit), ids, checkpoint, show_progress)
+        record, _ = self.learn(study, model, task, (floss, fit), ids)
         flops = float(record["floss_flops"][0]) if self.floss_epochs else 0.0
         seconds = self.floss_epochs * self.seconds(floss) if self.floss_epochs else 0.0
         curve = record["accuracy"].reshape(*ids.shape[1:], -1)
@@ -123,12 +135,15 @@ class HorizonPerCost(Learning):
         batch = task.draw(self.seed, member_ids=shared_id, epoch=0, batch=self.batch, length=self.length)
         return float(fit_flops(batch, n, 1))
 
-    def _record(self, names: list[str], curves: NDArray[np.floating], costs: NDArray[np.floating]) -> Record:
+    def _results(
+        self, names: list[str], curves: NDArray[np.floating], costs: NDArray[np.floating]
+    ) -> Results:
         """Curves, costs, and what is reached when all have spent what the flossed networks spend."""
         variables: dict[str, Given] = {"accuracy": (("network", "delay", "seed", "epoch"), curves)}
         for j, what in enumerate(("flops", "seconds")):
             once, each = costs[:, 2 * j], costs[:, 2 * j + 1]
             spent = once[0] + self.epochs * each[0]
+            # once + ends * each = spent, or where the training ended before
             ends = np.minimum(((spent - once) / each).astype(int), np.isfinite(curves[:, 0, 0]).sum(-1))
             at = [
                 row[..., max(0, e - WINDOW) : max(1, e)].mean((-1, -2))
@@ -139,8 +154,4 @@ class HorizonPerCost(Learning):
                 f"{what}_of_an_epoch": (("network",), each),
                 f"at_equal_{what}": (("network", "delay"), np.stack(at)),
             }
-        coordinates: dict[str, Given] = {
-            "network": (("network",), np.array(names)),
-            "delay": (("delay",), np.array(self.delays)),
-        }
-        return Record(f"beyond {self.figure}", asdict(self), variables, coordinates)
+        return self.found(variables, network=(("network",), np.array(names)))

@@ -1,23 +1,41 @@
-"""What the figures of training have in common: networks of `gf2023`, a schedule, and a test at its end."""
+"""Base of the figures of training: networks of `gf2023`, a schedule, and a test at its end."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor
 
-from lyaptorch._types import Number
 from lyaptorch.experiments.gradient_flossing.setting import Setting
+from lyaptorch.experiments.study import Study
 from lyaptorch.record import Record
 from lyaptorch.schedules import FlossPhase, Phase, Schedule
 from lyaptorch.tasks import Task
-from lyaptorch.training import Model, evaluate, train
+from lyaptorch.training import Model
+from lyaptorch.training.presets import gf2023
 
+PAPER = "beyond"
 TIMED_EPOCHS = 40
+SMOKE: dict[str, Any] = {
+    "seeds": 2,
+    "epochs": 6,
+    "floss_epochs": 3,
+    "k": 6,
+    "hidden_size": 8,
+    "batch": 2,
+    "length": 20,
+}
+SMALL: dict[str, Any] = {
+    "seeds": 3,
+    "epochs": 600,
+    "floss_epochs": 200,
+    "k": 30,
+    "hidden_size": 32,
+    "batch": 8,
+    "length": 100,
+}
 
 
 @dataclass(frozen=True)
@@ -26,65 +44,37 @@ class Learning(Setting):
 
     floss_clip: float | None = 1.0
 
-    SMOKE: ClassVar[Mapping[str, Any]] = {"seeds": 2, "epochs": 6, "floss_epochs": 3, "k": 6} | {
-        "hidden_size": 8,
-        "batch": 2,
-        "length": 20,
-    }
-    SMALL: ClassVar[Mapping[str, Any]] = {"seeds": 3, "epochs": 600, "floss_epochs": 200, "k": 30} | {
-        "hidden_size": 32,
-        "batch": 8,
-        "length": 100,
-    }
+    def model(self, study: Study, task: Task, ids: Tensor, **settings: Any) -> Model:
+        """The networks `ids` of `gf2023`."""
+        return gf2023(
+            task,
+            hidden_size=self.hidden_size,
+            rows=self.batch,
+            ensemble=tuple(ids.shape),
+            member_ids=ids,
+            generator=study.generator(),
+            **settings,
+        )
 
     def flossing(self, who: Tensor) -> FlossPhase:
-        """An episode for the networks where `members` is true."""
+        """An episode for the networks where `who` is true."""
         return FlossPhase(self.floss_epochs, k=self.k, clip=self.floss_clip, who=who)
 
     def learn(
-        self,
-        model: Model,
-        task: Task,
-        schedule: Schedule,
-        ids: Tensor,
-        checkpoint: Path | None,
-        show_progress: bool | None,
-        lr: Number = 1e-3,
+        self, study: Study, model: Model, task: Task, schedule: Schedule, ids: Tensor, **settings: Any
     ) -> tuple[Record, Tensor]:
         """The Record of `lt.train`, and the accuracy `(*e)` on batches that training never saw."""
-        record = train(
-            model,
-            task,
-            schedule,
-            batch=self.batch,
-            length=self.length,
-            lr=lr,
-            member_ids=ids,
-            generator=self._generator(),
-            checkpoint=checkpoint,
-            show_progress=show_progress,
-        )
-        _, accuracy = evaluate(
-            model, task, batch=self.batch, length=self.length, member_ids=ids, generator=self._generator()
-        )
-        return record, accuracy
+        sizes = {"batch": self.batch, "length": self.length}
+        record = study.train(model, task, schedule, member_ids=ids, **sizes, **settings)
+        return record, self.test(study, model, task, ids)[1]
 
     def seconds(self, phase: Phase) -> float:
         """Seconds of one core that an epoch of a phase takes for one network, from a few measured ones."""
-        taken = []
+        taken, study = [], Study(self.seed, show_progress=False)
         for epochs in (1, TIMED_EPOCHS + 1):
             model, task, ids = self.networks()
             few: Schedule = (replace(phase, epochs=epochs, who=None),)
             start = time.process_time()
-            train(
-                model,
-                task,
-                few,
-                batch=self.batch,
-                length=self.length,
-                member_ids=ids,
-                generator=self._generator(),
-                show_progress=False,
-            )
+            study.train(model, task, few, batch=self.batch, length=self.length, member_ids=ids)
             taken.append(time.process_time() - start)
         return max(0.0, taken[1] - taken[0]) / TIMED_EPOCHS / ids.numel()

@@ -1,23 +1,51 @@
-"""How long a memory flossing can reach: accuracy against d, up to the number of units and beyond."""
+"""The longest memory that flossing reaches: accuracy against d, up to the number of units and beyond."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, ClassVar
+from dataclasses import dataclass
 
-import numpy as np
+from matplotlib.axes import Axes
 
-from lyaptorch.experiments.beyond.learning import Learning
-from lyaptorch.experiments.checks import Check, at_least
-from lyaptorch.record import Given, Record
+from lyaptorch.experiments.beyond.learning import PAPER, SMALL, SMOKE, Learning
+from lyaptorch.experiments.check import Check, at_least
+from lyaptorch.experiments.figure import Results, declare
+from lyaptorch.experiments.study import Study
+from lyaptorch.plots.primitives import label_accuracy, level, picture
+from lyaptorch.plots.style import GREY, PALETTE
+from lyaptorch.plots.training import smooth
+from lyaptorch.record import Record
 from lyaptorch.schedules import At, FitPhase, Trigger, When, accuracy
 
 CLAIMED = 70
 """The delay at which the paper claims more than 80% for n = 80."""
 
 
+@picture(2, width=4.0)
+def limit(record: Record, axes: list[Axes]) -> None:
+    """Accuracy over epochs at each delay, and after training against delay."""
+    (curves, last), n = axes, record.config["hidden_size"]
+    for j, (delay, final) in enumerate(zip(record["delay"], record["final_accuracy"], strict=True)):
+        color = PALETTE[j % len(PALETTE)]
+        curves.plot(smooth(record["accuracy"][j], 20).mean(0), color=color, label=f"$d = {delay}$")
+        last.plot([delay] * len(final), final, "o", color=color, alpha=0.4)
+    last.plot(record["delay"], record["final_accuracy"].mean(-1), color=GREY, linewidth=1.4)
+    level(last, 0.5)
+    last.axvline(n, color=GREY, linestyle="--", linewidth=0.8)
+    last.annotate(f"$n = {n}$", (n, 0.95), ha="right", color=GREY)
+    label_accuracy(curves, "epoch", "Learning, mean over networks")
+    label_accuracy(last, "delay $d$", "After training")
+    curves.legend()
+
+
+@declare(
+    PAPER,
+    "memory-limit",
+    "accuracy against delay for n = 80, under the best schedule found",
+    cost=("2 s", "20 s", "a day; 1 h on a GPU"),
+    smoke={**SMOKE, "delays": (4, 8), "k": 8, "episodes": (2,), "every": 3},
+    small={**SMALL, "delays": (20, 24, 28, 32), "epochs": 2000, "k": 32, "every": 1000},
+    draw=limit,
+)
 @dataclass(frozen=True)
 class MemoryLimit(Learning):
     """Flossed networks learn the temporal XOR at delays around the number of units.
@@ -40,42 +68,30 @@ class MemoryLimit(Learning):
     every: int = 4000
     chance: float = 0.55
 
-    figure: ClassVar[str] = "memory-limit"
-    shows: ClassVar[str] = "accuracy against delay for n = 80, under the best schedule found"
-    scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "smoke": {**Learning.SMOKE, "delays": (4, 8), "k": 8, "episodes": (2,), "every": 3},
-        "small": {**Learning.SMALL, "delays": (20, 24, 28, 32), "epochs": 2000, "k": 32} | {"every": 1000},
-    }
-    cost: ClassVar[Mapping[str, str]] = {"smoke": "2 s", "small": "20 s", "paper": "a day; 1 h on a GPU"}
-
-    def run(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
+    def run(self, study: Study) -> Results:
         """`accuracy (delay, seed, epoch)`, `final_accuracy (delay, seed)`."""
         model, task, ids = self.networks()
         phase = self.flossing(ids >= 0)
         early = Trigger(At(*self.episodes), phase)
         late = Trigger(When(accuracy < self.chance, after=self.episodes[-1] + 1), phase)
         fit = FitPhase(self.epochs, triggers=(early, late), check_every=self.every)
-        record, final = self.learn(model, task, (phase, fit), ids, checkpoint, show_progress)
+        record, final = self.learn(study, model, task, (phase, fit), ids)
         dims = ("delay", "seed")
-        variables: dict[str, Given] = {
-            "accuracy": ((*dims, "epoch"), record["accuracy"].reshape(*ids.shape[1:], -1)),
-            "final_accuracy": (dims, final[0]),
-        }
-        delays: dict[str, Given] = {"delay": (("delay",), np.array(self.delays))}
-        return Record(f"beyond {self.figure}", asdict(self), variables, delays)
+        curves = record["accuracy"].reshape(*ids.shape[1:], -1)
+        return self.found({"accuracy": ((*dims, "epoch"), curves), "final_accuracy": (dims, final[0])})
 
     def checks(self, record: Record) -> list[Check]:
         """The paper's claim, d = 70 of 80 units, in the same proportion for other n; and d = n."""
         found, n = [], self.hidden_size
         mean = record["final_accuracy"].mean(-1)
-        for i, delay in enumerate(record["delay"].tolist()):
-            share = delay / n
+        for reached, delay in zip(mean, record["delay"].tolist(), strict=True):
+            key, share = f"d {delay}", delay / n
             if share <= CLAIMED / 80:
+                sentence = f"accuracy at d = {delay}, {share:.0%} of n = {n}"
                 found.append(
-                    at_least(f"accuracy at d = {delay}, {share:.0%} of n = {n}", 0.8, float(mean[i]))
+                    at_least(key, sentence, 0.8, reached, source="Gradient Flossing, d = 70 of n = 80")
                 )
             else:
-                found.append(
-                    at_least(f"better than chance at d = {delay}, {share:.0%} of n", 0.55, float(mean[i]))
-                )
+                sentence = f"better than chance at d = {delay}, {share:.0%} of n"
+                found.append(at_least(key, sentence, 0.55, reached, kind="question"))
         return found

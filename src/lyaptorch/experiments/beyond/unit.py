@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from torch import Tensor, nn
 
 from lyaptorch._random import Stream
 from lyaptorch.cells import Form, FormCell
 from lyaptorch.cells.activation import activation
 from lyaptorch.cells.form import Residual
-from lyaptorch.experiments.beyond.learning import Learning
-from lyaptorch.experiments.checks import Check, at_least, at_most
+from lyaptorch.experiments.beyond.learning import PAPER, SMALL, SMOKE, Learning
+from lyaptorch.experiments.check import Check, at_least, at_most
+from lyaptorch.experiments.figure import Results, declare
+from lyaptorch.experiments.study import Study
+from lyaptorch.plots.primitives import label_accuracy, label_spectra, picture, scores, spectrum
+from lyaptorch.plots.style import PALETTE
 from lyaptorch.record import Given, Record
 from lyaptorch.schedules import FitPhase
 from lyaptorch.tangent import lyapunov_spectrum
 from lyaptorch.tasks import TemporalXOR
-from lyaptorch.training import Model, Readout, train
+from lyaptorch.training import Model, Readout
 from lyaptorch.training.model import settled_state
 
 FLOSSED = ("none", "gains", "time constants", "both", "weights")
 """What flossing may change."""
-
-
 FASTEST = 3.0
 """The first logit of a rate: a = 0.95, which may still grow."""
 
@@ -73,6 +73,31 @@ class UnitCell(FormCell):
         return torch.where(mask, parameter, parameter.detach())
 
 
+@picture(3, width=3.5)
+def units(record: Record, axes: list[Axes]) -> None:
+    """Exponents after flossing; the time constants and gains it chose; accuracy against delay."""
+    spectra, each, learning = axes
+    for i, name in enumerate(record["flossed"]):
+        color = PALETTE[i % len(PALETTE)]
+        spectrum(spectra, record["exponents"][i].mean(0), color, str(name))
+        times, gains = record["time_constant"][i].ravel(), record["gain"][i].ravel()
+        each.plot(times, gains, "o", color=color, alpha=0.5, markersize=2)
+        scores(learning, record["delay"], record["final_accuracy"][i], color)
+    label_spectra(spectra, "After flossing")
+    each.set(yscale="log", xlabel="time constant (steps)", ylabel="gain", title="Units")
+    label_accuracy(learning, "delay", "After training")
+    spectra.legend(title="flossed by")
+
+
+@declare(
+    PAPER,
+    "unit-parameters",
+    "flossing gains and time constants alone: exponents, and learning the temporal XOR",
+    cost=("2 s", "20 s", "a day; 1 h on a GPU"),
+    smoke={**SMOKE, "delays": (4,)},
+    small={**SMALL, "delays": (16, 20)},
+    draw=units,
+)
 @dataclass(frozen=True)
 class UnitParameters(Learning):
     """Networks flossed through their gains, time constants, both, or W, V and b; then all is trained.
@@ -85,78 +110,55 @@ class UnitParameters(Learning):
     seeds: int = 10
     floss_lr: float = 1e-2
 
-    figure: ClassVar[str] = "unit-parameters"
-    shows: ClassVar[str] = "flossing gains and time constants alone: exponents, and learning the temporal XOR"
-    scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "smoke": {**Learning.SMOKE, "delays": (4,)},
-        "small": {**Learning.SMALL, "delays": (16, 20)},
-    }
-    cost: ClassVar[Mapping[str, str]] = {"smoke": "2 s", "small": "20 s", "paper": "a day; 1 h on a GPU"}
-
-    def run(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
+    def run(self, study: Study) -> Results:
         """`exponents (flossed, rank)` after flossing, `final_accuracy (flossed, delay, seed)`."""
         shape = (len(FLOSSED), len(self.delays), self.seeds)
         ids = torch.arange(self.seeds).expand(shape)
         task = TemporalXOR(torch.tensor(self.delays)[None, :, None].expand(shape))
         cell = UnitCell(1, self.hidden_size, ids, self.seed)
-        readout = Readout(self.hidden_size, 1, ensemble=shape, member_ids=ids, generator=self._generator())
-        h0 = settled_state(cell, self.batch, member_ids=ids, generator=self._generator())
+        readout = Readout(self.hidden_size, 1, ensemble=shape, member_ids=ids, generator=study.generator())
+        h0 = settled_state(cell, self.batch, member_ids=ids, generator=study.generator())
         model = Model(cell, readout, h0=h0, loss=task.loss)
-        exponents, rates, gains = self._floss(model, cell, task, ids, show_progress)
-        record, final = self.learn(model, task, (FitPhase(self.epochs),), ids, checkpoint, show_progress)
+        exponents, rates, gains = self._floss(study, model, cell, task, ids)
+        record, final = self.learn(study, model, task, (FitPhase(self.epochs),), ids)
         dims = ("flossed", "delay", "seed")
-        units = ("flossed", "seed", "unit")
+        each = ("flossed", "seed", "unit")
         variables: dict[str, Given] = {
             "exponents": (("flossed", "seed", "rank"), exponents, {"units": "nats per step"}),
-            "gain": (units, gains),
-            "time_constant": (units, 1 / rates, {"units": "steps"}),
+            "gain": (each, gains),
+            "time_constant": (each, 1 / rates, {"units": "steps"}),
             "accuracy": ((*dims, "epoch"), record["accuracy"].reshape(*shape, -1)),
             "final_accuracy": (dims, final),
         }
-        coordinates: dict[str, Given] = {
-            "flossed": (("flossed",), np.array(FLOSSED)),
-            "delay": (("delay",), np.array(self.delays)),
-        }
-        return Record(f"beyond {self.figure}", asdict(self), variables, coordinates)
+        return self.found(variables, flossed=(("flossed",), np.array(FLOSSED)))
 
     def checks(self, record: Record) -> list[Check]:
         """Exponents that come closer to zero, and what that is worth in training."""
         squares = (record["exponents"][..., : self.k] ** 2).mean((1, 2))
         mean, found = record["final_accuracy"].mean((1, 2)), []
         for i, name in enumerate(FLOSSED[1:], 1):
-            found.append(
-                at_most(f"{name}: mean square exponent over that before", 0.5, float(squares[i] / squares[0]))
-            )
-            found.append(
-                at_least(f"{name}: accuracy added to that without flossing", 0.1, float(mean[i] - mean[0]))
-            )
+            sentence, share = f"{name}: mean square exponent over that before", squares[i] / squares[0]
+            found.append(at_most(f"{name} exponents", sentence, 0.5, share, kind="question"))
+            sentence, added = f"{name}: accuracy added to that without flossing", mean[i] - mean[0]
+            found.append(at_least(f"{name} accuracy", sentence, 0.1, added, kind="question"))
         return found
 
     def _floss(
-        self, model: Model, cell: UnitCell, task: TemporalXOR, ids: Tensor, show_progress: bool | None
+        self, study: Study, model: Model, cell: UnitCell, task: TemporalXOR, ids: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Floss each group through its own parameters; exponents, rates and gains `(flossed, seed, n)`."""
         group = torch.arange(len(FLOSSED))[:, None, None].expand(ids.shape)
         opened = {"gains": (1, 3), "rates": (2, 3), "weights": (4,)}
         for name, groups in opened.items():
             setattr(cell, name, torch.isin(group, torch.tensor(groups)))
-        phase = self.flossing(group > 0)
-        phase = replace(phase, lr=self.floss_lr)
-        train(
-            model,
-            task,
-            (phase,),
-            length=self.length,
-            batch=self.batch,
-            member_ids=ids,
-            generator=self._generator(),
-            show_progress=show_progress,
-        )
+        phase = replace(self.flossing(group > 0), lr=self.floss_lr)
+        sizes = {"batch": self.batch, "length": self.length}
+        study.part("flossing").train(model, task, (phase,), member_ids=ids, **sizes)
         for name in opened:
             setattr(cell, name, torch.ones_like(group, dtype=torch.bool))
         inputs = task.inputs(self.seed, member_ids=ids, epoch=0, batch=1, length=350, stream="measure")
         with torch.no_grad():
-            spectrum = lyapunov_spectrum(cell, inputs, h0=model.initial_state(1), tangent_transient=50)
+            after = lyapunov_spectrum(cell, inputs, h0=model.initial_state(1), tangent_transient=50)
             rates, gains = cell.logit_rate.sigmoid(), cell.log_gain.exp()
         # networks of all delays are equal until they are trained
-        return spectrum.exponents[:, 0, :, 0], rates[:, 0], gains[:, 0]
+        return after.exponents[:, 0, :, 0], rates[:, 0], gains[:, 0]

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from lyaptorch._random import Stream
-from lyaptorch.cells import LIFCell, fluctuation_driven, random_frame, surrogates
+from lyaptorch.cells import LIFCell, random_frame, surrogates
+from lyaptorch.cells.weights import fluctuation_driven
 from lyaptorch.experiments.checks import Check, at_most, near, slopes
 from lyaptorch.record import Given, Record
 from lyaptorch.tangent import lyapunov_spectrum

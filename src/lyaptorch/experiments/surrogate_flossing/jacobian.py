@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from lyaptorch._random import Stream
-from lyaptorch.cells import LIFCell, fluctuation_driven, unroll
+from lyaptorch.cells import LIFCell, unroll
 from lyaptorch.cells.spiking import ORDERS, RESET_GRADS
+from lyaptorch.cells.weights import fluctuation_driven
 from lyaptorch.experiments.checks import Check, at_most
 from lyaptorch.record import Record
 from lyaptorch.tangent import lyapunov_spectrum

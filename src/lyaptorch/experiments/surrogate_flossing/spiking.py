@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from lyaptorch.analysis import spike_statistics
-from lyaptorch.cells import LeakyReadout, LIFCell, fluctuation_driven, surrogates
+from lyaptorch.cells import LeakyReadout, LIFCell, surrogates
+from lyaptorch.cells.weights import fluctuation_driven
 from lyaptorch.experiments.checks import Check, at_least, at_most
 from lyaptorch.record import Record
 from lyaptorch.schedules import FlossPhase

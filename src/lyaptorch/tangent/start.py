@@ -77,7 +77,7 @@ def start(
             f"inputs must hold {' + '.join(waits)} + at least 1 counted step, got t={t} for "
             f"{' + '.join(map(str, waits.values()))} + 1; pass more inputs or shorten the transients"
         )
-    Q = _frame(frame, k, h, generator)
+    Q = first_frame(frame, k, h, generator)
     if isinstance(transient, str):
         if ends is not None:
             raise ValueError(
@@ -149,7 +149,12 @@ def _settled(cell: Cell, inputs: Tensor, h: Tensor, ends: Tensor) -> Tensor:
     return ended
 
 
-def _frame(frame: Tensor | None, k: int, h: Tensor, generator: torch.Generator | None) -> Tensor:
+def first_frame(frame: Tensor | None, k: int, h: Tensor, generator: torch.Generator | None) -> Tensor:
+    """The frame given, checked, or a random one, in full shape `(*e, b, n, k)`.
+
+    Raises:
+        ValueError: for a frame of the wrong shape, dtype or device, or that is not orthonormal.
+    """
     n, full = h.shape[-1], (*h.shape, k)
     if frame is None:
         stream, shared_id = (

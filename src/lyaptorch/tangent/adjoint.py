@@ -140,7 +140,7 @@ class _SweepBack:
             self.index -= 1
             project = self.project[self.index]
             if project is not False:
-                # with Q T, T upper triangular, later log R_ii change by log T_ii alone: triu(Q^T X) is diag(c)
+                # with Q T, T upper triangular, later log R_ii change by log T_ii alone: triu(Q^T X) = diag(c)
                 # exactly, and what round-off leaves above it would grow by R_ii / R_jj in every span
                 clean = X - after @ torch.triu(after.mT @ X, 1)
                 X = clean if project is True else torch.where(project, clean, X)

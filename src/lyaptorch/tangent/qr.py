@@ -67,9 +67,9 @@ def orthonormalise(A: Tensor, dead: Tensor | None = None, method: str = "auto") 
     mended = Factors(Q_again, (R.mT @ second.mT).mT, dead)
     # a second pass mends what the first left nearly straight
     # Cholesky finds R_ii^2 as a difference of numbers as large as |a_i|^2: below (1000 eps)^(1/2) |a_i| fewer
-    # than three digits of it are left, and Q of the first pass means nothing;
+    # than three digits of it are left, and Q of the first pass means nothing
     well = (diagonal >= norms * (1e3 * torch.finfo(A.dtype).eps) ** 0.5).all(-1) & (info == 0)
-    # and from columns that the first pass left nearly straight the second takes little
+    # the second pass takes little from columns that the first left nearly straight
     well &= (second.diagonal(dim1=-2, dim2=-1) >= 0.5 * again).all(-1) & (info_again == 0)
     if not _checks.can_look():
         return _unseen(A, Factors(Q, R, dead), straight, mended, well)
@@ -165,8 +165,7 @@ def _gram_schmidt(A: Tensor, dead: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             v = v - before @ r
             R[..., :i, i : i + 1] += r
         length = torch.linalg.vector_norm(v, dim=(-2, -1))
-        # what remains of a column is not more than the round-off of taking the others out: its direction is
-        # chance
+        # no more is left than round-off of what was taken out: the direction of the rest is chance
         dead[..., i] |= length <= threshold * torch.linalg.vector_norm(a, dim=(-2, -1))
         alive = ~dead[..., i, None, None]
         Q[..., i : i + 1] = torch.where(alive, v / length[..., None, None], 0.0)

@@ -109,8 +109,7 @@ def sweep(
         try:
             Q, R, dead = factor(Q, dead, "cholesky2" if twice[i] and method == "auto" else method)
         except FloatingPointError as error:
-            # NaN tangent vectors may come of a state that overflowed before them: then that is the cause to
-            # be named
+            # NaN tangent vectors may come of a state that overflowed before them: then that is named
             _raise_if_overflown(dynamics, h, *start, over)
             raise FloatingPointError(
                 f"{error} after step {span.stop} (the transient not counted): {dynamics.advice}"

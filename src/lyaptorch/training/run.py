@@ -142,8 +142,7 @@ class Run:
             conditions = _conditions(phase)
             if conditions and min(ends) > 1:
                 assert self.part is not None
-                # members count their own epochs, a phase its own: conditions on epochs follow the first,
-                # metrics the second
+                # triggers at epochs follow those of each member, triggers at metrics those of the phase
                 due = phase.check_every - active.done % phase.check_every
                 everybody = torch.ones(self.part.epoch.shape, dtype=torch.bool, device="cpu")
                 waits = (quiet(when, self.part.epoch.cpu(), everybody, due) for when in conditions)
@@ -212,8 +211,7 @@ class Run:
         if phase.stop is not None:
             # who stops floss no more: the mask shrinks before triggers are looked at
             active.mask = active.mask & ~masks.pop()
-        # the stack runs its top first: pushed from the last, the triggers act in the order in which they
-        # stand
+        # the top of the stack runs first: pushed from the last, episodes run in the order of the triggers
         for j in reversed(range(len(phase.triggers))):
             hit = masks[j] & active.mask
             if hit.any():

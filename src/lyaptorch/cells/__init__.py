@@ -1,4 +1,4 @@
-"""What evolves: cells, their activations and weights, and other people's networks as cells."""
+"""Cells, their activations and weights, and other people's networks as cells."""
 
 from lyaptorch.cells import operators, surrogates
 from lyaptorch.cells.activation import ACTIVATIONS, Activation

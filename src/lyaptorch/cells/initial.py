@@ -1,4 +1,4 @@
-"""How a cell with weights begins: sizes that are checked, and streams that its parameters are drawn from."""
+"""Checked sizes and random streams of a new cell with weights."""
 
 from __future__ import annotations
 

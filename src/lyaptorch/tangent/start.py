@@ -1,4 +1,4 @@
-"""Where a scan starts: checked arguments, the state after the transient, and the first frame."""
+"""Start of a scan: checked arguments, the state after the transient, and the first frame."""
 
 from __future__ import annotations
 

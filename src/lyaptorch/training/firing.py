@@ -1,4 +1,4 @@
-"""For which members a trigger fires, and what it changes."""
+"""Triggers: the members for which one fires, and what its action changes."""
 
 from __future__ import annotations
 

@@ -157,10 +157,8 @@ def first_frame(frame: Tensor | None, k: int, h: Tensor, generator: torch.Genera
     """
     n, full = h.shape[-1], (*h.shape, k)
     if frame is None:
-        stream, shared_id = (
-            Stream(seed_from(generator), "frame"),
-            torch.zeros((), dtype=torch.int64, device=h.device),
-        )
+        stream = Stream(seed_from(generator), "frame")
+        shared_id = torch.zeros((), dtype=torch.int64, device=h.device)
         return random_frame(n, k, stream, shared_id, dtype=h.dtype).expand(full)
     _checks.alike("frame", _checks.tensor("frame", frame), "the state", h)
     if tuple(frame.shape) not in ((n, k), full):

@@ -15,7 +15,10 @@ from lyaptorch.kernels.triton.orthonormal import orthonormalise
 from lyaptorch.kernels.triton.products import DENSE, PIECE, bypass, product, vector
 
 SPREAD = tl.constexpr(2.3)
-"""Nats by which summed log R_ii may differ between columns before X is projected again."""
+"""Nats by which summed log R_ii may differ between columns before X is projected again.
+
+In a span an error above the diagonal of Q^T X grows at most by the exp of its spread.
+"""
 
 
 @triton.jit
@@ -120,7 +123,6 @@ def backward(
         start, stop = tl.load(cuts + span), tl.load(cuts + span + 1)
         X, after = work + back % 2 * k * n, frames + stop * b * k * n
         if back > 0:
-            # in a span an error above the diagonal grows at most by exp(its spread), in all by exp(total)
             total += tl.load(spread + here + b)
         if total > SPREAD:
             project(X, after, square, k, n, PRECISION, K, N)
@@ -142,7 +144,6 @@ def backward(
                     M = multiply(before, n, 1, W, 1, n, g1 + now, none, i, j, k, n, n, G, PRECISION)
                     add(f_bend + this, Z * M, j, n)
                     Z *= vector(f1 + now, j, n)
-                # kept of all steps: W's gradient is one product of these and the frames, afterwards
                 tl.store(bars + row + at, Z, mask=inside)
                 if KIND:
                     if PHI:
@@ -157,7 +158,6 @@ def backward(
                 tl.debug_barrier()
                 Z = multiply(bars + row, n, 1, W, n, 1, g1, none, i, j, k, n, n, False, PRECISION)
                 if G:
-                    # now Z is the cotangent of g' Y
                     add(g_bend + this, Z * Y, j, n)
                     Z *= vector(g1 + now, j, n)
                 if KIND:
@@ -166,7 +166,6 @@ def backward(
                     else:
                         Z += bypass(Z_past, A, j, n, KIND, True)
             if span > 0:
-                # X = D^T Z + Q diag(c_s - c_{s+1})
                 change = tl.load(c + (here - b) * k + i, mask=i < k, other=0.0)
                 change -= tl.load(c + here * k + i, mask=i < k, other=0.0)
                 Z += tl.load(frames + start * b * k * n + at, mask=inside, other=0.0) * change[:, None]

@@ -14,7 +14,6 @@ from lyaptorch import (
     Activation,
     BinaryCell,
     Cell,
-    CoRNNCell,
     ElmanCell,
     Flow,
     GRUCell,
@@ -22,13 +21,11 @@ from lyaptorch import (
     LSTMCell,
     RateCell,
     ResidualCell,
-    S4DCell,
-    URLSTMCell,
     as_cell,
     residuals,
 )
 from lyaptorch._random import Stream, ids_of
-from lyaptorch.cells import AdaptiveLIFCell, Stacked
+from lyaptorch.cells import AdaptiveLIFCell, CoRNNCell, S4DCell, Stacked, URLSTMCell
 from lyaptorch.cells.activation import sech2, tanh
 from lyaptorch.cells.cell import FormCell
 from lyaptorch.cells.form import Form, Residual
@@ -40,7 +37,7 @@ M, N = 2, 4
 
 
 class Case(NamedTuple):
-    """A cell by name: `make(ensemble=..., members=...)` in the default dtype.
+    """A cell by name: `make(ensemble=..., member_ids=...)` in the default dtype.
 
     `rank`: how many exponents stay finite; less than N where units of the cell die.
     """
@@ -166,8 +163,8 @@ def bypassed(
     return lambda **kw: Bypassed(kind, *(f and f() for f in (inner, outer, phi)), **kw)
 
 
-def _weights(ensemble: tuple[int, ...], members: int | Tensor | None) -> tuple[Tensor, Tensor]:
-    ids = ids_of(ensemble, members)
+def _weights(ensemble: tuple[int, ...], member_ids: int | Tensor | None) -> tuple[Tensor, Tensor]:
+    ids = ids_of(ensemble, member_ids)
     return orthogonal(1.2)(N, Stream(1, "W"), ids), Stream(1, "V").normal((N, M), member_ids=ids)
 
 

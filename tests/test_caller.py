@@ -189,7 +189,7 @@ CASES: dict[str, Case] = {
     "evaluate": of(lambda o: lt.evaluate(o.model, o.task, batch=2, length=8, batches=1)),
     "flossing_loss": of(lambda o: lt.flossing_loss(-o.curves, k=2, target=-0.1)),
     "fluctuation_driven": lambda o: changed(
-        o, "spiking", lambda cell: lt.cells.fluctuation_driven(cell, input_rate=5.0)
+        o, "spiking", lambda cell: lt.weights.fluctuation_driven(cell, input_rate=5.0)
     ),
     "integrations.Flosser": flosser,
     "integrations.Sequences": of(

@@ -113,7 +113,7 @@ def test_latencies_are_one_spike_at_a_time_of_its_own():
 @EVERY
 def test_a_spiking_network_trains_on_it(task):
     cell = lt.LIFCell(task.input_size, 8, ensemble=(2,))
-    lt.cells.fluctuation_driven(cell, input_rate=50.0)
+    lt.weights.fluctuation_driven(cell, input_rate=50.0)
     model = lt.Model(cell, lt.cells.LeakyReadout(cell, task.output_size), loss=task.loss)
     schedule = (lt.FlossPhase(1, k=2, steps=12, tangent_transient=2), lt.FitPhase(2))
     record = lt.train(model, task, schedule=schedule, batch=2, length=task.period)

@@ -42,7 +42,9 @@ def test_independent_spikes_are_nearly_poisson():
 
 
 def test_a_fluctuation_driven_network_fires_irregularly():
-    cell = lt.cells.fluctuation_driven(lt.LIFCell(50, 60, ensemble=(2,)), input_rate=10.0, rate=10.0, std=0.6)
+    cell = lt.weights.fluctuation_driven(
+        lt.LIFCell(50, 60, ensemble=(2,)), input_rate=10.0, rate=10.0, std=0.6
+    )
     x = (torch.rand(1500, 1, 50) < 0.02).double()
     found = spike_statistics(cell, lt.cells.unroll(cell, x, torch.zeros(2, 1, 120)))
     assert found.rates.shape == (2, 1, 60)

@@ -254,7 +254,7 @@ class TestFluctuationDriven:
     def test_simulated_potentials_have_the_mean_and_the_spread(self, order):
         n, t, p, q = 60, 4000, 0.06, 0.02
         cell = lt.LIFCell(100, n, order=order, tau_mem=torch.linspace(5e-3, 20e-3, n))
-        lt.cells.fluctuation_driven(
+        lt.weights.fluctuation_driven(
             cell, input_rate=p / 2e-3, rate=q / 2e-3, mean=0.2, std=0.8, recurrent=0.3
         )
         # the neurons' own spikes are drawn too, independent and at their rate; nothing is reset
@@ -272,7 +272,7 @@ class TestFluctuationDriven:
         assert U.var(0).mean().item() == pytest.approx(0.8**2, rel=5 * 0.15 / n**0.5)
 
     def test_expected_moments_of_the_weights(self):
-        cell = lt.cells.fluctuation_driven(
+        cell = lt.weights.fluctuation_driven(
             lt.LIFCell(500, 400, ensemble=(4,)), input_rate=20.0, rate=8.0, mean=0.3, recurrent=0.25
         )
         A = 1 / (1 - ALPHA)
@@ -286,7 +286,7 @@ class TestFluctuationDriven:
 
     def test_members_draw_the_same_alone(self):
         def make(ids, **kw):
-            return lt.cells.fluctuation_driven(lt.LIFCell(5, 6, **kw), input_rate=50.0, member_ids=ids)
+            return lt.weights.fluctuation_driven(lt.LIFCell(5, 6, **kw), input_rate=50.0, member_ids=ids)
 
         ensemble = make(torch.tensor([4, 7]), ensemble=(2,))
         assert torch.equal(ensemble.weight_hh[1], make(torch.tensor(7)).weight_hh)
@@ -309,7 +309,7 @@ class TestFluctuationDriven:
     )
     def test_bad_arguments(self, settings, message):
         with pytest.raises(ValueError, match=message):
-            lt.cells.fluctuation_driven(lt.LIFCell(3, 4), **settings)
+            lt.weights.fluctuation_driven(lt.LIFCell(3, 4), **settings)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What evolves: cells, their activations and weights, and other people's networks as cells."""
+"""Cells, their activations and weights, and other people's networks as cells."""
 
 from lyaptorch.cells import operators, surrogates
 from lyaptorch.cells.activation import ACTIVATIONS, Activation
@@ -7,18 +7,14 @@ from lyaptorch.cells.cell import Cell, FormCell
 from lyaptorch.cells.depth import Block, Depth
 from lyaptorch.cells.fit import fit
 from lyaptorch.cells.flow import Flow
-from lyaptorch.cells.fluctuation import fluctuation_driven
 from lyaptorch.cells.form import AnyForm, Form, LIFForm
 from lyaptorch.cells.gated import GRUCell, LSTMCell
 from lyaptorch.cells.leaky_readout import LeakyReadout
-from lyaptorch.cells.oscillator import CoRNNCell
+from lyaptorch.cells.modern import CoRNNCell, S4DCell, URLSTMCell
 from lyaptorch.cells.probe import probe
-from lyaptorch.cells.rate import BinaryCell, ElmanCell, RateCell
-from lyaptorch.cells.refined import URLSTMCell
-from lyaptorch.cells.residual import ResidualCell
+from lyaptorch.cells.rate import BinaryCell, ElmanCell, RateCell, ResidualCell
 from lyaptorch.cells.spiking import AdaptiveLIFCell, LIFCell, SpikingCell
 from lyaptorch.cells.stacked import Stacked
-from lyaptorch.cells.state_space import S4DCell
 from lyaptorch.cells.substituted import Substituted
 from lyaptorch.cells.unroll import settle, unroll
 from lyaptorch.cells.weights import WEIGHTS, random_frame
@@ -55,7 +51,6 @@ __all__ = [
     "as_cell",
     "copied",
     "fit",
-    "fluctuation_driven",
     "operators",
     "owned",
     "probe",

@@ -160,7 +160,7 @@ class Cell(nn.Module):
         return state
 
     def unpack(self, h: Tensor) -> Any:
-        """The parts of a state `(*e, b, n)`, in the structure that users know: of an LSTM the pair (h, c)."""
+        """A state `(*e, b, n)` in the structure that `pack` takes it from; here the tensor itself."""
         return h
 
     def form(self) -> AnyForm | None:

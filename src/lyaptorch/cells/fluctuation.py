@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from lyaptorch import _checks
 from lyaptorch._random import Stream, ids_of, seed_from
-from lyaptorch.cells.spiking import SpikingCell
 
-C = TypeVar("C", bound=SpikingCell)
+
+class Spiking(Protocol):
+    """What is read of a spiking cell: sizes, constants, and the weights that are set."""
+
+    dt: float
+    threshold: Tensor
+    ensemble: tuple[int, ...]
+
+    @property
+    def weight_hh(self) -> Tensor:
+        """From spikes to currents, `(*e, n, n)`."""
+
+    @property
+    def weight_ih(self) -> Tensor:
+        """From inputs to currents, `(*e, n, m)`."""
+
+    def decays(self) -> tuple[Tensor, Tensor]:
+        """alpha and beta, `(*e, 1, n)`."""
+
+
+C = TypeVar("C", bound=Spiking)
 
 
 @torch.no_grad()
@@ -55,8 +74,8 @@ def fluctuation_driven(
             large that weights which reach it alone vary more than `std`.
 
     Example:
-        >>> from lyaptorch.cells import LIFCell
-        >>> cell = fluctuation_driven(LIFCell(50, 100), input_rate=20.0)
+        >>> import lyaptorch as lt
+        >>> cell = lt.weights.fluctuation_driven(lt.LIFCell(50, 100), input_rate=20.0)
         >>> cell.weight_ih.std() > cell.weight_hh.std()
         tensor(True)
 

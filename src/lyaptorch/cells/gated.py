@@ -9,13 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from lyaptorch import _checks
-from lyaptorch._random import Stream, ids_of, seed_from
 from lyaptorch._types import Frame, Input, InputFrame, Number, State
 from lyaptorch.cells.activation import sech2
 from lyaptorch.cells.cell import Cell
 from lyaptorch.cells.form import rows
+from lyaptorch.cells.initial import Draws, checked_sizes
 from lyaptorch.cells.weights import Weights
-from lyaptorch.cells.weights import weights as weights_of
 
 T = TypeVar("T")
 Gains: TypeAlias = Number | Mapping[str, Number]
@@ -51,27 +50,21 @@ class GatedCell(Cell):
         member_ids: int | Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
-        m, n = _checks.integer("input_size", input_size, 1), _checks.integer("hidden_size", hidden_size, 1)
-        for size in ensemble:
-            _checks.integer("each entry of ensemble", size, 1)
+        m, n = checked_sizes(ensemble, input_size=input_size, hidden_size=hidden_size)
         super().__init__(m, self.states * n, tuple(ensemble))
         self.hidden_size, self.readable = n, slice(0, n)
-        ids, seed, bound = ids_of(self.ensemble, member_ids), seed_from(generator), n**-0.5
+        draw, bound, size = Draws(self.ensemble, member_ids, generator), n**-0.5, len(self.gates) * n
         gains: dict[str, Number] = self._by_gate("gain", gain, 1.0)
         kinds: dict[str, str | Weights] = self._by_gate("weights", weights, "uniform")
 
-        def draw(name: str, *shape: int) -> nn.Parameter:
-            return nn.Parameter((2 * Stream(seed, name).uniform(shape, member_ids=ids) - 1) * bound)
-
         def recurrent(gate: str) -> Tensor:
             _checks.per_member(f"gain of the {gate} gate", gains[gate], self.ensemble)
-            return weights_of(kinds[gate], gains[gate])(n, Stream(seed, f"weight_hh {gate}"), ids)
+            return draw.recurrent(f"weight_hh {gate}", n, kinds[gate], gains[gate])
 
-        size = len(self.gates) * n
-        self.weight_ih = draw("weight_ih", size, m)
+        self.weight_ih = draw.bounded("weight_ih", bound, size, m)
         self.weight_hh = nn.Parameter(torch.cat([recurrent(gate) for gate in self.gates], -2))
-        self.bias_ih = draw("bias_ih", size) if bias else None
-        self.bias_hh = draw("bias_hh", size) if bias else None
+        self.bias_ih = draw.bounded("bias_ih", bound, size) if bias else None
+        self.bias_hh = draw.bounded("bias_hh", bound, size) if bias else None
 
     def pushforward(self, x: Input, h: State, Q: Frame) -> tuple[State, Frame]:
         """The next state and D Q. Cost O(b n^2 k)."""

@@ -1,22 +1,25 @@
-"""Rate and Elman networks."""
+"""Networks of rate units that are wholly a `Form`: rate, binary, Elman, weakly coupled residual."""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from lyaptorch import _checks
-from lyaptorch._random import Stream, ids_of, seed_from
 from lyaptorch._types import Frame, Input, InputFrame, Number, State
 from lyaptorch.cells.activation import Activation
 from lyaptorch.cells.activation import activation as activation_of
 from lyaptorch.cells.cell import FormCell
-from lyaptorch.cells.form import Form, linear, rows
+from lyaptorch.cells.form import Form, Residual, linear, rows
+from lyaptorch.cells.initial import Draws, checked_sizes
+from lyaptorch.cells.residuals import Recipe, decay, spread
 from lyaptorch.cells.surrogates import sech2
 from lyaptorch.cells.weights import Weights
-from lyaptorch.cells.weights import weights as weights_of
+
+KINDS = ("linear", "A", "B")
 
 
 class RateCell(FormCell):
@@ -59,13 +62,13 @@ class RateCell(FormCell):
         member_ids: int | Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
-        m, n = _checks.integer("input_size", input_size, 1), _checks.integer("hidden_size", hidden_size, 1)
-        super().__init__(m, n, check_ensemble(ensemble, gain))
-        ids, seed = ids_of(self.ensemble, member_ids), seed_from(generator)
+        m, n = checked_sizes(ensemble, gain, input_size=input_size, hidden_size=hidden_size)
+        super().__init__(m, n, ensemble)
+        draw = Draws(self.ensemble, member_ids, generator)
         self.activation = activation_of(activation)
-        self.weight_hh = nn.Parameter(weights_of(weights, gain)(n, Stream(seed, "weight_hh"), ids))
-        self.weight_ih = nn.Parameter(Stream(seed, "weight_ih").normal((n, m), member_ids=ids))
-        self.bias = nn.Parameter(0.1 * Stream(seed, "bias").uniform((n,), member_ids=ids)) if bias else None
+        self.weight_hh = nn.Parameter(draw.recurrent("weight_hh", n, weights, gain))
+        self.weight_ih = draw.normal("weight_ih", n, m)
+        self.bias = nn.Parameter(0.1 * draw.uniform("bias", n)) if bias else None
 
     def form(self) -> Form:
         """W g(h) + V x + b with g = phi."""
@@ -85,7 +88,12 @@ class BinaryCell(RateCell):
         sharpness: g > 0, a number, a tensor of shape `*e`, or an `nn.Parameter` `(*e, 1, 1)`, which flossing
             trains.
         upper: whether sgn(0) is +1; else it is 0.
-        settings: `gain`, `weights`, `bias`, `ensemble`, `members` and `generator` of a `RateCell`.
+        gain: scale of the initial recurrent weights; this and what follows as of a `RateCell`.
+        weights: ensemble of the initial recurrent weights.
+        bias: whether there is a bias.
+        ensemble: leading dimensions `*e` of every parameter.
+        member_ids: ids of shape `*e`.
+        generator: seeds the weights; None is a fixed seed.
 
     Raises:
         ValueError: for a sharpness that is not above 0, and as `RateCell`.
@@ -105,14 +113,27 @@ class BinaryCell(RateCell):
         *,
         sharpness: Number = 1.0,
         upper: bool = False,
-        **settings: Any,
+        gain: Number = 1.0,
+        weights: str | Weights = "gaussian",
+        bias: bool = True,
+        ensemble: tuple[int, ...] = (),
+        member_ids: int | Tensor | None = None,
+        generator: torch.Generator | None = None,
     ) -> None:
-        ensemble = settings.get("ensemble", ())
         if not isinstance(sharpness, Tensor) or sharpness.dim() == 0:
             # one for each member, which an action may change
             sharpness = torch.as_tensor(sharpness, dtype=torch.get_default_dtype()).expand(ensemble).clone()
-        f = sech2(sharpness, value="upper_sign" if upper else "sign")
-        super().__init__(input_size, hidden_size, activation=f, **settings)
+        super().__init__(
+            input_size,
+            hidden_size,
+            gain=gain,
+            activation=sech2(sharpness, value="upper_sign" if upper else "sign"),
+            weights=weights,
+            bias=bias,
+            ensemble=ensemble,
+            member_ids=member_ids,
+            generator=generator,
+        )
 
 
 class ElmanCell(FormCell):
@@ -148,18 +169,14 @@ class ElmanCell(FormCell):
         member_ids: int | Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
-        m, n = _checks.integer("input_size", input_size, 1), _checks.integer("hidden_size", hidden_size, 1)
-        super().__init__(m, n, check_ensemble(ensemble, gain))
-        ids, seed, bound = ids_of(self.ensemble, member_ids), seed_from(generator), n**-0.5
+        m, n = checked_sizes(ensemble, gain, input_size=input_size, hidden_size=hidden_size)
+        super().__init__(m, n, ensemble)
+        draw, bound = Draws(self.ensemble, member_ids, generator), n**-0.5
         self.activation = activation_of(activation)
-
-        def draw(name: str, *shape: int) -> nn.Parameter:
-            return nn.Parameter((2 * Stream(seed, name).uniform(shape, member_ids=ids) - 1) * bound)
-
-        self.weight_ih = draw("weight_ih", n, m)
-        self.weight_hh = nn.Parameter(weights_of(weights, gain)(n, Stream(seed, "weight_hh"), ids))
-        self.bias_ih = draw("bias_ih", n) if bias else None
-        self.bias_hh = draw("bias_hh", n) if bias else None
+        self.weight_ih = draw.bounded("weight_ih", bound, n, m)
+        self.weight_hh = nn.Parameter(draw.recurrent("weight_hh", n, weights, gain))
+        self.bias_ih = draw.bounded("bias_ih", bound, n) if bias else None
+        self.bias_hh = draw.bounded("bias_hh", bound, n) if bias else None
 
     def form(self) -> Form:
         """f(W h + V x + b_ih + b_hh) with f = phi."""
@@ -173,12 +190,110 @@ class ElmanCell(FormCell):
         return self.activation(a), (Y * self.activation.slope(a).unsqueeze(-2)).mT
 
 
-def check_ensemble(ensemble: tuple[int, ...], gain: Number) -> tuple[int, ...]:
-    """Return `ensemble` if its sizes are above 0 and the gain fits it, or raise."""
-    for size in ensemble:
-        _checks.integer("each entry of ensemble", size, 1)
-    if isinstance(gain, Tensor) and gain.dim() and tuple(gain.shape) != tuple(ensemble):
+class ResidualCell(FormCell):
+    """A residual network with weak coupling eps, whose exponents are close to log |eig A|.
+
+    With the drive a = W h + V x + b the state becomes
+
+        A h + eps phi(a)         kind "linear",
+        phi(A h) + eps phi(a)    kind "A",
+        phi(A h + eps a)         kind "B".
+
+    A is fixed; W, V, b are trained and start at U(-1/sqrt(fan-in), 1/sqrt(fan-in)), with b as a part of the
+    affine map of the input. Kinds A and B follow log |eig A| only while the state stays near zero and
+    max |eig A| < 1. Kind B is an Elman network with recurrent weights A + eps W.
+
+    Args:
+        input_size: m.
+        hidden_size: n.
+        residual: how to make A, from `lyaptorch.residuals`; the identity when missing.
+        coupling: eps; a number, or a tensor `*e`, `(n,)` or `(*e, n)`. An `nn.Parameter` of shape `*e` or
+            `(*e, n)` is trained.
+        kind: "linear", "A" or "B".
+        activation: phi, by name or as an `Activation`; "linear" leaves no non-linearity.
+        bias: whether there is a bias.
+        ensemble: leading dimensions `*e` of every parameter.
+        member_ids: ids of shape `*e`; equal ids get equal numbers, in any ensemble. Default 0, 1, 2, ...
+        generator: seeds the weights; None is a fixed seed.
+
+    Raises:
+        ValueError: for sizes below 1, unknown names, shapes that do not fit, or a rotation of an odd number
+            of units.
+
+    Example:
+        >>> import math
+        >>> from lyaptorch import residuals
+        >>> turn = residuals.rotation(2 * math.pi / 28) @ residuals.decay(0.99)
+        >>> cell = ResidualCell(1, 100, residual=turn, coupling=0.03, ensemble=(5,))
+        >>> cell(torch.zeros(8, 1), torch.zeros(5, 8, 100)).shape
+        torch.Size([5, 8, 100])
+
+    Source: Fading memory as inductive bias in residual recurrent networks, eq 11, 18 and 19.
+    """
+
+    per_member = ("residual", "coupling")
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        residual: Recipe | None = None,
+        coupling: Number = 0.03,
+        kind: str = "linear",
+        activation: str | Activation = "tanh",
+        bias: bool = True,
+        ensemble: tuple[int, ...] = (),
+        member_ids: int | Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        m, n = checked_sizes(ensemble, input_size=input_size, hidden_size=hidden_size)
+        super().__init__(m, n, ensemble)
+        draw = Draws(self.ensemble, member_ids, generator)
+        self.kind = _checks.choice("kind", kind, KINDS)
+        self.activation = activation_of(activation)
+        made = (residual or decay(1.0))(n, draw.ids)
+        self.structure: Literal["diagonal", "blocks", "dense"] = made.kind
+        self.residual: Tensor
+        self.register_buffer("residual", made.matrix.clone())
+        self.coupling: Tensor
+        if isinstance(coupling, nn.Parameter):
+            _check_coupling(coupling, self.ensemble, n)
+            self.coupling = coupling
+        else:
+            self.register_buffer("coupling", spread("coupling", coupling, n, draw.ids).clone())
+        self.weight_hh = draw.fan_in("weight_hh", n, n, n)
+        self.weight_ih = draw.fan_in("weight_ih", m, n, m)
+        self.bias = draw.fan_in("bias", m, n) if bias else None
+
+    @property
+    def bypass(self) -> Residual:
+        """A."""
+        return Residual(self.residual, self.structure)
+
+    @property
+    def eps(self) -> Tensor:
+        """The coupling `(*e, n)`, or `(*e, 1)` where all units have the same."""
+        return self.coupling if self.coupling.dim() > len(self.ensemble) else self.coupling.unsqueeze(-1)
+
+    def form(self) -> Form:
+        """P(h) + eps phi(W h + V x + b); of kind B phi((A + eps W) h + eps V x + eps b)."""
+        W, V, phi = self.weight_hh, self.weight_ih, self.activation
+        biases = () if self.bias is None else (self.bias,)
+        if self.kind != "B":
+            A = replace(self.bypass, activation=phi) if self.kind == "A" else self.bypass
+            return Form(W, V, biases, None, phi, A, self.eps)
+        eps = self.eps.unsqueeze(-1)
+        return Form(self.bypass.dense() + eps * W, eps * V, tuple(self.eps * b for b in biases), None, phi)
+
+    def extra_repr(self) -> str:
+        """Sizes, kind and structure."""
+        return f'{super().extra_repr()}, kind="{self.kind}", residual={self.structure}'
+
+
+def _check_coupling(coupling: Tensor, ensemble: tuple[int, ...], n: int) -> None:
+    if tuple(coupling.shape) not in (ensemble, (*ensemble, n)):
         raise ValueError(
-            f"gain must be a number or have the shape of ensemble, {tuple(ensemble)}, got {tuple(gain.shape)}"
+            f"a trained coupling must have shape *e = {ensemble} or (*e, n) = {(*ensemble, n)}, "
+            f"got {tuple(coupling.shape)}"
         )
-    return tuple(ensemble)

@@ -1,4 +1,4 @@
-"""Recipes for residual matrices: what passes from one state to the next beside the recurrent weights."""
+"""Residual maps: recipes for the matrix A by which a state passes to the next, beside the weights."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Recipe:
 
     Attributes:
         name: how the recipe is shown.
-        make: `(n, members (*e))` to a `Residual` whose matrix has the dimensions `*e`.
+        make: `(n, member_ids (*e))` to a `Residual` whose matrix has the dimensions `*e`.
 
     Example:
         >>> residual = (rotation(0.2) @ decay(0.99))(6, torch.arange(3))

@@ -1,4 +1,4 @@
-"""Which cells were made without a generator, and how those of a stack get numbers of their own."""
+"""Seeds of cells that were made without a generator: those of a stack get numbers of their own."""
 
 from __future__ import annotations
 

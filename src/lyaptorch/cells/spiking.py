@@ -1,22 +1,18 @@
-"""Leaky integrate-and-fire networks: cells whose neurons spike."""
+"""Networks of neurons that spike: leaky integrate-and-fire, with and without an adaptive threshold."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lyaptorch import _checks
-from lyaptorch._random import Stream, ids_of, seed_from
 from lyaptorch._types import Frame, Input, Number, State
 from lyaptorch.cells.activation import Activation
 from lyaptorch.cells.cell import Cell
 from lyaptorch.cells.form import LIFForm, linear, rows
-from lyaptorch.cells.rate import check_ensemble
+from lyaptorch.cells.initial import Draws, checked_sizes
 from lyaptorch.cells.surrogates import Surrogate, fast_sigmoid
 from lyaptorch.cells.weights import Weights
-from lyaptorch.cells.weights import weights as weights_of
 
 RESETS = ("product", "subtract")
 RESET_GRADS = ("detach", "full", "ignore")
@@ -57,8 +53,8 @@ class SpikingCell(Cell):
         member_ids: int | Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
-        m, n = _checks.integer("input_size", input_size, 1), _checks.integer("hidden_size", hidden_size, 1)
-        super().__init__(m, self.variables * n, check_ensemble(ensemble, gain))
+        m, n = checked_sizes(ensemble, gain, input_size=input_size, hidden_size=hidden_size)
+        super().__init__(m, self.variables * n, ensemble)
         self.hidden_size = n
         self.dt = _checks.positive("dt", dt)
         self.reset = _checks.choice("reset", reset, RESETS)
@@ -74,9 +70,9 @@ class SpikingCell(Cell):
         self.threshold: Tensor
         for name, value in (("tau_mem", tau_mem), ("tau_syn", tau_syn), ("threshold", threshold)):
             self.per_neuron(name, value)
-        ids, seed = ids_of(self.ensemble, member_ids), seed_from(generator)
-        self.weight_hh = nn.Parameter(weights_of(weights, gain)(n, Stream(seed, "weight_hh"), ids))
-        self.weight_ih = nn.Parameter(Stream(seed, "weight_ih").normal((n, m), member_ids=ids))
+        draw = Draws(self.ensemble, member_ids, generator)
+        self.weight_hh = nn.Parameter(draw.recurrent("weight_hh", n, weights, gain))
+        self.weight_ih = draw.normal("weight_ih", n, m)
         self.bias = nn.Parameter(torch.zeros(*self.ensemble, n)) if bias else None
 
     def per_neuron(self, name: str, value: Number) -> None:
@@ -120,6 +116,14 @@ class SpikingCell(Cell):
             return v - self.threshold.unsqueeze(-2) * still
         return v - (v * S).detach() if self.reset_grad == "ignore" else v * (1 - still)
 
+    def _step(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """U and I of the next state, the potential before the reset, and the spikes."""
+        (alpha, beta), S = self.decays(), self.spikes(h)
+        U, I = torch.split(h, self.hidden_size, -1)[:2]  # noqa: E741
+        current = alpha * I + S @ self.weight_hh.mT + self.drive(x)
+        v = beta * U + (1 - beta) * (current if self.order == "sequential" else I)
+        return self.reset_potential(v, S), current, v, S
+
 
 class LIFCell(SpikingCell):
     """Leaky integrate-and-fire neurons with exponentially decaying synaptic currents; state (U, I).
@@ -148,7 +152,7 @@ class LIFCell(SpikingCell):
         order: "sequential", as above, or "simultaneous": U' is computed from I, not I' (the paper's eq 7).
         gain: scale of the initial recurrent weights; a number or a tensor of shape `*e`.
         weights: ensemble of the initial recurrent weights V; W ~ N(0, 1), and the bias, if any, is 0.
-            `fluctuation_driven` sets both for given rates.
+            `weights.fluctuation_driven` sets both for given rates.
         bias: whether there is a bias.
         ensemble: leading dimensions `*e` of every parameter.
         member_ids: ids of shape `*e`; equal ids get equal numbers, in any ensemble. Default 0, 1, 2, ...
@@ -183,11 +187,11 @@ class LIFCell(SpikingCell):
 
     def step(self, x: Input, h: State) -> State:
         """The next state. Cost O(b n^2)."""
-        return self._step(x, h)[0]
+        return torch.cat(self._step(x, h)[:2], -1)
 
     def pushforward(self, x: Input, h: State, Q: Frame) -> tuple[State, Frame]:
         """The next state and D Q. Cost O(b n^2 k)."""
-        after, v, S = self._step(x, h)
+        after, arriving, v, S = self._step(x, h)
         n, theta = self.hidden_size, self.threshold.unsqueeze(-2)
         alpha, beta = (decay.unsqueeze(-1) for decay in self.decays())
         slope = self.activation.slope(h[..., :n] - theta).unsqueeze(-1)
@@ -199,15 +203,7 @@ class LIFCell(SpikingCell):
             pushed = pushed * (1 - (S if self.reset_grad == "full" else S.detach())).unsqueeze(-1)
         if self.reset_grad == "full":
             pushed = pushed - (v if self.reset == "product" else theta.expand_as(v)).unsqueeze(-1) * spikes
-        return after, torch.cat([pushed, current], -2)
-
-    def _step(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The next state, the potential before the reset, and the spikes."""
-        (alpha, beta), S = self.decays(), self.spikes(h)
-        U, I = torch.split(h, self.hidden_size, -1)  # noqa: E741
-        current = alpha * I + S @ self.weight_hh.mT + self.drive(x)
-        v = beta * U + (1 - beta) * (current if self.order == "sequential" else I)
-        return torch.cat([self.reset_potential(v, S), current], -1), v, S
+        return torch.cat([after, arriving], -1), torch.cat([pushed, current], -2)
 
 
 class AdaptiveLIFCell(SpikingCell):
@@ -221,7 +217,21 @@ class AdaptiveLIFCell(SpikingCell):
         hidden_size: n neurons; the state has 3 n entries.
         jump: how far the threshold rises, a number, `*e` or `(*e, n)`.
         tau_adapt: time constant of the adaptation in seconds, likewise.
-        settings: as `LIFCell`.
+        dt: seconds per step; this and what follows as of an `LIFCell`.
+        tau_mem: membrane time constant in seconds.
+        tau_syn: synaptic time constant in seconds.
+        threshold: theta, where nothing spiked before.
+        surrogate: of the step.
+        reset, reset_grad, order: conventions of the reset and of the order of updates.
+        gain: scale of the initial recurrent weights.
+        weights: ensemble of the initial recurrent weights.
+        bias: whether there is a bias.
+        ensemble: leading dimensions `*e` of every parameter.
+        member_ids: ids of shape `*e`.
+        generator: seeds the weights; None is a fixed seed.
+
+    Raises:
+        ValueError: as `LIFCell`, and for a jump or a time constant that is not above 0 or does not fit.
 
     Example:
         >>> AdaptiveLIFCell(2, 8, tau_adapt=0.5).state_size
@@ -239,9 +249,39 @@ class AdaptiveLIFCell(SpikingCell):
         *,
         jump: Number = 1.0,
         tau_adapt: Number = 0.2,
-        **settings: Any,
+        dt: float = 2e-3,
+        tau_mem: Number = 10e-3,
+        tau_syn: Number = 5e-3,
+        threshold: Number = 1.0,
+        surrogate: Activation | None = None,
+        reset: str = "product",
+        reset_grad: str = "detach",
+        order: str = "sequential",
+        gain: Number = 1.0,
+        weights: str | Weights = "gaussian",
+        bias: bool = False,
+        ensemble: tuple[int, ...] = (),
+        member_ids: int | Tensor | None = None,
+        generator: torch.Generator | None = None,
     ) -> None:
-        super().__init__(input_size, hidden_size, **settings)
+        super().__init__(
+            input_size,
+            hidden_size,
+            dt=dt,
+            tau_mem=tau_mem,
+            tau_syn=tau_syn,
+            threshold=threshold,
+            surrogate=surrogate,
+            reset=reset,
+            reset_grad=reset_grad,
+            order=order,
+            gain=gain,
+            weights=weights,
+            bias=bias,
+            ensemble=ensemble,
+            member_ids=member_ids,
+            generator=generator,
+        )
         self.jump: Tensor
         self.tau_adapt: Tensor
         self.per_neuron("jump", jump)
@@ -254,9 +294,7 @@ class AdaptiveLIFCell(SpikingCell):
 
     def step(self, x: Input, h: State) -> State:
         """The next state. Cost O(b n^2)."""
-        (alpha, beta), S = self.decays(), self.spikes(h)
+        after, current, _, S = self._step(x, h)
         rho = torch.exp(-self.dt / self.tau_adapt).unsqueeze(-2)
-        U, I, A = torch.split(h, self.hidden_size, -1)  # noqa: E741
-        current = alpha * I + S @ self.weight_hh.mT + self.drive(x)
-        v = beta * U + (1 - beta) * (current if self.order == "sequential" else I)
-        return torch.cat([self.reset_potential(v, S), current, rho * A + (1 - rho) * S], -1)
+        A = h[..., 2 * self.hidden_size :]
+        return torch.cat([after, current, rho * A + (1 - rho) * S], -1)

@@ -12,10 +12,26 @@ from torch import Tensor, nn
 from lyaptorch import _checks
 from lyaptorch._random import Stream, ids_of, seed_from
 from lyaptorch._types import Number
+from lyaptorch.cells.fluctuation import fluctuation_driven
 from lyaptorch.cells.form import Residual
 
+__all__ = [
+    "WEIGHTS",
+    "Weights",
+    "balanced",
+    "dale",
+    "fluctuation_driven",
+    "gaussian",
+    "identity",
+    "orthogonal",
+    "shifted_mean",
+    "uniform",
+    "weakly_coupled",
+    "weights",
+]
+
 Weights: TypeAlias = Callable[[int, Stream, Tensor], Tensor]
-"""`(n, stream, members (*e)) -> (*e, n, n)`."""
+"""`(n, stream, member_ids (*e)) -> (*e, n, n)`."""
 
 
 def per_matrix(number: Number, like: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The same, fused: whole sequences in compiled code, for cells that are wholly described by a form."""
+"""Fused kernels: whole sequences in compiled code, for cells that are wholly described by a form."""
 
 from lyaptorch.kernels.dispatch import Availability, available, cpu_refuses, triton_refuses
 from lyaptorch.kernels.footprint import Need, footprint, scan_need, unroll_need

@@ -1,4 +1,4 @@
-"""How a form, its inputs and its gradients are handed to the kernels."""
+"""Arguments of the kernels: a form, its inputs and its gradients as they are handed over."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which backends there are, and whether one can serve a form; if not, why not."""
+"""Backends: which are available, and the reason why one cannot serve a form."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much memory of a GPU a piece of work takes, and what size of it would fit."""
+"""Memory of a GPU that a piece of work takes, and the size of it that would fit."""
 
 from __future__ import annotations
 

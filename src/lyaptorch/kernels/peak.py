@@ -1,4 +1,4 @@
-"""What a core can do at most, measured: the yardstick of benchmarks."""
+"""Peak arithmetic of a core, measured: the yardstick of benchmarks."""
 
 from __future__ import annotations
 

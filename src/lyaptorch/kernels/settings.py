@@ -1,4 +1,4 @@
-"""What a scan is told and what it gives back, whichever kernels run it: it goes from span to span."""
+"""Settings and results of a scan, alike for all kernels: it goes from span to span."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What we penalise, and when."""
+"""Phases and triggers, the flossing loss, and penalties: what is minimised, and when."""
 
 from lyaptorch.schedules.loss import flossing_loss
 from lyaptorch.schedules.named import SCHEDULES

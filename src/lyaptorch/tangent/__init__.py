@@ -1,4 +1,4 @@
-"""How perturbations grow: QR, the scan, its adjoint, and the spectrum."""
+"""Growth of perturbations: QR, the scan, its adjoint, and the spectrum."""
 
 from lyaptorch.tangent import operators
 from lyaptorch.tangent.covariant import CovariantVectors, covariant_vectors
@@ -6,11 +6,13 @@ from lyaptorch.tangent.depth import depth_spectrum
 from lyaptorch.tangent.growth import Growth, mean_over_trajectories
 from lyaptorch.tangent.lyapunov import lyapunov_spectrum
 from lyaptorch.tangent.spectrum import Spectrum
+from lyaptorch.tangent.stepper import Stepper
 
 __all__ = [
     "CovariantVectors",
     "Growth",
     "Spectrum",
+    "Stepper",
     "covariant_vectors",
     "depth_spectrum",
     "lyapunov_spectrum",

@@ -95,10 +95,14 @@ class Scan(torch.autograd.Function):
         inputs, h0, log_r, healthy, Q, *_leaves = ctx.saved_tensors
         problem: Problem = ctx.problem
         with torch.no_grad(), torch.autocast(h0.device.type, enabled=False):
+            # of a dead column log R is the constant -inf: whatever came for it goes nowhere
             c = torch.zeros_like(log_r) if log_r_bar is None else torch.where(healthy, log_r_bar, 0.0)
             h_bar = torch.zeros_like(h0) if state_bar is None else state_bar
             dynamics = bind(problem.cell, problem.form, inputs, problem.leaves, problem.ends)
             sweep_back = _SweepBack(dynamics, problem.cut, c, log_r)
+            # A = Q R pulls back as A_bar = (Q_bar + Q copyltu(M)) R^-T with M = R R_bar^T - Q_bar^T Q. After
+            # the last span Q_bar = 0 and R_bar = diag(c / R_ii), so that M is upper with the diagonal c:
+            # copyltu(M) = diag(c)
             X = Q * c[-1].unsqueeze(-2)
             for segment, start, tape in zip(
                 reversed(problem.segments), reversed(ctx.starts), reversed(ctx.tapes), strict=True
@@ -136,10 +140,15 @@ class _SweepBack:
             self.index -= 1
             project = self.project[self.index]
             if project is not False:
+                # with Q T, T upper triangular, later log R_ii change by log T_ii alone: triu(Q^T X) = diag(c)
+                # exactly, and what round-off leaves above it would grow by R_ii / R_jj in every span
                 clean = X - after @ torch.triu(after.mT @ X, 1)
                 X = clean if project is True else torch.where(project, clean, X)
+            # Z R^T = X: R^T is lower triangular and stands on the right
             Z = torch.linalg.solve_triangular(R.mT, X, upper=False, left=False)
             X, h_bar = self._span(span, Q, Z, h_bar)
+            # now X = D^T Z is Q_bar of the span before, and by the same invariance triu(Q^T Q_bar) =
+            # diag(c_{s+1}): its copyltu(M) is diag(c_s - c_{s+1})
             if self.index > 0 and self.changes[self.index - 1] is not False:
                 X = X + Q * (self.c[self.index - 1] - self.c[self.index]).unsqueeze(-2)
             after = Q
@@ -149,10 +158,12 @@ class _SweepBack:
     def _span(self, span: Span, Q: Tensor, Z: Tensor, h_bar: Tensor) -> tuple[Tensor, Tensor]:
         """Through the steps of one interval; the products within it are computed again."""
         products = [Q]
+        # Q_s, D Q_s, D D Q_s, ...: not on the tape, which would be as long as the steps, not the spans
         for s in range(span.start, span.stop - 1):
             products.append(self.dynamics.product(s, products[-1]))
         for s in range(span.stop - 1, span.start - 1, -1):
             h_bar, Z = self.dynamics.pullback(s, products.pop(), h_bar, Z)
+            # the step left from h.detach(): Z goes on to the step before, h_bar does not
             if self.cut and s % self.cut == 0:
                 h_bar = torch.zeros_like(h_bar)
         return Z, h_bar
@@ -167,6 +178,8 @@ def _projections(log_r: Tensor) -> list[Any]:
     project: list[Any] = [False] * len(spread)
     total: Any = 0.0
     for s in range(len(spread) - 1, 0, -1):
+        # back through span s an error above the diagonal grows at most by exp(spread[s]); X is projected at
+        # the end of span s - 1 once these bounds, since the last time, multiply to more than exp(SPREAD)
         total = total + spread[s]
         project[s - 1] = total > SPREAD
         # a bool, or a tensor of one

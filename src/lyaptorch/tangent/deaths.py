@@ -1,4 +1,4 @@
-"""When tangent vectors died, and a word about it where none is left."""
+"""Deaths of tangent vectors: after which step each was found dead, and a warning where none is left."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the time step of a flow costs: its steps against the same ones taken in pieces, at some moments."""
+"""Error of a flow's time step: its steps against the same ones taken in pieces, at some moments."""
 
 from __future__ import annotations
 

@@ -42,7 +42,9 @@ class Ended:
     def pushforward(self, s: int, h: Tensor, Q: Tensor) -> tuple[Tensor, Tensor]:
         """Those of the dynamics within, or state and frame as they are."""
         state, frame = self._going(s)
+        # the cut is here and not in the sweep: what is over must keep the gradient of its final state
         before = h.detach() if self._cuts(s) else h
+        # what `where` discards must be finite, too: autograd multiplies it by 0, and 0 * inf is NaN
         after, pushed = self.inner.pushforward(s, torch.where(state, before, self.ends.first), Q)
         return torch.where(state, after, h), torch.where(frame, pushed, Q)
 
@@ -60,6 +62,7 @@ class Ended:
     def pullback(self, s: int, Q: Tensor, h_bar: Tensor, Z: Tensor) -> tuple[Tensor, Tensor]:
         """Those of the dynamics within, or the cotangents as they are."""
         state, frame = self._going(s)
+        # zeros into the step that counts for nothing, so that none of its products reaches a leaf
         own_h, own_Z = self.inner.pullback(s, Q, torch.where(state, h_bar, 0.0), torch.where(frame, Z, 0.0))
         if self._cuts(s):
             own_h = torch.zeros_like(own_h)

@@ -1,4 +1,4 @@
-"""Which engine runs a scan: compiled code, plain torch with the hand-written adjoint, or autograd."""
+"""Choice of the engine of a scan: compiled code, torch with the hand-written adjoint, or autograd."""
 
 from __future__ import annotations
 

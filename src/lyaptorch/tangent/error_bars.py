@@ -46,9 +46,11 @@ def error_of_sum(series: Tensor, noise: Tensor) -> Tensor:
     order, total, innovation = _autoregression(z)
     # 1 + 3 total would remove the bias of the mean; 1 / (1 - total) is convex, and its median asks for less
     total = (total + (1 + 2.5 * total) / m).clamp_max(1 - 1e-9)
+    # var(sum) = s f(0), and of z_t = sum_j a_j z_{t-j} + e_t, f(0) = var(e) / (1 - sum_j a_j)^2
     density = innovation * m / (m - order - 1) / (1 - total).square()
     # too short is what may be: how far a sum of coefficients is off can be told from 16 numbers on
     most = total + UNSURE * ((1 - total.square()).clamp_min(0.0) / m).sqrt() if m >= 16 else total
+    # of so many independent values of the same variance the sum would be as uncertain
     size = m * variance * m / (m - 1) / density.clamp_min(torch.finfo(z.dtype).tiny)
     size = size * ((1 - most) / (1 - total)).clamp_min(0.0).square()
     # of log density: 2 / m of the innovation, and 4 var(total) / (1 - total)^2 with var = (1 - total^2) / m
@@ -67,9 +69,11 @@ def _autoregression(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     left, coefficients = lags[0].clamp_min(tiny), lags.new_zeros(0, *lags.shape[1:])
     best = order = total = innovation = lags[0]
     for p in range(1, highest + 1):
+        # Levinson: of order p from p - 1 by what lag p has beyond its prediction; the rest shrinks by 1 - r^2
         reflection = (lags[p] - (coefficients * lags[1:p].flip(0)).sum(0)) / left
         coefficients = torch.cat([coefficients - reflection * coefficients.flip(0), reflection.unsqueeze(0)])
         left = (left * (1 - reflection.square())).clamp_min(tiny)
+        # AICc: a coefficient costs m / (m - p - 2) times what it costs of many values
         criterion = m * left.log() + 2 * (p + 1) * m / max(m - p - 2, 0.5)
         better = criterion < best if p > 1 else torch.ones_like(left, dtype=torch.bool)
         best = torch.where(better, criterion, best)

@@ -48,6 +48,7 @@ class FormDynamics:
 
     def pullback(self, s: int, Q: Tensor, h_bar: Tensor, Z: Tensor) -> tuple[Tensor, Tensor]:
         i, Y, N = s - self._start, Q.mT, Z.mT
+        # the step is a sum: each branch gets the same cotangents
         h_out, Y_bar = self._recurrent.pullback(i, Y, h_bar, N)
         if self._bypass is not None:
             h_more, Y_more = self._bypass.pullback(i, Y, h_bar, N)
@@ -80,6 +81,7 @@ class _Recurrent:
 
     def __init__(self, form: Form, h: Tensor, drive: Tensor, totals: dict[int, Tensor]) -> None:
         self.form, self.h, self.totals, self.values = form, h, totals, h
+        # the frames' share of W_bar grows step by step; that of the states is one product at the end
         self.W_frames = torch.zeros_like(form.weight_hh) if id(form.weight_hh) in totals else None
         # cotangents of a, of f'(a), of g(h), of g'(h) and of c, filled in by pullback
         self.a_bars = torch.empty_like(h)
@@ -106,6 +108,7 @@ class _Recurrent:
         form, W = self.form, self.form.weight_hh
         P = Y if form.inner is None else Y * self.g1[i].unsqueeze(-2)
         if form.outer is not None or form.coupling is not None:
+            # differentiated is <h_bar, c f(a)> + <N, c f'(a) M>, M = (Y g') W^T, by c, a, W, Y and h in turn
             M = rows(P, W.mT)
         if form.coupling is not None:
             pushed = M if form.outer is None else M * self.f1[i].unsqueeze(-2)
@@ -113,17 +116,21 @@ class _Recurrent:
             h_bar, N = form.coupled(h_bar), form.coupled_rows(N)
         a_bar = h_bar
         if form.outer is not None:
+            # by a: c f' h_bar + c f'' sum_k N M, of which h_bar and N have c in them already
             slope, bend = self.f1[i], (N * M).sum(-2)
             self.f_bars[i], self.f1_bars[i] = h_bar, bend
             a_bar, N = h_bar * slope + self.f2[i] * bend, N * slope.unsqueeze(-2)
         self.a_bars[i] = a_bar
         if self.W_frames is not None:
+            # by W: sum_k N P^T, trajectories and columns as one index; a_bar u^T waits for all steps
             n = W.shape[-1]
             bk = N.shape[-2] * N.shape[-3]
             self.W_frames.view(-1, n, n).baddbmm_(N.reshape(-1, bk, n).mT, P.reshape(-1, bk, n))
+        # by P and by u = g(h): N W and a_bar W
         A, u_bar = rows(N, W), a_bar @ W
         if form.inner is None:
             return u_bar, A
+        # P = g'(h) Y: by Y A g', by h u_bar g' + g'' sum_k A Y
         slope, bend = self.g1[i], (A * Y).sum(-2)
         self.g_bars[i], self.g1_bars[i] = u_bar, bend
         return u_bar * slope + self.g2[i] * bend, A * slope.unsqueeze(-2)
@@ -160,11 +167,13 @@ class _Bypass:
     def pullback(self, i: int, Y: Tensor, h_bar: Tensor, N: Tensor) -> tuple[Tensor, Tensor]:
         p_bar = h_bar
         if self.residual.activation is not None:
+            # as of f: <h_bar, phi(p)> + <N, phi'(p) A Y>, p = A h, by p: phi' h_bar + phi'' sum_k N (A Y)
             slope, bend = self.slope[i], (N * columns(self.residual, Y)).sum(-2)
             self.phi_bars[i], self.phi1_bars[i] = h_bar, bend
             p_bar, N = h_bar * slope + self.curvature[i] * bend, N * slope.unsqueeze(-2)
         self.p_bars[i] = p_bar
         if self.matrix_bar is not None:
+            # its other part, p_bar h^T, waits for all steps
             self.matrix_bar += self.residual.gradient(N.flatten(-3, -2), Y.flatten(-3, -2))
         return self.back.product(p_bar), columns(self.back, N)
 
@@ -183,4 +192,5 @@ def _add_parameters(
         return
     for p, (dvalue, dslope) in zip(f.arguments, f.parameter_derivatives(x), strict=True):
         if id(p) in totals:
+            # value and slope both depend on p, and each has its cotangent
             totals[id(p)] += (value_bar * dvalue + slope_bar * dslope).sum_to_size(p.shape)

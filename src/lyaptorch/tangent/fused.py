@@ -124,6 +124,7 @@ def forward(
             else ("the tangent vectors are", settings.cuts[end.broken + 1])
         )
         raise FloatingPointError(f"{what} not finite after step {step} (the transient not counted): {ADVICE}")
+    # the unit pivot of a dead column would read as growth 0
     log_r = torch.where(end.dead, -torch.inf, end.pivots.log())
     if not _checks.can_look():
         # what cannot be said is left in the numbers

@@ -50,6 +50,8 @@ def orthonormalise(A: Tensor, dead: Tensor | None = None, method: str = "auto") 
     """
     if method == "householder":
         return _any_rank(A, dead)
+    # Q^T Q - 1 is cond(A)^2 eps, here at most 40^2 eps. In a chain it does not matter: with Q = A R^-1 the
+    # next R' is the factor of (D A R^-1), so that R' R is the factor of D A, however far Q is from orthogonal
     R, norms, info = _cholesky(A, dead)
     Q = torch.linalg.solve_triangular(R, A, upper=True, left=False)
     diagonal = R.diagonal(dim1=-2, dim2=-1)
@@ -61,9 +63,13 @@ def orthonormalise(A: Tensor, dead: Tensor | None = None, method: str = "auto") 
         return Factors(Q, R, dead)
     second, again, info_again = _cholesky(Q, dead)
     Q_again = torch.linalg.solve_triangular(second, Q, upper=True, left=False)
+    # A = Q R and Q = Q' S give A = Q' (S R); as the transpose of R^T S^T it lies in memory as R does
     mended = Factors(Q_again, (R.mT @ second.mT).mT, dead)
     # a second pass mends what the first left nearly straight
+    # Cholesky finds R_ii^2 as a difference of numbers as large as |a_i|^2: below (1000 eps)^(1/2) |a_i| fewer
+    # than three digits of it are left, and Q of the first pass means nothing
     well = (diagonal >= norms * (1e3 * torch.finfo(A.dtype).eps) ** 0.5).all(-1) & (info == 0)
+    # the second pass takes little from columns that the first left nearly straight
     well &= (second.diagonal(dim1=-2, dim2=-1) >= 0.5 * again).all(-1) & (info_again == 0)
     if not _checks.can_look():
         return _unseen(A, Factors(Q, R, dead), straight, mended, well)
@@ -97,6 +103,7 @@ def _cholesky(A: Tensor, dead: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     """R of A^T A = R^T R, the lengths of A's columns (1 where dead), and LAPACK's info."""
     G = A.mT @ A
     if dead is not None:
+        # the column of what died is zero: a pivot of 1 lets the factorisation, and every division by R, go on
         G = G + torch.diag_embed(dead.to(G.dtype))
     R, info = torch.linalg.cholesky_ex(G, upper=True)
     return R, G.diagonal(dim1=-2, dim2=-1).sqrt(), info
@@ -130,6 +137,7 @@ def _any_rank(A: Tensor, dead: Tensor | None) -> Factors:
     order = torch.argsort(dead.to(torch.int8), dim=-1, stable=True)
     back = torch.argsort(order, dim=-1)
     Q, R = torch.linalg.qr(torch.gather(A, -1, order.unsqueeze(-2).expand_as(A)))
+    # LAPACK leaves the signs open; Q S and S R with S = diag(+-1) is the same product
     signs = torch.where(R.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0).to(A.dtype)
     Q, R = Q * signs.unsqueeze(-2), R * signs.unsqueeze(-1)
     Q = torch.gather(Q, -1, back.unsqueeze(-2).expand_as(Q))
@@ -151,11 +159,13 @@ def _gram_schmidt(A: Tensor, dead: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     for i in range(k):
         a = A[..., i : i + 1]
         v, before = a, Q[..., :i]
+        # twice is enough: the second time takes out what round-off of the first left along those before
         for _ in range(2):
             r = before.mT @ v
             v = v - before @ r
             R[..., :i, i : i + 1] += r
         length = torch.linalg.vector_norm(v, dim=(-2, -1))
+        # no more is left than round-off of what was taken out: the direction of the rest is chance
         dead[..., i] |= length <= threshold * torch.linalg.vector_norm(a, dim=(-2, -1))
         alive = ~dead[..., i, None, None]
         Q[..., i : i + 1] = torch.where(alive, v / length[..., None, None], 0.0)
@@ -197,5 +207,6 @@ class _QR(torch.autograd.Function):
             Q_bar, R_bar = torch.where(ctx.dead.unsqueeze(-2), 0.0, Q_bar), torch.where(off, 0.0, R_bar)
         M = R @ R_bar.mT - Q_bar.mT @ Q
         lower = torch.tril(M)
+        # copyltu(M), the lower triangle and its mirror image: Q^T dQ is antisymmetric and dR upper triangular
         Y = Q_bar + Q @ (lower + torch.tril(M, -1).mT)
         return torch.linalg.solve_triangular(R.mT, Y, upper=False, left=False), None, None

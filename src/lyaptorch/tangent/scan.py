@@ -36,6 +36,8 @@ def twice_over(over: Sequence[Span]) -> tuple[bool, ...]:
 
     Errors of a single Cholesky pass cancel in the next factor; not where none follows, or none is counted.
     """
+    # Q R of one pass is exact, Q^T Q = 1 is not: R_{s+1} R_s is right, R_s alone and Q alone are off by up to
+    # 40^2 eps. So the last factor, and the last before counting begins, are made in two passes
     after = [*(span.counted for span in over[1:]), None]
     return tuple(span.counted != following for span, following in zip(over, after, strict=True))
 
@@ -98,6 +100,7 @@ def sweep(
         if watch is not None:
             watch(span.start, h, Q)
         for s in range(span.start, span.stop):
+            # Q keeps its history: only the trajectory is cut
             if cut and s % cut == 0:
                 h = h.detach()
             if tape is not None:
@@ -106,6 +109,7 @@ def sweep(
         try:
             Q, R, dead = factor(Q, dead, "cholesky2" if twice[i] and method == "auto" else method)
         except FloatingPointError as error:
+            # NaN tangent vectors may come of a state that overflowed before them: then that is named
             _raise_if_overflown(dynamics, h, *start, over)
             raise FloatingPointError(
                 f"{error} after step {span.stop} (the transient not counted): {dynamics.advice}"
@@ -124,6 +128,7 @@ def sweep(
 def stack_growth(pivots: Sequence[Tensor], deaths: Sequence[Tensor | None]) -> tuple[Tensor, Tensor]:
     """`log R_ii (s, *e, b, k)`, -inf where dead, and the mask of the living."""
     diagonal = torch.stack(list(pivots))
+    # death is for ever: who lives at the end lived all along
     if deaths[-1] is None:
         return diagonal.log(), torch.ones_like(diagonal, dtype=torch.bool)
     none = torch.zeros_like(deaths[-1])

@@ -1,4 +1,4 @@
-"""Where a scan starts: checked arguments, the state after the transient, and the first frame."""
+"""Start of a scan: checked arguments, the state after the transient, and the first frame."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def start(
             f"inputs must hold {' + '.join(waits)} + at least 1 counted step, got t={t} for "
             f"{' + '.join(map(str, waits.values()))} + 1; pass more inputs or shorten the transients"
         )
-    Q = _frame(frame, k, h, generator)
+    Q = first_frame(frame, k, h, generator)
     if isinstance(transient, str):
         if ends is not None:
             raise ValueError(
@@ -149,13 +149,16 @@ def _settled(cell: Cell, inputs: Tensor, h: Tensor, ends: Tensor) -> Tensor:
     return ended
 
 
-def _frame(frame: Tensor | None, k: int, h: Tensor, generator: torch.Generator | None) -> Tensor:
+def first_frame(frame: Tensor | None, k: int, h: Tensor, generator: torch.Generator | None) -> Tensor:
+    """The frame given, checked, or a random one, in full shape `(*e, b, n, k)`.
+
+    Raises:
+        ValueError: for a frame of the wrong shape, dtype or device, or that is not orthonormal.
+    """
     n, full = h.shape[-1], (*h.shape, k)
     if frame is None:
-        stream, shared_id = (
-            Stream(seed_from(generator), "frame"),
-            torch.zeros((), dtype=torch.int64, device=h.device),
-        )
+        stream = Stream(seed_from(generator), "frame")
+        shared_id = torch.zeros((), dtype=torch.int64, device=h.device)
         return random_frame(n, k, stream, shared_id, dtype=h.dtype).expand(full)
     _checks.alike("frame", _checks.tensor("frame", frame), "the state", h)
     if tuple(frame.shape) not in ((n, k), full):

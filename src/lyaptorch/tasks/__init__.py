@@ -1,4 +1,4 @@
-"""What is learned: batches drawn from counter-based streams."""
+"""Tasks: batches drawn from counter-based streams."""
 
 from lyaptorch import _checks
 from lyaptorch.tasks.adding import Adding

@@ -1,4 +1,4 @@
-"""What a process that trains does with the memory that it frees."""
+"""Settings of the allocator of a process that trains: what becomes of the memory that it frees."""
 
 from __future__ import annotations
 

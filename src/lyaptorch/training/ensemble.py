@@ -1,4 +1,4 @@
-"""Members: networks in training with all that belongs to each of them."""
+"""Ensemble: networks in training with all that belongs to each of them."""
 
 from __future__ import annotations
 

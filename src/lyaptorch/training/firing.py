@@ -1,4 +1,4 @@
-"""For which members a trigger fires, and what it changes."""
+"""Triggers: the members for which one fires, and what its action changes."""
 
 from __future__ import annotations
 
@@ -24,12 +24,15 @@ def fired(
         metric: the values of a metric `*e`; NaN where there is none yet.
     """
     if isinstance(when, Every):
+        # not at epoch 0: what comes before all training is a phase of its own
         return among & (epoch > 0) & (epoch % when.epochs == 0)
     if isinstance(when, At):
         return among & torch.isin(epoch, torch.tensor(when.epochs, dtype=epoch.dtype, device=epoch.device))
+    # a metric may cost a scan: it is asked for only when it is due, and somebody may fire
     late = among & (epoch >= when.after)
     if not due or not late.any():
         return torch.zeros_like(among)
+    # NaN, where there is no value yet, compares as false: nobody fires on it
     return late & torch.stack([c.holds(metric(c.metric)) for c in when.conditions]).any(0)
 
 
@@ -44,10 +47,12 @@ def quiet(when: Every | At | When, epoch: Tensor, among: Tensor, until_due: int)
     """
     left = epoch[among]
     if isinstance(when, Every):
+        # who stands at a multiple was asked before this epoch, and has the whole interval left
         return int((when.epochs - left % when.epochs).min())
     if isinstance(when, At):
         ahead = [at - now for at in when.epochs for now in set(left.tolist()) if at > now]
         return min(ahead, default=None)
+    # no value of the metric can fire before it is looked at
     return until_due
 
 

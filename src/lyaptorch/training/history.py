@@ -1,4 +1,4 @@
-"""What happened in a run: a row for each step, as variables of a Record."""
+"""History of a run: a row for each step, as variables of a Record."""
 
 from __future__ import annotations
 

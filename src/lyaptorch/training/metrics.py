@@ -1,4 +1,4 @@
-"""What can be measured of networks in training, each a pure function of members and a batch."""
+"""Metrics of networks in training, each a pure function of members and a batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who overflows: those whose numbers are not finite are told apart, so that the others can go on."""
+"""Members whose numbers are not finite, told apart, so that the others can go on."""
 
 from __future__ import annotations
 

@@ -110,6 +110,8 @@ class Run:
         if self.part is None:
             self.part = self.all if active.mask.all() else self.all.select(active.mask)
         try:
+            # once for each epoch: when the episodes that a check pushed are over, the same epoch is on top
+            # again, and would fire again; a checkpoint in between has the number, too
             if isinstance(phase, FitPhase) and active.checked < active.done:
                 changed = self._check(active, phase)
                 active.checked = active.done
@@ -140,6 +142,7 @@ class Run:
             conditions = _conditions(phase)
             if conditions and min(ends) > 1:
                 assert self.part is not None
+                # triggers at epochs follow those of each member, triggers at metrics those of the phase
                 due = phase.check_every - active.done % phase.check_every
                 everybody = torch.ones(self.part.epoch.shape, dtype=torch.bool, device="cpu")
                 waits = (quiet(when, self.part.epoch.cpu(), everybody, due) for when in conditions)
@@ -163,6 +166,7 @@ class Run:
 
     def _drop(self, active: _Active, failure: UnstableError) -> None:
         """Mark members whose numbers overflowed; the others go on without them."""
+        # failure.who is of those who take part, the mask of all: they are laid back in their places
         gone = torch.zeros_like(active.mask).masked_scatter(active.mask, failure.who.cpu())
         assert self.part is not None
         self.history.mark("unstable_at", self.part.epoch[failure.who], gone)
@@ -199,12 +203,15 @@ class Run:
             return self.history.last(name, active.mask)
 
         due = active.done % phase.check_every == 0
+        # the last of them is the stop's
         masks = [fired(when, self.all.epoch.cpu(), active.mask, due, metric) for when in conditions]
         changed = bool(torch.stack(masks).any())
         if changed:
             self._put_back()
         if phase.stop is not None:
+            # who stops floss no more: the mask shrinks before triggers are looked at
             active.mask = active.mask & ~masks.pop()
+        # the top of the stack runs first: pushed from the last, episodes run in the order of the triggers
         for j in reversed(range(len(phase.triggers))):
             hit = masks[j] & active.mask
             if hit.any():

@@ -1,4 +1,4 @@
-"""What does not change during a run, and the run as JSON."""
+"""Settings of a run, which do not change during it, and the run as JSON."""
 
 from __future__ import annotations
 

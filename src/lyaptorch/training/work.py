@@ -1,4 +1,4 @@
-"""What the members in a phase do in each of its epochs: draw, step, tell."""
+"""The work of a phase in each of its epochs: draw, step, tell."""
 
 from __future__ import annotations
 

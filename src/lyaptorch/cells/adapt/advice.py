@@ -1,4 +1,4 @@
-"""What to pass in the place of something that is no step(x, h)."""
+"""Advice in errors: what to pass in the place of something that is no step(x, h)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which networks hold layers of snntorch, norse or spikingjelly, and as which cells they are run."""
+"""Networks with layers of snntorch, norse or spikingjelly: recognised, and run as which cells."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What others wrap around a network."""
+"""`unwrap`: the network within what others wrap around it."""
 
 from __future__ import annotations
 

@@ -95,6 +95,7 @@ template <class T> bool cholesky_block(T* G, Size ld, T* inverse) {
 template <class T> bool cholesky(Size kp, T* G, T* inverse, T* rows) {
     for (Size j = 0; j < kp; j += BLOCK) {
         T* diagonal = G + j * kp + j;
+        // G_jl - sum_i R_ij^T R_il, for the whole block row at once: it is read and written only here
         if (j) product<T, SUBTRACT>(BLOCK, kp - j, j, {G + j, 1, kp}, G + j, kp, diagonal, kp);
         if (!cholesky_block(diagonal, kp, inverse + j * BLOCK)) return false;
         Size rest = kp - j - BLOCK;
@@ -102,6 +103,8 @@ template <class T> bool cholesky(Size kp, T* G, T* inverse, T* rows) {
         for (int i = 0; i < BLOCK; i++)
             for (Size l = 0; l < rest; l += WIDTH<T>)
                 store(rows + i * rest + l, load(diagonal + i * kp + BLOCK + l));
+        // R_jl = R_jj^-T G_jl: a product with the inverse, because a division by each pivot in turn would
+        // wait for the last
         product<T, SET>(BLOCK, rest, BLOCK, {inverse + j * BLOCK, 1, BLOCK}, rows, rest, diagonal + BLOCK, kp);
     }
     return true;
@@ -113,6 +116,7 @@ void solve_forwards(Size k, Size np, const T* R, const T* inverse, const T* Y, T
     Size kp = pad(k);
     for (Size j = 0; j < k; j += BLOCK) {
         Size height = least(BLOCK, k - j);
+        // Q_j = R_jj^-T (Y_j - sum_i R_ij^T Q_i); copied, because `to` may be Y
         memcpy(rows, Y + j * np, height * np * sizeof(T));
         if (j) product<T, SUBTRACT>(height, np, j, {R + j, 1, kp}, to, np, rows, np);
         product<T, SET>(height, np, height, {inverse + j * BLOCK, 1, BLOCK}, rows, np, to + j * np, np);
@@ -124,6 +128,7 @@ template <class T> void solve_backwards(Size k, Size np, const T* R, const T* in
     Size kp = pad(k);
     for (Size j = (k - 1) / BLOCK * BLOCK; j >= 0; j -= BLOCK) {
         Size height = least(BLOCK, k - j), below = j + BLOCK;
+        // N_j = R_jj^-1 (N_j - sum_l R_jl N_l), for the adjoint's X R^-T, transposed
         memcpy(rows, N + j * np, height * np * sizeof(T));
         if (below < k)
             product<T, SUBTRACT>(height, np, k - below, {R + j * kp + below, kp, 1}, N + below * np, np, rows, np);
@@ -135,6 +140,7 @@ template <class T> void solve_backwards(Size k, Size np, const T* R, const T* in
 template <class T> void gram(Size n, Size k, Size np, const T* A, const T* transposed, T* G) {
     Size kp = pad(k);
     for (Size i = 0; i < k; i += 2 * BLOCK) {
+        // below the diagonal nothing is computed but within 32 rows, which is what a tile takes at once
         Size height = least(2 * BLOCK, k - i);
         product<T, SET>(height, kp - i, n, {A + i * np, np, 1}, transposed + i, kp, G + i * kp + i, kp);
     }
@@ -148,6 +154,7 @@ bool cholesky_of(Size n, Size k, const T* Y, const Factor<T>& f, T* R, T* invers
     gram(n, k, np, Y, s.transposed, R);
     for (Size i = k; i < kp; i++) zero(R + i * kp, kp), R[i * kp + i] = 1;
     for (Size i = 0; i < k; i++) {
+        // Y's row is zero: a pivot of 1 lets the factorisation, and every division by R, go on
         if (f.dead[i]) R[i * kp + i] += 1;
         norms[i] = root(R[i * kp + i]);
     }
@@ -161,6 +168,7 @@ template <class T> void multiply(Size kp, T* second, T* second_inverse, const Fa
     for (Size i = 0; i < kp; i += BLOCK) {
         product<T, SET>(BLOCK, kp - i, kp - i, {second + i * kp + i, kp, 1}, f.R + i * kp + i, kp,
                         scratch + i * kp + i, kp);
+        // (S R)_ii^-1 = R_ii^-1 S_ii^-1, since both are upper triangular
         memcpy(block, second_inverse + i * BLOCK, sizeof block);
         T first[BLOCK * BLOCK];
         memcpy(first, f.inverse + i * BLOCK, sizeof first);
@@ -195,6 +203,7 @@ bool gram_schmidt(Size n, Size k, const T* Y, T* Q, const Factor<T>& f, FactorSc
         if (scale < Lanes<T>::TINY) scale = Lanes<T>::TINY;
         for (Size l = 0; l < np; l++) v[l] = Y[i * np + l] / scale;
         T before = root(dot(np, v, v));
+        // twice is enough: the second time takes out what round-off of the first left along those before
         for (int pass = 0; pass < 2; pass++) {
             for (Size j = 0; j < i; j++) overlaps[j] = f.dead[j] ? 0 : dot(np, Q + j * np, v);
             for (Size j = 0; j < i; j++) {
@@ -203,6 +212,7 @@ bool gram_schmidt(Size n, Size k, const T* Y, T* Q, const Factor<T>& f, FactorSc
             }
         }
         T length = root(dot(np, v, v));
+        // what is left is not more than round-off of what was taken out: its direction is chance
         if (f.dead[i] || length <= (T)DEAD * Lanes<T>::EPS * before) {
             f.dead[i] = 1, f.R[i * kp + i] = 1;
             for (Size j = 0; j < i; j++) f.R[j * kp + i] = 0;
@@ -236,8 +246,11 @@ bool orthonormalise(Size n, Size k, const T* Y, T* Q, const Factor<T>& f, bool t
     for (Size i = 0; i < k; i++) {
         T pivot = f.R[i * kp + i];
         once = once && s.norms[i] - pivot * (T)ONE_PASS <= -margin;
+        // Cholesky finds R_ii^2 as a difference of numbers as large as |y_i|^2: here three digits of it are
+        // left at least
         mended = mended && pivot >= s.norms[i] * mendable;
     }
+    // Y = R^T Q holds, though Q is off orthogonal by up to 40^2 eps: in a product of factors that cancels
     if (once) return true;
     if (!mended || !cholesky_of(n, k, Q, f, s.R, s.inverse, s.lengths, s))
         return gram_schmidt(n, k, Y, Q, f, s);

@@ -104,6 +104,7 @@ template <class T> struct FormScan : Trajectory<Network<T>> {
             column_sums(left, residual, bend);
             scale_columns(left, slope, pushed);
             for (Size i = 0; i < np; i += WIDTH<T>)
+                // p sees phi' h_bar + phi'' sum_k N (A Y)
                 store(p_bar + i, load(h + i) * load(slope + i) + load(bend + i) * load(curvature + i));
             if (net.phi.surrogate()) add_products(bend, row(s, PHI_SHARPENING), bars.phi);
             N = pushed, state_bar = p_bar;
@@ -134,6 +135,7 @@ template <class T> struct FormScan : Trajectory<Network<T>> {
         bend_outer(slope, bars);
         scale_columns(left, slope, left);
         for (Size i = 0; i < np; i += WIDTH<T>)
+            // a sees c f' h_bar + c f'' sum_k N M; slope and curvature have c in them
             store(a_bar + i, load(h + i) * load(slope + i) + load(curvature + i) * load(bend + i));
         if (net.outer.surrogate()) add_products(bend, row(s, OUTER_SHARPENING), bars.outer);
         if (!a.form.train_coupling) return;

@@ -30,6 +30,7 @@ template <class T> struct FormUnroll : Batch<Network<T>> {
 
     FormUnroll(const UnrollArgs& args, Size unit, T*& work) : Base(args, unit, tape_count(args), work) {
         Size kept = a.form.steps * chunk * np;
+        // 16 MB: a tape that will have left the caches before it is read is written past them
         large = this->units(a) * kept * (Size)sizeof(T) > Size(1) << 24;
         slopes = net.outer.any() ? take(tape, kept) : nullptr;
         values = a.form.train_coupling ? take(tape, kept) : nullptr;

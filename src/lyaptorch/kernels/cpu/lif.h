@@ -83,6 +83,7 @@ template <class T> struct LifUnroll : Batch<Lif<T>> {
                 T *U_bar = h + j * np + i, *I_bar = U_bar + hp;
                 Jet<T> S = net.spikes(load(U), i);
                 Vec<T> bite = net.bite(net.potential(load(U), load(I), load(current + i), i), i);
+                // v sees U_bar keep; I' is seen by itself and, in sequence, by v
                 Vec<T> bar = net.keep(S.value) * load(U_bar), of_a = load(I_bar) + load(net.fresh + i) * bar;
                 store(z + i, S.value);
                 store(slope + j * np + i, S.slope);
@@ -174,9 +175,11 @@ template <class T> struct LifScan : Trajectory<Lif<T>> {
             for (Size j = 0; j < k; j++) {
                 T *N = left + j * np + i, *N_I = N + hp;
                 const T *U = Y + j * np + i, *I = U + hp;
+                // tangents: i' is seen by itself and by u' = keep (beta u + fresh i' + stale i) - bite s
                 store(N_I, load(N_I) + fresh * keep * load(N));
                 if (!bent) continue;
                 Vec<T> current = load(residual + j * hp + i) + alpha * load(I);
+                // keep = 1 - S and bite = v depend on the state: by S: -N v's tangent; by v: -N s
                 of_S += load(N) * net.potential(load(U), load(I), current, i);
                 of_v += load(N) * load(pushed + j * hp + i);
             }

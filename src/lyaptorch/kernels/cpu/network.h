@@ -94,6 +94,7 @@ template <class T> struct Gradients {
 // The gradients of a member: the sum of its parts, `stride` numbers from one to the next, in their order.
 template <class T> void reduce(const FormArgs& a, Size member, T* first, Size stride, Size parts) {
     Gradients<T> total(a, first);
+    // always in the same order, so that no digit depends on the number of threads
     for (Size i = 1; i < parts; i++)
         for (Size j = 0; j < total.size; j += WIDTH<T>)
             store(first + j, load(first + j) + load(first + i * stride + j));

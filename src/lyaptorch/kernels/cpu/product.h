@@ -43,6 +43,8 @@ INLINE void tile(Size K, const T* a, Size row, Size column, const T* b, Size ldb
 
 template <class T, int VECTORS, Mode MODE>
 void strip(Size M, Size K, Strided<T> A, const T* b, Size ldb, T* c, Size ldc) {
+    // ROWS x VECTORS sums stay in registers, beside VECTORS of B and one of A: 24 of 32, or 12 of 16, so that
+    // every number that is loaded serves as many products as can be
     constexpr int ROWS = REGISTERS == 32 ? (VECTORS == 3 ? 8 : VECTORS == 2 ? 12 : 16)
                                          : (VECTORS == 3 ? 4 : VECTORS == 2 ? 6 : 8);
     Size i = 0;
@@ -74,6 +76,8 @@ void strips(Size M, Size N, Size K, Strided<T> A, const T* b, Size ldb, T* c, Si
 // C (M x N) from A (M x K) and B (K x N); N is a multiple of BLOCK.
 template <class T, Mode MODE>
 void product(Size M, Size N, Size K, Strided<T> A, const T* b, Size ldb, T* c, Size ldc) {
+    // 256 rows of a strip, three vectors of 64 bytes wide, are 48 KB: they stay in the first cache while all
+    // rows of A pass
     constexpr Size DEPTH = 256;
     for (Size l = 0; l < K || l == 0; l += DEPTH) {
         Strided<T> part = {A.at + l * A.column, A.row, A.column};

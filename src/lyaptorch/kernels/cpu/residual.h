@@ -88,6 +88,7 @@ template <class T> struct Residual {
             return;
         }
         for (Size i = 0; i < np; i += WIDTH<T>) {
+            // of 2x2 blocks nothing but A_ii and A_ij, j the other of the pair, is ever summed
             Vec<T> own = Vec<T>{}, pair = Vec<T>{};
             for (Size j = 0; j < rows; j++) {
                 Vec<T> left = load(N + j * np + i), right = load(Y + j * ld_Y + i);

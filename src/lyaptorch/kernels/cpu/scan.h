@@ -83,6 +83,7 @@ template <class Net> struct Trajectory {
           products(take(p, longest(a) * kp * np)), outer_products(take(p, pad(n) * pad(n))), scratch(p, np, kp) {}
 
     T* row(Size s, Row which) const { return tape + (a.keep ? s : 0) * layout.step + layout.at[which]; }
+    // without a tape two frames by turns: the one that is read, the one that is written
     T* frame(Size i) const { return tape + layout.frames + (a.keep ? i : i % 2) * k * np; }
     Factor<T> factor(Size i, uint8_t* dead) const {
         Size slot = a.keep ? i : 0;
@@ -91,6 +92,7 @@ template <class Net> struct Trajectory {
 
     bool all_finite(const T* v) const {
         Vec<T> bad = Vec<T>{};
+        // x - x is 0 or NaN, without a branch
         for (Size i = 0; i < np; i += WIDTH<T>) bad += load(v + i) - load(v + i);
         return sum<T>(bad) == 0;
     }
@@ -167,6 +169,8 @@ template <class Model> struct Scan : Model {
             before = dead;
             const T* Y = frame(i);
             for (Size s = a.cuts[i]; s < a.cuts[i + 1]; s++) {
+                // two places by turns: the frame is still read while the next is written, and the first stays
+                // as it is
                 T* to = Y == right ? products : right;
                 this->step(s, Y, to);
                 Y = to;
@@ -180,6 +184,7 @@ template <class Model> struct Scan : Model {
             T* pivots = (T*)a.pivots + (i * items + item) * k;
             for (Size j = 0; j < k; j++) pivots[j] = f.R[j * kp + j];
         }
+        // a state that overflowed and came back, through a saturating f, is none that is reported
         if (this->all_finite(h)) *overflow = -1;
         this->put_state(a.h);
         this->put_frame(frame(a.spans), (T*)a.Q);

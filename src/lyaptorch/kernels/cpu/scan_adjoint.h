@@ -20,6 +20,7 @@ template <class Model> struct ScanAdjoint : Model {
     void run() {
         bars.clear();
         this->take_state(a.form.h_bar);
+        // X = Q_T diag(c_T): after the last factor only log R is left
         scale_rows(coefficients(a.spans - 1), frame(a.spans), left);
         T spread = 0;
         for (Size i = a.spans - 1; i >= 0; i--) {
@@ -28,12 +29,15 @@ template <class Model> struct ScanAdjoint : Model {
                 if (spread > SPREAD) project(frame(i + 1)), spread = 0;
             }
             Factor<T> f = factor(i, nullptr);
+            // Z = X R^-T, stored transposed: R^-1 X
             solve_backwards(k, np, f.R, f.inverse, left, scratch.rows);
             span_back(i);
             if (i > 0) add_differences(i);
         }
         const T* a_bars = row(0, A_BAR);
         Size step = layout.step;
+        // gradients of (W | V | b) of all steps in one product: a_bar (g(h), x, 1)^T, summed over rows of the
+        // tape
         product<T, ADD>(n, net.wide, a.form.steps, {a_bars, 1, step}, row(0, INPUT), step, bars.affine, net.wide);
         this->put_state(a.form.h_bar);
         this->put_frame(left, (T*)a.frame_bar);
@@ -65,6 +69,7 @@ template <class Model> struct ScanAdjoint : Model {
     void project(const T* Q) {
         transpose(k, np, left, np, scratch.transposed, kp);
         gram(this->size, k, np, Q, scratch.transposed, scratch.R);
+        // what is on and below the diagonal is no error: diag(c), and what the frame's cotangent really is
         for (Size i = 0; i < k; i++) zero(scratch.R + i * kp + i / BLOCK * BLOCK, i % BLOCK + 1);
         for (Size j = 0; j < k; j += BLOCK) {
             Size height = least(BLOCK, k - j);
@@ -76,6 +81,7 @@ template <class Model> struct ScanAdjoint : Model {
         const T *after = coefficients(i), *before = coefficients(i - 1), *Q = frame(i);
         for (Size j = 0; j < k; j++) {
             T change = before[j] - after[j];
+            // of a loss of means c is the same in all spans, but where counting begins
             if (change == 0) continue;
             for (Size l = 0; l < np; l += WIDTH<T>)
                 store(left + j * np + l, load(left + j * np + l) + change * load(Q + j * np + l));
@@ -87,12 +93,14 @@ template <class Model> struct ScanAdjoint : Model {
         const T* Y = frame(i);
         for (Size s = first; s < last; s++) {
             T* to = products + (s - first) * kp * np;
+            // products within the span: the tape has one frame a span, or it would be as long as the steps
             this->push(s, Y, to);
             Y = to;
         }
         for (Size s = last; s >= first; s--) {
             this->step_back(s, s == first ? frame(i) : products + (s - 1 - first) * kp * np, bars);
             if (a.form.inputs_bar) input_back(s, row(s, A_BAR));
+            // the step left from a detached state: tangents go on, the state's cotangent does not
             if (a.cut && s % a.cut == 0) zero(h, np);
         }
     }

@@ -7,6 +7,8 @@
 
 namespace {
 
+// 16 trajectories share what is read of W in a step; 128 rows make of outer products, which only move memory,
+// a product of matrices
 constexpr Size CHUNK = 16, DEPTH = 128;
 
 INLINE Size ceil_div(Size a, Size b) { return (a + b - 1) / b; }

@@ -31,6 +31,7 @@ def forward(
     drive, before = drive + e * t * b * n, states + e * (t + 1) * b * n
     h = tl.load(before + at, mask=inside, other=0.0)
     none = tl.zeros_like(h)
+    # on the chip once, for t steps: read at each step they would be most of the traffic
     if RESIDENT:
         w = matrix(W, j, j, n, True)
         if KIND == DENSE:
@@ -58,6 +59,7 @@ def forward(
         drive += b * n
         before += b * n
         tl.store(before + at, h, mask=inside)
+        # the next step reads states of all threads from memory
         if not RESIDENT:
             tl.debug_barrier()
 
@@ -99,6 +101,7 @@ def backward(
             tl.store(outs + at, bar, mask=inside)
         if COUPLED:
             a_bar *= vector(coupling, j, n)
+        # neither a value nor a bump of its own: the identity, whose slope is not worth a load
         if F[0] + F[1] > 0:
             a_bar *= slope(tl.load(a + at, mask=inside, other=0.0), vector(f_sharp, j, n), F)
         tl.store(a_bars + at, a_bar, mask=inside)
@@ -123,6 +126,7 @@ def backward(
                 bar = product(p_bar, dense, bar, PRECISION)
             else:
                 bar = streamed(p_bars + r * n, r < b, A, g_sharp, bar, j, n, IDENTITY, False, PRECISION)
+        # the modulus of 0 is not defined, and both sides are evaluated
         if (cut > 0) & ((last - back) % tl.maximum(cut, 1) == 0):
             bar = none
         states -= b * n

@@ -15,7 +15,10 @@ from lyaptorch.kernels.triton.orthonormal import orthonormalise
 from lyaptorch.kernels.triton.products import DENSE, PIECE, bypass, product, vector
 
 SPREAD = tl.constexpr(2.3)
-"""Nats by which summed log R_ii may differ between columns before X is projected again."""
+"""Nats by which summed log R_ii may differ between columns before X is projected again.
+
+In a span an error above the diagonal of Q^T X grows at most by the exp of its spread.
+"""
 
 
 @triton.jit
@@ -25,6 +28,7 @@ def multiply(
     SCALED: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """left diag(scale) right + total, both in memory with the strides given; columns j of rows i."""
+    # in pieces, because whole factors do not fit on the chip beside the rows
     for start in range(0, inner, PIECE):
         m = start + tl.arange(0, PIECE)
         there = (i < rows)[:, None] & (m < inner)[None, :]
@@ -59,6 +63,7 @@ def forward(
     none = tl.zeros((K, N), W.dtype.element_ty)
     for span in range(spans):
         start, stop = tl.load(cuts + span), tl.load(cuts + span + 1)
+        # rows do not mix within a span: a block of K goes through all its steps before the next begins
         for first in range(0, k, K):
             i, Y = first + tl.arange(0, K), frames
             inside, at = (i < k)[:, None] & (j < n)[None, :], i[:, None] * n + j[None, :]
@@ -78,8 +83,10 @@ def forward(
                 tl.store(Y + at, P, mask=inside)
                 if KEEP and s + 1 < stop:
                     tl.store(frames + (s + 1 - start) * stride + at, P, mask=inside)
+                # the next product reads rows that other threads have written
                 tl.debug_barrier()
         frames += (stop - start) * stride
+        # here rows do mix
         again = tl.load(twice + span)
         wild = orthonormalise(pushed, frames, L, dead, dead + b * k, k, n, again, eps, PRECISION, N)
         if (wild > 0) & (tl.load(status) < 0):
@@ -123,6 +130,7 @@ def backward(
         for first in range(0, k, K):
             i = first + own
             inside, at = (i < k)[:, None] & (j < n)[None, :], i[:, None] * n + j[None, :]
+            # Z = X R^-T of rows: with L = R^T, L^-T X; L^-1 is read with its strides exchanged
             Z = multiply(inverse + here * k * k, 1, k, X, n, 1, X, none, i, j, k, k, n, False, PRECISION)
             for step in range(start, stop):
                 s = stop - 1 - (step - start)
@@ -132,6 +140,7 @@ def backward(
                 Y = tl.load(before + at, mask=inside, other=0.0)
                 Z_past = Z
                 if F:
+                    # Y' = f' M with M = (g' Y) W^T: f' sees sum_k Z M, and M sees f' Z
                     M = multiply(before, n, 1, W, 1, n, g1 + now, none, i, j, k, n, n, G, PRECISION)
                     add(f_bend + this, Z * M, j, n)
                     Z *= vector(f1 + now, j, n)
@@ -176,6 +185,7 @@ def project(X, Q, square, k, n, PRECISION: tl.constexpr, K: tl.constexpr, N: tl.
             grown = multiply(
                 X, n, 1, Q, 1, n, X, tl.zeros((K, K), X.dtype.element_ty), i, m, k, n, k, False, PRECISION
             )
+            # frames are rows here: strictly below the diagonal of X Q^T lies what lies above that of Q^T X
             grown = tl.where(i[:, None] > m[None, :], -grown, 0.0)
             tl.store(square + i[:, None] * k + m[None, :], grown, mask=(i < k)[:, None] & (m < k)[None, :])
     tl.debug_barrier()

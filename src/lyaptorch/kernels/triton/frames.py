@@ -43,6 +43,7 @@ def push(
     """The scan of a frame `(*e, b, N, k)`; with `keep` its tape holds the slopes and t frames."""
     shape, states, (N, k), spans = kept.shape, kept.states, frame.shape[-2:], len(settings.twice)
     e, b, t = shape.members, shape.b, shape.t
+    # of every step and not of every span: the adjoint does not take products again, memory is cheaper here
     frames = states.new_empty(e, t + 1 if keep else 1, b, k, N)
     frames[:, 0] = frame.detach().mT.expand(*shape.ensemble, b, k, N).reshape(e, b, k, N)
     factors = states.new_empty(e, spans, b, k, k)
@@ -71,6 +72,7 @@ def pull(
     shape, frames = tape.kept.shape, tape.frames
     e, b, t, n, (k, N) = shape.members, shape.b, shape.t, shape.n, frames.shape[-2:]
     bars, work = frames.new_empty(e, t, b, k, n), frames.new_empty(e, b, 2, k, N)
+    # X = Q_T diag(c_T), rows for columns
     work[:, :, 0] = frames[:, -1] * sequence(c[-1:], shape)[:, 0].unsqueeze(-1)
     bends = [torch.zeros_like(tape.kept.inner) for _ in range(3)]
     kernel[(e, b)](
@@ -92,6 +94,7 @@ def _cuts_of(settings: Settings, device: torch.device) -> tuple[Tensor, Tensor]:
 def _inverse_of(factors: Tensor) -> Tensor:
     """L^-1 of every span."""
     unit = torch.eye(factors.shape[-1], dtype=factors.dtype, device=factors.device)
+    # at once for all spans: inside the kernel a solve would go row by row, a product does not
     inverse: Tensor = torch.linalg.solve_triangular(factors, unit, upper=False)
     return inverse.contiguous()
 

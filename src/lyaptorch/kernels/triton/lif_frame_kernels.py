@@ -100,6 +100,7 @@ def backward(
                 this, row, before = steps + s * b * n, rows + s * b * k * n, frames + s * b * k * wide
                 u = tl.load(before + at, mask=inside, other=0.0)
                 seen = tl.load(before + n + at, mask=inside, other=0.0)
+                # u' = a u + d seen, seen = i' (or i): by a u_bar u, by d u_bar seen, by seen d u_bar
                 through = vector(d + this, j, n) * u_bar
                 if not SIMULTANEOUS:
                     seen *= alpha
@@ -112,12 +113,14 @@ def backward(
                 tl.store(bars + row + i[:, None] * n + j[None, :], i_bar, mask=inside)
                 tl.debug_barrier()
                 S_bar = multiply(bars + row, n, 1, W, n, 1, slopes, none, i, j, k, n, n, False, PRECISION)
+                # i' = alpha i + (S' u) W^T: by S' S_bar u, by u S' S_bar
                 add(slope_bars + this + j, S_bar * u, j, n)
                 u_bar = vector(a + this, j, n) * u_bar + vector(slopes + this, j, n) * S_bar
                 i_bar *= alpha
                 if SIMULTANEOUS:
                     i_bar += through
             if span > 0:
+                # X = D^T Z + Q diag(c_s - c_{s+1})
                 change = tl.load(c + (here - b) * k + i, mask=i < k, other=0.0)
                 change -= tl.load(c + here * k + i, mask=i < k, other=0.0)
                 Q = frames + start * b * k * wide

@@ -96,6 +96,7 @@ def backward(
         I_bar += tl.load(states_bar + half + n, mask=inside, other=0.0)
         U = tl.load(states + half, mask=inside, other=0.0)
         S = tl.load(spikes + at, mask=inside, other=0.0)
+        # dU' = keep dv - bite dS: keep is 1 where the reset subtracts or is ignored, bite 0 but for GRAD full
         keep = none + 1 if SUBTRACT or GRAD == 2 else 1 - S
         v_bar, S_bar = keep * U_bar, none
         if GRAD == 1:
@@ -104,6 +105,7 @@ def backward(
             else:
                 from_I = states if SIMULTANEOUS else states + b * 2 * n
                 S_bar = -(beta * U + (1 - beta) * tl.load(from_I + half + n, mask=inside, other=0.0)) * U_bar
+        # I' is seen by itself and, in sequence, by v = beta U + (1 - beta) I'
         a_bar = I_bar if SIMULTANEOUS else I_bar + (1 - beta) * v_bar
         tl.store(a_bars + at, a_bar, mask=inside)
         if RESIDENT:
@@ -111,6 +113,7 @@ def backward(
         else:
             tl.debug_barrier()
             S_bar = streamed(a_bars + r * n, r < b, W, sharp, S_bar, j, n, IDENTITY, False, PRECISION)
+        # U is seen by v and, through the surrogate, by S
         U_bar = beta * v_bar + slope(U - theta, g, F) * S_bar
         I_bar = alpha * a_bar + (1 - beta) * v_bar if SIMULTANEOUS else alpha * a_bar
         if (cut > 0) & ((last - back) % tl.maximum(cut, 1) == 0):

@@ -120,6 +120,7 @@ def _sources(
     within, before = torch.zeros_like(U_bar), torch.zeros_like(U_bar)
     if form.reset_grad == "full" and form.reset == "product":
         # keep = 1 - S and bite = v
+        # a = (1 - S) beta - v S', d = (1 - S) (1 - beta): v is in a alone, S in both
         v_bar = -steps.slope * a_bar
         U_bar = U_bar + beta * v_bar - steps.slope * (beta * a_bar + (1 - beta) * d_bar)
         (before if form.order == "simultaneous" else within).copy_((1 - beta) * v_bar)

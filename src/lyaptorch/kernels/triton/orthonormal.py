@@ -29,11 +29,13 @@ def orthonormalise(
     numbers in A are not finite.
     """
     wild, doubtful = tl.zeros((), tl.int32), tl.zeros((), tl.int32)
+    # panels of 16 rows, which the chip's matrix units multiply at once, each against all before it
     for first in range(0, k, PANEL):
         broken, unsure = panel(A, Q, L, dead_before, dead, first, k, n, twice, eps, PRECISION, N)
         wild += broken
         doubtful += unsure
         tl.debug_barrier()
+    # one row that may be dead spoils all behind it: its direction is chance, and they were taken against it
     if doubtful > 0:
         one_by_one(A, Q, L, dead_before, dead, k, n, eps, N)
     return wild
@@ -56,6 +58,7 @@ def panel(A, Q, L, dead_before, dead, first, k, n, twice, eps, PRECISION: tl.con
     diagonal = i[:, None] == i[None, :]
     scale, none = tl.where(gone, 1.0, top).to(V.dtype)[:, None], tl.zeros((PANEL, PANEL), V.dtype)
     T, length = tl.where(diagonal, 1.0, 0.0).to(V.dtype), norm
+    # a second turn as in tangent.qr, of the panel alone: V = T Q', and T is multiplied by what the turn adds
     turn = tl.full((), 1, tl.int32)
     while turn > 0:
         for before in range(0, first, PANEL):
@@ -63,11 +66,13 @@ def panel(A, Q, L, dead_before, dead, first, k, n, twice, eps, PRECISION: tl.con
             along = product(V, tl.trans(past), none, PRECISION)
             V -= product(along, past, tl.zeros((PANEL, N), V.dtype), PRECISION)
             entry = L + i[:, None] * k + (before + own)[None, :]
+            # A = along_1 Q + T_1 V_1, V_1 = along_2 Q + T_2 V_2: of Q along_1 + T_1 along_2, of V_2 T_1 T_2
             sofar = tl.load(entry, mask=(i < k)[:, None] & (turn > 1), other=0.0)
             tl.store(entry, sofar + scale * product(T, along, none, PRECISION), mask=(i < k)[:, None])
         V, more = straighten(V, gone, own)
         T = product(T, more, none, PRECISION)
         length = tl.sum(tl.where(diagonal, T, 0.0), 1)
+        # a single turn is trusted while no length shrank more than fortyfold
         poor = tl.max(tl.where(gone | (norm <= length * ONE_PASS), 0, 1), 0)
         turn = tl.where((turn == 1) & ((poor > 0) | (twice > 0)), 2, 0)
     tl.store(Q + at, V, mask=inside)
@@ -88,6 +93,7 @@ def straighten(V, gone, i):
         length = tl.sqrt(tl.sum(tl.where(here, r, 0.0), 0))
         over = tl.where(length > 0, 1 / tl.where(length > 0, length, 1.0), 0.0).to(V.dtype)
         q *= over
+        # modified Gram-Schmidt: rows after this one lose their part along it at once
         r = tl.where(i > step, r * over, 0.0)
         V = tl.where(here[:, None], q[None, :], V - r[:, None] * q[None, :])
         r = tl.where(here, tl.where(gone, 1.0, length), r).to(V.dtype)
@@ -116,6 +122,7 @@ def one_by_one(A, Q, L, dead_before, dead, k, n, eps, N: tl.constexpr):
                 sofar = tl.load(L + i * k + rows, mask=(rows < i) & (turn > 0), other=0.0)
                 tl.store(L + i * k + rows, sofar + along * top, mask=rows < i)
         length = tl.sqrt(tl.sum(v * v, 0))
+        # no more is left than round-off of what was taken out
         dies = doomed | (length <= norm * eps * DEAD)
         q = tl.where(dies, 0.0, v / tl.where(dies, 1.0, length)).to(a.dtype)
         if dies:

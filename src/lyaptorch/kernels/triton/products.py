@@ -59,8 +59,8 @@ def bypass(Y, A, j, n, KIND: tl.constexpr, TRANSPOSED: tl.constexpr):
         return vector(A, j, n) * Y
     # own: at [0, 0] and [1, 1] of a block; other: beside them
     own = tl.load(A + j // 2 * 4 + j % 2 * 3, mask=j < n, other=0.0)
-    residual_operands = 2 - j % 2 if TRANSPOSED else 1 + j % 2
-    other = tl.load(A + j // 2 * 4 + residual_operands, mask=j < n, other=0.0)
+    beside = 2 - j % 2 if TRANSPOSED else 1 + j % 2
+    other = tl.load(A + j // 2 * 4 + beside, mask=j < n, other=0.0)
     even, odd = tl.split(tl.reshape(Y, (Y.shape[0], Y.shape[1] // 2, 2)))
     swapped = tl.reshape(tl.join(odd, even), (Y.shape[0], Y.shape[1]))
     return own[None, :] * Y + other[None, :] * swapped

@@ -73,6 +73,7 @@ def scan_adjoint(
     tensors, special = _own(form, kept, c.shape[-1], tape.slopes)
     A = None if form.residual is None else form.residual.matrix
     wanted = trains(leaves, A) or special["KIND"] == DENSE
+    # of a dense A the cotangents are read again by other threads, else only by its gradient
     past = tape.frames.new_empty(tape.frames[:, 1:].shape) if wanted else tape.frames
     own = Own([*tensors, past], {**special, "PAST": wanted})
     bars, (g_bend, f_bend, p_bend), frame_bar = pull(frame_kernels.backward, own, tape, settings, c, log_r)
@@ -80,11 +81,14 @@ def scan_adjoint(
     source = _source(form, tape, g_bend, a_more, p_more)
     cut = settings.cut or 0
     if cut:
+        # what a frame leaves at a state that was detached reaches nobody
         source[::cut] = 0
+    # a source lies at the state before a step: the unrolled adjoint takes those of the states after it
     states_bar = torch.cat([source[1:], torch.zeros_like(source[:1])])
     h_bar = h_bar.reshape(shape.members, shape.b, shape.n)
     pulled = pull_back(form, leaves, kept, sequence(states_bar, shape), h_bar, cut)
     if a_more is not None:
+        # what slopes leave at a went on to the state before as a source; here it counts for W, V and b
         pulled = pulled._replace(a=pulled.a + sequence(a_more, shape))
     if p_more is not None and trains(leaves, A):
         pulled = pulled._replace(p=pulled.p + sequence(p_more, shape))

@@ -61,6 +61,7 @@ def unroll_forward(form: AnyForm, inputs: Tensor, h0: Tensor, *, keep: bool) -> 
     """The states and, with `keep`, what the adjoint reads besides. Cost O(t b n^2) per network."""
     shape = shape_of(form, inputs, h0)
     drive, N = drive_of(form, inputs, shape), h0.shape[-1]
+    # one more than steps: the kernel reads h0 as it reads every state before a step
     states = h0.new_empty(shape.members, shape.t + 1, shape.b, N)
     states[:, 0] = h0.detach().reshape(shape.members, shape.b, N)
     inner, sizes = drive, (shape.t, shape.b, shape.n)
@@ -116,6 +117,7 @@ def pull_back(
     residual, states, shape = form.residual, kept.states, kept.shape
     own, a_size, special = residual_operands(form, states, shape)
     a_bars, h_bar = torch.empty_like(kept.inner), h_bar.clone(memory_format=torch.contiguous_format)
+    # what a kernel neither reads nor writes is any tensor: its pointer must be of the right type
     outs = p = p_bars = values = a_bars
     trained = residual is not None and trains(leaves, residual.matrix)
     if trained or (special["KIND"] == DENSE and not special["RESIDENT"]):

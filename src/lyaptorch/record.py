@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Iterator, KeysView, Mapping
+from collections.abc import Callable, Iterator, KeysView, Mapping
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from numpy.typing import NDArray
 
@@ -25,7 +25,7 @@ from lyaptorch._files import (
     writable_folder,
 )
 from lyaptorch._formats import save_as, with_format
-from lyaptorch._notebook import framed
+from lyaptorch._shown import framed
 from lyaptorch._variables import Given, Variable, check_together, text, variable
 
 if TYPE_CHECKING:
@@ -212,16 +212,16 @@ class Record:
         return record
 
     def plot(self) -> Figure:
-        """The figure of this kind of Record, drawn from its data alone."""
-        from lyaptorch.plots import plot_record
+        """The figure of this kind of Record, drawn from its data alone.
 
-        return plot_record(self)
+        Raises:
+            ValueError: for a kind of Record that has no figure.
+        """
+        return _renderers[-1]().figure(self)
 
     def page(self) -> str:
         """One self-contained page of HTML: the figure, where this kind has one, sizes and configuration."""
-        from lyaptorch.plots import record_page
-
-        return record_page(self)
+        return _renderers[-1]().page(self)
 
     def _repr_html_(self) -> str:
         return framed(self.page(), f"Record {escape(self.kind)}")
@@ -236,6 +236,27 @@ class Record:
                 data.append(little.tobytes())
         head = to_json("record", [self.kind, self.config, len(self.variables), table])
         return f"sha256:{hashlib.sha256(head.encode() + b''.join(data)).hexdigest()}"
+
+
+class Renderer(Protocol):
+    """Draws Records of every kind."""
+
+    def figure(self, record: Record) -> Figure:
+        """Its figure, or ValueError for a kind that has none."""
+
+    def page(self, record: Record) -> str:
+        """Its page of HTML."""
+
+
+def render_with(renderer: Callable[[], Renderer]) -> None:
+    """From now on let that which `renderer` gives, when one is first needed, draw all Records.
+
+    Records know nothing of plots: `lyaptorch/__init__.py` brings the two together.
+    """
+    _renderers.append(renderer)
+
+
+_renderers: list[Callable[[], Renderer]] = []
 
 
 def _check_format(attributes: Mapping[str, Any]) -> None:

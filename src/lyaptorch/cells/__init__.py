@@ -1,6 +1,6 @@
 """What evolves: cells, their activations and weights, and other people's networks as cells."""
 
-from lyaptorch.cells import operators, surrogates
+from lyaptorch.cells import surrogates
 from lyaptorch.cells.activation import ACTIVATIONS, Activation
 from lyaptorch.cells.adapt import FunctionCell, Network, as_cell, copied, owned, unwrap
 from lyaptorch.cells.cell import Cell, FormCell
@@ -56,7 +56,6 @@ __all__ = [
     "copied",
     "fit",
     "fluctuation_driven",
-    "operators",
     "owned",
     "probe",
     "random_frame",

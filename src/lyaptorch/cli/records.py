@@ -20,7 +20,6 @@ from lyaptorch.cli.figures import made_in
 from lyaptorch.cli.output import check_table, finite
 from lyaptorch.experiments import FIGURES
 from lyaptorch.experiments.recorded import figure_of, recorded_checks
-from lyaptorch.plots import plot_record
 from lyaptorch.plots.events import write_events
 from lyaptorch.plots.runs import Entry, runs_page
 from lyaptorch.record import Record
@@ -215,7 +214,7 @@ def _entry(path: Path, record: Record) -> Entry:
     figure = figure_of(record, FIGURES)
     checks = (recorded_checks(record, figure) if figure else None) or []
     try:
-        drawn = plot_record(record)
+        drawn = record.plot()
     except (ValueError, KeyError, IndexError):
         # of a kind without a figure, or made by another version of it
         drawn = None

@@ -1,6 +1,5 @@
 """How perturbations grow: QR, the scan, its adjoint, and the spectrum."""
 
-from lyaptorch.tangent import operators
 from lyaptorch.tangent.covariant import CovariantVectors, covariant_vectors
 from lyaptorch.tangent.depth import depth_spectrum
 from lyaptorch.tangent.growth import Growth, mean_over_trajectories
@@ -15,5 +14,4 @@ __all__ = [
     "depth_spectrum",
     "lyapunov_spectrum",
     "mean_over_trajectories",
-    "operators",
 ]

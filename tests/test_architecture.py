@@ -31,6 +31,8 @@ SHARED = (
     "_brief",
     "_padded",
     "_units",
+    "_outcomes",
+    "_renames",
 )
 MAY_IMPORT = {
     "_types": (),
@@ -44,6 +46,8 @@ MAY_IMPORT = {
     "_brief": (),
     "_padded": (),
     "_units": (),
+    "_outcomes": (),
+    "_renames": (),
     "record": (),
     "cells": (),
     "theory": (),

@@ -25,6 +25,7 @@ from lyaptorch._files import (
     writable_folder,
 )
 from lyaptorch._formats import save_as, with_format
+from lyaptorch._renames import current_config, current_name
 from lyaptorch._shown import framed
 from lyaptorch._variables import Given, Variable, check_together, text, variable
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Given", "Record", "Variable"]
 
-_FORMAT, _VERSION = "lyaptorch record", 1
+_FORMAT, _VERSION = "lyaptorch record", 2
 SHOWN = 12
 """Most names in the repr of a Record."""
 
@@ -205,11 +206,24 @@ class Record:
                 record = cls(data.attrs["kind"], json.loads(data.attrs["config"]), variables, coordinates)
                 if record._digest() != data.attrs["checksum"]:
                     raise ValueError(f"values and checksum disagree, so it is damaged; {AGAIN}")
+                if str(data.attrs["format_version"]) != str(_VERSION):
+                    record = record._current()
         except Exception as error:  # h5py and xarray raise almost any type on a malformed file
             known = type(error) is ValueError
             reason = str(error) if known else f"it is damaged, {error!r}; {AGAIN}"
             raise ValueError(f"cannot load {path}: {reason}") from error
         return record
+
+    def _current(self) -> Record:
+        """The same with the names of today, from those of the first version."""
+        variables, coordinates = (
+            {
+                current_name(name): (tuple(map(current_name, v.dims)), v.values, v.attributes)
+                for name, v in group.items()
+            }
+            for group in (self.variables, self.coordinates)
+        )
+        return Record(self.kind, current_config(self.config), variables, coordinates)
 
     def plot(self) -> Figure:
         """The figure of this kind of Record, drawn from its data alone.
@@ -263,9 +277,10 @@ def _check_format(attributes: Mapping[str, Any]) -> None:
     missing = {"format", "format_version", "kind", "config", "checksum"} - attributes.keys()
     if missing:
         raise ValueError(f"it must have the attributes {', '.join(sorted(missing))}, got none; {AGAIN}")
-    for name, known in (("format", _FORMAT), ("format_version", _VERSION)):
-        if str(attributes[name]) != str(known):
-            raise ValueError(f"{name} must be {known!r}, got {attributes[name]!s:.80}; update lyaptorch")
+    for name, known in (("format", [_FORMAT]), ("format_version", range(1, _VERSION + 1))):
+        if str(attributes[name]) not in map(str, known):
+            of = " or ".join(map(repr, known))
+            raise ValueError(f"{name} must be {of}, got {attributes[name]!s:.80}; update lyaptorch")
 
 
 def _from_xarray(variable: xarray.Variable) -> Given:

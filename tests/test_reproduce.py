@@ -33,7 +33,7 @@ def test_reproduce_as_json_is_the_figure_of_the_library(lyap, tmp_path):
     summary = lyap.json("reproduce", "gradient-flossing", "fig1b", "--scale", "smoke")
     torch.set_default_dtype(torch.float32)
     experiment, record = smoke("gradient-flossing", "fig1b"), Record.load(summary["record"])
-    assert record == experiment.run(False, None)
+    assert record == experiment.record(False, None)
     assert summary["checks"] == [check.facts() for check in experiment.checks(record)]
     assert len(summary["checks"]) == 4
     names = {p.name for p in files(tmp_path / "runs")}

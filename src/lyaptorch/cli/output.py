@@ -133,15 +133,18 @@ def counted(outcomes: Sequence[str]) -> dict[str, int | None]:
 
 
 def check_table(title: str, checks: Sequence[Check]) -> Table:
-    """Checks as a table; what does not hold stands out."""
+    """Checks as a table, with their kinds where not all are claims; what does not hold stands out."""
     table = Table(title=title, caption=tally(check.outcome for check in checks))
     table.add_column("check")
     for column in ("expected", "measured"):
         table.add_column(column, justify="right")
-    for column in ("outcome", "kind"):
-        table.add_column(column)
+    table.add_column("outcome")
+    told = any(check.kind != "claim" for check in checks)
+    if told:
+        table.add_column("kind")
     styles = {HOLDS: "", FAILS: "bold red", UNDECIDED: "yellow"}
     for check in checks:
         outcome = Text(check.outcome, styles[check.outcome])
-        table.add_row(check.sentence, check.bound, f"{check.measured:.3g}", outcome, check.kind)
+        kind = (check.kind,) if told else ()
+        table.add_row(check.sentence, check.bound, f"{check.measured:.3g}", outcome, *kind)
     return table

@@ -91,7 +91,7 @@ def test_a_page_says_what_the_diagnosis_says():
     for text in (*(f.text for f in found.findings), *(r.code for r in found.suggestions), "▼ vanishing"):
         assert text in page.texts
     assert page.texts.count("Numbers") == len(page.of("svg")) >= 3
-    for i, exponent in enumerate(found.signs.exponents.tolist(), 1):
+    for i, exponent in enumerate(found.measured.exponents.tolist(), 1):
         assert str(i) in page.texts
         assert f"{exponent:.4g}" in page.texts
 
@@ -141,7 +141,7 @@ def test_dead_exponents_and_gradients_do_not_break_a_page():
     cell = lt.RateCell(1, 4, activation="relu", bias=False)
     cell.weight_hh.data[:] = 0.0
     found = lt.diagnose(cell, torch.ones(30, 1, 1))
-    assert math.isinf(found.signs.lambda1)
+    assert math.isinf(found.measured.lambda1)
     read(found.page())
     assert "Gradients vanish entirely" in found.page()
 
@@ -185,7 +185,7 @@ def test_the_command_diagnose(lyap, tmp_path):
     inputs = Stream(0, "noise").normal((85, 1, 2), member_ids=torch.zeros((), dtype=torch.int64))
     generator = torch.Generator().manual_seed(0)
     found = lt.diagnose(rnn, inputs, k=4, tangent_transient=5, generator=generator, name="rnn")
-    np.testing.assert_allclose(record["exponents"], found.signs.exponents, rtol=1e-5)
+    np.testing.assert_allclose(record["exponents"], found.measured.exponents, rtol=1e-5)
     assert summary["verdict"] == found.verdict == record.config["verdict"]
     assert summary["suggestions"][0]["code"] == found.suggestions[0].code
     assert summary["findings"] == {f.name: f.text for f in found.findings}

@@ -27,10 +27,12 @@ SHARED = (
     "_files",
     "_formats",
     "_variables",
-    "_notebook",
+    "_shown",
     "_brief",
     "_padded",
     "_units",
+    "_outcomes",
+    "_renames",
 )
 MAY_IMPORT = {
     "_types": (),
@@ -40,14 +42,17 @@ MAY_IMPORT = {
     "_files": (),
     "_formats": (),
     "_variables": (),
-    "_notebook": (),
+    "_shown": (),
     "_brief": (),
     "_padded": (),
     "_units": (),
+    "_outcomes": (),
+    "_renames": (),
     "record": (),
     "cells": (),
     "theory": (),
     "tasks": (),
+    "compile": ("kernels", "tangent", "cells"),
     "kernels": ("cells.form", "cells.activation", "cells.surrogates"),
     "tangent": ("kernels", "cells", "record"),
     "schedules": ("tangent", "cells"),
@@ -63,6 +68,7 @@ MAY_IMPORT = {
         "schedules",
         "tangent",
         "cells",
+        "plots",
         "record",
     ),
     "integrations": (
@@ -78,16 +84,14 @@ MAY_IMPORT = {
     "bench": ("kernels", "tangent", "cells", "training.progress", "record"),
     "plots": ("record",),
     "sweep": ("record", "training.progress"),
+    "_renderer": ("plots", "experiments", "record"),
     "cli": ("",),
     "": ("",),
 }
 """The arrows of the design, beside those within a package and those to `SHARED`; "" is everything."""
 
-EXTERNAL = {"matplotlib": ("plots",), "ray": ("sweep",)}
+EXTERNAL = {"matplotlib": ("plots", "experiments", "_renderer"), "ray": ("sweep",)}
 """Libraries that only these packages import."""
-
-LAZY, DRAWING = "plots", ("plot", "page")
-"""What methods called so may import besides."""
 
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "misc", "common"}
 
@@ -100,17 +104,15 @@ def is_type_checking(node: ast.AST) -> bool:
     return isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
 
 
-def imports(module: str, tree: ast.Module) -> Iterator[tuple[str, str, int]]:
-    """Every imported module, the innermost function that imports it, and the line."""
+def imports(module: str, tree: ast.Module) -> Iterator[tuple[str, int]]:
+    """Every imported module, lazily or not, and the line."""
     parts = module.split(".") if module else []
-    stack: list[tuple[ast.AST, str]] = [(tree, "")]
+    stack: list[ast.AST] = [tree]
     while stack:
-        node, function = stack.pop()
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            function = node.name
+        node = stack.pop()
         if isinstance(node, ast.Import):
             for alias in node.names:
-                yield alias.name, function, node.lineno
+                yield alias.name, node.lineno
         if isinstance(node, ast.ImportFrom):
             package = parts if MODULES[module].name == "__init__.py" else parts[:-1]
             start = ["lyaptorch", *package[: len(package) - node.level + 1]] if node.level else []
@@ -118,15 +120,15 @@ def imports(module: str, tree: ast.Module) -> Iterator[tuple[str, str, int]]:
             for alias in node.names:
                 submodule = f"{target}.{alias.name}"
                 known = submodule.removeprefix("lyaptorch.") in MODULES and submodule.startswith("lyaptorch.")
-                yield (submodule if known else target), function, node.lineno
+                yield (submodule if known else target), node.lineno
         children = node.orelse if is_type_checking(node) else ast.iter_child_nodes(node)
-        stack += [(child, function) for child in children]
+        stack += children
 
 
 def wrong_arrows(module: str, tree: ast.Module) -> list[str]:
     own = package_of(module)
     wrong = []
-    for target, function, line in imports(module, tree):
+    for target, line in imports(module, tree):
         inside = target == "lyaptorch" or target.startswith("lyaptorch.")
         if not inside:
             owners = EXTERNAL.get(package_of(target))
@@ -134,12 +136,7 @@ def wrong_arrows(module: str, tree: ast.Module) -> list[str]:
                 wrong.append(f"{module}:{line} imports {target}")
             continue
         name = target.removeprefix("lyaptorch").removeprefix(".")
-        allowed = (
-            *SHARED,
-            *MAY_IMPORT[own],
-            *((own,) if own else ()),
-            *((LAZY,) if function in DRAWING else ()),
-        )
+        allowed = (*SHARED, *MAY_IMPORT[own], *((own,) if own else ()))
         if not any(prefix in ("", name) or name.startswith(f"{prefix}.") for prefix in allowed):
             wrong.append(f"{module}:{line} imports {target}")
     return wrong
@@ -183,10 +180,10 @@ def test_imports_follow_the_design(module):
         ("cells.rate", "if TYPE_CHECKING:\n    pass\nelse:\n    import lyaptorch.tangent", 1),
         (
             "tangent.spectrum",
-            "class A:\n    def plot(self):\n        from lyaptorch.plots import plot_spectrum",
-            0,
+            "class A:\n    def plot(self):\n        from lyaptorch.plots import FIGURES",
+            1,
         ),
-        ("tangent.spectrum", "from lyaptorch.plots import plot_spectrum", 1),
+        ("tangent.spectrum", "from lyaptorch.plots import FIGURES", 1),
         ("tangent.spectrum", "class A:\n    def plot(self):\n        import matplotlib.pyplot", 1),
         ("tangent.spectrum", "import ray", 1),
         ("training", "from lyaptorch.tasks.batch import Batch\nfrom lyaptorch.tasks import batch", 0),
@@ -197,6 +194,84 @@ def test_imports_follow_the_design(module):
 )
 def test_a_wrong_arrow_would_be_found(module, source, count):
     assert len(wrong_arrows(module, ast.parse(source))) == count
+
+
+def circles(arrows: dict[str, set[str]]) -> list[list[str]]:
+    """Modules that import each other, each group once, by Tarjan's algorithm."""
+    number: dict[str, int] = {}
+    least: dict[str, int] = {}
+    open_: list[str] = []
+    found = []
+
+    def visit(module: str) -> None:
+        number[module] = least[module] = len(number)
+        open_.append(module)
+        for target in arrows[module]:
+            if target not in number:
+                visit(target)
+            if target in open_:
+                least[module] = min(least[module], least[target])
+        if least[module] == number[module]:
+            group = open_[open_.index(module) :]
+            del open_[-len(group) :]
+            if len(group) > 1 or module in arrows[module]:
+                found.append(sorted(group))
+
+    for module in arrows:
+        if module not in number:
+            visit(module)
+    return found
+
+
+def imported(module: str, tree: ast.Module) -> set[str]:
+    """The modules of the library that a module imports, whenever it does, by their names without it."""
+    inside = (name for name, _ in imports(module, tree) if package_of(name) == "lyaptorch")
+    return {name.removeprefix("lyaptorch").removeprefix(".") for name in inside}
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    assert circles({module: imported(module, parsed(module)) for module in MODULES}) == []
+
+
+@pytest.mark.parametrize(
+    ("arrows", "found"),
+    [
+        ({"a": {"b"}, "b": {"c"}, "c": set()}, []),
+        ({"a": {"b"}, "b": {"c"}, "c": {"b"}}, [["b", "c"]]),
+        ({"a": {"a"}}, [["a"]]),
+        ({"a": {"b", "c"}, "b": {"d"}, "c": {"d"}, "d": set()}, []),
+        ({"a": {"b"}, "b": {"a"}, "c": {"a", "d"}, "d": {"e"}, "e": {"c"}}, [["a", "b"], ["c", "d", "e"]]),
+    ],
+)
+def test_a_circle_would_be_found(arrows, found):
+    assert circles(arrows) == found
+
+
+def test_a_lazy_import_is_an_arrow_and_one_for_types_is_none():
+    lazy = "def f():\n    from lyaptorch.tangent import qr"
+    types = "if TYPE_CHECKING:\n    from lyaptorch.tangent import qr"
+    assert imported("cells.rate", ast.parse(lazy)) == {"tangent.qr"}
+    assert imported("cells.rate", ast.parse(types)) == set()
+
+
+OPERATORS = "torch.ops.lyaptorch"
+
+
+def test_no_operator_is_called_by_name():
+    # an import that is not written down: operators are registered with those who call them
+    assert [module for module in MODULES if OPERATORS in MODULES[module].read_text(encoding="utf-8")] == []
+
+
+def test_plots_and_experiments_meet_in_the_renderer_alone():
+    both = {
+        module
+        for module in MODULES
+        if {"plots", "experiments"} <= {package_of(name) for name in imported(module, parsed(module))}
+        and package_of(module) not in ("plots", "experiments", "cli")
+    }
+    assert both == {"_renderer"}
+    found = {module for module in MODULES if "_renderer" in imported(module, parsed(module))}
+    assert found == {""}
 
 
 def test_importing_the_library_loads_no_heavy_optional_dependency():

@@ -16,7 +16,6 @@ import pytest
 import torch
 
 import lyaptorch as lt
-from lyaptorch.plots import record_page
 from lyaptorch.record import Record
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -57,7 +56,7 @@ def spectrum() -> str:
     }
     config = {"target": "net.py:a_rather_long_name_of_a_network_in_a_module", "dt": 1.0}
     elapsed = torch.arange(1.0, 101.0)
-    return record_page(Record("spectrum", config, variables, {"elapsed": (("elapsed",), elapsed)}))
+    return Record("spectrum", config, variables, {"elapsed": (("elapsed",), elapsed)}).page()
 
 
 MEASURE = """() => ({

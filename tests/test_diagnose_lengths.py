@@ -13,9 +13,9 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 import lyaptorch as lt
 from lyaptorch._random import Stream
 from lyaptorch.analysis.given import Given
-from lyaptorch.analysis.registers import finite_memory
 from lyaptorch.analysis.runs import run
 from lyaptorch.cells import unroll
+from lyaptorch.diagnosis.registers import finite_memory
 from lyaptorch.tasks.batch import Batch
 
 pytestmark = pytest.mark.usefixtures("double")

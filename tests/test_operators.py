@@ -11,9 +11,8 @@ from torch import nn
 import cases
 import lyaptorch as lt
 from lyaptorch.cells import LIFForm, unroll
-from lyaptorch.cells import operators as sequences
-from lyaptorch.cells.flatten import pack, unpack
-from lyaptorch.tangent import operators as tangents
+from lyaptorch.compile import operators
+from lyaptorch.compile.layout import flatten, unflatten
 from reference import random_frame
 from test_kernels import CPU, agree, bypassed, has_a_known_form, problem
 
@@ -40,8 +39,8 @@ def spiking():
 
 def operands(cell, h0):
     """What an operator takes in the place of a form, every tensor that is trained asking for its gradient."""
-    tensors, plan = pack(cell.form())
-    return [z.detach().requires_grad_(z.requires_grad) for z in tensors], plan
+    tensors, layout = flatten(cell.form())
+    return [z.detach().requires_grad_(z.requires_grad) for z in tensors], layout
 
 
 BY_AREA = lt.surrogates.gaussian(2.0, norm="area", through="surrogate")
@@ -54,18 +53,18 @@ AREAS = [
 @pytest.mark.parametrize("case", [*CASES, *(pytest.param(case, id=case.name) for case in AREAS)])
 def test_what_is_packed_is_unpacked(case):
     cell = cases.setup(case, (2,) if case.ensembles else ()).cell
-    tensors, plan = pack(cell.form())
-    form = unpack(tensors, plan, [z.requires_grad for z in tensors])
-    assert pack(form)[1] == plan
+    tensors, layout = flatten(cell.form())
+    form = unflatten(tensors, layout, [z.requires_grad for z in tensors])
+    assert flatten(form)[1] == layout
     assert [z.shape for z in form.trained()] == [z.shape for z in tensors if z.requires_grad]
-    assert all(a.data_ptr() == b.data_ptr() for a, b in zip(pack(form)[0], tensors, strict=True))
+    assert all(a.data_ptr() == b.data_ptr() for a, b in zip(flatten(form)[0], tensors, strict=True))
     for f, g in zip(form.activations(), cell.form().activations(), strict=True):
         for what in ("name", "value", "norm", "through"):
             assert getattr(f, what, None) == getattr(g, what, None)
 
 
 def test_an_activation_of_the_users_is_not_packed():
-    assert pack(lt.RateCell(2, 4, activation=cases.softplus()).form()) is None
+    assert flatten(lt.RateCell(2, 4, activation=cases.softplus()).form()) is None
 
 
 SETTINGS = ([0, 1, 3, 5], [True, False, True], 2)
@@ -76,17 +75,17 @@ SETTINGS = ([0, 1, 3, 5], [True, False, True], 2)
 def test_operators_keep_the_contract_of_torch(case):
     cell, inputs, h0 = case()
     inputs, h0 = (z.detach().requires_grad_() for z in (inputs, h0))
-    tensors, plan = operands(cell, h0)
+    tensors, layout = operands(cell, h0)
     wanted = [True, *(z.requires_grad for z in tensors)]
     frame = random_frame(4, 3).expand(*h0.shape, 3).clone().requires_grad_()
-    torch.library.opcheck(sequences.unroll, (inputs, h0, tensors, plan))
+    torch.library.opcheck(operators.unroll, (inputs, h0, tensors, layout))
     bar = torch.ones(len(inputs), *h0.shape)
-    torch.library.opcheck(sequences.unroll_adjoint, (*plainly(inputs, h0, tensors), plan, wanted, bar))
-    given = (inputs, h0, frame, tensors, plan, *SETTINGS, "cpu")
-    torch.library.opcheck(tangents.scan, given)
+    torch.library.opcheck(operators.unroll_adjoint, (*plainly(inputs, h0, tensors), layout, wanted, bar))
+    given = (inputs, h0, frame, tensors, layout, *SETTINGS, "cpu")
+    torch.library.opcheck(operators.scan, given)
     x, h, bare, Q = *plainly(inputs, h0, tensors), frame.detach()
     bars = (torch.ones(3, *h0.shape[:-1], 3), torch.ones(h0.shape))
-    torch.library.opcheck(tangents.scan_adjoint, (x, h, Q, bare, plan, *SETTINGS, "cpu", wanted, *bars))
+    torch.library.opcheck(operators.scan_adjoint, (x, h, Q, bare, layout, *SETTINGS, "cpu", wanted, *bars))
 
 
 def plainly(inputs, h0, tensors):
@@ -116,7 +115,7 @@ def test_a_sharpness_and_two_biases():
 def compare_unrolled(cell, inputs, h0):
     inputs, h0 = (z.detach().requires_grad_() for z in (inputs, h0))
     wanted = [inputs, h0, *cell.form().trained()]
-    operator = sequences.unroll(inputs, h0, *pack(cell.form()))
+    operator = operators.unroll(inputs, h0, *flatten(cell.form()))
     agree(derivatives([operator], wanted), derivatives([unroll(cell, inputs, h0)], wanted), 1e-13)
 
 
@@ -135,7 +134,9 @@ def compare_scanned(cell, inputs, h0, backend="cpu"):
     frame = random_frame(4, 3)
     inputs, h0, frame = (z.detach().requires_grad_() for z in (inputs, h0, frame))
     wanted = [inputs, h0, frame, *cell.form().trained()]
-    operator = tangents.scan(inputs, h0, frame, *pack(cell.form()), [0, 2, 4, 5], [False] * 3, None, backend)
+    operator = operators.scan(
+        inputs, h0, frame, *flatten(cell.form()), [0, 2, 4, 5], [False] * 3, None, backend
+    )
     spec = lt.lyapunov_spectrum(cell, inputs, h0=h0, frame=frame, k=3, interval=2, backend="torch")
     healthy = spec.growth.healthy
     assert torch.equal(operator[1], healthy)
@@ -153,13 +154,13 @@ def test_an_overflow_names_its_step():
     with torch.no_grad():
         cell.weight_hh.mul_(1e100)
     with pytest.raises(FloatingPointError, match="the tangent vectors are not finite after step 4"):
-        tangents.scan(inputs, h0, random_frame(4, 2), *pack(cell.form()), [0, 4], [False], None, "cpu")
+        operators.scan(inputs, h0, random_frame(4, 2), *flatten(cell.form()), [0, 4], [False], None, "cpu")
 
 
 def test_no_derivative_of_the_adjoint():
     cell, inputs, h0 = problem(lt.RateCell, 4, t=3)
-    tensors, plan = pack(cell.form())
-    states = sequences.unroll(inputs, h0, tensors, plan)
+    tensors, layout = flatten(cell.form())
+    states = operators.unroll(inputs, h0, tensors, layout)
     (bar,) = torch.autograd.grad(states.square().sum(), h0, create_graph=True)
     with pytest.raises(RuntimeError, match="no autograd formula was registered"):
         bar.sum().backward()
@@ -169,7 +170,7 @@ INTERPRETED = """
 import torch
 torch.set_default_dtype(torch.float64)
 import lyaptorch as lt, test_operators as tests
-from lyaptorch.cells import unroll as trajectory
+from lyaptorch.cells.unroll import use
 
 class Everywhere(lt.kernels.TritonRecurrence):
     def serves(self, form, h):
@@ -178,7 +179,7 @@ class Everywhere(lt.kernels.TritonRecurrence):
 case = tests.sharpened("dense")
 tests.compare_scanned(*case, backend="triton")
 tests.compare_scanned(*tests.spiking(), backend="triton")
-trajectory.use(Everywhere())
+use(Everywhere())
 tests.compare_unrolled(*case)
 """
 

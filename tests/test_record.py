@@ -211,7 +211,7 @@ def test_dataset_carries_the_configuration_as_one_json_attribute():
     assert isinstance(data, xarray.Dataset)
     assert data.attrs.keys() == {"kind", "config", "format", "format_version"}
     assert (data.attrs["kind"], data.attrs["format"], data.attrs["format_version"]) == (
-        "train", "lyaptorch record", 1,
+        "train", "lyaptorch record", 2,
     )  # fmt: skip
     assert data.attrs["config"] == json.dumps(example().config, sort_keys=True)
     assert data["loss"].sel(member="tanh", epoch=10) == 1
@@ -543,8 +543,8 @@ def put(name, value):
         (lambda f: f.attrs.__delitem__("config"), "it must have the attributes config, got none; restore it"),
         (lambda f: f.attrs.__delitem__("checksum"), "it must have the attributes checksum, got none; re"),
         (put("format", "zarr"), "format must be 'lyaptorch record', got zarr; update lyaptorch"),
-        (put("format_version", 2), "format_version must be 1, got 2; update lyaptorch"),
-        (put("format_version", [1, 1]), r"format_version must be 1, got \[1 1\]; update lyaptorch"),
+        (put("format_version", 3), "format_version must be 1 or 2, got 3; update lyaptorch"),
+        (put("format_version", [1, 1]), r"format_version must be 1 or 2, got \[1 1\]; update lyaptorch"),
         (put("config", "{"), "it is damaged, JSONDecodeError.*; restore"),
         (put("config", "[" * 100_000), "it is damaged, RecursionError"),
         (put("config", '{"x": NaN}'), "config must hold dicts"),

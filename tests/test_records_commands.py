@@ -1,5 +1,6 @@
 """The commands `lyap report`, `show`, `diff` and `rm`, and what `lyap reproduce --list` says of Records."""
 
+import math
 import sys
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from command import command, files
 from lyaptorch import record as record_module
 from lyaptorch.experiments import FIGURES
+from lyaptorch.experiments.check import at_least, near
 from lyaptorch.experiments.recorded import figure_of, recorded_checks, recorded_scale
 from lyaptorch.plots import report as pages
 from lyaptorch.record import Record
@@ -75,7 +77,7 @@ def test_report_is_one_page_that_loads_nothing(lyap, runs):
     assert len({a["id"] for _, a in page.tags if "id" in a}) == sum("id" in a for _, a in page.tags)
     seen = " ".join(page.texts)
     for words in (
-        f"3 Records, 2.0 h of computing; {facts['held']} of {facts['checks']} checks hold.",
+        f"3 Records, 2.0 h of computing; of {facts['checks']} checks {facts['held']} hold.",
         "broken.nc: cannot load",
         "<b>&",
         "This version of lyaptorch draws no figure of it.",
@@ -92,17 +94,30 @@ def test_a_check_that_does_not_hold_is_said_so(lyap, runs, monkeypatch):
     monkeypatch.setattr(FIG, "checks", lambda self, record: [_missed()])
     assert lyap.json("report", "runs")["held"] == 0
     seen = " ".join(Reader((runs / "report.html").read_text()).texts)
-    assert "0 of 1 checks hold" in seen
-    assert "it is so 1 2 0.5 NO" in seen
+    assert "of 1 checks 0 hold, 1 does not" in seen
+    assert "it is so 1 ± 0.5 2 does not hold claim" in seen
     status, out, _ = lyap("show", "gradient-flossing-fig15-smoke")
     assert status == 0
-    assert "NO" in out
+    assert "does not hold" in out
+
+
+def test_a_check_that_is_not_decided_is_neither_held_nor_missed(lyap, runs, monkeypatch):
+    checks = [_missed(), at_least("b", "it is large", 3.0, math.nan, kind="question")]
+    monkeypatch.setattr(FIG, "checks", lambda self, record: checks)
+    facts = lyap.json("report", "runs")
+    assert (facts["checks"], facts["held"], facts["undecided"]) == (2, 0, 1)
+    seen = " ".join(Reader((runs / "report.html").read_text()).texts)
+    assert "of 2 checks 0 hold, 1 does not, 1 not decided" in seen
+    assert "it is large ≥ 3" in seen
+    assert "not decided question" in seen
+    shown = lyap.json("show", "gradient-flossing-fig15-smoke")["checks"]
+    assert [check["outcome"] for check in shown] == ["does not hold", "not decided"]
+    assert [check["side"] for check in shown] == ["within", "at least"]
+    assert "not decided" in lyap("show", "gradient-flossing-fig15-smoke")[1]
 
 
 def _missed():
-    from lyaptorch.experiments import Check
-
-    return Check("it is so", 1.0, 2.0, 0.5, False)
+    return near("a", "it is so", 1.0, 2.0, 0.5)
 
 
 def test_a_heavy_figure_is_drawn_as_pixels_and_a_wide_one_scrolls(monkeypatch):
@@ -209,7 +224,7 @@ def test_a_record_of_a_newer_version_is_named_and_left_alone(lyap, runs, monkeyp
         patch.setattr(record_module, "_VERSION", 99)
         Record("train", {}, CURVES).save(runs / "newer")
     before = (runs / "newer.nc").read_bytes()
-    assert "format_version must be 1, got 99; update lyaptorch" in lyap.fails("show", "newer")
+    assert "format_version must be 1 or 2, got 99; update lyaptorch" in lyap.fails("show", "newer")
     assert lyap.json("report", "runs")["unreadable"] == ["broken.nc", "newer.nc"]
     assert "update lyaptorch" in (runs / "report.html").read_text()
     assert (runs / "newer.nc").read_bytes() == before

@@ -13,7 +13,7 @@ import torch
 import lyaptorch as lt
 from command import SMALL, TINY, command, files
 from lyaptorch._random import Stream
-from lyaptorch.plots import plot_record, record_page, report
+from lyaptorch.plots import report
 from lyaptorch.record import Record
 
 EVIL = '<script>alert("x")</script> & $x_{ "id="'
@@ -91,7 +91,7 @@ def test_a_page_says_what_the_diagnosis_says():
     for text in (*(f.text for f in found.findings), *(r.code for r in found.suggestions), "▼ vanishing"):
         assert text in page.texts
     assert page.texts.count("Numbers") == len(page.of("svg")) >= 3
-    for i, exponent in enumerate(found.signs.exponents.tolist(), 1):
+    for i, exponent in enumerate(found.measured.exponents.tolist(), 1):
         assert str(i) in page.texts
         assert f"{exponent:.4g}" in page.texts
 
@@ -117,7 +117,7 @@ def test_parts_gates_and_silence_have_their_figures():
 def test_nothing_that_users_write_becomes_html():
     found = diagnosis(groups={EVIL: slice(0, 6), "_b": slice(6, 12)})
     hostile = Record("diagnose", {**found.config, "name": EVIL, "dtype": EVIL}, *found.variables())
-    page = record_page(hostile)
+    page = hostile.page()
     reader = read(page)
     assert "<script" not in page
     assert reader.texts.count(EVIL) >= 3
@@ -129,8 +129,8 @@ def test_a_page_is_the_same_again_from_its_record(tmp_path):
     record = recorded(found)
     loaded = Record.load(record.save(tmp_path / "a"))
     assert loaded == record
-    assert record_page(loaded) == found.page()
-    assert len(plot_record(loaded).axes) == len(found.plot().axes) == 3
+    assert loaded.page() == found.page()
+    assert len(loaded.plot().axes) == len(found.plot().axes) == 3
     path = found.save(tmp_path / "page")
     assert path.name == "page.html"
     assert path.read_text(encoding="utf-8") == found.page()
@@ -141,7 +141,7 @@ def test_dead_exponents_and_gradients_do_not_break_a_page():
     cell = lt.RateCell(1, 4, activation="relu", bias=False)
     cell.weight_hh.data[:] = 0.0
     found = lt.diagnose(cell, torch.ones(30, 1, 1))
-    assert math.isinf(found.signs.lambda1)
+    assert math.isinf(found.measured.lambda1)
     read(found.page())
     assert "Gradients vanish entirely" in found.page()
 
@@ -185,12 +185,12 @@ def test_the_command_diagnose(lyap, tmp_path):
     inputs = Stream(0, "noise").normal((85, 1, 2), member_ids=torch.zeros((), dtype=torch.int64))
     generator = torch.Generator().manual_seed(0)
     found = lt.diagnose(rnn, inputs, k=4, tangent_transient=5, generator=generator, name="rnn")
-    np.testing.assert_allclose(record["exponents"], found.signs.exponents, rtol=1e-5)
+    np.testing.assert_allclose(record["exponents"], found.measured.exponents, rtol=1e-5)
     assert summary["verdict"] == found.verdict == record.config["verdict"]
     assert summary["suggestions"][0]["code"] == found.suggestions[0].code
     assert summary["findings"] == {f.name: f.text for f in found.findings}
     page = (tmp_path / summary["page"]).read_text(encoding="utf-8")
-    assert page == record_page(record)
+    assert page == record.page()
     assert "Diagnosis of net.py:rnn" in page
     status, out, err = lyap("diagnose", "net.py:rnn", *flags)
     assert (status, err) == (0, "")
@@ -214,12 +214,12 @@ def test_the_command_spectrum_with_a_report(lyap, tmp_path):
     summary = lyap.json("spectrum", *SMALL, "--trajectories", 2, "--report")
     page = (tmp_path / summary["page"]).read_text(encoding="utf-8")
     assert read(page).texts.count("Numbers") == 2
-    assert page == record_page(Record.load(summary["record"]))
+    assert page == Record.load(summary["record"]).page()
     assert f"λ₁ = {np.mean(summary['exponents'], 0)[0]:+.4g}" in page
     assert "page" not in lyap.json("spectrum", *SMALL)
 
 
 def test_any_other_record_has_a_page_too(lyap):
     summary = lyap.json("demo", *TINY)
-    page = read(record_page(Record.load(summary["record"])))
+    page = read(Record.load(summary["record"]).page())
     assert "demo" in page.texts

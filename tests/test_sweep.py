@@ -288,7 +288,7 @@ def test_a_record_of_a_newer_version_is_not_overwritten(tmp_path, monkeypatch):
         go(tmp_path, together=one)
     before = saved(tmp_path)
     with pytest.raises(
-        ValueError, match=r"cannot load .*: format_version must be 1, got 99; update lyaptorch"
+        ValueError, match=r"cannot load .*: format_version must be 1 or 2, got 99; update lyaptorch"
     ):
         go(tmp_path, together=one)
     assert saved(tmp_path) == before

@@ -18,8 +18,11 @@ from lyaptorch.cells import (
     weights,
 )
 from lyaptorch.cells.unroll import use as _use
+from lyaptorch.compile.operators import register as _register
 from lyaptorch.diagnosis import diagnose
 from lyaptorch.record import Record
+from lyaptorch.record import Renderer as _Renderer
+from lyaptorch.record import render_with as _render_with
 from lyaptorch.schedules import FitPhase, FlossPhase, flossing_loss
 from lyaptorch.tangent import Spectrum, covariant_vectors, depth_spectrum, lyapunov_spectrum
 from lyaptorch.tasks import Batch, Task
@@ -75,6 +78,17 @@ __all__ = [  # noqa: RUF022
 
 _use(kernels.FusedRecurrence())
 _use(kernels.TritonRecurrence())
+_register()
+
+
+def _open_renderer() -> _Renderer:
+    """What draws Records, imported when the first is drawn: matplotlib takes its time."""
+    from lyaptorch import _renderer
+
+    return _renderer
+
+
+_render_with(_open_renderer)
 
 
 def __getattr__(name: str) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Iterator, KeysView, Mapping
+from collections.abc import Callable, Iterator, KeysView, Mapping
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from numpy.typing import NDArray
 
@@ -25,7 +25,8 @@ from lyaptorch._files import (
     writable_folder,
 )
 from lyaptorch._formats import save_as, with_format
-from lyaptorch._notebook import framed
+from lyaptorch._renames import current_config, current_name
+from lyaptorch._shown import framed
 from lyaptorch._variables import Given, Variable, check_together, text, variable
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Given", "Record", "Variable"]
 
-_FORMAT, _VERSION = "lyaptorch record", 1
+_FORMAT, _VERSION = "lyaptorch record", 2
 SHOWN = 12
 """Most names in the repr of a Record."""
 
@@ -205,23 +206,36 @@ class Record:
                 record = cls(data.attrs["kind"], json.loads(data.attrs["config"]), variables, coordinates)
                 if record._digest() != data.attrs["checksum"]:
                     raise ValueError(f"values and checksum disagree, so it is damaged; {AGAIN}")
+                if str(data.attrs["format_version"]) != str(_VERSION):
+                    record = record._current()
         except Exception as error:  # h5py and xarray raise almost any type on a malformed file
             known = type(error) is ValueError
             reason = str(error) if known else f"it is damaged, {error!r}; {AGAIN}"
             raise ValueError(f"cannot load {path}: {reason}") from error
         return record
 
-    def plot(self) -> Figure:
-        """The figure of this kind of Record, drawn from its data alone."""
-        from lyaptorch.plots import plot_record
+    def _current(self) -> Record:
+        """The same with the names of today, from those of the first version."""
+        variables, coordinates = (
+            {
+                current_name(name): (tuple(map(current_name, v.dims)), v.values, v.attributes)
+                for name, v in group.items()
+            }
+            for group in (self.variables, self.coordinates)
+        )
+        return Record(self.kind, current_config(self.config), variables, coordinates)
 
-        return plot_record(self)
+    def plot(self) -> Figure:
+        """The figure of this kind of Record, drawn from its data alone.
+
+        Raises:
+            ValueError: for a kind of Record that has no figure.
+        """
+        return _renderers[-1]().figure(self)
 
     def page(self) -> str:
         """One self-contained page of HTML: the figure, where this kind has one, sizes and configuration."""
-        from lyaptorch.plots import record_page
-
-        return record_page(self)
+        return _renderers[-1]().page(self)
 
     def _repr_html_(self) -> str:
         return framed(self.page(), f"Record {escape(self.kind)}")
@@ -238,13 +252,35 @@ class Record:
         return f"sha256:{hashlib.sha256(head.encode() + b''.join(data)).hexdigest()}"
 
 
+class Renderer(Protocol):
+    """Draws Records of every kind."""
+
+    def figure(self, record: Record) -> Figure:
+        """Its figure, or ValueError for a kind that has none."""
+
+    def page(self, record: Record) -> str:
+        """Its page of HTML."""
+
+
+def render_with(renderer: Callable[[], Renderer]) -> None:
+    """From now on let that which `renderer` gives, when one is first needed, draw all Records.
+
+    Records know nothing of plots: `lyaptorch/__init__.py` brings the two together.
+    """
+    _renderers.append(renderer)
+
+
+_renderers: list[Callable[[], Renderer]] = []
+
+
 def _check_format(attributes: Mapping[str, Any]) -> None:
     missing = {"format", "format_version", "kind", "config", "checksum"} - attributes.keys()
     if missing:
         raise ValueError(f"it must have the attributes {', '.join(sorted(missing))}, got none; {AGAIN}")
-    for name, known in (("format", _FORMAT), ("format_version", _VERSION)):
-        if str(attributes[name]) != str(known):
-            raise ValueError(f"{name} must be {known!r}, got {attributes[name]!s:.80}; update lyaptorch")
+    for name, known in (("format", [_FORMAT]), ("format_version", range(1, _VERSION + 1))):
+        if str(attributes[name]) not in map(str, known):
+            of = " or ".join(map(repr, known))
+            raise ValueError(f"{name} must be {of}, got {attributes[name]!s:.80}; update lyaptorch")
 
 
 def _from_xarray(variable: xarray.Variable) -> Given:

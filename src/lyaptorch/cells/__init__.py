@@ -1,6 +1,6 @@
 """Cells, their activations and weights, and other people's networks as cells."""
 
-from lyaptorch.cells import operators, surrogates
+from lyaptorch.cells import surrogates
 from lyaptorch.cells.activation import ACTIVATIONS, Activation
 from lyaptorch.cells.adapt import FunctionCell, Network, as_cell, copied, owned, unwrap
 from lyaptorch.cells.cell import Cell, FormCell
@@ -51,7 +51,6 @@ __all__ = [
     "as_cell",
     "copied",
     "fit",
-    "operators",
     "owned",
     "probe",
     "random_frame",

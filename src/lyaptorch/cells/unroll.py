@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
@@ -12,10 +12,11 @@ from lyaptorch import _checks
 from lyaptorch._types import Inputs, LastStates, State
 from lyaptorch.cells.cell import ADVICE as ADVICE
 from lyaptorch.cells.cell import Cell
-from lyaptorch.cells.flatten import flatten
 from lyaptorch.cells.form import AnyForm, Bars, Form, linear, time_in_batch, weight_gradients
 
 SETTLE_STEPS = 256
+Operator: TypeAlias = Callable[[AnyForm, Tensor, Tensor], Tensor | None]
+"""The states of a form after each step, from inputs and h0; None where it cannot serve."""
 
 
 class Recurrence(Protocol):
@@ -53,6 +54,11 @@ def use(recurrence: Recurrence) -> None:
     _recurrences.insert(0, recurrence)
 
 
+def trace_with(operator: Operator) -> None:
+    """From now on let torch.compile see `operator` in place of `unroll` where it serves."""
+    _traced.append(operator)
+
+
 def unroll(cell: Cell, inputs: Inputs, h: State, *, first: int = 0, plain: bool = False) -> LastStates:
     """The states after each step, `(t, *e, b, n)`, differentiable by backpropagation through time.
 
@@ -75,12 +81,12 @@ def unroll(cell: Cell, inputs: Inputs, h: State, *, first: int = 0, plain: bool 
     # computed once: what the weights were computed from gets its gradient by autograd
     form = cell.form()
     if form is not None and not plain and (recurrence := serving(form, h)) is not None:
-        if torch.compiler.is_compiling() and (packed := flatten(form)) is not None:
-            # of `cells.operators`, which imports this module; eagerly it would cost more
-            states: Tensor = torch.ops.lyaptorch.unroll(inputs, h, *packed)[first:]
-        else:
-            leaves = form.trained()
-            states = _Unroll.apply(recurrence, form, leaves, first, inputs, h, *leaves)  # type: ignore[no-untyped-call]
+        # eagerly an operator would cost more
+        every = _traced[-1](form, inputs, h) if torch.compiler.is_compiling() else None
+        if every is not None:
+            return every[first:]
+        leaves = form.trained()
+        states: Tensor = _Unroll.apply(recurrence, form, leaves, first, inputs, h, *leaves)  # type: ignore[no-untyped-call]
         return states
     steps = []
     for x in inputs:
@@ -221,6 +227,7 @@ class _Plain:
 
 _plain: Recurrence = _Plain()
 _recurrences = [_plain]
+_traced: list[Operator] = []
 
 
 def serving(form: AnyForm, h: Tensor) -> Recurrence | None:

@@ -16,7 +16,6 @@ from lyaptorch.cli.networks import Subject
 from lyaptorch.cli.output import save_page, show
 from lyaptorch.diagnosis import Diagnosis
 from lyaptorch.diagnosis import diagnose as diagnosed
-from lyaptorch.plots import record_page
 from lyaptorch.record import Record
 
 
@@ -60,7 +59,7 @@ def diagnose(
     record = Record("diagnose", {**subject.config(driven), **found.config}, *variables)
     seconds = time.monotonic() - start
     path = record.save(path, host={"seconds": seconds}, fresh=True)
-    page = save_page(path, record_page(record))
+    page = save_page(path, record.page())
     show(
         json,
         {**_summary(found), **driven.counts()},

@@ -14,10 +14,11 @@ import torch
 
 from lyaptorch import _checks
 from lyaptorch._files import host_of, run_path
+from lyaptorch._outcomes import tally
 from lyaptorch.cli.output import checkpoint_path, draw, has, resumable, save
 from lyaptorch.experiments import FIGURES, Check
 from lyaptorch.experiments.figure import Figure
-from lyaptorch.experiments.misses import why_missed
+from lyaptorch.experiments.reasons import reason
 from lyaptorch.experiments.recorded import figure_of, recorded_checks, recorded_scale
 from lyaptorch.plots import figure_of_kind
 from lyaptorch.record import Record
@@ -56,11 +57,9 @@ class Made:
         return self.seed == seed_of(self.paper, self.figure)
 
     @property
-    def held(self) -> str:
+    def standing(self) -> str:
         """How many checks hold, in words."""
-        if self.checks is None:
-            return "not checked"
-        return f"{sum(check.holds for check in self.checks)} of {len(self.checks)}"
+        return "not checked" if self.checks is None else tally(check.outcome for check in self.checks)
 
     def cost(self, clock: str) -> float | None:
         """What it took in "seconds", or in "cpu_seconds" of all its threads; None where nobody knows."""
@@ -68,9 +67,9 @@ class Made:
         return float(value) if isinstance(value, int | float) else None
 
     def why(self, check: Check) -> str:
-        """Why a check is missed, where that is known; what is known is that of small scale."""
+        """Why a check does not hold, where that is known; what is known is that of small scale."""
         known = self.scale == "small" and self.usual and not check.holds
-        return why_missed(self.paper, self.figure, check.sentence) if known else ""
+        return reason(self.paper, self.figure, check) if known else ""
 
 
 def seed_of(paper: str, figure: str, seed: int | None = None) -> int:

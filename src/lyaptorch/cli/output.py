@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lyaptorch._files import replace_file, to_json
+from lyaptorch._outcomes import FAILS, HOLDS, UNDECIDED, tally
 from lyaptorch.experiments import Check
 from lyaptorch.record import Record
 
@@ -125,18 +126,25 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def counted(outcomes: Sequence[str]) -> dict[str, int | None]:
+    """How many checks there are, hold, and are not decided, for a script."""
+    held, undecided = outcomes.count(HOLDS), outcomes.count(UNDECIDED)
+    return {"checks": len(outcomes), "held": held, "undecided": undecided}
+
+
 def check_table(title: str, checks: Sequence[Check]) -> Table:
-    """Checks as a table; what does not hold stands out."""
-    table = Table(title=title)
+    """Checks as a table, with their kinds where not all are claims; what does not hold stands out."""
+    table = Table(title=title, caption=tally(check.outcome for check in checks))
     table.add_column("check")
-    for column in ("expected", "measured", "±", "holds"):
+    for column in ("expected", "measured"):
         table.add_column(column, justify="right")
+    table.add_column("outcome")
+    told = any(check.kind != "claim" for check in checks)
+    if told:
+        table.add_column("kind")
+    styles = {HOLDS: "", FAILS: "bold red", UNDECIDED: "yellow"}
     for check in checks:
-        table.add_row(
-            check.sentence,
-            f"{check.expected:.3g}",
-            f"{check.measured:.3g}",
-            f"{check.tolerance:.2g}",
-            "yes" if check.holds else "[bold red]NO[/]",
-        )
+        outcome = Text(check.outcome, styles[check.outcome])
+        kind = (check.kind,) if told else ()
+        table.add_row(check.sentence, check.bound, f"{check.measured:.3g}", outcome, *kind)
     return table

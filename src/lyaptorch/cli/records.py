@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json as json_module
 import sys
-from dataclasses import astuple
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,12 +14,12 @@ from rich.console import Console
 from rich.table import Table
 
 from lyaptorch._files import host_of, replace_file
+from lyaptorch._outcomes import tally
 from lyaptorch.cli.checks import checks_page
 from lyaptorch.cli.figures import made_in
-from lyaptorch.cli.output import check_table, finite
+from lyaptorch.cli.output import check_table, counted, finite
 from lyaptorch.experiments import FIGURES
 from lyaptorch.experiments.recorded import figure_of, recorded_checks
-from lyaptorch.plots import plot_record
 from lyaptorch.plots.events import write_events
 from lyaptorch.plots.runs import Entry, runs_page
 from lyaptorch.record import Record
@@ -64,9 +63,9 @@ def report(
             curves += write_events(record, tensorboard / path.stem)
     out = runs / "report.html" if out is None else out
     replace_file(out, runs_page(f"Records in {runs}", entries, unreadable).encode())
-    held = [check[-1] for entry in entries for check in entry.checks]
+    outcomes = [check.outcome for entry in entries for check in entry.checks]
     facts = {"page": str(out), "records": len(entries), "unreadable": [name for name, _ in unreadable]}
-    facts |= {"checks": len(held), "held": sum(held)}
+    facts |= counted(outcomes)
     if tensorboard is not None:
         facts |= {"tensorboard": str(tensorboard), "curves": curves}
     if markdown is not None:
@@ -75,7 +74,7 @@ def report(
     if json:
         print(json_module.dumps(facts))
         return
-    print(f"{len(entries)} Records, {sum(held)} of {len(held)} checks hold")
+    print(f"{len(entries)} Records; of {len(outcomes)} checks {tally(outcomes)}")
     for name, why in unreadable:
         print(f"{name}: {why}")
     if tensorboard is not None:
@@ -106,7 +105,7 @@ def show(
     checks = (recorded_checks(loaded, figure) if figure else None) or []
     if json:
         facts = {"path": str(path), "kind": loaded.kind, "config": loaded.config, "variables": rows}
-        facts |= {"host": host, "checks": [vars(check) for check in checks]}
+        facts |= {"host": host, "checks": [check.facts() for check in checks]}
         print(json_module.dumps(finite(facts), allow_nan=False))
         return
     table = Table(title=f"{path}: {loaded.kind}")
@@ -215,11 +214,11 @@ def _entry(path: Path, record: Record) -> Entry:
     figure = figure_of(record, FIGURES)
     checks = (recorded_checks(record, figure) if figure else None) or []
     try:
-        drawn = plot_record(record)
+        drawn = record.plot()
     except (ValueError, KeyError, IndexError):
         # of a kind without a figure, or made by another version of it
         drawn = None
-    return Entry(path.stem, record, drawn, [astuple(check) for check in checks], host_of(path))
+    return Entry(path.stem, record, drawn, checks, host_of(path))
 
 
 def _range(values: NDArray[Any]) -> dict[str, float | None]:

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from lyaptorch import _checks
 from lyaptorch.cli.figures import Made, drawn, made_in, make, make_all, seed_of
-from lyaptorch.cli.output import check_table, resumable, show
+from lyaptorch.cli.output import check_table, counted, resumable, show
 from lyaptorch.experiments import FIGURES, SCALES
 from lyaptorch.plots.runs import duration
 from lyaptorch.tasks.archives import VARIABLE
@@ -69,7 +69,8 @@ def reproduce(
     checks = made.checks or []
     summary = {"checks": [check.facts() for check in checks]}
     table = check_table(f"{paper} {figure}, {scale} scale", checks)
-    reasons = [Text(f"NO, {check.sentence}: {made.why(check)}") for check in checks if made.why(check)]
+    known = [(check, why) for check in checks if (why := made.why(check))]
+    reasons = [Text(f"{check.outcome}, {check.sentence}: {why}") for check, why in known]
     show(json, summary, [table, *reasons], made.path, made.path.with_suffix(".png"), made.host["seconds"])
 
 
@@ -102,7 +103,7 @@ def _reproduce_all(
     for paper, figure, result in make_all(todo, scale, seed, runs, threads, workers):
         if isinstance(result, Made):
             done[paper, figure] = result
-            said = f"{result.held} checks hold, {duration(result.host['seconds'])}"
+            said = f"{result.standing}; {duration(result.host['seconds'])}"
         else:
             reason = [type(result).__name__, *str(result).strip().splitlines()[:1]]
             said = failed[f"{paper} {figure}"] = ": ".join(reason)
@@ -142,7 +143,7 @@ def _figures(paper: str, made: list[Made]) -> Table:
     table.add_column("shows", ratio=1)
     for scale in SCALES:
         table.add_column(scale, max_width=9)
-    table.add_column("checks that hold", max_width=14)
+    table.add_column("checks", max_width=14)
     for name, figure in FIGURES[paper].items():
         costs, status = dict(figure.cost), []
         for record in made:
@@ -151,7 +152,7 @@ def _figures(paper: str, made: list[Made]) -> Table:
                 if record.scale and seconds is not None:
                     costs[record.scale] = f"{duration(seconds)} *"
                 other = "" if record.usual else f", seed {record.seed}"
-                status.append(f"{record.scale or 'other settings'}{other}: {record.held}")
+                status.append(f"{record.scale or 'other settings'}{other}: {record.standing}")
         table.add_row(name, figure.shows, *(costs[s] for s in SCALES), "\n".join(status) or "-")
     return table
 
@@ -159,9 +160,9 @@ def _figures(paper: str, made: list[Made]) -> Table:
 def _facts(made: Made) -> dict[str, Any]:
     """What a script is told of a figure that was made."""
     checks = made.checks
-    counts: dict[str, int | None] = {"checks": None, "held": None}
+    counts: dict[str, int | None] = dict.fromkeys(("checks", "held", "undecided"))
     if checks is not None:
-        counts = {"checks": len(checks), "held": sum(check.holds for check in checks)}
+        counts = counted([check.outcome for check in checks])
     facts = {
         "paper": made.paper,
         "figure": made.figure,

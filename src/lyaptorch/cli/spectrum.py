@@ -15,7 +15,6 @@ from lyaptorch import _checks
 from lyaptorch._files import run_path
 from lyaptorch.cli.networks import Subject
 from lyaptorch.cli.output import save, save_page, show
-from lyaptorch.plots import record_page
 from lyaptorch.record import Record
 from lyaptorch.tangent import Spectrum, lyapunov_spectrum, mean_over_trajectories
 
@@ -65,7 +64,7 @@ def spectrum(
     record = Record("spectrum", config, *measured.variables())
     seconds = time.monotonic() - start
     path, figure = save(record, path, seconds)
-    page = save_page(path, record_page(record)) if report else None
+    page = save_page(path, record.page()) if report else None
     show(
         json,
         {**_summary(measured), **driven.counts()},

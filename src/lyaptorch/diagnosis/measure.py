@@ -11,10 +11,10 @@ from torch import Tensor
 from lyaptorch._brief import brief
 from lyaptorch._random import Stream
 from lyaptorch._units import Clock
-from lyaptorch.analysis.registers import finite_memory
 from lyaptorch.analysis.runs import Run, run
 from lyaptorch.cells import Cell, settle
 from lyaptorch.diagnosis.blocks import MOMENTS, Groups, Parts, measure, pull_back
+from lyaptorch.diagnosis.registers import finite_memory
 from lyaptorch.tangent import Spectrum, lyapunov_spectrum, mean_over_trajectories
 from lyaptorch.tangent.deaths import untold
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +14,8 @@ from torch.nn.utils.rnn import PackedSequence
 from lyaptorch import _checks
 from lyaptorch._brief import counted
 from lyaptorch._caller import measures
-from lyaptorch._formats import save_as
-from lyaptorch._notebook import framed
 from lyaptorch._padded import Lengths, Padded, padded
+from lyaptorch._shown import Shown
 from lyaptorch._types import Inputs
 from lyaptorch.analysis.given import given
 from lyaptorch.analysis.runs import whole
@@ -30,15 +28,12 @@ from lyaptorch.diagnosis.trial import Suggestion, Trial, cell_of
 from lyaptorch.record import Record
 from lyaptorch.tangent.start import fit_padded, name_too_short
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 MEASURED = 32
 """Exponents measured where k is not given: enough to see how many directions survive."""
 
 
 @dataclass(frozen=True)
-class Diagnosis:
+class Diagnosis(Shown):
     """What ails the gradients of a network; `print` it, `plot` it, or `save` its page.
 
     Attributes:
@@ -46,7 +41,7 @@ class Diagnosis:
             directions only) or "blocked" (a layer or group kills it).
         findings: what was found, in words, the verdict first.
         suggestions: what to try, each with the Python that does it.
-        signs: every number behind them.
+        measured: every number behind them.
         config: how it was measured.
     """
 
@@ -110,34 +105,9 @@ class Diagnosis:
             variables[f"gate_{i}"] = ((f"gate_unit_{i}",), values, {"long_name": name})
         return variables, {"part": (("part",), list(p.names))}
 
-    def plot(self) -> Figure:
-        """The spectrum, what survives, and what happens to a gradient on its way back."""
-        from lyaptorch.plots import plot_diagnosis
-
-        return plot_diagnosis(self)
-
     def record(self) -> Record:
         """The same as a Record, from which page and figure are drawn."""
         return Record("diagnose", self.config, *self.variables())
-
-    def page(self) -> str:
-        """One self-contained page of HTML."""
-        from lyaptorch.plots import record_page
-
-        return record_page(self.record())
-
-    def save(self, path: Path | str) -> Path:
-        """Write the page (.html), the figure (.png, .pdf, .svg) or the Record (.nc); return the path.
-
-        A name without any of these gets .html.
-
-        Raises:
-            ValueError: for another format, or if the file cannot be written.
-        """
-        return save_as(path, self.record(), ".html")
-
-    def _repr_html_(self) -> str:
-        return framed(self.page(), "Diagnosis")
 
 
 @measures

@@ -9,12 +9,12 @@ from typing import Any, Literal, SupportsFloat, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from lyaptorch._outcomes import FAILS, HOLDS, UNDECIDED
+
 Kind: TypeAlias = Literal["claim", "identity", "timing", "question"]
 """A sentence of a paper; exact, or theory within its error; a measured time; ours, with no expectation."""
 Side: TypeAlias = Literal["at least", "at most", "within"]
 """Where a measured value may lie: above its bound, below it, or around an expected value."""
-HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "not decided"
-"""What can come of a check."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,14 @@ class Check:
         gap = self.measured - self.expected
         short = {"at least": -gap, "at most": gap, "within": abs(gap)}[self.side]
         return HOLDS if short <= self.tolerance else FAILS
+
+    @property
+    def bound(self) -> str:
+        """What is expected, with its side: "≥ 100", "≤ 1 + 0.3" with a tolerance of 0.3, "0 ± 0.05"."""
+        if self.side == "within":
+            return f"{self.expected:.3g} ± {self.tolerance:.2g}"
+        sign, slack = ("≥", "-") if self.side == "at least" else ("≤", "+")
+        return f"{sign} {self.expected:.3g}" + (f" {slack} {self.tolerance:.2g}" if self.tolerance else "")
 
     def facts(self) -> dict[str, Any]:
         """The check and its outcome, for a script."""

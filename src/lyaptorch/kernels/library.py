@@ -104,9 +104,7 @@ def open_library() -> ctypes.CDLL:
 @cache
 def _folders() -> tuple[str, ...]:
     """The two differ in an editable install, whose sources stand apart from what was built."""
-    from lyaptorch import kernels
-
-    folders = list(kernels.__path__)
+    folders = [str(Path(__file__).parent)]
     with contextlib.suppress(metadata.PackageNotFoundError):
         folders.append(str(metadata.distribution("lyaptorch").locate_file("lyaptorch/kernels")))
     return tuple(folders)

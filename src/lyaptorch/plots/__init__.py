@@ -1,80 +1,24 @@
-"""Records in, figures out; the only place that imports matplotlib."""
+"""Records in, figures and pages out."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from lyaptorch._units import Clock
-from lyaptorch.plots import html as pages
 from lyaptorch.plots.bench import bench_figure
 from lyaptorch.plots.diagnosis import diagnosis_figure
+from lyaptorch.plots.html import diagnosis_page, plain_page, spectrum_page
 from lyaptorch.plots.papers import PAPERS
 from lyaptorch.plots.spectra import covariant_figure, spectrum_figure
 from lyaptorch.plots.sweeps import sweep_figure
 from lyaptorch.plots.training import demo_figure, flossing_figure, training_figure
 from lyaptorch.record import Record
 
-if TYPE_CHECKING:
-    from lyaptorch.diagnosis import Diagnosis
-    from lyaptorch.tangent import CovariantVectors, Spectrum
-
-__all__ = [
-    "figure_of_kind",
-    "plot_covariant",
-    "plot_diagnosis",
-    "plot_record",
-    "plot_spectrum",
-    "record_page",
-]
-
-
-def plot_spectrum(spectrum: Spectrum) -> Figure:
-    """The figure of a `Spectrum`: exponents with error bars, and convergence."""
-    running = spectrum.running().detach().cpu().numpy()
-    steps = np.cumsum(spectrum.growth.steps.reshape(len(running), -1).amax(1).cpu().numpy()) * spectrum.dt
-    exponents, stderr, reliable = (
-        value.detach().cpu().numpy().reshape(-1, value.shape[-1])
-        for value in (spectrum.exponents, spectrum.stderr(), spectrum.reliable)
-    )
-    running = running.reshape(len(steps), -1, exponents.shape[-1])
-    return spectrum_figure(exponents, stderr, reliable, running, steps, spectrum.clock)
-
-
-def plot_covariant(covariant: CovariantVectors) -> Figure:
-    """The figure of `CovariantVectors`: local exponents, and angles between neighbours."""
-    local, angles = covariant.local().cpu().numpy(), covariant.angles().cpu().numpy()
-    k = local.shape[-1]
-    return covariant_figure(local.reshape(-1, k), angles.reshape(-1, k, k), Clock(covariant.dt))
-
-
-def plot_diagnosis(diagnosis: Diagnosis) -> Figure:
-    """The figure of a `Diagnosis`: the spectrum, what survives, and a gradient on its way back."""
-    return diagnosis_figure(diagnosis.record())
-
-
-def record_page(record: Record) -> str:
-    """The page of a Record, one self-contained file of HTML, from its data alone."""
-    if record.kind == "diagnose":
-        return pages.diagnosis_page(record)
-    if record.kind == "spectrum":
-        return pages.spectrum_page(record)
-    return pages.plain_page(
-        record, plot_record(record) if record.kind in FIGURES or " " in record.kind else None
-    )
-
-
-def plot_record(record: Record) -> Figure:
-    """The figure of a Record, redrawn from its data alone.
-
-    Raises:
-        ValueError: for a kind of Record that has no figure.
-    """
-    return figure_of_kind(record.kind)(record)
+__all__ = ["FIGURES", "PAGES", "figure_of_kind", "plain_page"]
 
 
 def figure_of_kind(kind: str) -> Callable[[Record], Figure]:
@@ -83,13 +27,6 @@ def figure_of_kind(kind: str) -> Callable[[Record], Figure]:
     Raises:
         ValueError: for a kind of Record that has no figure.
     """
-    from lyaptorch.experiments import FIGURES as OF_PAPERS
-    from lyaptorch.experiments.figure import Figure as Declared
-
-    paper, _, name = kind.partition(" ")
-    declared = OF_PAPERS.get(paper, {}).get(name)
-    if declared is not None and issubclass(declared, Declared) and hasattr(declared, "draw"):
-        return declared.draw
     if kind not in FIGURES:
         near = difflib.get_close_matches(kind, FIGURES, n=1)
         hint = f"did you mean {near[0]!r}?" if near else "its page shows what it holds"
@@ -97,7 +34,7 @@ def figure_of_kind(kind: str) -> Callable[[Record], Figure]:
     return FIGURES[kind]
 
 
-def _recorded_spectrum(record: Record) -> Figure:
+def _spectrum(record: Record) -> Figure:
     k = record["exponents"].shape[-1]
     exponents, stderr, reliable = (
         record[name].reshape(-1, k) for name in ("exponents", "stderr", "reliable")
@@ -108,14 +45,23 @@ def _recorded_spectrum(record: Record) -> Figure:
     )
 
 
+def _covariant(record: Record) -> Figure:
+    k = record["local"].shape[-1]
+    local, angles = record["local"].reshape(-1, k), record["angles"].reshape(-1, k, k)
+    return covariant_figure(local, angles, Clock(record.config["dt"]))
+
+
 FIGURES: dict[str, Callable[[Record], Figure]] = {
     "bench": bench_figure,
+    "covariant": _covariant,
     "demo": demo_figure,
     "train": training_figure,
     "floss": flossing_figure,
-    "spectrum": _recorded_spectrum,
+    "spectrum": _spectrum,
     "diagnose": diagnosis_figure,
     "sweep": sweep_figure,
     **PAPERS,
 }
-"""By the kind of the Record."""
+"""What draws a Record, by its kind; figures of papers are declared in `experiments`."""
+PAGES: dict[str, Callable[[Record], str]] = {"diagnose": diagnosis_page, "spectrum": spectrum_page}
+"""What makes the page of a Record, by its kind; those of other kinds have a plain page."""

@@ -4,15 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from matplotlib.figure import Figure
 
+from lyaptorch._outcomes import tally
 from lyaptorch.plots import report
 from lyaptorch.plots.report import Section
 from lyaptorch.record import Record
 
 VERSIONS = ("lyaptorch", "torch", "python", "platform", "host", "threads", "time")
+
+
+class Checked(Protocol):
+    """A claim of a figure, and what came of it."""
+
+    @property
+    def sentence(self) -> str:
+        """The claim."""
+
+    @property
+    def bound(self) -> str:
+        """What is expected, with its side."""
+
+    @property
+    def measured(self) -> float:
+        """What came out."""
+
+    @property
+    def outcome(self) -> str:
+        """Whether it holds."""
+
+    @property
+    def kind(self) -> str:
+        """Claim, identity, timing or question."""
 
 
 class Entry(NamedTuple):
@@ -22,14 +47,14 @@ class Entry(NamedTuple):
         name: of its file.
         record: itself.
         drawn: its figure, if it has one.
-        checks: for each its sentence, what was expected, measured, the tolerance, and whether it holds.
+        checks: what the figure claims.
         host: seconds, versions and other volatile facts.
     """
 
     name: str
     record: Record
     drawn: Figure | None
-    checks: Sequence[tuple[str, float, float, float, bool]]
+    checks: Sequence[Checked]
     host: Mapping[str, Any]
 
 
@@ -45,7 +70,7 @@ def runs_page(title: str, entries: Sequence[Entry], unreadable: Sequence[tuple[s
     seconds = sum(_seconds(entry) for entry in entries)
     lead = f"{len(entries)} Record{'s' * (len(entries) != 1)}, {duration(seconds)} of computing"
     if checks:
-        lead += f"; {sum(held for *_, held in checks)} of {len(checks)} checks hold"
+        lead += f"; of {len(checks)} checks {tally(check.outcome for check in checks)}"
     sections = [Section("Records", _contents(entries))]
     if unreadable:
         sections.append(Section("Not readable", report.bullets(f"{name}: {why}" for name, why in unreadable)))
@@ -64,10 +89,9 @@ def duration(seconds: float) -> str:
 def _contents(entries: Sequence[Entry]) -> str:
     rows = []
     for i, entry in enumerate(entries):
-        missed = [check for check in entry.checks if not check[-1]]
         facts = [entry.record.kind]
         if entry.checks:
-            facts.append(f"{len(entry.checks) - len(missed)} of {len(entry.checks)} checks hold")
+            facts.append(f"of {len(entry.checks)} checks {tally(check.outcome for check in entry.checks)}")
         if "seconds" in entry.host:
             facts.append(duration(_seconds(entry)))
         rows.append(f'<li><a href="#record{i}">{escape(entry.name)}</a>: {escape(", ".join(facts))}</li>')
@@ -84,8 +108,8 @@ def _body(number: int, entry: Entry) -> str:
     else:
         parts.append(report.paragraph("This version of lyaptorch draws no figure of it."))
     if entry.checks:
-        rows = [(*check[:4], "yes" if check[4] else "NO") for check in entry.checks]
-        parts.append(report.table(("check", "expected", "measured", "±", "holds"), rows))
+        rows = [(c.sentence, c.bound, c.measured, c.outcome, c.kind) for c in entry.checks]
+        parts.append(report.table(("check", "expected", "measured", "outcome", "kind"), rows))
     settings = report.table(("setting", "value"), [(key, str(value)) for key, value in record.config.items()])
     parts.append(f"<details><summary>Configuration</summary>{settings}</details>")
     facts = [(key, str(entry.host[key])) for key in VERSIONS if key in entry.host]

@@ -1,6 +1,5 @@
 """Growth of perturbations: QR, the scan, its adjoint, and the spectrum."""
 
-from lyaptorch.tangent import operators
 from lyaptorch.tangent.covariant import CovariantVectors, covariant_vectors
 from lyaptorch.tangent.depth import depth_spectrum
 from lyaptorch.tangent.growth import Growth, mean_over_trajectories
@@ -17,5 +16,4 @@ __all__ = [
     "depth_spectrum",
     "lyapunov_spectrum",
     "mean_over_trajectories",
-    "operators",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -15,9 +15,11 @@ from lyaptorch._brief import counted, leading, trajectories
 from lyaptorch._caller import measures
 from lyaptorch._padded import Padded
 from lyaptorch._random import DEFAULT_SEED, Stream
+from lyaptorch._shown import Shown
 from lyaptorch._types import Exponents, Inputs
 from lyaptorch._units import Clock
 from lyaptorch.cells import Network
+from lyaptorch.record import Record
 from lyaptorch.tangent import growth as growth_of
 from lyaptorch.tangent.automatic import AUTO, late_drift
 from lyaptorch.tangent.discretisation import discretisation, moments
@@ -26,15 +28,12 @@ from lyaptorch.tangent.growth import Growth
 from lyaptorch.tangent.scan import Tape, spans, stack_growth, sweep
 from lyaptorch.tangent.start import start
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 SETTLED = 1e-6
 """Sine of the angle below which a vector no longer remembers where the backward recursion began."""
 
 
 @dataclass(frozen=True)
-class CovariantVectors:
+class CovariantVectors(Shown):
     """Covariant Lyapunov vectors along a trajectory of t counted steps.
 
     Attributes:
@@ -112,11 +111,19 @@ class CovariantVectors:
         unit = gradient / torch.where(length > 0, length, 1.0)
         return (self.vectors[: given[0]].mT @ unit.unsqueeze(-1)).squeeze(-1).abs()
 
-    def plot(self) -> Figure:
-        """The local exponents along each vector, and the angles between neighbours."""
-        from lyaptorch.plots import plot_covariant
-
-        return plot_covariant(self)
+    def record(self) -> Record:
+        """The same as a Record: exponents, and of every step the local ones, angles and both errors."""
+        dims, nats = ("step", "trajectory", "index"), {"units": Clock(self.dt).rate}
+        steps, k = len(self.covariance_error), self.vectors.shape[-1]
+        angles = self.angles().reshape(steps + 1, -1, k, k)
+        variables: dict[str, Any] = {
+            "exponents": (dims[1:], self.exponents.reshape(-1, k), nats),
+            "local": (dims, self.local().reshape(steps, -1, k), nats),
+            "angles": (("state", *dims[1:], "other"), angles, {"units": "radians"}),
+            "covariance_error": (dims, self.covariance_error.reshape(steps, -1, k)),
+            "backward_error": (("state", *dims[1:]), self.backward_error.reshape(steps + 1, -1, k)),
+        }
+        return Record("covariant", {"dt": self.dt}, variables)
 
 
 @measures

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from lyaptorch import _checks, kernels
 from lyaptorch.cells import AnyForm, LIFForm
-from lyaptorch.cells.flatten import flatten
 from lyaptorch.cells.unroll import ADVICE, once
 from lyaptorch.tangent.adjoint import Problem, warn_if_exploded
 from lyaptorch.tangent.scan import twice_over
 
 FUSED = ("cpu", "triton")
 """Backends in compiled code."""
+SettingsGiven: TypeAlias = tuple[tuple[int, ...], tuple[bool, ...], int | None, str]
+"""What `kernels.Settings` is made of, which torch.compile takes as it is."""
+Operator: TypeAlias = Callable[[AnyForm, Tensor, Tensor, Tensor, SettingsGiven], tuple[Tensor, ...] | None]
+"""What `scan` returns for a form, from inputs, h and frame; None where it cannot serve."""
+_traced: list[Operator] = []
+
+
+def trace_with(operator: Operator) -> None:
+    """From now on let torch.compile see `operator` in place of `scan` where it serves."""
+    _traced.append(operator)
 
 
 def fused(problem: Problem, h: Tensor, backend: str | None) -> str | None:
@@ -57,14 +66,13 @@ def scan(problem: Problem, backend: str, inputs: Tensor, h: Tensor, frame: Tenso
     (over,), form = problem.segments, problem.form
     assert form is not None
     cuts, twice = (0, *(span.stop for span in over)), twice_over(over)
-    found: tuple[Tensor, ...]
-    if torch.compiler.is_compiling() and (packed := flatten(form)) is not None:
-        # of `tangent.operators`, which imports this module; eagerly it would cost more
-        settings = (cuts, twice, problem.cut, backend)
-        found = torch.ops.lyaptorch.scan(inputs, h, frame, *packed, *settings)
-    else:
-        leaves, how = problem.leaves, kernels.Settings(cuts, twice, problem.cut, backend)
+    settings = (cuts, twice, problem.cut, backend)
+    # eagerly an operator would cost more
+    found = _traced[-1](form, inputs, h, frame, settings) if torch.compiler.is_compiling() else None
+    if found is None:
+        leaves, how = problem.leaves, kernels.Settings(*settings)
         found = FusedScan.apply(form, leaves, how, inputs, h, frame, *leaves)  # type: ignore[no-untyped-call]
+    assert found is not None
     return found
 
 

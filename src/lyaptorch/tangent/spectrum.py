@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lyaptorch._brief import counted, leading, trajectories
-from lyaptorch._formats import save_as
-from lyaptorch._notebook import framed
+from lyaptorch._shown import Shown
 from lyaptorch._types import Exponents, LogR, State
 from lyaptorch._units import Clock
 from lyaptorch.record import Record
@@ -19,12 +17,9 @@ from lyaptorch.tangent import growth as growth_of
 from lyaptorch.tangent.growth import Growth
 from lyaptorch.tangent.rates import rates
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 
 @dataclass(frozen=True)
-class Spectrum:
+class Spectrum(Shown):
     """The Lyapunov spectrum of one scan, and what follows from its growth.
 
     Attributes:
@@ -153,16 +148,6 @@ class Spectrum:
         config = {"dt": self.dt, "transient": self.transient, "interval": self.interval}
         return Record("spectrum", config, *self.variables())
 
-    def save(self, path: Path | str) -> Path:
-        """Write the page (.html), the figure (.png, .pdf, .svg) or the Record (.nc); return the path.
-
-        A name without any of these gets .html.
-
-        Raises:
-            ValueError: for another format, or if the file cannot be written.
-        """
-        return save_as(path, self.record(), ".html")
-
     def __repr__(self) -> str:
         *ensemble, k = self.growth.log_r.shape[1:]
         steps = int(growth_of.clock(self.growth)[-1])
@@ -173,18 +158,3 @@ class Spectrum:
             f"{reliable} of {all_of} reliable; .exponents, .stderr(), .plot(), .save('spectrum.html')",
         ]
         return "\n  ".join(lines)
-
-    def page(self) -> str:
-        """One self-contained page of HTML."""
-        from lyaptorch.plots import record_page
-
-        return record_page(self.record())
-
-    def _repr_html_(self) -> str:
-        return framed(self.page(), "Lyapunov spectrum")
-
-    def plot(self) -> Figure:
-        """The spectrum with error bars, and how the estimates converged."""
-        from lyaptorch.plots import plot_spectrum
-
-        return plot_spectrum(self)

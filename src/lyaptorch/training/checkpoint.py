@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lyaptorch import kernels
 from lyaptorch._files import replace_file, sealed, to_json, unsealed
+from lyaptorch._renames import current_config
 
 FORMAT, VERSION = "lyaptorch checkpoint", 1
 
@@ -53,6 +54,7 @@ def load_checkpoint(path: Path, config: dict[str, Any]) -> tuple[dict[str, Tenso
     written = facts.get("config") if isinstance(facts, dict) else None
     if not isinstance(known, dict) or not isinstance(facts, dict) or not isinstance(written, dict):
         raise ValueError(f"cannot load {path}: it is no checkpoint, it has no run; delete it to start again")
+    written = current_config(written)
     differing = [key for key in config if written.get(key) != json.loads(json.dumps(config[key]))]
     if differing:
         raise ValueError(

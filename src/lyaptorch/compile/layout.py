@@ -10,7 +10,7 @@ from lyaptorch.cells.activation import ACTIVATIONS, Activation
 from lyaptorch.cells.form import AnyForm, Form, LIFForm, Residual
 from lyaptorch.cells.surrogates import SURROGATES, Surrogate
 
-# torch.compile traces `pack`: it knows strings, but not json
+# torch.compile traces `flatten`: it knows strings, but not json
 
 
 def flatten(form: AnyForm) -> tuple[list[Tensor], str] | None:
@@ -31,7 +31,7 @@ def flatten(form: AnyForm) -> tuple[list[Tensor], str] | None:
 
 
 def unflatten(tensors: Sequence[Tensor], layout: str, wanted: Sequence[bool] | None = None) -> AnyForm:
-    """The form that `pack` was given, detached; those of its tensors that are wanted require a gradient."""
+    """The form given to `flatten`, detached; those of its tensors that are wanted require a gradient."""
     wanted = [False] * len(tensors) if wanted is None else wanted
     rest = iter([z.detach().requires_grad_(w) for z, w in zip(tensors, wanted, strict=True)])
     name, count, *words = layout.split()

@@ -1,0 +1,26 @@
+"""What was renamed in Records and checkpoints since their first version, so that earlier ones are read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def current_config(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration with the names of today: `member_ids` for ids, `who` for those in a phase."""
+    renamed = {("member_ids" if key == "members" else key): value for key, value in config.items()}
+    return {key: _phases(value) if key in ("schedule", "phase") else value for key, value in renamed.items()}
+
+
+def _phases(value: Any) -> Any:
+    """The same of a schedule, or of any part of it."""
+    if isinstance(value, list):
+        return [_phases(item) for item in value]
+    if isinstance(value, dict):
+        return {("who" if key == "members" else key): _phases(item) for key, item in value.items()}
+    return value
+
+
+def current_name(name: str) -> str:
+    """The name of today of a variable or a dimension."""
+    head, mark, rest = name.partition("_")
+    return f"suggestion{mark}{rest}" if head == "remedy" else name

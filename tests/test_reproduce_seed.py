@@ -119,7 +119,9 @@ def test_a_figure_without_a_plot_is_refused_before_it_is_computed(lyap, monkeypa
     monkeypatch.setattr(FIGURES[PAPER]["fig15"], "run", run)
     monkeypatch.delitem(plots.FIGURES, f"{PAPER} fig15")
     err = lyap.fails("reproduce", PAPER, "fig15", "--scale", "smoke")
-    assert err.startswith(f"lyap: there is no figure for a Record '{PAPER} fig15'; did you mean '{PAPER} fig")
+    assert err.startswith(
+        f"lyap: a Record '{PAPER} fig15' cannot be drawn, there is no figure for it; did you mean '{PAPER} fig"
+    )
     assert len(err) < 200
 
 

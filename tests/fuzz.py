@@ -32,7 +32,7 @@ import numpy as np
 import torch
 
 from lyaptorch._files import SEAL, sealed
-from lyaptorch.cli import networks
+from lyaptorch.cli import files
 from lyaptorch.record import Record
 from lyaptorch.tasks import archives
 from lyaptorch.training.checkpoint import load_checkpoint, save_checkpoint
@@ -134,7 +134,7 @@ def readers(folder: Path) -> dict[str, Reader]:
         ),
         "Record": Reader(record(folder / "whole"), by_path(Record.load, "record.nc"), True),
         "configuration": Reader(json.dumps(CONFIG).encode(), config_text, False),
-        ".npy inputs": Reader(npy(), by_path(lambda p: networks._file(p, 2), "inputs.npy"), False),
+        ".npy inputs": Reader(npy(), by_path(lambda p: files.read(str(p), 2), "inputs.npy"), False),
     }
 
 

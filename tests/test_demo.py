@@ -194,6 +194,6 @@ def test_the_axes_say_the_unit_of_time():
 def test_a_record_without_a_figure():
     with pytest.raises(
         ValueError,
-        match=r"there is no figure for a Record 'trainn'; did you mean 'train'\?$",
+        match=r"a Record 'trainn' cannot be drawn, there is no figure for it; did you mean 'train'\?$",
     ):
         lt.Record("trainn", {}, {}).plot()

@@ -141,14 +141,14 @@ def test_a_record_whose_heap_never_ends_is_refused(tmp_path):
 
 
 def test_inputs_that_claim_a_terabyte_are_refused(tmp_path):
-    from lyaptorch.cli import networks
+    from lyaptorch.cli import files
 
     with (tmp_path / "x.npy").open("wb") as file:
         np.lib.format.write_array_header_1_0(
             file, {"descr": "<f8", "fortran_order": False, "shape": (1 << 37, 1)}
         )
     with pytest.raises(ValueError, match=r"cannot read .*it must be a \.npy file of numbers"):
-        networks._file(tmp_path / "x.npy", 1)
+        files.read(str(tmp_path / "x.npy"), 1)
 
 
 class Bomb:

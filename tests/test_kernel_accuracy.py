@@ -133,6 +133,7 @@ def test_ensembles_are_as_exact_as_with_torch(kind, n, k, gain, interval):
     scales=st.tuples(*(st.sampled_from((0.0, 1e-30, 1.0, 1e3, 1e5)) for _ in range(2))),
     dtype=st.sampled_from((torch.float32, torch.float64)),
 )
+@pytest.mark.filterwarnings("ignore:every tangent vector has died")
 def test_an_answer_wherever_torch_has_one(
     kind, activation, n, share, t, interval, uncounted, gain, shape, scales, dtype
 ):

@@ -175,6 +175,7 @@ def test_the_number_of_threads_changes_no_bit(network, columns, interval, count)
     dtype=DTYPES,
     seed=st.integers(0, 10**6),
 )
+@pytest.mark.filterwarnings("ignore:every tangent vector has died")
 def test_both_backends_bury_the_same_columns(rows, columns, rank, zeros, doubtful, dtype, seed):
     """One matrix: a column lives or dies alike, except within a factor of four around the threshold."""
     n, k = rows, min(rows, columns)

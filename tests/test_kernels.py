@@ -522,7 +522,6 @@ def test_what_the_kernels_do_not_know_falls_back_and_says_why():
         (lt.as_cell(torch.nn.GRUCell(2, 5)), {}, "no Form"),
         (cell, {"checkpoint": 2}, "checkpoint"),
         (cell, {"qr_method": "householder"}, "qr_method"),
-        (lt.RateCell(2, 5).half(), {}, "dtype"),
     ]
     for cell, kw, reason in refused:
         dtype = cell.tensors()[0].dtype

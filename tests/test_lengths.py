@@ -228,7 +228,7 @@ BAD = [
         r"lengths must have shape \(b,\) or \(\*e, b\) with \*e = \(\), got \(3, 2\)",
     ),
     ({"lengths": [4, 9], "transient": "auto"}, 'transient="auto" looks at all trajectories at once'),
-    ({"lengths": [4, 9], "interval": "auto"}, 'interval="auto" looks at all trajectories at once'),
+    ({"lengths": [4, 9], "interval": "auto"}, "interval must be a number where trajectories have lengths"),
     (
         {"lengths": [4, 9], "backend": "cpu"},
         'backend "cpu" cannot serve: it takes all trajectories to one end',

@@ -41,6 +41,7 @@ def test_copy_and_spatial_xor_and_recall(delay):
 @pytest.mark.parametrize(
     "network", [xor_network(6), copy_network(5), spatial_xor_network(4)], ids=["xor", "copy", "spatial"]
 )
+@pytest.mark.filterwarnings("ignore:every tangent vector has died")
 def test_a_line_without_feedback_forgets_all(network):
     cell = network[0]
     inputs = torch.ones(cell.state_size + 1, 1, cell.input_size)

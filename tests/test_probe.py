@@ -237,6 +237,7 @@ def test_an_operation_with_wrong_second_derivatives_is_done_in_reverse_mode():
     assert (got * W).sum().item() == pytest.approx((found[0] - found[1]).item() / 2e-5, rel=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:every tangent vector has died")
 def test_a_step_wholly_without_grad_has_no_jacobian_to_backpropagation():
     @torch.no_grad()
     def step(x, h):

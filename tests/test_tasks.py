@@ -132,6 +132,7 @@ def test_the_network_for_another_delay_does_not():
     assert hand_made(4, 6) < 0.8
 
 
+@pytest.mark.filterwarnings("ignore:every tangent vector has died")
 def test_the_line_of_the_hand_made_network_is_nilpotent():
     cell, _, _ = xor_network(4)
     inputs = TemporalXOR(4).inputs(0, member_ids=torch.tensor(0), epoch=0, batch=1, length=40)

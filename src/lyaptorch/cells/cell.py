@@ -41,7 +41,7 @@ class Cell(nn.Module):
         unproven: whether `step` is still to be probed before its first trajectory.
         unfused: whether the probe found that derivatives need torch's fused kernels switched off.
         reverse_mode: whether the probe found that forward mode cannot be used at all.
-        ran: the modules that ran when it was probed, and whether each was in training mode.
+        ran: the modules that ran when it was probed, and whether each was in training mode then.
         time_step: time per step; exponents are per unit of this time.
         advice: what an error says when the state overflows.
 
@@ -90,7 +90,7 @@ class Cell(nn.Module):
         self.input_size, self.state_size, self.ensemble = input_size, state_size, tuple(ensemble)
         self.unproven = type(self).pushforward is Cell.pushforward
         self.unfused = self.reverse_mode = self.batch_first = False
-        self.ran: tuple[tuple[nn.Module, bool], ...] = ()
+        self.ran: frozenset[tuple[nn.Module, bool]] = frozenset()
         self.readable = slice(None)
 
     @property

@@ -70,6 +70,6 @@ def fit(cell: Cell, inputs: Tensor, h0: Any) -> tuple[Tensor, Tensor]:
         _checks.finite(name, _checks.alike(name, value, *reference))
     inputs = inputs.reshape(t, *[1] * (len(ensemble) + 3 - inputs.dim()), *inputs.shape[1:])
     inputs = inputs.expand(t, *ensemble, b, m)
-    if cell.unproven or any(module.training != before for module, before in cell.ran):
+    if cell.unproven or any((module, module.training) not in cell.ran for module, _ in cell.ran):
         probe(cell, inputs[0], h0)
     return inputs, h0

@@ -49,7 +49,7 @@ def probe(cell: Cell, x: Tensor, h: Tensor) -> None:
     """
     with aside((cell, x), grad=False, evaluate=False), untouched(cell, h.device) as run:
         _probe(cell, ordinary(x.detach()), ordinary(h.detach()), run)
-    cell.ran = tuple({**dict(cell.ran), **{module: module.training for module in run.modules}}.items())
+    cell.ran = cell.ran | {(module, module.training) for module in run.modules}
     cell.unproven = False
 
 

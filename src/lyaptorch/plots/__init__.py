@@ -30,7 +30,7 @@ def figure_of_kind(kind: str) -> Callable[[Record], Figure]:
     if kind not in FIGURES:
         near = difflib.get_close_matches(kind, FIGURES, n=1)
         hint = f"did you mean {near[0]!r}?" if near else "its page shows what it holds"
-        raise ValueError(f"there is no figure for a Record {kind!r}; {hint}")
+        raise ValueError(f"a Record {kind!r} cannot be drawn, there is no figure for it; {hint}")
     return FIGURES[kind]
 
 

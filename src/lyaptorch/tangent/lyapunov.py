@@ -131,7 +131,7 @@ def lyapunov_spectrum(
     if isinstance(interval, str):
         if after is not None:
             raise ValueError(
-                'interval="auto" looks at all trajectories at once, and lengths were given; pass a number'
+                'interval must be a number where trajectories have lengths, got "auto"; pass one'
             )
         interval = choose_interval(cell, inputs, h, Q, t - tangent_transient)
     over = spans(tangent_transient, t, interval)

@@ -6,6 +6,7 @@ One pass loses orthogonality like cond^2 * eps, but the loss telescopes out of a
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -59,6 +60,7 @@ def orthonormalise(A: Tensor, dead: Tensor | None = None, method: str = "auto") 
     # where a squared length overflowed, inf - inf is NaN; where it underflowed, the margin is missed
     margin = ONE_PASS * torch.finfo(A.dtype).tiny ** 0.5
     straight = (norms - diagonal * ONE_PASS <= -margin).all() & (info == 0).all() & (method == "auto")
+    straight &= (_condition(R, norms) < 0.1 * torch.finfo(A.dtype).eps ** -0.5).all()
     if _checks.can_look() and straight:
         return Factors(Q, R, dead)
     second, again, info_again = _cholesky(Q, dead)
@@ -107,6 +109,18 @@ def _cholesky(A: Tensor, dead: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         G = G + torch.diag_embed(dead.to(G.dtype))
     R, info = torch.linalg.cholesky_ex(G, upper=True)
     return R, G.diagonal(dim1=-2, dim2=-1).sqrt(), info
+
+
+def _condition(R: Tensor, norms: Tensor) -> Tensor:
+    """About how ill-conditioned the columns are, each scaled to 1: |D R^-1 s| / sqrt(k) for signs s.
+
+    Pivots alone do not tell: columns that shear a little each can together be as bad as one likes.
+    """
+    k = R.shape[-1]
+    signs = (1 - 2 * (torch.arange(k, device=R.device) % 2)).to(R.dtype).unsqueeze(-1)
+    solved = torch.linalg.solve_triangular(R, signs.expand(*R.shape[:-1], 1), upper=True).squeeze(-1)
+    size: Tensor = torch.linalg.vector_norm(solved * norms, dim=-1) / math.sqrt(k)
+    return size
 
 
 def _replace(factors: Factors, sick: Tensor, A: Tensor) -> Factors:

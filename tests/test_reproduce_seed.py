@@ -120,7 +120,8 @@ def test_a_figure_without_a_plot_is_refused_before_it_is_computed(lyap, monkeypa
     monkeypatch.delitem(plots.FIGURES, f"{PAPER} fig15")
     err = lyap.fails("reproduce", PAPER, "fig15", "--scale", "smoke")
     assert err.startswith(
-        f"lyap: a Record '{PAPER} fig15' cannot be drawn, there is no figure for it; did you mean '{PAPER} fig"
+        f"lyap: a Record '{PAPER} fig15' cannot be drawn, there is no figure for it; "
+        f"did you mean '{PAPER} fig"
     )
     assert len(err) < 200
 

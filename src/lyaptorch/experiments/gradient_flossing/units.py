@@ -18,6 +18,7 @@ from lyaptorch.cells import Cell, LSTMCell, RateCell
 from lyaptorch.experiments.checks import Check, at_least, at_most
 from lyaptorch.record import Record
 from lyaptorch.tangent import lyapunov_spectrum
+from lyaptorch.tangent.deaths import untold
 from lyaptorch.tasks import Noise
 from lyaptorch.train import floss
 
@@ -175,7 +176,10 @@ class Fig6:
             stream="measure",
             dtype=torch.float64,
         )
-        return lyapunov_spectrum(cell, inputs, k=1, transient=100, tangent_transient=100).exponents[..., 0, 0]
+        # some networks of ReLUs die, and are counted
+        with untold():
+            spectrum = lyapunov_spectrum(cell, inputs, k=1, transient=100, tangent_transient=100)
+        return spectrum.exponents[..., 0, 0]
 
 
 def _median_square(exponents: NDArray[np.float64]) -> float:

@@ -178,6 +178,8 @@ def test_a_record_without_a_figure_says_so_in_a_sentence(tmp_path):
     ) as caught:
         own.save(tmp_path / "own.png")
     assert len(str(caught.value)) < 200
-    with pytest.raises(ValueError, match="no figure for a Record 'zzz'; its page shows what it holds"):
+    with pytest.raises(
+        ValueError, match="'zzz' cannot be drawn, there is no figure for it; its page shows what it holds"
+    ):
         Record("zzz", {}, {}).plot()
     assert own.save(tmp_path / "own.html").exists()

@@ -6,7 +6,6 @@ One pass loses orthogonality like cond^2 * eps, but the loss telescopes out of a
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 import torch
@@ -16,6 +15,8 @@ from lyaptorch import _checks
 
 ONE_PASS = 40.0
 """Largest |a_i| / R_ii at which a single Cholesky pass is trusted."""
+CROOKED = 0.01
+"""What the last column's overlaps with all may sum up to beside 1."""
 DEAD = 16
 """A column is dead when R_ii <= DEAD * eps * |a_i|."""
 DOUBTFUL = 128
@@ -60,7 +61,8 @@ def orthonormalise(A: Tensor, dead: Tensor | None = None, method: str = "auto") 
     # where a squared length overflowed, inf - inf is NaN; where it underflowed, the margin is missed
     margin = ONE_PASS * torch.finfo(A.dtype).tiny ** 0.5
     straight = (norms - diagonal * ONE_PASS <= -margin).all() & (info == 0).all() & (method == "auto")
-    straight &= (_condition(R, norms) < 0.1 * torch.finfo(A.dtype).eps ** -0.5).all()
+    if dead is None:
+        straight &= (_crooked(Q) < CROOKED).all()
     if _checks.can_look() and straight:
         return Factors(Q, R, dead)
     second, again, info_again = _cholesky(Q, dead)
@@ -111,16 +113,13 @@ def _cholesky(A: Tensor, dead: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     return R, G.diagonal(dim1=-2, dim2=-1).sqrt(), info
 
 
-def _condition(R: Tensor, norms: Tensor) -> Tensor:
-    """About how ill-conditioned the columns are, each scaled to 1: |D R^-1 s| / sqrt(k) for signs s.
+def _crooked(Q: Tensor) -> Tensor:
+    """How far |Q^T q|^2 is from 1 for the last column q, the worst of a frame: what pivots alone do not tell.
 
-    Pivots alone do not tell: columns that shear a little each can together be as bad as one likes.
+    Columns that shear a little each can together be as ill-conditioned as one likes.
     """
-    k = R.shape[-1]
-    signs = (1 - 2 * (torch.arange(k, device=R.device) % 2)).to(R.dtype).unsqueeze(-1)
-    solved = torch.linalg.solve_triangular(R, signs.expand(*R.shape[:-1], 1), upper=True).squeeze(-1)
-    size: Tensor = torch.linalg.vector_norm(solved * norms, dim=-1) / math.sqrt(k)
-    return size
+    overlap: Tensor = (Q.mT @ Q[..., -1:]).square().sum((-2, -1))
+    return (overlap - 1).abs()
 
 
 def _replace(factors: Factors, sick: Tensor, A: Tensor) -> Factors:

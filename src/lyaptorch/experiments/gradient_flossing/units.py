@@ -21,6 +21,7 @@ from lyaptorch.plots.primitives import bundle, picture
 from lyaptorch.plots.style import GREY, PALETTE
 from lyaptorch.record import Record
 from lyaptorch.tangent import lyapunov_spectrum
+from lyaptorch.tangent.deaths import untold
 from lyaptorch.tasks import Noise
 from lyaptorch.training import floss
 
@@ -191,7 +192,10 @@ class Fig6(Figure):
             stream="measure",
             dtype=torch.float64,
         )
-        return lyapunov_spectrum(cell, inputs, k=1, transient=100, tangent_transient=100).exponents[..., 0, 0]
+        # some networks of ReLUs die, and are counted
+        with untold():
+            spectrum = lyapunov_spectrum(cell, inputs, k=1, transient=100, tangent_transient=100)
+        return spectrum.exponents[..., 0, 0]
 
 
 def _median_square(exponents: NDArray[np.float64]) -> float:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lyaptorch._random import Stream
 from lyaptorch.cells import LIFCell, random_frame, surrogates
+from lyaptorch.cells.weights import fluctuation_driven
 from lyaptorch.experiments.check import Check, at_most, near, slopes
 from lyaptorch.experiments.figure import Figure, Results, declare
 from lyaptorch.experiments.study import Study
@@ -19,7 +20,6 @@ from lyaptorch.experiments.surrogate_flossing.networks import NATS, PAPER
 from lyaptorch.plots.primitives import picture
 from lyaptorch.plots.style import BLUE, GREY, ORANGE, PALETTE
 from lyaptorch.record import Record
-from lyaptorch.cells.weights import fluctuation_driven
 from lyaptorch.tangent import lyapunov_spectrum
 
 WEIGHTS = ("random", "fixed")

@@ -13,6 +13,7 @@ from torch import Tensor
 from lyaptorch._random import Stream
 from lyaptorch.cells import LIFCell, unroll
 from lyaptorch.cells.spiking import ORDERS, RESET_GRADS
+from lyaptorch.cells.weights import fluctuation_driven
 from lyaptorch.experiments.check import Check, at_most
 from lyaptorch.experiments.figure import Figure, Results, declare
 from lyaptorch.experiments.study import Study
@@ -20,7 +21,6 @@ from lyaptorch.experiments.surrogate_flossing.networks import NATS, PAPER
 from lyaptorch.plots.primitives import picture
 from lyaptorch.plots.style import BLUE, ORANGE, PALETTE
 from lyaptorch.record import Given, Record
-from lyaptorch.cells.weights import fluctuation_driven
 from lyaptorch.tangent import lyapunov_spectrum
 
 MODES = [(grad, order) for order in ORDERS for grad in RESET_GRADS]

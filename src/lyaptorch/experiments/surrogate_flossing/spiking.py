@@ -12,13 +12,13 @@ from torch import Tensor
 
 from lyaptorch.analysis import spike_statistics
 from lyaptorch.cells import LeakyReadout, LIFCell, surrogates
+from lyaptorch.cells.weights import fluctuation_driven
 from lyaptorch.experiments.check import Check, at_least, at_most
 from lyaptorch.experiments.figure import Figure, Results, declare
 from lyaptorch.experiments.study import Study
 from lyaptorch.experiments.surrogate_flossing.networks import PAPER
 from lyaptorch.plots.primitives import learning, picture
 from lyaptorch.plots.style import PALETTE
-from lyaptorch.cells.weights import fluctuation_driven
 from lyaptorch.record import Record
 from lyaptorch.schedules import FlossPhase
 from lyaptorch.schedules.named import adaptive

@@ -10,8 +10,7 @@ import torch
 import lyaptorch as lt
 import reference
 from lyaptorch import analysis
-from lyaptorch.analysis.long_products import precise_log_singular_values
-from lyaptorch.analysis.products import graded_log_singular_values
+from lyaptorch.analysis.products import graded_log_singular_values, precise_log_singular_values
 from lyaptorch.theory import log_condition_number
 from test_metrics import differences
 

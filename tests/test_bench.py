@@ -8,7 +8,7 @@ import lyaptorch as lt
 from command import command
 from lyaptorch import bench
 from lyaptorch.bench import METHODS, ROWS, Benchmark, Row, runs, summary
-from lyaptorch.kernels import peak
+from lyaptorch.kernels.library import peak
 from lyaptorch.record import Record
 
 CPU = lt.kernels.available()["cpu"]

@@ -11,10 +11,8 @@ import lyaptorch as lt
 from lyaptorch.experiments import FIGURES
 from lyaptorch.experiments.beyond.auto import chosen_flossing
 from lyaptorch.experiments.beyond.chaos import InputSuppressesChaos
-from lyaptorch.experiments.beyond.cheap import CheapFlossing
-from lyaptorch.experiments.beyond.horizon import HorizonPerCost
-from lyaptorch.experiments.beyond.memory import MemoryLimit
-from lyaptorch.experiments.beyond.recall import ItemsByDelay, exponents_needed
+from lyaptorch.experiments.beyond.horizon import CheapFlossing, HorizonPerCost
+from lyaptorch.experiments.beyond.recall import ItemsByDelay, MemoryLimit, exponents_needed
 from lyaptorch.experiments.beyond.unit import UnitCell
 from lyaptorch.record import Record
 from lyaptorch.schedules import FlossPhase

@@ -99,7 +99,7 @@ def test_an_interrupt_is_status_130_and_leaves_nothing_half_written(lyap, tmp_pa
         raise KeyboardInterrupt
 
     if moment == "work":
-        module = sys.modules["lyaptorch.cli.spectrum"]
+        module = sys.modules["lyaptorch.cli.measuring"]
         monkeypatch.setattr(module, "lyapunov_spectrum", lambda *a, **kw: interrupt(None))
     else:
         monkeypatch.setattr(Figure, "savefig", interrupt)

@@ -7,13 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from lyaptorch.experiments.gradient_flossing.controls import Controls
 from lyaptorch.experiments.gradient_flossing.counts import Fig5, Fig7
 from lyaptorch.experiments.gradient_flossing.delays import Fig3c, Fig4c, Fig4d, Fig14d, longest
-from lyaptorch.experiments.gradient_flossing.linear import LinearNetworks
+from lyaptorch.experiments.gradient_flossing.linear import Controls, LinearNetworks
 from lyaptorch.experiments.gradient_flossing.setting import SMOKE, Condition, Setting
-from lyaptorch.experiments.gradient_flossing.throughout import Fig12
-from lyaptorch.experiments.gradient_flossing.trained_exponents import Fig13, power_law
+from lyaptorch.experiments.gradient_flossing.trained_exponents import Fig12, Fig13, power_law
 from lyaptorch.schedules import FitPhase, FlossPhase
 from test_gradient_flossing import holds, record
 

@@ -15,7 +15,7 @@ from lyaptorch._random import Stream
 from lyaptorch.analysis.given import Given
 from lyaptorch.analysis.runs import run
 from lyaptorch.cells import unroll
-from lyaptorch.diagnosis.registers import finite_memory
+from lyaptorch.diagnosis.blocks import finite_memory
 from lyaptorch.tasks.batch import Batch
 
 pytestmark = pytest.mark.usefixtures("double")

@@ -15,8 +15,8 @@ from lyaptorch.schedules import At, Every, Scale, Trigger, When
 from lyaptorch.tangent import engine
 from lyaptorch.training import epochs, work
 from lyaptorch.training.ensemble import new_ensemble
-from lyaptorch.training.settings import Settings
 from lyaptorch.training.steps import Clip, Flossing
+from lyaptorch.training.work import Settings
 from recorded import NoKernel, OneDevice, stand_in
 
 pytestmark = [pytest.mark.usefixtures("double")]
@@ -284,9 +284,9 @@ def test_nothing_leaves_the_device(case, monkeypatch):
 
 def served_by_triton(monkeypatch):
     pytest.importorskip("triton")
-    from lyaptorch.kernels.triton import form_kernels, frame_kernels, lif_frame_kernels, lif_kernels
+    from lyaptorch.kernels.triton import form_kernels, frame_kernels, lif_kernels
 
-    for module in (form_kernels, frame_kernels, lif_frame_kernels, lif_kernels):
+    for module in (form_kernels, frame_kernels, lif_kernels):
         for name in ("forward", "backward"):
             monkeypatch.setattr(module, name, NoKernel())
     monkeypatch.setattr(trajectory, "_recurrences", [Everywhere()])

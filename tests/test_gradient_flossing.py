@@ -11,9 +11,9 @@ from lyaptorch.experiments.check import slopes
 from lyaptorch.experiments.gradient_flossing.algorithm import Fig15, Fig16
 from lyaptorch.experiments.gradient_flossing.conditioning import Fig2a, Fig2b, Fig2c
 from lyaptorch.experiments.gradient_flossing.cost import PARTS, Sizes, Table1
+from lyaptorch.experiments.gradient_flossing.counts import MODES, Frames
 from lyaptorch.experiments.gradient_flossing.directions import CovariantOverlap, Fig10, Fig11
 from lyaptorch.experiments.gradient_flossing.episodes import Fig9
-from lyaptorch.experiments.gradient_flossing.frames import MODES, Frames
 from lyaptorch.record import Record
 
 
@@ -202,7 +202,7 @@ def test_frames_differ_where_they_should(monkeypatch):
     """The frames handed to the scan: one for all epochs, a new one in each, or the end of the last scan."""
     figure = Frames(**Frames.scales["smoke"])
     given, ends = [], []
-    from lyaptorch.experiments.gradient_flossing import frames as module
+    from lyaptorch.experiments.gradient_flossing import counts as module
 
     def spy(cell, inputs, **keywords):
         spectrum = lt.lyapunov_spectrum(cell, inputs, **keywords)

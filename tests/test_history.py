@@ -10,7 +10,7 @@ from lyaptorch.training.history import Rows
 
 TOUCHED = """
 import resource, sys
-from lyaptorch.training.allocator import keep_pages
+from lyaptorch.training.epochs import keep_pages
 if sys.argv[1] == "keep":
     keep_pages()
 import torch

@@ -19,7 +19,7 @@ from lyaptorch.cells.cell import FormCell
 from lyaptorch.cells.form import Residual
 from lyaptorch.cells.surrogates import gaussian, sech2
 from lyaptorch.kernels import library
-from lyaptorch.kernels.buffers import reuse_buffer
+from lyaptorch.kernels.library import reuse_buffer
 from reference import random_frame
 
 CPU = lt.kernels.available()["cpu"]

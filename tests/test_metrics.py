@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import lyaptorch as lt
 from lyaptorch import FitPhase, FlossPhase
 from lyaptorch._random import seed_from
-from lyaptorch.schedules.penalties import PENALTIES
+from lyaptorch.schedules.loss import PENALTIES
 from lyaptorch.tasks import TemporalXOR
 from lyaptorch.training import metrics
 from lyaptorch.training.ensemble import new_ensemble

@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from lyaptorch.cells.flatten import pack
 
 import lyaptorch as lt
 import reference
 from lyaptorch import surrogates
-from lyaptorch.cells.flatten import pack
 from lyaptorch.cells.surrogates import Bump, Surrogate
 
 pytestmark = pytest.mark.usefixtures("double")

@@ -13,7 +13,7 @@ from torch import nn
 import lyaptorch as lt
 from lyaptorch.analysis import condition_number
 from lyaptorch.record import Record
-from lyaptorch.tangent.rates import Rates, rates
+from lyaptorch.tangent.spectrum import Rates, rates
 
 SUFFIXES = {
     ".html": b"<!doctype html>",

@@ -11,8 +11,8 @@ from command import command, files
 from lyaptorch import record as record_module
 from lyaptorch.experiments import FIGURES
 from lyaptorch.experiments.check import at_least, near
-from lyaptorch.experiments.recorded import figure_of, recorded_checks, recorded_scale
-from lyaptorch.plots import report as pages
+from lyaptorch.experiments.figure import figure_of, recorded_checks, recorded_scale
+from lyaptorch.plots import html as pages
 from lyaptorch.record import Record
 from test_report import Reader
 

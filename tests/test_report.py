@@ -13,7 +13,7 @@ import torch
 import lyaptorch as lt
 from command import SMALL, TINY, command, files
 from lyaptorch._random import Stream
-from lyaptorch.plots import report
+from lyaptorch.plots import html
 from lyaptorch.record import Record
 
 EVIL = '<script>alert("x")</script> & $x_{ "id="'
@@ -148,7 +148,7 @@ def test_dead_exponents_and_gradients_do_not_break_a_page():
 
 @pytest.mark.parametrize("rows", [0, 1, 40, 41, 500])
 def test_a_table_shows_first_and_last_rows_and_says_what_it_leaves_out(rows):
-    page = Reader(report.table(("a", "b"), [(i, 0.123456) for i in range(rows)]))
+    page = Reader(html.table(("a", "b"), [(i, 0.123456) for i in range(rows)]))
     shown = [int(text) for text in page.texts if re.fullmatch(r"\d+", text)]
     assert len(shown) == min(rows, 40)
     assert (shown[0], shown[-1]) == (0, rows - 1) if rows else shown == []
@@ -158,9 +158,7 @@ def test_a_table_shows_first_and_last_rows_and_says_what_it_leaves_out(rows):
 
 
 def test_a_frame_of_sections():
-    page = report.frame(
-        "A <b>", [report.Section("C & d", report.paragraph("x < y")), report.Section("E", "")]
-    )
+    page = html.frame("A <b>", [html.Section("C & d", html.paragraph("x < y")), html.Section("E", "")])
     reader = Reader(page)
     assert reader.texts.count("A <b>") == 2
     assert ["C & d" in reader.texts, "x < y" in reader.texts, len(reader.of("section"))] == [True, True, 2]

@@ -8,11 +8,10 @@ import pytest
 
 from command import command, files
 from lyaptorch.cli import figures as module
-from lyaptorch.cli.checks import NOT_RUN
 from lyaptorch.cli.figures import rough_seconds
+from lyaptorch.cli.reproduce import NOT_RUN
 from lyaptorch.experiments import FIGURES, SCALES
-from lyaptorch.experiments.check import at_least, near
-from lyaptorch.experiments.reasons import REASONS, reason
+from lyaptorch.experiments.check import REASONS, at_least, near, reason
 from lyaptorch.record import Record
 from lyaptorch.sweep import Serial
 

@@ -9,8 +9,7 @@ import pytest
 import lyaptorch
 from command import command, files
 from lyaptorch.experiments import FIGURES, SCALES
-from lyaptorch.experiments.figure import declare
-from lyaptorch.experiments.recorded import recorded_scale
+from lyaptorch.experiments.figure import declare, recorded_scale
 from lyaptorch.record import Record
 from test_experiments import NAMES, TIMED, every_figure, smoke
 

@@ -10,7 +10,7 @@ from torch import nn
 
 import lyaptorch as lt
 from lyaptorch import FitPhase, residuals
-from lyaptorch.analysis.scores import best_so_far, iterations_to
+from lyaptorch.analysis.training_curves import best_so_far, iterations_to
 from lyaptorch.tasks import Adding, Batch
 from lyaptorch.tasks.batch import last_step
 

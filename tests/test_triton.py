@@ -251,9 +251,9 @@ def test_an_overflow_while_a_graph_is_captured_is_no_number(monkeypatch):
 @pytest.mark.skipif(DEVICE != "cpu", reason="tests of epochs record real graphs on a GPU")
 @pytest.mark.parametrize("name", ["rate-tanh", "lif-full"])
 def test_epochs_on_these_kernels_are_recorded_and_replayed(name, monkeypatch):
-    from lyaptorch.kernels.triton import form_kernels, frame_kernels, lif_frame_kernels, lif_kernels
+    from lyaptorch.kernels.triton import form_kernels, frame_kernels, lif_kernels
 
-    for module in (form_kernels, frame_kernels, lif_frame_kernels, lif_kernels):
+    for module in (form_kernels, frame_kernels, lif_kernels):
         for way in ("forward", "backward"):
             monkeypatch.setattr(module, way, launched(getattr(module, way)))
     monkeypatch.setattr(trajectory, "_recurrences", [Everywhere()])

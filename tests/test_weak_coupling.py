@@ -12,7 +12,7 @@ from lyaptorch.cells import ResidualCell
 from lyaptorch.experiments import weak_coupling as wc
 from lyaptorch.experiments.study import Study
 from lyaptorch.experiments.weak_coupling import comparison, learning
-from lyaptorch.experiments.weak_coupling.training import ensemble, named
+from lyaptorch.experiments.weak_coupling.adding import ensemble, named
 from lyaptorch.record import Record
 from lyaptorch.tasks import Adding, SequentialImages
 from lyaptorch.training import run as engine

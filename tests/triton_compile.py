@@ -10,7 +10,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from lyaptorch.kernels import LARGEST_FRAME
-from lyaptorch.kernels.triton import form_kernels, frame_kernels, lif_frame_kernels, lif_kernels
+from lyaptorch.kernels.triton import form_kernels, frame_kernels, lif_kernels
 
 SHARED = 227 * 1024
 """Bytes of shared memory that a program can have."""
@@ -56,8 +56,8 @@ def launches():
             yield frame_kernels.backward, number, min(warps, 8), {**frame, "PAST": kind == 3}
         # of neurons half as many
         frame = {"SIMULTANEOUS": False, "PRECISION": precision, "K": 32, "N": n // 2, "WIDE": n}
-        yield lif_frame_kernels.forward, number, min(warps, 8), {**frame, "KEEP": True}
-        yield lif_frame_kernels.backward, number, min(warps, 8), frame
+        yield lif_kernels.forward_frame, number, min(warps, 8), {**frame, "KEEP": True}
+        yield lif_kernels.backward_frame, number, min(warps, 8), frame
 
 
 if __name__ == "__main__":

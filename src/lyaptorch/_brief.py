@@ -1,7 +1,9 @@
-"""How results look at a prompt: a few lines, never their numbers."""
+"""How results look at a prompt: a few lines, never their numbers; and what came of checks, in words."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any
 
@@ -60,3 +62,17 @@ def _short(value: Any) -> str:
         return f"{{{', '.join(f'{key!r}: {_short(item)}' for key, item in value.items())}}}"
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "not decided"
+"""It does, it does not, or the situation of which it speaks did not occur."""
+
+
+def tally(outcomes: Iterable[str]) -> str:
+    """In words: "17 hold, 2 do not, 1 not decided"; what none did is left out."""
+    count = Counter(outcomes)
+    held, failed, undecided = (count[outcome] for outcome in (HOLDS, FAILS, UNDECIDED))
+    words = [f"{held} hold{'s' * (held == 1)}"]
+    words += [f"{failed} do{'es' * (failed == 1)} not"] if failed else []
+    words += [f"{undecided} not decided"] if undecided else []
+    return ", ".join(words)

@@ -1,7 +1,4 @@
-"""What stands between a Record and the HDF5 library: atomic writes, and checks before a file is parsed.
-
-On a flipped bit the library may load other values or hang, and it is not safe against a forged file.
-"""
+"""Files: what a name asks for, and writing that leaves the old file or the new one, never half of one."""
 
 from __future__ import annotations
 
@@ -15,10 +12,11 @@ import platform
 import re
 import tempfile
 import uuid
+from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -220,3 +218,56 @@ def refuse_objects(body: bytes) -> None:
             raise ValueError(
                 f"it must hold the {claimed} bytes that it claims, got {len(body)}; do not trust it"
             )
+
+
+FORMATS = {".nc": "the Record", ".html": "the page", ".png": "the figure", ".pdf": "the figure"}
+FORMATS |= {".svg": "the figure"}
+
+
+class Saved(Protocol):
+    """What can be written in every format: a Record."""
+
+    @property
+    def save(self) -> Callable[..., Path]:
+        """Write it as netCDF."""
+
+    def page(self) -> str:
+        """It as HTML."""
+
+    def plot(self) -> Any:
+        """Its figure, of matplotlib."""
+
+
+def with_format(path: Path | str, default: str) -> Path:
+    """Return `path`, with the suffix `default` where it names no format, or raise for an unknown one.
+
+    Digits after a dot are part of a name, as in gain-0.5.
+    """
+    path = Path(path)
+    if path.suffix.lower() in FORMATS:
+        return path
+    if re.fullmatch(r"\.[A-Za-z]\w*", path.suffix):
+        known = ", ".join(f"{suffix} ({what})" for suffix, what in FORMATS.items())
+        raise ValueError(f"a file must end in one of {known}, got {path.name!r}; rename it")
+    return path.with_name(f"{path.name}{default}")
+
+
+def save_as(path: Path | str, record: Saved, default: str) -> Path:
+    """Write a Record, its page or its figure, as the suffix of `path` says; return the path.
+
+    Raises:
+        ValueError: for another format, for a figure of what has none, or if the file cannot be written.
+    """
+    path = with_format(path, default)
+    suffix = path.suffix.lower()
+    if suffix == ".nc":
+        return record.save(path)
+    if suffix == ".html":
+        data = record.page().encode()
+    else:
+        drawing = io.BytesIO()
+        record.plot().savefig(drawing, format=suffix[1:])
+        data = drawing.getvalue()
+    writable_folder(path.parent)
+    replace_file(path, data)
+    return path

@@ -6,7 +6,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lyaptorch._formats import save_as
+from lyaptorch._files import save_as
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -19,12 +19,13 @@ from lyaptorch._files import (
     host_facts,
     refuse_objects,
     replace_file,
+    save_as,
     sealed,
     to_json,
     unsealed,
+    with_format,
     writable_folder,
 )
-from lyaptorch._formats import save_as, with_format
 from lyaptorch._renames import current_config, current_name
 from lyaptorch._shown import framed
 from lyaptorch._variables import Given, Variable, check_together, text, variable

@@ -2,7 +2,6 @@
 
 from lyaptorch.analysis.coupling import ResidualExponents, residual_exponents
 from lyaptorch.analysis.curvature import HessianSpectrum, effective_learning_rates, hessian_spectrum
-from lyaptorch.analysis.events import aligned, onset
 from lyaptorch.analysis.frequency import PowerSpectrum, characteristic_frequency
 from lyaptorch.analysis.gradients import (
     effective_rank,
@@ -12,8 +11,8 @@ from lyaptorch.analysis.gradients import (
 )
 from lyaptorch.analysis.jacobians import ConditionNumber, condition_number, step_jacobians, usable_dimensions
 from lyaptorch.analysis.memory import fading_memory, memory_capacity, time_scales
-from lyaptorch.analysis.scores import best_so_far, iterations_to
 from lyaptorch.analysis.spikes import SpikeStatistics, spike_statistics
+from lyaptorch.analysis.training_curves import aligned, best_so_far, iterations_to, onset
 
 __all__ = [
     "ConditionNumber",

@@ -15,8 +15,7 @@ from lyaptorch._brief import brief
 from lyaptorch._caller import measures
 from lyaptorch._random import Stream, seed_from
 from lyaptorch._types import Exponents, Inputs
-from lyaptorch.analysis.long_products import precise_log_singular_values
-from lyaptorch.analysis.products import graded_log_singular_values
+from lyaptorch.analysis.products import graded_log_singular_values, precise_log_singular_values
 from lyaptorch.cells import Network, as_cell, fit, random_frame, settle
 from lyaptorch.tangent.dynamics import bind
 from lyaptorch.tangent.scan import Tape, spans, stack_growth, sweep

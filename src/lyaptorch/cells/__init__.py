@@ -4,7 +4,6 @@ from lyaptorch.cells import surrogates
 from lyaptorch.cells.activation import ACTIVATIONS, Activation
 from lyaptorch.cells.adapt import FunctionCell, Network, as_cell, copied, owned, unwrap
 from lyaptorch.cells.cell import Cell, FormCell
-from lyaptorch.cells.depth import Block, Depth
 from lyaptorch.cells.fit import fit
 from lyaptorch.cells.flow import Flow
 from lyaptorch.cells.form import AnyForm, Form, LIFForm
@@ -14,7 +13,7 @@ from lyaptorch.cells.modern import CoRNNCell, S4DCell, URLSTMCell
 from lyaptorch.cells.probe import probe
 from lyaptorch.cells.rate import BinaryCell, ElmanCell, RateCell, ResidualCell
 from lyaptorch.cells.spiking import AdaptiveLIFCell, LIFCell, SpikingCell
-from lyaptorch.cells.stacked import Stacked
+from lyaptorch.cells.stacked import Block, Depth, Stacked
 from lyaptorch.cells.substituted import Substituted
 from lyaptorch.cells.unroll import settle, unroll
 from lyaptorch.cells.weights import WEIGHTS, random_frame

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lyaptorch._types import Frame, Input, InputFrame, State
 from lyaptorch.cells.form import AnyForm, Form
-from lyaptorch.cells.seeds import remember
+from lyaptorch.cells.initial import remember
 from lyaptorch.cells.unfused import unfused
 
 BY_HAND = ("pushforward", "_push")

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from lyaptorch._caller import Run, aside, ordinary, untouched
 from lyaptorch._random import DEFAULT_SEED, Stream
-from lyaptorch.cells.adapt.advice import instead_of
-from lyaptorch.cells.adapt.structure import StateError
+from lyaptorch.cells.adapt.function import instead_of
+from lyaptorch.cells.adapt.stateful import StateError
 from lyaptorch.cells.cell import Cell, graph_leaves
 
 STATE_NAMES = {

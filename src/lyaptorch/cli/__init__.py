@@ -6,14 +6,11 @@ import sys
 
 import lyaptorch
 from lyaptorch.cli.bench import bench
-from lyaptorch.cli.demo import demo
-from lyaptorch.cli.diagnose import diagnose
-from lyaptorch.cli.listing import list_all
-from lyaptorch.cli.records import diff, remove, report, show
+from lyaptorch.cli.measuring import diagnose, spectrum
+from lyaptorch.cli.records import diff, list_all, remove, report, show
 from lyaptorch.cli.reproduce import reproduce
-from lyaptorch.cli.spectrum import spectrum
 from lyaptorch.cli.sweep import sweep
-from lyaptorch.cli.train import train
+from lyaptorch.cli.train import demo, train
 
 __all__ = ["main"]
 

@@ -13,17 +13,16 @@ from typing import Any
 import torch
 
 from lyaptorch import _checks
+from lyaptorch._brief import tally
 from lyaptorch._files import host_of, run_path
-from lyaptorch._outcomes import tally
 from lyaptorch.cli.output import checkpoint_path, draw, has, resumable, save
 from lyaptorch.experiments import FIGURES, Check
-from lyaptorch.experiments.figure import Figure
-from lyaptorch.experiments.reasons import reason
-from lyaptorch.experiments.recorded import figure_of, recorded_checks, recorded_scale
+from lyaptorch.experiments.check import reason
+from lyaptorch.experiments.figure import Figure, figure_of, recorded_checks, recorded_scale
 from lyaptorch.plots import figure_of_kind
 from lyaptorch.record import Record
 from lyaptorch.sweep import Group, Processes, Serial
-from lyaptorch.training.allocator import keep_pages
+from lyaptorch.training.epochs import keep_pages
 
 UNITS = {"day": 86_400.0, "h": 3600.0, "min": 60.0, "s": 1.0}
 """Seconds in the units of rough costs."""

@@ -15,8 +15,8 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from lyaptorch._brief import FAILS, HOLDS, UNDECIDED, tally
 from lyaptorch._files import replace_file, to_json
-from lyaptorch._outcomes import FAILS, HOLDS, UNDECIDED, tally
 from lyaptorch.experiments import Check
 from lyaptorch.record import Record
 

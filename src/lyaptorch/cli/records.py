@@ -1,4 +1,4 @@
-"""`lyap report`, `lyap show`, `lyap diff` and `lyap rm`."""
+"""`lyap list`, `show`, `diff`, `rm` and `report`: Records in folders."""
 
 from __future__ import annotations
 
@@ -13,16 +13,20 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from lyaptorch._brief import tally
 from lyaptorch._files import host_of, replace_file
-from lyaptorch._outcomes import tally
-from lyaptorch.cli.checks import checks_page
+from lyaptorch.cells import ACTIVATIONS, WEIGHTS
 from lyaptorch.cli.figures import made_in
+from lyaptorch.cli.networks import CELLS
 from lyaptorch.cli.output import check_table, counted, finite
+from lyaptorch.cli.reproduce import checks_page
 from lyaptorch.experiments import FIGURES
-from lyaptorch.experiments.recorded import figure_of, recorded_checks
-from lyaptorch.plots.events import write_events
+from lyaptorch.experiments.figure import figure_of, recorded_checks
+from lyaptorch.plots.curves import write_events
 from lyaptorch.plots.runs import Entry, runs_page
 from lyaptorch.record import Record
+from lyaptorch.tasks import TASKS
+from lyaptorch.training import PRESETS
 
 BESIDE = (".host.json", ".png", ".pdf", ".html")
 """What stands beside a Record under the same name."""
@@ -256,3 +260,40 @@ def _pairs(title: str, facts: dict[str, Any]) -> Table:
 def _short(value: Any) -> str:
     text = str(value)
     return text if len(text) <= 300 else f"{text[:297]}..."
+
+
+def list_all(*, runs: Path = Path("runs"), json: bool = False) -> None:
+    """List what can be named on the command line, and the Records under `runs`.
+
+    Args:
+        runs: Folder with Records.
+        json: Print one JSON object instead of tables.
+    """
+    names = {
+        "cells": sorted(CELLS),
+        "activations": sorted(ACTIVATIONS),
+        "weights": sorted(WEIGHTS),
+        "tasks": sorted(TASKS),
+        "presets": sorted(PRESETS),
+    }
+    records = [_describe(path) for path in sorted(runs.glob("*.nc"))]
+    if json:
+        print(json_module.dumps({**names, "records": records}))
+        return
+    table = Table(title="Names", show_header=False)
+    for kind, known in names.items():
+        table.add_row(kind, ", ".join(known))
+    found = Table(title=f"Records under {runs}", show_header=False)
+    for row in records:
+        found.add_row(row["path"], row["kind"], row["contents"])
+    console = Console()
+    console.print(table)
+    console.print(found if records else f"No Records under {runs}.")
+
+
+def _describe(path: Path) -> dict[str, str]:
+    try:
+        record = Record.load(path)
+    except ValueError as error:
+        return {"path": str(path), "kind": "unreadable", "contents": str(error)}
+    return {"path": str(path), "kind": record.kind, "contents": ", ".join(record.variables)}

@@ -18,8 +18,8 @@ from lyaptorch.cells.unroll import serving
 from lyaptorch.cells.unroll import trace_with as trace_unroll
 from lyaptorch.compile.layout import flatten, unflatten
 from lyaptorch.tangent.adjoint import warn_if_exploded
-from lyaptorch.tangent.fused import SettingsGiven, forward
-from lyaptorch.tangent.fused import trace_with as trace_scan
+from lyaptorch.tangent.engine import SettingsGiven, forward
+from lyaptorch.tangent.engine import trace_with as trace_scan
 
 FORM = "Tensor inputs, Tensor h, Tensor frame, Tensor[] tensors, str layout"
 SETTINGS = "int[] cuts, bool[] twice, int? cut, str backend"

@@ -13,10 +13,9 @@ from lyaptorch._random import Stream
 from lyaptorch._units import Clock
 from lyaptorch.analysis.runs import Run, run
 from lyaptorch.cells import Cell, settle
-from lyaptorch.diagnosis.blocks import MOMENTS, Groups, Parts, measure, pull_back
-from lyaptorch.diagnosis.registers import finite_memory
+from lyaptorch.diagnosis.blocks import MOMENTS, Groups, Parts, finite_memory, measure, pull_back
 from lyaptorch.tangent import Spectrum, lyapunov_spectrum, mean_over_trajectories
-from lyaptorch.tangent.deaths import untold
+from lyaptorch.tangent.growth import untold
 
 FADED = 1e-3
 """What is left of a perturbation, or of a gradient, that counts as gone."""

@@ -17,7 +17,7 @@ from lyaptorch.diagnosis.blocks import own_rates, silence
 from lyaptorch.diagnosis.findings import blocking_parts
 from lyaptorch.diagnosis.measure import Measurements
 from lyaptorch.tangent import lyapunov_spectrum, mean_over_trajectories
-from lyaptorch.tangent.deaths import untold
+from lyaptorch.tangent.growth import untold
 
 TRIAL, ALIGN = 300, 50
 """Steps of a trial on a copy, and how many of them are not counted."""

@@ -7,7 +7,7 @@ from typing import Any
 from lyaptorch.experiments import beyond, gradient_flossing, surrogate_flossing, weak_coupling
 from lyaptorch.experiments.checks import SCALES, Check, Experiment
 from lyaptorch.experiments.demo import Demo
-from lyaptorch.experiments.starts import mean_field_gain
+from lyaptorch.experiments.study import mean_field_gain
 from lyaptorch.experiments.training import Training, train_networks
 
 FIGURES: dict[str, dict[str, type[Any]]] = {

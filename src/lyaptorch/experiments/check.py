@@ -1,15 +1,17 @@
-"""Checks as data: what a figure claims, what was measured, and whether it holds."""
+"""Checks as data: what is claimed, what was measured, what came of it, and why if it does not hold."""
 
 from __future__ import annotations
 
 import math
+import tomllib
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal, SupportsFloat, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lyaptorch._outcomes import FAILS, HOLDS, UNDECIDED
+from lyaptorch._brief import FAILS, HOLDS, UNDECIDED
 
 Kind: TypeAlias = Literal["claim", "identity", "timing", "question"]
 """A sentence of a paper; exact, or theory within its error; a measured time; ours, with no expectation."""
@@ -108,3 +110,17 @@ def slopes(x: NDArray[Any], y: NDArray[np.floating]) -> NDArray[np.floating]:
     """Least-squares slope of `y (..., points)` over `x (points,)`."""
     centred = x - x.mean()
     return np.asarray((y * centred).sum(-1) / (centred**2).sum())
+
+
+REASONS: dict[str, dict[str, dict[str, str]]] = tomllib.loads(
+    Path(__file__).with_name("reasons.toml").read_text(encoding="utf-8")
+)
+"""By paper, figure and key of the check; of checks without one, by the beginning of the sentence."""
+
+
+def reason(paper: str, figure: str, check: Check) -> str:
+    """Why a check does not hold; empty where nobody knows."""
+    known = REASONS.get(paper, {}).get(figure, {})
+    if check.key and check.key in known:
+        return known[check.key]
+    return next((why for beginning, why in known.items() if check.sentence.startswith(beginning)), "")

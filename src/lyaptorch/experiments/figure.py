@@ -1,9 +1,9 @@
-"""Figure: one figure of a paper, declared once: what it shows, costs, runs, claims and looks like."""
+"""Figures declared once: paper, name, costs, scales, picture; and what a Record of one says again."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
 
@@ -15,6 +15,7 @@ from lyaptorch.record import Given, Record
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Picture
+
 
 SCALES = ("smoke", "small", "paper")
 Results: TypeAlias = tuple[Mapping[str, Given], Mapping[str, Given]]
@@ -86,3 +87,40 @@ def declare(
         return cls
 
     return decorate
+
+
+Figures: TypeAlias = Mapping[str, Mapping[str, type[Any]]]
+
+
+def figure_of(record: Record, figures: Figures) -> type[Any] | None:
+    """The figure whose Record it is, if any."""
+    paper, _, name = record.kind.partition(" ")
+    return figures.get(paper, {}).get(name)
+
+
+def recorded_checks(record: Record, figure: type[Any]) -> list[Check] | None:
+    """The checks of a figure on its Record; None if another version of the figure made it."""
+    names = {field.name for field in fields(figure)}
+    if set(record.config) != names:
+        return None
+    try:
+        made = figure(**{name: _tuples(value) for name, value in record.config.items()})
+        checks: list[Check] = made.checks(record)
+        return checks
+    except (ValueError, KeyError, IndexError):
+        return None
+
+
+def recorded_scale(record: Record, figure: type[Any]) -> str:
+    """smoke, small or paper, whatever the seed; empty where the configuration is none of them."""
+    for scale in SCALES:
+        config = asdict(figure(**figure.scales.get(scale, {})))
+        config["seed"] = record.config.get("seed")
+        if Record(record.kind, config, {}).config == record.config:
+            return scale
+    return ""
+
+
+def _tuples(value: Any) -> Any:
+    """JSON's lists as the tuples they were."""
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value

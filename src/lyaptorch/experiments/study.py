@@ -1,4 +1,4 @@
-"""Study: what the run of a figure is given: seed, progress and checkpoints."""
+"""Study: seed, progress and checkpoints of one run of a figure; a gain tuned by theory."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lyaptorch._padded import padded
 from lyaptorch.record import Record
 from lyaptorch.schedules import Schedule
 from lyaptorch.tasks import Task
+from lyaptorch.theory import critical_gain
 from lyaptorch.training import Model, evaluate, train
 
 
@@ -54,3 +56,28 @@ class Study:
     def evaluate(self, model: Model, task: Task, **settings: Any) -> tuple[Tensor, Tensor]:
         """Loss and accuracy `(*e)` on batches that training never saw."""
         return evaluate(model, task, generator=self.generator(), **settings)
+
+
+STEPS = 1000
+"""Steps from which the strength of a task's inputs is estimated."""
+
+
+def mean_field_gain(task: Task) -> float:
+    """The gain at which mean-field theory puts lambda_1 of a `gf2023` network on this task at 0.
+
+    Its units receive V x + b with V ~ N(0, 1) and b ~ U(0, 0.1): s^2 = sum_c E[x_c^2] + E[b^2]. Theory takes
+    the input as white in time, so this is a guess for inputs with a mean, as bits have.
+
+    Example:
+        >>> from lyaptorch.tasks import TemporalXOR
+        >>> 1.4 < mean_field_gain(TemporalXOR(10)) < 1.8
+        True
+
+    Source: Gradient Flossing, section 9 (mean-field tuned initialisation); `theory.critical_gain`.
+    """
+    shared_id = torch.zeros((), dtype=torch.int64)
+    x = task.inputs(
+        0, member_ids=shared_id, epoch=0, batch=1, length=STEPS, stream="gain", dtype=torch.float64
+    )
+    strength = padded(x).inputs.square().mean((0, 1)).sum() + 0.1**2 / 3
+    return float(critical_gain(strength.sqrt()))

@@ -14,14 +14,13 @@ from torch import Tensor
 
 from lyaptorch import _checks
 from lyaptorch.cells import WEIGHTS
-from lyaptorch.experiments.starts import mean_field_gain
-from lyaptorch.experiments.study import Study
+from lyaptorch.experiments.study import Study, mean_field_gain
 from lyaptorch.record import Record
 from lyaptorch.schedules import SCHEDULES, At, Every, FitPhase, FlossPhase, Schedule
 from lyaptorch.tasks import TASKS, Task, make_task
 from lyaptorch.tasks.lagged import LaggedTask
 from lyaptorch.training import PRESETS, Model, evaluate
-from lyaptorch.training.allocator import keep_pages
+from lyaptorch.training.epochs import keep_pages
 
 PER_NETWORK = ("delay", "gain", "k", "floss_clip", "lr")
 """Settings in which networks of one ensemble may differ."""

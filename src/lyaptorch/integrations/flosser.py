@@ -25,10 +25,10 @@ from lyaptorch.record import Record
 from lyaptorch.schedules import FlossPhase, Trigger, When, lambda1
 from lyaptorch.schedules.phases import EXPONENTS
 from lyaptorch.tangent import lyapunov_spectrum, mean_over_trajectories
-from lyaptorch.tangent.deaths import untold
+from lyaptorch.tangent.growth import untold
 from lyaptorch.tasks.batch import Source
-from lyaptorch.training.firing import act, fired
 from lyaptorch.training.floss import floss
+from lyaptorch.training.work import act, fired
 
 NOT_ASKED = ("who", "penalty")
 """What of a phase `floss` does not take."""

@@ -1,10 +1,9 @@
 """Fused kernels: whole sequences in compiled code, for cells that are wholly described by a form."""
 
-from lyaptorch.kernels.dispatch import Availability, available, cpu_refuses, triton_refuses
+from lyaptorch.kernels.dispatch import Availability, Settings, available, cpu_refuses, triton_refuses
 from lyaptorch.kernels.footprint import Need, footprint, scan_need, unroll_need
-from lyaptorch.kernels.peak import peak
+from lyaptorch.kernels.library import peak
 from lyaptorch.kernels.scan import LARGEST_FRAME, scan_adjoint, scan_forward
-from lyaptorch.kernels.settings import Settings
 from lyaptorch.kernels.unroll import FusedRecurrence, TritonRecurrence
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""The compiled library: where it lies, what its functions take, and how tensors are handed to it.
+"""The compiled C library, memory that is used again for its results, and the measured peak of a core.
 
 The structures mirror `cpu/abi.h`, field by field. ctypes releases the interpreter lock during a call.
 """
@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
+import time
+import weakref
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from ctypes import POINTER, c_char_p, c_double, c_int32, c_int64, c_void_p
 from functools import cache
 from importlib import metadata
@@ -146,3 +150,69 @@ def members_of(shape: Iterable[int]) -> int:
     for size in shape:
         count *= size
     return count
+
+
+SMALL, LARGEST, BLOCKS = 1 << 16, 1 << 28, 4
+"""Bytes of tensors that are not worth the trouble, bytes of the largest block that is kept, how many are."""
+
+_spare: dict[int, Tensor] = {}
+"""By address; each change is one operation, because threads and the garbage collector meet here."""
+
+
+def reuse_buffer(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """A tensor of any numbers, whose memory is lent again when the tensor and all its views are gone."""
+    size = math.prod(shape) * dtype.itemsize
+    if size < SMALL:
+        return torch.empty(shape, dtype=dtype, device="cpu")
+    block = _block(size)
+    lent = memoryview(block.numpy())  # type: ignore[arg-type]
+    weakref.finalize(lent, _give_back, block).atexit = False
+    return torch.frombuffer(lent, dtype=dtype, count=math.prod(shape)).view(shape)
+
+
+def _block(size: int) -> Tensor:
+    """A spare block, neither too small nor much too large, or a fresh one."""
+    for address in reversed(list(_spare)):
+        block = _spare.pop(address, None)
+        if block is not None and size <= block.nbytes <= 2 * size + SMALL:
+            return block
+        if block is not None:
+            _give_back(block)
+    return large_pages(torch.empty(size, dtype=torch.uint8, device="cpu"))
+
+
+def _give_back(block: Tensor) -> None:
+    if block.nbytes <= LARGEST:
+        _spare[block.data_ptr()] = block
+        for address in list(_spare)[:-BLOCKS]:
+            _spare.pop(address, None)
+
+
+ROUNDS = 1_000_000
+
+
+def peak(dtype: torch.dtype, threads: int = 1) -> float:
+    """Floating-point operations a second in registers, summed over `threads` that run at once.
+
+    Independent chains of fused multiplications and additions, with the instruction set that the kernels use;
+    no memory is read. Takes a few milliseconds.
+
+    Raises:
+        OSError: if there are no compiled kernels.
+
+    Example:
+        >>> from lyaptorch.kernels import available
+        >>> not available()["cpu"].available or peak(torch.float32) > 1e8
+        True
+    """
+    library = open_library()
+
+    def rate(_: int) -> float:
+        start = time.perf_counter()
+        done: float = library.lyap_peak(int(dtype == torch.float64), ROUNDS)
+        return done / (time.perf_counter() - start)
+
+    if threads == 1:
+        return rate(0)
+    with ThreadPoolExecutor(threads) as pool:
+        return sum(pool.map(rate, range(threads)))

@@ -10,10 +10,9 @@ from torch import Tensor
 
 from lyaptorch.cells.form import AnyForm, LIFForm
 from lyaptorch.kernels.arguments import KernelArguments
-from lyaptorch.kernels.buffers import reuse_buffer
+from lyaptorch.kernels.dispatch import Scanned, Settings
 from lyaptorch.kernels.footprint import check_memory, scan_need
-from lyaptorch.kernels.library import ScanArgs, call, fill, members_of, tape_size
-from lyaptorch.kernels.settings import Scanned, Settings
+from lyaptorch.kernels.library import ScanArgs, call, fill, members_of, reuse_buffer, tape_size
 
 LARGEST_FRAME = 128
 """Units of the largest network that Triton scans: beyond, its kernels take minutes to compile."""

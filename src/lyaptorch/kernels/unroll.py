@@ -10,10 +10,9 @@ from torch import Tensor
 
 from lyaptorch.cells.form import AnyForm
 from lyaptorch.kernels.arguments import KernelArguments
-from lyaptorch.kernels.buffers import reuse_buffer
 from lyaptorch.kernels.dispatch import cpu_refuses, triton_refuses
 from lyaptorch.kernels.footprint import check_memory, unroll_need
-from lyaptorch.kernels.library import UnrollArgs, call, fill, members_of, tape_size
+from lyaptorch.kernels.library import UnrollArgs, call, fill, members_of, reuse_buffer, tape_size
 
 LARGEST = 1024
 """Units of the largest network that Triton unrolls: a row of it must fit the registers."""

@@ -9,13 +9,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from lyaptorch._units import Clock
-from lyaptorch.plots.bench import bench_figure
+from lyaptorch.plots.curves import bench_figure, demo_figure, flossing_figure, sweep_figure, training_figure
 from lyaptorch.plots.diagnosis import diagnosis_figure
 from lyaptorch.plots.html import diagnosis_page, plain_page, spectrum_page
 from lyaptorch.plots.papers import PAPERS
 from lyaptorch.plots.spectra import covariant_figure, spectrum_figure
-from lyaptorch.plots.sweeps import sweep_figure
-from lyaptorch.plots.training import demo_figure, flossing_figure, training_figure
 from lyaptorch.record import Record
 
 __all__ = ["FIGURES", "PAGES", "figure_of_kind", "plain_page"]

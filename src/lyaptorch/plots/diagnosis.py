@@ -8,9 +8,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from lyaptorch._units import Clock
-from lyaptorch.plots.drawing import DASHES, Array, Drawing
 from lyaptorch.plots.parts import gates, parts, shares, silence
-from lyaptorch.plots.style import BLUE, GREY, ORANGE, panels, style
+from lyaptorch.plots.style import BLUE, DASHES, GREY, ORANGE, Array, Drawing, panels, style
 from lyaptorch.record import Record
 
 KEPT = {"1/e": 1.0, "1/1000": float(np.log(1e3))}

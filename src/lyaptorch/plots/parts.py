@@ -6,8 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from lyaptorch._units import Clock
-from lyaptorch.plots.drawing import DASHES, Array, Drawing
-from lyaptorch.plots.style import BLUE, GREY, PALETTE
+from lyaptorch.plots.style import BLUE, DASHES, GREY, PALETTE, Array, Drawing
 from lyaptorch.record import Record
 
 

@@ -11,10 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
-from lyaptorch.plots.drawing import DASHES
+from lyaptorch.plots.curves import smooth
 from lyaptorch.plots.spectra import finite_mean
-from lyaptorch.plots.style import GREY, PALETTE, panels, style
-from lyaptorch.plots.training import smooth
+from lyaptorch.plots.style import DASHES, GREY, PALETTE, panels, style
 from lyaptorch.record import Record
 
 TINY = 1e-30

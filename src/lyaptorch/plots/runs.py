@@ -8,9 +8,9 @@ from typing import Any, NamedTuple, Protocol
 
 from matplotlib.figure import Figure
 
-from lyaptorch._outcomes import tally
-from lyaptorch.plots import report
-from lyaptorch.plots.report import Section
+from lyaptorch._brief import tally
+from lyaptorch.plots import html
+from lyaptorch.plots.html import Section
 from lyaptorch.record import Record
 
 VERSIONS = ("lyaptorch", "torch", "python", "platform", "host", "threads", "time")
@@ -73,9 +73,9 @@ def runs_page(title: str, entries: Sequence[Entry], unreadable: Sequence[tuple[s
         lead += f"; of {len(checks)} checks {tally(check.outcome for check in checks)}"
     sections = [Section("Records", _contents(entries))]
     if unreadable:
-        sections.append(Section("Not readable", report.bullets(f"{name}: {why}" for name, why in unreadable)))
+        sections.append(Section("Not readable", html.bullets(f"{name}: {why}" for name, why in unreadable)))
     sections += [Section(entry.name, _body(i, entry)) for i, entry in enumerate(entries)]
-    return report.frame(title, sections, lead=report.paragraph(f"{lead}."))
+    return html.frame(title, sections, lead=html.paragraph(f"{lead}."))
 
 
 def duration(seconds: float) -> str:
@@ -102,21 +102,21 @@ def _body(number: int, entry: Entry) -> str:
     record, parts = entry.record, [f'<div id="record{number}"></div>']
     if entry.drawn is not None:
         sizes = [(name, " by ".join(map(str, v.values.shape))) for name, v in record.variables.items()]
-        numbers = report.table(("variable", "size"), sizes)
+        numbers = html.table(("variable", "size"), sizes)
         alt = f"The figure of {entry.name}, a Record of {record.kind}."
-        parts.append(report.figure(entry.drawn, f"f{number}", alt, "", numbers))
+        parts.append(html.figure(entry.drawn, f"f{number}", alt, "", numbers))
     else:
-        parts.append(report.paragraph("This version of lyaptorch draws no figure of it."))
+        parts.append(html.paragraph("This version of lyaptorch draws no figure of it."))
     if entry.checks:
         rows = [(c.sentence, c.bound, c.measured, c.outcome, c.kind) for c in entry.checks]
-        parts.append(report.table(("check", "expected", "measured", "outcome", "kind"), rows))
-    settings = report.table(("setting", "value"), [(key, str(value)) for key, value in record.config.items()])
+        parts.append(html.table(("check", "expected", "measured", "outcome", "kind"), rows))
+    settings = html.table(("setting", "value"), [(key, str(value)) for key, value in record.config.items()])
     parts.append(f"<details><summary>Configuration</summary>{settings}</details>")
     facts = [(key, str(entry.host[key])) for key in VERSIONS if key in entry.host]
     if "seconds" in entry.host:
         facts.insert(0, ("cost", duration(_seconds(entry))))
     if facts:
-        table = report.table(("fact", "value"), facts)
+        table = html.table(("fact", "value"), facts)
         parts.append(f"<details><summary>Cost and versions</summary>{table}</details>")
     return "".join(parts)
 

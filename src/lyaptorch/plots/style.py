@@ -1,14 +1,18 @@
-"""One look for every figure: colour-blind-safe, readable small, no toolkit needed."""
+"""Style: palette and panels; Drawing: a figure for a page, with alternative text, caption and numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from lyaptorch.record import Record
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
 """Okabe and Ito's palette: plain, flossed, flossed during training, context."""
@@ -43,3 +47,25 @@ def panels(
     figure = Figure(figsize=(width * count, height * rows), layout="constrained")
     axes = [figure.add_subplot(rows, count, i + 1) for i in range(rows * count)]
     return figure, axes
+
+
+Array = NDArray[np.floating]
+DASHES = ("-", "--", ":", "-.")
+
+
+class Drawing(NamedTuple):
+    """A figure for a page."""
+
+    name: str
+    draw: Callable[[Record, Axes], None]
+    alt: str
+    caption: str
+    head: tuple[str, ...]
+    rows: Sequence[tuple[object, ...]]
+
+    def figure(self, record: Record) -> Figure:
+        """It alone, in a size that is readable on a phone."""
+        with style():
+            drawn, (axes,) = panels(1, width=3.9, height=2.9)
+            self.draw(record, axes)
+        return drawn

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lyaptorch import _checks
 from lyaptorch._types import Number
-from lyaptorch.schedules.penalties import PENALTIES
+from lyaptorch.schedules.loss import PENALTIES
 
 FRAMES = ("redrawn", "fixed")
 EXPONENTS = "exponents"

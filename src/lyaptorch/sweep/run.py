@@ -1,4 +1,4 @@
-"""A sweep: what is finished is left alone, the rest is executed, and each pack becomes one Record."""
+"""`sweep`: the runs of a grid, and their results as arrays over its axes."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
+
 from lyaptorch._files import run_path
 from lyaptorch.record import Record
-from lyaptorch.sweep.grid import Config, Group, packs
+from lyaptorch.sweep.grid import Axes, Config, Group, grid, packs, run_id
 from lyaptorch.sweep.workers import Serial, Workers
 from lyaptorch.training.progress import progress
 
@@ -173,3 +176,62 @@ def _forget(folder: Path, group: str) -> None:
     """Remove what a finished pack or its killed writers left behind."""
     for path in folder.glob(f".{group}.*"):
         path.unlink(missing_ok=True)
+
+
+def gather(
+    plan: Plan, config: Config, axes: Axes, *, name: str, names: Sequence[str] | None = None
+) -> Record:
+    """One Record of a sweep, its variables `(*axes, ...)`; NaN where a run is not finished.
+
+    Args:
+        plan: of a sweep.
+        config: what all runs have in common.
+        axes: what is varied, as for `grid`.
+        name: of the sweep.
+        names: of variables; when missing, those with one number for each run.
+
+    Returns:
+        A Record of kind "sweep" with the values of each axis as a coordinate.
+    """
+    found = [plan.finished.get(run_id(name, point)) for point in grid(config, axes)]
+    values = [{} if entry is None else _values(*entry, names) for entry in found]
+    shape, dims = tuple(len(v) for v in axes.values()), tuple(axes)
+    variables: dict[str, Any] = {}
+    for key in sorted({key for row in values for key in row}):
+        rows = [row.get(key) for row in values]
+        first = next(row for row in rows if row is not None)
+        inner_dims, inner = first[0], first[1].shape
+        missing = np.full(inner, np.nan)
+        stacked = np.stack([missing if row is None else row[1] for row in rows])
+        variables[key] = ((*dims, *inner_dims), stacked.reshape(*shape, *inner))
+    coordinates = {key: ((key,), np.array(_plain(list(column)))) for key, column in axes.items()}
+    common = {key: value for key, value in config.items() if key not in axes}
+    return Record(
+        "sweep",
+        {"name": name, "config": common, "axes": {k: list(v) for k, v in axes.items()}},
+        variables,
+        coordinates,
+    )
+
+
+def _values(
+    record: Record, index: int, names: Sequence[str] | None
+) -> dict[str, tuple[tuple[str, ...], NDArray[Any]]]:
+    """The variables of one run, without `member`."""
+    own = {}
+    for key, v in record.variables.items():
+        if key not in names if names is not None else v.dims not in ((), ("member",)):
+            continue
+        if "member" in v.dims:
+            at = v.dims.index("member")
+            own[key] = (tuple(d for d in v.dims if d != "member"), np.take(v.values, index, at))
+        else:
+            own[key] = (v.dims, v.values)
+    return own
+
+
+def _plain(values: list[Any]) -> list[Any]:
+    """Numbers, or all as text."""
+    if all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
+        return values
+    return [str(v) for v in values]

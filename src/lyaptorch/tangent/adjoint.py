@@ -24,8 +24,7 @@ from torch import Tensor
 from lyaptorch import _checks
 from lyaptorch.cells import AnyForm, Cell
 from lyaptorch.cells.unroll import once
-from lyaptorch.tangent.dynamics import Dynamics, bind
-from lyaptorch.tangent.ended import Ends
+from lyaptorch.tangent.dynamics import Dynamics, Ends, bind
 from lyaptorch.tangent.growth import LOST
 from lyaptorch.tangent.scan import Span, Tape, stack_growth, sweep
 

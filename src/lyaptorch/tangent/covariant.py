@@ -22,8 +22,8 @@ from lyaptorch.cells import Network
 from lyaptorch.record import Record
 from lyaptorch.tangent import growth as growth_of
 from lyaptorch.tangent.automatic import AUTO, late_drift
-from lyaptorch.tangent.discretisation import discretisation, moments
 from lyaptorch.tangent.dynamics import Dynamics, bind
+from lyaptorch.tangent.error_bars import discretisation, moments
 from lyaptorch.tangent.growth import Growth
 from lyaptorch.tangent.scan import Tape, spans, stack_growth, sweep
 from lyaptorch.tangent.start import start

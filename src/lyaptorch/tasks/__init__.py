@@ -1,12 +1,10 @@
 """Tasks: batches drawn from counter-based streams."""
 
 from lyaptorch import _checks
-from lyaptorch.tasks.adding import Adding
-from lyaptorch.tasks.batch import Batch, Task
+from lyaptorch.tasks.batch import Batch, Noise, Task
 from lyaptorch.tasks.images import SequentialImages
 from lyaptorch.tasks.lagged import DelayedCopy, OneHotXOR, SpatialXOR, TemporalXOR
-from lyaptorch.tasks.noise import Noise
-from lyaptorch.tasks.recall import Recall
+from lyaptorch.tasks.recall import Adding, Recall
 from lyaptorch.tasks.spikes import SpikePatterns, SpikingXOR
 
 __all__ = [

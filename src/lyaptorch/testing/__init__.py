@@ -2,7 +2,6 @@
 
 from lyaptorch.testing.conformance import CellReport, check_cell
 from lyaptorch.testing.nearby import divergence_rate
-from lyaptorch.testing.networks import copy_network, spatial_xor_network, xor_network
 from lyaptorch.testing.systems import (
     CAT_EXPONENT,
     HENON_SUM,
@@ -10,11 +9,14 @@ from lyaptorch.testing.systems import (
     LORENZ_EXPONENTS,
     LORENZ_SUM,
     cat,
+    copy_network,
     henon,
     linear,
     logistic,
     lorenz,
+    spatial_xor_network,
     uncoupled,
+    xor_network,
 )
 
 __all__ = [

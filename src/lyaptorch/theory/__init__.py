@@ -1,12 +1,12 @@
 """What to expect: mean-field theory, spectra of random matrices, condition numbers."""
 
-from lyaptorch.theory.conditioning import log_condition_number
 from lyaptorch.theory.mean_field import (
     MeanField,
     binary_mean_field,
     critical_gain,
     critical_input,
     gaussian_states,
+    log_condition_number,
     tanh_mean_field,
 )
 from lyaptorch.theory.random_matrices import free_probability_spectrum, gaussian_product, triangle_law

@@ -1,4 +1,4 @@
-"""Mean-field theory of large random networks: variance of the states and largest exponent."""
+"""Mean-field theory of random networks, and the condition number that a spectrum predicts."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from lyaptorch import _checks
@@ -189,3 +190,21 @@ def _grid(q: Tensor) -> tuple[Tensor, Tensor]:
     z = farthest * torch.linspace(-1.0, 1.0, POINTS, dtype=torch.float64, device=q.device)
     step = 2 * farthest / (POINTS - 1)
     return root * z, torch.exp(-0.5 * z.square()) * step / math.sqrt(2 * math.pi)
+
+
+def log_condition_number(exponents: Float[Tensor, "*e m"], steps: int | Number) -> Float[Tensor, "*f m"]:
+    """`log kappa_m(t) = (lambda_1 - lambda_m) t` for every m: the condition number after t factors.
+
+    Args:
+        exponents: descending, nats per step; -inf gives inf.
+        steps: t, the number of factors; a tensor broadcasts against `*e`.
+
+    Example:
+        >>> import torch
+        >>> log_condition_number(torch.tensor([-0.1, -0.2, -0.6]), 10.0)
+        tensor([0., 1., 5.])
+
+    Source: Gradient Flossing, eq 10.
+    """
+    t = steps.unsqueeze(-1) if isinstance(steps, Tensor) else steps
+    return (exponents[..., :1] - exponents) * t

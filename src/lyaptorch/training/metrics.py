@@ -18,7 +18,7 @@ from lyaptorch.analysis import (
 from lyaptorch.cells import fit, unroll
 from lyaptorch.cells.form import Form, linear
 from lyaptorch.tangent import lyapunov_spectrum, mean_over_trajectories
-from lyaptorch.tangent.deaths import untold
+from lyaptorch.tangent.growth import untold
 from lyaptorch.tasks.batch import Batch, Task
 from lyaptorch.training.ensemble import Ensemble
 from lyaptorch.training.model import Model

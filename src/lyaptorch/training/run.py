@@ -17,16 +17,13 @@ from lyaptorch.schedules import At, Every, FitPhase, FlossPhase, Schedule, When
 from lyaptorch.schedules.phases import check_per_member, select_phase
 from lyaptorch.tasks.batch import Task
 from lyaptorch.training.checkpoint import save_checkpoint
-from lyaptorch.training.ensemble import Ensemble
+from lyaptorch.training.ensemble import Ensemble, UnstableError, told_apart
 from lyaptorch.training.epochs import Row
-from lyaptorch.training.firing import act, fired, quiet
 from lyaptorch.training.history import History
 from lyaptorch.training.metrics import leading_exponent, measure
-from lyaptorch.training.overflow import UnstableError, told_apart
 from lyaptorch.training.progress import progress
-from lyaptorch.training.settings import Settings
 from lyaptorch.training.steps import most_exponents, warn_of_death
-from lyaptorch.training.work import Work, drawing, work_of
+from lyaptorch.training.work import Settings, Work, act, drawing, fired, quiet, work_of
 
 CHECKPOINT_SECONDS = float(os.environ.get("LYAPTORCH_CHECKPOINT_SECONDS", "20"))
 """Seconds between two checkpoints: 20, or what the environment variable says."""

@@ -14,16 +14,14 @@ from lyaptorch._random import Stream
 from lyaptorch._types import Number
 from lyaptorch.cells import Cell, fit, random_frame
 from lyaptorch.schedules import FlossPhase
-from lyaptorch.schedules.loss import member_losses
-from lyaptorch.schedules.penalties import PENALTIES
+from lyaptorch.schedules.loss import PENALTIES, member_losses
 from lyaptorch.schedules.phases import EXPONENTS
 from lyaptorch.tangent import lyapunov_spectrum, mean_over_trajectories
-from lyaptorch.tangent.deaths import untold
+from lyaptorch.tangent.growth import untold
 from lyaptorch.tasks.batch import Batch
-from lyaptorch.training.ensemble import Ensemble
+from lyaptorch.training.ensemble import GO_ON, Ensemble, UnstableError
 from lyaptorch.training.optim import MemberOptimizer, finite, norms
 from lyaptorch.training.optim import clip as clip_gradients
-from lyaptorch.training.overflow import GO_ON, UnstableError
 
 PUBLISHED_K = 75
 

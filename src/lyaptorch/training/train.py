@@ -24,9 +24,9 @@ from lyaptorch.training.metrics import METRICS, test_scores
 from lyaptorch.training.model import Model
 from lyaptorch.training.optim import CLIPS, Adam, Rule
 from lyaptorch.training.run import Run
-from lyaptorch.training.settings import Settings
-from lyaptorch.training.settings import config as describe
 from lyaptorch.training.steps import Clip
+from lyaptorch.training.work import Settings
+from lyaptorch.training.work import config as describe
 
 LENGTH = 300
 """Steps of a task step, of a task whose trials may be of any length."""

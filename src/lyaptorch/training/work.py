@@ -1,23 +1,27 @@
-"""The work of a phase in each of its epochs: draw, step, tell."""
+"""Work of a phase in each epoch: draw, step, tell, fire triggers; the settings of a run."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from lyaptorch import _checks
 from lyaptorch._padded import Padded
-from lyaptorch.schedules import FitPhase, FlossPhase
-from lyaptorch.schedules.phases import EXPONENTS, select_phase
+from lyaptorch._types import Number
+from lyaptorch.cells import Activation
+from lyaptorch.record import Record
+from lyaptorch.schedules import At, Every, FitPhase, FlossPhase, Scale, Schedule, When
+from lyaptorch.schedules.phases import EXPONENTS, plain, select_phase
 from lyaptorch.tasks.batch import Batch, Task
-from lyaptorch.training.ensemble import Ensemble
+from lyaptorch.training.ensemble import OVERFLOWS, Ensemble, blame
 from lyaptorch.training.epochs import Epochs, Row
 from lyaptorch.training.metrics import fit_flops, floss_flops
-from lyaptorch.training.overflow import OVERFLOWS, blame
-from lyaptorch.training.settings import Settings
-from lyaptorch.training.steps import first_row, fit_step, floss_step, flossing_of, most_exponents
+from lyaptorch.training.optim import Rule
+from lyaptorch.training.steps import Clip, first_row, fit_step, floss_step, flossing_of, most_exponents
 
 
 class Work(NamedTuple):
@@ -119,3 +123,124 @@ def _inputs(
         stream=stream,
         dtype=part.dtype,
     )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What does not change during a run."""
+
+    seed: int
+    batch: int
+    length: int
+    clip: Clip
+    metrics: tuple[str, ...]
+    metrics_every: int
+    test_batches: int
+    unstable: str
+    fetch_every: int
+
+
+def config(
+    networks: Ensemble, task: Task, schedule: Schedule, settings: Settings, lr: Number, optimizer: Rule
+) -> dict[str, Any]:
+    """The run as JSON; what does not fit into it is refused here, not after the training."""
+    model = networks.model
+    described = {
+        "schedule": plain(tuple(schedule)),
+        "task": {"type": type(task).__name__, **plain(dict(vars(task)))},
+        "model": {
+            "cell": type(model.cell).__name__,
+            "activation": [m.name for m in model.modules() if isinstance(m, Activation)],
+            "state_size": model.cell.state_size,
+            "loss": model.loss_name,
+        },
+        "ensemble": list(networks.ids.shape),
+        "member_ids": networks.ids.tolist(),
+        "batch": settings.batch,
+        "length": settings.length,
+        "lr": plain(lr),
+        "optimizer": plain(optimizer),
+        "clip": plain(settings.clip.norm),
+        "clip_mode": settings.clip.mode,
+        "metrics": list(settings.metrics),
+        "metrics_every": settings.metrics_every,
+        "test_batches": settings.test_batches,
+        "unstable": settings.unstable,
+        "seed": settings.seed,
+    }
+    return Record("train", described, {}).config
+
+
+def fired(
+    when: Every | At | When, epoch: Tensor, among: Tensor, due: bool, metric: Callable[[str], Tensor]
+) -> Tensor:
+    """For which members `*e` it is time.
+
+    Args:
+        when: epochs, or a condition on a metric.
+        epoch: task epochs that each member has behind it.
+        among: who may fire.
+        due: whether conditions on metrics are evaluated now.
+        metric: the values of a metric `*e`; NaN where there is none yet.
+    """
+    if isinstance(when, Every):
+        # not at epoch 0: what comes before all training is a phase of its own
+        return among & (epoch > 0) & (epoch % when.epochs == 0)
+    if isinstance(when, At):
+        return among & torch.isin(epoch, torch.tensor(when.epochs, dtype=epoch.dtype, device=epoch.device))
+    # a metric may cost a scan: it is asked for only when it is due, and somebody may fire
+    late = among & (epoch >= when.after)
+    if not due or not late.any():
+        return torch.zeros_like(among)
+    # NaN, where there is no value yet, compares as false: nobody fires on it
+    return late & torch.stack([c.holds(metric(c.metric)) for c in when.conditions]).any(0)
+
+
+def quiet(when: Every | At | When, epoch: Tensor, among: Tensor, until_due: int) -> int | None:
+    """How many epochs from now, at least 1, `fired` need not be asked; None for never again.
+
+    Args:
+        when: epochs, or a condition on a metric.
+        epoch: task epochs that each member has behind it.
+        among: who may fire.
+        until_due: epochs until conditions on metrics are evaluated.
+    """
+    left = epoch[among]
+    if isinstance(when, Every):
+        # who stands at a multiple was asked before this epoch, and has the whole interval left
+        return int((when.epochs - left % when.epochs).min())
+    if isinstance(when, At):
+        ahead = [at - now for at in when.epochs for now in set(left.tolist()) if at > now]
+        return min(ahead, default=None)
+    # no value of the metric can fire before it is looked at
+    return until_due
+
+
+@torch.no_grad()
+def act(
+    model: nn.Module, action: Scale, who: Tensor | None = None, own: Mapping[str, Tensor] | None = None
+) -> None:
+    """Do what an action says to the members where the bool mask `*e` is true, or to all.
+
+    Args:
+        model: what is changed.
+        action: how.
+        who: for whom.
+        own: by name, what belongs to members, as `Model.of_members` gives it.
+
+    Raises:
+        ValueError: if the model has nothing of that name, or one thing for all members.
+    """
+    named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    if action.optional and action.name not in named:
+        return
+    tensor = named[_checks.choice("parameter to scale", action.name, named)]
+    if who is None:
+        tensor.mul_(action.factor)
+        return
+    if own is None or own.get(action.name) is not tensor:
+        raise ValueError(
+            f"{action.name} must have the leading dimensions {tuple(who.shape)} of the ensemble to be "
+            f"scaled, got {tuple(tensor.shape)}: members that share it are not independent"
+        )
+    tensor[who] = tensor[who] * action.factor

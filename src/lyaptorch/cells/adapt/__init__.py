@@ -7,12 +7,10 @@ from typing import Any, TypeAlias
 
 from torch import nn
 
-from lyaptorch.cells.adapt.following import copied
-from lyaptorch.cells.adapt.function import FunctionCell
+from lyaptorch.cells.adapt.function import FunctionCell, unwrap
 from lyaptorch.cells.adapt.modules import ModuleEnsemble, owned
-from lyaptorch.cells.adapt.spiking import spiking
-from lyaptorch.cells.adapt.torch_rnn import from_torch
-from lyaptorch.cells.adapt.unwrap import unwrap
+from lyaptorch.cells.adapt.spiking_libraries import spiking
+from lyaptorch.cells.adapt.torch_rnn import copied, from_torch
 from lyaptorch.cells.cell import Cell
 
 __all__ = ["FunctionCell", "ModuleEnsemble", "Network", "as_cell", "copied", "owned", "unwrap"]

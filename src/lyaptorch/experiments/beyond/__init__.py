@@ -4,12 +4,10 @@ from typing import Any
 
 from lyaptorch.experiments.beyond.auto import AutoFlossing
 from lyaptorch.experiments.beyond.chaos import InputSuppressesChaos
-from lyaptorch.experiments.beyond.cheap import CheapFlossing
 from lyaptorch.experiments.beyond.depth import Depths
 from lyaptorch.experiments.beyond.gated import FlossedCells
-from lyaptorch.experiments.beyond.horizon import HorizonPerCost
-from lyaptorch.experiments.beyond.memory import MemoryLimit
-from lyaptorch.experiments.beyond.recall import ItemsByDelay
+from lyaptorch.experiments.beyond.horizon import CheapFlossing, HorizonPerCost
+from lyaptorch.experiments.beyond.recall import ItemsByDelay, MemoryLimit
 from lyaptorch.experiments.beyond.unit import UnitParameters
 
 FIGURES: tuple[type[Any], ...] = (

@@ -18,6 +18,7 @@ from lyaptorch.experiments.check import Check, at_least
 from lyaptorch.experiments.figure import Results, declare
 from lyaptorch.experiments.gradient_flossing.setting import PAPER, SMOKE, Condition, Setting
 from lyaptorch.experiments.study import Study
+from lyaptorch.plots.curves import smooth
 from lyaptorch.plots.primitives import (
     TINY,
     Picture,
@@ -29,7 +30,6 @@ from lyaptorch.plots.primitives import (
 )
 from lyaptorch.plots.spectra import finite_mean
 from lyaptorch.plots.style import BLUE, GREY, ORANGE
-from lyaptorch.plots.training import smooth
 from lyaptorch.record import Given, Record
 from lyaptorch.training.metrics import initial_gradient_norm
 

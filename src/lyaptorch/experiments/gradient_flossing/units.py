@@ -21,7 +21,7 @@ from lyaptorch.plots.primitives import bundle, picture
 from lyaptorch.plots.style import GREY, PALETTE
 from lyaptorch.record import Record
 from lyaptorch.tangent import lyapunov_spectrum
-from lyaptorch.tangent.deaths import untold
+from lyaptorch.tangent.growth import untold
 from lyaptorch.tasks import Noise
 from lyaptorch.training import floss
 

@@ -3,12 +3,10 @@
 from typing import Any
 
 from lyaptorch.experiments.surrogate_flossing.control import Fig2a, Fig2b
-from lyaptorch.experiments.surrogate_flossing.convergence import Fig7, Fig8
-from lyaptorch.experiments.surrogate_flossing.copying import AppCCopy
-from lyaptorch.experiments.surrogate_flossing.cost import Table1
+from lyaptorch.experiments.surrogate_flossing.convergence import Fig7, Fig8, Table1
+from lyaptorch.experiments.surrogate_flossing.copying import AppCCopy, LimitsG
 from lyaptorch.experiments.surrogate_flossing.gradients import AppF, AppG
 from lyaptorch.experiments.surrogate_flossing.jacobian import Fig4
-from lyaptorch.experiments.surrogate_flossing.limits import LimitsG
 from lyaptorch.experiments.surrogate_flossing.spectra import Fig1b, Fig1d
 from lyaptorch.experiments.surrogate_flossing.spiking import Spiking
 from lyaptorch.experiments.surrogate_flossing.xor import Fig3

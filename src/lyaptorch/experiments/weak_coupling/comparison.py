@@ -17,7 +17,7 @@ from lyaptorch.cells import Cell, CoRNNCell, ElmanCell, LSTMCell, ResidualCell, 
 from lyaptorch.experiments.check import Check, at_least, at_most
 from lyaptorch.experiments.figure import Figure, Results, declare
 from lyaptorch.experiments.study import Study
-from lyaptorch.experiments.weak_coupling.training import (
+from lyaptorch.experiments.weak_coupling.adding import (
     AUTHORS,
     PAPER,
     ensemble,

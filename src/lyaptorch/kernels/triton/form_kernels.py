@@ -9,8 +9,7 @@ from typing import no_type_check
 import triton
 import triton.language as tl
 
-from lyaptorch.kernels.triton.activations import apply, slope
-from lyaptorch.kernels.triton.products import DENSE, bypass, matrix, product, streamed, vector
+from lyaptorch.kernels.triton.arithmetic import DENSE, apply, bypass, matrix, product, slope, streamed, vector
 
 IDENTITY = tl.constexpr((0, 0, 1.0, 0.0))
 

@@ -11,8 +11,8 @@ from typing import no_type_check
 import triton
 import triton.language as tl
 
+from lyaptorch.kernels.triton.arithmetic import DENSE, PIECE, bypass, product, vector
 from lyaptorch.kernels.triton.orthonormal import orthonormalise
-from lyaptorch.kernels.triton.products import DENSE, PIECE, bypass, product, vector
 
 SPREAD = tl.constexpr(2.3)
 """Nats by which summed log R_ii may differ between columns before X is projected again.

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lyaptorch import _checks
-from lyaptorch.kernels.settings import Scanned, Settings
+from lyaptorch.kernels.dispatch import Scanned, Settings
 from lyaptorch.kernels.triton.operands import by_time, sequence
 from lyaptorch.kernels.triton.unroll import Kept
 

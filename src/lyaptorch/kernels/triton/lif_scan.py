@@ -17,8 +17,8 @@ from torch import Tensor
 
 from lyaptorch.cells.form import Bars, Form, LIFForm, linear, weight_gradients
 from lyaptorch.cells.surrogates import Surrogate
-from lyaptorch.kernels.settings import Scanned, Settings
-from lyaptorch.kernels.triton import lif_frame_kernels
+from lyaptorch.kernels.dispatch import Scanned, Settings
+from lyaptorch.kernels.triton import lif_kernels
 from lyaptorch.kernels.triton.frames import Own, Tape, pull, push
 from lyaptorch.kernels.triton.operands import by_time, neurons, padded, rowwise, sequence
 from lyaptorch.kernels.triton.unroll import Kept, over_time, pull_back_neurons, trains, unroll_forward
@@ -41,7 +41,7 @@ def scan_forward(
     kept = unroll_forward(form, inputs, h, keep=True)
     steps = steps_of(form, kept)
     own = _own(form, kept, frame.shape[-1], steps)
-    return push(lif_frame_kernels.forward, own, kept, steps, frame, settings, keep=keep)
+    return push(lif_kernels.forward_frame, own, kept, steps, frame, settings, keep=keep)
 
 
 def scan_adjoint(
@@ -58,7 +58,7 @@ def scan_adjoint(
     """As `kernels.scan.scan_adjoint`. Cost about twice the forward scan's."""
     kept, steps, shape = tape.kept, tape.slopes, tape.kept.shape
     own = _own(form, kept, c.shape[-1], steps)
-    bars, bends, frame_bar = pull(lif_frame_kernels.backward, own, tape, settings, c, log_r)
+    bars, bends, frame_bar = pull(lif_kernels.backward_frame, own, tape, settings, c, log_r)
     slope_bar, a_bar, d_bar = bends
     # a = keep beta - bite S'
     slope_bar = slope_bar - steps.bite * a_bar

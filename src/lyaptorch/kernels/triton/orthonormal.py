@@ -8,7 +8,7 @@ from typing import no_type_check
 import triton
 import triton.language as tl
 
-from lyaptorch.kernels.triton.products import product
+from lyaptorch.kernels.triton.arithmetic import product
 
 PANEL = tl.constexpr(16)
 ONE_PASS = tl.constexpr(40.0)

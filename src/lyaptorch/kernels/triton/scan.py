@@ -16,7 +16,7 @@ from torch import Tensor
 from lyaptorch.cells.activation import Activation
 from lyaptorch.cells.form import Bars, Form, Residual, linear, weight_gradients
 from lyaptorch.cells.surrogates import Surrogate
-from lyaptorch.kernels.settings import Scanned, Settings
+from lyaptorch.kernels.dispatch import Scanned, Settings
 from lyaptorch.kernels.triton import frame_kernels
 from lyaptorch.kernels.triton.frames import Own, Tape, pull, push
 from lyaptorch.kernels.triton.operands import (

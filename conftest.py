@@ -17,5 +17,5 @@ collect_ignore = [
     if find_spec(library) is None
 ]
 collect_ignore_glob = (
-    [] if find_spec("triton") else ["src/lyaptorch/kernels/triton/*.py", "tests/triton_compile.py"]
+    [] if find_spec("triton") else ["src/lyaptorch/kernels/triton/*.py", "tests/kernels/triton_compile.py"]
 )

@@ -84,7 +84,7 @@ def footprint(need: Need, networks: int, batch: int, free: int) -> int:
         ValueError: if it takes more than `free`; names the networks and the batch that would fit.
 
     Example:
-        >>> plan(Need(network=100, trajectory=50), networks=4, batch=2, free=1000)
+        >>> footprint(Need(network=100, trajectory=50), networks=4, batch=2, free=1000)
         800
     """
     if (total := need.bytes(networks, batch)) <= free:
@@ -102,10 +102,10 @@ def footprint(need: Need, networks: int, batch: int, free: int) -> int:
 
 
 def check_memory(need: Need, networks: int, batch: int, device: torch.device) -> None:
-    """`plan` with what is free on a GPU; what is small beside all of its memory is not asked about.
+    """`footprint` with what is free on a GPU; what is small beside all of its memory is not asked about.
 
     Raises:
-        ValueError: as `plan` does.
+        ValueError: as `footprint` does.
     """
     if device.type != "cuda" or not _checks.can_look():
         return

@@ -1,0 +1,134 @@
+"""The commands `lyap reproduce` and `lyap train`."""
+
+import pytest
+import torch
+from test_experiments import NAMES, smoke
+
+import lyaptorch as lt
+from command import command, files
+from lyaptorch.experiments import SCALES
+from lyaptorch.record import Record
+from lyaptorch.tasks import archives
+
+
+@pytest.fixture
+def lyap(tmp_path, monkeypatch, capsys, unchecked):
+    with command(tmp_path, monkeypatch, capsys) as run:
+        yield run
+
+
+def test_reproduce_lists_every_figure_and_what_it_costs(lyap, tmp_path):
+    for arguments in (["--list"], []):
+        status, out, err = lyap("reproduce", *arguments)
+        assert (status, err) == (0, "")
+        assert all(figure in out for _, figure in NAMES)
+        assert all(word in out for word in ("gradient-flossing", "smoke", "small", "paper"))
+    listed = lyap.json("reproduce", "--list")["figures"]
+    assert [(row["paper"], row["figure"]) for row in listed] == NAMES
+    assert all(row["shows"] and set(row["cost"]) == set(SCALES) for row in listed)
+    assert files(tmp_path) == {tmp_path.joinpath("net.py").relative_to(tmp_path)}
+
+
+def test_reproduce_as_json_is_the_figure_of_the_library(lyap, tmp_path):
+    summary = lyap.json("reproduce", "gradient-flossing", "fig1b", "--scale", "smoke")
+    torch.set_default_dtype(torch.float32)
+    experiment, record = smoke("gradient-flossing", "fig1b"), Record.load(summary["record"])
+    assert record == experiment.record(False, None)
+    assert summary["checks"] == [check.facts() for check in experiment.checks(record)]
+    assert len(summary["checks"]) == 4
+    names = {p.name for p in files(tmp_path / "runs")}
+    assert names == {f"gradient-flossing-fig1b-smoke.{end}" for end in ("nc", "png", "host.json")}
+
+
+def test_reproduce_prints_a_table_and_null_for_what_is_not_known(lyap):
+    status, out, err = lyap("reproduce", "gradient-flossing", "fig8", "--scale", "smoke")
+    assert (status, err) == (0, "")
+    assert "share of networks that leave chance" in out
+    assert "not decided" in out
+    assert "Record runs/gradient-flossing-fig8-smoke.nc" in out
+    assert (
+        lyap.json("reproduce", "gradient-flossing", "fig8", "--scale", "smoke")["checks"][1]["measured"]
+        is None
+    )
+
+
+def test_image_files_are_looked_for_in_the_folder_that_is_named(lyap, tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "_loaded", {})
+    monkeypatch.setenv("LYAPTORCH_DATA", "elsewhere")
+    status, _, err = lyap(
+        "reproduce", "weak-coupling", "images", "--scale", "smoke", "--data-dir", tmp_path / "data"
+    )
+    assert status == 2
+    assert "train-images-idx3-ubyte.gz" in err
+    assert str(tmp_path / "data" / "mnist") in err.replace("\n", "")
+
+
+TINY = ["--delay", 4, "--seeds", 2, "--hidden-size", 8, "--k", 4, "--floss-epochs", 2, "--epochs", 3]
+TINY += ["--batch", 2, "--length", 20]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["reproduce", "gradient-flosing", "fig1b"],
+            "unknown paper 'gradient-flosing', did you mean 'gradie",
+        ),
+        (["reproduce", "gradient-flossing", "fig1x"], "unknown figure 'fig1x', did you mean 'fig1"),
+        (["reproduce", "gradient-flossing"], "unknown figure '';"),
+        (
+            ["reproduce", "gradient-flossing", "fig1b", "--threads", 0],
+            "threads must be an integer >= 1, got 0",
+        ),
+        (["train", "temporal_xr", *TINY], "unknown task 'temporal_xr', did you mean 'temporal_xor'"),
+        (
+            ["train", "temporal_xor", *TINY, "--schedule", "durin"],
+            "unknown schedule 'durin', did you mean 'du",
+        ),
+        (
+            ["train", "temporal_xor", *TINY, "--preset", "gf2024"],
+            "unknown preset 'gf2024', did you mean 'gf20",
+        ),
+        (["train", "temporal_xor", *TINY, "--delay", 3], "delay must be even, got 3"),
+        (["train", "temporal_xor", *TINY, "--k", 9], "k must be an integer in 1..8, got 9"),
+        (["train", "temporal_xor", *TINY, "--length", 4], "delay must be below the length of a trial"),
+        (["train", "temporal_xor", *TINY, "--seeds", 0], "seeds must be an integer >= 1, got 0"),
+        (["train", "temporal_xor", *TINY, "--epochs", -1], "epochs must be an integer >= 0, got -1"),
+        (["train", "temporal_xor", *TINY, "--lr", -1.0], "lr must be finite and at least 0"),
+        (["train", "temporal_xor", *TINY, "--threads", 0], "threads must be an integer >= 1, got 0"),
+    ],
+    ids=lambda value: " ".join(map(str, value[:3] + value[-2:])) if isinstance(value, list) else "",
+)
+def test_an_error_is_one_sentence_and_status_2(lyap, arguments, message):
+    assert message in lyap.fails(*arguments)
+
+
+@pytest.mark.parametrize("task", ["temporal_xor", "recall"])
+def test_train_prints_accuracy_and_writes_a_record(lyap, tmp_path, task):
+    summary = lyap.json("train", task, *TINY, "--items", 2)
+    assert len(summary["accuracy"]) == len(summary["loss"]) == 2
+    assert all(0 <= value <= 1 for value in summary["accuracy"])
+    names = {f"train-{task}-pre.{end}" for end in ("nc", "png", "host.json")}
+    assert {p.name for p in files(tmp_path / "runs")} == names
+    record = Record.load(summary["record"])
+    assert record.kind == "train"
+    assert record["loss"].shape == (2, 3)
+    assert record["exponents"].shape == (2, 2, 4)
+    status, out, err = lyap("train", task, *TINY, "--items", 2)
+    assert (status, err) == (0, "")
+    assert all(f"{value:.3f}" in out for value in summary["accuracy"])
+    # the same command again is another run, not a resume
+    assert Record.load(tmp_path / "runs" / f"train-{task}-pre-2.nc") == record
+
+
+def test_train_is_the_training_of_the_library(lyap):
+    summary = lyap.json("train", "temporal_xor", *TINY, "--seed", 5, "--schedule", "joint", "--lr", 0.01)
+    torch.set_default_dtype(torch.float32)
+    seeded, task = torch.Generator().manual_seed, lt.tasks.TemporalXOR(4)
+    model = lt.presets.gf2023(task, hidden_size=8, rows=2, ensemble=(2,), generator=seeded(5))
+    schedule = lt.schedules.SCHEDULES["joint"](3, lt.FlossPhase(2, k=4))
+    settings = {"batch": 2, "length": 20}
+    record = lt.train(model, task, schedule, lr=0.01, generator=seeded(5), **settings)
+    assert Record.load(summary["record"]) == record
+    loss, accuracy = lt.evaluate(model, task, **settings)
+    assert (summary["loss"], summary["accuracy"]) == (loss.tolist(), accuracy.tolist())

@@ -1,0 +1,130 @@
+"""A pytest plugin that writes the calls of the compiled kernels to a file, for `replay.cpp` to repeat.
+
+`pytest -p sanitize.record --kernel-calls FILE tests/kernels/test_kernels.py`, with `tests/kernels` on the path. One
+call of each kind is kept: two differ in kind if their sizes, activations or wanted gradients do. A call is
+
+    name, dual, bytes of the arguments; the arguments; number of buffers; and for each buffer
+    offset of its pointer, bytes, whether it is given, how it is compared; what is given; what is expected
+
+with every number an int64.
+"""
+
+import ctypes
+import math
+import struct
+
+from lyaptorch.kernels import scan, unroll
+from lyaptorch.kernels.library import ActivationArgs, FormArgs, call, tape_size
+
+NAMES = ("scan_forward", "scan_adjoint", "unroll_forward", "unroll_adjoint")
+LARGEST = 1 << 20
+"""Bytes of all buffers of a call; larger ones are left out."""
+NOT, BYTES, SINGLE, DOUBLE = range(4)
+"""How a buffer is compared."""
+
+
+def pytest_addoption(parser):
+    parser.addoption("--kernel-calls", required=True, help="file for the calls of the kernels")
+
+
+def pytest_configure(config):
+    file = open(config.getoption("--kernel-calls"), "wb")  # noqa: SIM115
+    config.add_cleanup(file.close)
+    seen = set()
+
+    def recorded(name, args, dtype):
+        kind = (name, str(dtype), *shape_of(args))
+        buffers = dict(found(name, args, dtype))
+        new = kind not in seen and sum(size for _, size, _, _ in buffers.values()) <= LARGEST
+        before = {path: ctypes.string_at(at, size) for path, (at, size, _, _) in buffers.items() if new}
+        call(name, args, dtype)
+        if new and not overflowed(name, args):
+            seen.add(kind)
+            noise = only_noise(name, args, dtype)
+            file.write(written(name, args, dtype, buffers, before, compare=not noise))
+
+    scan.call = unroll.call = recorded
+
+
+def overflowed(name, args):
+    """Whether the scan stopped, which leaves the rest unwritten."""
+    items = args.form.members * args.form.batch
+    return name == "scan_forward" and max((ctypes.c_int64 * (2 * items)).from_address(args.status)) >= 0
+
+
+def only_noise(name, args, dtype):
+    """Whether something of what a scan computes is round-off: a dead column, or one that nearly is."""
+    if name.startswith("unroll"):
+        return False
+    real = ctypes.c_double if dtype.itemsize == 8 else ctypes.c_float
+    count, k = args.spans * args.form.members * args.form.batch * args.k, args.k
+    found = (real * count).from_address(args.pivots if name == "scan_forward" else args.log_r)
+    pivots = list(found) if name == "scan_forward" else [math.exp(z) for z in found]
+    dead = name == "scan_forward" and max((ctypes.c_uint8 * count).from_address(args.dead))
+    rows = [pivots[i : i + k] for i in range(0, count, k)]
+    return bool(dead) or any(min(row) < dtype.itemsize * 10.0**-dtype.itemsize * max(row) for row in rows)
+
+
+def shape_of(args):
+    """All numbers in the arguments; of pointers only whether they are null."""
+    for name, kind in args._fields_:
+        value = getattr(args, name)
+        if isinstance(value, FormArgs | ActivationArgs):
+            yield from shape_of(value)
+        else:
+            yield (value is None) if kind is ctypes.c_void_p else value
+
+
+def found(name, args, dtype):
+    """For every pointer that is not null its offset, and (address, bytes, whether given, how compared)."""
+    form, real = args.form, (SINGLE, DOUBLE)[dtype.itemsize == 8]
+    n, m, t, members = form.n, form.m, form.steps, form.members
+    size = 2 * n if form.neurons else n
+    items, adjoint = members * form.batch, name.endswith("adjoint")
+    matrix = {0: 0, 1: n, 2: 2 * n, 3: n * n}[form.residual]
+    drawn = t * (form.batch if form.shared else items) * m
+    numbers = {"W": members * n * n, "V": members * n * m, "bias": members * n, "A": members * matrix}
+    numbers |= {"coupling": members * n, "inputs": drawn, "h0": items * size}
+    given = numbers | dict.fromkeys(("sharpness", "alpha", "beta", "threshold"), members * n)
+    bars = {"W": "W", "V": "V", "bias": "bias", "A": "A", "coupling": "coupling", "h": "h0"}
+    wanted = {f"{bar}_bar": numbers[source] for bar, source in bars.items()}
+    wanted |= {f"{f}_bar": members * n for f in ("inner", "outer", "phi")} | {"inputs_bar": t * items * m}
+    if name.startswith("scan"):
+        s, k = args.spans, args.k
+        given |= {"frame": items * size * k, "c": s * items * k, "log_r": s * items * k}
+        wanted |= {"pivots": s * items * k, "h": items * size}
+        wanted |= {"Q": items * size * k, "frame_bar": items * size * k}
+        numbers_of_bytes = {"cuts": (8 * (s + 1), True, NOT), "twice": (s, True, NOT)}
+        numbers_of_bytes |= {"dead": (s * items * k, False, BYTES), "status": (16 * items, False, BYTES)}
+    else:
+        numbers_of_bytes = {}
+        (given if adjoint else wanted)["states"] = t * items * size
+        given["states_bar"] = (t - args.first) * items * size
+    table = {field: (count * dtype.itemsize, True, NOT) for field, count in given.items()}
+    table |= {field: (count * dtype.itemsize, False, real) for field, count in wanted.items()}
+    table |= numbers_of_bytes
+    table["tape"] = (tape_size(name.split("_")[0], args, dtype), adjoint, NOT)
+    if name == "scan_adjoint":
+        table["h_bar"] = (table["h_bar"][0], True, real)
+    yield from pointers(args, table, 0)
+
+
+def pointers(args, table, start):
+    for name, kind in args._fields_:
+        value, offset = getattr(args, name), start + getattr(type(args), name).offset
+        if isinstance(value, FormArgs | ActivationArgs):
+            yield from pointers(value, table, offset)
+        elif kind is ctypes.c_void_p and value is not None:
+            yield offset, (value, *table[name])
+
+
+def written(name, args, dtype, buffers, before, *, compare):
+    body = ctypes.string_at(ctypes.addressof(args), ctypes.sizeof(args))
+    parts = [struct.pack("3q", NAMES.index(name), int(dtype.itemsize == 8), len(body)), body]
+    parts.append(struct.pack("q", len(buffers)))
+    for offset, (address, size, given, compared) in buffers.items():
+        compared = compared if compare else NOT
+        parts.append(struct.pack("4q", offset, size, int(given), compared))
+        parts += [before[offset]] if given else []
+        parts += [ctypes.string_at(address, size)] if compared else []
+    return b"".join(parts)

@@ -1,6 +1,6 @@
 """A pytest plugin that writes the calls of the compiled kernels to a file, for `replay.cpp` to repeat.
 
-`pytest -p sanitize.record --kernel-calls FILE tests/kernels/test_kernels.py`, with `tests/kernels` on the path. One
+`pytest -p sanitize.record --kernel-calls FILE tests/kernels/test_kernels.py` (tests/kernels on the path). One
 call of each kind is kept: two differ in kind if their sizes, activations or wanted gradients do. A call is
 
     name, dual, bytes of the arguments; the arguments; number of buffers; and for each buffer

@@ -69,7 +69,7 @@ def main() -> None:
             task,
             (lt.FitPhase(arguments.epochs),),
             batch=BATCH,
-            length=LENGTH,
+            steps=LENGTH,
             lr=3e-3,
             clip=1.0,
             clip_mode="global",

@@ -59,5 +59,5 @@ figure = record.plot()
 
 # %%
 for name, model in (("plain", plain), ("flossed", flossed)):
-    trained = lt.train(model, task, (lt.FitPhase(FIT),), length=100, clip=1.0)
+    trained = lt.train(model, task, (lt.FitPhase(FIT),), steps=100, clip=1.0)
     print(f"{name:9} accuracy", *(f"{value:.3f}" for value in trained["accuracy"][:, -20:].mean(1)))

@@ -42,7 +42,7 @@ def copies(configs, checkpoint):
     task = lt.tasks.DelayedCopy(torch.tensor([config["delay"] for config in configs]), binary=True)
     model = lt.presets.gf2023(task, hidden_size=settings["units"], gain=gains, ensemble=e)
     record = lt.train(
-        model, task, (lt.FitPhase(settings["steps"]),), length=60, clip=1.0, checkpoint=checkpoint
+        model, task, (lt.FitPhase(settings["steps"]),), steps=60, clip=1.0, checkpoint=checkpoint
     )
     exponents = lt.lyapunov_spectrum(model.cell, torch.zeros(200, 1, 1), k=1, transient=100).exponents
     return lt.Record(

@@ -123,7 +123,7 @@ MISTAKES: dict[str, tuple[str, ...]] = {
         "lt.tasks.DelayedCopy(-1)",
         "lt.tasks.SequentialImages('mnits')",
         "lt.train(model, task, lt.FitPhase(1))",
-        "lt.train(model, task, (lt.FitPhase(1),), length=2)",
+        "lt.train(model, task, (lt.FitPhase(1),), steps=2)",
         "lt.train(model, packed, (lt.FitPhase(1),))",
         "lt.train(model, task, (lt.FitPhase(1),), metrics=('acuracy',))",
         "lt.train(model, task, (lt.FitPhase(1),), clip_mode='each')",

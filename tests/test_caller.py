@@ -95,7 +95,7 @@ def trained(o: Things) -> Callable[[], Any]:
     model = copy.deepcopy(o.model)
     phases = (PHASE, lt.FitPhase(2, triggers=(TRIGGER,), check_every=1, flossing=PHASE, flossing_weight=0.1))
     metrics = ("spectrum", "test", "curvature", "saturated", "effective_rank")
-    settings = {"batch": 2, "length": 8, "metrics": metrics, "metrics_every": 1, "test_batches": 1}
+    settings = {"batch": 2, "steps": 8, "metrics": metrics, "metrics_every": 1, "test_batches": 1}
     return lambda: (lt.train(model, o.task, phases, **settings), list(model.parameters()))
 
 
@@ -186,7 +186,7 @@ CASES: dict[str, Case] = {
     "floss a step": flossed("step"),
     "floss blindly": flossed("gru", clip=0.1, frame="fixed", state_grad=2),
     "train": trained,
-    "evaluate": of(lambda o: lt.evaluate(o.model, o.task, batch=2, length=8, batches=1)),
+    "evaluate": of(lambda o: lt.evaluate(o.model, o.task, batch=2, steps=8, batches=1)),
     "flossing_loss": of(lambda o: lt.flossing_loss(-o.curves, k=2, target=-0.1)),
     "fluctuation_driven": lambda o: changed(
         o, "spiking", lambda cell: lt.weights.fluctuation_driven(cell, input_rate=5.0)

@@ -426,7 +426,7 @@ def test_nothing_reaches_the_network_unasked(monkeypatch):
     lt.floss(cell, lt.tasks.TemporalXOR(4), k=2, epochs=2)
     task = lt.tasks.DelayedCopy(3)
     model = lt.Model(cell, lt.Readout(8, 1))
-    lt.train(model, task, (lt.FitPhase(2),), length=20, batch=2)
+    lt.train(model, task, (lt.FitPhase(2),), steps=20, batch=2)
     lt.diagnose(model, torch.randn(40, 2, 1))
     exponents().plot()
 

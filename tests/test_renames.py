@@ -47,11 +47,13 @@ def test_the_record_of_a_diagnosis_with_remedies(tmp_path):
 CONFIG = {
     "schedule": [{"type": "FlossPhase", "epochs": 2, "members": [True, False]}, {"type": "FitPhase"}],
     "members": [3, 5],
+    "length": 20,
     "seed": 1,
 }
 NOW = {
     "schedule": [{"type": "FlossPhase", "epochs": 2, "who": [True, False]}, {"type": "FitPhase"}],
     "member_ids": [3, 5],
+    "steps": 20,
     "seed": 1,
 }
 
@@ -66,6 +68,11 @@ def test_the_record_of_a_training_with_members(tmp_path):
     assert Record.load(Record("train", CONFIG, curves).save(tmp_path / "new.nc")).config == CONFIG
 
 
+def test_the_length_of_what_is_no_training_stays(tmp_path):
+    save_first(Record("demo", {"length": 20, "members": 3}, {}), tmp_path / "old.nc")
+    assert Record.load(tmp_path / "old.nc").config == {"length": 20, "member_ids": 3}
+
+
 def test_a_damaged_one_is_still_refused(tmp_path):
     record = Record("train", CONFIG, {"loss": (("member",), [1.0])})
     save_first(record, tmp_path / "old.nc", "sha256:0")
@@ -74,7 +81,7 @@ def test_a_damaged_one_is_still_refused(tmp_path):
 
 
 def test_a_configuration_of_today_stays():
-    assert current_config(CONFIG) == current_config(NOW) == NOW
+    assert current_config("train", CONFIG) == current_config("train", NOW) == NOW
 
 
 def test_a_checkpoint_with_members(tmp_path):

@@ -5,9 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 
-def current_config(config: dict[str, Any]) -> dict[str, Any]:
-    """A configuration with the names of today: `member_ids` for ids, `who` for those in a phase."""
-    renamed = {("member_ids" if key == "members" else key): value for key, value in config.items()}
+def current_config(kind: str, config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of a Record of some kind with the names of today.
+
+    `member_ids` for ids, `who` for those in a phase, and for a training `steps` for the length of a trial.
+    """
+    names = {"members": "member_ids"} | ({"length": "steps"} if kind == "train" else {})
+    renamed = {names.get(key, key): value for key, value in config.items()}
     return {key: _phases(value) if key in ("schedule", "phase") else value for key, value in renamed.items()}
 
 

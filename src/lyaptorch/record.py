@@ -224,7 +224,7 @@ class Record:
             }
             for group in (self.variables, self.coordinates)
         )
-        return Record(self.kind, current_config(self.config), variables, coordinates)
+        return Record(self.kind, current_config(self.kind, self.config), variables, coordinates)
 
     def plot(self) -> Figure:
         """The figure of this kind of Record, drawn from its data alone.

@@ -60,9 +60,9 @@ def test_singular_values_of_a_short_product_are_those_of_plain_svd(bits, ensembl
     torch.testing.assert_close(found.log_kappa[-1], expected[..., 0] - expected[..., -1], rtol=0, atol=1e-7)
 
 
-def test_m_columns_are_a_random_frame_carried_along():
+def test_k_columns_are_a_random_frame_carried_along():
     cell, x = driven(6, 7, b=2)
-    found = analysis.condition_number(cell, x, m=3, every=7)
+    found = analysis.condition_number(cell, x, k=3, every=7)
     T = lt.cells.random_frame(6, 3, lt._random.Stream(lt._random.seed_from(None), "frame"), torch.tensor(0))
     for D in analysis.step_jacobians(cell, x):
         T = D @ T
@@ -247,7 +247,7 @@ def test_norms_of_gradients_whose_squares_leave_the_range_of_floats(gain):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"m": 5}, r"m must be an integer in 1\.\.4, got 5; a state of size 4 has 4 exponents"),
+        ({"k": 5}, r"k must be an integer in 1\.\.4, got 5; a state of size 4 has 4 exponents"),
         ({"every": 0}, r"every must be an integer >= 1, got 0"),
         ({"bits": 1}, r"bits must be an integer >= 2, got 1"),
         ({"bits": "many"}, r"unknown bits 'many'; known: auto"),

@@ -55,7 +55,7 @@ def trained(sharpness, schedule, **settings):
     task = OneHotXOR(2)
     cell = lt.BinaryCell(1, 8, sharpness=sharpness, ensemble=(2,))
     model = lt.Model(cell, lt.Readout(8, 2, ensemble=(2,)), loss=task.loss)
-    record = lt.train(model, task, schedule, batch=4, length=12, **settings)
+    record = lt.train(model, task, schedule, batch=4, steps=12, **settings)
     return model, record
 
 

@@ -144,7 +144,7 @@ def test_flossing_and_training_run(double, kind):
     assert (record["floss_loss"][:, -5:].mean(1) < 0.5 * record["floss_loss"][:, 0]).all()
     model = lt.Model(cell, lt.Readout(8, 1, ensemble=(2,)))
     record = lt.train(
-        model, lt.tasks.DelayedCopy(1), (lt.FlossPhase(2, k=2), lt.FitPhase(60)), lr=2e-2, length=20
+        model, lt.tasks.DelayedCopy(1), (lt.FlossPhase(2, k=2), lt.FitPhase(60)), lr=2e-2, steps=20
     )
     assert (record["loss"][:, -5:].mean(1) < 0.8 * record["loss"][:, 0]).all()
 

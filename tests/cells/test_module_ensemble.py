@@ -99,10 +99,10 @@ def test_training_a_model_of_modules_writes_back_to_them():
     before = [m.weight_hh_l0.detach().clone() for m in modules]
     model = lt.Model(modules, lt.Readout(8, 1, ensemble=(2,)))
     cell = model.cell
-    first, _ = lt.evaluate(model, lt.tasks.DelayedCopy(1), length=10)
+    first = lt.evaluate(model, lt.tasks.DelayedCopy(1), steps=10)["loss"]
     schedule = (lt.FlossPhase(2, k=2, steps=10, tangent_transient=2), lt.FitPhase(20))
-    lt.train(model, lt.tasks.DelayedCopy(1), schedule, lr=5e-2, length=10, clip=None)
-    last, _ = lt.evaluate(model, lt.tasks.DelayedCopy(1), length=10)
+    lt.train(model, lt.tasks.DelayedCopy(1), schedule, lr=5e-2, steps=10, clip=None)
+    last = lt.evaluate(model, lt.tasks.DelayedCopy(1), steps=10)["loss"]
     assert model.cell is cell
     assert (last < 0.9 * first).all()
     for module, weight in zip(modules, before, strict=True):
@@ -117,7 +117,7 @@ def test_a_phase_for_some_modules_leaves_the_others_alone():
     before = [m.weight_hh.detach().clone() for m in modules]
     model = lt.Model(modules, lt.Readout(4, 1, ensemble=(3,)))
     mask = torch.tensor([True, False, True])
-    lt.train(model, lt.tasks.DelayedCopy(1), (lt.FitPhase(1, who=mask),), length=5)
+    lt.train(model, lt.tasks.DelayedCopy(1), (lt.FitPhase(1, who=mask),), steps=5)
     moved = [not torch.equal(m.weight_hh, w) for m, w in zip(modules, before, strict=True)]
     assert moved == mask.tolist()
 

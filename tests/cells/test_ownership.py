@@ -30,7 +30,7 @@ def model(ensemble=(3,), **settings):
 
 
 def train(net, *phases, **kw):
-    return lt.train(net, TASK, phases, batch=4, length=8, show_progress=False, **kw)
+    return lt.train(net, TASK, phases, batch=4, steps=8, show_progress=False, **kw)
 
 
 def test_a_number_for_each_unit_is_none_for_each_member():

@@ -114,7 +114,7 @@ def test_the_figure_of_the_demo(record, tmp_path):
 def trained(*schedule, ensemble=(2,)):
     task = TemporalXOR(4)
     model = lt.presets.gf2023(task, hidden_size=6, rows=2, ensemble=ensemble)
-    return lt.train(model, task, schedule, batch=2, length=12)
+    return lt.train(model, task, schedule, batch=2, steps=12)
 
 
 FLOSS = {"k": 3, "steps": 12, "tangent_transient": 2}

@@ -213,7 +213,7 @@ def test_training_is_that_of_torch(monkeypatch):
     def losses():
         cell = lt.LIFCell(1, 12, gain=2.0, threshold=0.3, ensemble=(2,))
         model = lt.Model(cell, lt.cells.LeakyReadout(cell, 1))
-        record = lt.train(model, lt.tasks.TemporalXOR(2), (lt.FitPhase(6),), batch=4, length=12)
+        record = lt.train(model, lt.tasks.TemporalXOR(2), (lt.FitPhase(6),), batch=4, steps=12)
         return torch.tensor(record["loss"])
 
     fused = losses()

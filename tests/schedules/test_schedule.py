@@ -39,7 +39,7 @@ def quick(schedule, activation="tanh"):
     """The smallest run there is, for hundreds of epochs."""
     cell = lt.RateCell(1, 2, ensemble=(2,), activation=activation)
     model, task = lt.Model(cell, lt.Readout(2, 1, ensemble=(2,))), TemporalXOR(2)
-    return lt.train(model, task, schedule, batch=1, length=3, show_progress=False)
+    return lt.train(model, task, schedule, batch=1, steps=3, show_progress=False)
 
 
 PRESETS = {

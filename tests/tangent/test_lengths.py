@@ -385,6 +385,6 @@ class TestTraining:
                 lt.FitPhase(3, flossing=joint, flossing_weight=0.1),
             )
         )
-        record = lt.train(model, Sentences(), schedule, batch=5, length=20)
+        record = lt.train(model, Sentences(), schedule, batch=5, steps=20)
         assert np.isfinite(record["loss"]).all()
         assert np.isfinite(record["exponents"]).all()

@@ -116,7 +116,7 @@ def test_a_spiking_network_trains_on_it(task):
     lt.weights.fluctuation_driven(cell, input_rate=50.0)
     model = lt.Model(cell, lt.cells.LeakyReadout(cell, task.output_size), loss=task.loss)
     schedule = (lt.FlossPhase(1, k=2, steps=12, tangent_transient=2), lt.FitPhase(2))
-    record = lt.train(model, task, schedule=schedule, batch=2, length=task.period)
+    record = lt.train(model, task, schedule=schedule, batch=2, steps=task.period)
     assert record["loss"].shape == (2, 2)
     assert torch.isfinite(torch.as_tensor(record["loss"])).all()
 

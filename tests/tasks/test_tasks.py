@@ -29,7 +29,8 @@ def hand_made(delay, task_delay):
         readout.weight.copy_(weight)
         readout.bias.copy_(bias)
     task = TemporalXOR(task_delay)
-    return evaluate(Model(cell, readout), task, batch=8, length=2 * task_delay + 20, batches=3)[1].item()
+    scores = evaluate(Model(cell, readout), task, batch=8, steps=2 * task_delay + 20, batches=3)
+    return scores["accuracy"].item()
 
 
 @pytest.mark.parametrize("delay", [2, 4, 6, 10])
@@ -248,7 +249,7 @@ def test_recall_repeats_what_it_was_shown_when_cued():
 )
 def test_every_task_is_learned_by_a_model_of_its_sizes_and_loss(task):
     model = presets.gf2023(task, hidden_size=6, rows=2)
-    record = train(model, task, (FitPhase(2),), batch=2, length=12)
+    record = train(model, task, (FitPhase(2),), batch=2, steps=12)
     assert torch.isfinite(torch.tensor(record["loss"])).all()
     assert (model.cell.input_size, model.loss_name) == (task.input_size, task.loss)
 

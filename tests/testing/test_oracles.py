@@ -20,22 +20,24 @@ def model(network, loss):
 @pytest.mark.parametrize("delay", [2, 4, 6, 30])
 def test_xor(delay):
     task = tasks.TemporalXOR(delay)
-    assert lt.evaluate(model(xor_network(delay), task.loss), task, length=80)[1] == 1
+    assert lt.evaluate(model(xor_network(delay), task.loss), task, steps=80)["accuracy"] == 1
     analogue = tasks.TemporalXOR(delay, binary=False)
-    loss, accuracy = lt.evaluate(model(xor_network(delay, binary=False), analogue.loss), analogue, length=80)
-    assert loss < 1e-12
-    assert accuracy == pytest.approx(1)
+    scores = lt.evaluate(model(xor_network(delay, binary=False), analogue.loss), analogue, steps=80)
+    assert scores["loss"] < 1e-12
+    assert scores["accuracy"] == pytest.approx(1)
 
 
 @pytest.mark.parametrize("delay", [1, 2, 3, 17])
 def test_copy_and_spatial_xor_and_recall(delay):
     copied, bits = tasks.DelayedCopy(delay), tasks.DelayedCopy(delay, binary=True)
-    assert lt.evaluate(model(copy_network(delay, binary=False), copied.loss), copied, length=60)[0] < 1e-12
-    assert lt.evaluate(model(copy_network(delay), bits.loss), bits, length=60)[1] == 1
+    assert (
+        lt.evaluate(model(copy_network(delay, binary=False), copied.loss), copied, steps=60)["loss"] < 1e-12
+    )
+    assert lt.evaluate(model(copy_network(delay), bits.loss), bits, steps=60)["accuracy"] == 1
     spatial = tasks.SpatialXOR(delay)
-    assert lt.evaluate(model(spatial_xor_network(delay), spatial.loss), spatial, length=60)[1] == 1
+    assert lt.evaluate(model(spatial_xor_network(delay), spatial.loss), spatial, steps=60)["accuracy"] == 1
     recall = tasks.Recall(min(3, delay), delay)
-    assert lt.evaluate(model(copy_network(delay, channels=2), recall.loss), recall, length=60)[1] == 1
+    assert lt.evaluate(model(copy_network(delay, channels=2), recall.loss), recall, steps=60)["accuracy"] == 1
 
 
 @pytest.mark.parametrize(
@@ -55,4 +57,4 @@ def test_a_wrong_weight_is_noticed():
     with torch.no_grad():
         cell.weight_hh[1, 0] = 0.0
     task = tasks.TemporalXOR(6)
-    assert lt.evaluate(model((cell, weight, bias), task.loss), task, length=80)[1] < 0.9
+    assert lt.evaluate(model((cell, weight, bias), task.loss), task, steps=80)["accuracy"] < 0.9

@@ -155,7 +155,7 @@ OTHER = {
     "clip": {"clip": 0.1},
     "clip_mode": {"clip_mode": "global"},
     "batch": {"batch": 2},
-    "length": {"length": 17},
+    "steps": {"steps": 17},
     "task": {"task": TemporalXOR(2)},
     "optimizer": {"optimizer": lt.Adam(beta1=0.8)},
     "metrics": {"metrics": ("saturated",)},

@@ -1,5 +1,6 @@
 """Epochs between two looks: what is recorded and replayed is what runs one by one, to the bit."""
 
+import sys
 import warnings
 from contextlib import nullcontext
 
@@ -9,7 +10,6 @@ import torch
 import cases
 import lyaptorch as lt
 from lyaptorch import FitPhase, FlossPhase, _checks
-from lyaptorch.cells import unroll as trajectory
 from lyaptorch.kernels import dispatch
 from lyaptorch.schedules import At, Every, Scale, Trigger, When
 from lyaptorch.tangent import engine
@@ -43,7 +43,7 @@ def model_of(case):
 
 
 def train(model, schedule, fetch_every, task=None, **kw):
-    settings = {"batch": ROWS, "length": T, "show_progress": False, **kw}
+    settings = {"batch": ROWS, "steps": T, "show_progress": False, **kw}
     return lt.train(model, task or lt.tasks.Adding(T), schedule, fetch_every=fetch_every, **settings)
 
 
@@ -109,9 +109,9 @@ def test_when_somebody_looks_changes_nothing(name, monkeypatch):
     schedule, kw = RUNS[name]
     found, models = [], [networks(kw.get("task")) for _ in range(3)]
     for model, every in zip(models[:2], (1, 5), strict=True):
-        found.append(train(model, schedule, every, **{"task": XOR, "length": 8, **kw}))
+        found.append(train(model, schedule, every, **{"task": XOR, "steps": 8, **kw}))
     with stand_in(monkeypatch) as recorded:
-        found.append(train(models[2], schedule, 5, **{"task": XOR, "length": 8, **kw}))
+        found.append(train(models[2], schedule, 5, **{"task": XOR, "steps": 8, **kw}))
     assert recorded
     assert found[0] == found[1] == found[2]
     for a, b, c in zip(*map(parameters, models), strict=True):
@@ -124,7 +124,7 @@ def test_an_overflow_between_two_looks(unstable, monkeypatch):
     """At a rate at which one linear network overflows in its third epoch."""
     models = [networks(activation="linear") for _ in range(2)]
     kw = {"lr": torch.tensor([1e-3, 10.0, 1e-3]), "clip": None, "optimizer": lt.SGD(), "unstable": unstable}
-    kw |= {"task": XOR, "length": 8}
+    kw |= {"task": XOR, "steps": 8}
 
     def outcome(model, every):
         try:
@@ -176,12 +176,12 @@ class Reading(torch.nn.Module):
 
 def test_what_cannot_be_recorded_runs_one_by_one(monkeypatch):
     models = [lt.Model(networks().cell, Reading()) for _ in range(2)]
-    expected = train(models[0], (FitPhase(6),), 1, task=XOR, length=8)
+    expected = train(models[0], (FitPhase(6),), 1, task=XOR, steps=8)
     with (
         stand_in(monkeypatch) as recorded,
         pytest.warns(UserWarning, match="one by one .*not permitted") as seen,
     ):
-        found = train(models[1], (FitPhase(6),), 2, task=XOR, length=8)
+        found = train(models[1], (FitPhase(6),), 2, task=XOR, steps=8)
     assert not recorded
     assert len(seen) == 1
     assert found == expected
@@ -289,7 +289,7 @@ def served_by_triton(monkeypatch):
     for module in (form_kernels, frame_kernels, lif_kernels):
         for name in ("forward", "backward"):
             monkeypatch.setattr(module, name, NoKernel())
-    monkeypatch.setattr(trajectory, "_recurrences", [Everywhere()])
+    monkeypatch.setattr(sys.modules["lyaptorch.cells.unroll"], "_recurrences", [Everywhere()])
     monkeypatch.setattr(engine, "fused", lambda problem, h, backend: problem.form and "triton")
 
 
@@ -305,7 +305,7 @@ def test_on_a_gpu(name, kernels, monkeypatch):
         warnings.simplefilter("error")
         for model, captured in zip(models, (False, True), strict=True):
             monkeypatch.setattr(epochs, "capturable", lambda device, captured=captured: captured)
-            found.append(train(model, schedule, 5, **{"task": XOR, "length": 8, **kw}))
+            found.append(train(model, schedule, 5, **{"task": XOR, "steps": 8, **kw}))
     for variable in found[0].variables:
         one, other = (torch.as_tensor(record[variable]) for record in found)
         torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-9, equal_nan=True)

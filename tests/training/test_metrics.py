@@ -149,7 +149,7 @@ def test_the_curvature_that_is_measured_is_that_of_the_dense_hessian(ensemble):
     model = network(lt.ElmanCell, ensemble)
     members = new_ensemble(model.float(), None, 1e-3, lt.Adam())
     members.epoch += 5
-    found = metrics.leading_curvature(members, TASK, 3, sample=B, length=T)
+    found = metrics.leading_curvature(members, TASK, 3, sample=B, steps=T)
     assert found.dtype == torch.float64
     assert next(model.parameters()).dtype == torch.float32
     model.double()

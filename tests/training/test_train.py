@@ -27,7 +27,7 @@ def make(ensemble=(), members=None, **kw):
 
 
 def run(model, *schedule, task=TASK, **kw):
-    kw = {"batch": ROWS, "length": LENGTH, "generator": seeded(7), "show_progress": False, **kw}
+    kw = {"batch": ROWS, "steps": LENGTH, "generator": seeded(7), "show_progress": False, **kw}
     return lt.train(model, task, schedule, **kw)
 
 
@@ -271,7 +271,7 @@ def test_a_fit_of_some_members_has_their_usual_rates():
 def test_the_defaults_are_the_published_ones():
     one, two = make(rows=16), make(rows=16)
     lt.train(one, TASK, (FitPhase(2),))
-    lt.train(two, TASK, (FitPhase(2),), batch=16, length=300, lr=1e-3, clip=0.03)
+    lt.train(two, TASK, (FitPhase(2),), batch=16, steps=300, lr=1e-3, clip=0.03)
     assert same(numbers(one), numbers(two))
     other = make(rows=16)
     lt.train(other, TASK, (FitPhase(2),), clip=None)
@@ -296,12 +296,15 @@ def test_what_is_frozen_stays():
 def test_evaluate_sees_fresh_batches_and_changes_nothing():
     model = make((2,))
     before = numbers(model)
-    kw = {"batch": ROWS, "length": LENGTH, "generator": seeded(7)}
-    loss, accuracy = lt.evaluate(model, TASK, batches=3, **kw)
-    assert loss.shape == accuracy.shape == (2,)
+    kw = {"batch": ROWS, "steps": LENGTH, "generator": seeded(7)}
+    found = lt.evaluate(model, TASK, batches=3, **kw)
+    assert {name: v.dims for name, v in found.variables.items()} == dict.fromkeys(
+        ("loss", "accuracy"), ("member",)
+    )
+    assert found["loss"].shape == found["accuracy"].shape == (2,)
+    assert (found.config["batches"], found.config["steps"]) == (3, LENGTH)
     assert same(numbers(model), before)
-    assert not loss.requires_grad
     # the first batch of training is another
     (first,) = run(model, FitPhase(1))["loss"].T
-    single = lt.evaluate(make((2,)), TASK, batches=1, **{**kw, "generator": seeded(7)})[0]
-    assert (single.numpy() != first).all()
+    single = lt.evaluate(make((2,)), TASK, batches=1, **{**kw, "generator": seeded(7)})
+    assert (single["loss"] != first).all()

@@ -18,14 +18,14 @@ N, ROWS = 12, 8
 SAME = torch.zeros(3, dtype=torch.int64)
 
 
-def adder(ensemble=(), *, members=None, residual=None, **kw):
-    cell = lt.ResidualCell(2, N, residual=residual, coupling=0.1, ensemble=ensemble, member_ids=members)
-    readout = lt.Readout(N, 1, scale=0.1, ensemble=ensemble, member_ids=members)
+def adder(ensemble=(), *, member_ids=None, residual=None, **kw):
+    cell = lt.ResidualCell(2, N, residual=residual, coupling=0.1, ensemble=ensemble, member_ids=member_ids)
+    readout = lt.Readout(N, 1, scale=0.1, ensemble=ensemble, member_ids=member_ids)
     return lt.Model(cell, readout, loss="root_mean_square", **kw)
 
 
-def fit(model, epochs=4, *, length=10, **kw):
-    return lt.train(model, Adding(length), (FitPhase(epochs),), batch=ROWS, clip=None, **kw)
+def fit(model, epochs=4, *, steps=10, **kw):
+    return lt.train(model, Adding(steps), (FitPhase(epochs),), batch=ROWS, clip=None, **kw)
 
 
 def classes(z, labels):
@@ -100,9 +100,11 @@ def test_test_scores_are_those_of_evaluate_on_batches_that_training_never_sees()
     for place, epochs in ((0, 0), (2, 4)):
         trained = adder((2,))
         fit(trained, epochs, lr=0.1)
-        loss, accuracy = lt.evaluate(trained, Adding(10), batch=ROWS, batches=3)
-        np.testing.assert_allclose(record["test_loss"][:, place], loss, rtol=1e-5)
-        np.testing.assert_allclose(record["test_accuracy"][:, place], accuracy, rtol=1e-4, atol=1e-5)
+        scores = lt.evaluate(trained, Adding(10), batch=ROWS, batches=3)
+        np.testing.assert_allclose(record["test_loss"][:, place], scores["loss"], rtol=1e-5)
+        np.testing.assert_allclose(
+            record["test_accuracy"][:, place], scores["accuracy"], rtol=1e-4, atol=1e-5
+        )
     task, ids = Adding(10), torch.arange(2)
     kw = {"member_ids": ids, "epoch": 0, "batch": 4, "length": 10}
     seen, held_out = (task.draw(0, **kw, stream=stream).inputs for stream in ("task", "test"))
@@ -130,9 +132,9 @@ def test_a_grid_of_learning_rates_is_a_dimension_of_the_ensemble(double):
 
 
 def test_a_task_with_a_length_needs_none():
-    assert fit(adder(), 1, length=17).config["length"] == 17
+    assert fit(adder(), 1, steps=17).config["steps"] == 17
     with pytest.raises(ValueError, match=r"length must be 10, that of the task, got 300"):
-        lt.train(adder(), Adding(10), (FitPhase(1),), length=300)
+        lt.train(adder(), Adding(10), (FitPhase(1),), steps=300)
 
 
 EXPLODING = residuals.decay(torch.tensor([[1.0], [3.0], [1.0]]).expand(3, N))
@@ -143,18 +145,18 @@ def test_an_overflow_names_epoch_member_and_step():
     with pytest.raises(
         FloatingPointError, match=r"epoch 0 for member \[1\], its state overflows at step 8\d"
     ):
-        fit(adder((3,), residual=EXPLODING), length=100)
+        fit(adder((3,), residual=EXPLODING), steps=100)
 
 
 def test_a_member_that_overflows_is_marked_and_the_others_go_on(double):
     decay = residuals.decay(torch.tensor([[1.0], [700.0], [1.0]]).expand(3, N))
-    record = fit(adder((3,), residual=decay), length=120, unstable="mark")
+    record = fit(adder((3,), residual=decay), steps=120, unstable="mark")
     assert record["unstable_at"].tolist()[1] == 0
     assert np.isnan(record["unstable_at"][[0, 2]]).all()
     # 700^108.4 is the largest float64
     assert 107 <= record["overflow_step"][1] <= 111
     assert np.isnan(record["loss"][1]).all()
-    calm = fit(adder((3,)), length=120)
+    calm = fit(adder((3,)), steps=120)
     np.testing.assert_allclose(record["loss"][[0, 2]], calm["loss"][[0, 2]], rtol=1e-10)
     assert "unstable_at" not in calm
 
@@ -175,14 +177,14 @@ def test_a_member_that_becomes_unstable_keeps_its_history_and_its_last_numbers(d
 
 def test_when_all_are_unstable_the_run_ends():
     decay = residuals.decay(5.0)
-    record = fit(adder((2,), residual=decay), length=100, unstable="mark")
+    record = fit(adder((2,), residual=decay), steps=100, unstable="mark")
     assert record["unstable_at"].tolist() == [0, 0]
     assert record["loss"].shape == (2, 0)
 
 
 def test_a_marked_run_resumes_with_its_marks(tmp_path, monkeypatch):
     monkeypatch.setattr(sys.modules["lyaptorch.training.run"], "CHECKPOINT_SECONDS", 0.0)
-    kw = {"length": 100, "unstable": "mark"}
+    kw = {"steps": 100, "unstable": "mark"}
     whole = fit(adder((3,), residual=EXPLODING), **kw)
     draw, calls = Adding.draw, []
 

@@ -68,11 +68,11 @@ def test_the_configuration_is_in_the_record():
     config = record.config
     assert config["task"]["type"] == "TemporalXOR"
     assert config["task"]["delay"] == [2, D]
-    assert (config["batch"], config["length"], config["lr"]) == (ROWS, LENGTH, [1e-3, 2e-3])
+    assert (config["batch"], config["steps"], config["lr"]) == (ROWS, LENGTH, [1e-3, 2e-3])
     assert (config["ensemble"], config["member_ids"]) == ([2], [0, 1])
     floss, fit = config["schedule"]
     assert (floss["type"], floss["epochs"], floss["k"], floss["steps"]) == ("FlossPhase", 1, [2, 3], 20)
-    assert (fit["type"], fit["epochs"], fit["member_ids"]) == ("FitPhase", 1, [True, False])
+    assert (fit["type"], fit["epochs"], fit["who"]) == ("FitPhase", 1, [True, False])
 
 
 def test_a_value_is_the_one_before_its_step():
@@ -108,14 +108,14 @@ def test_a_loss_that_is_not_finite_names_epoch_and_member():
 def chaotic():
     """The state of the second stays small, its derivative grows like exp(lambda_1 t) beyond float32."""
     gain = torch.tensor([1.0, 8.0])
-    return make((2,), member_ids=torch.tensor([5, 9]), gain=gain, hidden_size=64).float()
+    return make((2,), torch.tensor([5, 9]), gain=gain, hidden_size=64).float()
 
 
 def test_a_gradient_that_is_not_finite_names_epoch_and_member_and_spoils_no_weights():
     model = chaotic()
     before = numbers(model)
     with pytest.raises(FloatingPointError, match=r"the gradient is not finite at epoch 0 for member \[9\]"):
-        run(model, FitPhase(1), member_ids=torch.tensor([5, 9]), length=300)
+        run(model, FitPhase(1), member_ids=torch.tensor([5, 9]), steps=300)
     assert same(numbers(model), before)
 
 
@@ -207,7 +207,7 @@ THREE = torch.ones(3)
         ((FitPhase(1),), {"batch": 0}, "batch must be an integer >= 1, got 0"),
         (
             (FitPhase(1),),
-            {"length": D},
+            {"steps": D},
             "delay must be below the length of a trial, got delay=4 and length=4",
         ),
         (

@@ -32,7 +32,7 @@ def networks(ids, factor=0.0, ensemble=None):
 
 
 def train(model, schedule, ids, *, unstable="mark", task=None, **kw):
-    task, kw = task or TemporalXOR(2), {"batch": 3, "length": 20, "test_batches": 2, **kw}
+    task, kw = task or TemporalXOR(2), {"batch": 3, "steps": 20, "test_batches": 2, **kw}
     return lt.train(model, task, schedule, member_ids=ids, unstable=unstable, show_progress=False, **kw)
 
 
@@ -114,7 +114,7 @@ def test_nobody_asks_a_network_that_was_dropped(monkeypatch):
         engine, "leading_exponent", lambda m, *z: (asked.append(m.ids.tolist()), usual(m, *z))[1]
     )
     mask = torch.tensor([True, True, False])
-    train(networks(IDS, AT_ONCE), (fit(), when(lambda1 > 99.0, member_ids=mask)), IDS)
+    train(networks(IDS, AT_ONCE), (fit(), when(lambda1 > 99.0, who=mask)), IDS)
     assert asked
     assert all(ids == [0] for ids in asked)
 
@@ -142,14 +142,14 @@ DELAYS = torch.tensor([2, 4, 6])
 
 
 @pytest.mark.parametrize("name", metrics.METRICS)
-@pytest.mark.parametrize("how", ["member_ids", "stop"])
+@pytest.mark.parametrize("how", ["who", "stop"])
 def test_a_task_with_something_of_each_member_is_measured_of_some(name, how):
     """Each metric of a subset is that of its members alone, with their own delays."""
     some = torch.tensor([True, False, True])
     if how == "stop":
         schedule = (fit(stop=lt.schedules.When(task_loss > torch.where(some, 99.0, 0.0))),)
     else:
-        schedule = (fit(member_ids=some),)
+        schedule = (fit(who=some),)
     kw = {"metrics": (name,), "metrics_every": 1}
     record = train(networks(IDS), schedule, IDS, unstable="raise", task=TemporalXOR(DELAYS), **kw)
     for i in some.nonzero().flatten().tolist():

@@ -31,15 +31,15 @@ class ConditionNumber:
 
     Attributes:
         times: `(s,)`, numbers of steps, that is, of factors.
-        log_singular_values: `(s, *e, b, m)`, float64, descending, of T_t Q, Q orthonormal `(n, m)`.
+        log_singular_values: `(s, *e, b, k)`, float64, descending, of T_t Q, Q orthonormal `(n, k)`.
             -inf for each direction that the product maps to nothing, as for each column of Q that died.
-        exponents: `(*e, b, m)`, lambda_1 .. lambda_m of the same run, in the frame's order, nats per step.
+        exponents: `(*e, b, k)`, lambda_1 .. lambda_k of the same run, in the frame's order, nats per step.
         bits: of the arithmetic; 53 for float64.
         arithmetic: "float64", "python-flint" or "mpmath".
     """
 
     times: Tensor
-    log_singular_values: Float[Tensor, "s *e b m"]
+    log_singular_values: Float[Tensor, "s *e b k"]
     exponents: Exponents
     bits: int
     arithmetic: str
@@ -48,12 +48,12 @@ class ConditionNumber:
 
     @property
     def log_kappa(self) -> Float[Tensor, "s *e b"]:
-        """The logarithm of kappa_m(t) = sigma_1 / sigma_m."""
+        """The logarithm of kappa_k(t) = sigma_1 / sigma_k."""
         return self.log_singular_values[..., 0] - self.log_singular_values[..., -1]
 
     @property
     def predicted(self) -> Float[Tensor, "s *e b"]:
-        """What the exponents say: log kappa_m(t) = (lambda_1 - lambda_m) t."""
+        """What the exponents say: log kappa_k(t) = (lambda_1 - lambda_k) t."""
         t = self.times.reshape(-1, *[1] * (self.exponents.dim() - 1))
         return log_condition_number(self.exponents, t)[..., -1]
 
@@ -83,24 +83,24 @@ def condition_number(
     cell: Network,
     inputs: Inputs,
     *,
-    m: int | None = None,
+    k: int | None = None,
     h0: Any = None,
     transient: int = 0,
     every: int | None = None,
     bits: int | str | None = None,
     generator: torch.Generator | None = None,
 ) -> ConditionNumber:
-    """Condition number kappa_m(t) = sigma_1 / sigma_m of m orthonormal vectors carried along by T_t.
+    """Condition number kappa_k(t) = sigma_1 / sigma_k of k orthonormal vectors carried along by T_t.
 
-    It grows like `exp((lambda_1 - lambda_m) t)`, so the plain product loses its small singular values in
+    It grows like `exp((lambda_1 - lambda_k) t)`, so the plain product loses its small singular values in
     float64 when that passes 1e16. There are two ways around it. The factors R_t .. R_1 of the scan have the
     same singular values: one sweep over the chain orders them, and an ordered product keeps them. Or the
-    Jacobians themselves are multiplied with enough bits, `(lambda_1 - lambda_m) t / ln 2 + 64`.
+    Jacobians themselves are multiplied with enough bits, `(lambda_1 - lambda_k) t / ln 2 + 64`.
 
     Args:
         cell: a cell, or anything that `as_cell` takes. Its dtype is that of the Jacobians; use float64.
         inputs: `(t, *e, b, m)`.
-        m: how many vectors; all n when missing, and then these are the singular values of T_t itself.
+        k: how many vectors; all n when missing, and then these are the singular values of T_t itself.
         h0: initial state `(*e, b, n)`; zeros when missing.
         transient: first steps, of the state only.
         every: steps between two results; one at the end, and no other when missing.
@@ -110,7 +110,7 @@ def condition_number(
         generator: seeds the frame.
 
     Returns:
-        A `ConditionNumber`. Cost of float64: O(s t m^3); of bits: O(t n^2 m)
+        A `ConditionNumber`. Cost of float64: O(s t k^3); of bits: O(t n^2 k)
         products and s singular value decompositions, one network and trajectory after the other.
 
     Raises:
@@ -129,7 +129,7 @@ def condition_number(
     cell = as_cell(cell)
     inputs, h = fit(cell, inputs, h0)
     n, t = h.shape[-1], len(inputs) - _checks.integer("transient", transient, 0, len(inputs) - 1)
-    m = n if m is None else _checks.integer("m", m, 1, n, do=f"a state of size {n} has {n} exponents")
+    k = n if k is None else _checks.integer("k", k, 1, n, do=f"a state of size {n} has {n} exponents")
     every = t if every is None else _checks.integer("every", every, 1)
     if isinstance(bits, str):
         _checks.choice("bits", bits, ("auto",))
@@ -137,10 +137,10 @@ def condition_number(
         _checks.integer("bits", bits, 2)
     h, inputs = settle(cell, inputs[:transient], h), inputs[transient:]
     shared_id = torch.zeros((), dtype=torch.int64, device=h.device)
-    frame = random_frame(n, m, Stream(seed_from(generator), "frame"), shared_id, dtype=h.dtype)
+    frame = random_frame(n, k, Stream(seed_from(generator), "frame"), shared_id, dtype=h.dtype)
     tape = Tape()
     dynamics = bind(cell, cell.form(), inputs, [])
-    end = sweep(dynamics, h, frame.expand(*h.shape, m), None, spans(0, t, 1), method="cholesky2", tape=tape)
+    end = sweep(dynamics, h, frame.expand(*h.shape, k), None, spans(0, t, 1), method="cholesky2", tape=tape)
     log_r, healthy = stack_growth(end.pivots, end.deaths)
     growth = log_r.double().cumsum(0)
     times = torch.tensor(sorted({*range(every, t + 1, every), t}), device=h.device)
@@ -156,7 +156,7 @@ def condition_number(
 
 
 def usable_dimensions(exponents: Float[Tensor, "*e k"], steps: int | float, kappa: float) -> Tensor:
-    """How many gradient directions survive `steps` steps: those m with exp((lambda_1 - lambda_m) t) <= kappa.
+    """How many gradient directions survive `steps` steps: those i with exp((lambda_1 - lambda_i) t) <= kappa.
 
     Args:
         exponents: in any order; -inf never counts.
@@ -180,10 +180,10 @@ def usable_dimensions(exponents: Float[Tensor, "*e k"], steps: int | float, kapp
 
 
 def _enough_bits(growth: Tensor) -> int:
-    """For the widest spread of summed growth `(t, *e, b, m)` at any time."""
+    """For the widest spread of summed growth `(t, *e, b, k)` at any time."""
     spread = growth.amax(-1) - growth.amin(-1)
     if not torch.isfinite(spread).all():
         raise ValueError(
-            "no number of bits is enough where an exponent is -inf, and a column died; lower m, or give bits"
+            "no number of bits is enough where an exponent is -inf, and a column died; lower k, or give bits"
         )
     return math.ceil(spread.max().item() / math.log(2)) + GUARD_BITS

@@ -109,26 +109,26 @@ def precise_log_singular_values(
 
     Args:
         jacobians: `(t, *e, b, n, n)`.
-        frame: Q `(n, m)`.
+        frame: Q `(n, k)`.
         times: `(s,)`, ascending.
         bits: of every number; rounding leaves nothing below sigma_1 2^-bits.
 
     Returns:
-        `(s, *e, b, m)` float64, descending, -inf where nothing is left; and the library that did it.
+        `(s, *e, b, k)` float64, descending, -inf where nothing is left; and the library that did it.
     """
     work: Callable[..., list[list[float]]] = _by_mpmath
     arithmetic = "mpmath"
     with contextlib.suppress(ImportError):
         importlib.import_module("flint")
         work, arithmetic = _by_flint, "python-flint"
-    t, n, m = len(jacobians), frame.shape[0], frame.shape[1]
+    t, n, k = len(jacobians), frame.shape[0], frame.shape[1]
     single = jacobians.double().cpu().reshape(t, -1, n, n)
     Q, wanted = frame.double().tolist(), set(times.tolist())
     found = [work(single[:, i].tolist(), Q, wanted, bits) for i in range(single.shape[1])]
     values = torch.tensor(found, dtype=torch.float64, device="cpu").movedim(0, 1)
     nothing = values < values[..., :1] - (bits + NOTHING) * math.log(2)
     values = torch.where(nothing, -torch.inf, values)
-    shape = (len(times), *jacobians.shape[1:-2], m)
+    shape = (len(times), *jacobians.shape[1:-2], k)
     return values.reshape(shape).to(jacobians.device), arithmetic
 
 

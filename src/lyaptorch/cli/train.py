@@ -46,7 +46,7 @@ def train(
     with resumable(has(checkpoint)):
         found = train_networks([config] * seeds, range(seeds), checkpoint, False if json else None)
         record, model, task = found
-        loss, accuracy = evaluate(model, task, batch=config.batch, length=config.length)
+        scores = evaluate(model, task, batch=config.batch, steps=config.length)
     seconds = time.monotonic() - start
     path, figure = save(record, path, seconds, checkpoint)
     title = f"{config.task}, delay {config.delay}, schedule {config.schedule}, {config.epochs} epochs"
@@ -54,8 +54,8 @@ def train(
     for column in ("network", "loss", "accuracy"):
         table.add_column(column, justify="right")
     for i in range(seeds):
-        table.add_row(str(i), f"{loss[i]:.4f}", f"{accuracy[i]:.3f}")
-    summary = {"loss": loss.tolist(), "accuracy": accuracy.tolist()}
+        table.add_row(str(i), f"{scores['loss'][i]:.4f}", f"{scores['accuracy'][i]:.3f}")
+    summary = {name: scores[name].tolist() for name in ("loss", "accuracy")}
     show(json, summary, [table], path, figure, seconds)
 
 

@@ -77,12 +77,12 @@ class Demo:
         )
         # refused now, not after the flossing
         task.draw(0, member_ids=networks, epoch=0, batch=1, length=self.length)
-        sizes: dict[str, Any] = {"batch": self.batch, "length": self.length, "member_ids": networks}
+        sizes: dict[str, Any] = {"batch": self.batch, "steps": self.length, "member_ids": networks}
         pre = FlossPhase(self.floss_epochs, k=self.k, clip=self.floss_clip, who=flossed)
         before = study.part("floss").train(model, task, (pre,), **sizes)
         spectrum = self._spectrum(model, task, networks)
         after = study.part("fit").train(model, task, (FitPhase(self.epochs),), **sizes)
-        _, accuracy = study.evaluate(model, task, **sizes)
+        scores = study.evaluate(model, task, **sizes)
         nats = {"units": "nats per step"}
         variables: dict[str, Any] = {
             "accuracy": after.variables["accuracy"],
@@ -91,7 +91,7 @@ class Demo:
             "floss_loss": before.variables["floss_loss"],
             "spectrum": (("member", "rank"), spectrum.exponents.reshape(-1, self.hidden_size), nats),
             "spectrum_error": (("member", "rank"), spectrum.stderr().reshape(-1, self.hidden_size), nats),
-            "final_accuracy": (("member",), accuracy.reshape(-1)),
+            "final_accuracy": scores.variables["accuracy"],
         }
         coordinates = {
             "flossed": (("member",), flossed.reshape(-1)),

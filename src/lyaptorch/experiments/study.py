@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from lyaptorch._padded import padded
 from lyaptorch.record import Record
@@ -53,8 +52,8 @@ class Study:
             **settings,
         )
 
-    def evaluate(self, model: Model, task: Task, **settings: Any) -> tuple[Tensor, Tensor]:
-        """Loss and accuracy `(*e)` on batches that training never saw."""
+    def evaluate(self, model: Model, task: Task, **settings: Any) -> Record:
+        """The Record of `lt.evaluate`."""
         return evaluate(model, task, generator=self.generator(), **settings)
 
 

@@ -149,7 +149,7 @@ def train_networks(
         task,
         _schedule(settings),
         batch=first.batch,
-        length=first.length,
+        steps=first.length,
         lr=_shared([s.lr for s in settings]),
         member_ids=ids,
         unstable=unstable,
@@ -170,8 +170,8 @@ def train_runs(runs: Sequence[Mapping[str, Any]], checkpoint: Path, *, threads: 
     settings, networks = [s for s, _ in pairs], [i for _, i in pairs]
     record, model, task = train_networks(settings, networks, checkpoint, False, "mark")
     batch, length = settings[0].batch, settings[0].length
-    loss, accuracy = evaluate(model, task, batch=batch, length=length, member_ids=torch.tensor(networks))
-    final = {"final_loss": (("member",), loss), "final_accuracy": (("member",), accuracy)}
+    scores = evaluate(model, task, batch=batch, steps=length, member_ids=torch.tensor(networks))
+    final = {f"final_{name}": scores.variables[name] for name in ("loss", "accuracy")}
     return Record(record.kind, record.config, {**record.variables, **final}, record.coordinates)
 
 

@@ -54,7 +54,7 @@ def load_checkpoint(path: Path, config: dict[str, Any]) -> tuple[dict[str, Tenso
     written = facts.get("config") if isinstance(facts, dict) else None
     if not isinstance(known, dict) or not isinstance(facts, dict) or not isinstance(written, dict):
         raise ValueError(f"cannot load {path}: it is no checkpoint, it has no run; delete it to start again")
-    written = current_config(written)
+    written = current_config("train", written)
     differing = [key for key in config if written.get(key) != json.loads(json.dumps(config[key]))]
     if differing:
         raise ValueError(

@@ -100,7 +100,7 @@ def saturated_share(model: Model, batch: Batch) -> Tensor:
     return (flat * own).sum((0, -1)) / own.expand_as(flat).sum((0, -1))
 
 
-def leading_curvature(networks: Ensemble, task: Task, seed: int, *, sample: int, length: int) -> Tensor:
+def leading_curvature(networks: Ensemble, task: Task, seed: int, *, sample: int, steps: int) -> Tensor:
     """Eigenvalue of largest magnitude `(*e)` of the Hessian with respect to W, on test trajectories.
 
     In float64, because the gradients of supercritical networks grow exponentially.
@@ -111,7 +111,7 @@ def leading_curvature(networks: Ensemble, task: Task, seed: int, *, sample: int,
     Source: Fading memory as inductive bias in residual recurrent networks, section 4.1.
     """
     model = copy.deepcopy(networks.model).double()
-    batch = networks.batch(task, seed, 0, batch=sample, length=length, stream="test", dtype=torch.float64)
+    batch = networks.batch(task, seed, 0, batch=sample, length=steps, stream="test", dtype=torch.float64)
     found = hessian_spectrum(
         model.cell,
         batch.inputs,
@@ -178,14 +178,14 @@ def measure(
         values["saturated"] = saturated_share(networks.model, batch)
     if "spectrum" in names:
         values["spectrum"] = measured_exponents(networks, task, seed)
-    length, size = len(batch.inputs), batch.inputs.shape[-2]
+    steps, size = len(batch.inputs), batch.inputs.shape[-2]
     if "curvature" in names:
-        values["curvature"] = leading_curvature(networks, task, seed, sample=min(size, SAMPLE), length=length)
+        values["curvature"] = leading_curvature(networks, task, seed, sample=min(size, SAMPLE), steps=steps)
     if "test" in names:
         values["test_loss"], values["test_accuracy"] = test_scores(
             networks.model,
             lambda i: networks.batch(
-                task, seed, i, batch=size, length=length, stream="test", dtype=networks.dtype
+                task, seed, i, batch=size, length=steps, stream="test", dtype=networks.dtype
             ),
             test_batches,
         )

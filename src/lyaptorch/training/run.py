@@ -59,7 +59,7 @@ class Run:
 
     def _refuse_early(self, phase: FitPhase | FlossPhase) -> None:
         """Raise before the work what would be raised in the middle of it."""
-        model, ids, length = self.all.model, self.all.ids, self.settings.length
+        model, ids = self.all.model, self.all.ids
         n = model.cell.state_size
         check_per_member(phase, tuple(ids.shape))
         self._mask(phase)
@@ -67,7 +67,7 @@ class Run:
             if n:
                 most_exponents(phase.k, n)
             return
-        self.task.draw(self.settings.seed, member_ids=ids, epoch=0, batch=1, length=length)
+        self.task.draw(self.settings.seed, member_ids=ids, epoch=0, batch=1, length=self.settings.steps)
         for floss in (phase.flossing, *(trigger.phase for trigger in phase.triggers)):
             self._refuse_early(floss)
         for trigger in phase.triggers:

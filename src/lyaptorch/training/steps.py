@@ -237,7 +237,7 @@ def _unstable(what: str, networks: Ensemble, fine: Tensor, batch: Batch) -> Unst
     where = f", its state overflows at step {int(at.min())} of the trial" if len(at) else ""
     return UnstableError(
         f"the {what} is not finite at epoch {int(networks.epoch[~fine].min())} for member "
-        f"{networks.ids[~fine].tolist()}{where}; lower the learning rate, the clip, the gain or the length "
+        f"{networks.ids[~fine].tolist()}{where}; lower the learning rate, the clip, the gain or the steps "
         f"of a trial, {GO_ON}",
         ~fine,
         step,

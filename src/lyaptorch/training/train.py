@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from lyaptorch._types import Number
 from lyaptorch.cells import owned
 from lyaptorch.record import Record
 from lyaptorch.schedules import Schedule
-from lyaptorch.tasks.batch import Batch, Task
+from lyaptorch.tasks.batch import Task
 from lyaptorch.training.checkpoint import load_checkpoint
 from lyaptorch.training.ensemble import device_of, new_ensemble
 from lyaptorch.training.epochs import between_looks
@@ -25,11 +26,11 @@ from lyaptorch.training.model import Model
 from lyaptorch.training.optim import CLIPS, Adam, Rule
 from lyaptorch.training.run import Run
 from lyaptorch.training.steps import Clip
-from lyaptorch.training.work import Settings
+from lyaptorch.training.work import Settings, subject
 from lyaptorch.training.work import config as describe
 
-LENGTH = 300
-"""Steps of a task step, of a task whose trials may be of any length."""
+STEPS = 300
+"""Steps of a trial, of a task whose trials may be of any length."""
 
 
 @trains
@@ -39,7 +40,7 @@ def train(
     schedule: Schedule,
     *,
     batch: int = 16,
-    length: int | None = None,
+    steps: int | None = None,
     lr: Number = 1e-3,
     optimizer: Rule = Adam(),  # noqa: B008
     clip: Number | None = 0.03,
@@ -67,7 +68,7 @@ def train(
         task: where batches come from.
         schedule: phases, run in order, such as `(FlossPhase(500), FitPhase(600))`.
         batch: trajectories of a task step.
-        length: steps of a task step; when missing, the length of the task's trials, or 300 where it has none.
+        steps: of a trial; when missing, the `length` of the task's trials, or 300 where it has none.
         lr: learning rate of the task, a number or `*e`: a grid of them is a dimension of the ensemble. A
             `FitPhase` may have its own.
         optimizer: `Adam()` or `SGD(momentum, nesterov)`.
@@ -104,7 +105,7 @@ def train(
         >>> import lyaptorch as lt
         >>> task = lt.tasks.TemporalXOR(2)
         >>> model = lt.presets.gf2023(task, hidden_size=8, rows=4, ensemble=(2,))
-        >>> record = lt.train(model, task, (lt.FlossPhase(2), lt.FitPhase(3)), batch=4, length=20)
+        >>> record = lt.train(model, task, (lt.FlossPhase(2), lt.FitPhase(3)), batch=4, steps=20)
         >>> record["loss"].shape, record["exponents"].shape
         ((2, 3), (2, 2, 8))
 
@@ -121,7 +122,7 @@ def train(
     settings = Settings(
         seed_from(generator),
         _checks.integer("batch", batch, 1),
-        _checks.integer("length", getattr(task, "length", LENGTH) if length is None else length, 1),
+        _steps(task, steps),
         Clip(clip, _checks.choice("clip_mode", clip_mode, CLIPS)),
         tuple(_checks.choice("metric", name, METRICS) for name in metrics),
         _checks.integer("metrics_every", metrics_every, 1),
@@ -152,20 +153,47 @@ def evaluate(
     task: Task,
     *,
     batch: int = 16,
-    length: int | None = None,
+    steps: int | None = None,
     batches: int = 10,
     member_ids: int | Tensor | None = None,
     generator: torch.Generator | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Loss and accuracy of every member `(*e,)` on batches that training never saw."""
+) -> Record:
+    """Loss and accuracy of every member on batches that training never saw.
+
+    Args:
+        model: a `Model`.
+        task: where batches come from.
+        batch: trajectories of each batch.
+        steps: of a trial; as in `train` when missing.
+        batches: how many, over which scores are averaged.
+        member_ids: ids of shape `*e`; equal ids see equal batches.
+        generator: seeds the batches; None is a fixed seed.
+
+    Returns:
+        A Record with `loss` and `accuracy (member)`.
+
+    Raises:
+        ValueError: for shapes that do not fit; the sentence says how.
+
+    Example:
+        >>> import lyaptorch as lt
+        >>> task = lt.tasks.TemporalXOR(2)
+        >>> model = lt.presets.gf2023(task, hidden_size=8, rows=4, ensemble=(2,))
+        >>> lt.evaluate(model, task, batch=4, steps=20)["accuracy"].shape
+        (2,)
+    """
     _checks.draws(task)
     ids, seed = ids_of(model.ensemble, member_ids, device_of(model)), seed_from(generator)
-    length = getattr(task, "length", LENGTH) if length is None else length
-    dtype = next(model.parameters()).dtype
+    batches, steps = _checks.integer("batches", batches, 1), _steps(task, steps)
+    sizes: dict[str, Any] = {"batch": batch, "length": steps, "dtype": next(model.parameters()).dtype}
+    config = {**subject(model, task, ids), "batch": batch, "steps": steps, "batches": batches, "seed": seed}
+    loss, accuracy = test_scores(
+        model, lambda i: task.draw(seed, member_ids=ids, epoch=i, stream="test", **sizes), batches
+    )
+    scores = {"loss": loss, "accuracy": accuracy}
+    return Record("evaluate", config, {name: (("member",), z.reshape(-1)) for name, z in scores.items()})
 
-    def draw(i: int) -> Batch:
-        return task.draw(
-            seed, member_ids=ids, epoch=i, batch=batch, length=length, stream="test", dtype=dtype
-        )
 
-    return test_scores(model, draw, _checks.integer("batches", batches, 1))
+def _steps(task: Task, steps: int | None) -> int:
+    """Those of a trial."""
+    return _checks.integer("steps", getattr(task, "length", STEPS) if steps is None else steps, 1)

@@ -20,6 +20,7 @@ from lyaptorch.tasks.batch import Batch, Task
 from lyaptorch.training.ensemble import OVERFLOWS, Ensemble, blame
 from lyaptorch.training.epochs import Epochs, Row
 from lyaptorch.training.metrics import fit_flops, floss_flops
+from lyaptorch.training.model import Model
 from lyaptorch.training.optim import Rule
 from lyaptorch.training.steps import Clip, first_row, fit_step, floss_step, flossing_of, most_exponents
 
@@ -41,7 +42,7 @@ def work_of(phase: FitPhase | FlossPhase, part: Ensemble, task: Task, settings: 
 
 def drawing(task: Task, settings: Settings, part: Ensemble) -> Callable[[], Batch]:
     """A function that draws what a part of the members sees at its epoch."""
-    sizes = {"batch": settings.batch, "length": settings.length, "dtype": part.dtype}
+    sizes = {"batch": settings.batch, "length": settings.steps, "dtype": part.dtype}
     return lambda: part.batch(task, settings.seed, part.epoch, **sizes)
 
 
@@ -131,7 +132,7 @@ class Settings:
 
     seed: int
     batch: int
-    length: int
+    steps: int
     clip: Clip
     metrics: tuple[str, ...]
     metrics_every: int
@@ -144,20 +145,11 @@ def config(
     networks: Ensemble, task: Task, schedule: Schedule, settings: Settings, lr: Number, optimizer: Rule
 ) -> dict[str, Any]:
     """The run as JSON; what does not fit into it is refused here, not after the training."""
-    model = networks.model
     described = {
         "schedule": plain(tuple(schedule)),
-        "task": {"type": type(task).__name__, **plain(dict(vars(task)))},
-        "model": {
-            "cell": type(model.cell).__name__,
-            "activation": [m.name for m in model.modules() if isinstance(m, Activation)],
-            "state_size": model.cell.state_size,
-            "loss": model.loss_name,
-        },
-        "ensemble": list(networks.ids.shape),
-        "member_ids": networks.ids.tolist(),
+        **subject(networks.model, task, networks.ids),
         "batch": settings.batch,
-        "length": settings.length,
+        "steps": settings.steps,
         "lr": plain(lr),
         "optimizer": plain(optimizer),
         "clip": plain(settings.clip.norm),
@@ -169,6 +161,21 @@ def config(
         "seed": settings.seed,
     }
     return Record("train", described, {}).config
+
+
+def subject(model: Model, task: Task, ids: Tensor) -> dict[str, Any]:
+    """Who is trained or asked, and on what, as JSON."""
+    return {
+        "task": {"type": type(task).__name__, **plain(dict(vars(task)))},
+        "model": {
+            "cell": type(model.cell).__name__,
+            "activation": [m.name for m in model.modules() if isinstance(m, Activation)],
+            "state_size": model.cell.state_size,
+            "loss": model.loss_name,
+        },
+        "ensemble": list(ids.shape),
+        "member_ids": ids.tolist(),
+    }
 
 
 def fired(

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from lyaptorch.experiments.gradient_flossing.setting import Setting
@@ -64,9 +65,10 @@ class Learning(Setting):
         self, study: Study, model: Model, task: Task, schedule: Schedule, ids: Tensor, **settings: Any
     ) -> tuple[Record, Tensor]:
         """The Record of `lt.train`, and the accuracy `(*e)` on batches that training never saw."""
-        sizes = {"batch": self.batch, "length": self.length}
+        sizes = {"batch": self.batch, "steps": self.length}
         record = study.train(model, task, schedule, member_ids=ids, **sizes, **settings)
-        return record, self.test(study, model, task, ids)[1]
+        accuracy = self.test(study, model, task, ids)["accuracy"]
+        return record, torch.from_numpy(accuracy).reshape(ids.shape)
 
     def seconds(self, phase: Phase) -> float:
         """Seconds of one core that an epoch of a phase takes for one network, from a few measured ones."""
@@ -75,6 +77,6 @@ class Learning(Setting):
             model, task, ids = self.networks()
             few: Schedule = (replace(phase, epochs=epochs, who=None),)
             start = time.process_time()
-            study.train(model, task, few, batch=self.batch, length=self.length, member_ids=ids)
+            study.train(model, task, few, batch=self.batch, steps=self.length, member_ids=ids)
             taken.append(time.process_time() - start)
         return max(0.0, taken[1] - taken[0]) / TIMED_EPOCHS / ids.numel()

@@ -152,7 +152,7 @@ class UnitParameters(Learning):
         for name, groups in opened.items():
             setattr(cell, name, torch.isin(group, torch.tensor(groups)))
         phase = replace(self.flossing(group > 0), lr=self.floss_lr)
-        sizes = {"batch": self.batch, "length": self.length}
+        sizes = {"batch": self.batch, "steps": self.length}
         study.part("flossing").train(model, task, (phase,), member_ids=ids, **sizes)
         for name in opened:
             setattr(cell, name, torch.ones_like(group, dtype=torch.bool))

@@ -188,12 +188,12 @@ class Frames(Setting):
         self._floss(model, task, ids, frame_ids)
         exponents = self._spectrum(model, task, ids)
         record = self.train(study, model, task, conditions, ids)
-        _, final = self.test(study, model, task, ids)
+        final = self.test(study, model, task, ids)["accuracy"]
         dims = ("mode", "delay", "frame")
         variables: dict[str, Given] = {
             "exponents": ((*dims, "index"), exponents, {"units": "nats per step"}),
             "accuracy": ((*dims, "epoch"), record["accuracy"].reshape(*ids.shape, -1)),
-            "final_accuracy": (dims, final),
+            "final_accuracy": (dims, final.reshape(ids.shape)),
         }
         return self.found(variables, mode=(("mode",), np.array(MODES)))
 

@@ -48,14 +48,14 @@ class DelaySweep(Setting):
         conditions = self.conditions()
         model, task, ids = self.networks(conditions)
         record = self.train(study, model, task, conditions, ids)
-        loss, accuracy = self.test(study, model, task, ids)
+        scores = self.test(study, model, task, ids)
         flops = record["floss_flops"] if "floss_flops" in record else 0 * record["fit_flops"]
         share = flops / (flops + record["fit_flops"])
         variables: dict[str, Given] = {
             "accuracy": ((*DIMS, "epoch"), record["accuracy"].reshape(*ids.shape, -1)),
             "loss": ((*DIMS, "epoch"), record["loss"].reshape(*ids.shape, -1)),
-            "final_accuracy": (DIMS, accuracy),
-            "final_loss": (DIMS, loss),
+            "final_accuracy": (DIMS, scores["accuracy"].reshape(ids.shape)),
+            "final_loss": (DIMS, scores["loss"].reshape(ids.shape)),
             "floss_share": (DIMS, share.reshape(ids.shape)),
         }
         names = np.array([c.name for c in conditions])

@@ -200,16 +200,16 @@ class Setting(Figure):
             task,
             self.schedule(conditions),
             batch=self.batch,
-            length=self.length,
+            steps=self.length,
             clip=_shared([c.clip for c in conditions], tuple(ids.shape)),
             metrics=metrics,
             metrics_every=every,
             member_ids=ids,
         )
 
-    def test(self, study: Study, model: Model, task: Task, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Loss and accuracy `(*e)` on batches of the same size that training never saw."""
-        return study.evaluate(model, task, batch=self.batch, length=self.length, member_ids=ids)
+    def test(self, study: Study, model: Model, task: Task, ids: Tensor) -> Record:
+        """The Record of `lt.evaluate`, on batches of the same size."""
+        return study.evaluate(model, task, batch=self.batch, steps=self.length, member_ids=ids)
 
     def found(self, variables: Mapping[str, Given], **coordinates: Given) -> Results:
         """What `run` returns: the variables, these coordinates, and the delays."""

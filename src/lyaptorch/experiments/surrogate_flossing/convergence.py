@@ -196,4 +196,4 @@ class Table1(cost.Table1):
         schedule = (FlossPhase(flosses, k=setting.k, steps=setting.steps), FitPhase(fits))
         model = setting.model(task, torch.tensor(0))
         study = Study(self.seed, show_progress=False)
-        return partial(study.train, model, task, schedule, batch=setting.batch, length=task.period)
+        return partial(study.train, model, task, schedule, batch=setting.batch, steps=task.period)

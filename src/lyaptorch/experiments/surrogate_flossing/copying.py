@@ -95,13 +95,13 @@ class AppCCopy(Figure):
         task = DelayedCopy(torch.tensor(self.delays)[None, :, None].expand(shape), binary=True)
         model = binary_network(task, self.hidden_size, self.batch, ids, self.seed, floss_sharpness=False)
         pre = FlossPhase(self.floss_epochs, k=self.k, target=self.target, clip=self.clip, who=flossed)
-        trial = {"batch": self.batch, "length": max(self.delays) + self.extra, "member_ids": ids}
+        trial = {"batch": self.batch, "steps": max(self.delays) + self.extra, "member_ids": ids}
         record = study.train(model, task, (pre, FitPhase(self.epochs)), lr=self.lr, **trial)
-        _, final = study.evaluate(model, task, **trial)
+        final = study.evaluate(model, task, **trial)["accuracy"]
         dims = ("condition", "delay", "seed")
         variables = {
             "accuracy": ((*dims, "epoch"), record["accuracy"].reshape(*shape, -1)),
-            "final_accuracy": (dims, final),
+            "final_accuracy": (dims, final.reshape(shape)),
         }
         coordinates = {
             "condition": (("condition",), np.array(CONDITIONS)),
@@ -200,7 +200,7 @@ class LimitsG(Figure):
                 task,
                 (pre, FitPhase(self.epochs)),
                 batch=self.batch,
-                length=self.delay + self.extra,
+                steps=self.delay + self.extra,
                 member_ids=ids,
             )
             variables[name] = ((*dims, "epoch"), record["accuracy"].reshape(*shape, -1))

@@ -179,7 +179,7 @@ class AppG(Driven):
         found = condition_number(
             cell,
             inputs[: TRANSIENT + max(self.horizons)],
-            m=self.m,
+            k=self.m,
             h0=h0,
             transient=TRANSIENT,
             every=math.gcd(*self.horizons),

@@ -176,7 +176,7 @@ class Spiking(Figure):
         )
         often = replace(pre, who=condition >= 2)
         _, fit = adaptive(self.epochs, often, episode_epochs=self.episode_epochs, check_every=50)
-        trial: dict[str, Any] = {"batch": self.batch, "length": task.period, "member_ids": ids}
+        trial: dict[str, Any] = {"batch": self.batch, "steps": task.period, "member_ids": ids}
         record = study.train(
             model,
             task,
@@ -189,8 +189,10 @@ class Spiking(Figure):
             unstable="mark",
             **trial,
         )
-        _, final = study.evaluate(model, task, **trial)
-        inputs = task.inputs(self.seed, epoch=0, stream="rate", **trial)
+        final = study.evaluate(model, task, **trial)["accuracy"]
+        inputs = task.inputs(
+            self.seed, epoch=0, stream="rate", member_ids=ids, batch=self.batch, length=task.period
+        )
         assert isinstance(model.cell, LIFCell)
         with torch.no_grad():
             rates = spike_statistics(model.cell, model.states(inputs)).rates
@@ -198,7 +200,7 @@ class Spiking(Figure):
         norms = record["initial_gradient_norm"].reshape(*shape, -1)
         return {
             "accuracy": ((*dims, "epoch"), record["accuracy"].reshape(*shape, -1)),
-            "final": (dims, final),
+            "final": (dims, final.reshape(shape)),
             "gradient_norm": ((*dims, "measurement"), norms),
             "rate": (dims, rates.mean((-2, -1)), {"units": "Hz"}),
             "sharpness": (dims, model.state_dict()["cell.activation.sharpness"][..., 0, 0]),

@@ -140,7 +140,7 @@ class Fig3(Figure):
             input_scale=torch.where(flossed, self.input_scale, self.plain_input_scale),
             readout_scale=self.readout_scale,
         )
-        trial = {"batch": self.batch, "length": max(self.delays) + self.extra, "member_ids": ids}
+        trial = {"batch": self.batch, "steps": max(self.delays) + self.extra, "member_ids": ids}
         record = study.train(
             model,
             task,
@@ -151,12 +151,12 @@ class Fig3(Figure):
             unstable="mark",
             **trial,
         )
-        _, final = study.evaluate(model, task, **trial)
+        final = study.evaluate(model, task, **trial)["accuracy"]
         dims = ("condition", "delay", "seed")
         norms = record["initial_gradient_norm"]
         variables = {
             "accuracy": ((*dims, "epoch"), record["accuracy"].reshape(*shape, -1)),
-            "final_accuracy": (dims, final),
+            "final_accuracy": (dims, final.reshape(shape)),
             "gradient_norm": ((*dims, "measurement"), norms.reshape(*shape, -1)),
             "sharpness": (dims, model.state_dict()["cell.activation.sharpness"][..., 0, 0]),
         }

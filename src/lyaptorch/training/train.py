@@ -16,7 +16,7 @@ from lyaptorch._types import Number
 from lyaptorch.cells import owned
 from lyaptorch.record import Record
 from lyaptorch.schedules import Schedule
-from lyaptorch.tasks.batch import Batch, Task
+from lyaptorch.tasks.batch import Batch, Draw, Task
 from lyaptorch.training.checkpoint import load_checkpoint
 from lyaptorch.training.ensemble import device_of, new_ensemble
 from lyaptorch.training.epochs import between_looks
@@ -164,8 +164,6 @@ def evaluate(
     dtype = next(model.parameters()).dtype
 
     def draw(i: int) -> Batch:
-        return task.draw(
-            seed, member_ids=ids, epoch=i, batch=batch, length=length, stream="test", dtype=dtype
-        )
+        return task.draw(Draw(seed, length, batch, member_ids=ids, epoch=i, stream="test", dtype=dtype))
 
     return test_scores(model, draw, _checks.integer("batches", batches, 1))

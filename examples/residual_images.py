@@ -19,6 +19,7 @@ import sys
 import torch
 
 import lyaptorch as lt
+from lyaptorch.tasks.batch import Draw
 
 SMOKE, MNIST = "--smoke" in sys.argv, "--mnist" in sys.argv
 UNITS, BATCH, STEPS = (4, 4, 2) if SMOKE else (48, 32, 250)
@@ -40,7 +41,7 @@ def digits(count, epoch=[0]):  # noqa: B006
     """The same of MNIST, another batch each time."""
     epoch[0] += 1
     task = lt.tasks.SequentialImages("mnist")
-    batch = task.draw(0, member_ids=torch.tensor(0), epoch=epoch[0], batch=count, length=task.length)
+    batch = task.draw(Draw(0, task.length, count, epoch=epoch[0]))
     return batch.inputs, batch.targets[-1, :, 0].long()
 
 

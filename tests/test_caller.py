@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 import lyaptorch as lt
 from lyaptorch._random import Stream
 from lyaptorch.analysis import hessian_spectrum
+from lyaptorch.tasks.batch import Draw
 
 pytestmark = [
     pytest.mark.usefixtures("unchecked"),
@@ -58,7 +59,7 @@ class Things:
             self.task, self.ids = lt.tasks.DelayedCopy(2), torch.arange(2)
             self.curves = torch.rand(3, 40)
             self.flow = lt.Flow(lambda x, h: torch.tanh(h @ self.W.mT) - h, dt=0.1)
-            self.batch = self.task.draw(0, member_ids=self.ids[0], epoch=0, batch=2, length=8, dtype=dtype)
+            self.batch = self.task.draw(Draw(0, 8, 2, member_ids=self.ids[0], dtype=dtype))
             self.elsewhere = copy.deepcopy(self.step).eval()
         self.elman.eval()
 
@@ -126,9 +127,8 @@ def task(make: Callable[[], Any], length: int | None = 12) -> Case:
     def case(o: Things) -> Callable[[], Any]:
         def run() -> Any:
             drawn = make()
-            steps = length or drawn.period
-            settings = {"member_ids": o.ids, "epoch": 0, "batch": 2, "length": steps, "dtype": o.dtype}
-            return (drawn.draw if hasattr(drawn, "draw") else drawn.inputs)(0, **settings)
+            d = Draw(0, length or drawn.period, 2, member_ids=o.ids, dtype=o.dtype)
+            return (drawn.draw if hasattr(drawn, "draw") else drawn.inputs)(d)
 
         return run
 
@@ -193,7 +193,7 @@ CASES: dict[str, Case] = {
     ),
     "integrations.Flosser": flosser,
     "integrations.Sequences": of(
-        lambda o: lt.integrations.Sequences(o.x).inputs(0, member_ids=o.ids, epoch=1, batch=2, length=8)
+        lambda o: lt.integrations.Sequences(o.x).inputs(Draw(0, 8, 2, member_ids=o.ids, epoch=1))
     ),
     "analysis.aligned": of(lambda o: A.aligned(o.curves, o.curves[:, 0].round(), 1, 1)),
     "analysis.characteristic_frequency": of(lambda o: A.characteristic_frequency(waves(o))),

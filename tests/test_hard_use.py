@@ -25,6 +25,7 @@ from lyaptorch._files import SEAL, sealed
 from lyaptorch.integrations import Sequences
 from lyaptorch.record import Record
 from lyaptorch.tasks import archives
+from lyaptorch.tasks.batch import Draw
 from lyaptorch.training.checkpoint import load_checkpoint
 
 READERS = (
@@ -313,12 +314,12 @@ def test_the_loss_is_finite_and_least_at_the_target(exponents, reduction, target
 @few
 @given(t=st.integers(1, 30), b=st.integers(1, 4), length=st.integers(1, 30), batch=st.integers(1, 6))
 def test_sequences_are_drawn_from_what_is_there_or_refused(t, b, length, batch):
-    source, shared_id = Sequences(torch.randn(t, b, 2)), torch.zeros((), dtype=torch.int64)
+    source = Sequences(torch.randn(t, b, 2))
     if length > t:
         with pytest.raises(ValueError, match="pass fewer steps"):
-            source.inputs(0, member_ids=shared_id, epoch=3, batch=batch, length=length)
+            source.inputs(Draw(0, length, batch, epoch=3))
         return
-    drawn = source.inputs(0, member_ids=shared_id, epoch=3, batch=batch, length=length)
+    drawn = source.inputs(Draw(0, length, batch, epoch=3))
     assert drawn.shape == (length, batch, 2)
     known = source._inputs.reshape(-1, 2).tolist()
     assert all(row in known for row in drawn.reshape(-1, 2).tolist())

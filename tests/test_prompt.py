@@ -14,6 +14,7 @@ import lyaptorch as lt
 from lyaptorch.analysis import condition_number
 from lyaptorch.record import Record
 from lyaptorch.tangent.spectrum import Rates, rates
+from lyaptorch.tasks.batch import Draw
 
 SUFFIXES = {
     ".html": b"<!doctype html>",
@@ -83,7 +84,7 @@ def test_no_result_prints_its_numbers(spectrum, diagnosis, inputs):
     clv = lt.covariant_vectors(cell, x, k=4)
     results = [spectrum, spectrum.growth, diagnosis, diagnosis.signs, diagnosis.signs.parts, clv, clv.growth]
     results += [condition_number(cell, x), spectrum.record(), diagnosis.record()]
-    results += [lt.tasks.TemporalXOR(4).draw(0, member_ids=torch.tensor(0), epoch=0, batch=2, length=20)]
+    results += [lt.tasks.TemporalXOR(4).draw(Draw(0, 20, 2))]
     for result in results:
         assert repr(result).startswith(type(result).__name__)
         assert repr(result).count("\n") <= 4, type(result)

@@ -9,6 +9,7 @@ import lyaptorch as lt
 from lyaptorch import residuals
 from lyaptorch.analysis import characteristic_frequency
 from lyaptorch.tasks import archives
+from lyaptorch.tasks.batch import Draw
 
 pytestmark = pytest.mark.usefixtures("double")
 
@@ -122,7 +123,7 @@ def test_rows_of_digits_make_bin_28_stand_out_unless_pixels_are_permuted(monkeyp
     spectra = {}
     for permuted in (False, True):
         task = lt.tasks.SequentialImages("mnist", permuted=permuted)
-        x = task.draw(0, member_ids=ids, epoch=0, batch=60000, length=784, dtype=torch.float32).inputs
+        x = task.draw(Draw(0, 784, 60000, member_ids=ids, dtype=torch.float32)).inputs
         spectra[permuted] = characteristic_frequency(x)
     (peak, *_), mean = spectra[False].peaks, spectra[False].mean
     assert peak.bin == 28

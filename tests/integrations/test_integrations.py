@@ -16,6 +16,7 @@ from lyaptorch._random import DEFAULT_SEED, Stream
 from lyaptorch.cells import unwrap
 from lyaptorch.integrations import Flosser, Sequences
 from lyaptorch.integrations.callback import Following
+from lyaptorch.tasks.batch import Draw
 
 BEFORE = lt.schedules.Trigger(
     lt.schedules.At(0), lt.FlossPhase(8, k=4, steps=20, tangent_transient=5, lr=1e-2)
@@ -212,16 +213,13 @@ def test_a_module_of_ones_own_with_its_initial_state():
 def test_sequences_are_drawn_whole_from_the_data():
     data = torch.arange(30.0).reshape(10, 3, 1)
     source = Sequences(data)
-    shared_id = torch.zeros((), dtype=torch.int64)
-    drawn = [
-        source.inputs(0, member_ids=shared_id, epoch=i, batch=2, length=4, stream="floss") for i in range(20)
-    ]
+    drawn = [source.inputs(Draw(0, 4, 2, epoch=i, stream="floss")) for i in range(20)]
     for x in drawn:
         assert x.shape == (4, 2, 1)
         assert (x[1:] - x[:-1] == 3).all()
         assert x[0, 0, 0] % 3 != x[0, 1, 0] % 3
     assert len({x[0, 0, 0].item() for x in drawn}) > 10
-    again = source.inputs(0, member_ids=shared_id, epoch=7, batch=2, length=4, stream="floss")
+    again = source.inputs(Draw(0, 4, 2, epoch=7, stream="floss"))
     assert torch.equal(again, drawn[7])
 
 

@@ -14,6 +14,7 @@ from lyaptorch._random import Stream, seed_from
 from lyaptorch.cells import random_frame
 from lyaptorch.schedules import SCHEDULES, At, Every, Scale, Trigger, When
 from lyaptorch.tasks import TemporalXOR
+from lyaptorch.tasks.batch import Draw
 from lyaptorch.training import run as engine
 
 pytestmark = pytest.mark.usefixtures("double")
@@ -258,11 +259,11 @@ def test_the_joint_gradient_is_that_of_the_task_and_the_weighted_one_of_flossing
     phase = FlossPhase(0, k=3, target=-0.2, reduction="sum", **SCAN)
     model, hand, seed = make((2,)), make((2,)), seed_from(seeded(7))
     run(model, FitPhase(1, flossing_weight=weight, flossing=phase), lr=1.0, clip=None, optimizer=lt.SGD())
-    drawn, own = {"member_ids": torch.arange(2), "epoch": 0}, list(hand.parameters())
-    loss, _ = hand.loss(TASK.draw(seed, **drawn, batch=ROWS, length=LENGTH))
+    ids, own = torch.arange(2), list(hand.parameters())
+    loss, _ = hand.loss(TASK.draw(Draw(seed, LENGTH, ROWS, member_ids=ids)))
     task = torch.autograd.grad(loss.sum(), own)
     frame = random_frame(N, 3, Stream(seed, "floss_frame"), torch.tensor(0), epoch=0)
-    inputs = TASK.inputs(seed, **drawn, batch=1, length=SCAN["steps"], stream="joint")
+    inputs = TASK.inputs(Draw(seed, SCAN["steps"], member_ids=ids, stream="joint"))
     scan = {"h0": hand.h0[:, :1].detach(), "frame": frame, "tangent_transient": SCAN["tangent_transient"]}
     exponents = lt.lyapunov_spectrum(hand.cell, inputs, k=3, **scan).exponents
     loss = (exponents + 0.2).square().sum(-1).mean(-1)

@@ -14,7 +14,7 @@ from cases import M, N
 from lyaptorch._padded import padded
 from lyaptorch.integrations import Flosser, Sequences
 from lyaptorch.tangent import growth as growth_of
-from lyaptorch.tasks.batch import last_step
+from lyaptorch.tasks.batch import Draw, last_step
 
 pytestmark = pytest.mark.usefixtures("double")
 
@@ -318,10 +318,10 @@ class TestTraining:
 
     def test_draws_stay_within_their_sequences(self):
         x = torch.arange(40.0).reshape(-1, 1, 1) + 100 * torch.arange(4).reshape(1, -1, 1)
-        source, shared_id = Sequences(x, LENGTHS), torch.zeros((), dtype=torch.int64)
+        source = Sequences(x, LENGTHS)
         seen = set()
         for epoch in range(40):
-            drawn = source.inputs(0, member_ids=shared_id, epoch=epoch, batch=4, length=11)
+            drawn = source.inputs(Draw(0, 11, 4, epoch=epoch))
             for j, own in enumerate(drawn.lengths.tolist()):
                 values = drawn.inputs[:, j, 0]
                 row = int(values[0]) // 100
@@ -370,12 +370,12 @@ class TestTraining:
         class Sentences:
             input_size, output_size, loss = M, 1, "mean_squared_error"
 
-            def inputs(self, seed, *, length, batch, **_):
-                return padded(torch.randn(length, batch, M), [length, *[length // 2] * (batch - 1)])
+            def inputs(self, d):
+                return padded(torch.randn(d.steps, d.batch, M), [d.steps, *[d.steps // 2] * (d.batch - 1)])
 
-            def draw(self, seed, *, length, batch, **_):
-                x, lengths = self.inputs(seed, length=length, batch=batch)
-                return last_step(x, torch.randn(batch, 1), lengths)
+            def draw(self, d):
+                x, lengths = self.inputs(d)
+                return last_step(x, torch.randn(d.batch, 1), lengths)
 
         model = lt.Model(lt.RateCell(M, N), lt.Readout(N, 1), loss="mean_squared_error")
         joint = lt.FlossPhase(0, k=2, steps=30, tangent_transient=4, batch=3)

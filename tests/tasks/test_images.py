@@ -15,6 +15,7 @@ import torch
 
 from lyaptorch.schedules.phases import plain
 from lyaptorch.tasks import Adding, SequentialImages, archives
+from lyaptorch.tasks.batch import Draw
 from lyaptorch.training.epochs import Epochs
 from recorded import stand_in
 
@@ -68,7 +69,7 @@ def task(folder):
 
 
 def draw(task, members=IDS, *, epoch=0, batch=8, stream="task", length=PIXELS):
-    return task.draw(3, member_ids=members, epoch=epoch, batch=batch, length=length, stream=stream)
+    return task.draw(Draw(3, length, batch, member_ids=members, epoch=epoch, stream=stream))
 
 
 def rows_of(batch):
@@ -185,7 +186,7 @@ def test_a_task_finds_its_files_in_another_process_and_in_its_copies(folder, tmp
 
 
 def test_inputs_of_any_length_are_images_in_a_row(task):
-    x = task.inputs(3, member_ids=IDS, epoch=0, batch=4, length=2 * PIXELS + 5, stream="floss")
+    x = task.inputs(Draw(3, 2 * PIXELS + 5, 4, member_ids=IDS, stream="floss"))
     assert x.shape == (2 * PIXELS + 5, 2, 3, 4, 1)
     images = {tuple(row) for row in drawn(TRAIN, SIDE, SIDE).flatten(1).tolist()}
     for start in (0, PIXELS):
@@ -354,7 +355,7 @@ def test_the_structure_of_cifar_is_checked(body, message):
 
 @pytest.mark.parametrize("length", [2, 7, 100])
 def test_two_cued_numbers_one_in_each_half_are_to_be_added(length):
-    batch = Adding(length).draw(1, member_ids=IDS, epoch=2, batch=50, length=length)
+    batch = Adding(length).draw(Draw(1, length, 50, member_ids=IDS, epoch=2))
     numbers, cues = batch.inputs.unbind(-1)
     half = length // 2
     assert torch.equal(cues[:half].sum(0), torch.ones(2, 3, 50))
@@ -364,7 +365,7 @@ def test_two_cued_numbers_one_in_each_half_are_to_be_added(length):
 
 
 def test_cues_stand_anywhere_in_their_half_and_numbers_are_uniform():
-    batch = Adding(10).draw(1, member_ids=torch.arange(4), epoch=0, batch=500, length=10)
+    batch = Adding(10).draw(Draw(1, 10, 500, member_ids=torch.arange(4)))
     share = batch.inputs[..., 1].mean((1, 2))
     assert (share - 0.2).abs().max() < 0.05
     # the mean predictor's error
@@ -373,7 +374,7 @@ def test_cues_stand_anywhere_in_their_half_and_numbers_are_uniform():
 
 def test_cues_of_an_odd_length_reach_its_last_place():
     """The second half is the longer one: of 5 places the cue stands at 0 or 1, and at 2, 3 or 4."""
-    batch = Adding(5).draw(1, member_ids=torch.arange(4), epoch=0, batch=500, length=5)
+    batch = Adding(5).draw(Draw(1, 5, 500, member_ids=torch.arange(4)))
     share = batch.inputs[..., 1].mean((1, 2))
     # 2000 cues: a share is known to .011
     torch.testing.assert_close(share, torch.tensor([1 / 2, 1 / 2, 1 / 3, 1 / 3, 1 / 3]), rtol=0, atol=0.05)
@@ -381,8 +382,8 @@ def test_cues_of_an_odd_length_reach_its_last_place():
 
 def test_a_member_adds_the_same_alone_and_in_another_dtype():
     task, epoch = Adding(20), torch.tensor([[0, 3, 7], [0, 1, 11]])
-    together = task.draw(1, member_ids=IDS, epoch=epoch, batch=5, length=20)
-    alone = task.draw(1, member_ids=IDS[0, 1], epoch=3, batch=5, length=20, dtype=torch.float64)
+    together = task.draw(Draw(1, 20, 5, member_ids=IDS, epoch=epoch))
+    alone = task.draw(Draw(1, 20, 5, member_ids=IDS[0, 1], epoch=3, dtype=torch.float64))
     torch.testing.assert_close(together.inputs[:, 0, 1].double(), alone.inputs, rtol=0, atol=1e-6)
     assert torch.equal(together.inputs[:, 0, 1, :, 1].double(), alone.inputs[..., 1])
 
@@ -391,7 +392,7 @@ def test_a_bad_length_of_the_adding_problem():
     with pytest.raises(ValueError, match=r"length must be an integer >= 2, got 1"):
         Adding(1)
     with pytest.raises(ValueError, match=r"length must be 20, that of the task, got 30"):
-        Adding(20).draw(0, member_ids=IDS, epoch=0, batch=1, length=30)
+        Adding(20).draw(Draw(0, 30, member_ids=IDS))
 
 
 @pytest.mark.parametrize("permuted", [False, True])
@@ -400,7 +401,7 @@ def test_images_are_drawn_within_a_graph(folder, permuted, monkeypatch):
     epoch = torch.zeros_like(IDS)
 
     def draw():
-        batch = task.draw(5, member_ids=IDS, epoch=epoch, batch=20, length=PIXELS)
+        batch = task.draw(Draw(5, PIXELS, 20, member_ids=IDS, epoch=epoch))
         epoch.add_(1)
         return {"inputs": batch.inputs, "targets": batch.targets}
 

@@ -6,6 +6,7 @@ import torch
 import lyaptorch as lt
 from lyaptorch._random import Stream
 from lyaptorch.tasks import SpikePatterns, SpikingXOR
+from lyaptorch.tasks.batch import Draw
 
 IDS = torch.tensor([[4, 0, 7], [2, 2, 9]])
 EVERY = pytest.mark.parametrize(
@@ -17,7 +18,7 @@ EVERY = pytest.mark.parametrize(
 
 def draw(task, members=IDS, *, epoch=0, stream="task", batch=3, trials=2, seed=5):
     length = trials * task.period
-    return task.draw(seed, member_ids=members, epoch=epoch, batch=batch, length=length, stream=stream)
+    return task.draw(Draw(seed, length, batch, member_ids=members, epoch=epoch, stream=stream))
 
 
 @EVERY
@@ -53,15 +54,15 @@ def test_a_member_draws_the_same_alone_and_everything_else_differs(task):
 @EVERY
 def test_the_inputs_alone_are_those_of_the_batch_at_any_length(task):
     length = 2 * task.period
-    x = task.inputs(5, member_ids=IDS, epoch=0, batch=3, length=length - 3)
+    x = task.inputs(Draw(5, length - 3, 3, member_ids=IDS))
     assert torch.equal(x, draw(task).inputs[: length - 3])
-    assert task.inputs(5, member_ids=IDS, epoch=0, batch=3, length=4).shape[0] == 4
+    assert task.inputs(Draw(5, 4, 3, member_ids=IDS)).shape[0] == 4
 
 
 @EVERY
 def test_a_length_that_holds_no_trial(task):
     with pytest.raises(ValueError, match=rf"length must hold one trial of {task.period} steps, got 5"):
-        task.draw(0, member_ids=IDS, epoch=0, batch=1, length=5)
+        task.draw(Draw(0, 5, member_ids=IDS))
 
 
 def test_the_two_cues_tell_the_answer():
@@ -89,7 +90,7 @@ def test_poisson_patterns_have_a_rate_for_each_class_and_channel():
     torch.testing.assert_close(rates, 0.4 * patterns, rtol=0, atol=5 * 0.5 / (700 * 30) ** 0.5)
     assert (rates[0] - rates[1]).abs().max() > 0.1
     # the same patterns for another seed of the run
-    other = task.draw(9, member_ids=torch.arange(600), epoch=0, batch=4, length=task.period)
+    other = task.draw(Draw(9, task.period, 4, member_ids=torch.arange(600)))
     again = torch.stack([other.inputs[:30, other.targets[-1].argmax(-1) == c].mean((0, 1)) for c in range(3)])
     torch.testing.assert_close(rates, again, rtol=0, atol=5 * 0.5 / (800 * 30) ** 0.5 * 2**0.5)
 

@@ -4,15 +4,14 @@ from torch import nn
 
 from lyaptorch import FitPhase, Model, evaluate, lyapunov_spectrum, presets, train
 from lyaptorch.tasks import TASKS, DelayedCopy, OneHotXOR, Recall, SpatialXOR, TemporalXOR
+from lyaptorch.tasks.batch import Draw
 from lyaptorch.testing import xor_network
 
 IDS = torch.tensor([[4, 0, 7], [2, 2, 9]])
 
 
 def draw(delay, members, *, epoch=0, stream="task", batch=3, length=20, seed=5):
-    return TemporalXOR(delay).draw(
-        seed, member_ids=members, epoch=epoch, batch=batch, length=length, stream=stream
-    )
+    return TemporalXOR(delay).draw(Draw(seed, length, batch, member_ids=members, epoch=epoch, stream=stream))
 
 
 def xor(bits, delay):
@@ -67,11 +66,9 @@ def test_inputs_and_targets_are_bits_and_fair():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_dtype(dtype):
-    batch = TemporalXOR(4).draw(0, member_ids=torch.arange(2), epoch=0, batch=2, length=9, dtype=dtype)
+    batch = TemporalXOR(4).draw(Draw(0, 9, 2, member_ids=torch.arange(2), dtype=dtype))
     assert batch.inputs.dtype == batch.targets.dtype == dtype
-    other = TemporalXOR(4).draw(
-        0, member_ids=torch.arange(2), epoch=0, batch=2, length=9, dtype=torch.float32
-    )
+    other = TemporalXOR(4).draw(Draw(0, 9, 2, member_ids=torch.arange(2), dtype=torch.float32))
     assert torch.equal(batch.inputs.float(), other.inputs)
 
 
@@ -110,11 +107,10 @@ def test_an_epoch_for_each_member():
 
 
 def test_the_inputs_alone_are_those_of_the_batch():
-    kw = {"member_ids": IDS, "epoch": 2, "batch": 3, "length": 20}
-    task = TemporalXOR(4)
-    assert torch.equal(task.inputs(5, **kw), task.draw(5, **kw).inputs)
+    d, task = Draw(5, 20, 3, 2, member_ids=IDS), TemporalXOR(4)
+    assert torch.equal(task.inputs(d), task.draw(d).inputs)
     # of any length, below the delay too
-    assert TemporalXOR(30).inputs(5, **kw).shape == (20, 2, 3, 3, 1)
+    assert TemporalXOR(30).inputs(d).shape == (20, 2, 3, 3, 1)
 
 
 def test_the_task_tells_a_model_its_sizes_and_loss():
@@ -136,7 +132,7 @@ def test_the_network_for_another_delay_does_not():
 @pytest.mark.filterwarnings("ignore:every tangent vector has died")
 def test_the_line_of_the_hand_made_network_is_nilpotent():
     cell, _, _ = xor_network(4)
-    inputs = TemporalXOR(4).inputs(0, member_ids=torch.tensor(0), epoch=0, batch=1, length=40)
+    inputs = TemporalXOR(4).inputs(Draw(0, 40))
     assert (lyapunov_spectrum(cell, inputs).exponents == -torch.inf).all()
 
 
@@ -180,7 +176,7 @@ def test_a_delay_of_another_shape_than_the_ensemble(shape):
 @pytest.mark.parametrize("binary", [True, False])
 @pytest.mark.parametrize("delay", [1, 7, torch.tensor([[1, 2, 3], [4, 5, 6]])])
 def test_a_copy_is_what_was_seen_d_steps_ago(binary, delay):
-    batch = DelayedCopy(delay, binary=binary).draw(5, member_ids=IDS, epoch=0, batch=3, length=20)
+    batch = DelayedCopy(delay, binary=binary).draw(Draw(5, 20, 3, member_ids=IDS))
     delay = torch.as_tensor(delay).expand(2, 3)
     for i in range(2):
         for j in range(3):
@@ -196,7 +192,7 @@ def test_a_deeper_xor_differs_of_differences():
     for depth, delay in ((2, 8), (3, 8)):
         for binary in (True, False):
             task = TemporalXOR(delay, binary=binary, depth=depth)
-            batch = task.draw(5, member_ids=torch.tensor(1), epoch=0, batch=2, length=20)
+            batch = task.draw(Draw(5, 20, 2, member_ids=torch.tensor(1)))
             x = batch.inputs[:, :, 0].tolist()
             for t in range(delay, 20):
                 for row in range(2):
@@ -207,8 +203,8 @@ def test_a_deeper_xor_differs_of_differences():
 
 
 def test_a_one_hot_xor_has_an_output_for_each_answer():
-    settings = {"member_ids": IDS, "epoch": 3, "batch": 2, "length": 15}
-    bits, batch = TemporalXOR(4).draw(5, **settings), OneHotXOR(4).draw(5, **settings)
+    d = Draw(5, 15, 2, 3, member_ids=IDS)
+    bits, batch = TemporalXOR(4).draw(d), OneHotXOR(4).draw(d)
     assert torch.equal(batch.inputs, bits.inputs)
     assert torch.equal(batch.mask, bits.mask)
     assert torch.equal(batch.targets, torch.cat([1 - bits.targets, bits.targets], -1))
@@ -217,7 +213,7 @@ def test_a_one_hot_xor_has_an_output_for_each_answer():
 
 
 def test_spatial_xor_is_the_parity_of_three_channels():
-    batch = SpatialXOR(4).draw(5, member_ids=torch.arange(2), epoch=0, batch=3, length=20)
+    batch = SpatialXOR(4).draw(Draw(5, 20, 3, member_ids=torch.arange(2)))
     assert batch.inputs.shape == (20, 2, 3, 3)
     # the published setting divides the input by the number of channels
     bits = batch.inputs * 3
@@ -227,7 +223,7 @@ def test_spatial_xor_is_the_parity_of_three_channels():
 
 def test_recall_repeats_what_it_was_shown_when_cued():
     items, delay, length = 2, 5, 21
-    batch = Recall(items, delay).draw(5, member_ids=IDS, epoch=0, batch=3, length=length)
+    batch = Recall(items, delay).draw(Draw(5, length, 3, member_ids=IDS))
     assert batch.inputs.shape == (length, 2, 3, 3, 2)
     x, period = batch.inputs * 2, delay + items
     for t in range(length):
@@ -240,7 +236,7 @@ def test_recall_repeats_what_it_was_shown_when_cued():
     assert 0 < batch.targets[batch.mask].mean() < 1
     assert torch.equal(
         batch.inputs[:, 1, 2],
-        Recall(items, delay).draw(5, member_ids=IDS[1, 2], epoch=0, batch=3, length=length).inputs,
+        Recall(items, delay).draw(Draw(5, length, 3, member_ids=IDS[1, 2])).inputs,
     )
 
 
@@ -265,7 +261,7 @@ def test_every_task_is_learned_by_a_model_of_its_sizes_and_loss(task):
         (lambda: Recall(4, 3), r"items must be an integer in 1\.\.3, got 4; repetition may not overlap"),
         (lambda: Recall(0, 3), r"items must be an integer in 1\.\.3, got 0"),
         (
-            lambda: Recall(2, 3).draw(0, member_ids=IDS, epoch=0, batch=1, length=4),
+            lambda: Recall(2, 3).draw(Draw(0, 4, member_ids=IDS)),
             "length must hold delay . items = 5 steps, got 4",
         ),
     ],

@@ -13,6 +13,7 @@ from lyaptorch import FitPhase, FlossPhase, _checks
 from lyaptorch.kernels import dispatch
 from lyaptorch.schedules import At, Every, Scale, Trigger, When
 from lyaptorch.tangent import engine
+from lyaptorch.tasks.batch import Draw
 from lyaptorch.training import epochs, work
 from lyaptorch.training.ensemble import new_ensemble
 from lyaptorch.training.steps import Clip, Flossing
@@ -229,7 +230,7 @@ def test_tasks_draw_within_a_graph(task, monkeypatch):
     epoch, ids = torch.tensor([0, 5]), torch.arange(2)
 
     def draw():
-        batch = task.draw(3, member_ids=ids, epoch=epoch, batch=2, length=9)
+        batch = task.draw(Draw(3, 9, 2, member_ids=ids, epoch=epoch))
         epoch.add_(1)
         return {"inputs": batch.inputs, "targets": batch.targets, "mask": batch.mask}
 
@@ -244,7 +245,7 @@ def test_tasks_draw_within_a_graph(task, monkeypatch):
             assert torch.equal(a[name], b[name])
     assert not torch.equal(found[2]["inputs"], found[3]["inputs"])
     # what is said not to count does not, and what counts first does
-    batch = task.draw(3, member_ids=ids, epoch=epoch, batch=2, length=9)
+    batch = task.draw(Draw(3, 9, 2, member_ids=ids, epoch=epoch))
     counted = batch.mask.any(-1)
     assert batch.first == int(counted.int().argmax())
 

@@ -15,6 +15,7 @@ from lyaptorch import FitPhase, FlossPhase
 from lyaptorch._random import seed_from
 from lyaptorch.schedules.loss import PENALTIES
 from lyaptorch.tasks import TemporalXOR
+from lyaptorch.tasks.batch import Draw
 from lyaptorch.training import metrics
 from lyaptorch.training.ensemble import new_ensemble
 from lyaptorch.training.optim import SGD, MemberOptimizer, clip
@@ -33,7 +34,7 @@ def network(kind=lt.RateCell, ensemble=(), gain=1.5, **kw):
 
 def batch_for(model, length=T):
     ids = torch.arange(2) if model.ensemble else torch.tensor(0)
-    return TemporalXOR(2).draw(1, member_ids=ids, epoch=0, batch=B, length=length)
+    return TemporalXOR(2).draw(Draw(1, length, B, member_ids=ids))
 
 
 def differences(value, tensor, ensemble):
@@ -132,7 +133,7 @@ def test_measured_exponents_add_up_to_the_mean_of_log_det(kind, ensemble):
     members = new_ensemble(model, None, 1e-3, lt.Adam())
     members.epoch += 5
     found = metrics.measured_exponents(members, TASK, 3)
-    x = TASK.inputs(3, member_ids=members.ids, epoch=5, batch=1, length=metrics.STEPS, stream="measure")
+    x = TASK.inputs(Draw(3, metrics.STEPS, member_ids=members.ids, epoch=5, stream="measure"))
     h, logs = model.h0[..., :1, :].detach(), []
     for x_t in x:
         logs.append(torch.linalg.slogdet(jacobian(model.cell, x_t, h)).logabsdet)
@@ -153,7 +154,7 @@ def test_the_curvature_that_is_measured_is_that_of_the_dense_hessian(ensemble):
     assert found.dtype == torch.float64
     assert next(model.parameters()).dtype == torch.float32
     model.double()
-    batch = TASK.draw(3, member_ids=members.ids, epoch=0, batch=B, length=T, stream="test")
+    batch = TASK.draw(Draw(3, T, B, member_ids=members.ids, stream="test"))
     W = model.cell.weight_hh
 
     def loss(flat):
@@ -182,7 +183,7 @@ def test_metrics_in_a_record_are_those_of_the_networks_before_the_step():
     )
     assert record["measured_at"].tolist() == [[0, 2, 4]] * 2
     seed, members = seed_from(seeded(7)), new_ensemble(fresh, None, 1e-3, lt.Adam())
-    batch = TASK.draw(seed, member_ids=members.ids, epoch=0, batch=ROWS, length=LENGTH)
+    batch = TASK.draw(Draw(seed, LENGTH, ROWS, member_ids=members.ids))
     for name, value in metrics.measure(members, batch, metrics.METRICS, TASK, seed, 2).items():
         np.testing.assert_array_equal(record[name][:, 0], value.detach().numpy())
         assert record[name].shape == (2, 3, *value.shape[1:])
@@ -322,7 +323,7 @@ def test_a_step_of_globally_clipped_descent_has_the_length_of_the_clip():
 
 def test_what_a_task_step_costs_is_what_torch_counts(monkeypatch):
     monkeypatch.setenv("LYAPTORCH_KERNELS", "0")  # torch counts its own operations only
-    model, batch = make(), TASK.draw(0, member_ids=torch.tensor(0), epoch=0, batch=ROWS, length=LENGTH)
+    model, batch = make(), TASK.draw(Draw(0, LENGTH, ROWS))
     with FlopCounterMode(display=False) as counter:
         model.loss(batch)
     assert metrics.fit_flops(batch, N, 1) == 3 * counter.get_total_flops() > 0
@@ -348,7 +349,7 @@ def test_the_totals_in_a_record_are_epochs_times_steps_for_who_took_part():
     record = run(make((2,)), long, short, FitPhase(4), FitPhase(2, who=some))
     step = [2 * metrics.floss_flops(N, 2, SCAN["steps"]), metrics.floss_flops(N, N, SCAN["steps"], 4)]
     assert record["floss_flops"].tolist() == [3 * step[0] + step[1], step[1]]
-    batch = TASK.draw(0, member_ids=torch.arange(2), epoch=0, batch=ROWS, length=LENGTH)
+    batch = TASK.draw(Draw(0, LENGTH, ROWS, member_ids=torch.arange(2)))
     fit = metrics.fit_flops(batch, N, 1)
     assert record["fit_flops"].tolist() == [6 * fit, 4 * fit]
 
@@ -379,5 +380,5 @@ def test_a_module_that_does_not_tell_its_size_is_flossed_and_counted():
     model = lt.Model(cell, lt.Readout(N, 1), h0=torch.zeros(ROWS, N), loss="binary_cross_entropy")
     record = run(model, FlossPhase(2, k=2, **SCAN), FitPhase(3))
     assert record["floss_flops"].tolist() == [2 * metrics.floss_flops(N, 2, SCAN["steps"])]
-    batch = TASK.draw(0, member_ids=torch.tensor(0), epoch=0, batch=ROWS, length=LENGTH)
+    batch = TASK.draw(Draw(0, LENGTH, ROWS))
     assert record["fit_flops"].tolist() == [3 * metrics.fit_flops(batch, N, 1)]

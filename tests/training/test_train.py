@@ -9,6 +9,7 @@ from lyaptorch import FitPhase, FlossPhase
 from lyaptorch._random import Stream, seed_from
 from lyaptorch.cells import random_frame
 from lyaptorch.tasks import TemporalXOR
+from lyaptorch.tasks.batch import Draw
 
 pytestmark = pytest.mark.usefixtures("double")
 D, N, ROWS, LENGTH = 4, 8, 3, 16
@@ -54,7 +55,7 @@ class ByHand:
     def fit(self, epochs, clip):
         W, V, b, R, o, h0 = self.all
         for _ in range(epochs):
-            batch = TASK.draw(self.seed, member_ids=self.member, epoch=self.epoch, batch=ROWS, length=LENGTH)
+            batch = TASK.draw(Draw(self.seed, LENGTH, ROWS, member_ids=self.member, epoch=self.epoch))
             h, z = h0, []
             for x in batch.inputs:
                 h = torch.tanh(h) @ W.T + x @ V.T + b
@@ -68,9 +69,7 @@ class ByHand:
         self.floss_adam.param_groups[0]["lr"] = lr
         for _ in range(epochs):
             length, skip, i = SCAN["steps"], SCAN["tangent_transient"], self.floss_epoch
-            x = TASK.inputs(
-                self.seed, member_ids=self.member, epoch=i, batch=1, length=length, stream="floss"
-            )
+            x = TASK.inputs(Draw(self.seed, length, member_ids=self.member, epoch=i, stream="floss"))
             frame = random_frame(N, k, Stream(self.seed, "floss_frame"), torch.tensor(0), epoch=i)
             loss = (self._exponents(x[:, 0], frame, skip) - target).square().mean()
             self._step(self.floss_adam, loss, clip)

@@ -12,7 +12,7 @@ import lyaptorch as lt
 from lyaptorch import FitPhase, residuals
 from lyaptorch.analysis.training_curves import best_so_far, iterations_to
 from lyaptorch.tasks import Adding, Batch
-from lyaptorch.tasks.batch import last_step
+from lyaptorch.tasks.batch import Draw, last_step
 
 N, ROWS = 12, 8
 SAME = torch.zeros(3, dtype=torch.int64)
@@ -64,7 +64,7 @@ def test_a_class_beyond_the_outputs_is_refused():
 
 
 def test_the_root_mean_square_is_the_root_of_the_mean_square(double):
-    batch = Adding(6).draw(0, member_ids=torch.arange(3), epoch=0, batch=50, length=6, dtype=torch.float64)
+    batch = Adding(6).draw(Draw(0, 6, 50, member_ids=torch.arange(3), dtype=torch.float64))
     model = adder((3,))
     outputs = model(batch.inputs)[-1]
     loss, explained = model.loss(batch)
@@ -106,8 +106,9 @@ def test_test_scores_are_those_of_evaluate_on_batches_that_training_never_sees()
             record["test_accuracy"][:, place], scores["accuracy"], rtol=1e-4, atol=1e-5
         )
     task, ids = Adding(10), torch.arange(2)
-    kw = {"member_ids": ids, "epoch": 0, "batch": 4, "length": 10}
-    seen, held_out = (task.draw(0, **kw, stream=stream).inputs for stream in ("task", "test"))
+    seen, held_out = (
+        task.draw(Draw(0, 10, 4, member_ids=ids, stream=stream)).inputs for stream in ("task", "test")
+    )
     assert not torch.equal(seen, held_out)
     assert not torch.equal(model.cell.weight_hh, fresh.cell.weight_hh)
 

@@ -9,6 +9,7 @@ from test_train import LENGTH, MASK, ROWS, SCAN, TASK, D, N, make, numbers, run,
 import lyaptorch as lt
 from lyaptorch import FitPhase, FlossPhase
 from lyaptorch.tasks import TemporalXOR
+from lyaptorch.tasks.batch import Draw
 
 pytestmark = pytest.mark.usefixtures("double")
 
@@ -78,9 +79,7 @@ def test_the_configuration_is_in_the_record():
 def test_a_value_is_the_one_before_its_step():
     model = make((2,))
     loss, right = model.loss(
-        TASK.draw(
-            lt._random.seed_from(seeded(7)), member_ids=torch.arange(2), epoch=0, batch=ROWS, length=LENGTH
-        )
+        TASK.draw(Draw(lt._random.seed_from(seeded(7)), LENGTH, ROWS, member_ids=torch.arange(2)))
     )
     record = run(model, FitPhase(2))
     torch.testing.assert_close(torch.tensor(record["loss"][:, 0]), loss.detach())

@@ -24,6 +24,7 @@ from lyaptorch.cells import Cell, ElmanCell, GRUCell, LSTMCell, RateCell, as_cel
 from lyaptorch.cli.files import described, is_file, read
 from lyaptorch.diagnosis.trial import cell_of
 from lyaptorch.tasks import TASKS, Recall, Task
+from lyaptorch.tasks.batch import Draw
 
 CELLS: dict[str, Callable[..., Cell]] = {
     "rate": RateCell,
@@ -191,9 +192,7 @@ def _task(name: str, delay: int, items: int) -> Task | None:
 def _inputs(spec: str | Task, total: int, trajectories: int, channels: int, seed: int) -> Tensor:
     shared_id = torch.zeros((), dtype=torch.int64)
     if not isinstance(spec, str):
-        return padded(
-            spec.inputs(seed, member_ids=shared_id, epoch=0, batch=trajectories, length=total)
-        ).inputs
+        return padded(spec.inputs(Draw(seed, total, trajectories))).inputs
     shape = (total, trajectories, channels)
     if spec == "zero":
         return torch.zeros(shape)

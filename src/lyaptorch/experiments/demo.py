@@ -16,6 +16,7 @@ from lyaptorch.record import Record
 from lyaptorch.schedules import FitPhase, FlossPhase
 from lyaptorch.tangent import Spectrum, lyapunov_spectrum
 from lyaptorch.tasks import TemporalXOR
+from lyaptorch.tasks.batch import Draw
 from lyaptorch.training import Model
 from lyaptorch.training.presets import gf2023
 
@@ -76,7 +77,7 @@ class Demo:
             generator=study.generator(),
         )
         # refused now, not after the flossing
-        task.draw(0, member_ids=networks, epoch=0, batch=1, length=self.length)
+        task.draw(Draw(0, self.length, member_ids=networks))
         sizes: dict[str, Any] = {"batch": self.batch, "steps": self.length, "member_ids": networks}
         pre = FlossPhase(self.floss_epochs, k=self.k, clip=self.floss_clip, who=flossed)
         before = study.part("floss").train(model, task, (pre,), **sizes)
@@ -102,14 +103,7 @@ class Demo:
     @torch.no_grad()
     def _spectrum(self, model: Model, task: TemporalXOR, networks: Tensor) -> Spectrum:
         seed = Stream(self.seed, "demo").seed
-        inputs = task.inputs(
-            seed,
-            member_ids=networks,
-            epoch=0,
-            batch=1,
-            length=2 * TRANSIENT + self.measure,
-            stream="spectrum",
-        )
+        inputs = task.inputs(Draw(seed, 2 * TRANSIENT + self.measure, member_ids=networks, stream="spectrum"))
         return lyapunov_spectrum(
             model.cell,
             inputs,

@@ -12,6 +12,7 @@ from lyaptorch._padded import padded
 from lyaptorch.record import Record
 from lyaptorch.schedules import Schedule
 from lyaptorch.tasks import Task
+from lyaptorch.tasks.batch import Draw
 from lyaptorch.theory import critical_gain
 from lyaptorch.training import Model, evaluate, train
 
@@ -74,9 +75,6 @@ def mean_field_gain(task: Task) -> float:
 
     Source: Gradient Flossing, section 9 (mean-field tuned initialisation); `theory.critical_gain`.
     """
-    shared_id = torch.zeros((), dtype=torch.int64)
-    x = task.inputs(
-        0, member_ids=shared_id, epoch=0, batch=1, length=STEPS, stream="gain", dtype=torch.float64
-    )
+    x = task.inputs(Draw(0, STEPS, stream="gain", dtype=torch.float64))
     strength = padded(x).inputs.square().mean((0, 1)).sum() + 0.1**2 / 3
     return float(critical_gain(strength.sqrt()))

@@ -18,6 +18,7 @@ from lyaptorch.experiments.study import Study, mean_field_gain
 from lyaptorch.record import Record
 from lyaptorch.schedules import SCHEDULES, At, Every, FitPhase, FlossPhase, Schedule
 from lyaptorch.tasks import TASKS, Task, make_task
+from lyaptorch.tasks.batch import Draw
 from lyaptorch.tasks.lagged import LaggedTask
 from lyaptorch.training import PRESETS, Model, evaluate
 from lyaptorch.training.epochs import keep_pages
@@ -104,8 +105,7 @@ class Training:
         if self.schedule != "none":
             _checks.integer("k", self.k, 1, n, do=f"a state of size {n} has {n} exponents")
         _schedule([self])
-        shared_id = torch.zeros((), dtype=torch.int64)
-        _task([self]).draw(self.seed, member_ids=shared_id, epoch=0, batch=1, length=self.length)
+        _task([self]).draw(Draw(self.seed, self.length))
 
 
 def train_networks(

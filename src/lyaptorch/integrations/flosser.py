@@ -26,7 +26,7 @@ from lyaptorch.schedules import FlossPhase, Trigger, When, lambda1
 from lyaptorch.schedules.phases import EXPONENTS
 from lyaptorch.tangent import lyapunov_spectrum, mean_over_trajectories
 from lyaptorch.tangent.growth import untold
-from lyaptorch.tasks.batch import Source
+from lyaptorch.tasks.batch import Draw, Source
 from lyaptorch.training.floss import floss
 from lyaptorch.training.work import act, fired
 
@@ -203,12 +203,14 @@ class Flosser:
 
     def _inputs(self, phase: FlossPhase, stream: str, epoch: int) -> Padded:
         drawn = Placed(self._source, self._like()).inputs(
-            self._seed,
-            member_ids=torch.zeros(self.cell.ensemble, dtype=torch.int64, device="cpu"),
-            epoch=epoch,
-            batch=phase.batch,
-            length=phase.steps,
-            stream=stream,
+            Draw(
+                self._seed,
+                phase.steps,
+                phase.batch,
+                member_ids=torch.zeros(self.cell.ensemble, dtype=torch.int64, device="cpu"),
+                epoch=epoch,
+                stream=stream,
+            )
         )
         return padded(drawn)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from lyaptorch import _checks
 from lyaptorch._padded import Lengths, Padded, padded
 from lyaptorch._random import Stream
 from lyaptorch._types import Inputs
-from lyaptorch.tasks.batch import Source
+from lyaptorch.tasks.batch import Draw, Source
 
 
 class Sequences:
@@ -27,9 +28,7 @@ class Sequences:
         ValueError: if it is no floating tensor of that shape, or not finite, or no sequence is long enough.
 
     Example:
-        >>> from lyaptorch._random import member_ids
-        >>> drawn = Sequences(torch.randn(100, 8, 3)).inputs(
-        ...     0, member_ids=member_ids((), None), epoch=0, batch=2, length=55)
+        >>> drawn = Sequences(torch.randn(100, 8, 3)).inputs(Draw(0, 55, 2))
         >>> drawn.shape
         torch.Size([55, 2, 3])
     """
@@ -63,40 +62,31 @@ class Sequences:
         assert self._lengths is not None
         self._inputs, self._lengths = self._inputs[:, enough], self._lengths[enough]
 
-    def inputs(
-        self,
-        seed: int,
-        *,
-        member_ids: Tensor,
-        epoch: int | Tensor,
-        batch: int,
-        length: int,
-        stream: str = "task",
-        dtype: torch.dtype | None = None,
-    ) -> Inputs | Padded:
-        """The inputs of one epoch `(length, batch, m)`, the same for all members; arguments as of a `Task`.
+    def inputs(self, d: Draw) -> Inputs | Padded:
+        """The inputs of one epoch `(d.steps, d.batch, m)`, the same for all members.
 
         Of sequences of different lengths they come with those of what is taken: all of a short sequence, some
         stretch of a long one.
 
         Raises:
-            ValueError: if the sequences are shorter than `length`.
+            ValueError: if the sequences are shorter than `d.steps`.
         """
+        length = d.steps
         t, b, _ = self._inputs.shape
         if t < length:
             raise ValueError(f"inputs must hold steps={length} steps, got {t}; pass fewer steps")
-        at = int(_checks.numbers(epoch).reshape(-1)[0])
-        drawn = Stream(seed, f"{stream}_sequences")
-        rows = drawn.permutation(b, member_ids=0, epoch=at)[torch.arange(batch, device="cpu") % b]
+        at = int(_checks.numbers(d.epoch).reshape(-1)[0])
+        drawn = Stream(d.seed, f"{d.stream}_sequences")
+        rows = drawn.permutation(b, member_ids=0, epoch=at)[torch.arange(d.batch, device="cpu") % b]
         start = int(drawn.permutation(t - length + 1, member_ids=1, epoch=at)[0])
         rows = rows.to(self._inputs.device)
         if self._lengths is None:
             taken = self._inputs[start : start + length, rows]
-            return taken.to(dtype or taken.dtype)
+            return taken.to(d.dtype or taken.dtype)
         own = self._lengths[rows]
         first = start % ((own - length).clamp_min(0) + 1)
         at_step = torch.arange(length, device=own.device).unsqueeze(-1) + first
-        taken = self._inputs[at_step.clamp_max(t - 1), rows].to(dtype or self._inputs.dtype)
+        taken = self._inputs[at_step.clamp_max(t - 1), rows].to(d.dtype or self._inputs.dtype)
         return padded(taken, (own - first).clamp_max(length))
 
 
@@ -106,27 +96,9 @@ class Placed:
     def __init__(self, source: Source, like: Tensor) -> None:
         self._source, self._like = source, like
 
-    def inputs(
-        self,
-        seed: int,
-        *,
-        member_ids: Tensor,
-        epoch: int | Tensor,
-        batch: int,
-        length: int,
-        stream: str = "task",
-        dtype: torch.dtype | None = None,
-    ) -> Inputs | Padded:
+    def inputs(self, d: Draw) -> Inputs | Padded:
         """Those of the source."""
-        drawn = self._source.inputs(
-            seed,
-            member_ids=member_ids,
-            epoch=epoch,
-            batch=batch,
-            length=length,
-            stream=stream,
-            dtype=self._like.dtype,
-        )
+        drawn = self._source.inputs(replace(d, dtype=self._like.dtype))
         if isinstance(drawn, Padded):
             lengths = None if drawn.lengths is None else drawn.lengths.to(self._like.device)
             return Padded(drawn.inputs.to(self._like), lengths)

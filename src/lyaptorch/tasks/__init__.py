@@ -1,7 +1,7 @@
 """Tasks: batches drawn from counter-based streams."""
 
 from lyaptorch import _checks
-from lyaptorch.tasks.batch import Batch, Noise, Task
+from lyaptorch.tasks.batch import Batch, Draw, Noise, Source, Task
 from lyaptorch.tasks.images import SequentialImages
 from lyaptorch.tasks.lagged import DelayedCopy, OneHotXOR, SpatialXOR, TemporalXOR
 from lyaptorch.tasks.recall import Adding, Recall
@@ -12,10 +12,12 @@ __all__ = [
     "Adding",
     "Batch",
     "DelayedCopy",
+    "Draw",
     "Noise",
     "OneHotXOR",
     "Recall",
     "SequentialImages",
+    "Source",
     "SpatialXOR",
     "SpikePatterns",
     "SpikingXOR",

@@ -1,12 +1,13 @@
-"""Batch and Task: inputs, targets and mask, drawn from counter-based streams; Noise without a target."""
+"""Batch, and the Draw that names one; Source and Task draw inputs and batches; Noise has no target."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import InitVar, dataclass, field
 from typing import Protocol
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lyaptorch import _checks
@@ -96,35 +97,84 @@ def last_step(inputs: Tensor, answers: Tensor, lengths: Tensor | None = None) ->
     return Batch(inputs, answers.expand(t, *answers.shape), mask, lengths=lengths)
 
 
+@dataclass(frozen=True, eq=False)
+class Draw:
+    """Which batch: the same name draws the same numbers, for a member alone and in any ensemble.
+
+    Attributes:
+        seed: of the run.
+        steps: t of each trajectory.
+        batch: trajectories b.
+        epoch: how many batches came before, a number or one for each member `*e`.
+        member_ids: ids `*e`; what is drawn lies on their device. When missing, member 0 alone.
+        stream: which of several independent sequences of batches.
+        dtype: of the numbers; the default one when missing.
+
+    Example:
+        >>> d = Draw(0, steps=10, batch=4, member_ids=torch.arange(3))
+        >>> d.normal(2).shape, torch.equal(d.normal(2)[:, 0], Draw(0, steps=10, batch=4).normal(2))
+        (torch.Size([10, 3, 4, 2]), True)
+    """
+
+    seed: int
+    steps: int
+    batch: int = 1
+    epoch: int | Tensor = 0
+    member_ids: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.int64, device="cpu"))
+    stream: str = "task"
+    dtype: torch.dtype | None = None
+
+    __repr__ = brief
+
+    def normal(self, channels: int = 1) -> Inputs:
+        """Numbers from N(0, 1), `(t, *e, b, channels)`."""
+        return self._numbers(Stream.normal, channels)
+
+    def uniform(self, channels: int = 1) -> Inputs:
+        """Numbers from [0, 1), `(t, *e, b, channels)`."""
+        return self._numbers(Stream.uniform, channels)
+
+    def bernoulli(self, channels: int = 1) -> Tensor:
+        """Fair coins, 0 or 1, `(t, *e, b, channels)`."""
+        return self._numbers(Stream.bernoulli, channels)
+
+    def _numbers(self, kind: Callable[..., Tensor], channels: int) -> Tensor:
+        drawn = kind(
+            Stream(self.seed, self.stream),
+            (self.steps, self.batch, channels),
+            member_ids=self.member_ids,
+            epoch=self.epoch,
+            dtype=self.dtype,
+        )
+        return drawn.movedim(-3, 0)
+
+    @property
+    def device(self) -> torch.device:
+        """Where everything of this draw lies."""
+        return self.member_ids.device
+
+    @property
+    def now(self) -> Int[Tensor, "t *#e"]:
+        """The number of each step."""
+        return torch.arange(self.steps, device=self.device).reshape(-1, *[1] * self.member_ids.dim())
+
+    def where(self, steps: Bool[Tensor, "t *#e"]) -> Bool[Tensor, "t *e"]:
+        """A mask of some steps, the same or its own for each member."""
+        return steps.expand(self.steps, *self.member_ids.shape)
+
+
 class Source(Protocol):
     """A source of inputs."""
 
-    def inputs(
-        self,
-        seed: int,
-        *,
-        member_ids: Tensor,
-        epoch: int | Tensor,
-        batch: int,
-        length: int,
-        stream: str = "task",
-        dtype: torch.dtype | None = None,
-    ) -> Inputs | Padded:
-        """The inputs alone `(t, *e, b, m)`, of any length, with lengths where those of trajectories differ.
-
-        Args:
-            seed: of the run.
-            member_ids: ids `*e`.
-            epoch: which batch, a number or one for each member.
-            batch: trajectories b.
-            length: steps t.
-            stream: which of several independent sequences of batches.
-            dtype: of the inputs.
-        """
+    def inputs(self, d: Draw, /) -> Inputs | Padded:
+        """The inputs alone `(t, *e, b, m)`, of any length, with lengths where trajectories differ."""
 
 
 class Task(Source, Protocol):
-    """A source of batches; it knows no model. If all its trials have one `length`, it has that attribute."""
+    """A source of batches; it knows no model. If all its trials have one `length`, it has that attribute.
+
+    A subclass need not say what its `inputs` are.
+    """
 
     @property
     def input_size(self) -> int:
@@ -138,18 +188,13 @@ class Task(Source, Protocol):
     def loss(self) -> str:
         """The loss that suits the targets, by its name in `Model`."""
 
-    def draw(
-        self,
-        seed: int,
-        *,
-        member_ids: Tensor,
-        epoch: int | Tensor,
-        batch: int,
-        length: int,
-        stream: str = "task",
-        dtype: torch.dtype | None = None,
-    ) -> Batch:
-        """The batch of one epoch, the same for a member alone and in any ensemble. Arguments as `inputs`."""
+    def draw(self, d: Draw, /) -> Batch:
+        """Inputs, targets, and the steps that count."""
+
+    def inputs(self, d: Draw, /) -> Inputs | Padded:
+        """Those of a batch."""
+        batch = self.draw(d)
+        return Padded(batch.inputs, batch.lengths)
 
 
 @dataclass(frozen=True)
@@ -161,7 +206,7 @@ class Noise:
         std: standard deviation.
 
     Example:
-        >>> Noise(2).inputs(0, member_ids=torch.arange(3), epoch=0, batch=4, length=10).shape
+        >>> Noise(2).inputs(Draw(0, steps=10, batch=4, member_ids=torch.arange(3))).shape
         torch.Size([10, 3, 4, 2])
 
     Source: Gradient Flossing, section 4.
@@ -174,23 +219,6 @@ class Noise:
         _checks.integer("channels", self.channels, 1)
         _checks.positive("std", self.std)
 
-    def inputs(
-        self,
-        seed: int,
-        *,
-        member_ids: Tensor,
-        epoch: int | Tensor,
-        batch: int,
-        length: int,
-        stream: str = "task",
-        dtype: torch.dtype | None = None,
-    ) -> Inputs:
-        """The noise; see `Task.inputs`."""
-        x = Stream(seed, stream).normal(
-            (length, batch, self.channels),
-            member_ids=member_ids,
-            epoch=epoch,
-            dtype=dtype,
-            device=member_ids.device,
-        )
-        return self.std * x.movedim(-3, 0)
+    def inputs(self, d: Draw) -> Inputs:
+        """The noise."""
+        return self.std * d.normal(self.channels)

@@ -15,7 +15,7 @@ from lyaptorch import _checks
 from lyaptorch._random import DEFAULT_SEED, Stream
 from lyaptorch._types import Inputs
 from lyaptorch.tasks.archives import Images, load
-from lyaptorch.tasks.batch import Batch, last_step
+from lyaptorch.tasks.batch import Batch, Draw, last_step
 
 TEST = "test"
 """The stream that draws test images; every other one draws training images."""
@@ -67,6 +67,8 @@ class SequentialImages(_Stored):
     input_size: int = field(default=1, init=False)
     output_size: int = field(default=10, init=False)
 
+    loss = "cross_entropy"
+
     def __post_init__(self, data_dir: Path | str | None) -> None:
         images = load(self.name, data_dir)
         n = images.train.shape[-1]
@@ -85,11 +87,6 @@ class SequentialImages(_Stored):
         return SequentialImages, (self.name, self.permuted, self.count, self.permutation, self._folder)
 
     @property
-    def loss(self) -> str:
-        """Cross-entropy of the classes."""
-        return "cross_entropy"
-
-    @property
     def length(self) -> int:
         """Steps of a trial: the pixels of an image."""
         return self._images.train.shape[-1]
@@ -104,54 +101,34 @@ class SequentialImages(_Stored):
         # by name, so that a task is small and its description holds no data
         return load(self.name, self._folder)
 
-    def inputs(
-        self,
-        seed: int,
-        *,
-        member_ids: Tensor,
-        epoch: int | Tensor,
-        batch: int,
-        length: int,
-        stream: str = "task",
-        dtype: torch.dtype | None = None,
-    ) -> Inputs:
-        """As many images in a row as the length takes; see `Task.inputs`."""
-        in_a_row = math.ceil(length / self.length)
-        pixels, _ = self._draw(seed, member_ids, epoch, batch * in_a_row, stream)
-        x = torch.unflatten(pixels, -2, (batch, in_a_row)).flatten(-2)[..., :length]
-        return _as_inputs(x, dtype)
+    def inputs(self, d: Draw) -> Inputs:
+        """As many images in a row as the length takes."""
+        in_a_row = math.ceil(d.steps / self.length)
+        pixels, _ = self._draw(d, d.batch * in_a_row)
+        x = torch.unflatten(pixels, -2, (d.batch, in_a_row)).flatten(-2)[..., : d.steps]
+        return _as_inputs(x, d.dtype)
 
-    def draw(
-        self,
-        seed: int,
-        *,
-        member_ids: Tensor,
-        epoch: int | Tensor,
-        batch: int,
-        length: int,
-        stream: str = "task",
-        dtype: torch.dtype | None = None,
-    ) -> Batch:
-        """Images, and their classes at the last step; see `Task.draw`."""
-        if length != self.length:
-            raise ValueError(f"length must be {self.length}, the pixels of an image, got {length}")
-        pixels, labels = self._draw(seed, member_ids, epoch, batch, stream)
-        x = _as_inputs(pixels, dtype)
+    def draw(self, d: Draw) -> Batch:
+        """Images, and their classes at the last step."""
+        if d.steps != self.length:
+            raise ValueError(f"length must be {self.length}, the pixels of an image, got {d.steps}")
+        pixels, labels = self._draw(d, d.batch)
+        x = _as_inputs(pixels, d.dtype)
         return last_step(x, labels.unsqueeze(-1).to(x.dtype))
 
-    def _draw(
-        self, seed: int, member_ids: Tensor, epoch: int | Tensor, count: int, stream: str
-    ) -> tuple[Tensor, Tensor]:
+    def _draw(self, d: Draw, count: int) -> tuple[Tensor, Tensor]:
         """Pixels `(*e, count, t)` and labels `(*e, count)`."""
-        data, device = _placed(self._images, member_ids.device), member_ids.device
-        images, labels = (data.test, data.test_labels) if stream == TEST else (data.train, data.train_labels)
-        n = len(images) if stream == TEST or self.count is None else self.count
+        data, device = _placed(self._images, d.device), d.device
+        images, labels = (
+            (data.test, data.test_labels) if d.stream == TEST else (data.train, data.train_labels)
+        )
+        n = len(images) if d.stream == TEST or self.count is None else self.count
         if count > n:
             raise ValueError(f"batch must be at most {n}, the number of images, got {count}")
-        batches, when = n // count, _checks.numbers(epoch).to(device).expand(member_ids.shape)
+        batches, when = n // count, _checks.numbers(d.epoch).to(device).expand(d.member_ids.shape)
         rows = (when % batches * count).unsqueeze(-1) + torch.arange(count, device=device)
-        if stream != TEST:
-            rows = _order(seed, stream, member_ids, when // batches, n).gather(-1, rows)
+        if d.stream != TEST:
+            rows = _order(d, when // batches, n).gather(-1, rows)
         pixels = images[rows]
         if self.permuted:
             pixels = pixels[..., _places(self.permutation, device)]
@@ -173,13 +150,13 @@ def _places(permutation: tuple[int, ...], device: torch.device) -> Tensor:
     return torch.tensor(permutation, device=device)
 
 
-def _order(seed: int, stream: str, member_ids: Tensor, passes: Tensor, n: int) -> Tensor:
+def _order(d: Draw, passes: Tensor, n: int) -> Tensor:
     """The order `(*e, n)` in which each member sees the images in a pass."""
     if not _checks.can_look():
-        return Stream(seed, stream).permutation(n, member_ids=member_ids, epoch=passes)
-    ids, passes_of = member_ids.flatten().tolist(), passes.flatten().tolist()
-    shuffled = _shuffled(seed, stream, tuple(ids), tuple(passes_of), n, member_ids.device)
-    return shuffled.reshape(*member_ids.shape, n)
+        return Stream(d.seed, d.stream).permutation(n, member_ids=d.member_ids, epoch=passes)
+    ids, passes_of = d.member_ids.flatten().tolist(), passes.flatten().tolist()
+    shuffled = _shuffled(d.seed, d.stream, tuple(ids), tuple(passes_of), n, d.device)
+    return shuffled.reshape(*d.member_ids.shape, n)
 
 
 @functools.lru_cache(maxsize=2)

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from lyaptorch import _checks
-from lyaptorch._random import Stream
 from lyaptorch._types import Inputs
-from lyaptorch.tasks.batch import Batch
+from lyaptorch.tasks.batch import Batch, Draw
 
 
 @dataclass(frozen=True)
@@ -50,57 +49,25 @@ class LaggedTask:
         """The targets `(t, *e, b, 1)` from the inputs at the lags, each `(t, *e, b, m)`."""
         raise NotImplementedError
 
-    def inputs(
-        self,
-        seed: int,
-        *,
-        member_ids: Tensor,
-        epoch: int | Tensor,
-        batch: int,
-        length: int,
-        stream: str = "task",
-        dtype: torch.dtype | None = None,
-    ) -> Inputs:
-        """The random stream alone; see `Task.inputs`."""
-        source = Stream(seed, stream)
-        draw = source.bernoulli if self.binary else source.uniform
-        x = draw(
-            (length, batch, self.input_size),
-            member_ids=member_ids,
-            epoch=epoch,
-            dtype=dtype,
-            device=member_ids.device,
-        )
-        return x.movedim(-3, 0) / self.input_size
+    def inputs(self, d: Draw) -> Inputs:
+        """The random stream alone."""
+        return (d.bernoulli if self.binary else d.uniform)(self.input_size) / self.input_size
 
-    def draw(
-        self,
-        seed: int,
-        *,
-        member_ids: Tensor,
-        epoch: int | Tensor,
-        batch: int,
-        length: int,
-        stream: str = "task",
-        dtype: torch.dtype | None = None,
-    ) -> Batch:
-        """Inputs, and targets from step `delay` on; see `Task.draw`."""
-        _checks.per_member("delay", self.delay, tuple(member_ids.shape))
+    def draw(self, d: Draw) -> Batch:
+        """Inputs, and targets from step `delay` on."""
+        _checks.per_member("delay", self.delay, tuple(d.member_ids.shape))
         given = _checks.numbers(self.delay)
         delays = tuple(given.reshape(-1).tolist())
-        if max(delays) >= length:
+        if max(delays) >= d.steps:
             raise ValueError(
                 f"delay must be below the length of a trial, got delay={max(delays)} and "
-                f"length={length}; pass a longer length"
+                f"length={d.steps}; pass a longer length"
             )
-        delay = _whole(delays, member_ids.device).reshape(given.shape)
-        x = self.inputs(
-            seed, member_ids=member_ids, epoch=epoch, batch=batch, length=length, stream=stream, dtype=dtype
-        )
-        now = torch.arange(length, device=member_ids.device).reshape(-1, *[1] * member_ids.dim())
+        delay = _whole(delays, d.device).reshape(given.shape)
+        x = self.inputs(d)
         lags = [(delay * fraction).round().long() for fraction in self.fractions()]
-        targets = self.combine([_earlier(x * self.input_size, now - lag) for lag in lags])
-        return Batch(x, targets, (now >= delay).expand(length, *member_ids.shape), min(delays))
+        targets = self.combine([_earlier(x * self.input_size, d.now - lag) for lag in lags])
+        return Batch(x, targets, d.where(d.now >= delay), min(delays))
 
 
 @dataclass(frozen=True)
@@ -115,7 +82,7 @@ class DelayedCopy(LaggedTask):
         ValueError: for a delay below 1; on drawing, for one that the length does not hold.
 
     Example:
-        >>> DelayedCopy(3).draw(0, member_ids=torch.arange(2), epoch=0, batch=4, length=9).mask.sum().item()
+        >>> DelayedCopy(3).draw(Draw(0, 9, 4, member_ids=torch.arange(2))).mask.sum().item()
         12
 
     Source: Gradient Flossing, appendix H.1.
@@ -144,7 +111,7 @@ class TemporalXOR(LaggedTask):
         ValueError: for a delay that cannot be cut so; on drawing, for one that the length does not hold.
 
     Example:
-        >>> batch = TemporalXOR(4).draw(0, member_ids=torch.arange(3), epoch=0, batch=2, length=10)
+        >>> batch = TemporalXOR(4).draw(Draw(0, 10, 2, member_ids=torch.arange(3)))
         >>> batch.inputs.shape, batch.mask.sum(0)
         (torch.Size([10, 3, 2, 1]), tensor([6, 6, 6]))
 
@@ -176,7 +143,7 @@ class OneHotXOR(TemporalXOR):
         ValueError: as `TemporalXOR`, and for analogue inputs, which have no classes.
 
     Example:
-        >>> OneHotXOR(2).draw(0, member_ids=torch.arange(1), epoch=0, batch=1, length=5).targets.shape
+        >>> OneHotXOR(2).draw(Draw(0, 5, 1, member_ids=torch.arange(1))).targets.shape
         torch.Size([5, 1, 1, 2])
 
     Source: Surrogate Gradient Flossing, section 5.
@@ -184,15 +151,12 @@ class OneHotXOR(TemporalXOR):
 
     output_size: int = field(default=2, init=False)
 
+    loss = "cross_entropy"
+
     def __post_init__(self) -> None:
         if not self.binary:
             raise ValueError("OneHotXOR has binary inputs only, got binary=False; drop the argument")
         super().__post_init__()
-
-    @property
-    def loss(self) -> str:
-        """Cross-entropy between the answers."""
-        return "cross_entropy"
 
     def combine(self, taps: list[Tensor]) -> Tensor:
         """(1 - y, y)."""
@@ -211,7 +175,7 @@ class SpatialXOR(LaggedTask):
         ValueError: for a delay below 1, or for analogue inputs, which have no XOR of three.
 
     Example:
-        >>> SpatialXOR(2).draw(0, member_ids=torch.arange(1), epoch=0, batch=1, length=5).inputs.shape
+        >>> SpatialXOR(2).draw(Draw(0, 5, 1, member_ids=torch.arange(1))).inputs.shape
         torch.Size([5, 1, 1, 3])
 
     Source: Gradient Flossing, section 7.

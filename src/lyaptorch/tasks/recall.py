@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from lyaptorch import _checks
-from lyaptorch._random import Stream
 from lyaptorch._types import Inputs
-from lyaptorch.tasks.batch import Batch, last_step
+from lyaptorch.tasks.batch import Batch, Draw, last_step
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class Recall:
         ValueError: for items outside 1..delay; on drawing, if the length does not hold one period.
 
     Example:
-        >>> Recall(2, 4).draw(0, member_ids=torch.arange(1), epoch=0, batch=1, length=6).mask[:, 0]
+        >>> Recall(2, 4).draw(Draw(0, 6, 1, member_ids=torch.arange(1))).mask[:, 0]
         tensor([False, False, False, False,  True,  True])
 
     Source: Gradient Flossing, section 7.1 (its open question).
@@ -38,74 +37,32 @@ class Recall:
     items: int
     delay: int
 
+    input_size, output_size, loss = 2, 1, "binary_cross_entropy"
+
     def __post_init__(self) -> None:
         _checks.integer("delay", self.delay, 1)
         _checks.integer(
             "items", self.items, 1, self.delay, do="repetition may not overlap with what is shown"
         )
 
-    @property
-    def input_size(self) -> int:
-        """Two: bits and cue."""
-        return 2
-
-    @property
-    def output_size(self) -> int:
-        """One."""
-        return 1
-
-    @property
-    def loss(self) -> str:
-        """Cross-entropy."""
-        return "binary_cross_entropy"
-
-    def inputs(
-        self,
-        seed: int,
-        *,
-        member_ids: torch.Tensor,
-        epoch: int | torch.Tensor,
-        batch: int,
-        length: int,
-        stream: str = "task",
-        dtype: torch.dtype | None = None,
-    ) -> Inputs:
-        """Bits and cue; see `Task.inputs`."""
-        bits = Stream(seed, stream).bernoulli(
-            (length, batch), member_ids=member_ids, epoch=epoch, dtype=dtype, device=member_ids.device
-        )
-        phase = self._phase(length, member_ids)
-        shown, cued = phase < self.items, phase >= self.delay
-        x = torch.stack([bits.movedim(-2, 0) * shown, cued.to(bits.dtype).expand_as(bits.movedim(-2, 0))], -1)
+    def inputs(self, d: Draw) -> Inputs:
+        """Bits and cues, over and over."""
+        bits, phase = d.bernoulli(), self._phase(d)[..., None, None]
+        x = torch.cat([bits * (phase < self.items), (phase >= self.delay).to(bits.dtype).expand_as(bits)], -1)
         return x / self.input_size
 
-    def draw(
-        self,
-        seed: int,
-        *,
-        member_ids: torch.Tensor,
-        epoch: int | torch.Tensor,
-        batch: int,
-        length: int,
-        stream: str = "task",
-        dtype: torch.dtype | None = None,
-    ) -> Batch:
-        """Inputs, and targets where the cue is on; see `Task.draw`."""
-        if length < self.delay + self.items:
+    def draw(self, d: Draw) -> Batch:
+        """Inputs, and targets where the cue is on."""
+        if d.steps < self.delay + self.items:
             raise ValueError(
-                f"length must hold delay + items = {self.delay + self.items} steps, got {length}; pass more"
+                f"length must hold delay + items = {self.delay + self.items} steps, got {d.steps}; pass more"
             )
-        x = self.inputs(
-            seed, member_ids=member_ids, epoch=epoch, batch=batch, length=length, stream=stream, dtype=dtype
-        )
-        targets = torch.roll(x[..., :1] * self.input_size, self.delay, 0)
-        mask = (self._phase(length, member_ids) >= self.delay)[..., 0].expand(length, *member_ids.shape)
-        return Batch(x, targets, mask, self.delay)
+        x, cued = self.inputs(d), self._phase(d) >= self.delay
+        return Batch(x, torch.roll(x[..., :1] * self.input_size, self.delay, 0), d.where(cued), self.delay)
 
-    def _phase(self, length: int, member_ids: torch.Tensor) -> torch.Tensor:
-        """Where in its period each step is, `(t, *1, 1)`."""
-        steps = torch.arange(length, device=member_ids.device)
-        return (steps % (self.delay + self.items)).reshape(-1, *[1] * (member_ids.dim() + 1))
+    def _phase(self, d: Draw) -> Tensor:
+        """Where in its period each step is, `(t, *1)`."""
+        return d.now % (self.delay + self.items)
 
 
 @dataclass(frozen=True)
@@ -122,7 +79,7 @@ class Adding:
         ValueError: for a length below 2; on drawing, for another one.
 
     Example:
-        >>> batch = Adding(100).draw(0, member_ids=torch.arange(2), epoch=0, batch=4, length=100)
+        >>> batch = Adding(100).draw(Draw(0, 100, 4, member_ids=torch.arange(2)))
         >>> batch.inputs.shape, batch.targets[-1].shape
         (torch.Size([100, 2, 4, 2]), torch.Size([2, 4, 1]))
 
@@ -134,54 +91,23 @@ class Adding:
     input_size: int = field(default=2, init=False)
     output_size: int = field(default=1, init=False)
 
+    loss = "root_mean_square"
+
     def __post_init__(self) -> None:
         _checks.integer("length", self.length, 2)
 
-    @property
-    def loss(self) -> str:
-        """The root of the mean squared error."""
-        return "root_mean_square"
-
-    def inputs(
-        self,
-        seed: int,
-        *,
-        member_ids: Tensor,
-        epoch: int | Tensor,
-        batch: int,
-        length: int,
-        stream: str = "task",
-        dtype: torch.dtype | None = None,
-    ) -> Inputs:
-        """Numbers and cues, one in each half of whatever length; see `Task.inputs`."""
-        device, half = member_ids.device, length // 2
-        numbers = Stream(seed, stream).uniform(
-            (length, batch), member_ids=member_ids, epoch=epoch, dtype=dtype, device=device
-        )
+    def inputs(self, d: Draw) -> Inputs:
+        """Numbers and cues, one in each half of whatever length."""
+        numbers, half = d.uniform(), d.steps // 2
         # float64, so that the place does not depend on the dtype
-        where = Stream(seed, f"{stream} cues").uniform(
-            (2, batch), member_ids=member_ids, epoch=epoch, dtype=torch.float64, device=device
-        )
-        first, second = where.unbind(-2)
-        places = torch.stack([(first * half).long(), (second * (length - half)).long() + half], -2)
-        cues = torch.zeros_like(numbers).scatter_(-2, places, 1.0)
-        return torch.stack([numbers, cues], -1).movedim(-3, 0)
+        where = replace(d, steps=2, stream=f"{d.stream} cues", dtype=torch.float64).uniform()
+        first, second = where
+        places = torch.stack([(first * half).long(), (second * (d.steps - half)).long() + half])
+        return torch.cat([numbers, torch.zeros_like(numbers).scatter_(0, places, 1.0)], -1)
 
-    def draw(
-        self,
-        seed: int,
-        *,
-        member_ids: Tensor,
-        epoch: int | Tensor,
-        batch: int,
-        length: int,
-        stream: str = "task",
-        dtype: torch.dtype | None = None,
-    ) -> Batch:
-        """Numbers and cues, and the sum at the last step; see `Task.draw`."""
-        if length != self.length:
-            raise ValueError(f"length must be {self.length}, that of the task, got {length}")
-        x = self.inputs(
-            seed, member_ids=member_ids, epoch=epoch, batch=batch, length=length, stream=stream, dtype=dtype
-        )
+    def draw(self, d: Draw) -> Batch:
+        """Numbers and cues, and the sum at the last step."""
+        if d.steps != self.length:
+            raise ValueError(f"length must be {self.length}, that of the task, got {d.steps}")
+        x = self.inputs(d)
         return last_step(x, x.prod(-1).sum(0).unsqueeze(-1))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from torch import Tensor
 from lyaptorch import _checks
 from lyaptorch._random import Stream
 from lyaptorch._types import Inputs
-from lyaptorch.tasks.batch import Batch
+from lyaptorch.tasks.batch import Batch, Draw
 
 CODES = ("poisson", "latency")
 
@@ -24,16 +24,12 @@ class SpikeTask:
     delay: int
     answer: int
     channels: int
+    loss = "cross_entropy"
 
     @property
     def input_size(self) -> int:
         """The channels."""
         return self.channels
-
-    @property
-    def loss(self) -> str:
-        """Cross-entropy between classes."""
-        return "cross_entropy"
 
     @property
     def output_size(self) -> int:
@@ -45,74 +41,37 @@ class SpikeTask:
         """Steps of a trial."""
         raise NotImplementedError
 
-    def trials(
-        self, source: Stream, count: int, batch: int, member_ids: Tensor, epoch: int | Tensor
-    ) -> Tensor:
-        """What each trial shows, `(count, *e, b)` integers."""
+    def trials(self, d: Draw) -> Tensor:
+        """What each of `d.steps` trials shows, `(count, *e, b)` integers."""
         raise NotImplementedError
 
     def classes_of(self, shown: Tensor) -> Tensor:
         """The class of each trial."""
         raise NotImplementedError
 
-    def spikes(self, source: Stream, shown: Tensor, member_ids: Tensor, epoch: int | Tensor) -> Tensor:
+    def spikes(self, d: Draw, shown: Tensor) -> Tensor:
         """Spikes of whole trials, bool `(period, count, *e, b, m)`."""
         raise NotImplementedError
 
-    def inputs(
-        self,
-        seed: int,
-        *,
-        member_ids: Tensor,
-        epoch: int | Tensor,
-        batch: int,
-        length: int,
-        stream: str = "task",
-        dtype: torch.dtype | None = None,
-    ) -> Inputs:
-        """The spikes, 0 or 1, alone; see `Task.inputs`."""
-        return self._show(seed, member_ids, epoch, batch, length, stream, dtype)[0]
+    def inputs(self, d: Draw) -> Inputs:
+        """The spikes, 0 or 1, alone."""
+        return self._show(d)[0]
 
-    def draw(
-        self,
-        seed: int,
-        *,
-        member_ids: Tensor,
-        epoch: int | Tensor,
-        batch: int,
-        length: int,
-        stream: str = "task",
-        dtype: torch.dtype | None = None,
-    ) -> Batch:
-        """Spikes, and the class of a trial, one-hot, in its last `answer` steps; see `Task.draw`."""
-        if length < self.period:
-            raise ValueError(f"length must hold one trial of {self.period} steps, got {length}; pass more")
-        x, shown = self._show(seed, member_ids, epoch, batch, length, stream, dtype)
-        steps = torch.arange(length, device=member_ids.device)
-        named = self.classes_of(shown)[steps // self.period]
-        targets = (named.unsqueeze(-1) == torch.arange(self.output_size, device=member_ids.device)).to(
-            x.dtype
-        )
-        mask = steps % self.period >= self.period - self.answer
-        mask = mask.reshape(-1, *[1] * member_ids.dim()).expand(length, *member_ids.shape)
-        return Batch(x, targets, mask, self.period - self.answer)
+    def draw(self, d: Draw) -> Batch:
+        """Spikes, and the class of a trial, one-hot, in its last `answer` steps."""
+        if d.steps < self.period:
+            raise ValueError(f"length must hold one trial of {self.period} steps, got {d.steps}; pass more")
+        x, shown = self._show(d)
+        named = self.classes_of(shown)[d.now.flatten() // self.period]
+        targets = (named.unsqueeze(-1) == torch.arange(self.output_size, device=d.device)).to(x.dtype)
+        asked = self.period - self.answer
+        return Batch(x, targets, d.where(d.now % self.period >= asked), asked)
 
-    def _show(
-        self,
-        seed: int,
-        member_ids: Tensor,
-        epoch: int | Tensor,
-        batch: int,
-        length: int,
-        stream: str,
-        dtype: torch.dtype | None,
-    ) -> tuple[Tensor, Tensor]:
+    def _show(self, d: Draw) -> tuple[Tensor, Tensor]:
         """Inputs, and what each trial shows."""
-        count = -(-length // self.period)
-        shown = self.trials(Stream(seed, f"{stream}_trials"), count, batch, member_ids, epoch)
-        spikes = self.spikes(Stream(seed, stream), shown, member_ids, epoch)
-        x = spikes.transpose(0, 1).flatten(0, 1)[:length]
-        return x.to(dtype or torch.get_default_dtype()), shown
+        shown = self.trials(replace(d, steps=-(-d.steps // self.period), stream=f"{d.stream}_trials"))
+        x = self.spikes(d, shown).transpose(0, 1).flatten(0, 1)[: d.steps]
+        return x.to(d.dtype or torch.get_default_dtype()), shown
 
 
 @dataclass(frozen=True)
@@ -134,7 +93,7 @@ class SpikingXOR(SpikeTask):
 
     Example:
         >>> task = SpikingXOR(30)
-        >>> batch = task.draw(0, member_ids=torch.arange(2), epoch=0, batch=4, length=task.period)
+        >>> batch = task.draw(Draw(0, task.period, 4, member_ids=torch.arange(2)))
         >>> batch.inputs.shape, batch.targets.shape
         (torch.Size([60, 2, 4, 20]), torch.Size([60, 2, 4, 2]))
     """
@@ -158,18 +117,16 @@ class SpikingXOR(SpikeTask):
         """Two cues, the delay and the answer."""
         return 2 * self.cue + self.delay + self.answer
 
-    def trials(
-        self, source: Stream, count: int, batch: int, member_ids: Tensor, epoch: int | Tensor
-    ) -> Tensor:
+    def trials(self, d: Draw) -> Tensor:
         """Two bits, as a number in 0..3."""
-        bits = source.bernoulli((2, count, batch), member_ids=member_ids, epoch=epoch, dtype=torch.int64)
-        return (bits.select(-3, 0) + 2 * bits.select(-3, 1)).movedim(-2, 0)
+        bits = replace(d, steps=2 * d.steps, dtype=torch.int64).bernoulli().squeeze(-1)
+        return bits[: d.steps] + 2 * bits[d.steps :]
 
     def classes_of(self, shown: Tensor) -> Tensor:
         """Their XOR."""
         return (shown % 2) ^ (shown // 2)
 
-    def spikes(self, source: Stream, shown: Tensor, member_ids: Tensor, epoch: int | Tensor) -> Tensor:
+    def spikes(self, d: Draw, shown: Tensor) -> Tensor:
         """Spikes of the half that the bit of a cue calls."""
         steps = torch.arange(self.period, device=shown.device)
         second = self.cue + self.delay
@@ -178,9 +135,7 @@ class SpikingXOR(SpikeTask):
         bits = torch.stack([shown % 2, shown // 2]).bool().unsqueeze(-1) == half
         across = [1] * shown.dim() + [1]
         called = first_cue.reshape(-1, *across) & bits[0] | second_cue.reshape(-1, *across) & bits[1]
-        return called & (
-            _noise(source, self.period, shown, self.channels, member_ids, epoch) < self.probability
-        )
+        return called & (_noise(d, self.period, shown, self.channels) < self.probability)
 
 
 @dataclass(frozen=True)
@@ -208,7 +163,7 @@ class SpikePatterns(SpikeTask):
 
     Example:
         >>> task = SpikePatterns(classes=3, code="latency", steps=40)
-        >>> batch = task.draw(0, member_ids=torch.arange(1), epoch=0, batch=4, length=task.period)
+        >>> batch = task.draw(Draw(0, task.period, 4, member_ids=torch.arange(1)))
         >>> batch.targets[-1, 0].sum(-1)
         tensor([1., 1., 1., 1.])
     """
@@ -240,25 +195,22 @@ class SpikePatterns(SpikeTask):
         """Pattern, delay and answer."""
         return self.steps + self.delay + self.answer
 
-    def trials(
-        self, source: Stream, count: int, batch: int, member_ids: Tensor, epoch: int | Tensor
-    ) -> Tensor:
+    def trials(self, d: Draw) -> Tensor:
         """Classes, each as likely."""
-        u = source.uniform((count, batch), member_ids=member_ids, epoch=epoch, dtype=torch.float64)
-        return (u * self.classes).long().movedim(-2, 0)
+        return (replace(d, dtype=torch.float64).uniform().squeeze(-1) * self.classes).long()
 
     def classes_of(self, shown: Tensor) -> Tensor:
         """Themselves."""
         return shown
 
-    def spikes(self, source: Stream, shown: Tensor, member_ids: Tensor, epoch: int | Tensor) -> Tensor:
+    def spikes(self, d: Draw, shown: Tensor) -> Tensor:
         """Spikes of the pattern of each trial."""
         patterns = Stream(self.seed, "spike_patterns").uniform(
             (self.classes, self.channels), member_ids=0, dtype=torch.float64, device=shown.device
         )[shown]
         steps = torch.arange(self.period, device=shown.device).reshape(-1, *[1] * patterns.dim())
         draws = self.period if self.code == "poisson" else 1
-        noise = _noise(source, draws, shown, self.channels, member_ids, epoch)
+        noise = _noise(d, draws, shown, self.channels)
         if self.code == "poisson":
             return (steps < self.steps) & (noise < 2 * self.probability * patterns)
         # u = 0 is as improbable as the rest of the tail that the bound cuts off
@@ -267,10 +219,7 @@ class SpikePatterns(SpikeTask):
         return steps == when
 
 
-def _noise(
-    source: Stream, steps: int, shown: Tensor, channels: int, member_ids: Tensor, epoch: int | Tensor
-) -> Tensor:
+def _noise(d: Draw, steps: int, shown: Tensor, channels: int) -> Tensor:
     """Uniform numbers `(steps, count, *e, b, m)`."""
-    shape = (steps, shown.shape[0], shown.shape[-1], channels)
-    u = source.uniform(shape, member_ids=member_ids, epoch=epoch, dtype=torch.float64, device=shown.device)
-    return u.movedim((-4, -3), (0, 1))
+    whole = replace(d, steps=steps * len(shown), dtype=torch.float64)
+    return torch.unflatten(whole.uniform(channels), 0, (steps, len(shown)))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, NoReturn, TypeVar
+from dataclasses import dataclass, replace
+from typing import NoReturn, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from lyaptorch._padded import Padded, padded
 from lyaptorch._random import ids_of
 from lyaptorch._types import Number
 from lyaptorch.cells.ownership import shared_parameter
-from lyaptorch.tasks.batch import Batch, Source, Task
+from lyaptorch.tasks.batch import Batch, Draw, Source, Task
 from lyaptorch.training.model import Model
 from lyaptorch.training.optim import Adam, MemberOptimizer, Rule
 
@@ -48,15 +48,14 @@ class Ensemble:
         """That of the parameters."""
         return next(self.model.parameters()).dtype
 
-    def batch(self, task: Task, seed: int, epoch: int | Tensor, **sizes: Any) -> Batch:
-        """What these see of a task at an epoch, a number or their own `*e`; `sizes` as in `Task.draw`."""
-        drawn = task.draw(seed, member_ids=self.everybody, epoch=self._everywhere(epoch), **sizes)
+    def batch(self, task: Task, d: Draw) -> Batch:
+        """What these see of a task; the draw may leave out whose it is, and has an epoch for all or each."""
+        drawn = task.draw(self._of_everybody(d))
         return drawn if self.places is None else drawn.select(self.places)
 
-    def inputs(self, source: Source, seed: int, epoch: int | Tensor, **sizes: Any) -> Padded:
+    def inputs(self, source: Source, d: Draw) -> Padded:
         """The same of `Task.inputs`; those of a source that knows no members, `(t, b, m)`, are for all."""
-        given = source.inputs(seed, member_ids=self.everybody, epoch=self._everywhere(epoch), **sizes)
-        drawn, lengths = padded(given)
+        drawn, lengths = padded(source.inputs(self._of_everybody(d)))
         if self.places is not None and drawn.dim() > 3:
             at: tuple[slice | Tensor, ...] = (slice(None), *self.places)
             drawn = drawn[at]
@@ -64,11 +63,12 @@ class Ensemble:
             lengths = lengths[self.places]
         return Padded(drawn, lengths)
 
-    def _everywhere(self, epoch: int | Tensor) -> int | Tensor:
-        """Epochs of the whole ensemble: a task may have something of each member, such as a delay."""
-        if self.places is None or not isinstance(epoch, Tensor):
-            return epoch
-        return epoch.new_zeros(self.everybody.shape).index_put(self.places, epoch)
+    def _of_everybody(self, d: Draw) -> Draw:
+        """A draw of the whole ensemble: a task may have something of each member, such as a delay."""
+        epoch = d.epoch
+        if self.places is not None and isinstance(epoch, Tensor):
+            epoch = epoch.new_zeros(self.everybody.shape).index_put(self.places, epoch)
+        return replace(d, member_ids=self.everybody, epoch=epoch)
 
     def select(self, mask: Tensor) -> Ensemble:
         """A copy of the members where the bool `mask` is true, as an ensemble `(count,)`."""

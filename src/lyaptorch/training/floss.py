@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from lyaptorch.cells.ownership import refuse_shared
 from lyaptorch.record import Record
 from lyaptorch.schedules import FlossPhase
 from lyaptorch.schedules.phases import plain, select_phase
-from lyaptorch.tasks.batch import Source
+from lyaptorch.tasks.batch import Draw, Source
 from lyaptorch.training.epochs import Epochs, Row, between_looks
 from lyaptorch.training.history import History
 from lyaptorch.training.optim import Adam, MemberOptimizer
@@ -117,7 +118,8 @@ def floss(
     like = next(iter(cell.tensors()), h0)
     dtype, device = (None, torch.device("cpu")) if like is None else (like.dtype, like.device)
     ids = ids_of(ensemble, member_ids, device)
-    source = _source(inputs, lengths, steps, seed=seed, member_ids=ids, batch=batch, dtype=dtype)
+    d = Draw(seed, steps, batch, member_ids=ids, stream="floss", dtype=dtype)
+    source = _source(inputs, lengths, d)
     epoch = torch.zeros(ensemble, dtype=torch.int64, device=device)
     history, everybody = History(ensemble), torch.ones(ensemble, dtype=torch.bool, device="cpu")
     with owned(cell) as trained, progress("flossing", epochs, show_progress) as advance:
@@ -149,14 +151,14 @@ def floss(
 
 
 def _source(
-    inputs: Tensor | PackedSequence | Source, lengths: Lengths, steps: int, **drawing: Any
+    inputs: Tensor | PackedSequence | Source, lengths: Lengths, d: Draw
 ) -> Callable[[Tensor], Padded]:
     """What drives each epoch: the first steps of given inputs, or what a task draws."""
     if isinstance(inputs, Tensor | PackedSequence):
         given, lengths = padded(inputs, lengths)
-        if len(given) < steps:
-            raise ValueError(f"inputs must hold steps={steps} steps, got {len(given)}; pass fewer steps")
-        first = Padded(given[:steps], None if lengths is None else lengths.clamp_max(steps))
+        if len(given) < d.steps:
+            raise ValueError(f"inputs must hold steps={d.steps} steps, got {len(given)}; pass fewer steps")
+        first = Padded(given[: d.steps], None if lengths is None else lengths.clamp_max(d.steps))
         return lambda epoch: first
     if not hasattr(inputs, "inputs"):
         raise ValueError(f"inputs must be a tensor or a task, got {type(inputs).__name__}")
@@ -164,4 +166,4 @@ def _source(
         raise ValueError(
             f"lengths belong to a tensor of inputs, got a {type(inputs).__name__}; leave them out"
         )
-    return lambda epoch: padded(inputs.inputs(epoch=epoch, length=steps, stream="floss", **drawing))
+    return lambda epoch: padded(inputs.inputs(replace(d, epoch=epoch)))

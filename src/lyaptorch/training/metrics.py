@@ -19,7 +19,7 @@ from lyaptorch.cells import fit, unroll
 from lyaptorch.cells.form import Form, linear
 from lyaptorch.tangent import lyapunov_spectrum, mean_over_trajectories
 from lyaptorch.tangent.growth import untold
-from lyaptorch.tasks.batch import Batch, Task
+from lyaptorch.tasks.batch import Batch, Draw, Task
 from lyaptorch.training.ensemble import Ensemble
 from lyaptorch.training.model import Model
 
@@ -111,7 +111,7 @@ def leading_curvature(networks: Ensemble, task: Task, seed: int, *, sample: int,
     Source: Fading memory as inductive bias in residual recurrent networks, section 4.1.
     """
     model = copy.deepcopy(networks.model).double()
-    batch = networks.batch(task, seed, 0, batch=sample, length=steps, stream="test", dtype=torch.float64)
+    batch = networks.batch(task, Draw(seed, steps, sample, stream="test", dtype=torch.float64))
     found = hessian_spectrum(
         model.cell,
         batch.inputs,
@@ -131,12 +131,15 @@ def leading_exponent(networks: Ensemble, task: Task, seed: int) -> Tensor:
 def measured_exponents(networks: Ensemble, task: Task, seed: int, k: int | None = None) -> Tensor:
     """The first k exponents `(*e, k)` on inputs of the task, in nats per step."""
     model = networks.model
-    inputs = networks.inputs(
-        task, seed, networks.epoch, batch=1, length=STEPS, stream="measure", dtype=networks.dtype
-    )
+    d = Draw(seed, STEPS, epoch=networks.epoch, stream="measure", dtype=networks.dtype)
     with untold(), torch.no_grad():
         spectrum = lyapunov_spectrum(
-            model.cell, inputs, k=k, h0=model.initial_state(1), tangent_transient=TRANSIENT, dt=1.0
+            model.cell,
+            networks.inputs(task, d),
+            k=k,
+            h0=model.initial_state(1),
+            tangent_transient=TRANSIENT,
+            dt=1.0,
         )
     return mean_over_trajectories(spectrum.exponents)
 
@@ -184,9 +187,7 @@ def measure(
     if "test" in names:
         values["test_loss"], values["test_accuracy"] = test_scores(
             networks.model,
-            lambda i: networks.batch(
-                task, seed, i, batch=size, length=steps, stream="test", dtype=networks.dtype
-            ),
+            lambda i: networks.batch(task, Draw(seed, steps, size, i, stream="test", dtype=networks.dtype)),
             test_batches,
         )
     wanted = {*names, "test_loss", "test_accuracy"}

@@ -15,7 +15,7 @@ from torch import Tensor
 from lyaptorch import _checks
 from lyaptorch.schedules import At, Every, FitPhase, FlossPhase, Schedule, When
 from lyaptorch.schedules.phases import check_per_member, select_phase
-from lyaptorch.tasks.batch import Task
+from lyaptorch.tasks.batch import Draw, Task
 from lyaptorch.training.checkpoint import save_checkpoint
 from lyaptorch.training.ensemble import Ensemble, UnstableError, told_apart
 from lyaptorch.training.epochs import Row
@@ -67,7 +67,7 @@ class Run:
             if n:
                 most_exponents(phase.k, n)
             return
-        self.task.draw(self.settings.seed, member_ids=ids, epoch=0, batch=1, length=self.settings.steps)
+        self.task.draw(Draw(self.settings.seed, self.settings.steps, member_ids=ids))
         for floss in (phase.flossing, *(trigger.phase for trigger in phase.triggers)):
             self._refuse_early(floss)
         for trigger in phase.triggers:

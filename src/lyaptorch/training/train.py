@@ -17,7 +17,7 @@ from lyaptorch._types import Number
 from lyaptorch.cells import owned
 from lyaptorch.record import Record
 from lyaptorch.schedules import Schedule
-from lyaptorch.tasks.batch import Task
+from lyaptorch.tasks.batch import Draw, Task
 from lyaptorch.training.checkpoint import load_checkpoint
 from lyaptorch.training.ensemble import device_of, new_ensemble
 from lyaptorch.training.epochs import between_looks
@@ -185,10 +185,10 @@ def evaluate(
     _checks.draws(task)
     ids, seed = ids_of(model.ensemble, member_ids, device_of(model)), seed_from(generator)
     batches, steps = _checks.integer("batches", batches, 1), _steps(task, steps)
-    sizes: dict[str, Any] = {"batch": batch, "length": steps, "dtype": next(model.parameters()).dtype}
+    sizes: dict[str, Any] = {"member_ids": ids, "stream": "test", "dtype": next(model.parameters()).dtype}
     config = {**subject(model, task, ids), "batch": batch, "steps": steps, "batches": batches, "seed": seed}
     loss, accuracy = test_scores(
-        model, lambda i: task.draw(seed, member_ids=ids, epoch=i, stream="test", **sizes), batches
+        model, lambda i: task.draw(Draw(seed, steps, batch, epoch=i, **sizes)), batches
     )
     scores = {"loss": loss, "accuracy": accuracy}
     return Record("evaluate", config, {name: (("member",), z.reshape(-1)) for name, z in scores.items()})

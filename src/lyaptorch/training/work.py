@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -16,7 +16,7 @@ from lyaptorch.cells import Activation
 from lyaptorch.record import Record
 from lyaptorch.schedules import At, Every, FitPhase, FlossPhase, Scale, Schedule, When
 from lyaptorch.schedules.phases import EXPONENTS, plain, select_phase
-from lyaptorch.tasks.batch import Batch, Task
+from lyaptorch.tasks.batch import Batch, Draw, Task
 from lyaptorch.training.ensemble import OVERFLOWS, Ensemble, blame
 from lyaptorch.training.epochs import Epochs, Row
 from lyaptorch.training.metrics import fit_flops, floss_flops
@@ -42,8 +42,8 @@ def work_of(phase: FitPhase | FlossPhase, part: Ensemble, task: Task, settings: 
 
 def drawing(task: Task, settings: Settings, part: Ensemble) -> Callable[[], Batch]:
     """A function that draws what a part of the members sees at its epoch."""
-    sizes = {"batch": settings.batch, "length": settings.steps, "dtype": part.dtype}
-    return lambda: part.batch(task, settings.seed, part.epoch, **sizes)
+    d = Draw(settings.seed, settings.steps, settings.batch, dtype=part.dtype)
+    return lambda: part.batch(task, replace(d, epoch=part.epoch))
 
 
 def _fit(phase: FitPhase, part: Ensemble, task: Task, settings: Settings) -> Work:
@@ -116,13 +116,7 @@ def _inputs(
     part: Ensemble, task: Task, settings: Settings, phase: FlossPhase, epoch: Tensor, stream: str
 ) -> Padded:
     return part.inputs(
-        task,
-        settings.seed,
-        epoch,
-        batch=phase.batch,
-        length=phase.steps,
-        stream=stream,
-        dtype=part.dtype,
+        task, Draw(settings.seed, phase.steps, phase.batch, epoch, stream=stream, dtype=part.dtype)
     )
 
 

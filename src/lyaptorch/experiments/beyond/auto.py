@@ -20,6 +20,7 @@ from lyaptorch.record import Given, Record
 from lyaptorch.schedules import FitPhase, FlossPhase, Schedule
 from lyaptorch.tangent import lyapunov_spectrum, mean_over_trajectories
 from lyaptorch.tasks import TemporalXOR
+from lyaptorch.tasks.batch import Draw
 
 WAYS = ("none", "published", "auto")
 REACH = 3.0
@@ -163,8 +164,6 @@ class AutoFlossing(Learning):
         ids = torch.arange(self.seeds).expand(len(self.gains), self.seeds)
         task = TemporalXOR(self.delays[0])
         model = self.model(study, task, ids, gain=self._gains(ids))
-        inputs = task.inputs(
-            self.seed, member_ids=ids, epoch=0, batch=1, length=MEASURED + 50, stream="measure"
-        )
+        inputs = task.inputs(Draw(self.seed, MEASURED + 50, member_ids=ids, stream="measure"))
         found = lyapunov_spectrum(model.cell, inputs, h0=model.initial_state(1), tangent_transient=50)
         return found.exponents[..., 0, :], found.stderr()[..., 0, :] * MEASURED**0.5

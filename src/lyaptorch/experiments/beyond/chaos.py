@@ -20,6 +20,7 @@ from lyaptorch.plots.style import PALETTE
 from lyaptorch.record import Given, Record
 from lyaptorch.tangent import lyapunov_spectrum
 from lyaptorch.tasks import Noise
+from lyaptorch.tasks.batch import Draw
 from lyaptorch.theory import critical_input, gaussian_states, tanh_mean_field
 
 NOISE = ("private", "common")
@@ -129,9 +130,7 @@ class InputSuppressesChaos(Figure):
         )
         s = torch.tensor(self.strengths)[None, :, None, None, None]
         cell.weight_ih.copy_(s * (torch.eye(n) if kind == "private" else cell.weight_ih))
-        inputs = Noise(channels).inputs(
-            self.seed, member_ids=torch.arange(self.networks), epoch=0, batch=1, length=length
-        )
+        inputs = Noise(channels).inputs(Draw(self.seed, length, member_ids=torch.arange(self.networks)))
         inputs = inputs[:, None, None].expand(-1, *shape, -1, -1)
         h0 = Stream(self.seed, "h0").normal((1, n), member_ids=ids)
         spectrum = lyapunov_spectrum(cell, inputs, k=1, h0=h0, transient=self.transient)
@@ -141,12 +140,7 @@ class InputSuppressesChaos(Figure):
         """lambda_1 `(gain, strength)` of infinitely many units that share their input; mean over inputs."""
         length = self.transient + self.steps
         x = Noise().inputs(
-            self.seed,
-            member_ids=torch.arange(self.networks),
-            epoch=0,
-            batch=1,
-            length=length,
-            dtype=torch.float64,
+            Draw(self.seed, length, member_ids=torch.arange(self.networks), dtype=torch.float64)
         )
         power = (s[:, None] * x[:, None, :, 0, 0]).square()
         gain = g.square()[:, None, None]

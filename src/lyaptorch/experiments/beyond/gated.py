@@ -21,6 +21,7 @@ from lyaptorch.record import Given, Record
 from lyaptorch.schedules import FitPhase
 from lyaptorch.tangent import lyapunov_spectrum
 from lyaptorch.tasks import DelayedCopy
+from lyaptorch.tasks.batch import Draw
 from lyaptorch.training import Model, Readout
 
 KINDS = ("GRU", "LSTM", "S4")
@@ -105,7 +106,7 @@ class FlossedCells(Learning):
         flossed = torch.arange(2)[:, None, None].expand(shape) == 1
         phase = replace(self.flossing(flossed), lr=self.floss_lr)
         self.learn(study.part("flossing"), model, task, (phase,), ids)
-        inputs = task.inputs(self.seed, member_ids=ids[:, :1], epoch=0, batch=1, length=200, stream="measure")
+        inputs = task.inputs(Draw(self.seed, 200, member_ids=ids[:, :1], stream="measure"))
         with torch.no_grad():
             before = lyapunov_spectrum(
                 cell, inputs.expand(-1, *shape, -1, -1), k=self.k, tangent_transient=50

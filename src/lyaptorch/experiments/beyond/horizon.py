@@ -20,6 +20,7 @@ from lyaptorch.plots.style import GREY, ORANGE, PALETTE
 from lyaptorch.record import Given, Record
 from lyaptorch.schedules import FitPhase, FlossPhase
 from lyaptorch.tasks import TemporalXOR
+from lyaptorch.tasks.batch import Draw
 from lyaptorch.training.metrics import fit_flops, floss_flops
 
 SOLVED = 0.9
@@ -132,8 +133,7 @@ class HorizonPerCost(Learning):
     def _work(self, n: int) -> float:
         """Operations of an epoch of training."""
         task = TemporalXOR(min(self.delays))
-        shared_id = torch.zeros((), dtype=torch.int64)
-        batch = task.draw(self.seed, member_ids=shared_id, epoch=0, batch=self.batch, length=self.length)
+        batch = task.draw(Draw(self.seed, self.length, self.batch))
         return float(fit_flops(batch, n, 1))
 
     def _results(

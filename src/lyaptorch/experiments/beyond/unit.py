@@ -23,6 +23,7 @@ from lyaptorch.record import Given, Record
 from lyaptorch.schedules import FitPhase
 from lyaptorch.tangent import lyapunov_spectrum
 from lyaptorch.tasks import TemporalXOR
+from lyaptorch.tasks.batch import Draw
 from lyaptorch.training import Model, Readout
 from lyaptorch.training.model import settled_state
 
@@ -156,7 +157,7 @@ class UnitParameters(Learning):
         study.part("flossing").train(model, task, (phase,), member_ids=ids, **sizes)
         for name in opened:
             setattr(cell, name, torch.ones_like(group, dtype=torch.bool))
-        inputs = task.inputs(self.seed, member_ids=ids, epoch=0, batch=1, length=350, stream="measure")
+        inputs = task.inputs(Draw(self.seed, 350, member_ids=ids, stream="measure"))
         with torch.no_grad():
             after = lyapunov_spectrum(cell, inputs, h0=model.initial_state(1), tangent_transient=50)
             rates, gains = cell.logit_rate.sigmoid(), cell.log_gain.exp()

@@ -24,6 +24,7 @@ from lyaptorch.record import Given, Record
 from lyaptorch.tangent import lyapunov_spectrum
 from lyaptorch.tangent.qr import qr
 from lyaptorch.tasks import Noise
+from lyaptorch.tasks.batch import Draw
 
 
 def qr_steps(record: Record) -> Picture:
@@ -102,9 +103,7 @@ class Fig15(Figure):
         shared_id = torch.zeros((), dtype=torch.int64)
         for n in (2, 3):
             cell = RateCell(1, n, gain=self.gain, generator=study.generator()).double()
-            inputs = Noise().inputs(
-                self.seed, member_ids=shared_id, epoch=0, batch=1, length=self.steps, dtype=torch.float64
-            )
+            inputs = Noise().inputs(Draw(self.seed, self.steps, dtype=torch.float64))
             Q = random_frame(n, n, Stream(self.seed, "frame"), shared_id, dtype=torch.float64)
             frames, evolved, factors = [Q], [], []
             for D in step_jacobians(cell, inputs)[:, 0].detach():
@@ -176,9 +175,7 @@ class Fig16(Figure):
         shape, shared_id = (self.states, self.hidden_size), torch.zeros((), dtype=torch.int64)
         h0 = Stream(self.seed, "h0").normal(shape, member_ids=shared_id, dtype=torch.float64)
         length = 2 * self.transient + self.steps
-        inputs = Noise().inputs(
-            self.seed, member_ids=shared_id, epoch=0, batch=self.states, length=length, dtype=torch.float64
-        )
+        inputs = Noise().inputs(Draw(self.seed, length, self.states, dtype=torch.float64))
         with torch.no_grad():
             spectrum = lyapunov_spectrum(
                 cell, inputs, h0=h0, transient=self.transient, tangent_transient=self.transient

@@ -22,6 +22,7 @@ from lyaptorch.plots.style import GREY, PALETTE
 from lyaptorch.record import Record
 from lyaptorch.tangent import lyapunov_spectrum
 from lyaptorch.tasks import Noise
+from lyaptorch.tasks.batch import Draw
 from lyaptorch.training import floss
 
 SMOKE = {"networks": 2, "epochs": 10, "steps": 80, "measure": 100}
@@ -91,13 +92,7 @@ class NoiseDriven(Figure):
     def noise(self, ids: Tensor, length: int, batch: int = 1, epoch: int = 0) -> Tensor:
         """Inputs that flossing never sees."""
         return Noise().inputs(
-            self.seed,
-            member_ids=ids,
-            epoch=epoch,
-            batch=batch,
-            length=length,
-            stream="measure",
-            dtype=torch.float64,
+            Draw(self.seed, length, batch, member_ids=ids, epoch=epoch, stream="measure", dtype=torch.float64)
         )
 
     @torch.no_grad()

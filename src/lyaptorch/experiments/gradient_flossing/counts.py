@@ -24,6 +24,7 @@ from lyaptorch.plots.style import GREY, PALETTE
 from lyaptorch.record import Given, Record
 from lyaptorch.schedules import FlossPhase, flossing_loss
 from lyaptorch.tangent import lyapunov_spectrum
+from lyaptorch.tasks.batch import Draw
 from lyaptorch.tasks.lagged import LaggedTask
 from lyaptorch.training import Adam, Model
 from lyaptorch.training.optim import MemberOptimizer
@@ -250,4 +251,4 @@ class Frames(Setting):
         return spectrum.exponents[..., 0, :]
 
     def _inputs(self, task: LaggedTask, ids: Tensor, epoch: int, length: int, stream: str) -> Tensor:
-        return task.inputs(self.seed, member_ids=ids, epoch=epoch, batch=1, length=length, stream=stream)
+        return task.inputs(Draw(self.seed, length, member_ids=ids, epoch=epoch, stream=stream))

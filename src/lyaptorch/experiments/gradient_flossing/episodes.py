@@ -31,6 +31,7 @@ from lyaptorch.plots.primitives import (
 from lyaptorch.plots.spectra import finite_mean
 from lyaptorch.plots.style import BLUE, GREY, ORANGE
 from lyaptorch.record import Given, Record
+from lyaptorch.tasks.batch import Draw
 from lyaptorch.training.metrics import initial_gradient_norm
 
 DrawDelay: TypeAlias = Callable[[Record, int, list[Axes]], None]
@@ -77,7 +78,7 @@ class Episodes(Setting):
             `measured_at`; and |dL/dh0| before training.
         """
         model, task, ids = self.networks(conditions)
-        first = task.draw(self.seed, member_ids=ids, epoch=0, batch=self.batch, length=self.length)
+        first = task.draw(Draw(self.seed, self.length, self.batch, member_ids=ids))
         before = initial_gradient_norm(model, first)
         record = self.train(study, model, task, conditions, ids, (metric,), self.every)
         left_out = 1 if len(conditions) == 1 else 0

@@ -31,6 +31,7 @@ from lyaptorch.plots.spectra import finite_mean
 from lyaptorch.plots.style import BLUE, ORANGE, PALETTE
 from lyaptorch.record import Record
 from lyaptorch.tangent import lyapunov_spectrum
+from lyaptorch.tasks.batch import Draw
 from lyaptorch.tasks.lagged import LaggedTask
 from lyaptorch.training import Model
 
@@ -101,9 +102,7 @@ class Fig13(Fig4d):
 
     @torch.no_grad()
     def _exponents(self, model: Model, task: LaggedTask, ids: Tensor) -> Tensor:
-        inputs = task.inputs(
-            self.seed, member_ids=ids, epoch=0, batch=1, length=100 + self.measure, stream="measure"
-        )
+        inputs = task.inputs(Draw(self.seed, 100 + self.measure, member_ids=ids, stream="measure"))
         spectrum = lyapunov_spectrum(
             model.cell, inputs, k=max(self.indices), h0=model.initial_state(1), tangent_transient=100
         )

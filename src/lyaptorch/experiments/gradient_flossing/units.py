@@ -23,6 +23,7 @@ from lyaptorch.record import Record
 from lyaptorch.tangent import lyapunov_spectrum
 from lyaptorch.tangent.growth import untold
 from lyaptorch.tasks import Noise
+from lyaptorch.tasks.batch import Draw
 from lyaptorch.training import floss
 
 UNITS = ("LSTM", "ReLU")
@@ -184,13 +185,7 @@ class Fig6(Figure):
     @torch.no_grad()
     def _leading(self, cell: Cell, ids: Tensor) -> Tensor:
         inputs = Noise().inputs(
-            self.seed,
-            member_ids=ids,
-            epoch=0,
-            batch=1,
-            length=200 + self.measure,
-            stream="measure",
-            dtype=torch.float64,
+            Draw(self.seed, 200 + self.measure, member_ids=ids, stream="measure", dtype=torch.float64)
         )
         # some networks of ReLUs die, and are counted
         with untold():

@@ -20,6 +20,7 @@ from lyaptorch.plots.style import GREY, PALETTE
 from lyaptorch.record import Given, Record
 from lyaptorch.tangent import lyapunov_spectrum
 from lyaptorch.tasks import DelayedCopy
+from lyaptorch.tasks.batch import Draw
 from lyaptorch.training import floss
 
 
@@ -93,13 +94,7 @@ class Control(Figure):
     @torch.no_grad()
     def _spectrum(self, cell: BinaryCell, ids: Tensor) -> Tensor:
         inputs = DelayedCopy(1, binary=True).inputs(
-            self.seed,
-            member_ids=ids,
-            epoch=0,
-            batch=1,
-            length=100 + self.measure,
-            stream="measure",
-            dtype=torch.float64,
+            Draw(self.seed, 100 + self.measure, member_ids=ids, stream="measure", dtype=torch.float64)
         )
         return lyapunov_spectrum(cell, inputs, transient=50, tangent_transient=50).exponents[..., 0, :]
 

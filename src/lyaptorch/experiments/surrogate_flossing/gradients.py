@@ -22,6 +22,7 @@ from lyaptorch.plots.style import PALETTE
 from lyaptorch.record import Record
 from lyaptorch.tangent import lyapunov_spectrum
 from lyaptorch.tasks import DelayedCopy
+from lyaptorch.tasks.batch import Draw
 
 TRANSIENT = 50
 """Steps before, and again while, the frame settles."""
@@ -74,7 +75,7 @@ class Driven(Figure):
         cell = random_networks(self.hidden_size, sharpness, ids, self.seed)
         length = 2 * TRANSIENT + max(self.measure, *self.horizons)
         inputs = DelayedCopy(1, binary=True).inputs(
-            self.seed, member_ids=ids, epoch=0, batch=1, length=length, dtype=torch.float64
+            Draw(self.seed, length, member_ids=ids, dtype=torch.float64)
         )
         h0 = Stream(self.seed, "h0").normal((1, self.hidden_size), member_ids=ids, dtype=torch.float64)
         return cell, inputs, h0

@@ -23,6 +23,7 @@ from lyaptorch.record import Record
 from lyaptorch.schedules import FlossPhase
 from lyaptorch.schedules.named import adaptive
 from lyaptorch.tasks import SpikePatterns, SpikingXOR
+from lyaptorch.tasks.batch import Draw
 from lyaptorch.training import Model
 
 CONDITIONS = ("none", "before", "adaptive")
@@ -190,9 +191,7 @@ class Spiking(Figure):
             **trial,
         )
         final = study.evaluate(model, task, **trial)["accuracy"]
-        inputs = task.inputs(
-            self.seed, epoch=0, stream="rate", member_ids=ids, batch=self.batch, length=task.period
-        )
+        inputs = task.inputs(Draw(self.seed, task.period, self.batch, member_ids=ids, stream="rate"))
         assert isinstance(model.cell, LIFCell)
         with torch.no_grad():
             rates = spike_statistics(model.cell, model.states(inputs)).rates

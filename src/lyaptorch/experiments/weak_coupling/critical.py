@@ -22,6 +22,7 @@ from lyaptorch.plots.style import PALETTE
 from lyaptorch.record import Record
 from lyaptorch.tangent import lyapunov_spectrum
 from lyaptorch.tasks import Adding
+from lyaptorch.tasks.batch import Draw
 
 
 @picture(4)
@@ -99,9 +100,7 @@ class Fig2(Figure):
         cell = ResidualCell(
             2, self.hidden_size, residual=turn, coupling=self.coupling, **ensemble(study, ids)
         ).double()
-        batch = task.draw(
-            self.seed, member_ids=ids, epoch=0, batch=self.sample, length=self.length, dtype=torch.float64
-        )
+        batch = task.draw(Draw(self.seed, self.length, self.sample, member_ids=ids, dtype=torch.float64))
 
         def loss(states: Tensor) -> Tensor:
             """Squared error of the mean unit, the same readout for all."""
@@ -138,13 +137,7 @@ class Fig2(Figure):
     @torch.no_grad()
     def _spectrum(self, cell: ResidualCell, ids: Tensor) -> Tensor:
         inputs = Adding(2).inputs(
-            self.seed,
-            member_ids=ids,
-            epoch=0,
-            batch=1,
-            length=self.measure,
-            stream="measure",
-            dtype=torch.float64,
+            Draw(self.seed, self.measure, member_ids=ids, stream="measure", dtype=torch.float64)
         )
         return lyapunov_spectrum(cell, inputs, tangent_transient=self.measure // 4).exponents[..., 0, :]
 

@@ -19,6 +19,7 @@ from lyaptorch.plots.primitives import picture
 from lyaptorch.plots.style import BLUE, GREY, ORANGE, PALETTE
 from lyaptorch.record import Record
 from lyaptorch.tasks import Adding, SequentialImages
+from lyaptorch.tasks.batch import Draw
 
 
 @picture(5, width=3.0)
@@ -119,15 +120,10 @@ class Fig1(Figure):
         """An image `(row, column)` and its `pixels (order, step)`, a sum, and eigenvalues of residuals."""
         shared_id = torch.tensor(0)
         orders = [SequentialImages(self.images, permuted=p) for p in (False, True)]
-        plain, permuted = (
-            task.draw(self.seed, member_ids=shared_id, epoch=0, batch=1, length=task.length)
-            for task in orders
-        )
+        plain, permuted = (task.draw(Draw(self.seed, task.length)) for task in orders)
         pixels = torch.stack([batch.inputs[:, 0, 0] for batch in (plain, permuted)])
         side = math.isqrt(orders[0].length)
-        adding = Adding(self.length).draw(
-            self.seed, member_ids=shared_id, epoch=0, batch=1, length=self.length, dtype=torch.float64
-        )
+        adding = Adding(self.length).draw(Draw(self.seed, self.length, dtype=torch.float64))
         heterogeneous = torch.linspace(-1, 1, self.hidden_size) * self.spread + self.decay
         recipes = {
             f"decay, r = {self.decay:g}": residuals.decay(self.decay),

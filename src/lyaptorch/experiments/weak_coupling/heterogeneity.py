@@ -31,6 +31,7 @@ from lyaptorch.plots.style import GREY, PALETTE
 from lyaptorch.record import Record
 from lyaptorch.tangent import lyapunov_spectrum
 from lyaptorch.tasks import SequentialImages
+from lyaptorch.tasks.batch import Draw
 
 HETEROGENEOUS = f"{AUTHORS}, section 4.3"
 
@@ -112,9 +113,7 @@ class Fig5(ImageRun):
         names, angles, decays, couplings = conditions
         ids = torch.arange(self.seeds).expand(len(names), -1)
         cell = self.cell(study, angles, decays, couplings, ids)
-        x = SequentialImages(self.images).inputs(
-            self.seed, member_ids=torch.tensor(0), epoch=0, batch=1, length=400, stream="measure"
-        )
+        x = SequentialImages(self.images).inputs(Draw(self.seed, 400, stream="measure"))
         inputs = x[:, None, None].expand(-1, *cell.ensemble, -1, -1)
         with torch.no_grad():
             k = min(self.rank, self.hidden_size)
@@ -132,13 +131,7 @@ class Fig5(ImageRun):
         task = SequentialImages(self.images)
         model = network(study, cell, task, ids).double()
         batch = task.draw(
-            self.seed,
-            member_ids=ids,
-            epoch=0,
-            batch=self.sample,
-            length=task.length,
-            stream="test",
-            dtype=torch.float64,
+            Draw(self.seed, task.length, self.sample, member_ids=ids, stream="test", dtype=torch.float64)
         )
 
         def loss(states: Tensor) -> Tensor:

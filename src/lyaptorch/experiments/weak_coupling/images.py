@@ -21,6 +21,7 @@ from lyaptorch.plots.primitives import bundle, picture, scores
 from lyaptorch.plots.style import GREY, PALETTE
 from lyaptorch.record import Record
 from lyaptorch.tasks import SequentialImages
+from lyaptorch.tasks.batch import Draw
 
 SMALL = {"hidden_size": 32, "batch": 64, "iterations": 1200, "measure_every": 200, "test_batches": 16}
 SMOKE = {
@@ -112,14 +113,7 @@ class ImageRun(Figure):
         return ResidualCell(1, self.hidden_size, residual=turn, coupling=couplings, **networks, **of_cell)
 
     def _spectrum(self, task: SequentialImages) -> PowerSpectrum:
-        pixels = task.draw(
-            self.seed,
-            member_ids=torch.tensor(0),
-            epoch=0,
-            batch=self.spectrum_images,
-            length=task.length,
-            stream="spectrum",
-        ).inputs
+        pixels = task.draw(Draw(self.seed, task.length, self.spectrum_images, stream="spectrum")).inputs
         return characteristic_frequency(pixels)
 
     def _train(

@@ -10,10 +10,9 @@ import torch
 from test_experiments import smoke
 
 from lyaptorch.cells import ResidualCell
-from lyaptorch.experiments import weak_coupling as wc
 from lyaptorch.experiments.study import Study
-from lyaptorch.experiments.weak_coupling import comparison, learning
-from lyaptorch.experiments.weak_coupling.adding import ensemble, named
+from lyaptorch.experiments.weak_coupling import comparison, heterogeneity, several_tasks
+from lyaptorch.experiments.weak_coupling.several_tasks import named
 from lyaptorch.record import Record
 from lyaptorch.tasks import Adding, SequentialImages
 from lyaptorch.training import run as engine
@@ -81,7 +80,7 @@ def learned(scores, curvature, wobble=(0.2, 0.1)):
 
 
 def test_figure_3_wants_each_task_to_have_its_own_best_residual():
-    figure = wc.learning.Fig3(tasks=TASKS, decays=tuple(R))
+    figure = several_tasks.Fig3(tasks=TASKS, decays=tuple(R))
     good = learned([[0.5, 0.6, 0.7], [0.9, 0.8, 0.7], [0.8, 0.9, 0.7]], [[1.0, 2.0], [1.0, 0.5], [1.0, 0.9]])
     assert holds(figure, good) == [True] * 11
     bad = learned(
@@ -96,7 +95,7 @@ def test_figure_3_wants_each_task_to_have_its_own_best_residual():
 def test_a_network_that_overflowed_is_as_far_behind_as_can_be():
     scores = np.array([[0.0, 0.8, 0.8, 0.8], [0.0, 0.8, np.nan, np.nan], [0.0, 0.8, -3.0, 0.8]])
     record = Record("x", {}, {"test_accuracy": (("member", "measurement"), scores)})
-    np.testing.assert_allclose(learning.unsteadiness(record), [0.0, 0.4, 0.2])
+    np.testing.assert_allclose(several_tasks.unsteadiness(record), [0.0, 0.4, 0.2])
 
 
 def test_what_is_clipped_in_figure_3_and_what_is_measured_at_the_end():
@@ -149,7 +148,7 @@ def spread(best, leading, norms, curvature):
 
 
 def test_figure_5_wants_a_moderate_spread():
-    figure = wc.heterogeneity.Fig5()
+    figure = heterogeneity.Fig5()
     good = spread(
         [0.3, 0.5, 0.4], [-0.05, 0.0, 0.05], [[1e-3, 1.0], [1e-2, 1.0], [5.0, 1.0]], [0.1, -1.0, 9.0]
     )
@@ -173,7 +172,7 @@ def kinds(table):
 
 
 def test_figure_6_wants_another_side_of_the_edge_for_each_kind():
-    figure = wc.kinds.Fig6(decays=(0.95, 1.0, 1.05), multiples=(0.5, 1.0))
+    figure = heterogeneity.Fig6(decays=(0.95, 1.0, 1.05), multiples=(0.5, 1.0))
     assert (
         holds(figure, kinds(np.array([[0.5, 0.4, 0.3, 0.4, 0.5], [0.3, 0.4, 0.5, 0.5, 0.8]]))) == [True] * 5
     )
@@ -183,7 +182,7 @@ def test_figure_6_wants_another_side_of_the_edge_for_each_kind():
 
 
 def test_the_networks_of_figure_6_differ_by_kind_decay_and_angle():
-    figure = wc.kinds.Fig6(decays=(0.9, 1.0), multiples=(0.5, 2.0), hidden_size=4, seeds=3)
+    figure = heterogeneity.Fig6(decays=(0.9, 1.0), multiples=(0.5, 2.0), hidden_size=4, seeds=3)
     study, ids = Study(), torch.arange(3)
     names, w, r, eps = figure.conditions(study, SimpleNamespace(frequency=0.2), ids)
     assert names == ["r = 0.9", "r = 1", "0.5 w0", "2 w0"]
@@ -191,7 +190,7 @@ def test_the_networks_of_figure_6_differ_by_kind_decay_and_angle():
     torch.testing.assert_close(w[:, 0, 0], torch.tensor([0.0, 0.0, 0.1, 0.4]))
     torch.testing.assert_close(r[:, 0, 0], torch.tensor([0.9, 1.0, 1.0, 1.0]))
     assert (eps == figure.coupling).all()
-    assert figure.cell(study, w, r, eps, ids.expand(4, 3), kind="B").kind == "B"
+    assert figure.cell(study, (names, w, r, eps), ids.expand(4, 3), "B").kind == "B"
     record = smoke("weak-coupling", "fig6").record(False)
     assert (record["test_accuracy"][0] != record["test_accuracy"][1]).any()
 
@@ -235,8 +234,8 @@ def test_a_network_of_table_2_that_overflowed_is_the_worst():
 
 @pytest.mark.parametrize(("name", "make"), comparison.NETWORKS.items())
 def test_the_networks_of_table_2(name, make):
-    figure, ids = wc.comparison.Table2(hidden_size=8), torch.arange(2).expand(3, 2)
-    cell = make(figure, 1, 0.2, ensemble(Study(), ids))
+    figure, ids = comparison.Table2(hidden_size=8), torch.arange(2).expand(3, 2)
+    cell = make(figure, 1, 0.2, Study().ensemble(ids))
     assert cell.ensemble == (3, 2)
     if isinstance(cell, ResidualCell):
         assert cell.activation.name == ("linear" if name == "linear" else "tanh")
@@ -247,7 +246,7 @@ def test_the_networks_of_table_2(name, make):
         assert (turned.max() > 0.25) == (name == "heterogeneous")
         # on sums there is no frequency
         assert (
-            torch.linalg.eigvals(make(figure, 2, 0.0, ensemble(Study(), ids)).bypass.dense()).imag == 0
+            torch.linalg.eigvals(make(figure, 2, 0.0, Study().ensemble(ids)).bypass.dense()).imag == 0
         ).all()
     if name == "Elman":
         assert torch.equal(cell.weight_hh, torch.eye(8).expand(3, 2, 8, 8))

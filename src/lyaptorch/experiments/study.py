@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from lyaptorch._padded import padded
 from lyaptorch.record import Record
@@ -34,6 +35,10 @@ class Study:
     def generator(self) -> torch.Generator:
         """A fresh one of the seed, because each use takes a number from it."""
         return torch.Generator().manual_seed(self.seed)
+
+    def ensemble(self, ids: Tensor) -> dict[str, Any]:
+        """The arguments of a cell or readout that say which networks it holds, and draw them by the seed."""
+        return {"ensemble": tuple(ids.shape), "member_ids": ids, "generator": self.generator()}
 
     def part(self, *words: object, seed: int | None = None) -> Study:
         """The same for one of several trainings, with a checkpoint of its own, named by these words."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,23 +18,22 @@ from lyaptorch.cells.residuals import HasFrequency
 from lyaptorch.experiments.check import Check, at_least
 from lyaptorch.experiments.figure import Results, declare
 from lyaptorch.experiments.study import Study
-from lyaptorch.experiments.weak_coupling.adding import AUTHORS, PAPER, network
-from lyaptorch.experiments.weak_coupling.images import (
+from lyaptorch.experiments.weak_coupling.image_runs import (
     SMALL,
     SMOKE,
     Conditions,
     ImageRun,
     best_of,
+    best_scores,
     learning_curves,
 )
+from lyaptorch.experiments.weak_coupling.trained import AUTHORS, PAPER, network, stacked
 from lyaptorch.plots.primitives import picture, scores
 from lyaptorch.plots.style import GREY, PALETTE
 from lyaptorch.record import Record
 from lyaptorch.tangent import lyapunov_spectrum
 from lyaptorch.tasks import SequentialImages
 from lyaptorch.tasks.batch import Draw
-
-HETEROGENEOUS = f"{AUTHORS}, section 4.3"
 
 
 @picture(5, width=3.0)
@@ -84,7 +84,6 @@ class Fig5(ImageRun):
     Attributes:
         decay: r.
         spreads: delta, one group of networks for each.
-        coupling: eps.
         rank: exponents measured, of networks before training.
         eigenvalues: leading ones of the Hessian, of networks before training.
         hessian_steps: of the Lanczos iteration.
@@ -94,7 +93,6 @@ class Fig5(ImageRun):
     iterations: int = 23_400
     decay: float = 0.95
     spreads: tuple[float, ...] = (0.0, 0.02, 0.04, 0.06, 0.1)
-    coupling: float = 0.03
     rank: int = 16
     eigenvalues: int = 10
     hessian_steps: int = 30
@@ -110,9 +108,8 @@ class Fig5(ImageRun):
 
     def more(self, study: Study, conditions: Conditions) -> dict[str, Any]:
         """Before training: exponents, the fading of a perturbation, gradients over time, the Hessian."""
-        names, angles, decays, couplings = conditions
-        ids = torch.arange(self.seeds).expand(len(names), -1)
-        cell = self.cell(study, angles, decays, couplings, ids)
+        ids = torch.arange(self.seeds).expand(len(self.spreads), -1)
+        cell = self.cell(study, conditions, ids)
         x = SequentialImages(self.images).inputs(Draw(self.seed, 400, stream="measure"))
         inputs = x[:, None, None].expand(-1, *cell.ensemble, -1, -1)
         with torch.no_grad():
@@ -137,14 +134,10 @@ class Fig5(ImageRun):
         def loss(states: Tensor) -> Tensor:
             return model.score(batch, states)[0]
 
-        found = hessian_spectrum(
-            cell, batch.inputs, loss, k=min(self.eigenvalues, self.hidden_size**2), steps=self.hessian_steps
-        )
+        k, norms = min(self.eigenvalues, self.hidden_size**2), gradient_norms(cell, batch.inputs, loss)
+        found = hessian_spectrum(cell, batch.inputs, loss, k=k, steps=self.hessian_steps)
         return {
-            "gradient_norm": (
-                ("condition", "seed", "time"),
-                gradient_norms(cell, batch.inputs, loss).mean(-1).movedim(0, -1),
-            ),
+            "gradient_norm": (("condition", "seed", "time"), norms.mean(-1).movedim(0, -1)),
             "hessian": (("condition", "seed", "index"), found.eigenvalues),
         }
 
@@ -154,9 +147,8 @@ class Fig5(ImageRun):
         norms = np.log(record["gradient_norm"]).mean(1)
         curvature = np.log(np.abs(record["hessian"][..., 0])).mean(-1)
         names = [str(name) for name in record["condition"]]
-        moderate = [name for name in names if 0 < float(name) < 1 - self.decay]
-        found = []
-        for key, sentence, values in (
+        least = partial(at_least, source=f"{AUTHORS}, section 4.3")
+        rising = (
             ("exponents", "lambda_1 rises with the spread: its least rise", leading),
             (
                 "gradient",
@@ -164,19 +156,18 @@ class Fig5(ImageRun):
                 norms[:, 0] - norms[:, -1],
             ),
             ("curvature", "the leading Hessian eigenvalue rises: least rise of its logarithm", curvature),
-        ):
-            found.append(at_least(key, sentence, 0.0, float(np.diff(values).min()), source=HETEROGENEOUS))
+        )
+        found = [least(key, sentence, 0.0, np.diff(values).min()) for key, sentence, values in rising]
+        # r + delta < 1: no unit's memory grows
+        moderate = [best[name] for name in names if 0 < float(name) < 1 - self.decay]
         if moderate and "0" in best:
-            helped = max(best[name] for name in moderate)
-            gain, loss = helped - best["0"], helped - best[names[-1]]
-            sentence = "moderate heterogeneity does not lose accuracy"
-            found.append(at_least("moderate", sentence, 0.0, gain, 0.02, source=HETEROGENEOUS))
-            found.append(at_least("strongest", "the strongest loses some", 0.0, loss, source=HETEROGENEOUS))
+            gain, loss = (max(moderate) - best[name] for name in ("0", names[-1]))
+            found.append(least("moderate", "moderate heterogeneity does not lose accuracy", 0.0, gain, 0.02))
+            found.append(least("strongest", "the strongest loses some", 0.0, loss))
         return found
 
 
 KINDS = ("A", "B")
-NON_LINEAR = f"{AUTHORS}, section 4.4"
 
 
 @picture(lambda record: 2 * len(record["permuted"]))
@@ -222,52 +213,39 @@ class Fig6(ImageRun):
     Attributes:
         decays: r of networks without rotation.
         multiples: angles of networks with r = 1, relative to the characteristic frequency; 0 is r = 1 above.
-        coupling: eps.
     """
 
     iterations: int = 23_400
     decays: tuple[float, ...] = (0.95, 0.98, 0.99, 1.0, 1.01, 1.02, 1.05)
     multiples: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
-    coupling: float = 0.03
 
     def conditions(self, study: Study, spectrum: HasFrequency, ids: Tensor) -> Conditions:
         """First the decays, then the angles."""
-        n, count = self.hidden_size, len(self.multiples)
-        decays = torch.tensor([*self.decays, *[1.0] * count])
+        decays = torch.tensor([*self.decays, *[1.0] * len(self.multiples)])
         angles = spectrum.frequency * torch.tensor([*[0.0] * len(self.decays), *self.multiples])
-        r, w = (z[:, None, None].expand(-1, len(ids), m) for z, m in ((decays, n), (angles, n // 2)))
         names = [f"r = {d:g}" for d in self.decays] + [f"{m:g} w0" for m in self.multiples]
-        return names, w, r, torch.full_like(r, self.coupling)
+        return self.common(names, decays, angles, ids)
 
-    def run(self, study: Study, **of_cell: Any) -> Results:
+    def run(self, study: Study) -> Results:
         """As `ImageRun.run`, each variable with a dimension `kind` in front."""
-        parts = [ImageRun.run(self, study.part(kind), kind=kind, **of_cell) for kind in KINDS]
-        first, coordinates = parts[0]
-        variables = {
-            name: (("kind", *dims), np.stack([found[name][1] for found, _ in parts]))
-            for name, (dims, *_) in first.items()
-        }
-        return variables, {**coordinates, "kind_name": (("kind",), list(KINDS))}
+        parts = [self.trained(study.part(kind), kind) for kind in KINDS]
+        variables = stacked("kind", [variables for variables, _ in parts])
+        return variables, {**parts[0][1], "kind_name": (("kind",), list(KINDS))}
 
     def checks(self, record: Record) -> list[Check]:
         """A wants r < 1 and B r > 1, and B minds the angle more."""
         found, spans, r = [], [], np.array(self.decays)
-        for kind, accuracy in zip(KINDS, best_over_rates(record), strict=True):
+        least = partial(at_least, source=f"{AUTHORS}, section 4.4")
+        # of digits in order
+        for kind, accuracy in zip(KINDS, best_scores(record)[:, 0], strict=True):
             by_decay = accuracy[: len(r)]
-            below, above = float(by_decay[r < 1].max()), float(by_decay[r > 1].max())
-            at_angles = [float(by_decay[r == 1].max()), *map(float, accuracy[len(r) :])]
-            spans.append(max(at_angles) - min(at_angles))
+            below, above = by_decay[r < 1].max(), by_decay[r > 1].max()
+            at_rest, turned = by_decay[r == 1].max(), accuracy[len(r) :]
+            spans.append(np.ptp([at_rest, *turned]))
             better, worse, words = (below, above, "r < 1") if kind == "A" else (above, below, "r > 1")
-            sentence = f"kind {kind}: {words} is better than the other side"
-            found.append(at_least(f"kind {kind} side", sentence, worse, better, source=NON_LINEAR))
-            gain = float(accuracy[len(r) + self.multiples.index(1.0)] - at_angles[0])
+            gain = turned[self.multiples.index(1.0)] - at_rest
+            side = f"kind {kind}: {words} is better than the other side"
+            found.append(least(f"kind {kind} side", side, worse, better))
             sentence = f"kind {kind}: the characteristic frequency helps"
-            found.append(at_least(f"kind {kind} rotation", sentence, 0.0, gain, source=NON_LINEAR))
-        sentence = "B is more sensitive to the angle than A"
-        found.append(at_least("sensitivity", sentence, spans[0], spans[1], source=NON_LINEAR))
-        return found
-
-
-def best_over_rates(record: Record) -> np.ndarray:
-    """Best accuracy `(kind, condition)` of digits in order, averaged over seeds, at the best rate."""
-    return np.asarray(np.nan_to_num(record["best_accuracy"][:, 0]).mean(-1).max(-1))
+            found.append(least(f"kind {kind} rotation", sentence, 0.0, gain))
+        return [*found, least("sensitivity", "B is more sensitive to the angle than A", *spans)]

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lyaptorch.analysis import PowerSpectrum, best_so_far, characteristic_frequency, iterations_to
 from lyaptorch.cells import ResidualCell, residuals
 from lyaptorch.cells.residuals import HasFrequency
 from lyaptorch.experiments.check import Check, at_least, at_most, near
-from lyaptorch.experiments.figure import Figure, Results, declare
+from lyaptorch.experiments.figure import Results, declare
 from lyaptorch.experiments.study import Study
-from lyaptorch.experiments.weak_coupling.adding import AUTHORS, PAPER, ensemble, fit, learned, network
-from lyaptorch.plots.primitives import bundle, picture, scores
+from lyaptorch.experiments.weak_coupling.trained import AUTHORS, PAPER, Trained, learned, network, stacked
+from lyaptorch.plots.primitives import Picture, bundle, level, picture, scores
 from lyaptorch.plots.style import GREY, PALETTE
 from lyaptorch.record import Record
 from lyaptorch.tasks import SequentialImages
@@ -39,10 +42,11 @@ MINIMAL = {False: 0.5, True: 0.3}
 Conditions: TypeAlias = tuple[list[str], Tensor, Tensor, Tensor]
 """Names, and for each condition angles `(c, *ids, n/2)`, decays and couplings `(c, *ids, n)`."""
 ROTATION = f"{AUTHORS}, section 4.2"
+least, most = (partial(side, source=ROTATION) for side in (at_least, at_most))
 
 
 @dataclass(frozen=True)
-class ImageRun(Figure):
+class ImageRun(Trained):
     """Networks with different residuals on image sequences, at several learning rates.
 
     Attributes:
@@ -50,8 +54,6 @@ class ImageRun(Figure):
         permuted: one run for each: pixels in order, permuted, or both.
         learning_rates: of each condition.
         seeds: networks for each condition and learning rate.
-        hidden_size: n.
-        batch: images of a task step.
         iterations: task steps; 4 680 are 10 epochs of MNIST.
         measure_every: task steps between two tests.
         test_batches: of each test.
@@ -62,8 +64,6 @@ class ImageRun(Figure):
     permuted: tuple[bool, ...] = (False,)
     learning_rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
     seeds: int = 1
-    hidden_size: int = 100
-    batch: int = 128
     iterations: int = 4680
     measure_every: int = 468
     test_batches: int = 78
@@ -73,30 +73,34 @@ class ImageRun(Figure):
         """What differs between the networks."""
         raise NotImplementedError
 
-    def run(self, study: Study, **of_cell: Any) -> Results:
+    def common(self, names: list[str], decays: Tensor, angles: Tensor, ids: Tensor) -> Conditions:
+        """Decays and angles `(c,)` that all units and all networks have in common."""
+        n = self.hidden_size
+        r, w = (z[:, None, None].expand(-1, len(ids), m) for z, m in ((decays, n), (angles, n // 2)))
+        return names, w, r, torch.full_like(r, self.coupling)
+
+    def run(self, study: Study) -> Results:
+        """What `trained` returns."""
+        return self.trained(study)
+
+    def trained(self, study: Study, kind: str = "linear") -> Results:
         """`test_accuracy (order, condition, lr, seed, measurement)` and the data's `power (order, bin)`.
 
         A member that never reached minimal performance, or never overflowed, has -1 there.
         """
         tasks = [SequentialImages(self.images, permuted=permuted) for permuted in self.permuted]
         spectra = [self._spectrum(task) for task in tasks]
+        # what is known of the data in order is used for permuted ones, too, where it is wrong
         conditions = self.conditions(study, spectra[0], torch.arange(self.seeds))
-        parts = [self._train(study.part(task.permuted), task, conditions, **of_cell) for task in tasks]
-        stacked = {name: np.stack([part[name] for part in parts]) for name in parts[0]}
-        dims = ("order", "condition", "lr", "seed")
-        variables = {
-            "test_accuracy": ((*dims, "measurement"), stacked["test_accuracy"]),
-            "best_accuracy": (dims, stacked["best_accuracy"]),
-            "iterations_to_minimal": (dims, stacked["iterations_to_minimal"]),
-            "unstable_at": (dims, stacked["unstable_at"]),
-            "power": (("order", "bin"), np.stack([s.power for s in spectra])),
-            "power_stderr": (("order", "bin"), np.stack([s.stderr for s in spectra])),
-        }
+        parts = [self._train(study.part(task.permuted), task, conditions, kind) for task in tasks]
+        power = [{"power": (("bin",), s.power), "power_stderr": (("bin",), s.stderr)} for s in spectra]
+        variables = {**stacked("order", parts), **stacked("order", power)}
+        _, at = variables.pop("measured_at")
         coordinates = {
             "condition": (("condition",), conditions[0]),
             "permuted": (("order",), list(self.permuted)),
             "learning_rate": (("lr",), list(self.learning_rates)),
-            "measured_at": (("measurement",), parts[0]["measured_at"].astype(float)),
+            "measured_at": (("measurement",), at[0].astype(float)),
         }
         return {**variables, **self.more(study, conditions)}, coordinates
 
@@ -104,48 +108,53 @@ class ImageRun(Figure):
         """Further variables."""
         return {}
 
-    def cell(
-        self, study: Study, angles: Tensor, decays: Tensor, couplings: Tensor, ids: Tensor, **of_cell: Any
-    ) -> ResidualCell:
-        """The networks of an ensemble."""
-        turn = residuals.rotation(angles) @ residuals.decay(decays)
-        networks = ensemble(study, ids)
-        return ResidualCell(1, self.hidden_size, residual=turn, coupling=couplings, **networks, **of_cell)
+    def cell(self, study: Study, conditions: Conditions, ids: Tensor, kind: str = "linear") -> ResidualCell:
+        """The networks of an ensemble, with settings `(*ids, size)`."""
+        _, angles, decays, couplings = conditions
+        turn, n = residuals.rotation(angles) @ residuals.decay(decays), self.hidden_size
+        return ResidualCell(1, n, residual=turn, coupling=couplings, kind=kind, **study.ensemble(ids))
 
     def _spectrum(self, task: SequentialImages) -> PowerSpectrum:
         pixels = task.draw(Draw(self.seed, task.length, self.spectrum_images, stream="spectrum")).inputs
         return characteristic_frequency(pixels)
 
     def _train(
-        self, study: Study, task: SequentialImages, conditions: Conditions, **of_cell: Any
+        self, study: Study, task: SequentialImages, conditions: Conditions, kind: str
     ) -> dict[str, Any]:
         names, *settings = conditions
-        shape = (len(names), len(self.learning_rates), self.seeds)
+        shape, dims = (len(names), len(self.learning_rates), self.seeds), ("condition", "lr", "seed")
         ids = torch.arange(self.seeds).expand(shape)
         angles, decays, couplings = (z.unsqueeze(1).expand(*shape, z.shape[-1]) for z in settings)
-        record = fit(
+        cell = self.cell(study, (names, angles, decays, couplings), ids, kind)
+        record = self.fit(
             study,
-            network(study, self.cell(study, angles, decays, couplings, ids, **of_cell), task, ids),
+            network(study, cell, task, ids),
             task,
+            ids,
             self.iterations,
-            member_ids=ids,
-            batch=self.batch,
             lr=torch.tensor(self.learning_rates)[:, None].expand(shape),
             metrics_every=self.measure_every,
             test_batches=self.test_batches,
         )
+        found = learned(record, ids, dims)
+        # no figure of images shows it
+        del found["test_loss"]
         until = iterations_to(record, MINIMAL[task.permuted])
         return {
-            **learned(record, shape),
-            "best_accuracy": best_so_far(record)[:, -1].reshape(shape),
-            "iterations_to_minimal": np.nan_to_num(until, nan=-1.0).reshape(shape),
+            **found,
+            "best_accuracy": (dims, best_so_far(record)[:, -1].reshape(shape)),
+            "iterations_to_minimal": (dims, np.nan_to_num(until, nan=-1.0).reshape(shape)),
         }
 
 
+def best_scores(record: Record) -> NDArray[np.floating]:
+    """The best accuracy `(..., order, condition)` at the best learning rate, averaged over seeds."""
+    return np.asarray(np.nan_to_num(record["best_accuracy"]).mean(-1).max(-1))
+
+
 def best_of(record: Record, order: int = 0) -> dict[str, float]:
-    """By condition, the best accuracy at the best learning rate, averaged over seeds."""
-    means = np.nan_to_num(record["best_accuracy"][order]).mean(-1).max(-1)
-    return {str(name): float(score) for name, score in zip(record["condition"], means, strict=True)}
+    """The same by condition."""
+    return dict(zip(map(str, record["condition"]), best_scores(record)[order].tolist(), strict=True))
 
 
 def spectrum_checks(record: Record) -> list[Check]:
@@ -154,14 +163,15 @@ def spectrum_checks(record: Record) -> list[Check]:
     for order, permuted in enumerate(record["permuted"]):
         power = record["power"][order][1:]
         ratio = power / power.mean()
-        largest = float(ratio.max())
         if permuted:
-            sentence = "permuted, no bin exceeds 5 times the mean"
-            found.append(at_most("permuted spectrum", sentence, 5.0, largest, source=ROTATION))
+            found.append(
+                most("permuted spectrum", "permuted, no bin exceeds 5 times the mean", 5.0, ratio.max())
+            )
         else:
-            found_at, sentence = float(ratio.argmax() + 1), "the largest bin above zero is 28"
-            found.append(near("frequency", sentence, 28.0, found_at, 0.0, source=ROTATION))
-            found.append(at_least("peak", "it is 30 times the mean", 30.0, largest, source=ROTATION))
+            # a row is 28 of 784 pixels, so that strokes that go on in the next row repeat 784 / 28 = 28 times
+            largest, sentence = ratio.argmax() + 1, "the largest bin above zero is 28"
+            found.append(near("frequency", sentence, 28.0, largest, 0.0, source=ROTATION))
+            found.append(least("peak", "it is 30 times the mean", 30.0, ratio.max()))
     return found
 
 
@@ -175,33 +185,28 @@ def learning_curves(axes: Axes, record: Record, order: int, title: str) -> None:
     axes.legend()
 
 
-def _power(axes: Axes, record: Record, order: int) -> None:
-    power = record["power"][order][1:]
-    axes.semilogy(np.arange(1, len(power) + 1), power / power.mean(), color=GREY, linewidth=0.8)
-    axes.axhline(1.0, color=GREY, linestyle=":", linewidth=0.8)
-    axes.set(xlabel="bin", ylabel="power / mean", title="Spectrum of the data")
+def best_at_angles(axes: Axes, record: Record, order: int, title: str) -> None:
+    """The best test accuracy against the angle, a colour for each learning rate."""
+    for j, lr in enumerate(record["learning_rate"]):
+        best, x = record["best_accuracy"][order][:, j], record.config["multiples"]
+        scores(axes, x, best, PALETTE[j], f"{lr:g}", alpha=0.4)
+    axes.set(xlabel=r"angle / $\omega_0$", ylabel="best test accuracy", title=title)
+    axes.legend(title="learning rate")
 
 
-@picture(lambda record: 2 * len(record["permuted"]))
-def learning(record: Record, axes: list[Axes]) -> None:
-    """By order of the pixels, learning curves and the spectrum of the data."""
-    for order, permuted in enumerate(record["permuted"]):
-        learning_curves(axes[2 * order], record, order, "permuted" if permuted else "in order")
-        _power(axes[2 * order + 1], record, order)
+def beside_spectra(draw: Callable[[Axes, Record, int, str], None]) -> Picture:
+    """A picture of what is drawn for each order of the pixels, and of the spectrum of the data."""
 
+    @picture(lambda record: 2 * len(record["permuted"]))
+    def both(record: Record, axes: list[Axes]) -> None:
+        for order, permuted in enumerate(record["permuted"]):
+            panel, power = axes[2 * order + 1], record["power"][order][1:]
+            draw(axes[2 * order], record, order, "permuted" if permuted else "in order")
+            panel.semilogy(np.arange(1, len(power) + 1), power / power.mean(), color=GREY, linewidth=0.8)
+            level(panel, 1.0)
+            panel.set(xlabel="bin", ylabel="power / mean", title="Spectrum of the data")
 
-@picture(lambda record: 2 * len(record["permuted"]))
-def angles(record: Record, axes: list[Axes]) -> None:
-    """By order of the pixels, the best test accuracy against the angle, and the spectrum of the data."""
-    label = "best test accuracy"
-    for order, permuted in enumerate(record["permuted"]):
-        panel, title = axes[2 * order], "permuted" if permuted else "in order"
-        for j, lr in enumerate(record["learning_rate"]):
-            best, x = record["best_accuracy"][order][:, j], record.config["multiples"]
-            scores(panel, x, best, PALETTE[j], f"{lr:g}", alpha=0.4)
-        panel.set(xlabel=r"angle / $\omega_0$", ylabel=label, title=title)
-        panel.legend(title="learning rate")
-        _power(axes[2 * order + 1], record, order)
+    return both
 
 
 @declare(
@@ -211,18 +216,16 @@ def angles(record: Record, axes: list[Axes]) -> None:
     cost=("5 s", "8 min", "2 h; minutes on a GPU"),
     smoke=SMOKE,
     small={**SMALL, "learning_rates": (1e-3, 3e-3)},
-    draw=learning,
+    draw=beside_spectra(learning_curves),
 )
 @dataclass(frozen=True)
 class Images(ImageRun):
     """Identity, rotation at the frequency of the data, and informed heterogeneity."""
 
-    coupling: float = 0.03
-
     def conditions(self, study: Study, spectrum: HasFrequency, ids: Tensor) -> Conditions:
         """As the paper draws them: angles U(0, 2 w0), decays U(0.98, 1), couplings U(0.01, 0.2)."""
         n, seeds = self.hidden_size, len(ids)
-        drawn = residuals.informed(spectrum, n, **ensemble(study, ids))
+        drawn = residuals.informed(spectrum, n, **study.ensemble(ids))
         none, ones = torch.zeros(seeds, n // 2), torch.ones(seeds, n)
         return (
             ["identity", "rotation", "heterogeneous"],
@@ -234,13 +237,13 @@ class Images(ImageRun):
     def checks(self, record: Record) -> list[Check]:
         """Rotation beats the identity by ten points, and heterogeneity is not far behind."""
         best = best_of(record)
-        gain = best["rotation"] - best["identity"]
-        lag = best["rotation"] - best["heterogeneous"]
-        sentence = "rotation beats identity by 0.1 in test accuracy"
-        found = [at_least("rotation", sentence, 0.1, gain, source=ROTATION)]
+        gain, lag = (best["rotation"] - best[other] for other in ("identity", "heterogeneous"))
         sentence, source = "heterogeneity is within 0.05 of rotation", f"{AUTHORS}, table 1"
-        found.append(at_most("heterogeneity", sentence, 0.05, lag, source=source))
-        return found + spectrum_checks(record)
+        return [
+            least("rotation", "rotation beats identity by 0.1 in test accuracy", 0.1, gain),
+            at_most("heterogeneity", sentence, 0.05, lag, source=source),
+            *spectrum_checks(record),
+        ]
 
 
 @declare(
@@ -250,7 +253,7 @@ class Images(ImageRun):
     cost=("5 s", "70 s", "an hour on a GPU"),
     smoke={**SMOKE, "multiples": (0.0, 1.0)},
     small={**SMALL, "learning_rates": (3e-3,), "multiples": (0.0, 0.5, 1.0, 1.5, 2.0)},
-    draw=angles,
+    draw=beside_spectra(best_at_angles),
 )
 @dataclass(frozen=True)
 class Fig4(ImageRun):
@@ -258,21 +261,19 @@ class Fig4(ImageRun):
 
     Attributes:
         multiples: angles, relative to the characteristic frequency.
-        coupling: eps.
     """
 
     permuted: tuple[bool, ...] = (False, True)
     iterations: int = 23_400
     multiples: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0)
-    coupling: float = 0.03
 
     def conditions(self, study: Study, spectrum: HasFrequency, ids: Tensor) -> Conditions:
         """A rotation for each multiple."""
-        n, seeds = self.hidden_size, len(ids)
-        turns = torch.tensor(self.multiples)[:, None, None].expand(-1, seeds, n // 2)
-        ones = torch.ones(len(self.multiples), seeds, n)
-        names = [f"{m:g} w0" for m in self.multiples]
-        return names, spectrum.frequency * turns, ones, self.coupling * ones
+        angles, names = (
+            spectrum.frequency * torch.tensor(self.multiples),
+            [f"{m:g} w0" for m in self.multiples],
+        )
+        return self.common(names, torch.ones_like(angles), angles, ids)
 
     def checks(self, record: Record) -> list[Check]:
         """The characteristic frequency helps in order, and matters less when pixels are permuted."""
@@ -282,9 +283,10 @@ class Fig4(ImageRun):
             spans[bool(permuted)] = max(best.values()) - min(best.values())
             if not permuted:
                 gain = best["1 w0"] - best["0 w0"]
-                sentence = "the characteristic frequency beats no rotation by 0.1"
-                found.append(at_least("rotation", sentence, 0.1, gain, source=ROTATION))
+                found.append(
+                    least("rotation", "the characteristic frequency beats no rotation by 0.1", 0.1, gain)
+                )
         if len(spans) == 2:
             sentence = "permuted, the angle matters less than half as much"
-            found.append(at_most("permuted angle", sentence, spans[False] / 2, spans[True], source=ROTATION))
+            found.append(most("permuted angle", sentence, spans[False] / 2, spans[True]))
         return found

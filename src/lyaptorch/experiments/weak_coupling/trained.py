@@ -1,25 +1,93 @@
-"""Figure 1: the tasks and the networks, drawn."""
+"""The tasks and networks of this paper, how they are trained and tested; figure 1, which draws them."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from torch import Tensor
 
-from lyaptorch.cells import residuals
+from lyaptorch._random import Stream
+from lyaptorch.cells import Cell, residuals
 from lyaptorch.experiments.check import Check, at_most, near
 from lyaptorch.experiments.figure import Figure, Results, declare
 from lyaptorch.experiments.study import Study
-from lyaptorch.experiments.weak_coupling.adding import PAPER
 from lyaptorch.plots.primitives import picture
 from lyaptorch.plots.style import BLUE, GREY, ORANGE, PALETTE
 from lyaptorch.record import Record
+from lyaptorch.schedules import FitPhase
 from lyaptorch.tasks import Adding, SequentialImages
-from lyaptorch.tasks.batch import Draw
+from lyaptorch.tasks.batch import Draw, Task
+from lyaptorch.training import SGD, Model, Readout
+
+PAPER = "weak-coupling"
+AUTHORS = "Dubinin & Effenberger 2024"
+
+
+def uniform(seed: int, name: str, size: int, low: float, high: float, ids: Tensor) -> Tensor:
+    """Settings `(*ids, size)` of units, U(low, high)."""
+    return low + (high - low) * Stream(seed, name).uniform((size,), member_ids=ids)
+
+
+def network(study: Study, cell: Cell, task: Task, ids: Tensor) -> Model:
+    """A cell with a readout that starts as `torch.nn.Linear` does, with its variance."""
+    # U(-a, a) with a^2 = 1/n has the variance a^2 / 3
+    n = cell.output_size
+    readout = Readout(n, task.output_size, scale=(3 * n) ** -0.5, offset=0.0, **study.ensemble(ids))
+    return Model(cell, readout, loss=task.loss)
+
+
+def learned(record: Record, ids: Tensor, dims: tuple[str, ...]) -> dict[str, Any]:
+    """Test scores of networks `ids (*dims)`, when they were measured, and when members overflowed, or -1."""
+    unstable = record["unstable_at"] if "unstable_at" in record else np.full(ids.shape, -1.0, np.float32)
+    scores = {name: record[name].reshape(*ids.shape, -1) for name in ("test_loss", "test_accuracy")}
+    return {
+        **{name: ((*dims, "measurement"), values) for name, values in scores.items()},
+        "unstable_at": (dims, np.nan_to_num(unstable, nan=-1.0).reshape(ids.shape)),
+        # of members that overflowed the last times are NaN
+        "measured_at": (("measurement",), np.nanmax(record["measured_at"], 0)),
+    }
+
+
+def stacked(dim: str, parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The variables that all parts have, along a dimension in front."""
+    first, rest = parts[0], slice(2, None)
+    return {
+        name: ((dim, *given[0]), np.stack([part[name][1] for part in parts]), *given[rest])
+        for name, given in first.items()
+    }
+
+
+@dataclass(frozen=True)
+class Trained(Figure):
+    """Networks that are trained on a task.
+
+    Attributes:
+        hidden_size: n.
+        coupling: eps, of homogeneous residuals where there are others.
+        batch: trajectories of a task step.
+    """
+
+    hidden_size: int = 100
+    coupling: float = 0.03
+    batch: int = 128
+
+    def fit(
+        self, study: Study, model: Model, task: Task, ids: Tensor, iterations: int, **settings: Any
+    ) -> Record:
+        """Train on the task alone, with test scores.
+
+        Without other `settings` of `lt.train` by gradient descent with momentum 0.9 and no clip; members that
+        overflow are marked and left out from there on.
+        """
+        usual = {"optimizer": SGD(momentum=0.9), "clip": None, "metrics": ("test",), "unstable": "mark"}
+        whose = {"member_ids": ids, "batch": self.batch}
+        return study.train(model, task, (FitPhase(iterations),), **whose, **{**usual, **settings})
 
 
 @picture(5, width=3.0)
@@ -39,6 +107,7 @@ def overview(record: Record, axes: list[Axes]) -> None:
 
 
 def _plane(axes: Axes, record: Record) -> None:
+    """Inside the unit circle memory fades, on it it stays, outside it grows."""
     turn = np.linspace(0, 2 * np.pi, 200)
     axes.plot(np.cos(turn), np.sin(turn), color=GREY, linewidth=0.8)
     for i, name in enumerate(record["residual_name"]):
@@ -118,7 +187,6 @@ class Fig1(Figure):
 
     def run(self, study: Study) -> Results:
         """An image `(row, column)` and its `pixels (order, step)`, a sum, and eigenvalues of residuals."""
-        shared_id = torch.tensor(0)
         orders = [SequentialImages(self.images, permuted=p) for p in (False, True)]
         plain, permuted = (task.draw(Draw(self.seed, task.length)) for task in orders)
         pixels = torch.stack([batch.inputs[:, 0, 0] for batch in (plain, permuted)])
@@ -131,7 +199,7 @@ class Fig1(Figure):
             "heterogeneous": residuals.decay(heterogeneous),
             "random orthogonal": residuals.orthogonal(self.hidden_size, generator=study.generator()),
         }
-        made = [recipe(self.hidden_size, shared_id).dense().double() for recipe in recipes.values()]
+        made = [recipe(self.hidden_size, torch.tensor(0)).dense().double() for recipe in recipes.values()]
         eigenvalues = torch.view_as_real(torch.stack([torch.linalg.eigvals(A) for A in made]))
         variables: dict[str, Any] = {
             "image": (("row", "column"), pixels[0].reshape(side, side)),

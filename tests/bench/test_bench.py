@@ -25,7 +25,7 @@ SMALL = (
 
 @pytest.fixture
 def small(monkeypatch):
-    monkeypatch.setattr(bench.run, "ROWS", SMALL)
+    monkeypatch.setattr(bench.benchmark, "ROWS", SMALL)
 
 
 @pytest.fixture
@@ -69,8 +69,8 @@ def test_the_table_is_what_was_measured(small):
 
 def test_times_are_per_network_and_the_first_round_does_not_count(small, monkeypatch):
     clock = iter(range(10_000))
-    monkeypatch.setattr(bench.run.time, "perf_counter", lambda: float(next(clock)))
-    monkeypatch.setattr(bench.run.kernels, "peak", lambda dtype, threads: 1e9 * threads)
+    monkeypatch.setattr(bench.benchmark.time, "perf_counter", lambda: float(next(clock)))
+    monkeypatch.setattr(bench.benchmark.kernels, "peak", lambda dtype, threads: 1e9 * threads)
     record = Benchmark(rounds=2, rows=("3 networks", "BPTT")).run()
     assert record["seconds"][0, :, 0].tolist() == pytest.approx([1, 1 / 3, np.nan, 1 / 3], nan_ok=True)
     assert record["seconds"][1].tolist() == [[1.0, 1.0]] * 4

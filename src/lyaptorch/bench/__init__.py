@@ -1,6 +1,6 @@
 """How fast: the fused kernels beside what everybody writes, and beside what the core can do at most."""
 
-from lyaptorch.bench.rows import METHODS, ROWS, Row, runs
-from lyaptorch.bench.run import Benchmark, summary
+from lyaptorch.bench.benchmark import Benchmark, summary
+from lyaptorch.bench.problems import METHODS, ROWS, Row, runs
 
 __all__ = ["METHODS", "ROWS", "Benchmark", "Row", "runs", "summary"]

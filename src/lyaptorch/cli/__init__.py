@@ -5,12 +5,10 @@ from __future__ import annotations
 import sys
 
 import lyaptorch
-from lyaptorch.cli.bench import bench
-from lyaptorch.cli.measuring import diagnose, spectrum
+from lyaptorch.cli.measuring import bench, diagnose, spectrum
 from lyaptorch.cli.records import diff, list_all, remove, report, show
 from lyaptorch.cli.reproduce import reproduce
-from lyaptorch.cli.sweep import sweep
-from lyaptorch.cli.train import demo, train
+from lyaptorch.cli.trainings import demo, sweep, train
 
 __all__ = ["main"]
 
@@ -23,18 +21,13 @@ def main() -> int:
         print(f"lyap {lyaptorch.__version__}")
         return 0
     app = tyro.extras.SubcommandApp()
-    app.command(name="demo")(demo)
-    app.command(name="spectrum")(spectrum)
-    app.command(name="diagnose")(diagnose)
-    app.command(name="train")(train)
-    app.command(name="sweep")(sweep)
-    app.command(name="reproduce")(reproduce)
-    app.command(name="bench")(bench)
+    for command in (demo, spectrum, diagnose, train, sweep, reproduce, bench):
+        app.command(command)
     app.command(name="list")(list_all)
-    app.command(name="show")(show)
-    app.command(name="diff")(diff)
+    app.command(show)
+    app.command(diff)
     app.command(name="rm")(remove)
-    app.command(name="report")(report)
+    app.command(report)
     try:
         app.cli(
             prog="lyap",

@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import functools
 import re
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from lyaptorch import _checks
 from lyaptorch._brief import tally
-from lyaptorch._files import host_of, run_path
-from lyaptorch.cli.output import checkpoint_path, draw, has, resumable, save
+from lyaptorch._files import host_of
+from lyaptorch.cli.output import Work, draw, resumable
 from lyaptorch.experiments import FIGURES, Check
 from lyaptorch.experiments.check import reason
-from lyaptorch.experiments.figure import Figure, figure_of, recorded_checks, recorded_scale
-from lyaptorch.plots import figure_of_kind
+from lyaptorch.experiments.figure import figure_of, recorded_checks, recorded_scale
 from lyaptorch.record import Record
 from lyaptorch.sweep import Group, Processes, Serial
-from lyaptorch.training.epochs import keep_pages
 
 UNITS = {"day": 86_400.0, "h": 3600.0, "min": 60.0, "s": 1.0}
 """Seconds in the units of rough costs."""
@@ -76,56 +71,50 @@ def seed_of(paper: str, figure: str, seed: int | None = None) -> int:
     return _checks.integer("seed", FIGURES[paper][figure]().seed if seed is None else seed, 0)
 
 
-def make(
-    paper: str,
-    figure: str,
-    scale: str,
-    seed: int | None,
-    runs: Path,
-    threads: int,
-    show_progress: bool | None,
-) -> Made:
+@dataclass(frozen=True)
+class Order:
+    """How figures are to be made.
+
+    Attributes:
+        scale: smoke, small or paper.
+        seed: of networks and batches; each figure's own when None.
+        work: where their Records go, and with how many threads.
+    """
+
+    scale: str
+    seed: int | None
+    work: Work
+
+
+def make(paper: str, figure: str, order: Order, show_progress: bool | None) -> Made:
     """Make a figure: its Record, the picture beside it, and its checks; it resumes where it was killed.
 
     Of a Record whose picture could not be drawn, only that is made.
     """
-    chosen = FIGURES[paper][figure]
-    if not issubclass(chosen, Figure):
-        figure_of_kind(f"{paper} {figure}")
-    torch.set_num_threads(threads)
-    keep_pages()
-    own = seed_of(paper, figure, seed)
-    other = "" if own == seed_of(paper, figure) else f"-seed{own}"
-    name = f"{paper}-{figure}-{scale}{other}"
-    path, start, cpu = run_path(runs, name), time.monotonic(), time.process_time()
-    experiment = chosen(**{**chosen.scales.get(scale, {}), "seed": own})
+    chosen, scale, seed = FIGURES[paper][figure], order.scale, seed_of(paper, figure, order.seed)
+    other = "" if seed == seed_of(paper, figure) else f"-seed{seed}"
+    experiment = chosen(**{**chosen.scales.get(scale, {}), "seed": seed})
     config: dict[str, Any] = asdict(experiment)
-    undrawn = _undrawn(path, f"{paper} {figure}", config)
-    if undrawn is not None:
-        path, record = undrawn
-        draw(record, path)
-        return Made(paper, figure, scale, own, path, experiment.checks(record), host_of(path))
-    checkpoint = checkpoint_path(runs, name, config)
-    with resumable(has(checkpoint)):
-        run = experiment.record if isinstance(experiment, Figure) else experiment.run
-        record = run(show_progress, checkpoint)
-    seconds, cpu_seconds = time.monotonic() - start, time.process_time() - cpu
-    path, _ = save(record, path, seconds, checkpoint, cpu_seconds=cpu_seconds)
-    return Made(paper, figure, scale, own, path, experiment.checks(record), host_of(path))
+    job = order.work.job(f"{paper}-{figure}-{scale}{other}", config)
+    path, record = _undrawn(job.path, f"{paper} {figure}", config)
+    if record is None:
+        with resumable(job.checkpoints):
+            record = experiment.record(show_progress, job.checkpoint)
+        path, _ = job.save(record)
+    draw(record, path)
+    return Made(paper, figure, scale, seed, path, experiment.checks(record), host_of(path))
 
 
-def _undrawn(path: Path, kind: str, config: Mapping[str, Any]) -> tuple[Path, Record] | None:
-    """The Record of this run that has no picture, if there is one."""
-    for made in sorted(path.parent.glob(f"{path.stem}*.nc")):
-        if drawn(made):
+def _undrawn(path: Path, kind: str, config: Mapping[str, Any]) -> tuple[Path, Record | None]:
+    """The Record of this run that has no picture, if there is one, and where."""
+    # as a Record has it: JSON turns tuples into lists
+    config = Record(kind, config, {}).config
+    for made, record in records_in(path.parent, f"{path.stem}*.nc"):
+        if isinstance(record, ValueError) or drawn(made):
             continue
-        try:
-            record = Record.load(made)
-        except ValueError:
-            continue
-        if record.kind == kind and record.config == Record(kind, config, {}).config:
+        if (record.kind, record.config) == (kind, config):
             return made, record
-    return None
+    return path, None
 
 
 def drawn(path: Path) -> bool:
@@ -134,24 +123,18 @@ def drawn(path: Path) -> bool:
 
 
 def make_all(
-    figures: Sequence[tuple[str, str]],
-    scale: str,
-    seed: int | None,
-    runs: Path,
-    threads: int,
-    workers: int,
+    figures: Sequence[tuple[str, str]], order: Order, workers: int
 ) -> Iterator[tuple[str, str, Made | Exception]]:
     """Make figures, one after the other or in several processes; one that fails does not stop the others.
 
     In several processes those that take long come first, so that none waits for the others at the end.
     """
     if workers > 1:
-        figures = sorted(figures, key=lambda name: -rough_seconds(FIGURES[name[0]][name[1]].cost[scale]))
-    packs = [
-        Group(({"paper": paper, "figure": figure},), (f"{paper} {figure}",)) for paper, figure in figures
-    ]
-    work = functools.partial(_work, scale, seed, runs, threads)
-    for group, result in (Serial() if workers == 1 else Processes(workers)).execute(work, packs):
+        cost = {(p, f): rough_seconds(FIGURES[p][f].cost[order.scale]) for p, f in figures}
+        figures = sorted(figures, key=lambda name: -cost[name])
+    groups = [Group(({"paper": p, "figure": f},), (f"{p} {f}",)) for p, f in figures]
+    work = functools.partial(_work, order)
+    for group, result in (Serial() if workers == 1 else Processes(workers)).execute(work, groups):
         yield group.configs[0]["paper"], group.configs[0]["figure"], result
 
 
@@ -162,21 +145,26 @@ def rough_seconds(cost: str) -> float:
     return float(found[1] or 1) * UNITS[found[2]]
 
 
-def _work(scale: str, seed: int | None, runs: Path, threads: int, group: Group) -> Made:
+def _work(order: Order, group: Group) -> Made:
     """What a worker does with one figure."""
-    return make(**group.configs[0], scale=scale, seed=seed, runs=runs, threads=threads, show_progress=False)
+    return make(**group.configs[0], order=order, show_progress=False)
+
+
+def records_in(folder: Path, names: str = "*.nc") -> Iterator[tuple[Path, Record | ValueError]]:
+    """The Records of a folder, or why one cannot be read."""
+    for path in sorted(folder.glob(names)):
+        try:
+            found: Record | ValueError = Record.load(path)
+        except ValueError as error:
+            found = error
+        yield path, found
 
 
 def made_in(runs: Path) -> list[Made]:
     """All figures whose Records are in a folder; those that cannot be read are left to `lyap list`."""
     found = []
-    for path in sorted(runs.glob("*.nc")):
-        try:
-            record = Record.load(path)
-        except ValueError:
-            continue
-        figure = figure_of(record, FIGURES)
-        if figure is not None:
+    for path, record in records_in(runs):
+        if isinstance(record, Record) and (figure := figure_of(record, FIGURES)) is not None:
             paper, _, name = record.kind.partition(" ")
             scale, checks = recorded_scale(record, figure), recorded_checks(record, figure)
             seed = int(record.config.get("seed", seed_of(paper, name)))

@@ -1,10 +1,8 @@
-"""`lyap spectrum` and `lyap diagnose`: measurements of a network and of a run."""
+"""`lyap spectrum`, `diagnose` and `bench`: measurements of a network, of a run, and of time."""
 
 from __future__ import annotations
 
-import time
-from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import tyro
@@ -12,10 +10,9 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor, nn
 
-from lyaptorch import _checks
-from lyaptorch._files import run_path
-from lyaptorch.cli.networks import Subject
-from lyaptorch.cli.output import save, save_page, show
+from lyaptorch.bench import METHODS, Benchmark, summary
+from lyaptorch.cli.output import Outputs, Work, Works, markdown, tabulated
+from lyaptorch.cli.subject import Subject
 from lyaptorch.diagnosis import Diagnosis
 from lyaptorch.diagnosis import diagnose as diagnosed
 from lyaptorch.record import Record
@@ -32,9 +29,7 @@ def spectrum(
     k: int | None = None,
     dt: float | None = None,
     report: bool = False,
-    runs: Path = Path("runs"),
-    json: bool = False,
-    threads: int = 1,
+    work: Works,
 ) -> None:
     """Measure the Lyapunov spectrum of a network, with error bars.
 
@@ -44,43 +39,14 @@ def spectrum(
         k: How many exponents; all when missing.
         dt: Time per step; missing, that of a Flow, 1 for all others.
         report: Also write a page of HTML.
-        runs: Folder for the Record and the figure.
-        json: Print one JSON object instead of tables.
-        threads: Threads of torch; small networks are fastest with one.
+        work: Where the result goes, and how.
     """
-    torch.set_num_threads(_checks.integer("threads", threads, 1))
-    path, start = run_path(runs, "spectrum"), time.monotonic()
-    driven = subject.prepare()
+    job, driven = work.job("spectrum"), subject.prepare()
     with torch.no_grad():
-        measured = lyapunov_spectrum(
-            driven.cell,
-            driven.inputs,
-            k=k,
-            h0=driven.h0,
-            transient=driven.transient,
-            tangent_transient=driven.tangent_transient,
-            interval=interval,
-            dt=dt,
-            generator=subject.generator(),
-        )
+        measured = lyapunov_spectrum(driven.cell, k=k, interval=interval, dt=dt, **subject.arguments(driven))
     config = {**subject.config(driven), "interval": measured.interval, "dt": measured.dt}
     record = Record("spectrum", config, *measured.variables())
-    seconds = time.monotonic() - start
-    path, figure = save(record, path, seconds)
-    page = save_page(path, record.page()) if report else None
-    show(
-        json,
-        {**_of_spectrum(measured), **driven.counts()},
-        [_table(measured), *driven.lines()],
-        path,
-        figure,
-        seconds,
-        page,
-    )
-
-
-def _of_spectrum(measured: Spectrum) -> dict[str, Any]:
-    return {
+    facts = {
         "interval": measured.interval,
         "units": measured.clock.rate,
         "exponents": measured.exponents.tolist(),
@@ -88,7 +54,10 @@ def _of_spectrum(measured: Spectrum) -> dict[str, Any]:
         "reliable": measured.reliable.tolist(),
         "kaplan_yorke": measured.kaplan_yorke().tolist(),
         "entropy": measured.entropy().tolist(),
+        **driven.counts(),
     }
+    files = ("figure", "page") if report else ("figure",)
+    job.conclude(record, facts, [_exponents(measured), *driven.lines()], files=files)
 
 
 def _why_not(measured: Spectrum, i: int) -> str:
@@ -107,24 +76,20 @@ def _reliable(measured: Spectrum) -> Tensor:
     return (measured.reliable | ~alive).all(0) & alive.any(0)
 
 
-def _table(measured: Spectrum) -> Table:
+def _exponents(measured: Spectrum) -> Table:
     b, k = measured.exponents.shape
-    table = Table(title=f"Lyapunov spectrum, mean of {b} trajectories" if b > 1 else "Lyapunov spectrum")
-    for name in ("i", f"λ ({measured.clock.rate})", "± error", ""):
-        table.add_column(name, justify="right")
     value, reliable = mean_over_trajectories(measured.exponents), _reliable(measured)
-    error = measured.stderr_of_mean()
-    head = range(k) if k <= SHOWN else [*range(SHOWN // 2), *range(k - SHOWN // 2, k)]
-    for i in head:
-        if k > SHOWN and i == k - SHOWN // 2:
-            table.add_row("…", "…", "…", "")
+    error, rows = measured.stderr_of_mean(), []
+    for i in range(k):
         note = "" if reliable[i] else _why_not(measured, i)
-        table.add_row(str(i + 1), f"{value[i]:+.4f}", f"{error[i]:.2g}", note)
+        rows.append((str(i + 1), f"{value[i]:+.4f}", f"{error[i]:.2g}", note))
+    if k > SHOWN:
+        rows[SHOWN // 2 : SHOWN // 2 - SHOWN] = [("…", "…", "…", "")]
     dimension, entropy = measured.kaplan_yorke().mean(), measured.entropy().mean()
-    table.caption = (
-        f"Kaplan-Yorke dimension {dimension:.2f}, entropy rate ≤ {entropy:.4f}; interval {measured.interval}"
-    )
-    return table
+    title = f"Lyapunov spectrum, mean of {b} trajectories" if b > 1 else "Lyapunov spectrum"
+    caption = f"Kaplan-Yorke dimension {dimension:.2f}, entropy rate ≤ {entropy:.4f}"
+    caption = f"{caption}; interval {measured.interval}"
+    return tabulated(("i", f"λ ({measured.clock.rate})", "± error", ""), rows, title, caption=caption)
 
 
 def diagnose(
@@ -133,9 +98,7 @@ def diagnose(
     horizon: int | None = None,
     k: int | None = None,
     dt: float | None = None,
-    runs: Path = Path("runs"),
-    json: bool = False,
-    threads: int = 1,
+    work: Works,
 ) -> None:
     """Say what ails the gradients of a network, and what to try, in words and on a page of HTML.
 
@@ -144,39 +107,14 @@ def diagnose(
         horizon: Over how many steps gradients should survive; all that are counted, when missing.
         k: How many exponents; 32, or n where that is less, when missing.
         dt: Time per step; missing, that of a Flow, 1 for all others. The horizon is in steps.
-        runs: Folder for the Record and the page.
-        json: Print one JSON object instead of words.
-        threads: Threads of torch; small networks are fastest with one.
+        work: Where the result goes, and how.
     """
-    torch.set_num_threads(_checks.integer("threads", threads, 1))
-    path, start = run_path(runs, "diagnose"), time.monotonic()
-    driven = subject.prepare()
-    found = diagnosed(
-        driven.network,
-        driven.inputs,
-        k=k,
-        h0=driven.h0,
-        horizon=horizon,
-        dt=dt,
-        transient=driven.transient,
-        tangent_transient=driven.tangent_transient,
-        generator=subject.generator(),
-        name=_name(subject, driven.network),
-    )
-    variables = found.variables()
-    record = Record("diagnose", {**subject.config(driven), **found.config}, *variables)
-    seconds = time.monotonic() - start
-    path = record.save(path, host={"seconds": seconds}, fresh=True)
-    page = save_page(path, record.page())
-    show(
-        json,
-        {**_of_diagnosis(found), **driven.counts()},
-        [Text(found.summary()), "", *driven.lines()],
-        path,
-        None,
-        seconds,
-        page,
-    )
+    job, driven = work.job("diagnose"), subject.prepare()
+    name = _name(subject, driven.network)
+    found = diagnosed(driven.network, k=k, horizon=horizon, dt=dt, name=name, **subject.arguments(driven))
+    record = Record("diagnose", {**subject.config(driven), **found.config}, *found.variables())
+    facts = {**_of_diagnosis(found), **driven.counts()}
+    job.conclude(record, facts, [Text(found.summary()), "", *driven.lines()], files=("page",))
 
 
 def _name(subject: Subject, network: object) -> str:
@@ -203,3 +141,55 @@ def _of_diagnosis(found: Diagnosis) -> dict[str, object]:
         "reliable": s.reliable.tolist(),
         "growth_of_parts": rates,
     }
+
+
+COLUMNS = ("", *METHODS, *(f"{method}/fused" for method in METHODS[:-1]), "of limit")
+
+
+def bench(
+    config: Annotated[Benchmark, tyro.conf.arg(name="")] = Benchmark(),  # noqa: B008
+    *,
+    markdown_table: Annotated[bool, tyro.conf.arg(name="markdown")] = False,
+    output: Outputs,
+) -> None:
+    """Time exponents with their gradient, and training, against a plain loop and the core's limit.
+
+    Args:
+        config: What to time.
+        markdown_table: Print the table in Markdown.
+        output: Where the result goes.
+    """
+    # threads are the rows' own business
+    job = Work(output.runs, output.json).job("bench")
+    record = config.run(output.show_progress)
+    rows = summary(record)
+    cells = [_timed(entry) for entry in rows]
+    if markdown_table:
+        job.save(record)
+        rule = ("---", *["---:"] * (len(COLUMNS) - 1))
+        print(f"{markdown(COLUMNS, rule, *cells)}\n\n{_caption(record)}")
+        return
+    limit = [round(float(z) / 1e9, 1) for z in record["limit"]]
+    facts = {"rows": rows, "limit_gflops": limit, "load": record["load"].tolist()}
+    job.conclude(record, facts, [tabulated(COLUMNS, cells, words=("",), caption=_caption(record))])
+
+
+def _timed(entry: dict[str, Any]) -> list[str]:
+    times = [entry[f"{method}_ms"] for method in METHODS]
+    ratios = [entry[f"{method}_ratio"] for method in METHODS[:-1]]
+    return [
+        entry["row"],
+        *("" if z is None else f"{z:.2f}" for z in times),
+        *("" if z is None else f"{z:.1f}x" for z in ratios),
+        f"{entry['share_of_limit']:.0%}",
+    ]
+
+
+def _caption(record: Record) -> str:
+    config, cores = record.config, record["cores"]
+    limit = float((record["limit"] / record["threads"]).max()) / 1e9
+    return (
+        f"ms per network, forward and backward, {config['dtype']}, median of {config['rounds']}; "
+        f"{record['instruction_set']}, "
+        f"limit {limit:.0f} GFLOP/s a core; load {record['load'].max():.1f} on {cores} cores"
+    )

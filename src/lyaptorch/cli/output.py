@@ -1,4 +1,4 @@
-"""What every command does with its result: save, draw, print."""
+"""What commands share: their options, the job that ends in a Record, and how they answer."""
 
 from __future__ import annotations
 
@@ -6,62 +6,158 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
+import torch
+import tyro
 from rich.console import Console, RenderableType
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
+from lyaptorch import _checks
 from lyaptorch._brief import FAILS, HOLDS, UNDECIDED, tally
-from lyaptorch._files import replace_file, to_json
+from lyaptorch._files import replace_file, run_path, to_json
 from lyaptorch.experiments import Check
 from lyaptorch.record import Record
+from lyaptorch.training.epochs import keep_pages
 
 
-def checkpoint_path(runs: Path, name: str, options: Mapping[str, Any]) -> Path:
-    """Where a command with these options keeps its checkpoint: the same command finds it again."""
-    digest = hashlib.sha256(to_json("options", dict(options)).encode()).hexdigest()[:12]
-    return runs / f".{name}-{digest}.checkpoint"
+@dataclass(frozen=True)
+class Output:
+    """Where Records are, and how a command answers.
+
+    Attributes:
+        runs: Folder of Records, figures and pages.
+        json: Print one JSON object instead of tables.
+    """
+
+    runs: Path = Path("runs")
+    json: bool = False
+
+    @property
+    def show_progress(self) -> bool | None:
+        """A bar on a terminal, but none beside JSON."""
+        return False if self.json else None
+
+    def answer(self, facts: Mapping[str, Any], parts: Iterable[RenderableType]) -> None:
+        """Print the facts as one JSON object, or the parts: tables, texts, and lines as they are."""
+        if self.json:
+            print(json.dumps(_finite(facts), allow_nan=False))
+            return
+        console = Console()
+        for part in parts:
+            # a line may be a path or code to copy: wrapped, or with [..] read as markup, it would be neither
+            if isinstance(part, str):
+                console.print(part, highlight=False, soft_wrap=True, markup=False)
+            else:
+                console.print(part, soft_wrap=isinstance(part, Text))
+
+    def conclude(
+        self,
+        facts: Mapping[str, Any],
+        parts: Iterable[RenderableType],
+        files: Mapping[str, Path],
+        seconds: float,
+    ) -> None:
+        """Answer, and say where the files are and what they took."""
+        written = {name: str(path) for name, path in files.items()}
+        lines = [f"{name.capitalize()} {path}" for name, path in written.items()]
+        facts = {**facts, **written, "seconds": round(seconds, 1)}
+        self.answer(facts, [*parts, *lines, f"{seconds:.0f} s"])
+
+
+@dataclass(frozen=True)
+class Work(Output):
+    """The same of a command that computes.
+
+    Attributes:
+        runs: Folder of Records, figures and pages.
+        json: Print one JSON object instead of tables.
+        threads: Threads of torch in each process; small networks are fastest with one.
+    """
+
+    threads: int = 1
+
+    def prepare(self) -> None:
+        """Let torch and the memory of this process work as asked for."""
+        torch.set_num_threads(_checks.integer("threads", self.threads, 1))
+        keep_pages()
+
+    def job(self, name: str, options: Mapping[str, Any] | None = None) -> Job:
+        """Begin what will end in a Record; a command with the same options finds its checkpoint again."""
+        self.prepare()
+        digest = hashlib.sha256(to_json("options", dict(options or {})).encode()).hexdigest()[:12]
+        return Job(self, run_path(self.runs, name), self.runs / f".{name}-{digest}.checkpoint")
+
+
+Outputs: TypeAlias = Annotated[Output, tyro.conf.arg(name="")]
+Works: TypeAlias = Annotated[Work, tyro.conf.arg(name="")]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A command at work.
+
+    Attributes:
+        output: how it answers.
+        path: where its Record goes.
+        checkpoint: how the names of its checkpoints begin; an experiment has one for each of its trainings.
+        start: when it began, on the clock and in processor time.
+    """
+
+    output: Output
+    path: Path
+    checkpoint: Path
+    start: tuple[float, float] = field(default_factory=lambda: (time.monotonic(), time.process_time()))
+
+    def checkpoints(self) -> list[Path]:
+        """Those that there are."""
+        return list(self.checkpoint.parent.glob(f"{self.checkpoint.name}*"))
+
+    def save(self, record: Record, *, fresh: bool = True) -> tuple[Path, float]:
+        """Write the Record at the next free name and remove the checkpoints; return where, and the seconds.
+
+        If not `fresh`, an equal Record that is there already stays, with what it cost.
+        """
+        path, (start, cpu) = self.path, self.start
+        seconds = time.monotonic() - start
+        if fresh or not path.exists() or Record.load(path) != record:
+            host = {"seconds": seconds, "cpu_seconds": time.process_time() - cpu}
+            path = record.save(path, host=host, fresh=fresh)
+        # only now: killed before, it still has what it needs to resume
+        for done in self.checkpoints():
+            done.unlink(missing_ok=True)
+        return path, seconds
+
+    def conclude(
+        self,
+        record: Record,
+        facts: Mapping[str, Any],
+        parts: Iterable[RenderableType],
+        *,
+        files: Sequence[str] = ("figure",),
+        fresh: bool = True,
+    ) -> None:
+        """Save the Record, with its figure or page beside it, and answer."""
+        path, seconds = self.save(record, fresh=fresh)
+        write = {"figure": draw, "page": _write_page}
+        written = {name: write[name](record, path) for name in files}
+        self.output.conclude(facts, parts, {"record": path, **written}, seconds)
 
 
 @contextmanager
-def resumable(kept: Callable[[], bool]) -> Iterator[None]:
+def resumable(kept: Callable[[], object]) -> Iterator[None]:
     """An interrupt in here says that the same command resumes, if anything was kept."""
     try:
         yield
     except KeyboardInterrupt as interrupt:
         said = ("the same command resumes",) if kept() else ()
         raise KeyboardInterrupt(*(interrupt.args or said)) from None
-
-
-def has(checkpoint: Path) -> Callable[[], bool]:
-    """Whether a checkpoint was written whose name begins like this."""
-    return lambda: any(checkpoint.parent.glob(f"{checkpoint.name}*"))
-
-
-def save(
-    record: Record,
-    path: Path,
-    seconds: float,
-    checkpoint: Path | None = None,
-    *,
-    fresh: bool = True,
-    **host: Any,
-) -> tuple[Path, Path]:
-    """Write the Record at `path`, or if `fresh` at the next free name, and its figure beside it; return both.
-
-    If not `fresh`, an equal Record at `path` stays, with what it cost. `host` goes to the side file.
-    The checkpoints whose names begin like `checkpoint` have then done their work and are removed.
-    """
-    if fresh or not path.exists() or Record.load(path) != record:
-        path = record.save(path, host={"seconds": seconds, **host}, fresh=fresh)
-    if checkpoint is not None:
-        for done in checkpoint.parent.glob(f"{checkpoint.name}*"):
-            done.unlink(missing_ok=True)
-    return path, draw(record, path)
 
 
 def draw(record: Record, path: Path) -> Path:
@@ -85,45 +181,54 @@ def draw(record: Record, path: Path) -> Path:
     return figure
 
 
-def save_page(record: Path, page: str) -> Path:
-    """Write a page of HTML beside the Record at `record`; return where."""
-    path = record.with_suffix(".html")
-    replace_file(path, page.encode())
-    return path
+def _write_page(record: Record, path: Path) -> Path:
+    page = path.with_suffix(".html")
+    replace_file(page, record.page().encode())
+    return page
 
 
-def show(
-    as_json: bool,
-    summary: Mapping[str, Any],
-    tables: Sequence[RenderableType],
-    path: Path,
-    figure: Path | None,
-    seconds: float,
-    page: Path | None = None,
-) -> None:
-    """Print the summary as one JSON object, or the tables and where the files are."""
-    files = {"record": path, "figure": figure, "page": page}
-    written = {name: str(file) for name, file in files.items() if file is not None}
-    if as_json:
-        places = {**written, "seconds": round(seconds, 1)}
-        print(json.dumps(finite({**summary, **places}), allow_nan=False))
-        return
-    console = Console()
-    for table in tables:
-        # text keeps its lines, which may be code to copy
-        console.print(table, soft_wrap=isinstance(table, Text))
-    for name, file in written.items():
-        console.print(f"{name.capitalize()} {file}", highlight=False, soft_wrap=True, markup=False)
-    console.print(f"{seconds:.0f} s", highlight=False)
-
-
-def finite(value: Any) -> Any:
+def _finite(value: Any) -> Any:
     """The same with None for inf and NaN, which JSON cannot hold: a dead exponent, an unknown error."""
     if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
+        return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [finite(item) for item in value]
+        return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def tabulated(
+    header: Sequence[str],
+    rows: Iterable[Sequence[RenderableType]],
+    title: str | None = None,
+    *,
+    words: Sequence[str] = (),
+    caption: str | None = None,
+) -> Table:
+    """A table: numbers stand at the right, and the columns called `words` at the left."""
+    columns = [Column(name, justify="left" if name in words else "right") for name in header]
+    table = Table(*columns, title=title, caption=caption)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def pairs(title: str, facts: Mapping[str, Any]) -> Table:
+    """Names and values, cut where they are long."""
+    table = Table(title=title, show_header=False)
+    for key, value in facts.items():
+        table.add_row(key, shortened(value))
+    return table
+
+
+def shortened(value: Any) -> str:
+    """A value as text, cut where it is long."""
+    text = str(value)
+    return text if len(text) <= 300 else f"{text[:297]}..."
+
+
+def markdown(*lines: Sequence[str]) -> str:
+    """A table in Markdown from its rows, the second of which is the rule."""
+    return "\n".join(f"| {' | '.join(cell.replace('|', '&#124;') for cell in line)} |" for line in lines)
 
 
 def counted(outcomes: Sequence[str]) -> dict[str, int | None]:
@@ -134,17 +239,14 @@ def counted(outcomes: Sequence[str]) -> dict[str, int | None]:
 
 def check_table(title: str, checks: Sequence[Check]) -> Table:
     """Checks as a table, with their kinds where not all are claims; what does not hold stands out."""
-    table = Table(title=title, caption=tally(check.outcome for check in checks))
-    table.add_column("check")
-    for column in ("expected", "measured"):
-        table.add_column(column, justify="right")
-    table.add_column("outcome")
+    header = ["check", "expected", "measured", "outcome"]
+    # most papers' figures hold claims alone: a column that says so in every row is left out
     told = any(check.kind != "claim" for check in checks)
-    if told:
-        table.add_column("kind")
     styles = {HOLDS: "", FAILS: "bold red", UNDECIDED: "yellow"}
+    rows: list[list[RenderableType]] = []
     for check in checks:
         outcome = Text(check.outcome, styles[check.outcome])
-        kind = (check.kind,) if told else ()
-        table.add_row(check.sentence, check.bound, f"{check.measured:.3g}", outcome, *kind)
-    return table
+        kind = [check.kind] if told else []
+        rows.append([check.sentence, check.bound, f"{check.measured:.3g}", outcome, *kind])
+    words, caption = ("check", "outcome", "kind"), tally(check.outcome for check in checks)
+    return tabulated([*header, *["kind"] * told], rows, title, words=words, caption=caption)

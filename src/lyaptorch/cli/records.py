@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,17 +9,16 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import tyro
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.table import Table
 
 from lyaptorch._brief import tally
 from lyaptorch._files import host_of, replace_file
 from lyaptorch.cells import ACTIVATIONS, WEIGHTS
-from lyaptorch.cli.figures import made_in
-from lyaptorch.cli.networks import CELLS
-from lyaptorch.cli.output import check_table, counted, finite
+from lyaptorch.cli.figures import made_in, records_in
+from lyaptorch.cli.output import Output, Outputs, check_table, counted, pairs, shortened, tabulated
 from lyaptorch.cli.reproduce import checks_page
-from lyaptorch.experiments import FIGURES
+from lyaptorch.cli.subject import CELLS
+from lyaptorch.experiments import FIGURES, Check
 from lyaptorch.experiments.figure import figure_of, recorded_checks
 from lyaptorch.plots.curves import write_events
 from lyaptorch.plots.runs import Entry, runs_page
@@ -52,79 +50,62 @@ def report(
         scale: That scale.
         json: Print one JSON object.
     """
-    paths = sorted(runs.glob("*.nc"))
-    if not paths:
-        raise ValueError(f"there are no Records in {runs}; make one, or name another folder")
     entries, unreadable, curves = [], [], 0
-    for path in paths:
-        try:
-            record = Record.load(path)
-        except ValueError as error:
-            unreadable.append((path.name, str(error)))
+    for path, record in records_in(runs):
+        if isinstance(record, ValueError):
+            unreadable.append((path.name, str(record)))
             continue
         entries.append(_entry(path, record))
         if tensorboard is not None:
             curves += write_events(record, tensorboard / path.stem)
+    if not entries and not unreadable:
+        raise ValueError(f"there are no Records in {runs}; make one, or name another folder")
     out = runs / "report.html" if out is None else out
     replace_file(out, runs_page(f"Records in {runs}", entries, unreadable).encode())
     outcomes = [check.outcome for entry in entries for check in entry.checks]
     facts = {"page": str(out), "records": len(entries), "unreadable": [name for name, _ in unreadable]}
     facts |= counted(outcomes)
+    lines = [f"{len(entries)} Records; of {len(outcomes)} checks {tally(outcomes)}"]
+    lines += [f"{name}: {why}" for name, why in unreadable]
     if tensorboard is not None:
         facts |= {"tensorboard": str(tensorboard), "curves": curves}
+        lines.append(f"TensorBoard {tensorboard}, {curves} curves")
     if markdown is not None:
         replace_file(markdown, checks_page(made_in(runs), scale, markdown.parent).encode())
         facts |= {"markdown": str(markdown)}
-    if json:
-        print(json_module.dumps(facts))
-        return
-    print(f"{len(entries)} Records; of {len(outcomes)} checks {tally(outcomes)}")
-    for name, why in unreadable:
-        print(f"{name}: {why}")
-    if tensorboard is not None:
-        print(f"TensorBoard {tensorboard}, {curves} curves")
-    if markdown is not None:
-        print(f"Markdown {markdown}")
-    print(f"Page {out}")
+        lines.append(f"Markdown {markdown}")
+    Output(runs, json).answer(facts, [*lines, f"Page {out}"])
 
 
-def show(
-    record: Annotated[Path, tyro.conf.Positional], /, *, runs: Path = Path("runs"), json: bool = False
-) -> None:
+def show(record: Annotated[Path, tyro.conf.Positional], /, *, output: Outputs) -> None:
     """Show what a Record holds: variables, configuration, checks, cost and versions.
 
     Args:
         record: A file, or its name under `runs`.
-        runs: Folder with Records.
-        json: Print one JSON object instead of tables.
+        output: Where Records are, and how to answer.
     """
-    path = _find(record, runs)
+    path = _find(record, output.runs)
     loaded, host = Record.load(path), host_of(path)
+    checks = _checks_of(loaded)
     entries = {**loaded.variables, **loaded.coordinates}
-    rows: list[dict[str, Any]] = [
-        {"name": name, "size": dict(zip(v.dims, v.values.shape, strict=True)), **_range(v.values)}
-        for name, v in entries.items()
-    ]
-    figure = figure_of(loaded, FIGURES)
-    checks = (recorded_checks(loaded, figure) if figure else None) or []
-    if json:
-        facts = {"path": str(path), "kind": loaded.kind, "config": loaded.config, "variables": rows}
-        facts |= {"host": host, "checks": [check.facts() for check in checks]}
-        print(json_module.dumps(finite(facts), allow_nan=False))
-        return
-    table = Table(title=f"{path}: {loaded.kind}")
-    for column in ("variable", "size", "least", "mean", "most"):
-        table.add_column(column)
-    for row in rows:
-        size = ", ".join(f"{dim} {length}" for dim, length in row["size"].items())
-        numbers = ("" if row[k] is None else f"{row[k]:.4g}" for k in ("least", "mean", "most"))
-        table.add_row(row["name"], size, *numbers)
-    console = Console()
-    console.print(table)
-    for title, pairs in (("Configuration", loaded.config), ("Cost and versions", host)):
-        console.print(_pairs(title, pairs))
-    if checks:
-        console.print(check_table("Checks", checks))
+    sizes = {name: dict(zip(v.dims, v.values.shape, strict=True)) for name, v in entries.items()}
+    ranges = {name: _range(v.values) for name, v in entries.items()}
+    rows = []
+    for name, size in sizes.items():
+        numbers = ("" if number is None else f"{number:.4g}" for number in ranges[name].values())
+        rows.append((name, ", ".join(f"{dim} {length}" for dim, length in size.items()), *numbers))
+    facts = {
+        "path": str(path),
+        "kind": loaded.kind,
+        "config": loaded.config,
+        "variables": [{"name": name, "size": sizes[name], **ranges[name]} for name in sizes],
+        "host": host,
+        "checks": [check.facts() for check in checks],
+    }
+    columns = ("variable", "size", "least", "mean", "most")
+    parts = [tabulated(columns, rows, f"{path}: {loaded.kind}", words=columns)]
+    parts += [pairs("Configuration", loaded.config), pairs("Cost and versions", host)]
+    output.answer(facts, [*parts, check_table("Checks", checks)] if checks else parts)
 
 
 def diff(
@@ -132,64 +113,47 @@ def diff(
     second: Annotated[Path, tyro.conf.Positional],
     /,
     *,
-    runs: Path = Path("runs"),
-    json: bool = False,
+    output: Outputs,
 ) -> None:
     """Say in what two Records differ: settings, and values by how much.
 
     Args:
         first: A file, or its name under `runs`.
         second: Another.
-        runs: Folder with Records.
-        json: Print one JSON object instead of a table.
+        output: Where Records are, and how to answer.
     """
-    a, b = (Record.load(_find(path, runs)) for path in (first, second))
-    settings = {
-        key: [a.config.get(key), b.config.get(key)]
-        for key in sorted({*a.config, *b.config})
-        if a.config.get(key) != b.config.get(key)
-    }
-    if a.kind != b.kind:
-        settings = {"kind": [a.kind, b.kind], **settings}
-    names = dict.fromkeys((*a.variables, *a.coordinates, *b.variables, *b.coordinates))
-    values = {name: _difference(name, a, b) for name in names}
-    if json:
-        facts = {"equal": a == b, "settings": settings, "values": values}
-        print(json_module.dumps(finite(facts), allow_nan=False))
-        return
-    if a == b:
-        print("equal")
-        return
-    table = Table(title="Differences")
-    for column in ("", str(first), str(second)):
-        table.add_column(column)
-    for key, (left, right) in settings.items():
-        table.add_row(key, _short(left), _short(right))
+    a, b = (Record.load(_find(path, output.runs)) for path in (first, second))
+    kept = [{"kind": record.kind, **record.config} for record in (a, b)]
+    names = ["kind", *sorted({*a.config, *b.config} - {"kind"})]
+    both = {name: [config.get(name) for config in kept] for name in names}
+    settings = {name: [left, right] for name, (left, right) in both.items() if left != right}
+    values = {name: _difference(name, a, b) for name in dict.fromkeys((*a, *b))}
+    rows = [(name, shortened(left), shortened(right)) for name, (left, right) in settings.items()]
     for name, found in values.items():
         if found != 0.0:
-            table.add_row(name, found if isinstance(found, str) else f"at most {found:.3g} apart", "")
-    Console().print(table)
+            rows.append((name, found if isinstance(found, str) else f"at most {found:.3g} apart", ""))
+    header = ("", str(first), str(second))
+    told = "equal" if a == b else tabulated(header, rows, "Differences", words=header)
+    output.answer({"equal": a == b, "settings": settings, "values": values}, [told])
 
 
 def remove(
     records: Annotated[tuple[Path, ...], tyro.conf.Positional],
     /,
     *,
-    runs: Path = Path("runs"),
     yes: bool = False,
-    json: bool = False,
+    output: Outputs,
 ) -> None:
     """Remove Records with their figures, pages and side files.
 
     Args:
         records: Files, or their names under `runs`.
-        runs: Folder with Records.
         yes: Do not ask.
-        json: Print one JSON object.
+        output: Where Records are, and how to answer.
     """
     if not records:
         raise ValueError("rm must be told which Records, got none; name one")
-    found = [_find(path, runs) for path in records]
+    found = [_find(path, output.runs) for path in records]
     files = [path.with_suffix(end) for path in found for end in (".nc", *BESIDE)]
     gone = [file for file in files if file.exists()]
     if not yes:
@@ -200,8 +164,7 @@ def remove(
             return
     for file in gone:
         file.unlink(missing_ok=True)
-    removed = json_module.dumps({"removed": [str(file) for file in gone]})
-    print(removed if json else f"{len(gone)} files removed")
+    output.answer({"removed": [str(file) for file in gone]}, [f"{len(gone)} files removed"])
 
 
 def _find(path: Path, runs: Path) -> Path:
@@ -215,14 +178,18 @@ def _find(path: Path, runs: Path) -> Path:
 
 
 def _entry(path: Path, record: Record) -> Entry:
-    figure = figure_of(record, FIGURES)
-    checks = (recorded_checks(record, figure) if figure else None) or []
     try:
         drawn = record.plot()
     except (ValueError, KeyError, IndexError):
         # of a kind without a figure, or made by another version of it
         drawn = None
-    return Entry(path.stem, record, drawn, checks, host_of(path))
+    return Entry(path.stem, record, drawn, _checks_of(record), host_of(path))
+
+
+def _checks_of(record: Record) -> list[Check]:
+    """What its figure claims, if it is that of one, in its present version."""
+    figure = figure_of(record, FIGURES)
+    return (recorded_checks(record, figure) if figure else None) or []
 
 
 def _range(values: NDArray[Any]) -> dict[str, float | None]:
@@ -250,24 +217,11 @@ def _difference(name: str, a: Record, b: Record) -> float | str:
     return float(np.where(same, 0.0, np.where(np.isnan(apart), np.inf, apart)).max(initial=0.0))
 
 
-def _pairs(title: str, facts: dict[str, Any]) -> Table:
-    table = Table(title=title, show_header=False)
-    for key, value in facts.items():
-        table.add_row(key, _short(value))
-    return table
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 300 else f"{text[:297]}..."
-
-
-def list_all(*, runs: Path = Path("runs"), json: bool = False) -> None:
+def list_all(*, output: Outputs) -> None:
     """List what can be named on the command line, and the Records under `runs`.
 
     Args:
-        runs: Folder with Records.
-        json: Print one JSON object instead of tables.
+        output: Where Records are, and how to answer.
     """
     names = {
         "cells": sorted(CELLS),
@@ -276,24 +230,13 @@ def list_all(*, runs: Path = Path("runs"), json: bool = False) -> None:
         "tasks": sorted(TASKS),
         "presets": sorted(PRESETS),
     }
-    records = [_describe(path) for path in sorted(runs.glob("*.nc"))]
-    if json:
-        print(json_module.dumps({**names, "records": records}))
-        return
-    table = Table(title="Names", show_header=False)
-    for kind, known in names.items():
-        table.add_row(kind, ", ".join(known))
-    found = Table(title=f"Records under {runs}", show_header=False)
-    for row in records:
-        found.add_row(row["path"], row["kind"], row["contents"])
-    console = Console()
-    console.print(table)
-    console.print(found if records else f"No Records under {runs}.")
-
-
-def _describe(path: Path) -> dict[str, str]:
-    try:
-        record = Record.load(path)
-    except ValueError as error:
-        return {"path": str(path), "kind": "unreadable", "contents": str(error)}
-    return {"path": str(path), "kind": record.kind, "contents": ", ".join(record.variables)}
+    records, found = [], Table(title=f"Records under {output.runs}", show_header=False)
+    for path, record in records_in(output.runs):
+        row = {"path": str(path), "kind": "unreadable", "contents": str(record)}
+        if isinstance(record, Record):
+            row |= {"kind": record.kind, "contents": ", ".join(record.variables)}
+        records.append(row)
+        found.add_row(*row.values())
+    table = pairs("Names", {kind: ", ".join(known) for kind, known in names.items()})
+    none = f"No Records under {output.runs}."
+    output.answer({**names, "records": records}, [table, found if records else none])

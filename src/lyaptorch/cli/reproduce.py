@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json as json_module
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from lyaptorch import _checks
 from lyaptorch._brief import FAILS, tally
-from lyaptorch.cli.figures import Made, drawn, made_in, make, make_all, seed_of
-from lyaptorch.cli.output import check_table, counted, resumable, show
+from lyaptorch.cli.figures import Made, Order, drawn, made_in, make, make_all, seed_of
+from lyaptorch.cli.output import Output, Works, check_table, counted, markdown, resumable
 from lyaptorch.experiments import FIGURES, SCALES
 from lyaptorch.plots.runs import duration
 from lyaptorch.tasks.archives import VARIABLE
@@ -33,11 +31,9 @@ def reproduce(
     scale: Literal["smoke", "small", "paper"] = "small",
     seed: int | None = None,
     list: bool = False,  # noqa: A002
-    runs: Path = Path("runs"),
     data_dir: Path | None = None,
     workers: int = 1,
-    json: bool = False,
-    threads: int = 1,
+    work: Works,
 ) -> None:
     """Reproduce a figure of a paper and check what it claims; training resumes where it was killed.
 
@@ -49,31 +45,30 @@ def reproduce(
         scale: smoke (seconds), small (minutes, shows the effect) or paper (the published size).
         seed: Of networks and batches; the figure's own when missing. Others go to files of their own.
         list: List all figures, what they cost, and the checks of those made already, and stop.
-        runs: Folder for the Record and the picture.
         data_dir: Folder of image files; else that in LYAPTORCH_DATA, or a cache filled from the net.
         workers: Processes that make all figures.
-        json: Print one JSON object instead of tables.
-        threads: Threads of torch in each process; small networks are fastest with one.
+        work: Where the results go, and how.
     """
     if list or not paper:
-        _list(runs, json)
+        _list(work)
         return
-    _checks.integer("threads", threads, 1)
+    _checks.integer("threads", work.threads, 1)
     _checks.integer("workers", workers, 1)
-    chosen = _chosen(paper, figure)
+    chosen, order = _chosen(paper, figure), Order(scale, seed, work)
     if data_dir is not None:
         os.environ[VARIABLE] = str(data_dir)
     if ALL in (paper, figure):
-        with resumable(lambda: any(m.scale == scale for m in made_in(runs))):
-            _reproduce_all(chosen, scale, seed, runs, workers, json, threads)
+        with resumable(lambda: any(m.scale == scale for m in made_in(work.runs))):
+            _reproduce_all(chosen, order, workers)
         return
-    made = make(paper, figure, scale, seed, runs, threads, False if json else None)
+    made = make(paper, figure, order, work.show_progress)
     checks = made.checks or []
-    summary = {"checks": [check.facts() for check in checks]}
     table = check_table(f"{paper} {figure}, {scale} scale", checks)
     known = [(check, why) for check in checks if (why := made.why(check))]
     reasons = [Text(f"{check.outcome}, {check.sentence}: {why}") for check, why in known]
-    show(json, summary, [table, *reasons], made.path, made.path.with_suffix(".png"), made.host["seconds"])
+    files = {"record": made.path, "figure": made.path.with_suffix(".png")}
+    facts = {"checks": [check.facts() for check in checks]}
+    work.conclude(facts, [table, *reasons], files, made.host["seconds"])
 
 
 def _chosen(paper: str, figure: str) -> list[tuple[str, str]]:
@@ -85,56 +80,43 @@ def _chosen(paper: str, figure: str) -> list[tuple[str, str]]:
     return [(paper, name) for name in names]
 
 
-def _reproduce_all(
-    figures: list[tuple[str, str]],
-    scale: str,
-    seed: int | None,
-    runs: Path,
-    workers: int,
-    json: bool,
-    threads: int,
-) -> None:
+def _reproduce_all(figures: list[tuple[str, str]], order: Order, workers: int) -> None:
     """Make the figures that are missing; name those that failed at the end."""
-    found = [m for m in made_in(runs) if m.scale == scale and drawn(m.path)]
-    done = {(m.paper, m.figure): m for m in found if m.seed == seed_of(m.paper, m.figure, seed)}
+    work = order.work
+    found = [m for m in made_in(work.runs) if m.scale == order.scale and drawn(m.path)]
+    done = {(m.paper, m.figure): m for m in found if m.seed == seed_of(m.paper, m.figure, order.seed)}
     done = {name: done[name] for name in figures if name in done}
     failed: dict[str, str] = {}
-    if not json:
+    if not work.json:
         print(f"{len(done)} of {len(figures)} figures are made already", flush=True)
     todo = [name for name in figures if name not in done]
-    for paper, figure, result in make_all(todo, scale, seed, runs, threads, workers):
+    for paper, figure, result in make_all(todo, order, workers):
         if isinstance(result, Made):
             done[paper, figure] = result
             said = f"{result.standing}; {duration(result.host['seconds'])}"
         else:
             reason = [type(result).__name__, *str(result).strip().splitlines()[:1]]
             said = failed[f"{paper} {figure}"] = ": ".join(reason)
-        if not json:
+        if not work.json:
             print(f"{len(done) + len(failed)}/{len(figures)} {paper} {figure}: {said}", flush=True)
-    if json:
-        print(json_module.dumps({"figures": [_facts(made) for made in done.values()], "failed": failed}))
+    work.answer({"figures": [_facts(made) for made in done.values()], "failed": failed}, [])
     if failed:
         alike = {error: [name for name in failed if failed[name] == error] for error in failed.values()}
         each = "; ".join(f"{', '.join(names)} with {error}" for error, names in alike.items())
         raise ValueError(f"{len(failed)} of {len(figures)} figures failed, the others are saved: {each}")
 
 
-def _list(runs: Path, json: bool) -> None:
-    """All figures, what they cost, and how the checks stand of those whose Records are in `runs`."""
-    made = made_in(runs)
-    if json:
-        rows: list[dict[str, Any]] = []
-        for paper, figures in FIGURES.items():
-            for name, figure in figures.items():
-                facts = {"paper": paper, "figure": name, "shows": figure.shows, "cost": dict(figure.cost)}
-                records = [_facts(m) for m in made if (m.paper, m.figure) == (paper, name)]
-                rows.append({**facts, "records": records})
-        print(json_module.dumps({"figures": rows}))
-        return
-    console = Console()
-    for paper in FIGURES:
-        console.print(_figures(paper, [m for m in made if m.paper == paper]))
-    console.print(f"* measured, from a Record in {runs}; the other costs are rough", highlight=False)
+def _list(output: Output) -> None:
+    """All figures, what they cost, and how the checks stand of those whose Records are there."""
+    made, rows = made_in(output.runs), []
+    for paper, figures in FIGURES.items():
+        for name, figure in figures.items():
+            records = [_facts(m) for m in made if (m.paper, m.figure) == (paper, name)]
+            facts = {"paper": paper, "figure": name, "shows": figure.shows, "cost": dict(figure.cost)}
+            rows.append({**facts, "records": records})
+    tables = [_figures(paper, [m for m in made if m.paper == paper]) for paper in FIGURES]
+    note = f"* measured, from a Record in {output.runs}; the other costs are rough"
+    output.answer({"figures": rows}, [*tables, note])
 
 
 def _figures(paper: str, made: list[Made]) -> Table:
@@ -161,21 +143,18 @@ def _figures(paper: str, made: list[Made]) -> Table:
 
 def _facts(made: Made) -> dict[str, Any]:
     """What a script is told of a figure that was made."""
-    checks = made.checks
     counts: dict[str, int | None] = dict.fromkeys(("checks", "held", "undecided"))
-    if checks is not None:
-        counts = counted([check.outcome for check in checks])
-    facts = {
-        "paper": made.paper,
-        "figure": made.figure,
-        "path": str(made.path),
-        "scale": made.scale,
-        "seed": made.seed,
-    }
-    return {**facts, "seconds": made.cost("seconds"), "cpu_seconds": made.cost("cpu_seconds"), **counts}
+    if made.checks is not None:
+        counts = counted([check.outcome for check in made.checks])
+    facts = {name: getattr(made, name) for name in ("paper", "figure", "scale", "seed")}
+    costs = {clock: made.cost(clock) for clock in ("seconds", "cpu_seconds")}
+    return {**facts, "path": str(made.path), **costs, **counts}
 
 
 NOT_RUN = "not run at this scale"
+CHECKED = ("figure", "check", "expected", "measured", "outcome", "kind")
+COSTS = ("", "figure", "shows", "processor time", "time on the clock", "checks")
+"""The columns of the tables."""
 
 
 def checks_page(made: Sequence[Made], scale: str, folder: Path) -> str:
@@ -184,17 +163,13 @@ def checks_page(made: Sequence[Made], scale: str, folder: Path) -> str:
     A paper that has a page of its own in `folder`, such as gradient-flossing.md, is linked to it.
     """
     found = {(m.paper, m.figure): m for m in made if m.scale == scale and m.usual and m.checks is not None}
-    blocks = [
-        f"# All checks, {scale} scale",
-        _summary(list(found.values()), scale),
-        "## Costs",
-        _costs(found),
-    ]
+    summary = _summary(list(found.values()), scale)
+    blocks = [f"# All checks, {scale} scale", summary, "## Costs", _costs(found)]
     for paper, figures in FIGURES.items():
         page = f"{paper}.md"
         blocks.append(f"## [{paper}]({page})" if (folder / page).is_file() else f"## {paper}")
         rows = [row for name in figures for row in _rows(name, found.get((paper, name)))]
-        blocks.append(_table(("figure", "check", "expected", "measured", "outcome", "kind"), rows))
+        blocks.append(markdown(CHECKED, ("---",) * len(CHECKED), *rows))
     return "\n\n".join(blocks) + "\n"
 
 
@@ -217,13 +192,10 @@ def _costs(found: dict[tuple[str, str], Made]) -> str:
     for paper, figures in FIGURES.items():
         for name, figure in figures.items():
             made = found.get((paper, name))
-            times = (
-                (NOT_RUN, "") if made is None else (_time([made], "cpu_seconds"), _time([made], "seconds"))
-            )
-            rows.append((paper, name, figure.shows, *times, "" if made is None else made.standing))
-    every = list(found.values())
-    rows.append(("", "all that is known", "", _time(every, "cpu_seconds"), _time(every, "seconds"), ""))
-    return _table(("", "figure", "shows", "processor time", "time on the clock", "checks"), rows)
+            told = (NOT_RUN, "", "") if made is None else (*_times([made]), made.standing)
+            rows.append((paper, name, figure.shows, *told))
+    rows.append(("", "all that is known", "", *_times(list(found.values())), ""))
+    return markdown(COSTS, ("---",) * len(COSTS), *rows)
 
 
 def _rows(name: str, made: Made | None) -> list[tuple[str, ...]]:
@@ -238,12 +210,10 @@ def _rows(name: str, made: Made | None) -> list[tuple[str, ...]]:
     return rows
 
 
-def _time(made: Sequence[Made], clock: str) -> str:
-    """The sum of what is known."""
-    known = [cost for m in made if (cost := m.cost(clock)) is not None]
-    return duration(sum(known)) if known else ""
-
-
-def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
-    lines = [header, ("---",) * len(header), *rows]
-    return "\n".join(f"| {' | '.join(cell.replace('|', '&#124;') for cell in line)} |" for line in lines)
+def _times(made: Sequence[Made]) -> list[str]:
+    """The sums of what is known, of all cores and on the clock."""
+    sums = []
+    for clock in ("cpu_seconds", "seconds"):
+        known = [cost for m in made if (cost := m.cost(clock)) is not None]
+        sums.append(duration(sum(known)) if known else "")
+    return sums

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch import distributed as dist
 from torch.nn.utils.rnn import PackedSequence
 
 from lyaptorch import _checks
@@ -19,7 +20,6 @@ from lyaptorch._random import Stream, seed_from
 from lyaptorch._types import Inputs
 from lyaptorch._units import Clock
 from lyaptorch.cells import Cell, Network, as_cell, fit, unwrap
-from lyaptorch.integrations.processes import decided_by_first, share
 from lyaptorch.integrations.sequences import Placed, Sequences
 from lyaptorch.record import Record
 from lyaptorch.schedules import FlossPhase, Trigger, When, lambda1
@@ -164,7 +164,7 @@ class Flosser:
             return self._measured(trigger.phase, 1, epoch).max().cpu()
 
         now = fired(trigger.when, _checks.numbers(epoch), _checks.numbers(True), due, metric)
-        # epochs are the same everywhere; what was measured may differ
+        # epochs are the same in all processes; what was measured may differ by the rounding of a device
         measured = isinstance(trigger.when, When) and due
         return decided_by_first(bool(now), self._like().device) if measured else bool(now)
 
@@ -175,6 +175,7 @@ class Flosser:
             if trigger.action is not None:
                 owner = self.network if isinstance(self.network, nn.Module) else self.cell
                 act(owner, trigger.action)
+            # by trigger and epoch, not by count: a run that resumes draws what it would have drawn
             seed = Stream(self._seed, "episode").bits((), member_ids=index, epoch=epoch)
             generator = torch.Generator().manual_seed(int(seed))
             record = floss(
@@ -185,11 +186,13 @@ class Flosser:
                 generator=generator,
                 show_progress=self.show_progress,
             )
+            # all flossed alike, but sums may round differently: from here on all have the first one's weights
             inputs, state = fit(self.cell, self._inputs(phase, "check", 0).inputs, self._state())
             share(self.cell.leaves(inputs[0], state))
         return record
 
     def _measured(self, phase: FlossPhase, k: int, epoch: int) -> Tensor:
+        # dt = 1: conditions and targets are per step, whatever the clock of a flow
         with self._undisturbed(), untold(), torch.no_grad():
             spectrum = lyapunov_spectrum(
                 self.cell,
@@ -240,3 +243,24 @@ def _check(trigger: Trigger) -> None:
             f"a Flosser flosses the exponents of all of a network, got a phase with penalty "
             f"{phase.penalty!r} and members {phase.who}; these are for lt.train"
         )
+
+
+def several() -> bool:
+    """Whether other processes train the same network."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def decided_by_first(decision: bool, device: torch.device) -> bool:
+    """The decision of the first process, in all of them."""
+    if not several():
+        return decision
+    flag = torch.tensor(int(decision), device=device)
+    dist.broadcast(flag, 0)
+    return bool(flag)
+
+
+@torch.no_grad()
+def share(tensors: Sequence[Tensor]) -> None:
+    """Give the values of the first process to all."""
+    for tensor in tensors if several() else ():
+        dist.broadcast(tensor.data, 0)

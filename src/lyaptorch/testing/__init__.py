@@ -1,7 +1,6 @@
 """Oracles: exact systems, networks with known answers, lambda_1 without a Jacobian, and `check_cell`."""
 
 from lyaptorch.testing.conformance import CellReport, check_cell
-from lyaptorch.testing.nearby import divergence_rate
 from lyaptorch.testing.systems import (
     CAT_EXPONENT,
     HENON_SUM,
@@ -10,6 +9,7 @@ from lyaptorch.testing.systems import (
     LORENZ_SUM,
     cat,
     copy_network,
+    divergence_rate,
     henon,
     linear,
     logistic,

@@ -40,11 +40,7 @@ class CellReport:
         return "\n".join([*rows, *self.notes])
 
 
-def check_cell(
-    cell: Network,
-    inputs: Tensor | None = None,
-    h0: Any = None,
-) -> CellReport:
+def check_cell(cell: Network, inputs: Tensor | None = None, h0: Any = None) -> CellReport:
     """Check a cell of your own, best in float64: everything that the library takes for granted.
 
     Along a short trajectory: the step is finite, deterministic and treats trajectories and members
@@ -85,9 +81,8 @@ def check_cell(
             with torch.no_grad():
                 states.append(cell.step(x, states[-1]))
     report.notes.extend(sorted({str(warning.message) for warning in caught}))
-    _compare(
-        report, "unroll", unroll(cell, inputs, h)[-1], states[-1], "unroll must return the states of step"
-    )
+    last, rule = unroll(cell, inputs, h)[-1], "unroll must return the states of step"
+    _compare(report, "unroll", last, states[-1], rule)
     _check_spectrum(cell, inputs, h, report)
     if cell.ensemble:
         report.notes.append(f"members of the ensemble {cell.ensemble} are independent")
@@ -102,27 +97,29 @@ def _trial(cell: Cell, inputs: Tensor | None, h0: Tensor | None) -> tuple[Tensor
             "inputs and h0 must be given for a function or module, whose sizes come from them, got None"
         )
     like = next((p for p in (*cell.tensors(), h0, inputs) if p is not None), torch.zeros((), device="cpu"))
-
-    def noise(shape: tuple[int, ...], member: int) -> Tensor:
-        stream = Stream(DEFAULT_SEED, "check_cell")
-        return 0.5 * stream.normal(shape, member_ids=member, dtype=like.dtype, device=like.device)
-
     b = TRAJECTORIES if inputs is None else inputs.shape[-2]
     if inputs is None:
-        inputs = noise((STEPS, *cell.ensemble, b, cell.input_size), 0)
+        inputs = 0.5 * _noise(like, 0, (STEPS, *cell.ensemble, b, cell.input_size))
     if h0 is None:
-        h0 = noise((*cell.ensemble, b, cell.state_size), 1)
+        h0 = 0.5 * _noise(like, 1, (*cell.ensemble, b, cell.state_size))
     return inputs, h0
+
+
+def _noise(like: Tensor, number: int, shape: tuple[int, ...] | None = None) -> Tensor:
+    """Noise of a shape, or of that of `like`; another `number`, other noise."""
+    stream, shape = Stream(DEFAULT_SEED, "check_cell"), tuple(like.shape) if shape is None else shape
+    return stream.normal(shape, member_ids=number, dtype=like.dtype, device=like.device)
 
 
 def _check_products(cell: Cell, x: Tensor, h: Tensor, report: CellReport) -> None:
     """`pushforward` against `step` and against reverse mode, after a probe."""
+    # an own pushforward is judged by autodiff both ways, whatever the probe has made of the default one
     forward_works = not cell.reverse_mode
     if type(cell).pushforward is not Cell.pushforward:
         cell.reverse_mode = False
     k = min(COLUMNS, h.shape[-1])
-    stream = Stream(DEFAULT_SEED, "check_cell")
-    Q, V = (stream.normal((*h.shape, k), member_ids=m, dtype=h.dtype, device=h.device) for m in (2, 3))
+    Q, V = (_noise(h, number, (*h.shape, k)) for number in (2, 3))
+    # D Q is compared with D^T V without ever forming D: V^T (D Q) = (D^T V)^T Q for random Q and V
     pulled = torch.stack([_pull(cell, x, h, v) for v in V.unbind(-1)], -1)
     with torch.no_grad():
         after, pushed = cell.pushforward(x, h, Q)
@@ -197,10 +194,9 @@ def _check_gradients(cell: Cell, inputs: Tensor, h: Tensor, report: CellReport) 
             "the slope is not that of the step (a surrogate): gradients against plain autograd"
         )
         expected = torch.autograd.grad(loss("autograd"), leaves, allow_unused=True, materialize_grads=True)
-    stream = Stream(DEFAULT_SEED, "check_cell")
     for i, (leaf, gradient) in enumerate(zip(leaves, gradients, strict=True)):
         name = {0: "inputs", 1: "h0"}.get(i) or _name(cell, leaf)
-        u = stream.normal(tuple(leaf.shape), member_ids=10 + i, dtype=leaf.dtype, device=leaf.device)
+        u = _noise(leaf, 10 + i)
         along = (gradient * u).sum()
         want = (expected[i] * u).sum() if surrogate else _difference(loss, leaf, u)
         error = ((along - want).abs() / (1e-3 + torch.maximum(along.abs(), want.abs()))).item()
@@ -219,6 +215,7 @@ def _difference(loss: Callable[[], Tensor], leaf: Tensor, u: Tensor) -> Tensor:
     total = torch.zeros_like(size)
     with torch.no_grad():
         try:
+            # f' = (8 f(s) - 8 f(-s) - f(2s) + f(-2s)) / 12 s + O(s^4): the terms in s^2 cancel
             for multiple, weight in ((1, 8), (-1, -8), (2, -1), (-2, 1)):
                 leaf.copy_(before + multiple * size * u)
                 total += weight * loss()
@@ -230,9 +227,7 @@ def _difference(loss: Callable[[], Tensor], leaf: Tensor, u: Tensor) -> Tensor:
 @torch.no_grad()
 def _is_surrogate(cell: Cell, x: Tensor, h: Tensor) -> bool:
     """Whether D differs from central differences of the step."""
-    u = Stream(DEFAULT_SEED, "check_cell").normal(
-        tuple(h.shape), member_ids=4, dtype=h.dtype, device=h.device
-    )
+    u = _noise(h, 4)
     pushed = cell.pushforward(x, h, u.unsqueeze(-1))[1].squeeze(-1)
     difference = (cell.step(x, h + 1e-6 * u) - cell.step(x, h - 1e-6 * u)) / 2e-6
     return bool((pushed - difference).abs().max() > 1e-3 * (1 + pushed.abs().max()))
@@ -248,6 +243,7 @@ def _compare(report: CellReport, name: str, got: Tensor, expected: Tensor, rule:
     error = ((got - expected).abs().max() / (1 + expected.abs().max())).item() if same else float("inf")
     if not error <= ROUND_OFF * torch.finfo(got.dtype).eps:
         raise ValueError(f"{rule}, got a relative difference of {error:.2g}")
+    # products are compared at every step: the worst counts
     report.errors[name] = max(error, report.errors.get(name, 0.0))
 
 

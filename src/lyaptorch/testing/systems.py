@@ -1,17 +1,19 @@
-"""Systems and networks with known answers: maps and flows, and delay lines that solve a task exactly."""
+"""Oracles: maps, flows and networks with known answers, and lambda_1 from two nearby trajectories."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from lyaptorch import _checks
 from lyaptorch._random import DEFAULT_SEED, Stream
-from lyaptorch.cells import RateCell, random_frame
+from lyaptorch._types import Inputs
+from lyaptorch.cells import Network, RateCell, as_cell, fit, random_frame, settle
 
 Step: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
@@ -58,6 +60,7 @@ def linear(rates: Sequence[float]) -> Step:
         >>> linear([0.1, -0.2])(torch.zeros(1, 1), torch.zeros(1, 2))
         tensor([[0., 0.]])
     """
+    # A^t = U S^t U^T: its singular values are those of A to the power t, so the rates hold after any t
     scales = torch.tensor(rates, dtype=torch.float64, device="cpu").exp()
     shared_id = torch.zeros((), dtype=torch.int64, device="cpu")
     U = random_frame(len(rates), len(rates), Stream(DEFAULT_SEED, "linear"), shared_id, dtype=torch.float64)
@@ -77,6 +80,7 @@ def uncoupled(peaks: Sequence[float]) -> tuple[Step, list[float]]:
         [0.6109, 0.6881]
     """
     p = torch.tensor(peaks, dtype=torch.float64, device="cpu")
+    # a share p of the points is stretched by 1 / p, a share 1 - p by 1 / (1 - p)
     exponents = -(p * p.log() + (1 - p) * (1 - p).log())
 
     def step(x: Tensor, h: Tensor) -> Tensor:
@@ -100,6 +104,7 @@ def copy_network(delay: int, *, channels: int = 1, binary: bool = True) -> tuple
     n = _checks.integer("delay", delay, 1) + 1
     cell = _line(n, delay + 1, channels)
     with torch.no_grad():
+        # tasks give bits divided by the number of channels, so that their sum has one size
         cell.weight_ih[0, 0] = channels
     return cell, _readout(n, {delay: 1.0}), torch.tensor([-0.5 if binary else 0.0])
 
@@ -183,3 +188,74 @@ def _readout(n: int, weights: dict[int, float]) -> Tensor:
     for unit, value in weights.items():
         weight[0, unit] = value
     return weight
+
+
+@torch.no_grad()
+def divergence_rate(
+    cell: Network,
+    inputs: Inputs,
+    *,
+    h0: Any = None,
+    transient: int = 0,
+    tangent_transient: int = 0,
+    distance: float | None = None,
+    dt: float | None = None,
+) -> Float[Tensor, "*e b"]:
+    """lambda_1 from the distance of two trajectories with the same inputs, set back at every step.
+
+    With `h~ = h + distance * u`, |u| = 1, `lambda_1 = mean log(|step(h~) - step(h)| / distance)`, and the
+    difference gives the next u. It reads nothing but the step, and is an oracle for `lyapunov_spectrum`; not
+    for steps with a surrogate slope, whose tangent is not that of the step.
+
+    Args:
+        cell: anything that `as_cell` takes.
+        inputs: `(t, *e, b, m)`; t = transient + tangent_transient + counted.
+        h0: initial state; zeros when missing.
+        transient: first steps, of one trajectory.
+        tangent_transient: next steps, of both, not counted.
+        distance: between the trajectories, in units of 1 + |h|; the square root of eps when missing.
+        dt: time per step; the cell's own when missing.
+
+    Returns:
+        `(*e, b)`, nats per step (per unit of time with `dt`), good to about `distance`; -inf where they meet.
+
+    Raises:
+        ValueError: for inputs that hold no counted step, and as `lyapunov_spectrum` does.
+        FloatingPointError: if the state overflows.
+
+    Example:
+        >>> step = lambda x, h: 2 * h.remainder(0.5)
+        >>> rate = divergence_rate(step, torch.zeros(20, 1, 1), h0=torch.full((1, 1), 0.3))
+        >>> round(rate.item(), 3)
+        0.693
+
+    Source: Gradient Flossing, eq 22; Benettin, Galgani and Strelcyn (1976).
+    """
+    cell = as_cell(cell)
+    inputs, h = fit(cell, inputs, h0)
+    _checks.integer("transient", transient, 0, len(inputs) - 1)
+    _checks.integer("tangent_transient", tangent_transient, 0, len(inputs) - transient - 1)
+    dt = cell.time_step if dt is None else _checks.positive("dt", dt)
+    eps = torch.finfo(h.dtype).eps ** 0.5 if distance is None else _checks.positive("distance", distance)
+    h, inputs = settle(cell, inputs[:transient], h), inputs[transient:]
+    u = Stream(DEFAULT_SEED, "nearby").normal(tuple(h.shape), member_ids=0, dtype=h.dtype, device=h.device)
+    u = u / _length(u)
+    total = torch.zeros_like(h[..., 0])
+    for s, x in enumerate(inputs):
+        # in units of 1 + |h|: a distance that h + apart * u can resolve, be h large or zero
+        apart = eps * (1 + _length(h))
+        after = cell.step(x, h)
+        v = cell.step(x, h + apart * u) - after
+        length = _length(v)
+        if s >= tangent_transient:
+            total += (length / apart).log().squeeze(-1)
+        # where they met there is no new direction, and log 0 has made the total -inf for good
+        u, h = torch.where(length > 0, v / torch.where(length > 0, length, 1.0), u), after
+    if not torch.isfinite(h).all():
+        raise FloatingPointError(f"the state is not finite after {len(inputs)} steps: {cell.advice}")
+    return total / ((len(inputs) - tangent_transient) * dt)
+
+
+def _length(u: Tensor) -> Tensor:
+    length: Tensor = torch.linalg.vector_norm(u, dim=-1, keepdim=True)
+    return length

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from lyaptorch import _checks, kernels
-from lyaptorch.bench.rows import METHODS, ROWS, Row, runs
+from lyaptorch.bench.problems import METHODS, ROWS, Row, runs
 from lyaptorch.record import Record
 from lyaptorch.training.progress import Advance, progress
 
@@ -30,12 +30,14 @@ class Benchmark:
         threads: of every row; when missing one, and two in the rows whose names say so.
         rounds: turns of each method; the median counts.
         rows: only rows whose names contain one of these, such as "k 75" or BPTT; all when empty.
+        seed: of inputs, targets and frames.
     """
 
     dtype: Literal["float32", "float64"] = "float32"
     threads: int | None = None
     rounds: int = 7
     rows: tuple[str, ...] = ()
+    seed: int = 1
 
     def chosen(self) -> list[Row]:
         """The rows to be timed.
@@ -98,7 +100,7 @@ class Benchmark:
         As in training, the same call has just been made: of the calls of a turn the last is timed.
         """
         dtype = getattr(torch, self.dtype)
-        todo, limits = runs(row, dtype), []
+        todo, limits = runs(row, dtype, self.seed), []
         times: dict[str, list[float]] = {method: [] for method in todo}
         for _ in range(self.rounds):
             for method, run in todo.items():

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from lyaptorch._random import Stream
+from lyaptorch._random import DEFAULT_SEED, Stream
 from lyaptorch.cells import Cell, ElmanCell, LIFCell, RateCell, ResidualCell, random_frame, unroll
 from lyaptorch.cells.residuals import decay
 from lyaptorch.tangent import lyapunov_spectrum
@@ -81,7 +81,7 @@ ROWS = (
 )
 
 
-def runs(row: Row, dtype: torch.dtype) -> dict[str, Run]:
+def runs(row: Row, dtype: torch.dtype, seed: int = 1) -> dict[str, Run]:
     """For each method that applies, a call that does the row once and returns what must come out alike.
 
     A gradient of W of the first network where there is no training, else the loss of the step.
@@ -90,21 +90,22 @@ def runs(row: Row, dtype: torch.dtype) -> dict[str, Run]:
     torch.set_default_dtype(dtype)
     try:
         made = {"exponents": _exponents, "BPTT": _elman, "residual": _residual, "spiking": _spiking}
-        return made[row.kind](row)
+        return made[row.kind](row, seed)
     finally:
         torch.set_default_dtype(before)
 
 
-def _exponents(row: Row) -> dict[str, Run]:
+def _exponents(row: Row, seed: int) -> dict[str, Run]:
     ensemble = (row.networks,) if row.networks > 1 else ()
     cell, one = RateCell(1, row.n, ensemble=ensemble), RateCell(1, row.n)
-    inputs = Stream(1, "bench").bernoulli((row.steps, 1, 1), member_ids=0)
-    frame = random_frame(row.n, row.k, Stream(2, "bench"), torch.tensor(0))
+    inputs = Stream(seed, "inputs").bernoulli((row.steps, 1, 1), member_ids=0)
+    frame = random_frame(row.n, row.k, Stream(seed, "frame"), torch.tensor(0))
 
     def loop() -> Tensor:
         W, V, b = weights = list(one.parameters())
         h, Q, logs = inputs.new_zeros(row.n), frame, inputs.new_zeros(row.k)
         for x in inputs[:, 0]:
+            # D = W diag(f'(h)) of h' = W f(h) + V x + b, and f' = 1 - tanh^2; diag(..) Q scales the rows of Q
             slope = 1 - torch.tanh(h) ** 2
             Q, R = torch.linalg.qr(W @ (slope.unsqueeze(-1) * Q))
             logs = logs + R.diagonal().abs().log()
@@ -122,108 +123,103 @@ def _exponents(row: Row) -> dict[str, Run]:
     return {"loop": loop, "torch": scan("torch"), "fused": scan("cpu")}
 
 
-def _elman(row: Row) -> dict[str, Run]:
+def _elman(row: Row, seed: int) -> dict[str, Run]:
     """Binary cross-entropy of a readout of every state."""
-    x = Stream(1, "bench").normal((row.steps, row.batch, 2), member_ids=0)
-    y = Stream(2, "bench").bernoulli((row.steps, row.batch, 1), member_ids=0)
-    zeros = x.new_zeros(row.batch, row.n)
-
-    def training(cell: nn.Module, states: Callable[[], Tensor]) -> Run:
-        weight, bias = _readout(row.n, 1)
-
-        def loss() -> Tensor:
-            return nn.functional.binary_cross_entropy_with_logits(states() @ weight.mT + bias, y)
-
-        return _adam([*cell.parameters(), weight, bias], loss)
-
-    looped, plain, fused = (ElmanCell(2, row.n) for _ in range(3))
+    x, _ = _drawn(row, seed, channels=2)
+    y = Stream(seed, "targets").bernoulli((row.steps, row.batch, 1), member_ids=0)
     rnn = nn.RNN(2, row.n, device="meta").to_empty(device="cpu")
     with torch.no_grad():
-        for name, weight in fused.named_parameters():
+        for name, weight in ElmanCell(2, row.n).named_parameters():
             getattr(rnn, f"{name}_l0").copy_(weight)
 
-    def loop() -> Tensor:
-        h, states = zeros, []
+    def loop(cell: ElmanCell, h: Tensor) -> list[Tensor]:
+        states = []
         for u in x:
-            h = torch.tanh(u @ looped.weight_ih.T + looped.bias_ih + h @ looped.weight_hh.T + looped.bias_hh)
+            h = torch.tanh(u @ cell.weight_ih.T + cell.bias_ih + h @ cell.weight_hh.T + cell.bias_hh)
             states.append(h)
-        return torch.stack(states)
+        return states
 
-    return {
-        "loop": training(looped, loop),
-        "torch": training(plain, lambda: _without_kernels(plain, x, zeros)),
-        "rnn": training(rnn, lambda: rnn(x)[0]),
-        "fused": training(fused, lambda: unroll(fused, x, zeros)),
-    }
+    criterion = nn.functional.binary_cross_entropy_with_logits
+    return _trainings(lambda: ElmanCell(2, row.n), loop, x, lambda z: criterion(z, y), rnn=rnn)
 
 
-def _residual(row: Row) -> dict[str, Run]:
+def _residual(row: Row, seed: int) -> dict[str, Run]:
     """Cross-entropy of a readout of the last state."""
-    x = Stream(1, "bench").uniform((row.steps, row.batch, 1), member_ids=0)
-    y = (CLASSES * Stream(2, "bench").uniform((row.batch,), member_ids=0)).long()
-    zeros = x.new_zeros(row.batch, row.n)
+    x, y = _drawn(row, seed, channels=1)
 
-    def training(cell: Cell, last: Callable[[], Tensor]) -> Run:
-        weight, bias = _readout(row.n, CLASSES)
+    def loop(cell: ResidualCell, h: Tensor) -> list[Tensor]:
+        for u in x:
+            a = h @ cell.weight_hh.T + u @ cell.weight_ih.T + cell.bias
+            h = cell.residual * h + COUPLING * torch.tanh(a)
+        return [h]
 
-        def loss() -> Tensor:
-            return nn.functional.cross_entropy(last() @ weight.mT + bias, y)
+    def make() -> ResidualCell:
+        return ResidualCell(1, row.n, residual=decay(DECAY), coupling=COUPLING)
 
-        return _adam([*cell.parameters(), weight, bias], loss)
+    return _trainings(make, loop, x, lambda z: nn.functional.cross_entropy(z, y), CLASSES)
 
-    looped, plain, fused = (
-        ResidualCell(1, row.n, residual=decay(DECAY), coupling=COUPLING) for _ in range(3)
+
+def _spiking(row: Row, seed: int) -> dict[str, Run]:
+    """Cross-entropy of a readout of the last state."""
+    x, y = _drawn(row, seed, channels=2)
+    alpha, beta = LIFCell(2, row.n).decays()
+
+    def loop(cell: LIFCell, h: Tensor) -> list[Tensor]:
+        U, I = torch.split(h, row.n, -1)  # noqa: E741
+        for u in x:
+            S = cell.activation(U - cell.threshold)
+            I = alpha * I + S @ cell.weight_hh.T + u @ cell.weight_ih.T  # noqa: E741
+            # the reset passes no gradient, as in the cell
+            U = (beta * U + (1 - beta) * I) * (1 - S.detach())
+        return [torch.cat([U, I], -1)]
+
+    return _trainings(
+        lambda: LIFCell(2, row.n), loop, x, lambda z: nn.functional.cross_entropy(z, y), CLASSES
     )
 
-    def loop() -> Tensor:
-        h = zeros
-        for u in x:
-            a = h @ looped.weight_hh.T + u @ looped.weight_ih.T + looped.bias
-            h = looped.residual * h + COUPLING * torch.tanh(a)
-        return h
 
-    return {
-        "loop": training(looped, loop),
-        "torch": training(plain, lambda: _without_kernels(plain, x, zeros, row.steps - 1)[-1]),
-        "fused": training(fused, lambda: unroll(fused, x, zeros, first=row.steps - 1)[-1]),
-    }
+def _drawn(row: Row, seed: int, channels: int) -> tuple[Tensor, Tensor]:
+    """Inputs and classes."""
+    x = Stream(seed, "inputs").normal((row.steps, row.batch, channels), member_ids=0)
+    classes = Stream(seed, "targets").uniform((row.batch,), member_ids=0)
+    return x, (CLASSES * classes).long()
 
 
-def _spiking(row: Row) -> dict[str, Run]:
-    """Cross-entropy of a readout of the last state."""
-    x = Stream(1, "bench").normal((row.steps, row.batch, 2), member_ids=0)
-    y = (CLASSES * Stream(2, "bench").uniform((row.batch,), member_ids=0)).long()
-    zeros = x.new_zeros(row.batch, 2 * row.n)
+C = TypeVar("C", bound=Cell)
 
-    def training(cell: Cell, last: Callable[[], Tensor]) -> Run:
-        weight, bias = _readout(2 * row.n, CLASSES)
+
+def _trainings(
+    make: Callable[[], C],
+    loop: Callable[[C, Tensor], list[Tensor]],
+    x: Tensor,
+    criterion: Callable[[Tensor], Tensor],
+    classes: int = 0,
+    rnn: nn.RNN | None = None,
+) -> dict[str, Run]:
+    """Steps of training a cell with a readout of its last state as `classes`, or of all states without."""
+    looped, plain, fused = (make() for _ in range(3))
+    h0 = x.new_zeros(x.shape[1], looped.state_size)
+    first = len(x) - 1 if classes else 0
+
+    def training(network: nn.Module, states: Callable[[], Tensor]) -> Run:
+        # without the scale of 1 / sqrt(n), logits of n units would grow with n
+        shape = (classes or 1, looped.state_size)
+        drawn = Stream(DEFAULT_SEED, "readout").normal(shape, member_ids=0)
+        weight, bias = nn.Parameter(drawn / shape[1] ** 0.5), nn.Parameter(drawn.new_zeros(shape[0]))
 
         def loss() -> Tensor:
-            return nn.functional.cross_entropy(last() @ weight.mT + bias, y)
+            h = states()[-1] if classes else states()
+            return criterion(h @ weight.mT + bias)
 
-        return _adam([*cell.parameters(), weight, bias], loss)
+        return _adam([*network.parameters(), weight, bias], loss)
 
-    looped, plain, fused = (LIFCell(2, row.n) for _ in range(3))
-    alpha, beta = looped.decays()
-
-    def loop() -> Tensor:
-        U, I = torch.split(zeros, row.n, -1)  # noqa: E741
-        for u in x:
-            S = looped.activation(U - looped.threshold)
-            I = alpha * I + S @ looped.weight_hh.T + u @ looped.weight_ih.T  # noqa: E741
-            U = (beta * U + (1 - beta) * I) * (1 - S.detach())
-        return torch.cat([U, I], -1)
-
-    return {
-        "loop": training(looped, loop),
-        "torch": training(plain, lambda: _without_kernels(plain, x, zeros, row.steps - 1)[-1]),
-        "fused": training(fused, lambda: unroll(fused, x, zeros, first=row.steps - 1)[-1]),
+    made = {
+        "loop": training(looped, lambda: torch.stack(loop(looped, h0))),
+        "torch": training(plain, lambda: _without_kernels(plain, x, h0, first)),
     }
-
-
-def _readout(n: int, outputs: int) -> tuple[nn.Parameter, nn.Parameter]:
-    weight = Stream(3, "bench").normal((outputs, n), member_ids=0) / n**0.5
-    return nn.Parameter(weight), nn.Parameter(weight.new_zeros(outputs))
+    if rnn is not None:
+        made["rnn"] = training(rnn, lambda: rnn(x)[0])
+    return {**made, "fused": training(fused, lambda: unroll(fused, x, h0, first=first))}
 
 
 def _adam(parameters: list[nn.Parameter], loss: Callable[[], Tensor]) -> Run:
@@ -239,7 +235,7 @@ def _adam(parameters: list[nn.Parameter], loss: Callable[[], Tensor]) -> Run:
     return step
 
 
-def _without_kernels(cell: Cell, inputs: Tensor, h0: Tensor, first: int = 0) -> Tensor:
+def _without_kernels(cell: Cell, inputs: Tensor, h0: Tensor, first: int) -> Tensor:
     before = os.environ.get("LYAPTORCH_KERNELS")
     os.environ["LYAPTORCH_KERNELS"] = "0"
     try:

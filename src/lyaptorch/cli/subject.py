@@ -115,11 +115,10 @@ class Subject:
 
     def prepare(self) -> Driven:
         """Load or make the network, and its inputs."""
-        for name, low in (("steps", 1), ("transient", 0), ("tangent_transient", 0)):
+        least = {"steps": 1, "transient": 0, "tangent_transient": 0, "trajectories": 1, "channels": 1}
+        for name, low in least.items():
             if getattr(self, name) is not None:
                 _checks.integer(name, getattr(self, name), low)
-        for name in ("trajectories", "channels"):
-            _checks.integer(name, getattr(self, name), 1)
         kind, from_file = getattr(torch, self.dtype), is_file(self.inputs)
         task = None if from_file else _task(self.inputs, self.delay, self.items)
         channels = task.input_size if task else self.channels
@@ -134,17 +133,16 @@ class Subject:
         else:
             transient, tangent = self._transients(10 * DEFAULT_STEPS)
             total = transient + tangent + (self.steps or DEFAULT_STEPS)
-            x, said = _inputs(task or self.inputs, total, self.trajectories, channels, self.seed), ""
+            x, said = self._draw(task, total, channels), ""
         x = x.to(kind) * self.input_scale
         h0 = None if cell.state_size else torch.zeros(x.shape[1], self.n, dtype=kind)
         return Driven(network, cell, x, h0, transient, tangent, said)
 
     def config(self, driven: Driven) -> dict[str, Any]:
         """What a Record says of it."""
-        names = ["inputs", "dtype", "seed"]
-        names += [] if self.target else ["n", "gain", "activation", "weights"]
-        own = {name: getattr(self, name) for name in names}
-        own |= {"transient": driven.transient, "tangent_transient": driven.tangent_transient}
+        made = () if self.target else ("n", "gain", "activation", "weights")
+        own = {name: getattr(self, name) for name in ("inputs", "dtype", "seed", *made)}
+        own |= {name: getattr(driven, name) for name in ("transient", "tangent_transient")}
         return {"target": self.target or self.cell, "shape": list(driven.inputs.shape), **own}
 
     def _transients(self, t: int) -> tuple[int, int]:
@@ -166,9 +164,23 @@ class Subject:
             )
         return x[: uncounted + self.steps], said
 
-    def generator(self) -> torch.Generator:
-        """Of the frame."""
+    def arguments(self, driven: Driven) -> dict[str, Any]:
+        """What `lyapunov_spectrum` and `diagnose` are called with, beside the network."""
+        own = {name: getattr(driven, name) for name in ("inputs", "h0", "transient", "tangent_transient")}
+        return {**own, "generator": self._generator()}
+
+    def _generator(self) -> torch.Generator:
+        # a new one for weights and for the frame: neither may depend on what the other has drawn
         return torch.Generator().manual_seed(self.seed)
+
+    def _draw(self, task: Task | None, total: int, channels: int) -> Tensor:
+        """Inputs `(total, b, m)` of a task, or noise, or zeros."""
+        if task is not None:
+            return padded(task.inputs(Draw(self.seed, total, self.trajectories))).inputs
+        shape = (total, self.trajectories, channels)
+        if self.inputs == "zero":
+            return torch.zeros(shape)
+        return Stream(self.seed, "noise").normal(shape, member_ids=torch.tensor(0))
 
     def _make(self, channels: int) -> Cell:
         make = CELLS[_checks.choice("cell", self.cell, CELLS)]
@@ -177,7 +189,7 @@ class Subject:
             options["activation"] = self.activation
         elif self.activation != "tanh":
             raise ValueError(f"activation must be tanh for a cell {self.cell!r}, got {self.activation!r}")
-        return make(channels, self.n, gain=self.gain, generator=self.generator(), **options)
+        return make(channels, self.n, gain=self.gain, generator=self._generator(), **options)
 
 
 def _task(name: str, delay: int, items: int) -> Task | None:
@@ -187,16 +199,6 @@ def _task(name: str, delay: int, items: int) -> Task | None:
     _checks.choice("inputs", name, {"noise", "zero", "a file .npy, .npz, .pt or .csv", *TASKS})
     task: Task = Recall(items, delay) if TASKS[name] is Recall else TASKS[name](delay)
     return task
-
-
-def _inputs(spec: str | Task, total: int, trajectories: int, channels: int, seed: int) -> Tensor:
-    shared_id = torch.zeros((), dtype=torch.int64)
-    if not isinstance(spec, str):
-        return padded(spec.inputs(Draw(seed, total, trajectories))).inputs
-    shape = (total, trajectories, channels)
-    if spec == "zero":
-        return torch.zeros(shape)
-    return Stream(seed, "noise").normal(shape, member_ids=shared_id)
 
 
 def load(target: str) -> Any:
@@ -232,12 +234,9 @@ def _made(found: Any, target: str) -> Any:
     """What a function without arguments, or a class, makes; all else as it is."""
     if isinstance(found, nn.Module) or not callable(found):
         return found
-    needed = [
-        p
-        for p in inspect.signature(found).parameters.values()
-        if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
-    ]
-    if needed:
+    parameters = inspect.signature(found).parameters.values()
+    # a function that needs arguments is a step; keyword-only ones no step is ever given
+    if any(p.default is p.empty and p.kind <= p.POSITIONAL_OR_KEYWORD for p in parameters):
         return found
     try:
         return found()

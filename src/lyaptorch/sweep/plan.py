@@ -51,10 +51,14 @@ class Plan:
         Raises:
             ValueError: if a Record in the folder cannot be read.
         """
-        all_packs, known = packs(name, configs, together, most), _finished(Path(folder))
-        mine = {i: known[i] for group in all_packs for i in group.ids if i in known}
-        left = [group.without(frozenset(mine)) for group in all_packs]
-        return cls(Path(folder), mine, [group for group in left if group.ids])
+        folder, known = Path(folder), {}
+        for record in map(Record.load, sorted(folder.glob("*.nc"))):
+            ids = record.config.get("sweep", {}).get("ids", [])
+            known.update({run: (record, i) for i, run in enumerate(ids)})
+        groups = packs(name, configs, together, most)
+        mine = {run: known[run] for group in groups for run in group.ids if run in known}
+        left = [group.without(frozenset(mine)) for group in groups]
+        return cls(folder, mine, [group for group in left if group.ids])
 
 
 def sweep(
@@ -130,7 +134,7 @@ def sweep(
 def _work(function: Function, folder: Path, group: Group) -> tuple[Record, float]:
     """What a worker does: the Record of a pack, and the seconds it took."""
     start = time.monotonic()
-    return function(group.configs, _checkpoint(folder, group.id)), time.monotonic() - start
+    return function(group.configs, folder / f".{group.id}.checkpoint"), time.monotonic() - start
 
 
 def _labelled(record: Any, name: str, group: Group) -> Record:
@@ -149,27 +153,8 @@ def _labelled(record: Any, name: str, group: Group) -> Record:
     if lengths - {len(group.ids)} or (len(group.ids) > 1 and not lengths):
         need = f"the Record of a pack must have {len(group.ids)} members"
         raise ValueError(f"{need}, got {sorted(lengths)}; give each run one")
-    label = {
-        "name": name,
-        "pack": group.id,
-        "ids": list(group.ids),
-        "configs": [dict(c) for c in group.configs],
-    }
+    label = {"name": name, "pack": group.id, "ids": group.ids, "configs": group.configs}
     return Record(record.kind, {**record.config, "sweep": label}, record.variables, record.coordinates)
-
-
-def _finished(folder: Path) -> dict[str, tuple[Record, int]]:
-    """All runs whose Records are in a folder, by their ids."""
-    records = [Record.load(path) for path in sorted(folder.glob("*.nc"))]
-    return {
-        run: (record, i)
-        for record in records
-        for i, run in enumerate(record.config.get("sweep", {}).get("ids", []))
-    }
-
-
-def _checkpoint(folder: Path, group: str) -> Path:
-    return folder / f".{group}.checkpoint"
 
 
 def _forget(folder: Path, group: str) -> None:
@@ -195,23 +180,18 @@ def gather(
     """
     found = [plan.finished.get(run_id(name, point)) for point in grid(config, axes)]
     values = [{} if entry is None else _values(*entry, names) for entry in found]
-    shape, dims = tuple(len(v) for v in axes.values()), tuple(axes)
+    shape = tuple(len(v) for v in axes.values())
     variables: dict[str, Any] = {}
     for key in sorted({key for row in values for key in row}):
-        rows = [row.get(key) for row in values]
-        first = next(row for row in rows if row is not None)
-        inner_dims, inner = first[0], first[1].shape
-        missing = np.full(inner, np.nan)
-        stacked = np.stack([missing if row is None else row[1] for row in rows])
-        variables[key] = ((*dims, *inner_dims), stacked.reshape(*shape, *inner))
+        dims, first = next(row[key] for row in values if key in row)
+        missing = (dims, np.full(first.shape, np.nan))
+        # runs come in the order of the grid, the last axis fastest: that of reshape
+        stacked = np.stack([row.get(key, missing)[1] for row in values])
+        variables[key] = ((*axes, *dims), stacked.reshape(*shape, *first.shape))
     coordinates = {key: ((key,), np.array(_plain(list(column)))) for key, column in axes.items()}
     common = {key: value for key, value in config.items() if key not in axes}
-    return Record(
-        "sweep",
-        {"name": name, "config": common, "axes": {k: list(v) for k, v in axes.items()}},
-        variables,
-        coordinates,
-    )
+    varied = {key: list(column) for key, column in axes.items()}
+    return Record("sweep", {"name": name, "config": common, "axes": varied}, variables, coordinates)
 
 
 def _values(

@@ -1,0 +1,89 @@
+"""What a user may write: `test_typing.py` runs it, and checks its types as strictly as mypy can."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import lyaptorch as lt
+from lyaptorch.schedules import At, Every, Scale, Trigger, When, lambda1, task_loss
+from lyaptorch.sweep import Processes, gather, grid, sweep
+
+
+class Bounded(lt.Cell):
+    """h' = tanh(W h + x), with its pushforward by hand: D = diag(1 - h'^2) W."""
+
+    def __init__(self, n: int) -> None:
+        super().__init__(input_size=n, state_size=n)
+        self.weight = torch.nn.Parameter(1.1 * torch.eye(n))
+
+    def step(self, x: Tensor, h: Tensor) -> Tensor:
+        return torch.tanh(h @ self.weight.mT + x)
+
+    def pushforward(self, x: Tensor, h: Tensor, Q: Tensor) -> tuple[Tensor, Tensor]:
+        after = self.step(x, h)
+        return after, (1 - after.square()).unsqueeze(-1) * (self.weight @ Q)
+
+
+class Opposite:
+    """A task of his own: the opposite of the bits that another task asks for."""
+
+    def __init__(self, task: lt.tasks.DelayedCopy) -> None:
+        self.task = task
+        self.input_size, self.output_size, self.loss = task.input_size, task.output_size, task.loss
+
+    def inputs(self, *which: Any, **named: Any) -> Tensor:
+        return self.task.inputs(*which, **named)
+
+    def draw(self, *which: Any, **named: Any) -> lt.Batch:
+        batch = self.task.draw(*which, **named)
+        return lt.Batch(batch.inputs, 1 - batch.targets, batch.mask)
+
+
+def measure() -> list[float]:
+    inputs = torch.randn(50, 3, 2)
+    lstm: lt.Cell = lt.as_cell(torch.nn.LSTM(2, 6))
+    spectrum: lt.Spectrum = lt.lyapunov_spectrum(lstm, inputs, k=4, lengths=[50, 40, 30], transient=5)
+    lt.flossing_loss(spectrum.exponents, target=0.0).backward()
+    vectors = lt.covariant_vectors(Bounded(2), inputs, k=2, transient=5)
+    found = lt.diagnose(torch.nn.GRU(2, 6), inputs, k=3)
+    by_depth: Tensor = lt.depth_spectrum(torch.nn.RNN(2, 6, num_layers=2), inputs, k=2).exponents
+    rates = [spectrum.stderr(), spectrum.kaplan_yorke(), vectors.exponents, by_depth]
+    return [len(found.suggestions), *(float(rate.nan_to_num().mean()) for rate in rates)]
+
+
+def train(folder: Path) -> lt.Record:
+    task: lt.Task = Opposite(lt.tasks.DelayedCopy(4))
+    cell = lt.RateCell(1, 8, gain=1.2, activation=lt.surrogates.sigmoid_slope(2.0), ensemble=(2,))
+    lt.floss(cell, task, k=3, epochs=2)
+    model = lt.Model(cell, lt.Readout(8, 1, scale=0.5, ensemble=(2,)), loss=task.loss)
+    needed = When((lambda1 > 0.2) & (task_loss > 0.1), check_every=2)
+    triggers = (
+        Trigger(At(1), lt.FlossPhase(1, k=2)),
+        Trigger(Every(3), lt.FlossPhase(1, k=2)),
+    )
+    schedule = (lt.FlossPhase(2, k=2), lt.FitPhase(4, triggers=triggers))
+    record = lt.train(model, task, schedule, batch=2, optimizer=lt.Adam(), metrics=("lambda1",))
+    return lt.Record.load(record.save(folder / "training"))
+
+
+def squares(configs: Sequence[Mapping[str, Any]], checkpoint: Path) -> lt.Record:
+    return lt.Record("square", {}, {"y": (("member",), [config["x"] ** 2 for config in configs])})
+
+
+def main() -> None:
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        losses = train(folder)["loss"].mean(0)
+        axes = {"x": [1, 2, 3]}
+        done = sweep(squares, grid({}, axes), folder / "sweep", name="square")
+        print(measure(), losses.tolist(), gather(done, {}, axes, name="square")["y"].sum())
+
+
+if __name__ == "__main__":
+    main()

@@ -108,11 +108,11 @@ def _suggestions(record: Record) -> str:
     if "suggestion_title" not in record:
         return paragraph("Nothing: over this horizon gradients need nothing.")
     told = []
-    for title, reason, code in zip(
+    for title, reason, lines in zip(
         *(record[f"suggestion_{n}"] for n in ("title", "reason", "code")), strict=True
     ):
         heading = f"<h3>{escape(str(title))}</h3>"
-        told.append(heading + paragraph(str(reason)) + code(str(code)))
+        told.append(heading + paragraph(str(reason)) + code(str(lines)))
     return "".join(told)
 
 

@@ -23,7 +23,7 @@ from lyaptorch.cli.reproduce import checks_page
 from lyaptorch.experiments import FIGURES
 from lyaptorch.experiments.figure import figure_of, recorded_checks
 from lyaptorch.plots.curves import write_events
-from lyaptorch.plots.runs import Entry, runs_page
+from lyaptorch.plots.pages import Claim, Entry, runs_page
 from lyaptorch.record import Record
 from lyaptorch.tasks import TASKS
 from lyaptorch.training import PRESETS
@@ -222,7 +222,8 @@ def _entry(path: Path, record: Record) -> Entry:
     except (ValueError, KeyError, IndexError):
         # of a kind without a figure, or made by another version of it
         drawn = None
-    return Entry(path.stem, record, drawn, checks, host_of(path))
+    claims = [Claim(c.sentence, c.bound, c.measured, c.outcome, c.kind) for c in checks]
+    return Entry(path.stem, record, drawn, claims, host_of(path))
 
 
 def _range(values: NDArray[Any]) -> dict[str, float | None]:

@@ -18,7 +18,7 @@ from lyaptorch._brief import FAILS, tally
 from lyaptorch.cli.figures import Made, drawn, made_in, make, make_all, seed_of
 from lyaptorch.cli.output import check_table, counted, resumable, show
 from lyaptorch.experiments import FIGURES, SCALES
-from lyaptorch.plots.runs import duration
+from lyaptorch.plots.pages import duration
 from lyaptorch.tasks.archives import VARIABLE
 
 ALL = "all"

@@ -18,7 +18,7 @@ from lyaptorch import _checks
 from lyaptorch._files import run_path
 from lyaptorch.cli.output import resumable, save, show
 from lyaptorch.experiments.training import alike, check_run, cost, train_runs
-from lyaptorch.plots.runs import duration
+from lyaptorch.plots.pages import duration
 from lyaptorch.record import Record
 from lyaptorch.sweep import Plan, Processes, Ray, Serial, Workers, axis, gather, grid, run_id
 from lyaptorch.sweep import sweep as run_sweep

@@ -16,8 +16,7 @@ from lyaptorch.cells import Cell, ElmanCell, ResidualCell, residuals
 from lyaptorch.experiments.check import Check, at_least, at_most
 from lyaptorch.experiments.figure import Figure, Results, declare
 from lyaptorch.experiments.study import Study
-from lyaptorch.plots.primitives import bundle, single
-from lyaptorch.plots.style import GREY, PALETTE
+from lyaptorch.plots.primitives import GREY, PALETTE, bundle, single
 from lyaptorch.record import Record
 from lyaptorch.schedules import FitPhase
 from lyaptorch.tasks import Adding, SequentialImages

@@ -27,8 +27,7 @@ from lyaptorch.experiments.weak_coupling.adding import (
     network,
     uniform,
 )
-from lyaptorch.plots.primitives import picture
-from lyaptorch.plots.style import PALETTE
+from lyaptorch.plots.primitives import PALETTE, picture
 from lyaptorch.record import Record
 from lyaptorch.training import Adam
 

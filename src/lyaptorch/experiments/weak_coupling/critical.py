@@ -17,8 +17,7 @@ from lyaptorch.experiments.check import Check, at_least, at_most
 from lyaptorch.experiments.figure import Figure, Results, declare
 from lyaptorch.experiments.study import Study
 from lyaptorch.experiments.weak_coupling.adding import AUTHORS, PAPER, ensemble, fit, network
-from lyaptorch.plots.primitives import picture
-from lyaptorch.plots.style import PALETTE
+from lyaptorch.plots.primitives import PALETTE, picture
 from lyaptorch.record import Record
 from lyaptorch.tangent import lyapunov_spectrum
 from lyaptorch.tasks import Adding

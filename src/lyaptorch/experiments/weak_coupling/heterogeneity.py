@@ -26,8 +26,7 @@ from lyaptorch.experiments.weak_coupling.images import (
     best_of,
     learning_curves,
 )
-from lyaptorch.plots.primitives import picture, scores
-from lyaptorch.plots.style import GREY, PALETTE
+from lyaptorch.plots.primitives import GREY, PALETTE, picture, scores
 from lyaptorch.record import Record
 from lyaptorch.tangent import lyapunov_spectrum
 from lyaptorch.tasks import SequentialImages

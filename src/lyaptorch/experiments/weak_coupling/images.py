@@ -17,8 +17,7 @@ from lyaptorch.experiments.check import Check, at_least, at_most, near
 from lyaptorch.experiments.figure import Figure, Results, declare
 from lyaptorch.experiments.study import Study
 from lyaptorch.experiments.weak_coupling.adding import AUTHORS, PAPER, ensemble, fit, learned, network
-from lyaptorch.plots.primitives import bundle, picture, scores
-from lyaptorch.plots.style import GREY, PALETTE
+from lyaptorch.plots.primitives import GREY, PALETTE, bundle, picture, scores
 from lyaptorch.record import Record
 from lyaptorch.tasks import SequentialImages
 

@@ -26,8 +26,7 @@ from lyaptorch.experiments.weak_coupling.adding import (
     named,
     network,
 )
-from lyaptorch.plots.primitives import bundle, scores
-from lyaptorch.plots.style import GREY, PALETTE, style
+from lyaptorch.plots.primitives import GREY, PALETTE, bundle, scores, style
 from lyaptorch.record import Record
 from lyaptorch.training import SGD, Adam
 

@@ -21,7 +21,7 @@ from lyaptorch.cli.subject import CELLS
 from lyaptorch.experiments import FIGURES, Check
 from lyaptorch.experiments.figure import figure_of, recorded_checks
 from lyaptorch.plots.curves import write_events
-from lyaptorch.plots.runs import Entry, runs_page
+from lyaptorch.plots.pages import Claim, Entry, runs_page
 from lyaptorch.record import Record
 from lyaptorch.tasks import TASKS
 from lyaptorch.training import PRESETS
@@ -183,7 +183,8 @@ def _entry(path: Path, record: Record) -> Entry:
     except (ValueError, KeyError, IndexError):
         # of a kind without a figure, or made by another version of it
         drawn = None
-    return Entry(path.stem, record, drawn, _checks_of(record), host_of(path))
+    claims = [Claim(c.sentence, c.bound, c.measured, c.outcome, c.kind) for c in _checks_of(record)]
+    return Entry(path.stem, record, drawn, claims, host_of(path))
 
 
 def _checks_of(record: Record) -> list[Check]:

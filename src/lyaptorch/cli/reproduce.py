@@ -16,7 +16,7 @@ from lyaptorch._brief import FAILS, tally
 from lyaptorch.cli.figures import Made, Order, drawn, made_in, make, make_all, seed_of
 from lyaptorch.cli.output import Output, Works, check_table, counted, markdown, resumable
 from lyaptorch.experiments import FIGURES, SCALES
-from lyaptorch.plots.runs import duration
+from lyaptorch.plots.pages import duration
 from lyaptorch.tasks.archives import VARIABLE
 
 ALL = "all"

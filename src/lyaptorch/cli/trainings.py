@@ -17,7 +17,7 @@ from lyaptorch import _checks
 from lyaptorch.cli.output import Output, Works, resumable, tabulated
 from lyaptorch.experiments import Demo, Training, train_networks
 from lyaptorch.experiments.training import alike, check_run, cost, train_runs
-from lyaptorch.plots.runs import duration
+from lyaptorch.plots.pages import duration
 from lyaptorch.record import Record
 from lyaptorch.sweep import Plan, Processes, Ray, Serial, Workers, axis, gather, grid, run_id
 from lyaptorch.sweep import sweep as run_sweep

@@ -2,151 +2,145 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from lyaptorch._units import Clock
-from lyaptorch.plots.parts import gates, parts, shares, silence
-from lyaptorch.plots.style import BLUE, DASHES, GREY, ORANGE, Array, Drawing, panels, style
+from lyaptorch.plots.primitives import (
+    BLUE,
+    DASHES,
+    GREY,
+    ORANGE,
+    PALETTE,
+    Drawing,
+    Rows,
+    Told,
+    drawing,
+    picture,
+)
 from lyaptorch.record import Record
 
 KEPT = {"1/e": 1.0, "1/1000": float(np.log(1e3))}
 """What is left of a perturbation, and its negative logarithm."""
 
 
-def diagnosis_figure(record: Record) -> Figure:
-    """Three panels: the spectrum, what survives, and a gradient on its way back."""
-    with style():
-        drawn, axes = panels(3)
-        for panel, draw in zip(axes, (draw_spectrum, draw_survival, draw_gradient), strict=True):
-            draw(record, panel)
-    return drawn
+@picture(3)
+def diagnosis_figure(record: Record, axes: list[Axes]) -> None:
+    """The spectrum, what survives, and a gradient on its way back."""
+    for panel, draw in zip(axes, (draw_spectrum, draw_survival, draw_gradient), strict=True):
+        draw(record, panel)
 
 
 def drawings(record: Record) -> list[Drawing]:
     """All figures that this record has something to show in."""
-    found = [spectrum(record), survival(record), gradient(record)]
+    found: dict[str, tuple[Callable[[Record, Axes], Told], str]] = {
+        "spectrum": (
+            draw_spectrum,
+            "How fast a perturbation grows (above 0) or fades (below) along each direction. Below the dotted "
+            "line less than a thousandth is left after the horizon.",
+        ),
+        "survival": (
+            draw_survival,
+            "Directions along which more than the given share of a perturbation, or of a gradient, is left.",
+        ),
+        "gradient": (
+            draw_gradient,
+            "A random gradient at the end of the run, carried back step by step, and what the first exponent "
+            "predicts. Where the two part, single layers or bursts matter.",
+        ),
+    }
     if len(record["part"]) > 1:
-        found += [parts(record), shares(record)]
-    if (record["silent"] > 0.5).any():
-        found.append(silence(record))
-    if "gate_0" in record:
-        found.append(gates(record))
-    return found
-
-
-def spectrum(record: Record) -> Drawing:
-    """The exponents with their errors."""
-    values, k = record["exponents"], len(record["exponents"])
-    rows = list(
-        zip(
-            range(1, k + 1),
-            *(record[n].tolist() for n in ("exponents", "stderr")),
-            ["yes" if r else "no" for r in record["reliable"]],
-            *(record[n].tolist() for n in ("efold_steps", "thousandth_steps", "round_off_steps")),
-            strict=True,
+        found["parts"] = (
+            draw_parts,
+            "A perturbation in one part, all else held: what falls far below 0 keeps nothing by itself.",
         )
-    )
-    return Drawing(
-        "spectrum",
-        draw_spectrum,
-        f"{k} Lyapunov exponents, descending, from {values[0]:.3g} to {values[-1]:.3g} "
-        f"{_clock(record).rate}.",
-        "How fast a perturbation grows (above 0) or fades (below) along each direction. Below the dotted "
-        "line less than a thousandth is left after the horizon.",
-        ("i", "λ", "± error", "reliable", "steps to 1/e", "to 1/1000", "to round-off"),
-        rows,
-    )
+        found["shares"] = draw_shares, "Where a gradient lives on its way back."
+    if (record["silent"] > 0.5).any():
+        found["silence"] = (
+            draw_silence,
+            "Silent: a unit takes up or passes on less than 5% of a perturbation in one step.",
+        )
+    if "gate_0" in record:
+        found["gates"] = (
+            draw_gates,
+            "What each gate lets through, 0 shut and 1 open, over units in ascending order.",
+        )
+    return [drawing(record, name, draw, caption) for name, (draw, caption) in found.items()]
 
 
-def draw_spectrum(record: Record, axes: Axes) -> None:
+def draw_spectrum(record: Record, axes: Axes) -> Told:
     """Exponents, errors, and the border below which a direction is lost."""
     values, error, T = record["exponents"], record["stderr"], record.config["horizon"]
-    finite, reliable = np.isfinite(values), record["reliable"]
+    clock, finite, reliable = _clock(record), np.isfinite(values), record["reliable"]
     index = np.arange(1, len(values) + 1)
     axes.axhline(0, color=GREY, linewidth=0.8)
-    axes.axhline(
-        _clock(record).per_time(-KEPT["1/1000"] / T),
-        color=GREY,
-        linewidth=0.9,
-        linestyle=":",
-        label=f"1/1000 left after {T} steps",
-    )
+    # exp(lambda T) = 1/1000 after T steps
+    border = clock.per_time(-KEPT["1/1000"] / T)
+    axes.axhline(border, color=GREY, linewidth=0.9, linestyle=":", label=f"1/1000 left after {T} steps")
     bars = np.where(np.isfinite(error), error, 0.0)[finite]
     axes.errorbar(index[finite], values[finite], yerr=bars, color=BLUE, marker=".", markersize=4, linewidth=1)
     lost = finite & ~reliable
     axes.plot(index[lost], values[lost], "o", mfc="white", color=ORANGE, markersize=4)
-    axes.set(xlabel="index i", ylabel=f"λᵢ ({_clock(record).rate})", title="Lyapunov spectrum")
+    axes.set(xlabel="index i", ylabel=f"λᵢ ({clock.rate})", title="Lyapunov spectrum")
     axes.set_xlim(0, len(values) + 1)
     axes.legend()
-
-
-def survival(record: Record) -> Drawing:
-    """How many directions survive how many steps."""
-    T, at = record.config["horizon"], _steps(record)
-    counts = {name: _surviving(_per_step(record), at, kept) for name, kept in KEPT.items()}
-    now = int(_surviving(_per_step(record), np.array([T]), KEPT["1/1000"])[0])
-    return Drawing(
-        "survival",
-        draw_survival,
-        f"How many of {len(record['exponents'])} directions keep a part of a perturbation, against steps: "
-        f"{now} keep a thousandth over {T} steps.",
-        "Directions along which more than the given share of a perturbation, or of a gradient, is left.",
-        ("steps", "more than 1/e left", "more than 1/1000 left"),
-        list(zip(at.tolist(), *(c.tolist() for c in counts.values()), strict=True)),
+    steps = (record[f"{name}_steps"].tolist() for name in ("efold", "thousandth", "round_off"))
+    trusted = ["yes" if r else "no" for r in reliable]
+    return (
+        f"{len(values)} Lyapunov exponents, descending, from {values[0]:.3g} to {values[-1]:.3g} "
+        f"{clock.rate}.",
+        ("i", "λ", "± error", "reliable", "steps to 1/e", "to 1/1000", "to round-off"),
+        list(zip(index.tolist(), values.tolist(), error.tolist(), trusted, *steps, strict=True)),
     )
 
 
-def draw_survival(record: Record, axes: Axes) -> None:
+def draw_survival(record: Record, axes: Axes) -> Told:
     """Surviving directions against steps, for two shares that are left."""
-    T, at = record.config["horizon"], _steps(record)
-    for (name, kept), color, dash in zip(KEPT.items(), (ORANGE, BLUE), DASHES, strict=False):
-        counts = _surviving(_per_step(record), at, kept)
-        axes.plot(at, counts, dash, color=color, linewidth=1.6, label=f"more than {name} left")
+    T, n = record.config["horizon"], len(record["exponents"])
+    at = np.unique(np.geomspace(1, 2 * T, 60).astype(np.int64))
+    counts = [_surviving(record, at, kept) for kept in KEPT.values()]
+    for name, count, color, dash in zip(KEPT, counts, (ORANGE, BLUE), DASHES, strict=False):
+        axes.plot(at, count, dash, color=color, linewidth=1.6, label=f"more than {name} left")
     axes.axvline(T, color=GREY, linewidth=0.9, linestyle=":", label=f"horizon, {T}")
     axes.set(xscale="log", xlabel="steps", ylabel="directions", title="What survives")
-    axes.set_ylim(-0.03 * len(record["exponents"]), 1.05 * len(record["exponents"]))
+    axes.set_ylim(-0.03 * n, 1.05 * n)
     axes.legend()
+    now = int(_surviving(record, np.array([T]), KEPT["1/1000"])[0])
+    return (
+        f"How many of {n} directions keep a part of a perturbation, against steps: "
+        f"{now} keep a thousandth over {T} steps.",
+        ("steps", "more than 1/e left", "more than 1/1000 left"),
+        list(zip(at.tolist(), *(count.tolist() for count in counts), strict=True)),
+    )
 
 
-def _steps(record: Record) -> NDArray[np.int64]:
-    return np.unique(np.geomspace(1, 2 * record.config["horizon"], 60).astype(np.int64))
-
-
-def _surviving(per_step: Array, at: NDArray[np.int64], kept: float) -> NDArray[np.int64]:
-    counts: NDArray[np.int64] = (per_step[:, None] * at > -kept).sum(0)
+def _surviving(record: Record, at: NDArray[np.int64], kept: float) -> NDArray[np.int64]:
+    """Of how many directions more than exp(-kept) is left after each number of steps: lambda_i t > -kept."""
+    counts: NDArray[np.int64] = (_per_step(record)[:, None] * at > -kept).sum(0)
     return counts
 
 
-def gradient(record: Record) -> Drawing:
-    """A gradient on its way back."""
-    nats = record["gradient"]
-    pairs = zip((nats / np.log(10)).tolist(), _predicted(record).tolist(), strict=True)
-    rows = [(s, *pair) for s, pair in enumerate(pairs)]
-    return Drawing(
-        "gradient",
-        draw_gradient,
-        f"The norm of a gradient sent back from the end, by powers of ten: {_ten(float(nats[-1]))} after "
-        f"{len(nats) - 1} steps back.",
-        "A random gradient at the end of the run, carried back step by step, and what the first exponent "
-        "predicts. Where the two part, single layers or bursts matter.",
-        ("steps back", "log₁₀ of the norm", "predicted"),
-        rows,
-    )
-
-
-def draw_gradient(record: Record, axes: Axes) -> None:
-    """Measured and predicted norms over steps back."""
-    tens = record["gradient"] / np.log(10)
-    back = np.arange(len(tens))
-    shown = np.where(np.isfinite(tens), tens, np.nan)
-    axes.plot(back, shown, color=BLUE, linewidth=1.6, label="measured")
-    axes.plot(back, _predicted(record), "--", color=ORANGE, linewidth=1.2, label="from λ₁")
+def draw_gradient(record: Record, axes: Axes) -> Told:
+    """Norms of a gradient over steps back, as measured and as the first exponent predicts them."""
+    nats, first = record["gradient"], _per_step(record)[0]
+    tens, back = nats / np.log(10), np.arange(len(nats))
+    # |g_s| = |g_0| exp(lambda_1 s); of a dead direction there is nothing to predict
+    predicted = back * (first if np.isfinite(first) else np.nan) / np.log(10)
+    axes.plot(back, np.where(np.isfinite(tens), tens, np.nan), color=BLUE, linewidth=1.6, label="measured")
+    axes.plot(back, predicted, "--", color=ORANGE, linewidth=1.2, label="from λ₁")
     axes.axhline(-3, color=GREY, linewidth=0.9, linestyle=":", label="1/1000")
     axes.set(xlabel="steps back in time", ylabel="log₁₀ of the norm", title="A gradient on its way back")
     axes.legend()
+    end = f"10^{tens[-1]:.1f}" if np.isfinite(tens[-1]) else "0"
+    return (
+        f"The norm of a gradient sent back from the end, by powers of ten: {end} after {len(nats) - 1} "
+        "steps back.",
+        ("steps back", "log₁₀ of the norm", "predicted"),
+        list(zip(back.tolist(), tens.tolist(), predicted.tolist(), strict=True)),
+    )
 
 
 def _clock(record: Record) -> Clock:
@@ -154,16 +148,106 @@ def _clock(record: Record) -> Clock:
     return Clock(record.config.get("dt", 1.0))
 
 
-def _per_step(record: Record) -> Array:
-    per_step: Array = record["exponents"] * _clock(record).dt
+def _per_step(record: Record) -> Rows:
+    per_step: Rows = record["exponents"] * _clock(record).dt
     return per_step
 
 
-def _predicted(record: Record) -> Array:
-    first = _per_step(record)[0]
-    line: Array = np.arange(len(record["gradient"])) * (first if np.isfinite(first) else np.nan) / np.log(10)
-    return line
+def draw_parts(record: Record, axes: Axes) -> Told:
+    """Bars of the growth within each part, with the share of silent units written on them."""
+    names, rates, silent = [str(name) for name in record["part"]], record["rate"], record["part_silent"]
+    finite, rate = rates[np.isfinite(rates)], _clock(record).rate
+    # a part whose perturbation is gone at once has rate -inf: a bar twice as long as the longest
+    floor = min(2 * float(finite.min(initial=0.0)), -0.01)
+    at = np.arange(len(names))
+    axes.barh(at, np.where(np.isfinite(rates), rates, floor), color=BLUE, height=0.55)
+    axes.axvline(0, color=GREY, linewidth=0.8)
+    for i, share in enumerate(silent):
+        growth = "gone at once" if not np.isfinite(rates[i]) else f"{rates[i]:+.3g}"
+        text = f"{growth}, {share:.0%} silent"
+        axes.annotate(text, (0, i), (4, 0), textcoords="offset points", va="center")
+    # the names of a user's layers may hold $ and _
+    axes.set_yticks(at, [_short(name) for name in names], parse_math=False)
+    axes.invert_yaxis()
+    axes.set(xlabel=f"growth alone ({rate})", title="Each part by itself")
+    low, high = axes.get_xlim()
+    # room for the words to the right of 0
+    axes.set_xlim(low, max(high, 0) + 0.6 * (max(high, 0) - low))
+    told = ", ".join(f"{name} {value:.3g}" for name, value in zip(names, rates, strict=True))
+    return (
+        f"Growth of a perturbation held to one part, in {rate}: {told}.",
+        ("part", "growth alone", "silent share", *(f"gain to {name}" for name in names)),
+        [
+            (name, float(rates[i]), float(silent[i]), *record["passage"][:, i].tolist())
+            for i, name in enumerate(names)
+        ],
+    )
 
 
-def _ten(nats: float) -> str:
-    return f"10^{nats / np.log(10):.1f}" if np.isfinite(nats) else "0"
+def draw_shares(record: Record, axes: Axes) -> Told:
+    """The share of the gradient in each part over steps back, a line and a dash for each part."""
+    names, rows = [str(name) for name in record["part"]], record["gradient_share"]
+    since = 1 + np.arange(len(rows))
+    # a label that begins with _ would be left out
+    _lines(axes, ((f" {_short(name)}", since, rows[:, i]) for i, name in enumerate(names)))
+    axes.set(
+        xscale="log",
+        xlabel="1 + steps back",
+        ylabel="share",
+        title="Where the gradient is",
+        ylim=(-0.03, 1.03),
+    )
+    for text in axes.legend().get_texts():
+        text.set_parse_math(False)
+    end = ", ".join(f"{n} {v:.0%}" for n, v in zip(names, rows[-1], strict=True))
+    return (
+        f"The share of the gradient's squared norm in each part against steps back; at the last: {end}.",
+        ("steps back", *names),
+        [(s, *row) for s, row in enumerate(rows.tolist())],
+    )
+
+
+def _lines(axes: Axes, curves: Iterable[tuple[str, Rows, Rows]]) -> None:
+    for i, (label, x, curve) in enumerate(curves):
+        # colour and dash change together, so that no two lines are told apart by colour alone
+        dash, color = DASHES[i % len(DASHES)], PALETTE[i % len(PALETTE)]
+        axes.plot(x, curve, dash, color=color, linewidth=1.6, label=label)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 14 else f"{name[:13]}…"
+
+
+def draw_silence(record: Record, axes: Axes) -> Told:
+    """How often each unit is silent, the most silent first."""
+    order = np.argsort(-record["silent"], kind="stable")
+    silent = record["silent"][order]
+    axes.fill_between(np.arange(len(silent)), silent, step="post", color=BLUE, alpha=0.7, linewidth=0)
+    axes.axhline(0.9, color=GREY, linewidth=0.9, linestyle=":")
+    axes.set(
+        xlabel="units, most silent first", ylabel="share of moments", title="Silent units", ylim=(0, 1.03)
+    )
+    return (
+        f"The share of moments at which each of {len(silent)} units was silent; "
+        f"{(silent >= 0.9).sum()} were nearly always.",
+        ("unit", "share of moments"),
+        list(zip(order.tolist(), silent.tolist(), strict=True)),
+    )
+
+
+def draw_gates(record: Record, axes: Axes) -> Told:
+    """Mean values of each gate, sorted over units, a line and a dash for each gate."""
+    gates = {
+        variable.attributes["long_name"]: np.sort(record[name])
+        for name, variable in record.variables.items()
+        if name.startswith("gate_")
+    }
+    _lines(axes, ((name, np.linspace(0, 1, len(values)), values) for name, values in gates.items()))
+    axes.set(xlabel="share of units", ylabel="mean value", title="Gates", ylim=(-0.03, 1.03))
+    axes.legend()
+    told = ", ".join(f"{name} {values.mean():.2f}" for name, values in gates.items())
+    return (
+        f"Mean value of each gate over units, sorted; on average: {told}.",
+        ("gate", "least", "quarter", "median", "three quarters", "most"),
+        [(name, *np.quantile(values, (0, 0.25, 0.5, 0.75, 1)).tolist()) for name, values in gates.items()],
+    )

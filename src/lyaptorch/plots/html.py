@@ -1,4 +1,4 @@
-"""Records in, pages out."""
+"""Elements of self-contained pages: frame, table, figure; and figures as SVG in the colours of the page."""
 
 from __future__ import annotations
 
@@ -9,117 +9,9 @@ from dataclasses import dataclass
 from html import escape
 
 import matplotlib as mpl
-import numpy as np
 from matplotlib.figure import Figure
 
-from lyaptorch._units import Clock
-from lyaptorch.plots.diagnosis import drawings
-from lyaptorch.plots.spectra import draw_convergence, draw_exponents, finite_mean
-from lyaptorch.plots.style import panels, style
-from lyaptorch.record import Record
-
-SIGNS = {"healthy": "✓", "vanishing": "▼", "exploding": "▲", "chaotic": "▲", "narrow": "◆", "blocked": "■"}
-"""A shape for each verdict, so that none is told by colour."""
-
-
-def diagnosis_page(record: Record) -> str:
-    """The page of a diagnosis: words, suggestions, figures, how it was measured."""
-    config, texts = record.config, [str(text) for text in record["finding"]]
-    lead = (
-        f'<p><span class="badge">{SIGNS[config["verdict"]]} {escape(config["verdict"])}</span></p>'
-        f'<p class="lead">{escape(texts[0])}</p>'
-    )
-    drawn = [
-        figure(d.figure(record), d.name, d.alt, d.caption, table(d.head, d.rows)) for d in drawings(record)
-    ]
-    sections = [
-        Section("What was found", bullets(texts[1:])),
-        Section("What to try", _suggestions(record)),
-        Section("Figures", f'<div class="figures">{"".join(drawn)}</div>'),
-        _configuration(record),
-    ]
-    return frame(f"Diagnosis of {config.get('target', config['name'])}", sections, lead=lead)
-
-
-def spectrum_page(record: Record) -> str:
-    """The page of a spectrum: the exponents, and how they converged."""
-    rows = [
-        record[name].reshape(-1, record["exponents"].shape[-1])
-        for name in ("exponents", "stderr", "reliable")
-    ]
-    exponents, stderr, reliable = rows
-    k, clock = exponents.shape[-1], Clock(record.config["dt"])
-    running = np.moveaxis(record["running"].reshape(-1, len(record["elapsed"]), k), 0, 1)
-    with style():
-        first, (left,) = panels(1, width=3.9, height=2.9)
-        draw_exponents(left, exponents, stderr, reliable, clock)
-        second, (right,) = panels(1, width=3.9, height=2.9)
-        draw_convergence(right, running, record["elapsed"], clock)
-    means = finite_mean(exponents, 0)
-    # Records of earlier versions hold single errors alone
-    error = (
-        record["error_of_mean"] if "error_of_mean" in record else np.sqrt((stderr**2).mean(0) / len(stderr))
-    )
-    trusted = [
-        "yes" if row else "no" for row in np.all(reliable | np.isinf(exponents), axis=0) & reliable.any(0)
-    ]
-    numbers = list(zip(range(1, k + 1), means.tolist(), error.tolist(), trusted, strict=True))
-    shown = sorted({0, k // 4, k // 2, k - 1})
-    curves = finite_mean(running[:, :, shown], 1)
-    moments = [(float(t), *row) for t, row in zip(record["elapsed"], curves.tolist(), strict=True)]
-    figures = [
-        figure(
-            first,
-            "spectrum",
-            f"{k} Lyapunov exponents, the first {means[0]:.3g} and the last {means[-1]:.3g} {clock.rate}.",
-            "Hollow circles: not reliable, lost to round-off or to steps that are too long.",
-            table(("i", "λ", "± error", "reliable"), numbers),
-        ),
-        figure(
-            second,
-            "convergence",
-            f"Running estimates of {len(shown)} exponents over time; they end at "
-            f"{', '.join(f'{v:.3g}' for v in curves[-1])}.",
-            "An estimate that still drifts at the end asks for a longer run.",
-            table(("time", *(f"λ {i + 1}" for i in shown)), moments),
-        ),
-    ]
-    of = f"{len(exponents)} trajector{'y' if len(exponents) == 1 else 'ies'}"
-    lead = paragraph(
-        f"λ₁ = {means[0]:+.4g} ± {error[0]:.2g} {clock.rate}, the mean of {of}; "
-        f"{trusted.count('yes')} of {k} exponents stand above round-off."
-    )
-    sections = [Section("Figures", f'<div class="figures">{"".join(figures)}</div>'), _configuration(record)]
-    named = f" of {record.config['target']}" if "target" in record.config else ""
-    return frame(f"Lyapunov spectrum{named}", sections, lead=lead)
-
-
-def plain_page(record: Record, drawn: Figure | None) -> str:
-    """The page of any other Record: its figure, if it has one, and configuration."""
-    sizes = [(name, " by ".join(map(str, v.values.shape))) for name, v in record.variables.items()]
-    numbers = table(("variable", "size"), sizes)
-    if drawn is None:
-        return frame(record.kind, [Section("Variables", numbers), _configuration(record)])
-    body = figure(drawn, "figure", f"The figure of the Record {record.kind}.", "", numbers)
-    return frame(record.kind, [Section("Figure", body), _configuration(record)])
-
-
-def _suggestions(record: Record) -> str:
-    if "suggestion_title" not in record:
-        return paragraph("Nothing: over this horizon gradients need nothing.")
-    told = []
-    for title, reason, code in zip(
-        *(record[f"suggestion_{n}"] for n in ("title", "reason", "code")), strict=True
-    ):
-        heading = f"<h3>{escape(str(title))}</h3>"
-        told.append(heading + paragraph(str(reason)) + code(str(code)))
-    return "".join(told)
-
-
-def _configuration(record: Record) -> Section:
-    rows = [(key, str(value)) for key, value in record.config.items()]
-    return Section("How it was measured", table(("setting", "value"), rows))
-
+from lyaptorch.plots.primitives import Drawing
 
 ROWS = 40
 """Most rows of a table; of more, these are shown, evenly from first to last."""
@@ -184,6 +76,7 @@ class Section:
 def frame(title: str, sections: Iterable[Section], *, lead: str = "") -> str:
     """A page of sections under a title; `lead` is safe HTML between the two."""
     parts = "".join(f"<section><h2>{escape(s.title)}</h2>{s.body}</section>" for s in sections)
+    # nothing is loaded and no script runs, whatever the names in a Record hold
     policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -232,42 +125,48 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def _cell(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return str(value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def figure(drawn: Figure, name: str, alt: str, caption: str, numbers: str) -> str:
-    """A figure with its alternative text, its caption, and the table `numbers` behind it.
+def figure(drawing: Drawing) -> str:
+    """A figure with its alternative text, its caption, and the numbers behind it.
 
     One of many panels keeps their size, and scrolls where the page is narrow.
-
-    Args:
-        drawn: the figure.
-        name: letters that no other figure of the page has.
-        alt: what one would see.
-        caption: what it says.
-        numbers: safe HTML, from `table`.
     """
-    width = drawn.get_figwidth()
+    width = drawing.figure.get_figwidth()
     wide = f' class="scroll wide" tabindex="0" style="--width:{5 * width:.0f}rem"' if width > WIDE else ""
-    said = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
+    said = f"<figcaption>{escape(drawing.caption)}</figcaption>" if drawing.caption else ""
+    label, numbers = escape(drawing.alt, quote=True), table(drawing.head, drawing.rows)
     return (
-        f'<figure><div role="img" aria-label="{escape(alt, quote=True)}"{wide}>{svg(drawn, name)}</div>{said}'
-        f"<details><summary>Numbers</summary>{numbers}</details></figure>"
+        f'<figure><div role="img" aria-label="{label}"{wide}>{svg(drawing.figure, drawing.name)}</div>{said}'
+        f"{folded('Numbers', numbers)}</figure>"
     )
+
+
+def figures(shown: Iterable[Drawing]) -> Section:
+    """Figures side by side, where the page is wide enough."""
+    return Section("Figures", f'<div class="figures">{"".join(map(figure, shown))}</div>')
+
+
+def folded(title: str, body: str) -> str:
+    """Safe HTML that is shown when its title is touched."""
+    return f"<details><summary>{title}</summary>{body}</details>"
 
 
 def svg(drawn: Figure, name: str) -> str:
     """The figure as SVG that fits the page's width and colours, with ids that begin with `name`."""
     text = _drawing(drawn, name)
     if len(text) > HEAVY:
+        # axes, ticks and words stay sharp
         for axes in drawn.axes:
             for artist in (*axes.lines, *axes.collections):
                 artist.set_rasterized(True)
         text = _drawing(drawn, name)
+    # what precedes <svg, and metadata with its links, belongs to a file of its own, not into a page
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], count=1, flags=re.S)
+    # without width and height in points the style sheet decides; a reader of screens has the alternative text
     text = re.sub(r"<svg [^>]*?(viewBox=\"[^\"]*\")[^>]*>", r'<svg \1 aria-hidden="true">', text, count=1)
+    # two figures of one page would otherwise share the ids of their clip paths and markers
     text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", text).replace("xlink:href", "href")
     text = re.sub(r"#000000\b", "currentColor", text)
     for color, (variable, _, _) in COLORS.items():
@@ -277,6 +176,7 @@ def svg(drawn: Figure, name: str) -> str:
 
 def _drawing(drawn: Figure, name: str) -> str:
     drawing = io.StringIO()
+    # words stay text, in the page's font; fixed salt and no date: equal Records give equal pages
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "svg.image_inline": True}):
         drawn.savefig(drawing, format="svg", transparent=True, dpi=150, metadata={"Date": None})
     return drawing.getvalue()

@@ -1,47 +1,78 @@
-"""What most pictures are made of: rows of panels, bundles of curves, bands, scores against a setting."""
+"""What pictures are made of: style and panels, bundles of curves, bands, scores, spectra, running means."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
-from lyaptorch.plots.curves import smooth
-from lyaptorch.plots.spectra import finite_mean
-from lyaptorch.plots.style import DASHES, GREY, PALETTE, panels, style
 from lyaptorch.record import Record
 
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
+"""Okabe and Ito's palette: plain, flossed, flossed during training, context."""
+PALETTE = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9")
+"""For groups in any order."""
+DASHES = ("-", "--", ":", "-.")
 TINY = 1e-30
 """What a curve on a logarithmic axis shows of zero."""
+
+_SETTINGS: dict[Any, Any] = {
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.labelsize": 9,
+    "font.size": 9,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "savefig.dpi": 160,
+    "figure.dpi": 110,
+}
+
 Draw = Callable[[Record, list[Axes]], None]
 Picture = Callable[[Record], Figure]
-Count = int | Callable[[Record], int]
 Rows = NDArray[Any]
 
 
+def style() -> AbstractContextManager[None]:
+    """The settings, for the figures made inside."""
+    return mpl.rc_context(_SETTINGS)
+
+
+def panels(
+    count: int, *, rows: int = 1, width: float = 3.4, height: float = 2.9
+) -> tuple[Figure, list[Axes]]:
+    """Rows of so many axes, each of so many inches."""
+    # `plt.subplots` would register the figure with a window system and keep it alive in global state
+    figure = Figure(figsize=(width * count, height * rows), layout="constrained")
+    axes = [figure.add_subplot(rows, count, i + 1) for i in range(rows * count)]
+    return figure, axes
+
+
 def picture(
-    count: Count = 1, *, rows: Count = 1, width: float = 3.4, height: float = 2.9
+    count: int | Callable[[Record], int] = 1, *, rows: int | Callable[[Record], int] = 1, **size: float
 ) -> Callable[[Draw], Picture]:
     """Turn a function that draws into a list of axes into one that makes the whole picture.
 
     Args:
         count: panels in a row, or how many a Record needs.
         rows: of panels, likewise; the axes come row by row.
-        width: of a panel, inches.
-        height: likewise.
+        **size: `width` and `height` of a panel, inches.
     """
 
     def decorate(draw: Draw) -> Picture:
         @functools.wraps(draw)
         def drawn(record: Record) -> Figure:
+            across, down = (n if isinstance(n, int) else n(record) for n in (count, rows))
             with style():
-                across, down = (n if isinstance(n, int) else n(record) for n in (count, rows))
-                figure, axes = panels(across, rows=down, width=width, height=height)
+                figure, axes = panels(across, rows=down, **size)
                 draw(record, axes)
             return figure
 
@@ -54,6 +85,29 @@ single = picture(1, width=4.4, height=3.2)
 """A picture of one large panel."""
 
 
+class Drawing(NamedTuple):
+    """A figure of one panel for a page: with a caption, alternative text, and the numbers behind it."""
+
+    name: str
+    caption: str
+    figure: Figure
+    alt: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[object]]
+
+
+Told = tuple[str, Sequence[str], Sequence[Sequence[object]]]
+"""What a drawing says without a picture: alternative text, and head and rows of a table."""
+
+
+def drawing(record: Record, name: str, draw: Callable[[Record, Axes], Told], caption: str) -> Drawing:
+    """What `draw` shows of a Record, in a size that is readable on a phone."""
+    with style():
+        figure, (axes,) = panels(1, width=3.9, height=2.9)
+        told = draw(record, axes)
+    return Drawing(name, caption, figure, *told)
+
+
 def level(axes: Axes, value: float = 0.0) -> None:
     """A dotted line at what all is compared with: an exponent of 0, or chance."""
     axes.axhline(value, color=GREY, linestyle=":", linewidth=0.8)
@@ -61,7 +115,7 @@ def level(axes: Axes, value: float = 0.0) -> None:
 
 def look(group: int) -> tuple[str, str]:
     """Colour and dash of a group: all colours solid, then all dashed, and so on."""
-    return PALETTE[group % len(PALETTE)], DASHES[group // len(PALETTE)]
+    return PALETTE[group % len(PALETTE)], DASHES[group // len(PALETTE) % len(DASHES)]
 
 
 def bundle(
@@ -80,6 +134,7 @@ def bundle(
 ) -> None:
     """Thin curves for `rows (members, points)`, and a thick one for their mean or what else `thick` is."""
     at = np.arange(rows.shape[-1]) if x is None else np.asarray(x)
+    # matplotlib draws the columns of a matrix
     axes.plot(at, rows.T, dash, color=color, alpha=alpha, linewidth=thin)
     (line,) = axes.plot(at, thick(rows, 0), dash, color=color, linewidth=linewidth, label=label)
     line.set(marker=marker, markersize=3)
@@ -91,20 +146,11 @@ def learning(axes: Axes, rows: Rows, color: str, label: str, title: str, *, lowe
     axes.set(xlabel="epoch", ylabel="accuracy", title=title, ylim=(lowest, 1.03))
 
 
-def band(
-    axes: Axes,
-    rows: Rows,
-    color: str,
-    label: str | None = None,
-    *,
-    x: ArrayLike | None = None,
-    alpha: float = 0.2,
-) -> None:
+def band(axes: Axes, rows: Rows, color: str, label: str | None = None) -> None:
     """The median of `rows (members, points)` in a band from the 25th to the 75th percentile."""
-    at = np.arange(rows.shape[-1]) if x is None else np.asarray(x)
     low, middle, high = np.percentile(rows, (25, 50, 75), axis=0)
-    axes.fill_between(at, low, high, color=color, alpha=alpha, linewidth=0)
-    axes.plot(at, middle, color=color, linewidth=1.6, label=label)
+    axes.fill_between(np.arange(rows.shape[-1]), low, high, color=color, alpha=0.2, linewidth=0)
+    axes.plot(middle, color=color, linewidth=1.6, label=label)
 
 
 def scores(
@@ -141,6 +187,26 @@ def label_spectra(axes: Axes, title: str, per: str = "step") -> None:
 def label_accuracy(axes: Axes, x: str, title: str = "", y: str = "accuracy") -> None:
     """What the axes of accuracies over x say; from a little below chance among two to a little above 1."""
     axes.set(xlabel=x, ylabel=y, title=title, ylim=(0.42, 1.03))
+
+
+def smooth(rows: Rows, width: int = 10) -> Rows:
+    """A running mean over the last `width` epochs, of those in which a member took part."""
+    present = ~np.isnan(rows)
+    epochs, shape = rows.shape[-1], (*rows.shape[:-1], min(width, rows.shape[-1]))
+    # a sum over the last `width` is S[e] - S[e - width], S the running sum and 0 before the first epoch
+    total, count = (
+        sums - np.concatenate([np.zeros(shape), sums], -1)[..., :epochs]
+        for sums in (np.cumsum(np.nan_to_num(rows), axis=-1), np.cumsum(present, axis=-1))
+    )
+    return np.where(present, total / np.maximum(count, 1), np.nan)
+
+
+def finite_mean(values: Rows, axis: int) -> Rows:
+    """The mean of what is finite, NaN where nothing is."""
+    # np.nanmean would keep infinities, of which dead exponents have one, and warn where nothing is left
+    finite = np.isfinite(values)
+    count, total = finite.sum(axis), np.where(finite, values, 0.0).sum(axis)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
 def geometric_mean(values: Rows, axis: int = 0) -> Rows:

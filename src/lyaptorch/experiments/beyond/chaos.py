@@ -15,8 +15,7 @@ from lyaptorch.cells import RateCell
 from lyaptorch.experiments.check import Check, at_least, at_most, near
 from lyaptorch.experiments.figure import Figure, Results, coordinates, declare
 from lyaptorch.experiments.study import Study
-from lyaptorch.plots.primitives import level, picture
-from lyaptorch.plots.style import PALETTE
+from lyaptorch.plots.primitives import PALETTE, level, picture
 from lyaptorch.record import Given, Record
 from lyaptorch.tangent import lyapunov_spectrum
 from lyaptorch.tasks import Noise

@@ -15,8 +15,7 @@ from lyaptorch.cells import Depth, surrogates
 from lyaptorch.experiments.check import Check, at_least, at_most
 from lyaptorch.experiments.figure import Figure, Results, coordinates, declare
 from lyaptorch.experiments.study import Study
-from lyaptorch.plots.primitives import label_spectra, picture, spectrum
-from lyaptorch.plots.style import BLUE, ORANGE
+from lyaptorch.plots.primitives import BLUE, ORANGE, label_spectra, picture, spectrum
 from lyaptorch.record import Given, Record
 from lyaptorch.schedules import flossing_loss
 from lyaptorch.tangent import depth_spectrum, mean_over_trajectories

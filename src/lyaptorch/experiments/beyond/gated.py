@@ -15,8 +15,7 @@ from lyaptorch.experiments.beyond.learning import PAPER, SMALL, SMOKE, Learning
 from lyaptorch.experiments.check import Check, at_least, at_most
 from lyaptorch.experiments.figure import Results, coordinates, declare
 from lyaptorch.experiments.study import Study
-from lyaptorch.plots.primitives import label_accuracy, label_spectra, picture, scores, spectrum
-from lyaptorch.plots.style import BLUE, ORANGE
+from lyaptorch.plots.primitives import BLUE, ORANGE, label_accuracy, label_spectra, picture, scores, spectrum
 from lyaptorch.record import Given, Record
 from lyaptorch.schedules import FitPhase
 from lyaptorch.tangent import lyapunov_spectrum

@@ -14,9 +14,7 @@ from lyaptorch.experiments.check import Check, Kind, at_least, at_most
 from lyaptorch.experiments.figure import Results, declare
 from lyaptorch.experiments.gradient_flossing.setting import Condition
 from lyaptorch.experiments.study import Study
-from lyaptorch.plots.curves import smooth
-from lyaptorch.plots.primitives import label_accuracy, picture
-from lyaptorch.plots.style import GREY, ORANGE, PALETTE
+from lyaptorch.plots.primitives import GREY, ORANGE, PALETTE, label_accuracy, picture, smooth
 from lyaptorch.record import Given, Record
 from lyaptorch.schedules import FitPhase, FlossPhase
 from lyaptorch.tasks import TemporalXOR

@@ -13,9 +13,7 @@ from lyaptorch.experiments.beyond.learning import PAPER, SMALL, SMOKE, Learning
 from lyaptorch.experiments.check import Check, at_least
 from lyaptorch.experiments.figure import Results, coordinates, declare
 from lyaptorch.experiments.study import Study
-from lyaptorch.plots.curves import smooth
-from lyaptorch.plots.primitives import label_accuracy, level, picture, scores
-from lyaptorch.plots.style import GREY, PALETTE
+from lyaptorch.plots.primitives import GREY, PALETTE, label_accuracy, level, picture, scores, smooth
 from lyaptorch.record import Record
 from lyaptorch.schedules import At, FitPhase, FlossPhase, Trigger, When, accuracy
 from lyaptorch.tasks import Recall

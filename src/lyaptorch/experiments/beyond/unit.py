@@ -17,8 +17,7 @@ from lyaptorch.experiments.beyond.learning import PAPER, SMALL, SMOKE, Learning
 from lyaptorch.experiments.check import Check, at_least, at_most
 from lyaptorch.experiments.figure import Results, declare
 from lyaptorch.experiments.study import Study
-from lyaptorch.plots.primitives import label_accuracy, label_spectra, picture, scores, spectrum
-from lyaptorch.plots.style import PALETTE
+from lyaptorch.plots.primitives import PALETTE, label_accuracy, label_spectra, picture, scores, spectrum
 from lyaptorch.record import Given, Record
 from lyaptorch.schedules import FitPhase
 from lyaptorch.tangent import lyapunov_spectrum

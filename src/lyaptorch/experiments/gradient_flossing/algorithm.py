@@ -18,8 +18,7 @@ from lyaptorch.experiments.check import Check, at_most, near, slopes
 from lyaptorch.experiments.figure import Figure, Results, declare
 from lyaptorch.experiments.gradient_flossing.setting import PAPER
 from lyaptorch.experiments.study import Study
-from lyaptorch.plots.primitives import geometric_mean, picture
-from lyaptorch.plots.style import BLUE, GREY, ORANGE, PALETTE, style
+from lyaptorch.plots.primitives import BLUE, GREY, ORANGE, PALETTE, geometric_mean, picture, style
 from lyaptorch.record import Given, Record
 from lyaptorch.tangent import lyapunov_spectrum
 from lyaptorch.tangent.qr import qr

@@ -17,8 +17,7 @@ from lyaptorch.experiments.figure import Results, declare
 from lyaptorch.experiments.gradient_flossing.control import NATS, NoiseDriven
 from lyaptorch.experiments.gradient_flossing.setting import PAPER
 from lyaptorch.experiments.study import Study
-from lyaptorch.plots.primitives import bundle, picture, single
-from lyaptorch.plots.style import BLUE, GREY, ORANGE, PALETTE
+from lyaptorch.plots.primitives import BLUE, GREY, ORANGE, PALETTE, bundle, picture, single
 from lyaptorch.record import Given, Record
 
 GROUPS = ("random", "flossed")

@@ -17,8 +17,7 @@ from lyaptorch.experiments.check import Check, at_least, at_most, near
 from lyaptorch.experiments.figure import Figure, Results, declare
 from lyaptorch.experiments.gradient_flossing.setting import PAPER
 from lyaptorch.experiments.study import Study
-from lyaptorch.plots.primitives import band, bundle, single
-from lyaptorch.plots.style import GREY, PALETTE
+from lyaptorch.plots.primitives import GREY, PALETTE, band, bundle, single
 from lyaptorch.record import Record
 from lyaptorch.tangent import lyapunov_spectrum
 from lyaptorch.tasks import Noise

@@ -19,8 +19,7 @@ from lyaptorch.experiments.gradient_flossing.delay_sweep import A_DAY, BESIDE, D
 from lyaptorch.experiments.gradient_flossing.delays import HARD, exceeds
 from lyaptorch.experiments.gradient_flossing.setting import PAPER, SMOKE, Condition, Setting
 from lyaptorch.experiments.study import Study
-from lyaptorch.plots.primitives import label_accuracy, level, picture
-from lyaptorch.plots.style import GREY, PALETTE
+from lyaptorch.plots.primitives import GREY, PALETTE, label_accuracy, level, picture
 from lyaptorch.record import Given, Record
 from lyaptorch.schedules import FlossPhase, flossing_loss
 from lyaptorch.tangent import lyapunov_spectrum

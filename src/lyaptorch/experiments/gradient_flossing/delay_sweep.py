@@ -14,8 +14,7 @@ from torch import Tensor
 from lyaptorch.experiments.figure import Results
 from lyaptorch.experiments.gradient_flossing.setting import Condition, Setting
 from lyaptorch.experiments.study import Study
-from lyaptorch.plots.curves import smooth
-from lyaptorch.plots.primitives import Rows, bundle, level, look, picture, scores
+from lyaptorch.plots.primitives import Rows, bundle, level, look, picture, scores, smooth
 from lyaptorch.record import Given, Record
 from lyaptorch.tasks.lagged import LaggedTask
 from lyaptorch.training import Model

@@ -24,10 +24,7 @@ from lyaptorch.experiments.gradient_flossing.episodes import (
 )
 from lyaptorch.experiments.gradient_flossing.setting import PAPER
 from lyaptorch.experiments.study import Study
-from lyaptorch.plots.curves import smooth
-from lyaptorch.plots.primitives import bundle, label_accuracy
-from lyaptorch.plots.spectra import finite_mean
-from lyaptorch.plots.style import BLUE, ORANGE, PALETTE
+from lyaptorch.plots.primitives import BLUE, ORANGE, PALETTE, bundle, finite_mean, label_accuracy, smooth
 from lyaptorch.record import Record
 
 TINY = 1e-30

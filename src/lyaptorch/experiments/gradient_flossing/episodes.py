@@ -18,18 +18,20 @@ from lyaptorch.experiments.check import Check, at_least
 from lyaptorch.experiments.figure import Results, declare
 from lyaptorch.experiments.gradient_flossing.setting import PAPER, SMOKE, Condition, Setting
 from lyaptorch.experiments.study import Study
-from lyaptorch.plots.curves import smooth
 from lyaptorch.plots.primitives import (
+    BLUE,
+    GREY,
+    ORANGE,
     TINY,
     Picture,
     Rows,
     bundle,
+    finite_mean,
     geometric_mean,
     label_accuracy,
     picture,
+    smooth,
 )
-from lyaptorch.plots.spectra import finite_mean
-from lyaptorch.plots.style import BLUE, GREY, ORANGE
 from lyaptorch.record import Given, Record
 from lyaptorch.tasks.batch import Draw
 from lyaptorch.training.metrics import initial_gradient_norm

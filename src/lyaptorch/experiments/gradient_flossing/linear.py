@@ -14,8 +14,7 @@ from lyaptorch.experiments.gradient_flossing.counts import CHANCE, SOLVED
 from lyaptorch.experiments.gradient_flossing.delay_sweep import A_DAY, BITS, DelaySweep, curves, points
 from lyaptorch.experiments.gradient_flossing.setting import LAGGED, PAPER, SMOKE, Condition
 from lyaptorch.experiments.study import Study, mean_field_gain
-from lyaptorch.plots.primitives import label_accuracy, look, picture
-from lyaptorch.plots.style import GREY
+from lyaptorch.plots.primitives import GREY, label_accuracy, look, picture
 from lyaptorch.record import Given, Record
 
 TASKS = ("delayed_copy", "temporal_xor")

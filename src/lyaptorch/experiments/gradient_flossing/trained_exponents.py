@@ -25,10 +25,18 @@ from lyaptorch.experiments.gradient_flossing.episodes import (
 )
 from lyaptorch.experiments.gradient_flossing.setting import PAPER, Condition
 from lyaptorch.experiments.study import Study
-from lyaptorch.plots.curves import smooth
-from lyaptorch.plots.primitives import bundle, label_accuracy, level, picture, scores
-from lyaptorch.plots.spectra import finite_mean
-from lyaptorch.plots.style import BLUE, ORANGE, PALETTE
+from lyaptorch.plots.primitives import (
+    BLUE,
+    ORANGE,
+    PALETTE,
+    bundle,
+    finite_mean,
+    label_accuracy,
+    level,
+    picture,
+    scores,
+    smooth,
+)
 from lyaptorch.record import Record
 from lyaptorch.tangent import lyapunov_spectrum
 from lyaptorch.tasks.batch import Draw

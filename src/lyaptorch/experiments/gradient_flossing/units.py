@@ -17,8 +17,7 @@ from lyaptorch.experiments.check import Check, at_least, at_most
 from lyaptorch.experiments.figure import Figure, Results, declare
 from lyaptorch.experiments.gradient_flossing.setting import PAPER
 from lyaptorch.experiments.study import Study
-from lyaptorch.plots.primitives import bundle, picture
-from lyaptorch.plots.style import GREY, PALETTE
+from lyaptorch.plots.primitives import GREY, PALETTE, bundle, picture
 from lyaptorch.record import Record
 from lyaptorch.tangent import lyapunov_spectrum
 from lyaptorch.tangent.growth import untold

@@ -15,8 +15,7 @@ from lyaptorch.experiments.figure import Figure, Results, declare
 from lyaptorch.experiments.gradient_flossing.control import spectra
 from lyaptorch.experiments.study import Study
 from lyaptorch.experiments.surrogate_flossing.networks import NATS, PAPER, random_networks
-from lyaptorch.plots.primitives import bundle, single
-from lyaptorch.plots.style import GREY, PALETTE
+from lyaptorch.plots.primitives import GREY, PALETTE, bundle, single
 from lyaptorch.record import Given, Record
 from lyaptorch.tangent import lyapunov_spectrum
 from lyaptorch.tasks import DelayedCopy

@@ -22,8 +22,7 @@ from lyaptorch.experiments.gradient_flossing.cost import Sizes
 from lyaptorch.experiments.study import Study
 from lyaptorch.experiments.surrogate_flossing.networks import NATS, PAPER
 from lyaptorch.experiments.surrogate_flossing.spiking import Spiking
-from lyaptorch.plots.primitives import picture
-from lyaptorch.plots.style import BLUE, GREY, ORANGE, PALETTE
+from lyaptorch.plots.primitives import BLUE, GREY, ORANGE, PALETTE, picture
 from lyaptorch.record import Record
 from lyaptorch.schedules import FitPhase, FlossPhase
 from lyaptorch.tangent import lyapunov_spectrum

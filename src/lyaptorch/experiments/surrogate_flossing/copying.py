@@ -13,8 +13,7 @@ from lyaptorch.experiments.check import Check, at_least, at_most
 from lyaptorch.experiments.figure import Figure, Results, declare
 from lyaptorch.experiments.study import Study
 from lyaptorch.experiments.surrogate_flossing.networks import PAPER, binary_network
-from lyaptorch.plots.primitives import learning, picture, scores
-from lyaptorch.plots.style import PALETTE
+from lyaptorch.plots.primitives import PALETTE, learning, picture, scores
 from lyaptorch.record import Record
 from lyaptorch.schedules import FitPhase, FlossPhase
 from lyaptorch.tasks import DelayedCopy, OneHotXOR

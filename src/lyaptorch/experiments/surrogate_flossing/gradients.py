@@ -17,8 +17,7 @@ from lyaptorch.experiments.check import Check, near
 from lyaptorch.experiments.figure import Figure, Results, declare
 from lyaptorch.experiments.study import Study
 from lyaptorch.experiments.surrogate_flossing.networks import PAPER, random_networks
-from lyaptorch.plots.primitives import Picture, single
-from lyaptorch.plots.style import PALETTE
+from lyaptorch.plots.primitives import PALETTE, Picture, single
 from lyaptorch.record import Record
 from lyaptorch.tangent import lyapunov_spectrum
 from lyaptorch.tasks import DelayedCopy

@@ -18,8 +18,7 @@ from lyaptorch.experiments.check import Check, at_most
 from lyaptorch.experiments.figure import Figure, Results, declare
 from lyaptorch.experiments.study import Study
 from lyaptorch.experiments.surrogate_flossing.networks import NATS, PAPER
-from lyaptorch.plots.primitives import picture
-from lyaptorch.plots.style import BLUE, ORANGE, PALETTE
+from lyaptorch.plots.primitives import BLUE, ORANGE, PALETTE, picture
 from lyaptorch.record import Given, Record
 from lyaptorch.tangent import lyapunov_spectrum
 

@@ -17,8 +17,7 @@ from lyaptorch.experiments.check import Check, at_most, near
 from lyaptorch.experiments.figure import Figure, Results, declare
 from lyaptorch.experiments.study import Study
 from lyaptorch.experiments.surrogate_flossing.networks import NATS, PAPER, random_networks
-from lyaptorch.plots.primitives import picture
-from lyaptorch.plots.style import BLUE, GREY, PALETTE
+from lyaptorch.plots.primitives import BLUE, GREY, PALETTE, picture
 from lyaptorch.record import Record
 from lyaptorch.tangent import lyapunov_spectrum
 from lyaptorch.theory import binary_mean_field, free_probability_spectrum, gaussian_states, triangle_law

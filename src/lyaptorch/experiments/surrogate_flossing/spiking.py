@@ -17,8 +17,7 @@ from lyaptorch.experiments.check import Check, at_least, at_most
 from lyaptorch.experiments.figure import Figure, Results, declare
 from lyaptorch.experiments.study import Study
 from lyaptorch.experiments.surrogate_flossing.networks import PAPER
-from lyaptorch.plots.primitives import learning, picture
-from lyaptorch.plots.style import PALETTE
+from lyaptorch.plots.primitives import PALETTE, learning, picture
 from lyaptorch.record import Record
 from lyaptorch.schedules import FlossPhase
 from lyaptorch.schedules.named import adaptive

@@ -18,8 +18,7 @@ from lyaptorch.experiments.check import Check, at_least, at_most
 from lyaptorch.experiments.figure import Results, declare
 from lyaptorch.experiments.study import Study
 from lyaptorch.experiments.weak_coupling.trained import AUTHORS, PAPER, Trained, network, uniform
-from lyaptorch.plots.primitives import bundle, level, picture, single
-from lyaptorch.plots.style import PALETTE
+from lyaptorch.plots.primitives import PALETTE, bundle, level, picture, single
 from lyaptorch.record import Record
 from lyaptorch.tangent import lyapunov_spectrum
 from lyaptorch.tasks import Adding

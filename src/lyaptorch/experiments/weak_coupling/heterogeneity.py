@@ -28,8 +28,7 @@ from lyaptorch.experiments.weak_coupling.image_runs import (
     learning_curves,
 )
 from lyaptorch.experiments.weak_coupling.trained import AUTHORS, PAPER, network, stacked
-from lyaptorch.plots.primitives import picture, scores
-from lyaptorch.plots.style import GREY, PALETTE
+from lyaptorch.plots.primitives import GREY, PALETTE, picture, scores
 from lyaptorch.record import Record
 from lyaptorch.tangent import lyapunov_spectrum
 from lyaptorch.tasks import SequentialImages

@@ -20,8 +20,7 @@ from lyaptorch.experiments.check import Check, at_least, at_most, near
 from lyaptorch.experiments.figure import Results, declare
 from lyaptorch.experiments.study import Study
 from lyaptorch.experiments.weak_coupling.trained import AUTHORS, PAPER, Trained, learned, network, stacked
-from lyaptorch.plots.primitives import Picture, bundle, level, picture, scores
-from lyaptorch.plots.style import GREY, PALETTE
+from lyaptorch.plots.primitives import GREY, PALETTE, Picture, bundle, level, picture, scores
 from lyaptorch.record import Record
 from lyaptorch.tasks import SequentialImages
 from lyaptorch.tasks.batch import Draw

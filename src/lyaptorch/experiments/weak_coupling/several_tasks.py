@@ -19,8 +19,7 @@ from lyaptorch.experiments.check import Check, at_least, at_most
 from lyaptorch.experiments.figure import Results, declare
 from lyaptorch.experiments.study import Study
 from lyaptorch.experiments.weak_coupling.trained import AUTHORS, PAPER, Trained, learned, network, stacked
-from lyaptorch.plots.primitives import bundle, picture, scores
-from lyaptorch.plots.style import GREY, PALETTE
+from lyaptorch.plots.primitives import GREY, PALETTE, bundle, picture, scores
 from lyaptorch.record import Record
 from lyaptorch.tasks import Adding, SequentialImages
 from lyaptorch.tasks.batch import Task

@@ -17,8 +17,7 @@ from lyaptorch.cells import Cell, residuals
 from lyaptorch.experiments.check import Check, at_most, near
 from lyaptorch.experiments.figure import Figure, Results, declare
 from lyaptorch.experiments.study import Study
-from lyaptorch.plots.primitives import picture
-from lyaptorch.plots.style import BLUE, GREY, ORANGE, PALETTE
+from lyaptorch.plots.primitives import BLUE, GREY, ORANGE, PALETTE, picture
 from lyaptorch.record import Record
 from lyaptorch.schedules import FitPhase
 from lyaptorch.tasks import Adding, SequentialImages

@@ -25,7 +25,7 @@ from lyaptorch._files import SEAL, sealed
 from lyaptorch.integrations import Sequences
 from lyaptorch.record import Record
 from lyaptorch.tasks import archives
-from lyaptorch.training.checkpoint import load_checkpoint
+from lyaptorch.training.history import load_checkpoint
 
 READERS = (
     "IDX",

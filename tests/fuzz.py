@@ -35,7 +35,7 @@ from lyaptorch._files import SEAL, sealed
 from lyaptorch.cli import files
 from lyaptorch.record import Record
 from lyaptorch.tasks import archives
-from lyaptorch.training.checkpoint import load_checkpoint, save_checkpoint
+from lyaptorch.training.history import load_checkpoint, save_checkpoint
 
 PATIENCE = 20.0
 """Seconds of computing after which an input counts as a hang."""

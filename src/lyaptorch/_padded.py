@@ -63,6 +63,11 @@ def padded(inputs: Tensor | PackedSequence | Padded, lengths: Lengths = None) ->
     return Padded(torch.where(real(lengths, inputs.shape[:-1]).unsqueeze(-1), inputs, inputs[:1]), lengths)
 
 
+def mean_of(values: Tensor, counts: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """The mean over some dimensions of the values that count: steps and trajectories that are there."""
+    return (values * counts).sum(dims) / counts.expand_as(values).sum(dims)
+
+
 def real(lengths: Tensor, shape: Sequence[int]) -> Tensor:
     """Which steps belong to a sequence, bool against `(t, *e, b)` = `shape`."""
     step = torch.arange(shape[0], device=lengths.device).reshape(-1, *[1] * (len(shape) - 1))

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 import lyaptorch as lt
 from cases import every, setup
 from lyaptorch._random import Stream
-from lyaptorch.analysis.runs import Run, run, whole
 from lyaptorch.cells import fit, unroll
 from lyaptorch.diagnosis.blocks import block_squares, measure, own_rates, pull_back, silence
 from lyaptorch.diagnosis.measure import gradient_back, largest_growth
+from lyaptorch.diagnosis.trajectories import Run, run, whole
 from lyaptorch.plots.diagnosis import drawings
 
 LONG = 160

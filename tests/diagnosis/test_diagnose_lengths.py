@@ -12,10 +12,10 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 import lyaptorch as lt
 from lyaptorch._random import Stream
-from lyaptorch.analysis.given import Given
-from lyaptorch.analysis.runs import run
 from lyaptorch.cells import unroll
 from lyaptorch.diagnosis.blocks import finite_memory
+from lyaptorch.diagnosis.trajectories import run
+from lyaptorch.diagnosis.trial import Given
 from lyaptorch.tasks.batch import Batch
 
 pytestmark = pytest.mark.usefixtures("double")

@@ -19,9 +19,9 @@ from lyaptorch import FitPhase, FlossPhase
 from lyaptorch._files import sealed
 from lyaptorch.schedules import At, Scale, Trigger, When
 from lyaptorch.tasks import TemporalXOR
-from lyaptorch.training import checkpoint as module
+from lyaptorch.training import history as module
 from lyaptorch.training import run as engine
-from lyaptorch.training.checkpoint import load_checkpoint, save_checkpoint
+from lyaptorch.training.history import load_checkpoint, save_checkpoint
 
 A, B, C = torch.eye(3, dtype=torch.bool)
 FLOSS = FlossPhase(1, k=2, **SCAN)

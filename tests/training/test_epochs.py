@@ -16,7 +16,7 @@ from lyaptorch.tangent import engine
 from lyaptorch.tasks.batch import Draw
 from lyaptorch.training import epochs, work
 from lyaptorch.training.ensemble import new_ensemble
-from lyaptorch.training.steps import Clip, Flossing
+from lyaptorch.training.steps import Flossing
 from lyaptorch.training.work import Settings
 from recorded import NoKernel, OneDevice, stand_in
 
@@ -273,7 +273,7 @@ def test_nothing_leaves_the_device(case, monkeypatch):
     monkeypatch.setattr(torch, "autocast", lambda device, enabled: nullcontext())
     monkeypatch.setattr(work, "flossing_of", lambda phase, seed, epoch: Flossing(phase, phase.k, seed, True))
     members, task = new_ensemble(model, None, 1e-3, lt.Adam()), lt.tasks.Adding(T)
-    settings = Settings(1, ROWS, T, Clip(0.1), (), 1, 1, "raise", 1)
+    settings = Settings(1, ROWS, T, 1e-3, lt.Adam(), 0.1, "tensor", (), 1, 1, "raise", 1)
     model.cell.unproven = False
     epoch = work.work_of(JOINT, members, task, settings).epochs.epoch
     # what is laid down on the device once and for all

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import lyaptorch as lt
-from lyaptorch.schedules.phases import accuracy, gradient_norm, lambda1, task_loss
+from lyaptorch.schedules.triggers import accuracy, gradient_norm, lambda1, task_loss
 from lyaptorch.tasks import TemporalXOR
 from lyaptorch.training import metrics
 from lyaptorch.training import run as engine

@@ -2,16 +2,20 @@
 
 from lyaptorch.analysis.coupling import ResidualExponents, residual_exponents
 from lyaptorch.analysis.curvature import HessianSpectrum, effective_learning_rates, hessian_spectrum
-from lyaptorch.analysis.frequency import PowerSpectrum, characteristic_frequency
-from lyaptorch.analysis.gradients import (
+from lyaptorch.analysis.jacobians import ConditionNumber, condition_number, step_jacobians, usable_dimensions
+from lyaptorch.analysis.loss_gradients import (
     effective_rank,
     gradient_norms,
     gradient_overlap,
     gradient_singular_values,
 )
-from lyaptorch.analysis.jacobians import ConditionNumber, condition_number, step_jacobians, usable_dimensions
 from lyaptorch.analysis.memory import fading_memory, memory_capacity, time_scales
-from lyaptorch.analysis.spikes import SpikeStatistics, spike_statistics
+from lyaptorch.analysis.signals import (
+    PowerSpectrum,
+    SpikeStatistics,
+    characteristic_frequency,
+    spike_statistics,
+)
 from lyaptorch.analysis.training_curves import aligned, best_so_far, iterations_to, onset
 
 __all__ = [

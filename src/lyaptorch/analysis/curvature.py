@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -17,12 +16,10 @@ from lyaptorch._brief import brief
 from lyaptorch._caller import measures
 from lyaptorch._random import Stream, seed_from
 from lyaptorch._types import Inputs, Number, States
-from lyaptorch.analysis.curvature_operator import operator_product
-from lyaptorch.cells import Cell, Substituted, fit
+from lyaptorch.analysis.curvature_products import Product, differentiated, operator_product
+from lyaptorch.cells import Cell, fit
 
 MATRICES, BACKENDS = ("hessian", "ggn"), ("torch", "curvlinops")
-Product: TypeAlias = Callable[[Tensor], Tensor]
-"""M v for v `(*e, p)`, as the share of every step, `(t, *e, p)`."""
 
 
 @dataclass(frozen=True)
@@ -121,15 +118,18 @@ def hessian_spectrum(
     _checks.integer("k", k, 1, size)
     steps = min(_checks.integer("steps", steps, k), size)
     chosen: dict[str, Tensor] = {name: known[name] for name in weights}
-    product = _product(cell, inputs, h, loss, chosen, matrix, len(ensemble))
+    product = differentiated(cell, inputs, h, loss, chosen, matrix, len(ensemble))
     if backend == "curvlinops":
         whole = operator_product(cell, inputs, h, loss, list(chosen.values()), matrix)
     else:
-        whole = partial(_whole, product)
-    stream, shared_id = (
-        Stream(seed_from(generator), "curvature"),
-        torch.zeros(ensemble, dtype=torch.int64, device=h.device),
-    )
+
+        def whole(v: Tensor) -> Tensor:
+            return product(v).sum(0)
+
+    stream = Stream(seed_from(generator), "curvature")
+    shared_id = torch.zeros(ensemble, dtype=torch.int64, device=h.device)
+    # stochastic Lanczos quadrature: v^T f(M) v = sum_j (U_1j)^2 f(theta_j) for the Ritz values theta and the
+    # eigenvectors U of the tridiagonal matrix; a mean over random v estimates tr f(M) / p
     runs = [
         lanczos(
             whole,
@@ -143,7 +143,9 @@ def hessian_spectrum(
     order = values.abs().argsort(-1, descending=True)[..., :k]
     values = values.gather(-1, order)
     leading = mixing.gather(-1, order.unsqueeze(-2).expand(*mixing.shape[:-1], k))
+    # M V = V T, T U = U theta: the Ritz vectors are V U
     vectors = (leading.mT @ basis.movedim(0, -2)).detach()
+    # one more product for each eigenvector gives its residual |M v - lambda v|, and the shares of the steps
     shares = torch.stack([product(v) for v in vectors.unbind(-2)], -2)
     return HessianSpectrum(
         values,
@@ -153,11 +155,6 @@ def hessian_spectrum(
         torch.stack([nodes for nodes, _ in ritz]),
         torch.stack([vectors[..., 0, :].square() for _, vectors in ritz]),
     )
-
-
-def _whole(product: Product, v: Tensor) -> Tensor:
-    """The shares of all steps."""
-    return product(v).sum(0)
 
 
 def effective_learning_rates(eigenvalues: Float[Tensor, "*e k"], lr: Number) -> Float[Tensor, "*e k"]:
@@ -207,6 +204,8 @@ def lanczos(product: Product, start: Tensor, steps: int) -> Tridiagonal:
             break
         V = torch.stack(basis, -2)
         scale = torch.linalg.vector_norm(w, dim=-1)
+        # in exact arithmetic w is orthogonal to all but the last two already; without taking off the others
+        # the basis loses its orthogonality as soon as a Ritz value converges, and finds that one again
         w = _orthogonal_to(V, w)
         length = torch.linalg.vector_norm(w, dim=-1)
         ended = length <= 100 * torch.finfo(w.dtype).eps * scale
@@ -223,77 +222,8 @@ def lanczos(product: Product, start: Tensor, steps: int) -> Tridiagonal:
 
 def _orthogonal_to(V: Tensor, w: Tensor) -> Tensor:
     """w less its part in the rows of V, taken off twice."""
+    # "twice is enough" (Kahan, Parlett): what is left after the first time is mostly round-off of the large
+    # part, which the second takes off
     for _ in range(2):
         w = w - (V.mT @ (V @ w.unsqueeze(-1))).squeeze(-1)
     return w
-
-
-class _Stack(torch.autograd.Function):
-    """`torch.stack`, whose gradient's gradient is one tensor; torch has one as large for every entry."""
-
-    @staticmethod
-    def forward(ctx: Any, *entries: Tensor) -> Tensor:
-        """All entries along a new first dimension."""
-        return torch.stack(entries)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
-        """Each its own."""
-        return grad.unbind()
-
-
-def _product(
-    cell: Cell,
-    inputs: Tensor,
-    h: Tensor,
-    loss: Callable[[Tensor], Tensor],
-    weights: dict[str, Tensor],
-    matrix: str,
-    leading: int,
-) -> Product:
-    """M v, by differentiating twice with respect to a copy of the weights for every step."""
-    every = {f"cell.{name}": w.detach().expand(len(inputs), *w.shape) for name, w in weights.items()}
-    copies = {name: w.clone().requires_grad_() for name, w in every.items()}
-    leaves, states, on = list(copies.values()), [], Substituted(cell).on
-    with torch.enable_grad():
-        # unbound at once: the gradient of a single copy[s] is as large as all of them
-        for x, *own in zip(inputs, *(copy.unbind() for copy in leaves), strict=True):
-            h = on(dict(zip(copies, own, strict=True)), "step", x, h)
-            states.append(h)
-        H = _Stack.apply(*states)  # type: ignore[no-untyped-call]
-        at = H if matrix == "hessian" else H.detach().requires_grad_()
-        total = loss(at).sum()
-        if not total.requires_grad:
-            raise ValueError("loss must depend on the states it is given; do not detach them")
-        if matrix == "hessian":
-            gradients = torch.autograd.grad(total, leaves, create_graph=True, materialize_grads=True)
-        else:
-            (by_state,) = torch.autograd.grad(total, at, create_graph=True)
-            dummy = torch.zeros_like(H, requires_grad=True)
-            pulled = torch.autograd.grad(H, leaves, dummy, create_graph=True, materialize_grads=True)
-
-    def flat(parts: tuple[Tensor, ...]) -> Tensor:
-        return torch.cat([part.flatten(leading + 1) for part in parts], -1).detach()
-
-    def along(parts: tuple[Tensor, ...], v: Tensor) -> Tensor:
-        """<sum of parts over steps, v>."""
-        sizes = [part[0].flatten(leading).shape[-1] for part in parts]
-        pieces = torch.split(v, sizes, -1)
-        return torch.stack(
-            [(part.sum(0).flatten(leading) * piece).sum() for part, piece in zip(parts, pieces, strict=True)]
-        ).sum()
-
-    def again(y: Tensor, of: list[Tensor], bar: Tensor | None = None) -> tuple[Tensor, ...]:
-        if not y.requires_grad:
-            return tuple(torch.zeros_like(z) for z in of)
-        return torch.autograd.grad(y, of, bar, retain_graph=True, materialize_grads=True)
-
-    def product(v: Tensor) -> Tensor:
-        with torch.enable_grad():
-            if matrix == "hessian":
-                return flat(again(along(gradients, v), leaves))
-            (pushed,) = again(along(pulled, v), [dummy])
-            (curved,) = again(by_state, [at], pushed)
-            return flat(again(H, leaves, curved))
-
-    return product

@@ -69,6 +69,7 @@ def step_jacobians(cell: Network, inputs: Inputs, h0: Any = None) -> Float[Tenso
     """
     cell = as_cell(cell)
     inputs, h = fit(cell, inputs, h0)
+    # D 1 = D: all n columns in one pushforward
     eye = torch.eye(h.shape[-1], dtype=h.dtype, device=h.device).expand(*h.shape, h.shape[-1])
     jacobians = []
     for x in inputs:
@@ -137,6 +138,7 @@ def condition_number(
         _checks.integer("bits", bits, 2)
     h, inputs = settle(cell, inputs[:transient], h), inputs[transient:]
     shared_id = torch.zeros((), dtype=torch.int64, device=h.device)
+    # T_t Q = Q_t R_t .. R_1 with Q_t orthonormal: the factors of the scan have the singular values of T_t Q
     frame = random_frame(n, k, Stream(seed_from(generator), "frame"), shared_id, dtype=h.dtype)
     tape = Tape()
     dynamics = bind(cell, cell.form(), inputs, [])
@@ -186,4 +188,5 @@ def _enough_bits(growth: Tensor) -> int:
         raise ValueError(
             "no number of bits is enough where an exponent is -inf, and a column died; lower k, or give bits"
         )
+    # the smallest stands e^-spread = 2^(-spread / ln 2) below the largest
     return math.ceil(spread.max().item() / math.log(2)) + GUARD_BITS

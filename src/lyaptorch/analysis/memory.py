@@ -67,7 +67,8 @@ def fading_memory(
     for x in inputs[transient:]:
         h, Q = cell.pushforward(x, h, Q)
         size = torch.linalg.matrix_norm(Q)
-        # rescaled, because products of long sequences under- and overflow
+        # log |D_t .. D_1 Q| is the sum of the logarithms of what is divided out, so that products of long
+        # sequences neither under- nor overflow
         Q = Q / torch.where(size > 0, size, 1.0)[..., None, None]
         log_size = log_size + size.log()
         curve.append(log_size)
@@ -128,12 +129,14 @@ def memory_capacity(
         2 * Stream(seed_from(generator), "capacity").uniform((length,), member_ids=0, dtype=dtype) - 1
     )
     inputs, h = fit(cell, u[:, None, None].expand(-1, 1, cell.input_size), None)
+    # so that all lags of the first counted step lie within the input, whatever the transient
     start = length - steps
     states = unroll(cell, inputs[start:], settle(cell, inputs[:start], h))[..., 0, :].movedim(0, -2)
     if not torch.isfinite(states).all():
         raise FloatingPointError(f"the state is not finite within {length} steps: {ADVICE}")
     X = torch.cat([states, torch.ones_like(states[..., :1])], -1).double()
     Y = torch.stack([u[start - lag : length - lag] for lag in range(lags)], -1).double()
+    # each half is scored by the fit of the other: a fit scored on itself remembers noise, R^2 = p / N
     halves = [slice(0, steps // 2), slice(steps // 2, steps)]
     rtol = 10 * torch.finfo(dtype).eps
     scores = [_explained(X, Y, fit_on, score_on, rtol) for fit_on, score_on in (halves, halves[::-1])]
@@ -143,10 +146,12 @@ def memory_capacity(
 def _explained(X: Tensor, Y: Tensor, fit_on: slice, score_on: slice, rtol: float) -> Tensor:
     """1 - residual over variance, of a least-squares fit elsewhere, without what that fit itself adds."""
     X_fit, Y_fit = X[..., fit_on, :], Y[fit_on].expand(*X.shape[:-2], -1, -1)
-    # by its pseudo-inverse: units may be dead or equal
+    # by its pseudo-inverse, w = X^+ y: units may be dead or equal, and X^T X would square their condition
     inverse = torch.linalg.pinv(X_fit, rtol=rtol)
     error = (X[..., score_on, :] @ (inverse @ Y_fit) - Y[score_on]).square().mean(-2)
-    # the rank is the trace of the projection onto the columns
+    # y = X w + e with e of variance s^2 gives w + X^+ e, which errs on another sample x of the same kind by
+    # s^2 + E |x^T X^+ e|^2 = s^2 (1 + tr(<x x^T> (X^T X)^-1)) = s^2 (1 + p / N) to first order. The rank p is
+    # the trace of the projection X X^+ onto the columns, sum_ij (X^+)_ji X_ij
     own = 1 + (inverse.mT * X_fit).sum((-2, -1)) / X_fit.shape[-2]
     share: Tensor = 1 - error / own.unsqueeze(-1) / Y[score_on].var(0, correction=0)
     return share

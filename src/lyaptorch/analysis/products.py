@@ -1,11 +1,11 @@
-"""Singular values of long products of Jacobians: of graded triangular factors, or in any precision."""
+"""Long products of Jacobians: their singular values, by sweeps over triangular factors or with many bits."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -44,6 +44,7 @@ def graded_log_singular_values(factors: Tensor, healthy: Tensor | None = None) -
         healthy = healthy.reshape(t, -1, k)
         # what died hands nothing on: its row is zero from then on; what it handed on before stays
         factors, dead = torch.where(healthy.unsqueeze(-1), factors, 0.0), ~healthy[-1]
+    # whatever order the frame's columns came in, after one sweep the diagonal falls
     factors = _transposed(factors, dead)
     if dead is not None:
         # in its place stands a value far below the others, which is cut off afterwards
@@ -60,6 +61,7 @@ def graded_log_singular_values(factors: Tensor, healthy: Tensor | None = None) -
 def _swept(factors: Tensor) -> Tensor:
     """Those of triangles `(t, N, k, k)` after one sweep."""
     values = _log_diagonal(factors)
+    # no diagonal entry leaves e^-600 .. e^600: the product fits into float64
     small = values.abs().amax(-1) < RANGE
     values[small] = torch.linalg.svdvals(_multiplied(factors[:, small])).log()
     left, factors = torch.nonzero(~small)[:, 0], factors[:, ~small]
@@ -80,6 +82,8 @@ def _transposed(factors: Tensor, dead: Tensor | None = None) -> Tensor:
     Q = torch.eye(k, dtype=factors.dtype, device=factors.device).expand_as(factors[0])
     Q = Q if dead is None else torch.where(dead.unsqueeze(-2), 0.0, Q)
     triangles = []
+    # (R_t .. R_1)^T = R_1^T .. R_t^T from the right: R_t^T 1 = Q_1 S_1, R_{t-1}^T Q_1 = Q_2 S_2, ..., so it
+    # is Q_t S_t .. S_1: the S_i are the new triangles, in the order in which they act
     for R in factors.flip(0):
         Q, S, _ = orthonormalise(R.mT @ Q, dead, method="cholesky2")
         triangles.append(S)
@@ -116,8 +120,7 @@ def precise_log_singular_values(
     Returns:
         `(s, *e, b, k)` float64, descending, -inf where nothing is left; and the library that did it.
     """
-    work: Callable[..., list[list[float]]] = _by_mpmath
-    arithmetic = "mpmath"
+    work, arithmetic = _by_mpmath, "mpmath"
     with contextlib.suppress(ImportError):
         importlib.import_module("flint")
         work, arithmetic = _by_flint, "python-flint"
@@ -126,6 +129,7 @@ def precise_log_singular_values(
     Q, wanted = frame.double().tolist(), set(times.tolist())
     found = [work(single[:, i].tolist(), Q, wanted, bits) for i in range(single.shape[1])]
     values = torch.tensor(found, dtype=torch.float64, device="cpu").movedim(0, 1)
+    # rounding leaves sigma_1 2^-bits beside what is 0; a factor 2^-32 below that there is nothing
     nothing = values < values[..., :1] - (bits + NOTHING) * math.log(2)
     values = torch.where(nothing, -torch.inf, values)
     shape = (len(times), *jacobians.shape[1:-2], k)
@@ -147,7 +151,8 @@ def _by_flint(jacobians: Sequence[Rows], frame: Rows, times: set[int], bits: int
 
 
 def _logs_by_flint(flint: Any, T: Any, bits: int) -> list[float]:
-    """From the eigenvalues of T^T T, which need twice the bits."""
+    """From the eigenvalues of T^T T."""
+    # they are sigma^2, spread twice as far as sigma, and need twice the bits
     with flint.ctx.workprec(2 * bits + 64):
         squares = [value.real.mid() for value in (T.transpose() * T).eig(algorithm="approx")]
         logs = [float(square.log()) / 2 if square > 0 else -torch.inf for square in squares]

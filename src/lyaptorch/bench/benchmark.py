@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from lyaptorch import _checks, kernels
+from lyaptorch._shown import Advance, progress
 from lyaptorch.bench.problems import METHODS, ROWS, Row, runs
 from lyaptorch.record import Record
-from lyaptorch.training.progress import Advance, progress
 
 CALLS, TURN = 5, 0.05
 """Calls of a method in its turn, after a first one, while it takes less than this many seconds."""

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from lyaptorch._brief import brief
 from lyaptorch._random import Stream
-from lyaptorch.analysis.runs import Run
 from lyaptorch.cells import Cell
 from lyaptorch.cells.cell import repeat_batch
+from lyaptorch.diagnosis.trajectories import Run
 from lyaptorch.tangent import mean_over_trajectories
 
 SILENT = 0.05
@@ -31,7 +31,7 @@ class Parts:
 
     Attributes:
         names: of the G parts.
-        members: `(n, G)`, 1 where a variable belongs to a part, else 0.
+        assignment: `(n, G)`, 1 where a variable belongs to a part, else 0.
         separate: whether the parts are units of their own (layers, groups), not variables of the same units.
         rates: `(G,)`, growth of a perturbation in this part while all else is held, nats per step.
         passage: `(G, G)`, root-mean-square gain of one step, from the part of the column to that of the row.
@@ -77,6 +77,7 @@ def measure(cell: Cell, run: Run, groups: Groups | None, moments: int = MOMENTS)
     assignment = assignment.to(run.states)
     rates = own_rates(cell, run.inputs, run.states[0], assignment, run.steps)
     squares = run.mean(moments, lambda x, h: block_squares(cell, x, h, assignment))
+    # E |B v|^2 = |B|_F^2 / n for a block B and a random unit vector v of its columns' part of n variables
     passage = squares.sqrt() / assignment.sum(0).sqrt()
     return Parts(names, assignment, separate, rates, passage, silence(cell, run, moments))
 
@@ -92,6 +93,7 @@ def own_rates(cell: Cell, inputs: Tensor, h: Tensor, assignment: Tensor, steps: 
     for s, x in enumerate(inputs):
         there = (steps > s).unsqueeze(-1)
         after, pushed = cell.pushforward(x, h, Q)
+        # only the part's own rows and columns of D: what comes by way of the others is cut off at every step
         pushed = pushed * assignment
         norm = pushed.norm(dim=-2, keepdim=True)
         total += torch.where(there, norm.squeeze(-2).log(), 0.0)
@@ -120,6 +122,8 @@ def silence(cell: Cell, run: Run, moments: int = MOMENTS) -> Tensor:
 def block_squares(cell: Cell, x: Tensor, h: Tensor, assignment: Tensor) -> Tensor:
     """Squared norms `(*e, b, G, G)` of the blocks of D, its columns' part last."""
     S = probes(len(assignment), assignment)
+    # with E[S S^T] = 1 the sum of D_ij^2 over j in part H is E |(D M_H S)_i|^2, M_H the mask of H: one pass
+    # with the columns of all parts side by side, squared, summed over the probes, then over each part's rows
     by_part = (assignment.unsqueeze(-1) * S.unsqueeze(-2)).flatten(1)
     rows = cell.pushforward(x, h, by_part.expand(*h.shape, -1))[1].square()
     rows = torch.unflatten(rows, -1, (assignment.shape[1], -1)).sum(-1)
@@ -128,11 +132,11 @@ def block_squares(cell: Cell, x: Tensor, h: Tensor, assignment: Tensor) -> Tenso
 
 def probes(n: int, like: Tensor) -> Tensor:
     """S `(n, p)` with E[S S^T] = 1: the identity, or random vectors where n is large."""
-    return (
-        torch.eye(n, dtype=like.dtype, device=like.device)
-        if n <= PROBES
-        else _normal((n, PROBES), "probes", like) / PROBES**0.5
-    )
+    if n <= PROBES:
+        return torch.eye(n, dtype=like.dtype, device=like.device)
+    # p columns s with E[s s^T] = 1 / p each
+    S: Tensor = _normal((n, PROBES), "probes", like) / PROBES**0.5
+    return S
 
 
 def pull_back(cell: Cell, x: Tensor, h: Tensor, Z: Tensor) -> Tensor:
@@ -155,7 +159,8 @@ def _pulled(cell: Cell, x: Tensor, h: Tensor, Z: Tensor, wanted: int) -> list[Te
         leaves = [z.requires_grad_() for z in given[:wanted]]
         after = cell.step(given[1], given[0])
     bars = [torch.zeros_like(z) for z in leaves]
-    if after.requires_grad:  # else all of the step is under torch.no_grad
+    # without a graph all of the step is under torch.no_grad
+    if after.requires_grad:
         rows = Z.mT.flatten(-3, -2)
         bars = list(torch.autograd.grad(after, leaves, rows, materialize_grads=True))
     return [torch.unflatten(bar, -2, (b, p)).mT for bar in bars]
@@ -189,6 +194,7 @@ def finite_memory(cell: Cell, run: Run) -> Tensor:
     for x, h, _ in run.longest().moments(LOOKED_AT):
         rows, from_input = (z.reshape(n, -1).cpu() for z in jacobian_rows(cell, x, h))
         largest = rows.abs().amax(-1)
+        # a row with a single entry of size 1 and nothing else copies one variable
         exact = (rows != 0).sum(-1) == 1
         copy &= exact & ((largest - 1).abs() < 1e-6)
         taken_up = torch.maximum(rows.norm(dim=-1), from_input.norm(dim=-1))
@@ -202,6 +208,7 @@ def _on_loops(linked: Tensor) -> Tensor:
     from scipy.sparse import csr_array
     from scipy.sparse.csgraph import connected_components
 
+    # a node is on a cycle if its strong component has others, or if it is linked with itself
     _, label = connected_components(csr_array(linked.numpy()), directed=True, connection="strong")
     labels = torch.as_tensor(label, dtype=torch.int64, device="cpu")
     return (torch.bincount(labels)[labels] > 1) | linked.diagonal()

@@ -1,4 +1,4 @@
-"""Vital signs in plain words."""
+"""Findings: the verdict, and what the measurements say, in plain words."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from lyaptorch._brief import counted
 from lyaptorch._units import Clock
 from lyaptorch.analysis.jacobians import usable_dimensions
 from lyaptorch.diagnosis.measure import FADED, Measurements
@@ -30,6 +31,7 @@ class Finding:
 
 def verdict(measured: Measurements) -> str:
     """One word: "vanishing", "chaotic", "exploding", "blocked", "narrow" or "healthy"."""
+    # lambda_1 T nats over the horizon: beyond +-FOLD, a factor 1000, a gradient counts as exploded or gone
     growth = measured.grown
     if measured.overflow is not None or (growth > FOLD and measured.swelling > math.log(10)):
         return "exploding"
@@ -39,11 +41,9 @@ def verdict(measured: Measurements) -> str:
         return "vanishing"
     if blocking_parts(measured):
         return "blocked"
-    return (
-        "narrow"
-        if measured.surviving < NARROW * min(len(measured.exponents), measured.horizon)
-        else "healthy"
-    )
+    # one direction for each step is enough: over T steps nobody needs more than T of them
+    needed = NARROW * min(len(measured.exponents), measured.horizon)
+    return "narrow" if measured.surviving < needed else "healthy"
 
 
 def findings(measured: Measurements) -> tuple[Finding, ...]:
@@ -70,6 +70,7 @@ def blocking_parts(measured: Measurements) -> list[int]:
         return []
     rates = measured.clock.per_step(parts.rates)
     best = rates.max().item()
+    # "far sooner": three times as fast where the best fades, and by e over the horizon where it hardly does
     lost = rates * measured.horizon < -FOLD
     far = rates < min(3 * best, best - 1 / measured.horizon)
     return torch.nonzero(lost & far).flatten().tolist()
@@ -104,7 +105,7 @@ def _headline(measured: Measurements, word: str) -> str:
         return f"Gradients survive {T}, but not in {names}: {first} in the network as a whole."
     if word == "narrow":
         return (
-            f"Gradients survive {T}, but along {_count(measured.surviving, 'direction')} only "
+            f"Gradients survive {T}, but along {counted(measured.surviving, 'direction')} only "
             f"(of {len(measured.exponents)} measured): {first}."
         )
     return f"Gradients neither vanish nor explode over {T}: {first}."
@@ -126,7 +127,7 @@ def _directions(measured: Measurements) -> str:
     wide = int(usable_dimensions(measured.per_step, measured.horizon, measured.round_off))
     of = "" if k == measured.state_size else f" (the state has {measured.state_size} dimensions)"
     return (
-        f"{measured.surviving} of {_count(k, 'measured direction')}{of} keep more than a thousandth of a "
+        f"{measured.surviving} of {counted(k, 'measured direction')}{of} keep more than a thousandth of a "
         f"perturbation over {measured.clock.duration(measured.horizon)}; {wide} can be told apart from "
         "round-off beside the strongest."
     )
@@ -135,11 +136,12 @@ def _directions(measured: Measurements) -> str:
 def _explosion(measured: Measurements) -> str:
     least, most = measured.grown - 2 * measured.uncertainty, measured.grown + 2 * measured.uncertainty
     if least > FOLD:
-        steps = math.log(torch.finfo(measured.exponents.dtype).max) / measured.clock.per_step(
-            measured.lambda1
-        )
+        # e^(lambda_1 t) reaches the largest number of the dtype at t = log(max) / lambda_1
+        dtype = measured.exponents.dtype
+        steps = math.log(torch.finfo(dtype).max) / measured.clock.per_step(measured.lambda1)
         told = measured.clock.duration(steps)
-        return f"Risk of explosion: certain. {_dtype(measured)} gradients overflow after about {told}."
+        name = str(dtype).removeprefix("torch.")
+        return f"Risk of explosion: certain. {name} gradients overflow after about {told}."
     burst = "within the run no perturbation grew"
     if measured.burst > 0.1:
         burst = f"within the run a perturbation grew by up to {_power(measured.burst)}"
@@ -154,10 +156,8 @@ def _parts(measured: Measurements) -> str:
     parts = measured.parts
     if len(parts.names) < 2:
         return ""
-    told = ", ".join(
-        f"{name}: {_alone(rate.item(), measured.clock)}"
-        for name, rate in zip(parts.names, parts.rates, strict=True)
-    )
+    alone = (_alone(rate, measured.clock) for rate in parts.rates.tolist())
+    told = ", ".join(f"{name}: {growth}" for name, growth in zip(parts.names, alone, strict=True))
     found = blocking_parts(measured)
     if found:
         names = " and ".join(parts.names[i] for i in found)
@@ -192,9 +192,9 @@ def _registers(measured: Measurements) -> str:
         return ""
     whose = "its exponent is" if finite == 1 else "their exponents are"
     return (
-        f"{finite} of {_count(measured.state_size, 'variable')} only hand on what they take up, as in a "
+        f"{finite} of {counted(measured.state_size, 'variable')} only hand on what they take up, as in a "
         f"shift register: a finite impulse response. By design {whose} -inf ({min(gone, finite)} of the "
-        f"{_count(len(measured.exponents), 'measured one')}), and nothing is wrong with that."
+        f"{counted(len(measured.exponents), 'measured one')}), and nothing is wrong with that."
     )
 
 
@@ -203,6 +203,7 @@ def _gates(measured: Measurements) -> str:
     for name, values in measured.gates.items():
         text = f"{name} gate {values.mean():.2f} on average"
         if name.split()[-1] in MEMORY_GATES:
+            # a unit keeps the share g of its memory a step, g^t = e^(t log g): it falls by e in -1 / log g
             memory = -1 / values.double().clamp(1e-6, 1 - 1e-9).log()
             text += (
                 f" (a unit alone forgets by a factor e in {measured.clock.duration(memory.median().item())}, "
@@ -235,17 +236,18 @@ def _reliability(measured: Measurements) -> str:
         told.append(f"{max(0, lost - dead - measured.coarse)} are lost to it, {dead} died")
     if measured.coarse:
         told.append(f"{measured.coarse} are off by the length of the flow's steps, which a smaller dt mends")
-    sure = "the run is long enough for the verdict"
     if unsettled(measured):
-        short = "the run is too short" if not measured.coarse else "run and steps are too coarse"
-        sure = f"{short} to be sure of the verdict"
-    told.append(sure)
+        short = "run and steps are too coarse" if measured.coarse else "the run is too short"
+        told.append(f"{short} to be sure of the verdict")
+    else:
+        told.append("the run is long enough for the verdict")
     return f"Reliable: {'; '.join(told)}."
 
 
 def unsettled(measured: Measurements) -> bool:
     """Whether two standard errors of lambda_1 reach across the border of a verdict."""
     error = 2 * measured.uncertainty
+    # an error that is not known settles nothing, but that all directions died needs none
     if not math.isfinite(error):
         return not math.isinf(measured.lambda1)
     return any(abs(measured.grown - border) < error for border in (-FOLD, FOLD))
@@ -273,11 +275,3 @@ def _power(nats: float) -> str:
 def _left(nats: float) -> str:
     """e^nats, as a share that can be read."""
     return f"{math.exp(nats):.1g}" if nats > -20 else f"10^{nats / math.log(10):.0f}"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
-
-
-def _dtype(measured: Measurements) -> str:
-    return str(measured.exponents.dtype).removeprefix("torch.")

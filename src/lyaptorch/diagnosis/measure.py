@@ -1,4 +1,4 @@
-"""What is measured of a network: every number that a diagnosis rests on."""
+"""Measurements of a network: every number that a diagnosis rests on."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch import Tensor
 from lyaptorch._brief import brief
 from lyaptorch._random import Stream
 from lyaptorch._units import Clock
-from lyaptorch.analysis.runs import Run, run
-from lyaptorch.cells import Cell, settle
+from lyaptorch.cells import Cell
 from lyaptorch.diagnosis.blocks import MOMENTS, Groups, Parts, finite_memory, measure, pull_back
+from lyaptorch.diagnosis.trajectories import Run, run
 from lyaptorch.tangent import Spectrum, lyapunov_spectrum, mean_over_trajectories
 from lyaptorch.tangent.growth import untold
 
@@ -129,14 +129,14 @@ def measurements(
     groups: Groups | None,
     generator: torch.Generator | None,
 ) -> Measurements:
-    """Measure. Cost O(t n^2 k) for the spectrum of a dense cell, and two more passes for what kills.
+    """Measure a run from h, the state after the transient. Cost O(t n^2 k) for the spectrum of a dense cell.
+
+    Two more passes over the run find what kills. A transient is only counted in.
 
     Raises:
         FloatingPointError: if the state overflows within the first 20 steps after the transient.
     """
-    h, inputs = settle(cell, inputs[:transient], h), inputs[transient:]
-    followed = run(cell, inputs, h, None if lengths is None else lengths - transient)
-    followed, overflow = before_overflow(followed)
+    followed, overflow = before_overflow(run(cell, inputs, h, lengths))
     overflow = None if overflow is None else overflow + transient
     t = len(followed.inputs)
     tangent_transient = min(tangent_transient, t // 2)
@@ -155,6 +155,8 @@ def measurements(
     means = mean_over_trajectories(spectrum.exponents).reshape(k)
     errors = spectrum.stderr_of_mean().reshape(k)
     order = means.argsort(descending=True)
+    # a column that died in one trajectory is unreliable there and of no weight in the mean: the mean is
+    # trusted if each trajectory that has the column trusts it, and at least one has
     alive = spectrum.growth.healthy[-1].reshape(-1, k)
     reliable = spectrum.reliable.reshape(-1, k)
     counted = t - tangent_transient
@@ -168,6 +170,8 @@ def measurements(
         silent=torch.where(finite, 0.0, parts.silent),
     )
     gradient, share = gradient_back(cell, recent, parts)
+    # columns q_i of the last frame are of unit length, so sum_j q_ij^2 = 1 divides among the parts; of a
+    # dead column all are 0, hence the division by those that live
     squares = spectrum.final_frame.square().reshape(-1, h.shape[-1], k).sum(0)
     energy = squares / alive.sum(0).clamp_min(1)
     return Measurements(
@@ -207,6 +211,7 @@ def before_overflow(followed: Run) -> tuple[Run, int | None]:
 
 def log_norm(h: Tensor) -> Tensor:
     """The logarithm of the norm of all of h, whose square may overflow or vanish."""
+    # log |h| = log m + log |h / m| with m = max |h_i|: no square leaves the range
     largest = h.abs().max().clamp_min(torch.finfo(h.dtype).tiny)
     scaled: Tensor = torch.linalg.vector_norm(h / largest)
     return largest.log() + scaled.clamp_min(1e-30).log()
@@ -214,6 +219,7 @@ def log_norm(h: Tensor) -> Tensor:
 
 def largest_growth(log_r: Tensor) -> float:
     """The largest sum over consecutive steps of `(t, b)` growth, and over trajectories; at least 0."""
+    # with S_t the sum up to t the largest sum over any window is max_t (S_t - min_{s <= t} S_s);
     # a direction that dies falls far, not to -inf, from where no difference can be taken
     total = torch.cat([torch.zeros_like(log_r[:1]), log_r.double().clamp_min(-1e6).cumsum(0)])
     return (total - total.cummin(0).values).max().item()

@@ -17,14 +17,13 @@ from lyaptorch._caller import measures
 from lyaptorch._padded import Lengths, Padded, padded
 from lyaptorch._shown import Shown
 from lyaptorch._types import Inputs
-from lyaptorch.analysis.given import given
-from lyaptorch.analysis.runs import whole
 from lyaptorch.cells import Cell, as_cell, settle
 from lyaptorch.diagnosis.blocks import Groups
 from lyaptorch.diagnosis.findings import Finding, findings, verdict
 from lyaptorch.diagnosis.measure import Measurements, measurements
 from lyaptorch.diagnosis.suggestions import suggestions
-from lyaptorch.diagnosis.trial import Suggestion, Trial, cell_of
+from lyaptorch.diagnosis.trajectories import whole
+from lyaptorch.diagnosis.trial import Suggestion, Trial, cell_of, given
 from lyaptorch.record import Record
 from lyaptorch.tangent.start import fit_padded, name_too_short
 
@@ -68,10 +67,7 @@ class Diagnosis(Shown):
         return self.summary()
 
     def __repr__(self) -> str:
-        found, tried = (
-            counted(len(self.findings), "finding"),
-            counted(len(self.suggestions), "suggestion", "suggestions"),
-        )
+        found, tried = counted(len(self.findings), "finding"), counted(len(self.suggestions), "suggestion")
         lines = [f"Diagnosis of {self.config['name']}: {self.verdict}", *(f.text for f in self.findings[:1])]
         return "\n  ".join([*lines, f"{found}, {tried}; print it, .plot() it, or .save('diagnosis.html')"])
 
@@ -199,6 +195,9 @@ def diagnose(
     dt = None if dt is None else _checks.positive("dt", dt)
     if ends is not None:
         inputs, h, ends = _long_enough(inputs, h, ends, transient + tangent_transient)
+    shape = list(inputs.shape)
+    h, inputs = settle(cell, inputs[:transient], h), inputs[transient:]
+    ends = None if ends is None else ends - transient
     measured = measurements(
         cell,
         inputs,
@@ -212,23 +211,21 @@ def diagnose(
         groups=groups,
         generator=generator,
     )
-    h = settle(cell, inputs[:transient], h)
-    steps = whole(inputs[transient:], h) if ends is None else ends - transient
-    trial = Trial(network, cell, name, inputs[transient:], h, measured, steps, said)
+    trial = Trial(network, cell, name, inputs, h, measured, whole(inputs, h) if ends is None else ends, said)
     config = {
         "name": name,
         "network": type(network).__name__,
         "verdict": verdict(measured),
         "state_size": n,
         "k": k,
-        "shape": list(inputs.shape),
+        "shape": shape,
         "dtype": str(inputs.dtype).removeprefix("torch."),
         "horizon": measured.horizon,
         "transient": transient,
         "tangent_transient": tangent_transient,
         "dt": measured.clock.dt,
     }
-    config |= {} if ends is None else {"lengths": ends.flatten().tolist()}
+    config |= {} if ends is None else {"lengths": (ends + transient).flatten().tolist()}
     return Diagnosis(verdict(measured), findings(measured), suggestions(trial), measured, config)
 
 

@@ -107,31 +107,50 @@ def _scaled(paths: list[str], factor: float, rows: list[int] | None = None) -> C
     return change
 
 
+def _tried(
+    trial: Trial, reached: float, title: str, reason: tuple[str, str], code: str, share: float = HELPS
+) -> Suggestion | None:
+    """What was tried on a copy, with what came of it amid its reason; None where it did not help enough.
+
+    Args:
+        trial: of the network as it is.
+        reached: the growth of the copy, per step.
+        title: of the suggestion.
+        reason: what stands before and after the outcome.
+        code: that does it.
+        share: of the growth that may be left, in size.
+    """
+    what, start = trial.worst_part
+    # a NaN on either side is no help
+    if not abs(reached) < share * abs(start):
+        return None
+    expected = trial.measured.clock.per_time(reached)
+    before, after = reason
+    return Suggestion(title, f"{before} {what} was {expected:+.3g}{after}", code, expected)
+
+
 def _gain(trial: Trial) -> Suggestion | None:
     """A factor on the recurrent weights that brings the growth close to 0, found on copies."""
-    paths, (what, start) = _recurrent(trial), trial.worst_part
+    paths, (_, start) = _recurrent(trial), trial.worst_part
     factor, reached = 1.0, start
     if not paths or not math.isfinite(start):
         return None
     for _ in range(8):
         if abs(reached) * trial.measured.horizon < 1 or not math.isfinite(reached):
             break
-        # exact for a linear network; a bounded one answers less than in proportion
+        # W -> c W adds log c to every exponent of a linear network, so c = e^-lambda_1 brings the first to 0;
+        # a bounded one answers less than in proportion, hence the rounds; e^1.5 a round, lest it explode
         factor = float(f"{factor * math.exp(-max(-1.5, min(1.5, reached))):.4g}")
         reached = trial.changed(_scaled(paths, factor)).rate()
-    if not abs(reached) < abs(start) / 2:
-        return None
-    return Suggestion(
-        f"{'Raise' if factor > 1 else 'Lower'} the gain",
-        f"With recurrent weights {factor:g} times as large, {what} was {trial.told(reached)} in a copy.",
-        "\n".join(f"{trial.spell(path)}.data *= {factor:g}" for path in paths),
-        trial.reported(reached),
-    )
+    title = f"{'Raise' if factor > 1 else 'Lower'} the gain"
+    reason = f"With recurrent weights {factor:g} times as large,", " in a copy."
+    code = "\n".join(f"{trial.spell(path)}.data *= {factor:g}" for path in paths)
+    return _tried(trial, reached, title, reason, code, 0.5)
 
 
 def _orthogonal(trial: Trial) -> Suggestion | None:
     """An orthogonal start, where it brings the growth closer to 0."""
-    paths, (what, start) = _recurrent(trial), trial.worst_part
+    paths = _recurrent(trial)
     if not paths:
         return None
 
@@ -140,21 +159,17 @@ def _orthogonal(trial: Trial) -> Suggestion | None:
         for path in paths:
             nn.init.orthogonal_(network.get_parameter(path), generator=generator)
 
-    reached = trial.changed(change).rate()
-    if not abs(reached) < HELPS * abs(start):
-        return None
-    return Suggestion(
-        "Start orthogonal",
-        f"Orthogonal recurrent weights keep lengths in every direction: {what} was "
-        f"{trial.told(reached)} in a copy. They replace what was learned, so train again.",
-        "\n".join(f"torch.nn.init.orthogonal_({trial.spell(path)})" for path in paths),
-        trial.reported(reached),
+    reason = (
+        "Orthogonal recurrent weights keep lengths in every direction:",
+        " in a copy. They replace what was learned, so train again.",
     )
+    code = "\n".join(f"torch.nn.init.orthogonal_({trial.spell(path)})" for path in paths)
+    return _tried(trial, trial.changed(change).rate(), "Start orthogonal", reason, code)
 
 
 def _memory_gates(trial: Trial) -> Suggestion | None:
     """Biases of the forget or update gate for memories of up to T steps, where they help."""
-    T, (what, start), rows = max(trial.measured.horizon, 3), trial.worst_part, []
+    T, rows = max(trial.measured.horizon, 3), []
     for cell in trial.blocking_cells():
         gates, path = getattr(cell, "gates", ()), trial.path(getattr(cell, "bias_hh", None))
         at = next((i for i, gate in enumerate(gates) if gate in MEMORY_GATES), None)
@@ -167,26 +182,20 @@ def _memory_gates(trial: Trial) -> Suggestion | None:
     def change(network: nn.Module) -> None:
         for path, a, b in rows:
             gate = network.get_parameter(path).data
+            # sigmoid(log tau) = tau / (1 + tau): a unit that keeps this share forgets by e in about tau steps
             gate[..., a:b] = torch.linspace(2, T, b - a, dtype=gate.dtype, device=gate.device).log()
 
-    reached = trial.changed(change).rate()
-    if not abs(reached) < HELPS * abs(start):
-        return None
-    return Suggestion(
-        "Open the gates that keep the memory",
-        f"Biases of log 2 .. log {T} let units keep their memory for up to {T} steps: {what} was "
-        f"{trial.told(reached)} in a copy.",
-        "\n".join(
-            f"{trial.spell(path)}.data[..., {a}:{b}] = torch.linspace(2, {T}, {b - a}).log()"
-            for path, a, b in rows
-        ),
-        trial.reported(reached),
+    reason = f"Biases of log 2 .. log {T} let units keep their memory for up to {T} steps:", " in a copy."
+    code = "\n".join(
+        f"{trial.spell(path)}.data[..., {a}:{b}] = torch.linspace(2, {T}, {b - a}).log()"
+        for path, a, b in rows
     )
+    return _tried(trial, trial.changed(change).rate(), "Open the gates that keep the memory", reason, code)
 
 
 def _reset_mode(trial: Trial) -> Suggestion | None:
     """Another way to differentiate the reset of a spiking cell, where it helps."""
-    now, (what, start) = getattr(trial.cell, "reset_grad", None), trial.worst_part
+    now = getattr(trial.cell, "reset_grad", None)
     if now is None or cell_of(trial.network) is not trial.cell:
         return None
     inside = trial.cell is not trial.network
@@ -199,16 +208,12 @@ def _reset_mode(trial: Trial) -> Suggestion | None:
 
     tried = {mode: trial.changed(change(mode)).rate() for mode in ("full", "detach", "ignore") if mode != now}
     best = min(tried, key=lambda mode: abs(tried[mode]))
-    if not abs(tried[best]) < HELPS * abs(start):
-        return None
-    return Suggestion(
-        f'Reset mode "{best}"',
-        f'The gradient of the reset is "{now}"; with "{best}" {what} was '
-        f"{trial.told(tried[best])} in a copy. It changes what "
-        "backpropagation sees, not what the network does.",
-        f'{trial.cell_name}.reset_grad = "{best}"',
-        trial.reported(tried[best]),
+    reason = (
+        f'The gradient of the reset is "{now}"; with "{best}"',
+        " in a copy. It changes what backpropagation sees, not what the network does.",
     )
+    code = f'{trial.cell_name}.reset_grad = "{best}"'
+    return _tried(trial, tried[best], f'Reset mode "{best}"', reason, code)
 
 
 def _residual(trial: Trial) -> Suggestion | None:
@@ -228,17 +233,14 @@ def _residual(trial: Trial) -> Suggestion | None:
 
 def _input(trial: Trial) -> Suggestion | None:
     """Stronger input, where it suppresses the chaos."""
-    what, start = trial.worst_part
-    brief = trial.briefly()
+    brief, (what, start) = trial.briefly(), trial.worst_part
     stronger = replace(brief, inputs=2 * brief.inputs).rate()
+    # far below 0 is fine here: a network that is driven less can be had
     if not stronger < start / 2:
         return None
-    return Suggestion(
-        "Drive it harder",
-        f"Input suppresses chaos: with twice the input {what} was {trial.told(stronger)}.",
-        trial.given.stronger(),
-        trial.reported(stronger),
-    )
+    expected = trial.measured.clock.per_time(stronger)
+    reason = f"Input suppresses chaos: with twice the input {what} was {expected:+.3g}."
+    return Suggestion("Drive it harder", reason, trial.given.stronger(), expected)
 
 
 def _clip(trial: Trial) -> Suggestion:

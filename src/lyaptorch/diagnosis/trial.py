@@ -1,24 +1,27 @@
-"""The network that is being diagnosed, and copies of it on which suggestions are put to trial."""
+"""Trials of suggestions on copies of the network that is diagnosed; its user's call, to be made again."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lyaptorch.analysis.given import Given
-from lyaptorch.analysis.runs import run
+from lyaptorch._padded import Padded
 from lyaptorch.cells import Cell, Stacked, as_cell, copied
 from lyaptorch.diagnosis.blocks import own_rates, silence
 from lyaptorch.diagnosis.findings import blocking_parts
 from lyaptorch.diagnosis.measure import Measurements
+from lyaptorch.diagnosis.trajectories import run
 from lyaptorch.tangent import lyapunov_spectrum, mean_over_trajectories
 from lyaptorch.tangent.growth import untold
 
+RNN = "torch.nn.utils.rnn"
+"""Where torch keeps what packs sequences."""
 TRIAL, ALIGN = 300, 50
 """Steps of a trial on a copy, and how many of them are not counted."""
 
@@ -53,7 +56,7 @@ class Trial:
         name: what the user calls it.
         inputs: `(t, *e, b, m)`.
         h: the state before them.
-        signs: what was measured.
+        measured: what was measured of it.
         steps: `(*e, b)`, those of each trajectory.
         given: what the user gave `diagnose`, as Python, so that it can be asked again.
     """
@@ -70,14 +73,6 @@ class Trial:
     def trained(self) -> list[Tensor]:
         """What has a gradient in the step."""
         return self.cell.leaves(self.inputs[0], self.h)
-
-    def reported(self, per_step: float) -> float:
-        """A rate as the diagnosis reports it."""
-        return self.measured.clock.per_time(per_step)
-
-    def told(self, per_step: float) -> str:
-        """The same in words."""
-        return f"{self.reported(per_step):+.3g}"
 
     def path(self, parameter: Tensor | None) -> str | None:
         """Where in the network a parameter is, in dots; None where it is not."""
@@ -127,6 +122,8 @@ class Trial:
                 assignment = self.measured.parts.assignment[:, self.blocking[:1]]
                 return own_rates(self.cell, self.inputs, self.h, assignment, self.steps).item()
             shortest = int(self.steps.min())
+            # the first vector needs some e^-(lambda_1 - lambda_2) t to turn into the first direction: ALIGN
+            # steps are not counted, or half of them where the run is shorter
             # what dies in a trial is nothing to warn of
             with untold():
                 found = lyapunov_spectrum(
@@ -150,11 +147,8 @@ class Trial:
         """The cells that stand on one another, and where each has its state."""
         if not isinstance(self.cell, Stacked):
             return [(self.cell, range(self.h.shape[-1]))]
-        found, start = [], 0
-        for cell in self.cell.layers:
-            found.append((cell, range(start, start + cell.state_size)))
-            start += cell.state_size
-        return found
+        ends = list(accumulate(cell.state_size for cell in self.cell.layers))
+        return [(cell, range(b - cell.state_size, b)) for cell, b in zip(self.cell.layers, ends, strict=True)]
 
     def blocking_cells(self) -> list[Cell]:
         """The layers that kill, else all."""
@@ -166,3 +160,69 @@ def cell_of(network: Any) -> Any:
     """A model's cell; anything else itself."""
     inner = getattr(network, "cell", None)
     return inner if isinstance(inner, Cell) and hasattr(network, "initial_state") else network
+
+
+@dataclass(frozen=True)
+class Given:
+    """The arguments of a call, which `inputs`, `lengths`, `h0` and `groups` stand for.
+
+    Attributes:
+        others: all but network and inputs, by name, as Python.
+        packed: whether the inputs were a PackedSequence.
+        ragged: whether lengths were given.
+        axes: of the inputs.
+    """
+
+    others: dict[str, str]
+    packed: bool
+    ragged: bool
+    axes: int
+
+    def floss(self) -> list[str]:
+        """What `lt.floss` needs to know of it."""
+        return [f"{name}={name}" for name in ("h0", "lengths") if name in self._named()]
+
+    def again(self, network: str) -> str:
+        """The same diagnosis in float64."""
+        wide = self._named() | ({"h0": "h0.double()"} if self.others.get("h0") == "h0" else {})
+        return _call(f"{network}.double()", "inputs.double()", wide)
+
+    def longer(self, network: str) -> str:
+        """The same diagnosis of every sequence four times in a row."""
+        others, inputs = self._named(), f"inputs.repeat(4, {', '.join('1' * (self.axes - 1))})"
+        if self.packed:
+            rows = f"[x.repeat(4, 1) for x in {RNN}.unpack_sequence(inputs)]"
+            inputs = f"{RNN}.pack_sequence({rows}, enforce_sorted=False)"
+        elif self.ragged:
+            rows = "[x[:t].repeat(4, 1) for x, t in zip(inputs.unbind(1), lengths)]"
+            inputs = f"{RNN}.pad_sequence({rows})"
+            others |= {"lengths": "4 * torch.as_tensor(lengths)"}
+        return _call(network, inputs, others)
+
+    def stronger(self) -> str:
+        """Twice the inputs."""
+        return "inputs = inputs._replace(data=2 * inputs.data)" if self.packed else "inputs = 2 * inputs"
+
+    def chunks(self, size: int) -> str:
+        """The inputs in chunks, with the lengths of those."""
+        if not (self.packed or self.ragged):
+            return f"chunks = inputs.split({size})"
+        padded = f"{RNN}.pad_packed_sequence(inputs)" if self.packed else "inputs, torch.as_tensor(lengths)"
+        return (
+            f"padded, left = {padded}\nchunks = padded.split({size})\n"
+            f"chunk_lengths = [(left - {size} * i).clamp(0, {size}) for i in range(len(chunks))]"
+        )
+
+    def _named(self) -> dict[str, str]:
+        return self.others | ({"lengths": "lengths"} if self.ragged else {})
+
+
+def given(numbers: dict[str, Any], objects: dict[str, Any], found: Padded, packed: bool) -> Given:
+    """What was given: numbers are told as they are, objects by their names; None is left out."""
+    others = {name: name for name, value in objects.items() if value is not None}
+    others |= {name: repr(value) for name, value in numbers.items() if value is not None}
+    return Given(others, packed, found.lengths is not None and not packed, found.inputs.dim())
+
+
+def _call(network: str, inputs: str, others: dict[str, str]) -> str:
+    return f"print(lt.diagnose({network}, {inputs}{''.join(f', {k}={v}' for k, v in others.items())}))"

@@ -28,7 +28,6 @@ from lyaptorch.tangent import lyapunov_spectrum, mean_over_trajectories
 from lyaptorch.tangent.growth import untold
 from lyaptorch.tasks.batch import Draw, Source
 from lyaptorch.training.floss import floss
-from lyaptorch.training.work import act, fired
 
 NOT_ASKED = ("who", "penalty")
 """What of a phase `floss` does not take."""
@@ -163,7 +162,7 @@ class Flosser:
                 return torch.tensor(metrics[name], device="cpu")
             return self._measured(trigger.phase, 1, epoch).max().cpu()
 
-        now = fired(trigger.when, _checks.numbers(epoch), _checks.numbers(True), due, metric)
+        now = trigger.when.fires(_checks.numbers(epoch), _checks.numbers(True), due, metric)
         # epochs are the same in all processes; what was measured may differ by the rounding of a device
         measured = isinstance(trigger.when, When) and due
         return decided_by_first(bool(now), self._like().device) if measured else bool(now)
@@ -174,7 +173,7 @@ class Flosser:
         with self._undisturbed():
             if trigger.action is not None:
                 owner = self.network if isinstance(self.network, nn.Module) else self.cell
-                act(owner, trigger.action)
+                trigger.action.apply(owner)
             # by trigger and epoch, not by count: a run that resumes draws what it would have drawn
             seed = Stream(self._seed, "episode").bits((), member_ids=index, epoch=epoch)
             generator = torch.Generator().manual_seed(int(seed))

@@ -2,15 +2,11 @@
 
 from lyaptorch.schedules.loss import flossing_loss
 from lyaptorch.schedules.named import SCHEDULES
-from lyaptorch.schedules.phases import (
+from lyaptorch.schedules.phases import FitPhase, FlossPhase, Phase, Schedule, Trigger
+from lyaptorch.schedules.triggers import (
     At,
     Every,
-    FitPhase,
-    FlossPhase,
-    Phase,
     Scale,
-    Schedule,
-    Trigger,
     When,
     accuracy,
     gradient_norm,

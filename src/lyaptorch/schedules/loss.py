@@ -66,6 +66,7 @@ def member_losses(
     distance = exponents - _per_member("target", target, ensemble, exponents)
     # the mask goes in before the square: -inf squared has no gradient that zero could mend
     squares = torch.where(counts, distance, 0.0).square().sum(-1)
+    # "mean" divides by the living columns of each trajectory, so that a dead one lowers no rate of learning
     if reduction != "sum":
         squares = squares / counts.sum(-1).clamp_min(1)
     # trajectories of which nothing counts are left out
@@ -90,6 +91,7 @@ def spectral_radius(cell: Cell, inputs: Tensor, h0: Tensor, k: int | Tensor) -> 
     Raises:
         ValueError: for a cell without a Form, which has no recurrent weights to speak of.
     """
+    # differentiable but where the largest eigenvalue is not simple, which has measure 0
     radius: Tensor = torch.linalg.eigvals(_form(cell).weight_hh).abs().amax(-1)
     return (radius - 1).square()
 
@@ -103,6 +105,7 @@ def one_step_jacobians(cell: Cell, inputs: Tensor, h0: Tensor, k: int | Tensor) 
     n = h.shape[-1]
     eye = torch.eye(n, dtype=h.dtype, device=h.device).expand(*h.shape, n)
     _, D = cell.pushforward(x, h, eye)
+    # D of all steps at once: time was folded into the batch
     values: Tensor = torch.linalg.svdvals(D)
     counts = torch.arange(n, device=h.device) < torch.as_tensor(k, device=h.device)[..., None, None]
     # 1 has the logarithm 0, and a gradient even where what it stands for is 0
@@ -124,6 +127,7 @@ def mean_field_slope(cell: Cell, inputs: Tensor, h0: Tensor, k: int | Tensor) ->
     if form.outer is not None:
         u = h if form.inner is None else form.inner(h)
         slopes = slopes * form.outer.slope(u @ form.weight_hh.mT + form.drive(x))
+    # sum_ij W_ij^2 / n estimates n var W, the g^2 of W_ij ~ N(0, g^2 / n), without taking off a mean
     gain = form.weight_hh.square().sum((-2, -1)) / h.shape[-1]
     return (gain * slopes.square().mean((-2, -1)) - 1).square()
 

@@ -1,4 +1,4 @@
-"""Named schedules."""
+"""Named schedules: those of the papers, by the names that the command line knows."""
 
 from __future__ import annotations
 
@@ -6,18 +6,8 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 
-from lyaptorch.schedules.phases import (
-    At,
-    Every,
-    FitPhase,
-    FlossPhase,
-    Scale,
-    Schedule,
-    Trigger,
-    When,
-    gradient_norm,
-    lambda1,
-)
+from lyaptorch.schedules.phases import FitPhase, FlossPhase, Schedule, Trigger
+from lyaptorch.schedules.triggers import At, Every, Scale, When, gradient_norm, lambda1
 
 
 def none(epochs: int, floss: FlossPhase) -> Schedule:
@@ -28,16 +18,6 @@ def none(epochs: int, floss: FlossPhase) -> Schedule:
 def pre(epochs: int, floss: FlossPhase) -> Schedule:
     """Preflossing (Gradient Flossing, section 6)."""
     return (floss, FitPhase(epochs))
-
-
-def during(epochs: int, floss: FlossPhase) -> Schedule:
-    """Preflossing and one episode after 500 task epochs (Gradient Flossing, Fig 4)."""
-    return episodes_at(500)(epochs, floss)
-
-
-def episodes(epochs: int, floss: FlossPhase) -> Schedule:
-    """Episodes at task epochs 0, 100, 200, 300 and 400 (Gradient Flossing, Fig 8)."""
-    return episodes_at(100, 200, 300, 400)(epochs, floss)
 
 
 def periodic(epochs: int, floss: FlossPhase) -> Schedule:
@@ -101,8 +81,10 @@ def episodes_at(*when: int) -> Callable[[int, FlossPhase], Schedule]:
 SCHEDULES: dict[str, Callable[[int, FlossPhase], Schedule]] = {
     "none": none,
     "pre": pre,
-    "during": during,
-    "episodes": episodes,
+    # Gradient Flossing, Fig 4
+    "during": episodes_at(500),
+    # Gradient Flossing, Fig 8: the episode at epoch 0 is the preflossing
+    "episodes": episodes_at(100, 200, 300, 400),
     "periodic": periodic,
     "adaptive": adaptive,
     "joint": joint,

@@ -1,4 +1,4 @@
-"""Phase, Trigger and Schedule: what is minimised, for how many steps, for which members, and when."""
+"""Phases of a schedule: what is minimised, for how many steps, for which members, and what interrupts it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from lyaptorch import _checks
 from lyaptorch._types import Number
 from lyaptorch.schedules.loss import PENALTIES
+from lyaptorch.schedules.triggers import Moment, Scale, When
 
 FRAMES = ("redrawn", "fixed")
 EXPONENTS = "exponents"
@@ -62,16 +63,13 @@ class FlossPhase:
     who: Tensor | None = None
 
     def __post_init__(self) -> None:
-        _checks.integer("epochs", self.epochs, 0)
-        _checks.integer("steps", self.steps, 1)
-        _checks.integer(
+        for name, low in (("epochs", 0), ("steps", 1), ("interval", 1), ("batch", 1)):
+            # numpy's integers as ints
+            object.__setattr__(self, name, _checks.integer(name, getattr(self, name), low))
+        wait = _checks.integer(
             "tangent_transient", self.tangent_transient, 0, self.steps - 1, do="steps includes the transient"
         )
-        _checks.integer("interval", self.interval, 1)
-        _checks.integer("batch", self.batch, 1)
-        for name in ("epochs", "steps", "tangent_transient", "interval", "batch"):
-            # numpy's integers as ints
-            object.__setattr__(self, name, int(getattr(self, name)))
+        object.__setattr__(self, "tangent_transient", wait)
         _checks.choice("reduction", self.reduction, ("mean", "sum"))
         _checks.choice("frame", self.frame, FRAMES)
         _checks.state_grad(self.state_grad)
@@ -82,98 +80,18 @@ class FlossPhase:
 
 
 @dataclass(frozen=True)
-class Condition:
-    """A metric beyond a threshold: `lambda1 > 0.2`."""
-
-    metric: str
-    above: bool
-    threshold: Number
-
-    def holds(self, value: Tensor) -> Tensor:
-        """For which members, bool; a NaN never counts."""
-        return value > self.threshold if self.above else value < self.threshold
-
-
-@dataclass(frozen=True)
-class Metric:
-    """The name of a metric; comparing it with a number makes a `Condition`."""
-
-    name: str
-
-    def __gt__(self, threshold: Number) -> Condition:
-        return Condition(self.name, True, threshold)
-
-    def __lt__(self, threshold: Number) -> Condition:
-        return Condition(self.name, False, threshold)
-
-
-lambda1 = Metric("lambda1")
-"""The largest exponent on the task's inputs, nats per step."""
-gradient_norm = Metric("gradient_norm")
-"""The norm of the gradient of all that a fit minimises with respect to the recurrent weights, unclipped."""
-task_loss = Metric("loss")
-"""The task loss of the last step."""
-accuracy = Metric("accuracy")
-"""The accuracy of the last step's batch."""
-
-
-@dataclass(frozen=True)
-class Every:
-    """At every multiple of `epochs` task epochs, 0 excluded."""
-
-    epochs: int
-
-    def __post_init__(self) -> None:
-        _checks.integer("epochs", self.epochs, 1)
-
-
-@dataclass(frozen=True, init=False)
-class At:
-    """At these task epochs: `At(0, 100, 200)`."""
-
-    epochs: tuple[int, ...]
-
-    def __init__(self, *epochs: int) -> None:
-        for epoch in epochs:
-            _checks.integer("epochs", epoch, 0)
-        object.__setattr__(self, "epochs", epochs)
-
-
-@dataclass(frozen=True)
-class When:
-    """Whenever a condition, or any of several, holds at a check, from task epoch `after` on."""
-
-    condition: Condition | tuple[Condition, ...]
-    after: int = 0
-
-    @property
-    def conditions(self) -> tuple[Condition, ...]:
-        """All of them."""
-        return self.condition if isinstance(self.condition, tuple) else (self.condition,)
-
-
-@dataclass(frozen=True)
-class Scale:
-    """Multiply a parameter or buffer of the model, by its name, for the members that fired.
-
-    With `optional`, a model without one is left alone.
-    """
-
-    name: str
-    factor: float
-    optional: bool = False
-
-
-@dataclass(frozen=True)
 class Trigger:
     """When to interrupt a fit, what to run for the members that fired, and what to change before.
 
+    Each member fires for itself: `lyaptorch/training/run.py` asks `when.fires` before every epoch of a fit.
+
     Example:
+        >>> from lyaptorch.schedules import lambda1
         >>> Trigger(When(lambda1 > 0.2), FlossPhase(500)).when.condition.metric
         'lambda1'
     """
 
-    when: Every | At | When
+    when: Moment
     phase: FlossPhase
     action: Scale | None = None
 
@@ -218,26 +136,28 @@ class FitPhase:
 
 Phase: TypeAlias = FitPhase | FlossPhase
 Schedule: TypeAlias = tuple[Phase, ...]
-P = TypeVar("P", bound=FitPhase | FlossPhase)
+P = TypeVar("P")
 
 
-def select_phase(phase: P, mask: Tensor, device: torch.device) -> P:
-    """The phase for the members where `mask` is true, as an ensemble of their own, its tensors on a device.
+def select(phase: P, mask: Tensor, device: torch.device) -> P:
+    """A phase for the members where `mask` is true, as an ensemble of their own, its tensors on a device.
 
-    Where all are members the ensemble keeps its shape.
+    Where all are members the ensemble keeps its shape. Settings of a run are selected likewise.
     """
-    chosen: dict[str, Any] = {"who": None}
-    for item in fields(phase):
+    chosen: dict[str, Any] = {}
+    for item in fields(phase):  # type: ignore[arg-type]
         value = getattr(phase, item.name)
         if isinstance(value, FlossPhase):
-            chosen[item.name] = select_phase(value, mask, device)
-        elif isinstance(value, Tensor) and item.name != "who":
-            chosen[item.name] = (value if mask.all() or not value.dim() else value[mask]).to(device)
-    return replace(phase, **chosen)
+            chosen[item.name] = select(value, mask, device)
+        elif isinstance(value, Tensor):
+            # nobody is left out of an ensemble of those who take part
+            among = value if mask.all() or not value.dim() else value[mask]
+            chosen[item.name] = None if item.name == "who" else among.to(device)
+    return replace(phase, **chosen)  # type: ignore[type-var]
 
 
 def check_per_member(phase: Phase, ensemble: tuple[int, ...]) -> None:
-    """Raise unless what a phase gives for each member, `members` aside, has the shape of the ensemble."""
+    """Raise unless what a phase gives for each member, `who` aside, has the shape of the ensemble."""
     given = {item.name: getattr(phase, item.name) for item in fields(phase) if item.name != "who"}
     if isinstance(phase, FitPhase):
         whens = [trigger.when for trigger in phase.triggers] + [phase.stop]

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lyaptorch._files import run_path
+from lyaptorch._shown import progress
 from lyaptorch.record import Record
 from lyaptorch.sweep.grid import Axes, Config, Group, grid, packs, run_id
 from lyaptorch.sweep.workers import Serial, Workers
-from lyaptorch.training.progress import progress
 
 Function: TypeAlias = Callable[[Sequence[Config], Path], Record]
 """`(configurations of a pack, file for a checkpoint) -> Record`; of several with a dimension `member`."""

@@ -56,6 +56,7 @@ class Ensemble:
     def inputs(self, source: Source, d: Draw) -> Padded:
         """The same of `Task.inputs`; those of a source that knows no members, `(t, b, m)`, are for all."""
         drawn, lengths = padded(source.inputs(self._of_everybody(d)))
+        # a source that knows no members gives (t, b, m), which have no member's dimensions to choose from
         if self.places is not None and drawn.dim() > 3:
             at: tuple[slice | Tensor, ...] = (slice(None), *self.places)
             drawn = drawn[at]
@@ -189,6 +190,7 @@ def blame(error: Exception, networks: Ensemble, attempt: Callable[[Ensemble, Ten
     if isinstance(error, UnstableError):
         raise error
     gone = _overflowing(networks, attempt)
+    # nobody alone: then it is no member's fault, and nobody may be dropped for it
     if not gone.any():
         raise error
     ids, epoch = networks.ids.cpu()[gone].tolist(), int(networks.epoch.cpu()[gone].min())
@@ -198,15 +200,14 @@ def blame(error: Exception, networks: Ensemble, attempt: Callable[[Ensemble, Ten
 
 def _overflowing(networks: Ensemble, attempt: Callable[[Ensemble, Tensor], object]) -> Tensor:
     """With whom alone it overflows, bool `*e`; halves are asked, so that few are asked alone."""
+    # an error says that somebody overflowed, not who. By halves c culprits among E members take about
+    # 2 c log2(E / c) attempts, one by one it would be E
     found = torch.zeros(networks.ids.shape, dtype=torch.bool, device="cpu")
     waiting = [torch.arange(found.numel(), device="cpu")]
     while waiting:
         places = waiting.pop()
-        mask = (
-            torch.zeros(found.numel(), dtype=torch.bool, device="cpu")
-            .index_fill(0, places, True)
-            .reshape(found.shape)
-        )
+        mask = torch.zeros_like(found)
+        mask.view(-1)[places] = True
         try:
             attempt(networks if mask.all() else networks.select(mask.to(networks.ids.device)), mask)
         except OVERFLOWS:

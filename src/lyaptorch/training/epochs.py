@@ -1,4 +1,4 @@
-"""Epochs on end: one by one, or recorded once as a CUDA graph and replayed between two looks at them."""
+"""Epochs of a phase: one by one, or recorded once as a CUDA graph and replayed between two looks."""
 
 from __future__ import annotations
 
@@ -49,6 +49,8 @@ class Epochs:
 
     @torch.no_grad()
     def _captured(self, count: int) -> Iterator[Row]:
+        # all that an epoch changes, so that a replay that went wrong never happened: parameters, moments,
+        # counts. What it reads besides (seed, ids, phase) is constant while the graph lives
         before = [z.clone() for z in self.state]
         rows = self._replayed(count)
         if rows is not None:
@@ -76,6 +78,7 @@ class Epochs:
                 return None
         rows = [self._replay() for _ in range(count)]
         stacked = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+        # one read of the host for all replays: a NaN spreads into the state, or shows in a loss at the latest
         doubtful = [*self.state, *(stacked[name] for name in LOSSES if name in stacked)]
         if not torch.stack([torch.isfinite(z).all() for z in doubtful]).all():
             return None
@@ -118,6 +121,8 @@ def graph(epoch: Callable[[], Row]) -> Callable[[], Row]:
     Raises:
         RuntimeError: if it reads a number back to the host, or else cannot be recorded.
     """
+    # random numbers are functions of the epoch, a tensor that the epoch itself advances: each replay draws
+    # its own, which a generator's state, baked into a graph, would not
     recorded = torch.cuda.CUDAGraph()
     with torch.cuda.graph(recorded):
         row = epoch()

@@ -14,17 +14,17 @@ from lyaptorch import _checks
 from lyaptorch._caller import flosses
 from lyaptorch._padded import Lengths, Padded, padded
 from lyaptorch._random import ids_of, seed_from
+from lyaptorch._shown import progress
 from lyaptorch._types import Inputs, Number
 from lyaptorch.cells import Network, as_cell, fit, owned
 from lyaptorch.cells.ownership import refuse_shared
 from lyaptorch.record import Record
 from lyaptorch.schedules import FlossPhase
-from lyaptorch.schedules.phases import plain, select_phase
+from lyaptorch.schedules.phases import plain, select
 from lyaptorch.tasks.batch import Draw, Source
 from lyaptorch.training.epochs import Epochs, Row, between_looks
 from lyaptorch.training.history import History
 from lyaptorch.training.optim import Adam, MemberOptimizer
-from lyaptorch.training.progress import progress
 from lyaptorch.training.steps import floss_step, flossing_of, warn_of_death
 
 
@@ -129,7 +129,7 @@ def floss(
         optimizer = MemberOptimizer(leaves, ensemble, lr, Adam())
         if not optimizer.parameters:
             raise ValueError("there is nothing to floss: no parameter of the cell has requires_grad; set it")
-        flossing = flossing_of(select_phase(phase, everybody, epoch.device), seed, epoch)
+        flossing = flossing_of(select(phase, everybody, epoch.device), seed, epoch)
 
         def step() -> Row:
             rows = floss_step(trained, source(epoch), state, flossing, optimizer, epoch, ids)
@@ -138,11 +138,13 @@ def floss(
 
         changing = [*optimizer.parameters, *optimizer.tensors(), optimizer.count, epoch]
         work, looks = Epochs(step, changing), between_looks(epoch.device)
+        # between two looks a GPU replays its graph; what is read comes in blocks of that size
         for done in range(0, epochs, looks):
             for rows in work.run(min(looks, epochs - done)):
                 history.add(rows, everybody)
                 warn_of_death(rows["exponents"], ids)
                 advance(f"loss {rows['floss_loss'].mean().item():.2e}")
+        # exponents are measured before each step: those of the last step's weights nobody has seen
         for p in optimizer.parameters:
             if not _checks.all_finite(p):
                 raise FloatingPointError(f"the weights overflow in flossing; lower lr={lr}")

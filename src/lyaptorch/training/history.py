@@ -1,15 +1,22 @@
-"""History of a run: a row for each step, as variables of a Record."""
+"""History of a run: its rows, as variables of a Record, and checkpoints from which it goes on."""
 
 from __future__ import annotations
 
+import json
 import math
+import platform
+import warnings
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lyaptorch import _checks
+from lyaptorch import _checks, kernels
+from lyaptorch._files import replace_file, sealed, to_json, unsealed
+from lyaptorch._renames import current_config
 from lyaptorch._units import Clock
+from lyaptorch.training.metrics import METRICS
 
 RATES = ("exponents", "spectrum")
 """What is measured per step, and recorded per unit of time."""
@@ -18,16 +25,8 @@ DIMS = {
     "floss_loss": ("floss_epoch",),
     "at_epoch": ("floss_epoch",),
     "exponents": ("floss_epoch", "index"),
-    "measured_at": ("measurement",),
-    "initial_gradient_norm": ("measurement",),
-    "effective_rank": ("measurement",),
-    "covariant_overlap": ("measurement",),
-    "saturated": ("measurement",),
-    "curvature": ("measurement",),
-    "singular_values": ("measurement", "rank"),
-    "spectrum": ("measurement", "rank"),
-    "test_loss": ("measurement",),
-    "test_accuracy": ("measurement",),
+    **dict.fromkeys(("measured_at", *METRICS, "test_loss", "test_accuracy"), ("measurement",)),
+    **dict.fromkeys(("singular_values", "spectrum"), ("measurement", "rank")),
 }
 """Dimensions of a variable after `member`; `epoch` where nothing stands here."""
 PRESENT = {"epoch": "loss", "floss_epoch": "floss_loss", "measurement": "measured_at"}
@@ -56,6 +55,7 @@ class Rows:
         """Add a row."""
         old = self.values
         if self._count == len(self._block) or row.shape != old.shape[1:]:
+            # twice as many and 16: to append n rows copies fewer than n
             shape = [max(sizes) for sizes in zip(row.shape, old.shape[1:], strict=True)]
             self._block = row.new_full((2 * self._count + 16, *shape), torch.nan)
             _first(self._block[: self._count], old)[...] = old
@@ -79,6 +79,7 @@ class History:
         """One step's values `(count, ...)` of the members where `mask` is true."""
         for name, value in values.items():
             row = value.detach().cpu()
+            # who did not take part has a NaN in this row, which `_own_epochs` leaves out again
             if not mask.all():
                 shape = (*self.ensemble, *row.shape[1:])
                 full = torch.full(shape, torch.nan, dtype=row.dtype, device="cpu")
@@ -161,9 +162,75 @@ def _own_epochs(rows: Tensor, took_part: Tensor) -> Tensor:
     """`(steps, members, ...)` to `(members, epochs, ...)`: steps without a member are left out for it."""
     if took_part.all():
         return rows.movedim(0, 1)
+    # members that are flossed or stopped on their own have other epochs: column e of one is its own epoch e,
+    # whatever step of the run that was
     counts = took_part.sum(0)
     shape = (rows.shape[1], int(counts.max()), *rows.shape[2:])
     out = torch.full(shape, torch.nan, dtype=rows.dtype, device=rows.device)
     for member, count in enumerate(counts.tolist()):
         out[member, :count] = rows[took_part[:, member], member]
     return out
+
+
+FORMAT, VERSION = "lyaptorch checkpoint", 1
+AGAIN = "delete it to start again"
+
+
+def save_checkpoint(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+    """Write tensors and JSON facts atomically, as safetensors with a checksum behind."""
+    from safetensors.torch import save
+
+    head = {"format": FORMAT, "version": VERSION, "environment": environment(), "facts": facts}
+    whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    replace_file(path, sealed(save(whole, {"lyaptorch": to_json("checkpoint", head)})))
+
+
+def load_checkpoint(path: Path, config: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `save_checkpoint` wrote for a run of this configuration.
+
+    Raises:
+        ValueError: if the file is damaged, from another program, a newer version, or another run.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    body = unsealed(path, "checkpoint", AGAIN)
+    try:
+        # safetensors: 8 bytes that tell the length of a JSON head, which names the tensors, and our metadata
+        length = int.from_bytes(body[:8], "little")
+        head = dict(json.loads(json.loads(body[8 : 8 + length])["__metadata__"]["lyaptorch"]))
+        tensors = load(body)
+    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"cannot load {path}: it is no checkpoint, {error!r}; {AGAIN}") from error
+    if head.get("format") != FORMAT or head.get("version") != VERSION:
+        raise ValueError(
+            f"cannot load {path}: it must be {FORMAT!r} version {VERSION}, got {head.get('format')!r} "
+            f"{head.get('version')!r}; update lyaptorch, or {AGAIN}"
+        )
+    known, facts = head.get("environment"), head.get("facts")
+    written = facts.get("config") if isinstance(facts, dict) else None
+    if not isinstance(known, dict) or not isinstance(facts, dict) or not isinstance(written, dict):
+        raise ValueError(f"cannot load {path}: it is no checkpoint, it has no run; {AGAIN}")
+    written = current_config("train", written)
+    differing = [key for key in config if written.get(key) != json.loads(json.dumps(config[key]))]
+    if differing:
+        raise ValueError(
+            f"cannot resume from {path}: it is of a run with another {', '.join(differing)}; run with the "
+            f"same configuration, or {AGAIN}"
+        )
+    changed = {k: (known.get(k), now) for k, now in environment().items() if known.get(k) != now}
+    if changed:
+        what = ", ".join(f"{key} {old} -> {new}" for key, (old, new) in changed.items())
+        warnings.warn(f"resuming in another environment ({what}): equal to round-off only", stacklevel=3)
+    return tensors, facts
+
+
+def environment() -> dict[str, Any]:
+    """What must be equal for a resumed run to be equal to the bit."""
+    return {
+        "torch": str(torch.__version__),
+        "threads": torch.get_num_threads(),
+        "machine": platform.machine(),
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "kernels": kernels.available()["cpu"].detail,
+    }

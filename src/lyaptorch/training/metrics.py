@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lyaptorch._padded import real
+from lyaptorch._padded import mean_of, real
 from lyaptorch.analysis import (
     effective_rank,
     gradient_overlap,
@@ -86,6 +86,7 @@ def saturated_share(model: Model, batch: Batch) -> Tensor:
         )
     inputs, h0 = fit(model.cell, batch.inputs, model.initial_state(batch.inputs.shape[-2]))
     with torch.no_grad():
+        # the slope of step s is taken at the state before it, or at the potential W g(h) + V x + b
         before = torch.cat([h0.unsqueeze(0), unroll(model.cell, inputs, h0)[:-1]])
         if form.inner is not None:
             slopes = form.inner.slope(before)
@@ -96,8 +97,7 @@ def saturated_share(model: Model, batch: Batch) -> Tensor:
     flat = (slopes < 0.1).to(before.dtype).mean(-1)
     if batch.lengths is None:
         return flat.mean((0, -1))
-    own = real(batch.lengths, flat.shape)
-    return (flat * own).sum((0, -1)) / own.expand_as(flat).sum((0, -1))
+    return mean_of(flat, real(batch.lengths, flat.shape), (0, -1))
 
 
 def leading_curvature(networks: Ensemble, task: Task, seed: int, *, sample: int, steps: int) -> Tensor:
@@ -121,11 +121,6 @@ def leading_curvature(networks: Ensemble, task: Task, seed: int, *, sample: int,
         h0=model.initial_state(sample),
     )
     return found.eigenvalues[..., 0]
-
-
-def leading_exponent(networks: Ensemble, task: Task, seed: int) -> Tensor:
-    """lambda_1 `(*e)` on inputs of the task."""
-    return measured_exponents(networks, task, seed, k=1)[..., 0]
 
 
 def measured_exponents(networks: Ensemble, task: Task, seed: int, k: int | None = None) -> Tensor:
@@ -197,6 +192,8 @@ def measure(
 def fit_flops(batch: Batch, n: int, o: int) -> int:
     """Floating-point operations of one task step of one network: forwards once, backwards twice."""
     steps, *_, rows, m = batch.inputs.shape
+    # 2 operations for each weight: n (n + m) of a step, n o of a step that is read out; three times, because
+    # the backward pass multiplies by the weights and makes their gradients
     return 3 * 2 * rows * n * (steps * (n + m) + (steps - batch.first) * o)
 
 
@@ -206,6 +203,8 @@ def floss_flops(n: int, k: int, steps: int, interval: int = 1) -> int:
     Forwards 2 n^2 k + 2 n^2 a step and 2 n k^2 + k^3/3 a reorthonormalisation; backwards 4 n^2 k + 4 n^2 and
     3 n k^2.
     """
+    # an n x n times an n x k matrix is 2 n^2 k: once forwards (D Q), twice backwards (the cotangents of D and
+    # of Q). Half of a Gram matrix and a triangular solve are n k^2 each, its Cholesky factor k^3 / 3
     tangent = steps * (6 * n * n * k + 6 * n * n)
     factoring = -(-steps // interval) * (5 * n * k * k + k**3 // 3)
     return tangent + factoring

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lyaptorch import _checks
+from lyaptorch._padded import mean_of
 from lyaptorch._random import Stream, ids_of, seed_from
 from lyaptorch._types import Inputs, LastStates, PerMember, State
 from lyaptorch.cells import Cell, Network, as_cell, fit, settle, unroll
@@ -173,16 +175,15 @@ class Model(nn.Module):
         self._check_outputs(outputs, targets)
         mask = batch.counts[first:].unsqueeze(-1).to(outputs.dtype).expand_as(targets)
 
-        def mean(values: Tensor) -> Tensor:
-            return (values * mask).sum((0, -2, -1)) / mask.expand_as(values).sum((0, -2, -1))
-
+        mean = partial(mean_of, counts=mask, dims=(0, -2, -1))
         error = mean(LOSSES[self.loss_name](outputs, targets))
-        # the root has no slope at 0
+        # d sqrt(e) = de / (2 sqrt(e)) has no value at 0, which a batch that is answered perfectly reaches
         rooted = self.loss_name == "root_mean_square"
         loss = error.clamp_min(torch.finfo(error.dtype).tiny).sqrt() if rooted else error
         with torch.no_grad():
             if self.loss_name in RIGHT:
                 return loss, mean(RIGHT[self.loss_name](outputs, targets).to(outputs.dtype))
+            # 1 - <(z - y)^2> / var y: 0 for an answer that is always the mean, 1 for a perfect one
             variance = mean(targets.square()) - mean(targets).square()
             return loss, 1 - error / variance
 

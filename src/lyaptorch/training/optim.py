@@ -38,8 +38,12 @@ class Adam:
     def step(self, g: Tensor, slots: list[Tensor], count: Tensor) -> Tensor:
         """m / (1 - beta1^t) over sqrt(v / (1 - beta2^t)) + eps."""
         m, v = slots
+        # m + (1 - beta1) (g - m) = beta1 m + (1 - beta1) g
         m.lerp_(g, 1 - self.beta1)
         v.mul_(self.beta2).addcmul_(g, g, value=1 - self.beta2)
+        # m starts at 0, so after t steps E m = (1 - beta1^t) E g, and v likewise. t is each member's own: one
+        # that was left out of a phase is behind, and its correction with it. In float64, because
+        # 1 - .999^t of the first steps loses digits in float32
         steps = count.to(torch.float64)
         first = expand((1 - self.beta1**steps).to(g.dtype), g)
         second = expand((1 - self.beta2**steps).sqrt().to(g.dtype), g)
@@ -111,7 +115,7 @@ class MemberOptimizer:
         return part
 
     def put(self, who: Tensor, part: MemberOptimizer) -> None:
-        """Write the state of `select(..., members)` back."""
+        """Write the state of `select(..., who)` back."""
         self.count[who] = part.count
         for own, new in zip(self.tensors(), part.tensors(), strict=True):
             own[who] = new
@@ -122,21 +126,28 @@ class MemberOptimizer:
 
 
 def clip(
-    gradients: Sequence[Tensor], ensemble: tuple[int, ...], norm: Number, mode: str = "tensor"
+    gradients: Sequence[Tensor], ensemble: tuple[int, ...], norm: Number | None, mode: str = "tensor"
 ) -> tuple[Tensor, ...]:
-    """Scale gradients, member by member, to at most this norm, of each tensor or of all ("global")."""
+    """Scale gradients, member by member, to at most this norm, of each tensor or of all ("global").
+
+    The norm is a number or `*e`; None for no limit.
+    """
+    if norm is None:
+        return tuple(gradients)
     lengths = torch.stack([norms(g, ensemble) for g in gradients])
     if mode == "global":
         lengths = torch.linalg.vector_norm(lengths, dim=0).expand_as(lengths)
     norm = _checks.per_member("clip", norm, ensemble)
     limit = norm.to(lengths) if isinstance(norm, Tensor) else torch.full_like(lengths, norm)
-    # no clamp of the length: a gradient of length 0 keeps factor 1
+    # g c / |g| where |g| > c, g elsewhere: no epsilon beside |g|, as torch has it, so that a clipped gradient
+    # has the length c; one of length 0 keeps factor 1
     factors = torch.where(lengths > limit, limit / lengths, 1.0)
     return tuple(g * expand(factor, g) for g, factor in zip(gradients, factors, strict=True))
 
 
 def norms(g: Tensor, ensemble: tuple[int, ...]) -> Tensor:
     """The norm of a gradient of each member, `*e`."""
+    # the last dimension is new, so that a scalar parameter of each member has one to be flattened, too
     lengths: Tensor = torch.linalg.vector_norm(g.unsqueeze(-1).flatten(len(ensemble)), dim=-1)
     return lengths
 

@@ -1,11 +1,11 @@
-"""A run: a stack of phases under way, one epoch at a time, saved and resumed at any of them."""
+"""A run: a stack of phases under way, on which triggers put episodes; saved and resumed at any epoch."""
 
 from __future__ import annotations
 
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +13,17 @@ import torch
 from torch import Tensor
 
 from lyaptorch import _checks
-from lyaptorch.schedules import At, Every, FitPhase, FlossPhase, Schedule, When
-from lyaptorch.schedules.phases import check_per_member, select_phase
+from lyaptorch._shown import progress
+from lyaptorch.schedules import FitPhase, FlossPhase, Phase, Schedule
+from lyaptorch.schedules.phases import check_per_member, select
+from lyaptorch.schedules.triggers import Moment
 from lyaptorch.tasks.batch import Draw, Task
-from lyaptorch.training.checkpoint import save_checkpoint
 from lyaptorch.training.ensemble import Ensemble, UnstableError, told_apart
 from lyaptorch.training.epochs import Row
-from lyaptorch.training.history import History
-from lyaptorch.training.metrics import leading_exponent, measure
-from lyaptorch.training.progress import progress
+from lyaptorch.training.history import History, save_checkpoint
+from lyaptorch.training.metrics import measure, measured_exponents
 from lyaptorch.training.steps import most_exponents, warn_of_death
-from lyaptorch.training.work import Settings, Work, act, drawing, fired, quiet, work_of
+from lyaptorch.training.work import Settings, Work, drawing, work_of
 
 CHECKPOINT_SECONDS = float(os.environ.get("LYAPTORCH_CHECKPOINT_SECONDS", "20"))
 """Seconds between two checkpoints: 20, or what the environment variable says."""
@@ -40,24 +40,27 @@ class _Active:
 
 
 class Run:
-    """A stack of phases under way; a trigger puts a phase on top of the fit that it interrupts."""
+    """A stack of phases under way; a trigger puts a phase on top of the fit that it interrupts.
+
+    The path of a trigger: `step` calls `_check` before every epoch of a fit; `_check` asks each moment for
+    whom it is time (`fires` in `lyaptorch/schedules/triggers.py`) and pushes an episode for these members.
+    """
 
     def __init__(self, networks: Ensemble, task: Task, schedule: Schedule, settings: Settings) -> None:
         self.all, self.task, self.schedule, self.settings = networks, task, tuple(schedule), settings
-        self.lr = networks.optimizer.lr.clone()
         ensemble = tuple(networks.ids.shape)
         self.history = History(ensemble)
-        if settings.clip.norm is not None:
-            _checks.per_member("clip", settings.clip.norm, ensemble)
+        if settings.clip is not None:
+            _checks.per_member("clip", settings.clip, ensemble)
         for phase in self.schedule:
             if not isinstance(phase, FitPhase | FlossPhase):
                 raise ValueError(f"a schedule holds FitPhase and FlossPhase, got {type(phase).__name__}")
             self._refuse_early(phase)
         self.stack = [self._active((i,), None) for i in reversed(range(len(self.schedule)))]
-        self.part: Ensemble | None = None
+        self._part: Ensemble | None = None
         self.works: dict[tuple[int, ...], Work] = {}
 
-    def _refuse_early(self, phase: FitPhase | FlossPhase) -> None:
+    def _refuse_early(self, phase: Phase) -> None:
         """Raise before the work what would be raised in the middle of it."""
         model, ids = self.all.model, self.all.ids
         n = model.cell.state_size
@@ -72,12 +75,20 @@ class Run:
             self._refuse_early(floss)
         for trigger in phase.triggers:
             if trigger.action is not None:
-                act(model, trigger.action, torch.zeros_like(ids, dtype=torch.bool), model.of_members())
+                trigger.action.apply(model, torch.zeros_like(ids, dtype=torch.bool), model.of_members())
 
-    def phase(self, path: tuple[int, ...]) -> FitPhase | FlossPhase:
+    def phase(self, path: tuple[int, ...]) -> Phase:
         """The phase at a place: `(i,)` in the schedule, `(i, j)` of trigger j of fit i."""
         phase = self.schedule[path[0]]
         return phase.triggers[path[1]].phase if len(path) > 1 and isinstance(phase, FitPhase) else phase
+
+    @property
+    def part(self) -> Ensemble:
+        """Those who take part in the phase on top, as an ensemble of their own; made when first asked for."""
+        if self._part is None:
+            mask = self.stack[-1].mask
+            self._part = self.all if mask.all() else self.all.select(mask)
+        return self._part
 
     def go(self, path: Path | None, config: dict[str, Any], show_progress: bool | None) -> None:
         """Run what is on the stack."""
@@ -104,11 +115,10 @@ class Run:
             self._put_back()
             self.stack.pop()
             return
-        if self.part is None:
-            self.part = self.all if active.mask.all() else self.all.select(active.mask)
         try:
-            # once for each epoch: when the episodes that a check pushed are over, the same epoch is on top
-            # again, and would fire again; a checkpoint in between has the number, too
+            # a fit is asked once before each of its epochs. `checked` counts what was asked, `done` what was
+            # run: when the episodes that a check pushed are over the fit is on top again at the same epoch,
+            # and would fire again; a checkpoint in between has both numbers
             if isinstance(phase, FitPhase) and active.checked < active.done:
                 changed = self._check(active, phase)
                 active.checked = active.done
@@ -130,7 +140,7 @@ class Run:
                 raise
             self._drop(active, failure)
 
-    def _until_look(self, phase: FitPhase | FlossPhase, active: _Active) -> int:
+    def _until_look(self, phase: Phase, active: _Active) -> int:
         """How many epochs may pass before a metric, a trigger or the end of the phase is due."""
         ends = [self.settings.fetch_every, phase.epochs - active.done]
         if isinstance(phase, FitPhase):
@@ -138,34 +148,31 @@ class Run:
                 ends.append(self.settings.metrics_every - active.done % self.settings.metrics_every)
             conditions = _conditions(phase)
             if conditions and min(ends) > 1:
-                assert self.part is not None
-                # triggers at epochs follow those of each member, triggers at metrics those of the phase
+                # triggers at epochs count those of each member over all fits, since a member that was left
+                # out of one is behind; triggers at metrics count those of the phase, equal for all
                 due = phase.check_every - active.done % phase.check_every
-                everybody = torch.ones(self.part.epoch.shape, dtype=torch.bool, device="cpu")
-                waits = (quiet(when, self.part.epoch.cpu(), everybody, due) for when in conditions)
+                waits = (when.wait(self.part.epoch.cpu(), due) for when in conditions)
                 ends += [wait for wait in waits if wait is not None]
         return min(ends)
 
-    def _work(self, phase: FitPhase | FlossPhase, active: _Active) -> Work:
+    def _work(self, phase: Phase, active: _Active) -> Work:
         """What a phase does for those who take part; where nothing changed since, what it was before."""
         part, mask = self.part, active.mask
-        assert part is not None
-        phase = select_phase(phase, mask, part.epoch.device)
+        phase, settings = select(phase, mask, part.epoch.device), self.settings
+        settings = select(settings, mask, part.epoch.device)
         if isinstance(phase, FlossPhase):
             part.flosser.set_lr(phase.lr)
         else:
-            usual = self.lr if mask.all() else self.lr[mask]
-            part.optimizer.set_lr(usual if phase.lr is None else phase.lr)
+            part.optimizer.set_lr(settings.lr if phase.lr is None else phase.lr)
         if active.path not in self.works or self.works[active.path].part is not part:
-            settings = replace(self.settings, clip=self.settings.clip.select(mask, part.epoch.device))
             self.works[active.path] = work_of(phase, part, self.task, settings)
         return self.works[active.path]
 
     def _drop(self, active: _Active, failure: UnstableError) -> None:
         """Mark members whose numbers overflowed; the others go on without them."""
-        # failure.who is of those who take part, the mask of all: they are laid back in their places
+        # failure.who (count,) is of those who take part, active.mask (*e) of all: with m the mask and u who,
+        # gone[m] = u lays them back in their places
         gone = torch.zeros_like(active.mask).masked_scatter(active.mask, failure.who.cpu())
-        assert self.part is not None
         self.history.mark("unstable_at", self.part.epoch[failure.who], gone)
         self.history.mark("overflow_step", failure.step, gone)
         self._put_back()
@@ -177,7 +184,6 @@ class Run:
         part, settings = self.part, self.settings
         if not settings.metrics or active.done % settings.metrics_every:
             return {}
-        assert part is not None
         batch = drawing(self.task, settings, part)()
 
         def attempt(some: Ensemble, mask: Tensor) -> Row:
@@ -200,10 +206,12 @@ class Run:
             return self.history.last(name, active.mask)
 
         due = active.done % phase.check_every == 0
-        # the last of them is the stop's
-        masks = [fired(when, self.all.epoch.cpu(), active.mask, due, metric) for when in conditions]
+        # all moments see the same epoch and the same metrics, whatever the episodes of the first will change;
+        # the last mask is the stop's
+        masks = [when.fires(self.all.epoch.cpu(), active.mask, due, metric) for when in conditions]
         changed = bool(torch.stack(masks).any())
         if changed:
+            # what an action scales, and an episode flosses, are the weights as training left them
             self._put_back()
         if phase.stop is not None:
             # who stops floss no more: the mask shrinks before triggers are looked at
@@ -214,52 +222,50 @@ class Run:
             if hit.any():
                 episode = self._active((active.path[0], j), hit)
                 if (action := phase.triggers[j].action) is not None:
-                    act(self.all.model, action, episode.mask, self.all.model.of_members())
+                    action.apply(self.all.model, episode.mask, self.all.model.of_members())
                 self.stack.append(episode)
         return changed
 
     def _leading_exponent(self, mask: Tensor) -> Tensor:
         """lambda_1 of who takes part, `*e`; NaN of the others, whom nobody asks."""
-        assert self.part is not None
-        own = told_apart(self.part, lambda some, _: leading_exponent(some, self.task, self.settings.seed))
-        return torch.full(mask.shape, torch.nan, dtype=own.dtype, device="cpu").masked_scatter(
-            mask, own.cpu()
+        own = told_apart(
+            self.part, lambda some, _: measured_exponents(some, self.task, self.settings.seed, k=1)[..., 0]
         )
+        everybody = torch.full(mask.shape, torch.nan, dtype=own.dtype, device="cpu")
+        return everybody.masked_scatter(mask, own.cpu())
 
     def _active(self, path: tuple[int, ...], mask: Tensor | None) -> _Active:
         own = self._mask(self.phase(path))
         return _Active(path, own if mask is None else own & mask)
 
-    def _mask(self, phase: FitPhase | FlossPhase) -> Tensor:
+    def _mask(self, phase: Phase) -> Tensor:
         """Who takes part in a phase."""
-        own = phase.who
-        ensemble = tuple(self.all.ids.shape)
-        everybody = torch.ones(ensemble, dtype=torch.bool, device="cpu")
-        if own is not None:
-            if own.dtype != torch.bool or tuple(own.shape) != ensemble:
-                raise ValueError(
-                    f"members of a phase must be a bool tensor of the ensemble's shape {ensemble}, "
-                    f"got {own.dtype} {tuple(own.shape)}"
-                )
-            if not own.any():
-                raise ValueError(
-                    "members of a phase must not be all false: nobody would take part; drop the phase"
-                )
-            return own.clone()
-        return everybody
+        own, ensemble = phase.who, tuple(self.all.ids.shape)
+        if own is None:
+            return torch.ones(ensemble, dtype=torch.bool, device="cpu")
+        if own.dtype != torch.bool or tuple(own.shape) != ensemble:
+            raise ValueError(
+                f"members of a phase must be a bool tensor of the ensemble's shape {ensemble}, "
+                f"got {own.dtype} {tuple(own.shape)}"
+            )
+        if not own.any():
+            raise ValueError(
+                "members of a phase must not be all false: nobody would take part; drop the phase"
+            )
+        return own.clone()
 
     def _write_back(self) -> None:
         """What became of those who take part."""
-        if self.part is not None and self.part is not self.all:
-            self.all.put(self.stack[-1].mask, self.part)
+        if self._part is not None and self._part is not self.all:
+            self.all.put(self.stack[-1].mask, self._part)
 
     def _put_back(self) -> None:
         """The same, before others take part."""
         self._write_back()
-        if self.part is not self.all:
+        if self._part is not self.all:
             # those who took part are at epochs of their own now
             self.works = {}
-        self.part = None
+        self._part = None
 
     def save(self, path: Path, config: dict[str, Any]) -> None:
         """Write a checkpoint."""
@@ -282,7 +288,7 @@ class Run:
         ]
 
 
-def _conditions(phase: FitPhase) -> list[Every | At | When]:
+def _conditions(phase: FitPhase) -> list[Moment]:
     """Those of the triggers, and of the stop last."""
     return [trigger.when for trigger in phase.triggers] + ([phase.stop] if phase.stop else [])
 

@@ -1,4 +1,4 @@
-"""One step of a fit, one step of flossing."""
+"""Steps: one of a fit, one of flossing; what a flossing phase minimises."""
 
 from __future__ import annotations
 
@@ -20,31 +20,9 @@ from lyaptorch.tangent import lyapunov_spectrum, mean_over_trajectories
 from lyaptorch.tangent.growth import untold
 from lyaptorch.tasks.batch import Batch
 from lyaptorch.training.ensemble import GO_ON, Ensemble, UnstableError
-from lyaptorch.training.optim import MemberOptimizer, finite, norms
-from lyaptorch.training.optim import clip as clip_gradients
+from lyaptorch.training.optim import MemberOptimizer, clip, finite, norms
 
 PUBLISHED_K = 75
-
-
-@dataclass(frozen=True)
-class Clip:
-    """The largest gradient norm, a number or `*e`, of each tensor or of all ("global"); None for no limit."""
-
-    norm: Number | None
-    mode: str = "tensor"
-
-    def __call__(self, gradients: tuple[Tensor, ...], ensemble: tuple[int, ...]) -> tuple[Tensor, ...]:
-        """The clipped gradients."""
-        if self.norm is None:
-            return gradients
-        return clip_gradients(gradients, ensemble, self.norm, self.mode)
-
-    def select(self, mask: Tensor, device: torch.device) -> Clip:
-        """For the members where the mask is true, on a device."""
-        norm = self.norm
-        if not isinstance(norm, Tensor):
-            return self
-        return Clip((norm if mask.all() or not norm.dim() else norm[mask]).to(device), self.mode)
 
 
 @dataclass(frozen=True)
@@ -101,6 +79,8 @@ class Flossing:
         epoch = epoch if self.phase.frame == "redrawn" else torch.zeros_like(epoch)
         if self.together:
             epoch = epoch.reshape(-1)[0]
+        # one frame for everybody at an epoch (member 0's): a member's frame does not depend on the company,
+        # and an ensemble that is together draws and factors a single one
         frame = random_frame(n, k, stream, torch.zeros_like(epoch), epoch, dtype=h0.dtype)
         return frame if self.together else frame.unsqueeze(-3).expand(*h0.shape, k)
 
@@ -115,7 +95,8 @@ def flossing_of(phase: FlossPhase, seed: int, epoch: Tensor) -> Flossing:
 def fit_step(
     networks: Ensemble,
     batch: Batch,
-    clip: Clip,
+    limit: Number | None,
+    mode: str,
     joint: tuple[Flossing, Padded, Number] | None,
 ) -> dict[str, Tensor]:
     """One task step of all `members`; loss, accuracy and gradient norm `(*e)` before it.
@@ -123,7 +104,8 @@ def fit_step(
     Args:
         networks: those who take it.
         batch: what they see.
-        clip: of their gradients.
+        limit: largest norm of a gradient, and of which, as `optim.clip` has it.
+        mode: likewise.
         joint: a flossing loss to be added, its inputs, and its weight.
 
     Raises:
@@ -134,6 +116,7 @@ def fit_step(
     loss, right = networks.model.loss(batch)
     if _checks.can_look() and not (fine := torch.isfinite(loss)).all():
         raise _unstable("loss", networks, fine, batch)
+    # members share no parameter, so the gradient of the sum is each member's own, whoever else takes part
     total = loss.sum()
     if joint is not None:
         flossing, driven, weight = joint
@@ -143,8 +126,9 @@ def fit_step(
     gradients = torch.autograd.grad(total, networks.optimizer.parameters, materialize_grads=True)
     if _checks.can_look() and not (fine := finite(gradients, ensemble)).all():
         raise _unstable("gradient", networks, fine, batch)
+    # told before clipping: a trigger on it asks how gradients flow, not what the clip left of them
     size = _recurrent_norm(networks, gradients, ensemble)
-    networks.optimizer.step(clip(gradients, ensemble))
+    networks.optimizer.step(clip(gradients, ensemble, limit, mode))
     networks.epoch += 1
     return {"loss": loss.detach(), "accuracy": right, "gradient_norm": size}
 
@@ -175,10 +159,11 @@ def floss_step(
             ~fine,
         )
     phase = flossing.phase
-    optimizer.step(Clip(phase.clip)(gradients, ensemble))
+    optimizer.step(clip(gradients, ensemble, phase.clip))
     if exponents is None:
         loss = value.detach()
         return {"floss_loss": loss, "exponents": torch.full_like(loss, torch.nan).unsqueeze(-1)}
+    # recorded is the mean, whatever is minimised, so that curves of both reductions compare
     mean = member_losses(exponents.detach(), phase.target, "mean", phase.k)
     return {"floss_loss": mean, "exponents": mean_over_trajectories(exponents.detach())}
 
@@ -196,6 +181,7 @@ def most_exponents(k: int | Tensor | None, n: int) -> int:
 
 def first_row(networks: Ensemble, phase: FlossPhase, driven: Padded) -> Tensor:
     """Where flossing starts: the first row of the initial state, for each of its trajectories."""
+    # detached: flossing trains the cell, not the state that the task starts from
     row = networks.model.initial_state(1)
     if row is not None:
         row = row.detach().expand(*row.shape[:-2], phase.batch, -1)
@@ -247,6 +233,7 @@ def _unstable(what: str, networks: Ensemble, fine: Tensor, batch: Batch) -> Unst
 @torch.no_grad()
 def _overflow(networks: Ensemble, batch: Batch) -> Tensor:
     """The first step `(*e)` after which a state is not finite, from 1; NaN where there is none."""
+    # a trajectory of any unit counts; argmax of 0 / 1 gives the first 1
     bad = ~torch.isfinite(networks.model.states(batch.inputs)).all(-1).all(-1)
     first = bad.int().argmax(0).double() + 1
     return torch.where(bad.any(0), first, torch.nan)

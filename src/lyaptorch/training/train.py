@@ -1,4 +1,4 @@
-"""`lt.train`: run a schedule of phases over an ensemble of independent networks."""
+"""`lt.train` runs a schedule over an ensemble of independent networks, `lt.evaluate` scores it."""
 
 from __future__ import annotations
 
@@ -18,14 +18,13 @@ from lyaptorch.cells import owned
 from lyaptorch.record import Record
 from lyaptorch.schedules import Schedule
 from lyaptorch.tasks.batch import Draw, Task
-from lyaptorch.training.checkpoint import load_checkpoint
 from lyaptorch.training.ensemble import device_of, new_ensemble
 from lyaptorch.training.epochs import between_looks
+from lyaptorch.training.history import load_checkpoint
 from lyaptorch.training.metrics import METRICS, test_scores
 from lyaptorch.training.model import Model
 from lyaptorch.training.optim import CLIPS, Adam, Rule
 from lyaptorch.training.run import Run
-from lyaptorch.training.steps import Clip
 from lyaptorch.training.work import Settings, subject
 from lyaptorch.training.work import config as describe
 
@@ -66,7 +65,8 @@ def train(
     Args:
         model: a `Model`; its parameters with `requires_grad` are trained.
         task: where batches come from.
-        schedule: phases, run in order, such as `(FlossPhase(500), FitPhase(600))`.
+        schedule: phases, run in order, such as `(FlossPhase(500), FitPhase(600))`; the triggers of a
+            `FitPhase` put episodes of flossing between its epochs, as `Run` in `training/run.py` does it.
         batch: trajectories of a task step.
         steps: of a trial; when missing, the `length` of the task's trials, or 300 where it has none.
         lr: learning rate of the task, a number or `*e`: a grid of them is a dimension of the ensemble. A
@@ -123,7 +123,10 @@ def train(
         seed_from(generator),
         _checks.integer("batch", batch, 1),
         _steps(task, steps),
-        Clip(clip, _checks.choice("clip_mode", clip_mode, CLIPS)),
+        lr,
+        optimizer,
+        clip,
+        _checks.choice("clip_mode", clip_mode, CLIPS),
         tuple(_checks.choice("metric", name, METRICS) for name in metrics),
         _checks.integer("metrics_every", metrics_every, 1),
         _checks.integer("test_batches", test_batches, 1),
@@ -134,9 +137,10 @@ def train(
     )
     path, cell = None if checkpoint is None else Path(checkpoint), model.cell
     try:
+        # modules and functions are trained as parameters of a cell of their own, and written back at the end
         with owned(cell) as model.cell:
             run = Run(new_ensemble(model, member_ids, lr, optimizer), task, schedule, settings)
-            config = describe(run.all, task, schedule, settings, lr, optimizer)
+            config = describe(run.all, task, schedule, settings)
             if path is not None and path.exists():
                 run.load(*load_checkpoint(path, config))
             elif path is not None:

@@ -26,8 +26,7 @@ from lyaptorch.tangent import lyapunov_spectrum
 from lyaptorch.tasks.batch import Draw
 from lyaptorch.tasks.lagged import LaggedTask
 from lyaptorch.training import Adam, Model
-from lyaptorch.training.optim import MemberOptimizer
-from lyaptorch.training.steps import Clip
+from lyaptorch.training.optim import MemberOptimizer, clip
 
 CHANCE = 0.6
 """Mean accuracy up to which networks count as being at chance."""
@@ -233,7 +232,7 @@ class Frames(Setting):
             )
             loss = flossing_loss(spectrum.exponents)
             gradients = torch.autograd.grad(loss, optimizer.parameters)
-            optimizer.step(Clip(self.floss_clip)(gradients, ensemble))
+            optimizer.step(clip(gradients, ensemble, self.floss_clip))
             carried = spectrum.final_frame.detach()
 
     def _frames(self, frame_ids: Tensor, epoch: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""How far a loss reaches back, and how many directions of the weights it moves."""
+"""Gradients of a loss: how far back they reach, and how many directions of the weights they move."""
 
 from __future__ import annotations
 
@@ -68,6 +68,7 @@ def gradient_norms(
 
 def _norm(g: Tensor) -> Tensor:
     """Norms of gradients, whose squares would overflow, or vanish, at half the way."""
+    # |g| = m |g / m| with m = max |g_i|
     largest = g.abs().amax(-1, keepdim=True)
     scale = torch.where((largest > 0) & torch.isfinite(largest), largest, 1.0)
     norm: Tensor = torch.linalg.vector_norm(g / scale, dim=-1) * scale.squeeze(-1)
@@ -120,6 +121,8 @@ def gradient_overlap(
         if not total.requires_grad:
             raise ValueError("loss must depend on the state it is given; do not detach it")
         (gradient,) = torch.autograd.grad(total, state)
+    # one step is counted: the `at` before it turn the frame into the fastest directions, all that follow
+    # bring the vectors within it back from the end
     left = len(inputs) - at - 1
     vectors = covariant_vectors(
         cell, inputs.detach(), k=k, h0=h.detach(), tangent_transient=at, backward_transient=left

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import lyaptorch as lt
 from lyaptorch.schedules import At, Every, Scale, Trigger, When, lambda1, task_loss
-from lyaptorch.sweep import Processes, gather, grid, sweep
+from lyaptorch.sweep import gather, grid, sweep
 
 
 class Bounded(lt.Cell):
@@ -49,26 +49,27 @@ def measure() -> list[float]:
     inputs = torch.randn(50, 3, 2)
     lstm: lt.Cell = lt.as_cell(torch.nn.LSTM(2, 6))
     spectrum: lt.Spectrum = lt.lyapunov_spectrum(lstm, inputs, k=4, lengths=[50, 40, 30], transient=5)
-    lt.flossing_loss(spectrum.exponents, target=0.0).backward()
+    # not backward(), which has no types in torch
+    torch.autograd.grad(lt.flossing_loss(spectrum.exponents, target=0.0), list(lstm.parameters()))
     vectors = lt.covariant_vectors(Bounded(2), inputs, k=2, transient=5)
     found = lt.diagnose(torch.nn.GRU(2, 6), inputs, k=3)
-    by_depth: Tensor = lt.depth_spectrum(torch.nn.RNN(2, 6, num_layers=2), inputs, k=2).exponents
+    layers = [torch.nn.Linear(6, 6), torch.nn.Tanh(), torch.nn.Linear(6, 6)]
+    by_depth: Tensor = lt.depth_spectrum(layers, torch.randn(3, 6), k=2).exponents
     rates = [spectrum.stderr(), spectrum.kaplan_yorke(), vectors.exponents, by_depth]
-    return [len(found.suggestions), *(float(rate.nan_to_num().mean()) for rate in rates)]
+    return [len(found.suggestions), *(float(rate.detach().mean()) for rate in rates)]
 
 
 def train(folder: Path) -> lt.Record:
     task: lt.Task = Opposite(lt.tasks.DelayedCopy(4))
-    cell = lt.RateCell(1, 8, gain=1.2, activation=lt.surrogates.sigmoid_slope(2.0), ensemble=(2,))
+    cell = lt.RateCell(1, 8, gain=1.2, activation=lt.surrogates.sigmoid(2.0))
     lt.floss(cell, task, k=3, epochs=2)
-    model = lt.Model(cell, lt.Readout(8, 1, scale=0.5, ensemble=(2,)), loss=task.loss)
-    needed = When((lambda1 > 0.2) & (task_loss > 0.1), check_every=2)
-    triggers = (
-        Trigger(At(1), lt.FlossPhase(1, k=2)),
-        Trigger(Every(3), lt.FlossPhase(1, k=2)),
-    )
-    schedule = (lt.FlossPhase(2, k=2), lt.FitPhase(4, triggers=triggers))
-    record = lt.train(model, task, schedule, batch=2, optimizer=lt.Adam(), metrics=("lambda1",))
+    model = lt.Model(cell, lt.Readout(8, 1, scale=0.5), loss=task.loss)
+    again = lt.FlossPhase(1, k=2, tangent_transient=5)
+    needed = When((lambda1 > -1.0, task_loss > 0.0))
+    sharper = Scale("cell.activation.sharpness", 1.1)
+    triggers = (Trigger(At(1), again), Trigger(Every(3), again, sharper), Trigger(needed, again))
+    schedule = (lt.FlossPhase(2, k=2), lt.FitPhase(4, triggers=triggers, check_every=2))
+    record = lt.train(model, task, schedule, batch=2, optimizer=lt.Adam(), metrics=("spectrum",))
     return lt.Record.load(record.save(folder / "training"))
 
 

@@ -76,6 +76,7 @@ __all__ = [  # noqa: RUF022
     "theory",
 ]
 
+# cells and tangent know of no kernels: here they are told, and it is the only place
 _use(kernels.FusedRecurrence())
 _use(kernels.TritonRecurrence())
 _register()

@@ -93,6 +93,7 @@ def aside(given: Iterable[object], *, grad: bool, evaluate: bool) -> Iterator[Fo
         for module in _modules(one):
             inside = _parts(module)
             parts += inside
+            # one parameter tells for its network: all are made together, and there may be thousands
             first += [p for part in inside for p in part._parameters.values() if p is not None][:1]
     devices.update([p.device.type for p in first])
     made, half = any(p.is_inference() for p in first), any(p.dtype in HALF for p in first)
@@ -101,12 +102,14 @@ def aside(given: Iterable[object], *, grad: bool, evaluate: bool) -> Iterator[Fo
     lent = torch.is_inference_mode_enabled()
     training = [part for part in parts if part.training] if evaluate else []
     with ExitStack() as stack:
+        # the way back first: an interrupt between the two lines must not leave a network in eval()
         stack.callback(_set_training, training, True)
         _set_training(training, False)
         if lent:
             stack.enter_context(torch.inference_mode(False))
         if grad:
             stack.enter_context(torch.enable_grad())
+        # of a copy, or in inference mode, no gradient could reach what the caller has
         elif lent or made or half:
             stack.enter_context(torch.no_grad())
         if lent or made:
@@ -212,10 +215,14 @@ class Run:
         modules: those that ran.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, network: nn.Module) -> None:
+        """Remember the buffers of all its parts, and where they stand."""
         self.modules: list[nn.Module] = []
         self._slots: list[tuple[nn.Module, dict[str, Any]]] = []
         self._held: dict[int, tuple[str, Tensor, Tensor]] = {}
+        for part in network.modules():
+            self._slots.append((part, dict(part._buffers)))
+            self.note(part)
 
     def note(self, module: nn.Module) -> None:
         """Remember the buffers of a module."""
@@ -224,12 +231,6 @@ class Run:
             if id(buffer) not in self._held and not _functorch.is_functorch_wrapped_tensor(buffer):
                 label = f"{name} of {type(module).__name__}"
                 self._held[id(buffer)] = label, buffer, buffer.detach().clone()
-
-    def note_all(self, network: nn.Module) -> None:
-        """Remember those of all parts of a network, and where they stand."""
-        for part in network.modules():
-            self._slots.append((part, dict(part._buffers)))
-            self.note(part)
 
     def moved(self) -> list[str]:
         """The buffers that changed; they are put back."""
@@ -250,14 +251,14 @@ class Run:
 @contextmanager
 def untouched(network: nn.Module, device: torch.device) -> Iterator[Run]:
     """Buffers of the network and of modules that run inside, and the global generators, are put back."""
-    run, thread = Run(), threading.get_ident()
-    run.note_all(network)
+    run, thread = Run(network), threading.get_ident()
 
     def ran(module: nn.Module, _: Any) -> None:
         if threading.get_ident() == thread and module not in run.modules:
             run.modules.append(module)
             run.note(module)
 
+    # every CUDA generator would be copied to the host, with a wait for each device, if none were named
     others = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=others, device_type="cuda"):
         hook = register_module_forward_pre_hook(ran)

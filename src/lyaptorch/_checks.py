@@ -29,6 +29,7 @@ def integer(name: str, value: object, low: int, high: int | None = None, *, do: 
 
 def _whole(value: Any) -> int | None:
     """An integer, such as numpy's, as an int; None for truth values and all else."""
+    # truth values are integers to Python, and a tensor of one number is to torch: mostly a slip
     if isinstance(value, bool) or (isinstance(value, Tensor) and (value.dim() or value.dtype == torch.bool)):
         return None
     try:
@@ -77,6 +78,7 @@ def choice(name: str, value: str, known: Iterable[str]) -> str:
     """Return `value` if it is a known name, or raise and name the nearest one."""
     names = sorted(known)
     if value not in names:
+        # below .4 words look alike to nobody, and "did you mean" would puzzle
         near = difflib.get_close_matches(str(value), names, n=1, cutoff=0.4)
         hint = f", did you mean {near[0]!r}?" if near else ";"
         raise ValueError(f"unknown {name} {value!r}{hint} known: {', '.join(names)}")

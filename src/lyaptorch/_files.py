@@ -16,7 +16,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -41,6 +41,7 @@ def host_facts() -> dict[str, Any]:
     facts: dict[str, Any] = {"time": datetime.now(UTC).isoformat(timespec="seconds")}
     facts |= {"host": platform.node(), "platform": platform.platform(), "threads": torch.get_num_threads()}
     facts |= {"python": platform.python_version(), "torch": torch.__version__}
+    # run from a source tree that nobody installed
     with contextlib.suppress(metadata.PackageNotFoundError):
         facts["lyaptorch"] = metadata.version("lyaptorch")
     return facts
@@ -95,6 +96,7 @@ def replace_file(path: Path, data: bytes, *, fresh: bool = False) -> None:
         with draft.open("xb") as file:
             file.write(data)
             file.flush()
+            # or after a power cut the name may be there before the data is
             os.fsync(file.fileno())
         if fresh:
             _link(draft, path)
@@ -224,20 +226,6 @@ FORMATS = {".nc": "the Record", ".html": "the page", ".png": "the figure", ".pdf
 FORMATS |= {".svg": "the figure"}
 
 
-class Saved(Protocol):
-    """What can be written in every format: a Record."""
-
-    @property
-    def save(self) -> Callable[..., Path]:
-        """Write it as netCDF."""
-
-    def page(self) -> str:
-        """It as HTML."""
-
-    def plot(self) -> Any:
-        """Its figure, of matplotlib."""
-
-
 def with_format(path: Path | str, default: str) -> Path:
     """Return `path`, with the suffix `default` where it names no format, or raise for an unknown one.
 
@@ -252,21 +240,18 @@ def with_format(path: Path | str, default: str) -> Path:
     return path.with_name(f"{path.name}{default}")
 
 
-def save_as(path: Path | str, record: Saved, default: str) -> Path:
-    """Write a Record, its page or its figure, as the suffix of `path` says; return the path.
+def save_shown(path: Path, page: Callable[[], str], plot: Callable[[], Any]) -> Path:
+    """Write the page or the figure of a Record, as the suffix of `path` says; return the path.
 
     Raises:
-        ValueError: for another format, for a figure of what has none, or if the file cannot be written.
+        ValueError: for a figure of what has none, or if the file cannot be written.
     """
-    path = with_format(path, default)
-    suffix = path.suffix.lower()
-    if suffix == ".nc":
-        return record.save(path)
-    if suffix == ".html":
-        data = record.page().encode()
+    if path.suffix.lower() == ".html":
+        data = page().encode()
     else:
+        # in memory first: what fails while it is drawn leaves the old file
         drawing = io.BytesIO()
-        record.plot().savefig(drawing, format=suffix[1:])
+        plot().savefig(drawing, format=path.suffix[1:].lower())
         data = drawing.getvalue()
     writable_folder(path.parent)
     replace_file(path, data)

@@ -58,6 +58,7 @@ def padded(inputs: Tensor | PackedSequence | Padded, lengths: Lengths = None) ->
     if _checks.can_look() and not ((lengths >= 1) & (lengths <= t)).all():
         wrong = lengths[(lengths < 1) | (lengths > t)][0].item()
         raise ValueError(f"lengths must be integers in 1..{t}, the steps of the inputs, got {wrong}")
+    # every member has lengths of its own of the same inputs: these get the ensemble's dimensions, of size 1
     if ensemble == () and lengths.dim() > 1:
         inputs = inputs.reshape(t, *[1] * (lengths.dim() - 1), *inputs.shape[1:])
     return Padded(torch.where(real(lengths, inputs.shape[:-1]).unsqueeze(-1), inputs, inputs[:1]), lengths)

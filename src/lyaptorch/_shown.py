@@ -12,7 +12,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from lyaptorch._files import save_as
+from lyaptorch._files import with_format
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,7 +43,7 @@ class Shown:
         Raises:
             ValueError: for another format, or if the file cannot be written.
         """
-        return save_as(path, self.record(), ".html")
+        return self.record().save(with_format(path, ".html"))
 
     def _repr_html_(self) -> str:
         return framed(self.page(), type(self).__name__)

@@ -54,6 +54,7 @@ class Clock:
 
     def duration(self, steps: float | int) -> str:
         """A number of steps in words, with the time that they take where that is another number."""
+        # inf and NaN, too: at a rate of 0 something lasts 1 / 0 steps
         if not steps < 1e6:
             return "more than a million steps"
         text = f"{steps:.0f}" if steps >= 10 else f"{steps:.2g}"

@@ -54,6 +54,7 @@ def _values(name: str, given: Any) -> NDArray[Any]:
     values = values.astype(values.dtype.newbyteorder("="), copy=False)
     if kind == "f":
         np.copyto(values, np.nan, where=np.isnan(values))  # NaN has many bit patterns, a checksum needs one
+    # the shortest type that holds them: equal words of numpy's U3 and U10 are equal Records
     if kind == "U":
         values = values.astype(f"U{max(1, int(np.strings.str_len(values).max(initial=0)))}")
         text(name, "".join(values.flat) or " ")

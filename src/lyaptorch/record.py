@@ -19,7 +19,7 @@ from lyaptorch._files import (
     host_facts,
     refuse_objects,
     replace_file,
-    save_as,
+    save_shown,
     sealed,
     to_json,
     unsealed,
@@ -113,6 +113,7 @@ class Record:
         return name in self.keys()
 
     def __bool__(self) -> bool:
+        # one without variables is a result, too; len() alone would make it false
         return True
 
     @property
@@ -159,8 +160,8 @@ class Record:
             ValueError: if the folder cannot be written, `host` is no JSON, or for another format.
         """
         path = with_format(path, ".nc")
-        if path.suffix != ".nc":
-            return save_as(path, self, ".nc")
+        if path.suffix.lower() != ".nc":
+            return save_shown(path, self.page, self.plot)
         facts = to_json("host", {**host_facts(), **(host or {})}, indent=2)
         dataset = self.dataset.assign_attrs(checksum=self._digest())
         # netCDF through xarray marks NaN as missing by default; here it is a value
@@ -170,6 +171,7 @@ class Record:
         dataset.to_netcdf(body, engine="h5netcdf", encoding=exact)
         writable_folder(path.parent)
         data, count, name = sealed(body.getvalue()), 1, path.stem
+        # a fresh name is taken by writing, not by looking: two processes may end at once
         while fresh:
             try:
                 replace_file(path, data, fresh=True)
@@ -177,6 +179,7 @@ class Record:
             except FileExistsError:
                 count += 1
                 path = path.with_name(f"{name}-{count}.nc")
+        # before a Record is replaced: where this cannot be written, the one at `path` is as it was
         replace_file(path.with_suffix(".host.json"), f"{facts}\n".encode())
         if not fresh:
             replace_file(path, data)
@@ -194,6 +197,7 @@ class Record:
         path = Path(path)
         if not path.is_file() and path.suffix != ".nc":
             path = path.with_name(f"{path.name}.nc")
+        # two checksums: that of the bytes, before HDF5 reads them, and that of the values, after
         body = unsealed(path)
         try:
             refuse_objects(body)
@@ -249,6 +253,7 @@ class Record:
                 little = v.values.astype(v.values.dtype.newbyteorder("<"), copy=False)
                 table.append((name, v.dims, v.attributes, little.dtype.str, little.shape))
                 data.append(little.tobytes())
+        # how many are variables, for the two groups follow each other without a mark
         head = to_json("record", [self.kind, self.config, len(self.variables), table])
         return f"sha256:{hashlib.sha256(head.encode() + b''.join(data)).hexdigest()}"
 

@@ -458,6 +458,13 @@ def test_the_command_trains_a_grid(lyap, tmp_path):
     assert "24 runs, 12 of them finished; 12 to do, in 2 ensembles" in out
 
 
+def test_a_seed_is_that_of_the_file_unless_it_is_given(lyap, tmp_path):
+    own, given = (lyap.json("sweep", "xor.toml", "--seeds", 1, *seed) for seed in ([], ["--seed", 5]))
+    own, given = (Record.load(summary["record"]) for summary in (own, given))
+    assert given.config["config"] == {**own.config["config"], "seed": 5}
+    assert given["final_loss"] != own["final_loss"]
+
+
 def test_the_command_resumes_an_ensemble_that_was_stopped(lyap, tmp_path, monkeypatch):
     monkeypatch.setattr(engine, "CHECKPOINT_SECONDS", -1.0)
     whole = lyap.json("sweep", "xor.toml", "--runs", "whole")

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from lyaptorch import _checks, kernels
 from lyaptorch._shown import Advance, progress
@@ -52,6 +53,7 @@ class Benchmark:
         if self.threads is None:
             return found
         _checks.integer("threads", self.threads, 1)
+        # rows that differ in threads alone have become one
         return list(dict.fromkeys(replace(row, threads=self.threads) for row in found))
 
     def run(self, show_progress: bool | None = None) -> Record:
@@ -75,10 +77,7 @@ class Benchmark:
             for i, row in enumerate(rows):
                 load[i] = os.getloadavg()[0]
                 with _threads(row.threads):
-                    limit[i], times = self._time(row, advance)
-                for method, values in times.items():
-                    shared = 1 if method == "loop" else row.networks
-                    seconds[i, METHODS.index(method)] = np.array(values) / shared
+                    limit[i] = self._time(row, seconds[i], advance)
         variables: dict[str, Any] = {
             "seconds": (("row", "method", "run"), seconds, {"units": "s"}),
             "limit": (("row",), limit, {"units": "operations per second"}),
@@ -94,28 +93,31 @@ class Benchmark:
         }
         return Record("bench", asdict(self), variables, names)
 
-    def _time(self, row: Row, advance: Advance) -> tuple[float, dict[str, list[float]]]:
-        """The median limit, and the seconds of each method in each round.
+    def _time(self, row: Row, seconds: NDArray[Any], advance: Advance) -> float:
+        """The median limit; into `seconds (method, run)` go those of each method in each round.
 
         As in training, the same call has just been made: of the calls of a turn the last is timed.
         """
         dtype = getattr(torch, self.dtype)
         todo, limits = runs(row, dtype, self.seed), []
-        times: dict[str, list[float]] = {method: [] for method in todo}
-        for _ in range(self.rounds):
+        for turn in range(self.rounds):
             for method, run in todo.items():
+                # caches and clock are those of the method before until it has run once
                 run()
-                turn = time.perf_counter()
+                begin = time.perf_counter()
                 for _ in range(CALLS):
                     start = time.perf_counter()
                     run()
                     stop = time.perf_counter()
-                    if stop - turn > TURN:
+                    if stop - begin > TURN:
                         break
-                times[method].append(stop - start)
+                # the loop has no ensemble, so it is timed on one network
+                shared = 1 if method == "loop" else row.networks
+                seconds[METHODS.index(method), turn] = (stop - start) / shared
+            # in the same minute as the methods: a busy core or a hot one lowers both
             limits.append(kernels.peak(dtype, row.threads))
             advance(row.name)
-        return float(np.median(limits)), times
+        return float(np.median(limits))
 
 
 def summary(record: Record) -> list[dict[str, Any]]:

@@ -62,6 +62,8 @@ class Row:
         """
         n, k = self.n, self.k
         if self.kind == "exponents":
+            # forwards: D Q; Q^T Q, its Cholesky factor and the triangular solve; W f(h). Backwards: the
+            # cotangents of W and of Q each cost a product as large as D Q
             forwards = 2 * n * n * k + 2 * n * k * k + k**3 / 3 + 2 * n * n
             return self.steps * (forwards + 4 * n * n * k + 3 * n * k * k + 4 * n * n)
         return self.steps * self.batch * 6.0 * n * n
@@ -114,6 +116,7 @@ def _exponents(row: Row, seed: int) -> dict[str, Run]:
 
     def scan(backend: str) -> Run:
         def run() -> Tensor:
+            # a given frame: drawing one would be timed, too
             spectrum = lyapunov_spectrum(cell, inputs, k=row.k, frame=frame, backend=backend)
             loss = spectrum.exponents.square().mean(-1).sum()
             return torch.autograd.grad(loss, list(cell.parameters()))[0][(0,) * len(ensemble)]
@@ -127,6 +130,7 @@ def _elman(row: Row, seed: int) -> dict[str, Run]:
     """Binary cross-entropy of a readout of every state."""
     x, _ = _drawn(row, seed, channels=2)
     y = Stream(seed, "targets").bernoulli((row.steps, row.batch, 1), member_ids=0)
+    # by way of meta: torch would draw its weights from the global generator
     rnn = nn.RNN(2, row.n, device="meta").to_empty(device="cpu")
     with torch.no_grad():
         for name, weight in ElmanCell(2, row.n).named_parameters():
@@ -207,11 +211,18 @@ def _trainings(
         drawn = Stream(DEFAULT_SEED, "readout").normal(shape, member_ids=0)
         weight, bias = nn.Parameter(drawn / shape[1] ** 0.5), nn.Parameter(drawn.new_zeros(shape[0]))
 
-        def loss() -> Tensor:
-            h = states()[-1] if classes else states()
-            return criterion(h @ weight.mT + bias)
+        # fused: the fastest that torch has, so that no method is slowed by its optimiser
+        optimiser = torch.optim.Adam([*network.parameters(), weight, bias], fused=True)
 
-        return _adam([*network.parameters(), weight, bias], loss)
+        def step() -> Tensor:
+            optimiser.zero_grad()
+            h = states()[-1] if classes else states()
+            loss = criterion(h @ weight.mT + bias)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            return loss.detach()
+
+        return step
 
     made = {
         "loop": training(looped, lambda: torch.stack(loop(looped, h0))),
@@ -220,19 +231,6 @@ def _trainings(
     if rnn is not None:
         made["rnn"] = training(rnn, lambda: rnn(x)[0])
     return {**made, "fused": training(fused, lambda: unroll(fused, x, h0, first=first))}
-
-
-def _adam(parameters: list[nn.Parameter], loss: Callable[[], Tensor]) -> Run:
-    optimiser = torch.optim.Adam(parameters, fused=True)
-
-    def step() -> Tensor:
-        optimiser.zero_grad()
-        value = loss()
-        value.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        return value.detach()
-
-    return step
 
 
 def _without_kernels(cell: Cell, inputs: Tensor, h0: Tensor, first: int) -> Tensor:

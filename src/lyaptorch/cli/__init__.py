@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+import tyro
+
 import lyaptorch
 from lyaptorch.cli.measuring import bench, diagnose, spectrum
 from lyaptorch.cli.records import diff, list_all, remove, report, show
@@ -15,8 +17,6 @@ __all__ = ["main"]
 
 def main() -> int:
     """Run the command line; errors end in one sentence, an interrupt in status 130."""
-    import tyro
-
     if sys.argv[1:] == ["--version"]:
         print(f"lyap {lyaptorch.__version__}")
         return 0
@@ -33,12 +33,14 @@ def main() -> int:
             prog="lyap",
             description="Measure, predict and control how gradients flow through recurrent networks.",
         )
+    # what is raised on purpose is told in its own words; anything else is a bug, and keeps its traceback
     except (ValueError, FloatingPointError, OSError, ModuleNotFoundError) as error:
         print(f"lyap: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as interrupt:
         # a command says what it has kept
         said = ", ".join(("no file is half written", *map(str, interrupt.args)))
+        # 128 + SIGINT, as shells have it
         print(f"lyap: interrupted; {said}", file=sys.stderr)
         return 130
     return 0

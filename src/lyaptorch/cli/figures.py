@@ -91,6 +91,7 @@ def make(paper: str, figure: str, order: Order, show_progress: bool | None) -> M
 
     Of a Record whose picture could not be drawn, only that is made.
     """
+    # other seeds go to files of their own: what is committed and linked is that of the figure's seed
     chosen, scale, seed = FIGURES[paper][figure], order.scale, seed_of(paper, figure, order.seed)
     other = "" if seed == seed_of(paper, figure) else f"-seed{seed}"
     experiment = chosen(**{**chosen.scales.get(scale, {}), "seed": seed})
@@ -140,6 +141,7 @@ def make_all(
 
 def rough_seconds(cost: str) -> float:
     """The seconds of a rough cost, such as "2 min" or "an hour on a GPU"."""
+    # the first unit that is named, once where no number stands before it: h begins hour
     found = re.match(r"(\d*)\D*?(day|h|min|s)", cost)
     assert found is not None, cost
     return float(found[1] or 1) * UNITS[found[2]]
@@ -167,6 +169,7 @@ def made_in(runs: Path) -> list[Made]:
         if isinstance(record, Record) and (figure := figure_of(record, FIGURES)) is not None:
             paper, _, name = record.kind.partition(" ")
             scale, checks = recorded_scale(record, figure), recorded_checks(record, figure)
+            # that of an earlier version of the figure may have none
             seed = int(record.config.get("seed", seed_of(paper, name)))
             found.append(Made(paper, name, scale, seed, path, checks, host_of(path)))
     return found

@@ -37,6 +37,7 @@ def read(spec: str, channels: int) -> Tensor:
         do = "check the path" if isinstance(error, OSError) else f"it must be a {path.suffix} file of numbers"
         raise ValueError(f"cannot read {path}: {reason}; {do}") from error
     numbers = array.dtype.kind in "biuf"
+    # with more channels a flat array could be one step or one channel: it is refused below
     if array.ndim == 1 and numbers and channels == 1:
         array = array[:, None]
     if array.ndim == 2:
@@ -51,14 +52,8 @@ def read(spec: str, channels: int) -> Tensor:
             f"{path} must hold {channels} channels (its last dimension), got {array.shape}; "
             "an array of trajectories of one channel is x[:, :, None]"
         )
+    # holds every float32 and every integer up to 2^53; who measures rounds to the dtype that is asked for
     return torch.from_numpy(array.astype(np.float64))
-
-
-def described(spec: str, inputs: Tensor) -> str:
-    """How a file was read."""
-    t, b, m = inputs.shape
-    text = f"{spec}: steps {t}, trajectories {b}, channels {m}"
-    return text if t >= b else f"{text}; if time is its second axis, save x.swapaxes(0, 1)"
 
 
 class _ChoiceError(ValueError):
@@ -67,6 +62,7 @@ class _ChoiceError(ValueError):
 
 def _split(spec: str) -> tuple[Path, str]:
     """`file:array` as file and array; the array is empty where none is named."""
+    # from the right, and only after a known suffix: folders and drives may have colons, too
     head, colon, name = spec.rpartition(":")
     if colon and Path(head).suffix in READERS:
         return Path(head), name
@@ -91,6 +87,7 @@ def _npy(path: Path) -> Arrays:
 
 
 def _npz(path: Path) -> Arrays:
+    # without pickles, whose loading runs code; the suffix proves nothing, so what came is looked at
     found = np.load(path, allow_pickle=False)
     if not isinstance(found, np.lib.npyio.NpzFile):
         raise ValueError("it is no archive of arrays")

@@ -43,7 +43,7 @@ def spectrum(
     """
     job, driven = work.job("spectrum"), subject.prepare()
     with torch.no_grad():
-        measured = lyapunov_spectrum(driven.cell, k=k, interval=interval, dt=dt, **subject.arguments(driven))
+        measured = lyapunov_spectrum(driven.cell, k=k, interval=interval, dt=dt, **driven.arguments)
     config = {**subject.config(driven), "interval": measured.interval, "dt": measured.dt}
     record = Record("spectrum", config, *measured.variables())
     facts = {
@@ -57,7 +57,7 @@ def spectrum(
         **driven.counts(),
     }
     files = ("figure", "page") if report else ("figure",)
-    job.conclude(record, facts, [_exponents(measured), *driven.lines()], files=files)
+    job.conclude(record, facts, [_exponents(measured), *driven.said], files=files)
 
 
 def _why_not(measured: Spectrum, i: int) -> str:
@@ -67,11 +67,13 @@ def _why_not(measured: Spectrum, i: int) -> str:
         return f"died after step {int(died[died > 0].min())}"
     if measured.resolved is not None and not measured.resolved[..., i].all():
         return "the time step is too long; take a smaller dt"
+    # it lives and its steps are short enough: it has drowned in what the larger exponents left behind
     return "lost to round-off"
 
 
 def _reliable(measured: Spectrum) -> Tensor:
     """Which means to trust: of what lives in any trajectory, and is reliable wherever it does."""
+    # a column that died has -inf in its trajectory, which the mean leaves out
     alive = measured.growth.healthy[-1]
     return (measured.reliable | ~alive).all(0) & alive.any(0)
 
@@ -111,10 +113,10 @@ def diagnose(
     """
     job, driven = work.job("diagnose"), subject.prepare()
     name = _name(subject, driven.network)
-    found = diagnosed(driven.network, k=k, horizon=horizon, dt=dt, name=name, **subject.arguments(driven))
+    found = diagnosed(driven.network, k=k, horizon=horizon, dt=dt, name=name, **driven.arguments)
     record = Record("diagnose", {**subject.config(driven), **found.config}, *found.variables())
     facts = {**_of_diagnosis(found), **driven.counts()}
-    job.conclude(record, facts, [Text(found.summary()), "", *driven.lines()], files=("page",))
+    job.conclude(record, facts, [Text(found.summary()), "", *driven.said], files=("page",))
 
 
 def _name(subject: Subject, network: object) -> str:
@@ -159,7 +161,7 @@ def bench(
         markdown_table: Print the table in Markdown.
         output: Where the result goes.
     """
-    # threads are the rows' own business
+    # here with one thread, for making inputs: while a row is timed it has its own number
     job = Work(output.runs, output.json).job("bench")
     record = config.run(output.show_progress)
     rows = summary(record)

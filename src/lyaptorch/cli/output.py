@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import math
 import time
@@ -21,7 +20,7 @@ from rich.text import Text
 
 from lyaptorch import _checks
 from lyaptorch._brief import FAILS, HOLDS, UNDECIDED, tally
-from lyaptorch._files import replace_file, run_path, to_json
+from lyaptorch._files import run_path, to_json
 from lyaptorch.experiments import Check
 from lyaptorch.record import Record
 from lyaptorch.training.epochs import keep_pages
@@ -85,12 +84,14 @@ class Work(Output):
 
     def prepare(self) -> None:
         """Let torch and the memory of this process work as asked for."""
+        # before anything is computed: sums depend on how many threads share them
         torch.set_num_threads(_checks.integer("threads", self.threads, 1))
         keep_pages()
 
     def job(self, name: str, options: Mapping[str, Any] | None = None) -> Job:
         """Begin what will end in a Record; a command with the same options finds its checkpoint again."""
         self.prepare()
+        # a checkpoint of other settings must never be resumed, so its name holds a digest of them all
         digest = hashlib.sha256(to_json("options", dict(options or {})).encode()).hexdigest()[:12]
         return Job(self, run_path(self.runs, name), self.runs / f".{name}-{digest}.checkpoint")
 
@@ -145,7 +146,7 @@ class Job:
     ) -> None:
         """Save the Record, with its figure or page beside it, and answer."""
         path, seconds = self.save(record, fresh=fresh)
-        write = {"figure": draw, "page": _write_page}
+        write = {"figure": draw, "page": lambda record, path: record.save(path.with_suffix(".html"))}
         written = {name: write[name](record, path) for name in files}
         self.output.conclude(facts, parts, {"record": path, **written}, seconds)
 
@@ -156,6 +157,7 @@ def resumable(kept: Callable[[], object]) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as interrupt:
+        # what is known better further inside, such as that the Record is saved, is told in its place
         said = ("the same command resumes",) if kept() else ()
         raise KeyboardInterrupt(*(interrupt.args or said)) from None
 
@@ -166,10 +168,8 @@ def draw(record: Record, path: Path) -> Path:
     Raises:
         ValueError: if that fails; it says that the Record is there.
     """
-    drawing, figure = io.BytesIO(), path.with_suffix(".png")
     try:
-        record.plot().savefig(drawing, format="png")
-        replace_file(figure, drawing.getvalue())
+        return record.save(path.with_suffix(".png"))
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"the Record is saved as {path}") from None
     except Exception as error:  # matplotlib raises almost any type
@@ -178,13 +178,6 @@ def draw(record: Record, path: Path) -> Path:
             f"the Record is saved as {path}, but its figure cannot be drawn: {reason}; when that is mended, "
             f"lt.Record.load({str(path)!r}).plot() draws it"
         ) from error
-    return figure
-
-
-def _write_page(record: Record, path: Path) -> Path:
-    page = path.with_suffix(".html")
-    replace_file(page, record.page().encode())
-    return page
 
 
 def _finite(value: Any) -> Any:

@@ -58,6 +58,7 @@ def report(
         entries.append(_entry(path, record))
         if tensorboard is not None:
             curves += write_events(record, tensorboard / path.stem)
+    # a folder of damaged Records alone has its page, which says so
     if not entries and not unreadable:
         raise ValueError(f"there are no Records in {runs}; make one, or name another folder")
     out = runs / "report.html" if out is None else out
@@ -128,6 +129,7 @@ def diff(
     both = {name: [config.get(name) for config in kept] for name in names}
     settings = {name: [left, right] for name, (left, right) in both.items() if left != right}
     values = {name: _difference(name, a, b) for name in dict.fromkeys((*a, *b))}
+    # values that agree are left out of the table, but not of JSON
     rows = [(name, shortened(left), shortened(right)) for name, (left, right) in settings.items()]
     for name, found in values.items():
         if found != 0.0:
@@ -210,12 +212,14 @@ def _difference(name: str, a: Record, b: Record) -> float | str:
     if x.shape != y.shape:
         return f"sizes {' by '.join(map(str, x.shape))} and {' by '.join(map(str, y.shape))}"
     if "U" in x.dtype.kind + y.dtype.kind:
+        # words have no distance
         return 0.0 if (x == y).all() else "other words"
+    x, y = x.astype(float), y.astype(float)
+    # two NaN, or two equal infinities, are no difference; where one is alone the distance is NaN: infinite
+    same = np.isclose(x, y, rtol=0.0, atol=0.0, equal_nan=True)
     with np.errstate(invalid="ignore"):
-        apart = np.abs(x.astype(float) - y.astype(float))
-    # two NaN, or two equal infinities, are no difference
-    same = (x == y) | (np.isnan(x.astype(float)) & np.isnan(y.astype(float)))
-    return float(np.where(same, 0.0, np.where(np.isnan(apart), np.inf, apart)).max(initial=0.0))
+        apart = np.nan_to_num(np.abs(x - y), nan=np.inf)
+    return float(np.where(same, 0.0, apart).max(initial=0.0))
 
 
 def list_all(*, output: Outputs) -> None:

@@ -55,6 +55,7 @@ def reproduce(
     _checks.integer("threads", work.threads, 1)
     _checks.integer("workers", workers, 1)
     chosen, order = _chosen(paper, figure), Order(scale, seed, work)
+    # through the environment: processes that make figures inherit it
     if data_dir is not None:
         os.environ[VARIABLE] = str(data_dir)
     if ALL in (paper, figure):
@@ -87,6 +88,7 @@ def _reproduce_all(figures: list[tuple[str, str]], order: Order, workers: int) -
     done = {(m.paper, m.figure): m for m in found if m.seed == seed_of(m.paper, m.figure, order.seed)}
     done = {name: done[name] for name in figures if name in done}
     failed: dict[str, str] = {}
+    # flushed, as a line may be the last one for an hour, and output to a file would wait for a full block
     if not work.json:
         print(f"{len(done)} of {len(figures)} figures are made already", flush=True)
     todo = [name for name in figures if name not in done]
@@ -95,6 +97,7 @@ def _reproduce_all(figures: list[tuple[str, str]], order: Order, workers: int) -
             done[paper, figure] = result
             said = f"{result.standing}; {duration(result.host['seconds'])}"
         else:
+            # the first line: some errors go on with a page of advice
             reason = [type(result).__name__, *str(result).strip().splitlines()[:1]]
             said = failed[f"{paper} {figure}"] = ": ".join(reason)
         if not work.json:

@@ -21,7 +21,7 @@ from lyaptorch import _checks
 from lyaptorch._padded import padded
 from lyaptorch._random import Stream
 from lyaptorch.cells import Cell, ElmanCell, GRUCell, LSTMCell, RateCell, as_cell
-from lyaptorch.cli.files import described, is_file, read
+from lyaptorch.cli.files import is_file, read
 from lyaptorch.diagnosis.trial import cell_of
 from lyaptorch.tasks import TASKS, Recall, Task
 from lyaptorch.tasks.batch import Draw
@@ -42,29 +42,23 @@ class Driven(NamedTuple):
     Attributes:
         network: as the user has it.
         cell: the same as a cell.
-        inputs: `(t, b, m)`.
-        h0: first state, or None.
-        transient: first steps, of the state only.
-        tangent_transient: next steps, not counted.
-        said: how a file was read and what of it is counted; empty for other inputs.
+        arguments: of `lyapunov_spectrum` and of `diagnose`: inputs, first state, transients and generator.
+        said: how a file was read and what of it is counted; nothing for other inputs.
     """
 
     network: Any
     cell: Cell
-    inputs: Tensor
-    h0: Tensor | None
-    transient: int
-    tangent_transient: int
-    said: str
+    arguments: dict[str, Any]
+    said: list[Text]
+
+    def transients(self) -> dict[str, int]:
+        """Steps that are not counted."""
+        return {name: self.arguments[name] for name in ("transient", "tangent_transient")}
 
     def counts(self) -> dict[str, int]:
         """What a script is told of the steps."""
-        counted = len(self.inputs) - self.transient - self.tangent_transient
-        return {"transient": self.transient, "tangent_transient": self.tangent_transient, "counted": counted}
-
-    def lines(self) -> list[Text]:
-        """What a person is told of a file."""
-        return [Text(self.said)] if self.said else []
+        transients = self.transients()
+        return {**transients, "counted": len(self.arguments["inputs"]) - sum(transients.values())}
 
 
 @dataclass(frozen=True)
@@ -128,22 +122,33 @@ class Subject:
         if from_file:
             x = read(self.inputs, channels)
             transient, tangent = self._transients(len(x))
-            x, said = self._cut(x, transient + tangent)
-            said += f"; transients {transient} + {tangent}, counted {len(x) - transient - tangent}"
+            x, read_as = self._cut(x, transient + tangent)
+            counted = f"transients {transient} + {tangent}, counted {len(x) - transient - tangent}"
+            said = [Text(f"{read_as}; {counted}")]
         else:
+            # any length does of which a tenth is at least the default: what is drawn has no end
             transient, tangent = self._transients(10 * DEFAULT_STEPS)
             total = transient + tangent + (self.steps or DEFAULT_STEPS)
-            x, said = self._draw(task, total, channels), ""
+            x, said = self._draw(task, total, channels), []
         x = x.to(kind) * self.input_scale
+        # a function does not say how large its state is: --n does
         h0 = None if cell.state_size else torch.zeros(x.shape[1], self.n, dtype=kind)
-        return Driven(network, cell, x, h0, transient, tangent, said)
+        arguments = {
+            "inputs": x,
+            "h0": h0,
+            "transient": transient,
+            "tangent_transient": tangent,
+            # a new one, so that the frame is the same whether weights were drawn before or loaded
+            "generator": self._generator(),
+        }
+        return Driven(network, cell, arguments, said)
 
     def config(self, driven: Driven) -> dict[str, Any]:
         """What a Record says of it."""
         made = () if self.target else ("n", "gain", "activation", "weights")
         own = {name: getattr(self, name) for name in ("inputs", "dtype", "seed", *made)}
-        own |= {name: getattr(driven, name) for name in ("transient", "tangent_transient")}
-        return {"target": self.target or self.cell, "shape": list(driven.inputs.shape), **own}
+        shape = list(driven.arguments["inputs"].shape)
+        return {"target": self.target or self.cell, "shape": shape, **own, **driven.transients()}
 
     def _transients(self, t: int) -> tuple[int, int]:
         """As given; else 100 steps each, but at most a tenth of what there is."""
@@ -154,7 +159,11 @@ class Subject:
 
     def _cut(self, x: Tensor, uncounted: int) -> tuple[Tensor, str]:
         """The steps of a file that are asked for, and how it was read."""
-        said, t = described(self.inputs, x), len(x)
+        t, b, m = x.shape
+        said = f"{self.inputs}: steps {t}, trajectories {b}, channels {m}"
+        # more trajectories than steps is what a batch-first array looks like when it is read time first
+        said += "" if t >= b else "; if time is its second axis, save x.swapaxes(0, 1)"
+        # one that ends within the transients is refused where it is measured, which says so better
         if self.steps is None or t <= uncounted:
             return x, said
         if t < uncounted + self.steps:
@@ -164,17 +173,12 @@ class Subject:
             )
         return x[: uncounted + self.steps], said
 
-    def arguments(self, driven: Driven) -> dict[str, Any]:
-        """What `lyapunov_spectrum` and `diagnose` are called with, beside the network."""
-        own = {name: getattr(driven, name) for name in ("inputs", "h0", "transient", "tangent_transient")}
-        return {**own, "generator": self._generator()}
-
     def _generator(self) -> torch.Generator:
-        # a new one for weights and for the frame: neither may depend on what the other has drawn
         return torch.Generator().manual_seed(self.seed)
 
     def _draw(self, task: Task | None, total: int, channels: int) -> Tensor:
         """Inputs `(total, b, m)` of a task, or noise, or zeros."""
+        # noise, too, has the numbers of member 0, as a single network has
         if task is not None:
             return padded(task.inputs(Draw(self.seed, total, self.trajectories))).inputs
         shape = (total, self.trajectories, channels)
@@ -221,6 +225,7 @@ def load(target: str) -> Any:
         last = traceback.extract_tb(error.__traceback__)[-1]
         at = "" if isinstance(error, SyntaxError) else f" in line {last.lineno} of {last.filename}"
         raise ValueError(f"cannot load {target}: {type(error).__name__}: {error}{at}; correct it") from error
+    # what is called on the way to a part, a class or `make`, is called once: whole.rnn of make()
     for name in names.split("."):
         made = found if hasattr(found, name) else _made(found, target)
         try:
@@ -249,13 +254,16 @@ def _made(found: Any, target: str) -> Any:
 def _module(where: str) -> ModuleType:
     """A module by its name, or by its file whatever other module has that name."""
     if not where.endswith(".py"):
+        # as `python -m` does: a command on the path does not look into the folder where it is called
         sys.path.insert(0, "")
         return importlib.import_module(where)
     path = Path(where).resolve()
     sys.path.insert(0, str(path.parent))
+    # under a name of its own, or a user's json.py would be found loaded already: the library's
     spec = importlib.util.spec_from_file_location(f"_lyap_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise ImportError(f"{where} is no Python file")
+    # entered before it runs: its dataclasses look themselves up there
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

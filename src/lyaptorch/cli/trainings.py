@@ -134,9 +134,12 @@ def sweep(
         work: Where the result goes, and how; the Records of ensembles go to the folder sweep in there.
     """
     work.prepare()
+    at_once = _workers(workers, address, cpus, gpus, retries)
     common, axes = _settings(config), _axes(over, _checks.integer("seeds", seeds, 1))
+    # an axis of seeds, --over seed=1,2, wins over both
     common |= {} if seed is None else {"seed": seed}
     configs = [check_run(point) for point in grid(common, axes)]
+    # from a checked run, so that defaults are in it and a new default gives the sweep another name
     common = {key: value for key, value in configs[0].items() if key not in axes}
     settings: dict[str, Any] = {"name": NAME, "together": alike, "most": group}
     if dry_run:
@@ -148,7 +151,7 @@ def sweep(
             functools.partial(train_runs, threads=work.threads),
             configs,
             work.runs / "sweep",
-            workers=_workers(workers, address, cpus, gpus, retries),
+            workers=at_once,
             show_progress=work.show_progress,
             **settings,
         )
@@ -188,6 +191,7 @@ def _workers(count: int, address: str | None, cpus: float, gpus: float, retries:
     _checks.integer("workers", count, 1)
     if address is None:
         return Serial() if count == 1 else Processes(count, retries)
+    # on Ray as many ensembles run at once as the cluster has room for
     if count > 1:
         raise ValueError(
             f"Ray decides how many workers there are, got --workers {count}; drop it or --address"

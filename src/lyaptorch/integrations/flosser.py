@@ -95,6 +95,7 @@ class Flosser:
         self._seed, self._epoch = seed_from(generator), 0
         if isinstance(inputs, Tensor | PackedSequence):
             wait = max((trigger.phase.tangent_transient for trigger in self.triggers), default=0)
+            # one that ends within a transient would have nothing to count
             self._source: Source = Sequences(inputs, lengths, longer_than=wait)
         elif lengths is not None:
             raise ValueError(
@@ -102,11 +103,13 @@ class Flosser:
             )
         else:
             self._source = inputs
+        # in here, as a caller in inference mode would hand on tensors that no gradient may pass
         with self._undisturbed():
             self.cell: Cell = as_cell(self.network)
             self._h0 = None if h0 is None else self.cell.pack(ordinary(h0))
         for trigger in self.triggers:
             _check(trigger)
+            # drawn for every trigger now: sequences too short for it are found before training begins
             drawn = self._inputs(trigger.phase, "check", 0)
             if self._h0 is not None:
                 with self._undisturbed():

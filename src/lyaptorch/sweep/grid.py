@@ -54,6 +54,7 @@ def grid(config: Config, axes: Axes) -> list[dict[str, Any]]:
         {'lr': 0.1, 'delay': 10, 'network': 1}
     """
     for name, values in axes.items():
+        # as text: 1, 1.0 and True are equal in Python, and three configurations
         texts = [to_json(name, value) for value in values]
         twice = next((text for i, text in enumerate(texts) if text in texts[:i]), None)
         if not texts or twice is not None:
@@ -113,6 +114,7 @@ def packs(
     groups: dict[str, list[Config]] = {}
     for i, config in enumerate(configs):
         groups.setdefault(str(i) if together is None else together(config), []).append(config)
+    # by the grid alone: were packs as many as there are workers, another machine would have other Records
     size = 1 if together is None else most
     parts = [group[i : i + size] for group in groups.values() for i in range(0, len(group), size)]
     return [Group(tuple(part), tuple(run_id(name, config) for config in part)) for part in parts]
@@ -137,6 +139,7 @@ def _value(text: str) -> Any:
 
 def _range(text: str, ends: list[str]) -> list[int | float]:
     try:
+        # exact: 0:1:0.1 has eleven values, and 0.3 is 0.3 and not 3 * 0.1
         first, last, step = (Fraction(end.strip()) for end in (*ends, *["1"] * (3 - len(ends))))
     except ValueError:
         raise ValueError(

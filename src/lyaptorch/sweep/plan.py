@@ -57,6 +57,7 @@ class Plan:
             known.update({run: (record, i) for i, run in enumerate(ids)})
         groups = packs(name, configs, together, most)
         mine = {run: known[run] for group in groups for run in group.ids if run in known}
+        # packs of all runs, then what is left of each: what is finished moves no run to another pack
         left = [group.without(frozenset(mine)) for group in groups]
         return cls(folder, mine, [group for group in left if group.ids])
 
@@ -104,9 +105,11 @@ def sweep(
         ...     sorted(int(record["x"][i]) for record, i in done.finished.values())
         [1, 4, 9]
     """
+    # asked now: a folder that cannot be written would be found out after the first pack's hours
     run_path(folder, "pack")
     folder = Path(folder).absolute()
     plan = Plan.of(configs, folder, name=name, together=together, most=most)
+    # a pack that was saved by a process that was killed before it tidied up
     for record in {id(record): record for record, _ in plan.finished.values()}.values():
         _forget(folder, record.config["sweep"]["pack"])
     failed: list[tuple[Group, Exception]] = []
@@ -117,6 +120,7 @@ def sweep(
                 failed.append((group, result))
             else:
                 record, seconds = _labelled(result[0], name, group), result[1]
+                # before the checkpoint goes: killed in between, the next call finds the pack finished
                 record.save(folder / f"{group.id}.nc", host={"seconds": seconds})
                 _forget(folder, group.id)
                 plan.finished.update({run: (record, i) for i, run in enumerate(group.ids)})
@@ -153,7 +157,8 @@ def _labelled(record: Any, name: str, group: Group) -> Record:
     if lengths - {len(group.ids)} or (len(group.ids) > 1 and not lengths):
         need = f"the Record of a pack must have {len(group.ids)} members"
         raise ValueError(f"{need}, got {sorted(lengths)}; give each run one")
-    label = {"name": name, "pack": group.id, "ids": group.ids, "configs": group.configs}
+    configs = [dict(config) for config in group.configs]
+    label = {"name": name, "pack": group.id, "ids": group.ids, "configs": configs}
     return Record(record.kind, {**record.config, "sweep": label}, record.variables, record.coordinates)
 
 

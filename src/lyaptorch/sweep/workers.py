@@ -110,6 +110,7 @@ def _follow_the_parent() -> None:
         wait([parent.sentinel])
         os._exit(1)
 
+    # the sentinel is readable once the parent is gone, however that came; polling would find out late
     threading.Thread(target=watch, daemon=True).start()
 
 
@@ -147,6 +148,7 @@ class Ray:
             task = ray.remote(_apply).options(
                 num_cpus=self.cpus, num_gpus=self.gpus, max_retries=self.retries
             )
+            # once to every node, not with every task: it may hold the user's data
             shared = ray.put(work)
             waiting = {task.remote(shared, group): group for group in packs}
             while waiting:
@@ -155,6 +157,7 @@ class Ray:
                 try:
                     result = ray.get(ready)
                 except ray.exceptions.RayTaskError as error:
+                    # what the work raised, without Ray's cover, as other workers give it
                     result = error.cause or error
                 except ray.exceptions.RayError as error:
                     result = ChildProcessError(
@@ -205,6 +208,7 @@ def _apply(work: Work, group: Group) -> Any:
 def _host(address: str, seconds: float = 5.0) -> str:
     """The host of an address where somebody answers; Ray itself would try for minutes."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
+    # Ray finds that one by files on this machine, and says at once if there is none
     if address == "auto":
         return ""
     if not (colon and host and port.isdigit()):

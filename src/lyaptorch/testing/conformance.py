@@ -113,7 +113,7 @@ def _noise(like: Tensor, number: int, shape: tuple[int, ...] | None = None) -> T
 
 def _check_products(cell: Cell, x: Tensor, h: Tensor, report: CellReport) -> None:
     """`pushforward` against `step` and against reverse mode, after a probe."""
-    # an own pushforward is judged by autodiff both ways, whatever the probe has made of the default one
+    # reverse mode is the repair of the default pushforward; one of the user's own is judged as it is
     forward_works = not cell.reverse_mode
     if type(cell).pushforward is not Cell.pushforward:
         cell.reverse_mode = False
@@ -153,6 +153,7 @@ def _check_spectrum(cell: Cell, inputs: Tensor, h: Tensor, report: CellReport) -
     with torch.no_grad():
         both, again = (lyapunov_spectrum(cell, inputs, k=k, h0=h) for _ in range(2))
         if not torch.equal(both.growth.log_r, again.growth.log_r):
+            # a random step, such as dropout in train(), or a state that the cell keeps between calls
             raise ValueError("the exponents must be the same twice, got two different ones")
         alone = lyapunov_spectrum(cell, inputs[..., :1, :], k=k, h0=h[..., :1, :])
     rule = "a trajectory must have the same growth alone and in a batch"
@@ -162,6 +163,7 @@ def _check_spectrum(cell: Cell, inputs: Tensor, h: Tensor, report: CellReport) -
 def _check_members(cell: Cell, x: Tensor, h: Tensor) -> None:
     """Nothing of the first member reaches another: neither its state nor its weights."""
     first = (0,) * len(cell.ensemble)
+    # one backward pass of the first member's states: whatever of others has a gradient was used
     others = torch.ones(cell.ensemble, dtype=torch.bool, device="cpu")
     others[first] = False
     y = h.detach().requires_grad_()
@@ -181,6 +183,7 @@ def _check_gradients(cell: Cell, inputs: Tensor, h: Tensor, report: CellReport) 
         return
     inputs, h = inputs.detach().clone().requires_grad_(), h.detach().clone().requires_grad_()
     leaves = [inputs, h, *cell.leaves(inputs[0], h)]
+    # different weights: the plain sum, that of a volume, hides an error that moves growth between columns
     weights = torch.linspace(1.0, 2.0, min(COLUMNS, h.shape[-1]), dtype=h.dtype, device=h.device)
 
     def loss(backend: str | None = None) -> Tensor:
@@ -199,6 +202,7 @@ def _check_gradients(cell: Cell, inputs: Tensor, h: Tensor, report: CellReport) 
         u = _noise(leaf, 10 + i)
         along = (gradient * u).sum()
         want = (expected[i] * u).sum() if surrogate else _difference(loss, leaf, u)
+        # where both are below 1e-3 differences have no digits left, and the error counts as absolute
         error = ((along - want).abs() / (1e-3 + torch.maximum(along.abs(), want.abs()))).item()
         if not error <= DIFFERENCES:
             raise ValueError(
@@ -215,7 +219,7 @@ def _difference(loss: Callable[[], Tensor], leaf: Tensor, u: Tensor) -> Tensor:
     total = torch.zeros_like(size)
     with torch.no_grad():
         try:
-            # f' = (8 f(s) - 8 f(-s) - f(2s) + f(-2s)) / 12 s + O(s^4): the terms in s^2 cancel
+            # f' = (8 f(s) - 8 f(-s) - f(2s) + f(-2s)) / 12 s + O(s^4): third derivatives cancel
             for multiple, weight in ((1, 8), (-1, -8), (2, -1), (-2, 1)):
                 leaf.copy_(before + multiple * size * u)
                 total += weight * loss()

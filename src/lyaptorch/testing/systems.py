@@ -239,6 +239,7 @@ def divergence_rate(
     eps = torch.finfo(h.dtype).eps ** 0.5 if distance is None else _checks.positive("distance", distance)
     h, inputs = settle(cell, inputs[:transient], h), inputs[transient:]
     u = Stream(DEFAULT_SEED, "nearby").normal(tuple(h.shape), member_ids=0, dtype=h.dtype, device=h.device)
+    # any start turns to the fastest direction; a random one is orthogonal to it with probability 0
     u = u / _length(u)
     total = torch.zeros_like(h[..., 0])
     for s, x in enumerate(inputs):

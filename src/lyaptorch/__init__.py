@@ -76,8 +76,8 @@ __all__ = [  # noqa: RUF022
     "theory",
 ]
 
-_use(kernels.FusedRecurrence())
-_use(kernels.TritonRecurrence())
+_use(kernels.FusedRecurrence("cpu"))
+_use(kernels.FusedRecurrence("triton"))
 _register()
 
 

@@ -31,12 +31,12 @@ from lyaptorch.training.optim import MemberOptimizer
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
-class Everywhere(lt.kernels.TritonRecurrence):
+class Everywhere(lt.kernels.FusedRecurrence):
     """Triton's recurrence, interpreted too."""
 
     def serves(self, form: AnyForm, h: Tensor) -> bool:
         """Whether the kernels can run `form`, wherever h lies."""
-        return lt.kernels.triton_refuses(form, h, form.weight_hh.shape[-1]) is None
+        return lt.kernels.refusal("triton", form, h) is None
 
 
 @dataclass(frozen=True)
@@ -266,7 +266,7 @@ def main() -> None:
     smoke = parser.parse_args().smoke
     if DEVICE == "cpu" and not smoke:
         parser.error("there is no GPU here; --smoke runs tiny sizes on the CPU")
-    use(Everywhere())
+    use(Everywhere("triton"))
     rounds = 1 if smoke else 7
     flops, bandwidth = limits(rounds)
     name = torch.cuda.get_device_name() if DEVICE == "cuda" else platform.machine()

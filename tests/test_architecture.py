@@ -3,7 +3,9 @@
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -88,6 +90,10 @@ MAY_IMPORT = {
 EXTERNAL = {"matplotlib": ("plots", "experiments", "_renderer"), "ray": ("sweep",)}
 """Libraries that only these packages import."""
 
+LONGEST_MODULE, LONGEST_FUNCTION = 300, 60
+"""Lines; of a function those of its body."""
+REPEATED_NAMES = 10
+"""File names that may be in more than one folder."""
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "misc", "common"}
 
 
@@ -137,19 +143,15 @@ def wrong_arrows(module: str, tree: ast.Module) -> list[str]:
     return wrong
 
 
+@cache
 def parsed(module: str) -> ast.Module:
     return ast.parse(MODULES[module].read_text(encoding="utf-8"))
 
 
-every_module = pytest.mark.parametrize("module", MODULES, ids=lambda name: name or "lyaptorch")
-
-
-@every_module
-def test_imports_follow_the_design(module):
-    assert package_of(module) in MAY_IMPORT, (
-        "a new package: give it its arrows in MAY_IMPORT and in the design"
-    )
-    assert wrong_arrows(module, parsed(module)) == []
+def test_imports_follow_the_design():
+    unknown = {package_of(module) for module in MODULES} - {*MAY_IMPORT}
+    assert not unknown, "a new package: give it its arrows in MAY_IMPORT and in the design"
+    assert [arrow for module in MODULES for arrow in wrong_arrows(module, parsed(module))] == []
 
 
 @pytest.mark.parametrize(
@@ -278,11 +280,29 @@ def test_importing_the_library_loads_no_heavy_optional_dependency():
     assert done.stdout.strip() == "[]"
 
 
-@every_module
-def test_a_module_is_short_and_says_what_it_is_about(module):
-    assert not FORBIDDEN_NAMES & set(module.split("."))
-    lines = MODULES[module].read_text(encoding="utf-8").count("\n")
-    assert lines <= 300
+def text(module: str) -> str:
+    return MODULES[module].read_text(encoding="utf-8")
+
+
+def test_modules_are_short_and_named_by_what_they_are_about():
+    assert [module for module in MODULES if FORBIDDEN_NAMES & set(module.split("."))] == []
+    assert [module for module in MODULES if text(module).count("\n") > LONGEST_MODULE] == []
+
+
+def repeated(paths: Iterable[Path]) -> list[str]:
+    """File names in more than one folder; every package has its `__init__`."""
+    counts = Counter(path.name for path in paths if path.name != "__init__.py")
+    return sorted(name for name, count in counts.items() if count > 1)
+
+
+def test_few_file_names_are_in_more_than_one_folder():
+    found = repeated(MODULES.values())
+    assert len(found) <= REPEATED_NAMES, found
+
+
+def test_a_repeated_file_name_would_be_found():
+    files = ("a/__init__.py", "b/__init__.py", "a/scan.py", "b/scan.py", "b/c/scan.py", "b/qr.py")
+    assert repeated(map(Path, files)) == ["scan.py"]
 
 
 def length(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
@@ -291,19 +311,33 @@ def length(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     return body[-1].end_lineno - body[0].lineno + 1 if body else 0
 
 
-@every_module
-def test_functions_are_short(module):
-    functions = [n for n in ast.walk(parsed(module)) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
-    assert [f"{f.name}: {length(f)} lines" for f in functions if length(f) > 60] == []
+def test_functions_are_short():
+    functions = [
+        (module, node)
+        for module in MODULES
+        for node in ast.walk(parsed(module))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+    assert [
+        f"{module}.{f.name}: {length(f)}" for module, f in functions if length(f) > LONGEST_FUNCTION
+    ] == []
 
 
-@every_module
-def test_what_is_public_has_a_docstring(module):
-    tree = parsed(module)
+def undocumented(module: str, tree: ast.Module) -> list[str]:
+    """What is public at the top of a module, itself included, and has no docstring."""
     definitions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
     public = [n for n in tree.body if isinstance(n, definitions) and not n.name.startswith("_")]
-    assert ast.get_docstring(tree), "the module itself has none"
-    assert [n.name for n in public if not ast.get_docstring(n)] == []
+    missing = [f"{module}.{node.name}" for node in public if not ast.get_docstring(node)]
+    return missing if ast.get_docstring(tree) else [module, *missing]
+
+
+def test_what_is_public_has_a_docstring():
+    assert [name for module in MODULES for name in undocumented(module, parsed(module))] == []
+
+
+def test_a_missing_docstring_would_be_found():
+    source = "\n".join(["def f():", "    pass", "def _g():", "    pass", "class A:", "    'Is told.'"])
+    assert undocumented("m", ast.parse(source)) == ["m", "m.f"]
 
 
 @pytest.mark.parametrize("name", lyaptorch.__all__)

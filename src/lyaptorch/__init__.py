@@ -77,8 +77,8 @@ __all__ = [  # noqa: RUF022
 ]
 
 # cells and tangent know of no kernels: here they are told, and it is the only place
-_use(kernels.FusedRecurrence())
-_use(kernels.TritonRecurrence())
+_use(kernels.FusedRecurrence("cpu"))
+_use(kernels.FusedRecurrence("triton"))
 _register()
 
 

@@ -10,7 +10,7 @@ import lyaptorch as lt
 import reference
 from lyaptorch import surrogates
 from lyaptorch.cells.surrogates import Bump, Surrogate
-from lyaptorch.compile.layout import flatten
+from lyaptorch.compile.operators import flatten
 
 pytestmark = pytest.mark.usefixtures("double")
 tent = surrogates.triangular

@@ -13,7 +13,7 @@ import cases
 import lyaptorch as lt
 from lyaptorch.cells import LIFForm, unroll
 from lyaptorch.compile import operators
-from lyaptorch.compile.layout import flatten, unflatten
+from lyaptorch.compile.operators import flatten, unflatten
 from reference import random_frame
 
 pytestmark = pytest.mark.usefixtures("double")
@@ -172,14 +172,14 @@ torch.set_default_dtype(torch.float64)
 import lyaptorch as lt, test_operators as tests
 from lyaptorch.cells.unroll import use
 
-class Everywhere(lt.kernels.TritonRecurrence):
+class Everywhere(lt.kernels.FusedRecurrence):
     def serves(self, form, h):
-        return lt.kernels.triton_refuses(form, h, 1024) is None
+        return lt.kernels.refusal("triton", form, h) is None
 
 case = tests.sharpened("dense")
 tests.compare_scanned(*case, backend="triton")
 tests.compare_scanned(*tests.spiking(), backend="triton")
-use(Everywhere())
+use(Everywhere("triton"))
 tests.compare_unrolled(*case)
 """
 
@@ -277,12 +277,14 @@ def test_compiled_networks_train_in_two_processes(tmp_path):
 
 
 def run(program, **environment):
+    # the folders that pytest looks in
+    path = os.pathsep.join(folder for folder in sys.path if folder)
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", program],
         capture_output=True,
         text=True,
         timeout=300,
-        env={**os.environ, **environment},
+        env={**os.environ, "PYTHONPATH": path, **environment},
         cwd=os.path.dirname(__file__),
     )
     assert done.returncode == 0, done.stderr[-3000:]

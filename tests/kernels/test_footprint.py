@@ -14,11 +14,12 @@ from lyaptorch.kernels.footprint import check_memory
 MEASURED = """
 import torch, lyaptorch as lt
 from torch.profiler import ProfilerActivity, profile
-from lyaptorch.cells import unroll as trajectory, unroll
+from lyaptorch.cells import unroll
+from lyaptorch.cells.unroll import use
 
-class Everywhere(lt.kernels.TritonRecurrence):
+class Everywhere(lt.kernels.FusedRecurrence):
     def serves(self, form, h):
-        return lt.kernels.triton_refuses(form, h, 1024) is None
+        return lt.kernels.refusal("triton", form, h) is None
 
 def peak(step):
     step()
@@ -31,7 +32,7 @@ def peak(step):
             top = max(top, now)
     return top
 
-trajectory.use(Everywhere())
+use(Everywhere("triton"))
 torch.set_num_threads(1)
 t, e, b, n, k = 4, 2, 32, 16, 6
 residual = lt.residuals.rotation(0.3) @ lt.residuals.decay(0.9)

@@ -154,7 +154,7 @@ def test_a_member_is_the_same_alone_bit_for_bit():
     spike = surrogates.fast_sigmoid(form.spike.arguments[0][1].detach(), value="step")
     constants = (z[1] for z in form.constants())
     one = LIFForm(*own, spike, *constants, form.reset, form.reset_grad, form.order)
-    fused = kernels.FusedRecurrence()
+    fused = kernels.FusedRecurrence("cpu")
     together, _ = fused.forward(form, inputs, h0, keep=False)
     alone, _ = fused.forward(one, inputs[:, 1], h0[1], keep=False)
     assert torch.equal(together[:, 1], alone)
@@ -203,7 +203,7 @@ def test_they_are_taken_by_themselves_and_second_derivatives_are_refused():
     cell, inputs, h0 = neurons(5)
     states = unroll(cell, inputs, h0)
     assert type(states.grad_fn).__name__ == "_UnrollBackward"
-    assert "FusedScan" in graph(lt.lyapunov_spectrum(cell, inputs, h0=h0).exponents)
+    assert "FusedEngine" in graph(lt.lyapunov_spectrum(cell, inputs, h0=h0).exponents)
     (first,) = torch.autograd.grad(states.square().sum(), h0, create_graph=True)
     with pytest.raises(RuntimeError, match="plain=True"):
         first.sum().backward()

@@ -533,10 +533,10 @@ def test_what_the_kernels_do_not_know_falls_back_and_says_why():
 def test_the_kernels_are_taken_by_themselves_and_can_be_switched_off(monkeypatch):
     cell, inputs, _ = problem(lt.RateCell, 5)
     taken = lt.lyapunov_spectrum(cell, inputs).exponents
-    assert "FusedScan" in graph(taken)
+    assert "FusedEngine" in graph(taken)
     monkeypatch.setenv("LYAPTORCH_KERNELS", "0")
     assert not lt.kernels.available()["cpu"].available
-    assert "FusedScan" not in graph(lt.lyapunov_spectrum(cell, inputs).exponents)
+    assert "FusedEngine" not in graph(lt.lyapunov_spectrum(cell, inputs).exponents)
     with pytest.raises(ValueError, match="switched off by LYAPTORCH_KERNELS=0"):
         lt.lyapunov_spectrum(cell, inputs, backend="cpu")
     monkeypatch.setenv("LYAPTORCH_REQUIRE_KERNELS", "1")
@@ -549,7 +549,8 @@ def graph(z: Tensor) -> str:
     while stack:
         node = stack.pop()
         if node is not None:
-            names.append(type(node).__name__)
+            # of a scan the engine's name, too
+            names += [type(node).__name__, type(getattr(node, "engine", None)).__name__]
             stack += [parent for parent, _ in node.next_functions]
     return " ".join(names)
 

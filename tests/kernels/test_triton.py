@@ -5,6 +5,7 @@ import runpy
 import subprocess
 import sys
 from contextlib import nullcontext
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import cases
 import lyaptorch as lt
 from lyaptorch.cells import unroll
-from lyaptorch.cells import unroll as trajectory
 from lyaptorch.cells.spiking import ORDERS
 from lyaptorch.tangent import engine
 from recorded import launched, stand_in
@@ -26,6 +26,8 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 if DEVICE == "cpu":
     # before the kernels are imported
     os.environ["TRITON_INTERPRET"] = "1"
+# the module: `lyaptorch.cells.unroll` as an attribute is the function
+trajectory = import_module("lyaptorch.cells.unroll")
 TRITON = lt.kernels.available()["triton"]
 pytestmark = [
     pytest.mark.usefixtures("double"),
@@ -37,16 +39,16 @@ pytestmark = [
 CASES = [pytest.param(case, id=case.name) for case in cases.CASES if has_a_known_form(case)]
 
 
-class Everywhere(lt.kernels.TritonRecurrence):
+class Everywhere(lt.kernels.FusedRecurrence):
     """Taken on the CPU too."""
 
     def serves(self, form, h):
-        return lt.kernels.triton_refuses(form, h, 1024) is None
+        return lt.kernels.refusal("triton", form, h) is None
 
 
 def compare_unrolled(cell, inputs, h0, monkeypatch, tolerance=1e-11):
     cell, (inputs, h0) = cell.to(DEVICE), (z.detach().to(DEVICE).requires_grad_() for z in (inputs, h0))
-    monkeypatch.setattr(trajectory, "_recurrences", [Everywhere()])
+    monkeypatch.setattr(trajectory, "_recurrences", [Everywhere("triton")])
     results = []
     for plain in (False, True):
         states = unroll(cell, inputs, h0, plain=plain)
@@ -187,7 +189,7 @@ def test_what_the_kernels_do_not_know_is_refused():
 
 def test_nothing_is_taken_by_itself_on_the_cpu():
     cell, _, h0 = problem(lt.RateCell, 4, t=2)
-    assert not lt.kernels.TritonRecurrence().serves(cell.form(), h0.detach().cpu())
+    assert not lt.kernels.FusedRecurrence("triton").serves(cell.form(), h0.detach().cpu())
 
 
 def test_availability(monkeypatch):
@@ -230,7 +232,7 @@ def test_nothing_is_read_back_while_a_graph_is_captured(monkeypatch):
         loss = spec.exponents.square().sum() + unroll(cell, inputs, h0).sum()
         return torch.autograd.grad(loss, list(cell.parameters()))
 
-    monkeypatch.setattr(trajectory, "_recurrences", [Everywhere()])
+    monkeypatch.setattr(trajectory, "_recurrences", [Everywhere("triton")])
     step()
     with pytest.raises(AssertionError, match="_local_scalar_dense"), NoReading():
         step()
@@ -256,7 +258,7 @@ def test_epochs_on_these_kernels_are_recorded_and_replayed(name, monkeypatch):
     for module in (form_kernels, frame_kernels, lif_kernels):
         for way in ("forward", "backward"):
             monkeypatch.setattr(module, way, launched(getattr(module, way)))
-    monkeypatch.setattr(trajectory, "_recurrences", [Everywhere()])
+    monkeypatch.setattr(trajectory, "_recurrences", [Everywhere("triton")])
     monkeypatch.setattr(engine, "fused", lambda problem, h, backend: "triton")
     flossing = lt.FlossPhase(0, k=2, steps=2, tangent_transient=1)
     phase, results = lt.FitPhase(4, flossing_weight=0.5, flossing=flossing), []

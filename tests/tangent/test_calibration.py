@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import lyaptorch as lt
-from lyaptorch.tangent.growth import Growth, stderr
+from lyaptorch.tangent.growth import Growth
 from lyaptorch.testing import henon
 
 pytestmark = pytest.mark.usefixtures("double")
@@ -59,7 +59,7 @@ def autoregression(correlation, steps, draws):
 def covered(log_r):
     """Per cent of the draws whose truth, 0, lies within one and within two standard errors."""
     steps = torch.ones(len(log_r), dtype=torch.int64)
-    error = stderr(Growth(log_r, steps, torch.ones_like(log_r, dtype=torch.bool)))
+    error = Growth(log_r, steps, torch.ones_like(log_r, dtype=torch.bool)).stderr()
     off = log_r.mean(0).abs()
     found = [100 * (off <= times * error).double().mean().item() for times in (1, 2)]
     print([round(share, 1) for share in found], "%")
@@ -88,7 +88,7 @@ def test_coverage_of_growth_that_is_worth_two_numbers():
     log_r = autoregression(0.9, 39, 6000)
     assert covered(log_r)[1] > 88
     steps = torch.ones(39, dtype=torch.int64)
-    error = stderr(Growth(log_r, steps, torch.ones_like(log_r, dtype=torch.bool)))
+    error = Growth(log_r, steps, torch.ones_like(log_r, dtype=torch.bool)).stderr()
     assert (error == torch.inf).double().mean() > 0.6
 
 

@@ -13,7 +13,7 @@ import lyaptorch as lt
 from cases import M, N
 from lyaptorch._padded import padded
 from lyaptorch.integrations import Flosser, Sequences
-from lyaptorch.tangent import growth as growth_of
+from lyaptorch.tangent import mean_over_trajectories
 from lyaptorch.tasks.batch import Draw, last_step
 
 pytestmark = pytest.mark.usefixtures("double")
@@ -179,7 +179,7 @@ class TestTooShort:
         assert (spec.exponents[[1, 3]] == -torch.inf).all()
         assert not spec.reliable[[1, 3]].any()
         assert (spec.stderr()[[1, 3]] == torch.inf).all()
-        close(growth_of.mean_over_trajectories(spec.exponents), spec.exponents[[0, 2]].mean(0))
+        close(mean_over_trajectories(spec.exponents), spec.exponents[[0, 2]].mean(0))
         loss = lt.flossing_loss(spec.exponents)
         close(loss, lt.flossing_loss(spec.exponents[[0, 2]]))
         assert all(torch.isfinite(g).all() for g in torch.autograd.grad(loss, list(cell.parameters())))
@@ -205,7 +205,7 @@ def test_lengths_of_members():
     same = lt.lyapunov_spectrum(cell, x, k=2, lengths=lengths[0])
     close(same.exponents[0], spec.exponents[0])
     close(same.exponents[1, 0], lt.lyapunov_spectrum(cell, x, k=2).exponents[1, 0])
-    assert growth_of.stderr_of_mean(spec.growth).shape == (2, 2)
+    assert spec.growth.stderr_of_mean().shape == (2, 2)
     assert spec.variables()[0]["error_of_mean"][1].shape == (2,)
 
 

@@ -6,7 +6,6 @@ import reference
 from cases import M, N
 from lyaptorch.cells import FunctionCell
 from lyaptorch.tangent import Growth, mean_over_trajectories
-from lyaptorch.tangent import growth as growth_of
 from reference import random_frame
 
 pytestmark = pytest.mark.usefixtures("double")
@@ -27,10 +26,10 @@ def gradients(loss, cell):
 class TestGrowth:
     def test_exponents_divide_once_by_all_steps(self):
         g = growth([[2.0, -1.0], [1.0, -4.0]], steps=[3, 1])
-        torch.testing.assert_close(growth_of.exponents(g), torch.tensor([[0.75, -1.25]]))
-        torch.testing.assert_close(growth_of.exponents(g, dt=0.5), torch.tensor([[1.5, -2.5]]))
+        torch.testing.assert_close(g.exponents(), torch.tensor([[0.75, -1.25]]))
+        torch.testing.assert_close(g.exponents(dt=0.5), torch.tensor([[1.5, -2.5]]))
         torch.testing.assert_close(
-            growth_of.running(g), torch.tensor([[[2 / 3, -1 / 3]], [[0.75, -1.25]]]), rtol=1e-15, atol=0
+            g.running(), torch.tensor([[[2 / 3, -1 / 3]], [[0.75, -1.25]]]), rtol=1e-15, atol=0
         )
 
     def test_the_last_running_estimate_is_the_exponent(self):
@@ -41,14 +40,14 @@ class TestGrowth:
     def test_local_and_finite_time_exponents(self):
         g = growth([[9.0], [2.0], [1.0], [4.0], [0.5]], steps=[2, 2, 2, 2, 1])
         local = torch.tensor([4.5, 1.0, 0.5, 2.0, 0.5])
-        torch.testing.assert_close(growth_of.local(g)[:, 0, 0], local)
-        torch.testing.assert_close(growth_of.local(g, dt=0.1)[:, 0, 0], 10 * local)
+        torch.testing.assert_close(g.local()[:, 0, 0], local)
+        torch.testing.assert_close(g.local(dt=0.1)[:, 0, 0], 10 * local)
         # the first interval fills no window; the last window has 3 steps
         windows = torch.tensor([0.75, 1.5])
-        torch.testing.assert_close(growth_of.finite_time(g, 2)[:, 0, 0], windows)
-        torch.testing.assert_close(growth_of.finite_time(g, 2, dt=0.1)[:, 0, 0], 10 * windows)
-        torch.testing.assert_close(growth_of.finite_time(g, 5)[0], growth_of.exponents(g))
-        torch.testing.assert_close(growth_of.finite_time(g, 1), growth_of.local(g))
+        torch.testing.assert_close(g.finite_time(2)[:, 0, 0], windows)
+        torch.testing.assert_close(g.finite_time(2, dt=0.1)[:, 0, 0], 10 * windows)
+        torch.testing.assert_close(g.finite_time(5)[0], g.exponents())
+        torch.testing.assert_close(g.finite_time(1), g.local())
 
     def test_finite_time_exponents_of_a_spectrum(self):
         spec = lt.lyapunov_spectrum(lt.RateCell(M, N), torch.randn(24, 3, M), interval=2, dt=0.1)
@@ -75,7 +74,7 @@ class TestGrowth:
             Growth(y, torch.ones(len(y), dtype=torch.int64), torch.ones_like(y, dtype=torch.bool))
             for y in (torch.cat([x, torch.randn(5000, 1, 64)]), x.repeat_interleave(2, 0))
         )
-        errors = [growth_of.stderr(g).square().mean().sqrt().item() for g in (plain, paired)]
+        errors = [g.stderr().square().mean().sqrt().item() for g in (plain, paired)]
         # each error is known to 16%: their mean square over 64 columns to 4%
         assert errors[0] == pytest.approx(0.01, rel=0.1)
         assert errors[1] == pytest.approx(0.01 * 2**0.5, rel=0.1)
@@ -88,28 +87,28 @@ class TestGrowth:
         one = (1 + 2 * (1 + total) / (1 - total)) / m
         student = 1 + one * (0.5 + one * (0.25 + one * 0.0625))
         expected = (density / m) ** 0.5 * student
-        torch.testing.assert_close(growth_of.stderr(g)[0, 0].item(), expected, rtol=1e-12, atol=0)
-        torch.testing.assert_close(growth_of.stderr(g, 0.5)[0, 0].item(), 2 * expected, rtol=1e-12, atol=0)
+        torch.testing.assert_close(g.stderr()[0, 0].item(), expected, rtol=1e-12, atol=0)
+        torch.testing.assert_close(g.stderr(0.5)[0, 0].item(), 2 * expected, rtol=1e-12, atol=0)
 
     def test_growth_that_is_worth_less_than_four_numbers_has_no_error_bar(self):
         slow = torch.linspace(0, 1, 50).reshape(-1, 1).tolist()
-        assert growth_of.stderr(growth(slow))[0, 0] == torch.inf
-        assert growth_of.stderr(growth([[0.3]] * 50))[0, 0] < 1e-15
+        assert growth(slow).stderr()[0, 0] == torch.inf
+        assert growth([[0.3]] * 50).stderr()[0, 0] < 1e-15
 
     def test_synchronised_trajectories_are_one_sample_and_independent_ones_are_many(self):
         y = torch.randn(200, 16, 3)
         steps, alive = torch.ones(200, dtype=torch.int64), torch.ones(200, 16, 3, dtype=torch.bool)
         same = Growth(y[:, :1].expand(-1, 16, -1), steps, alive)
-        torch.testing.assert_close(growth_of.stderr_of_mean(same), growth_of.stderr(same)[0])
-        own = growth_of.stderr(Growth(y, steps, alive)).square().mean().sqrt()
-        many = growth_of.stderr_of_mean(Growth(y, steps, alive)).square().mean().sqrt()
+        torch.testing.assert_close(same.stderr_of_mean(), same.stderr()[0])
+        own = Growth(y, steps, alive).stderr().square().mean().sqrt()
+        many = Growth(y, steps, alive).stderr_of_mean().square().mean().sqrt()
         # three columns, each error known to 14%
         torch.testing.assert_close(many * 4, own, rtol=0.25, atol=0)
         alive[-1, 1:, 2] = False
-        one = growth_of.stderr_of_mean(Growth(y, steps, alive))
-        torch.testing.assert_close(one[2], growth_of.stderr(Growth(y, steps, alive))[0, 2])
+        one = Growth(y, steps, alive).stderr_of_mean()
+        torch.testing.assert_close(one[2], Growth(y, steps, alive).stderr()[0, 2])
         alive[-1, :, 1] = False
-        assert growth_of.stderr_of_mean(Growth(y, steps, alive))[1] == torch.inf
+        assert Growth(y, steps, alive).stderr_of_mean()[1] == torch.inf
 
     def test_the_mean_over_trajectories_leaves_out_the_dead(self):
         values = torch.tensor([[0.5, -torch.inf], [-torch.inf, -torch.inf], [0.1, -torch.inf]])
@@ -123,12 +122,12 @@ class TestGrowth:
         """31 nats in float64: lambda_2 lies 1 nat a step below, which 40 steps lose and 1 does not."""
         for steps, kept in (([1, 40], False), ([40, 1], False), ([1, 20], True)):
             log_r = torch.tensor([[0.0, -1.0]]) * torch.tensor(steps).reshape(-1, 1)
-            assert growth_of.reliable(growth(log_r.tolist(), steps=steps)).tolist() == [[True, kept]]
+            assert growth(log_r.tolist(), steps=steps).reliable().tolist() == [[True, kept]]
 
     def test_where_nothing_can_be_said_the_error_is_infinite(self):
-        assert (growth_of.stderr(growth([[1.0], [2.0], [3.0]])) == torch.inf).all()
+        assert (growth([[1.0], [2.0], [3.0]]).stderr() == torch.inf).all()
         dying = growth([[1.0, 0.0], [1.2, 0.0]] * 2 + [[1.1, -torch.inf], [0.9, -torch.inf]] * 2)
-        error = growth_of.stderr(dying)[0]
+        error = dying.stderr()[0]
         assert torch.isfinite(error[0])
         assert error[1] == torch.inf
 
@@ -140,9 +139,9 @@ class TestGrowth:
             )
             log_r = (rates * steps).expand(6, 2, 4)
             g = Growth(log_r, torch.full((6,), steps), torch.ones(6, 2, 4, dtype=torch.bool))
-            assert growth_of.reliable(g).tolist() == [[True, True, True, False]] * 2
+            assert g.reliable().tolist() == [[True, True, True, False]] * 2
         g.healthy[-1, 0, 0] = False
-        assert growth_of.reliable(g)[:, 0].tolist() == [False, True]
+        assert g.reliable()[:, 0].tolist() == [False, True]
 
     @pytest.mark.parametrize(
         ("rates", "dimension", "entropy"),
@@ -160,9 +159,9 @@ class TestGrowth:
     )
     def test_dimension_and_entropy_of_known_spectra(self, rates, dimension, entropy):
         g = growth([rates] * 3)
-        assert growth_of.kaplan_yorke(g).item() == pytest.approx(dimension, abs=1e-12)
-        assert growth_of.entropy(g).item() == pytest.approx(entropy, abs=1e-12)
-        assert growth_of.entropy(g, dt=0.1).item() == pytest.approx(10 * entropy, abs=1e-11)
+        assert g.kaplan_yorke().item() == pytest.approx(dimension, abs=1e-12)
+        assert g.entropy().item() == pytest.approx(entropy, abs=1e-12)
+        assert g.entropy(dt=0.1).item() == pytest.approx(10 * entropy, abs=1e-11)
 
 
 class TestRankDeficiency:

@@ -1,8 +1,8 @@
 """Epochs between two looks: what is recorded and replayed is what runs one by one, to the bit."""
 
-import sys
 import warnings
 from contextlib import nullcontext
+from importlib import import_module
 
 import pytest
 import torch
@@ -250,7 +250,7 @@ def test_tasks_draw_within_a_graph(task, monkeypatch):
     assert batch.first == int(counted.int().argmax())
 
 
-class Everywhere(lt.kernels.TritonRecurrence):
+class Everywhere(lt.kernels.FusedRecurrence):
     """Triton's recurrence on any device."""
 
     def serves(self, form, h):
@@ -290,8 +290,8 @@ def served_by_triton(monkeypatch):
     for module in (form_kernels, frame_kernels, lif_kernels):
         for name in ("forward", "backward"):
             monkeypatch.setattr(module, name, NoKernel())
-    monkeypatch.setattr(sys.modules["lyaptorch.cells.unroll"], "_recurrences", [Everywhere()])
-    monkeypatch.setattr(engine, "fused", lambda problem, h, backend: problem.form and "triton")
+    monkeypatch.setattr(import_module("lyaptorch.cells.unroll"), "_recurrences", [Everywhere("triton")])
+    monkeypatch.setattr(engine, "choose", lambda problem, h, backend: "triton" if problem.form else "torch")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")

@@ -1,25 +1,25 @@
 """Fused kernels: whole sequences in compiled code, for cells that are wholly described by a form."""
 
-from lyaptorch.kernels.dispatch import Availability, Settings, available, cpu_refuses, triton_refuses
+from lyaptorch.kernels.arguments import Saved, Settings
+from lyaptorch.kernels.dispatch import LARGEST_FRAME, Availability, available, preferred, refusal
 from lyaptorch.kernels.footprint import Need, footprint, scan_need, unroll_need
+from lyaptorch.kernels.fused import FusedRecurrence, scan_adjoint, scan_forward
 from lyaptorch.kernels.library import peak
-from lyaptorch.kernels.scan import LARGEST_FRAME, scan_adjoint, scan_forward
-from lyaptorch.kernels.unroll import FusedRecurrence, TritonRecurrence
 
 __all__ = [
     "LARGEST_FRAME",
     "Availability",
     "FusedRecurrence",
     "Need",
+    "Saved",
     "Settings",
-    "TritonRecurrence",
     "available",
-    "cpu_refuses",
     "footprint",
     "peak",
+    "preferred",
+    "refusal",
     "scan_adjoint",
     "scan_forward",
     "scan_need",
-    "triton_refuses",
     "unroll_need",
 ]

@@ -1,17 +1,19 @@
-"""Arguments of the kernels: a form, its inputs and its gradients as they are handed over."""
+"""What goes into the kernels and comes back: a form, its inputs and gradients, settings and results."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from lyaptorch.cells.activation import Activation
-from lyaptorch.cells.form import AnyForm, Form, LIFForm, Residual
+from lyaptorch.cells.form import AnyForm, LIFForm, Residual
 from lyaptorch.cells.surrogates import VALUES as JUMPS
 from lyaptorch.cells.surrogates import Surrogate
-from lyaptorch.kernels.library import ActivationArgs, FormArgs, fill, members_of
+from lyaptorch.kernels.library import ActivationArgs, FormArgs, fill
 
 VALUES: dict[str | None, int] = {"linear": 0, "tanh": 1, "relu": 2, "sign": 3, "upper_sign": 4, "step": 5}
 """What activations compute, as the kernels number it."""
@@ -43,24 +45,29 @@ class KernelArguments:
     def __init__(self, form: AnyForm, inputs: Tensor, h: Tensor) -> None:
         (*e, b, _), t, n, m = h.shape, len(inputs), form.weight_hh.shape[-1], inputs.shape[-1]
         self.form, self.e, self.h, self.inputs, self.args = form, tuple(e), h, inputs, FormArgs()
-        self.shared = members_of(e) > 1 and not any(inputs.stride()[1:-2])
+        self.shared = prod(e) > 1 and not any(inputs.stride()[1:-2])
+        # inputs that all members share are not copied for each: a stride of 0 says so
         if not self.shared:
             inputs = inputs.expand(t, *e, b, m)
         elif inputs.dim() > 3:
             inputs = inputs.flatten(1, -3)[:, 0]
         self._alive: list[Tensor] = []
-        fill(self.args, n=n, m=m, steps=t, members=members_of(e), batch=b, shared=int(self.shared))
-        self.give("W", form.weight_hh, *e, n, n)
-        self.give("V", form.weight_ih, *e, n, m)
+        fill(self.args, n=n, m=m, steps=t, members=prod(e), batch=b, shared=int(self.shared))
+        for tensor, name, shape in self._operands():
+            self.give(name, tensor, *shape)
         if form.biases:
             # the first and only one is not copied
             self.give("bias", sum(form.biases[1:], form.biases[0]), *e, n)
         self.give("inputs", inputs)
         self.give("h0", h)
         if isinstance(form, LIFForm):
-            self._neurons(form, *e, n)
+            names = (form.reset, form.reset_grad, form.order)
+            self.args.neurons = NEURONS + sum(CONVENTIONS.get(name, 0) for name in names)
         else:
-            self._beside(form, *e, n)
+            coupling, residual = form.coupling, form.residual
+            # whether f(a) is kept for it is decided on the way forward
+            self.args.train_coupling = int(coupling is not None and coupling.requires_grad)
+            self.args.residual = 0 if residual is None else KINDS[residual.kind]
         for name, f in _activations(form).items():
             self._activation(getattr(self.args, name), f, n)
 
@@ -91,34 +98,26 @@ class KernelArguments:
             bars.append(sum(uses[1:], uses[0]) if uses else torch.zeros_like(leaf))
         return bars
 
+    def _operands(self) -> list[tuple[Tensor, str, tuple[int, ...]]]:
+        """The tensors that are handed over one by one, what the kernels call them, and their shapes there."""
+        form, e, (n, m) = self.form, self.e, (self.args.n, self.args.m)
+        operands = [(form.weight_hh, "W", (*e, n, n)), (form.weight_ih, "V", (*e, n, m))]
+        if isinstance(form, LIFForm):
+            names = ("alpha", "beta", "threshold")
+            return operands + [(z, name, (*e, n)) for z, name in zip(form.constants(), names, strict=True)]
+        if form.coupling is not None:
+            operands.append((form.coupling, "coupling", (*e, n)))
+        if form.residual is not None:
+            operands.append((form.residual.matrix, "A", (*e, *_matrix_shape(form.residual, n))))
+        return operands
+
     def _uses(self) -> list[tuple[Tensor, str, tuple[int, ...]]]:
         """Every tensor of the form, what the kernels call its gradient, and of which shape that is."""
-        form, e, (n, m) = self.form, self.e, (self.args.n, self.args.m)
-        uses = [(form.weight_hh, "W", (*e, n, n)), (form.weight_ih, "V", (*e, n, m))]
-        uses += [(bias, "bias", (*e, n)) for bias in form.biases]
-        if isinstance(form, Form) and form.coupling is not None:
-            uses.append((form.coupling, "coupling", (*e, n)))
-        if isinstance(form, Form) and form.residual is not None:
-            uses.append((form.residual.matrix, "A", (*e, *_matrix_shape(form.residual, n))))
-        for name, f in _activations(form).items():
-            if isinstance(f, Surrogate):
-                uses.append((f.arguments[0], name, (*e, 1, n)))
-        return uses
-
-    def _neurons(self, form: LIFForm, *shape: int) -> None:
-        for name, z in (("alpha", form.alpha), ("beta", form.beta), ("threshold", form.threshold)):
-            self.give(name, z, *shape)
-        names = (form.reset, form.reset_grad, form.order)
-        self.args.neurons = NEURONS + sum(CONVENTIONS.get(name, 0) for name in names)
-
-    def _beside(self, form: Form, *shape: int) -> None:
-        """Coupling and residual."""
-        if form.coupling is not None:
-            self.give("coupling", form.coupling, *shape)
-            self.args.train_coupling = int(form.coupling.requires_grad)
-        if form.residual is not None:
-            self.give("A", form.residual.matrix, *shape[:-1], *_matrix_shape(form.residual, shape[-1]))
-            self.args.residual = KINDS[form.residual.kind]
+        e, n, functions = self.e, self.args.n, _activations(self.form).items()
+        # the kernels see one bias, the sum, whose gradient is that of each
+        biases = [(bias, "bias", (*e, n)) for bias in self.form.biases]
+        slopes = [(f.arguments[0], name, (*e, 1, n)) for name, f in functions if isinstance(f, Surrogate)]
+        return [*self._operands(), *biases, *slopes]
 
     def _activation(self, args: ActivationArgs, f: Activation | None, n: int) -> None:
         if not isinstance(f, Surrogate):
@@ -142,3 +141,46 @@ def _activations(form: AnyForm) -> dict[str, Activation | None]:
 
 def _matrix_shape(residual: Residual, n: int) -> tuple[int, ...]:
     return {"diagonal": (n,), "blocks": (n // 2, 2, 2), "dense": (n, n)}[residual.kind]
+
+
+class Settings(NamedTuple):
+    """How to scan.
+
+    Attributes:
+        cuts: the steps between which the spans lie, s + 1 of them from 0 to t.
+        twice: for each span whether it must be orthonormalised to round-off.
+        cut: the state's cotangent stops at every multiple of it; None for never.
+        backend: "cpu" or "triton".
+    """
+
+    cuts: tuple[int, ...]
+    twice: tuple[bool, ...]
+    cut: int | None = None
+    backend: str = "cpu"
+
+
+class Scanned(NamedTuple):
+    """Diagonals of R and dead columns `(s, *e, b, k)`, final state and frame, what overflowed, the tape.
+
+    `broken` is the first span after which tangent vectors are not finite, `overflow` the first step of
+    those after which a final state that is not finite was not; None where all is well.
+    """
+
+    pivots: Tensor
+    dead: Tensor
+    h: Tensor
+    Q: Tensor
+    broken: int | None
+    overflow: int | None
+    tape: Any
+
+
+class Saved(NamedTuple):
+    """What an adjoint reads of a scan: its inputs and first state, what it found, and its tape."""
+
+    inputs: Tensor
+    h0: Tensor
+    log_r: Tensor
+    healthy: Tensor
+    Q: Tensor
+    tape: Any

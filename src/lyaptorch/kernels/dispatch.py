@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import os
 from dataclasses import dataclass
-from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -46,37 +45,48 @@ def available() -> dict[str, Availability]:
     return {"torch": Availability(True, f"torch {torch.__version__}"), "cpu": _cpu(), "triton": _triton()}
 
 
-def cpu_refuses(form: AnyForm | None, state: Tensor) -> str | None:
-    """Why the CPU kernels cannot run `form` on states like `state`; None if they can."""
-    reason: str | None = _missing("cpu")
-    if reason is not None:
-        return reason
-    if state.device.type != "cpu":
-        return f"the state is on {state.device}"
-    return _refuses(form, state)
+LARGEST, LARGEST_FRAME = 1024, 128
+"""Units of the largest network that Triton unrolls: a row of it must fit the registers; and of the largest
+that it scans: beyond, its kernels take minutes to compile."""
 
 
-def triton_refuses(form: AnyForm | None, state: Tensor, largest: int) -> str | None:
-    """Why the Triton kernels for up to `largest` units cannot run `form` on states like `state`."""
-    reason: str | None = _missing("triton")
+def preferred(state: Tensor) -> str:
+    """The backend that is taken by itself where a state lies."""
+    return "triton" if state.is_cuda else "cpu"
+
+
+def refusal(backend: str, form: AnyForm | None, state: Tensor, *, frame: bool = False) -> str | None:
+    """Why "cpu" or "triton" cannot run `form` on states like `state`; None if it can.
+
+    Args:
+        backend: which.
+        form: what evolves; None where a cell has none.
+        state: `(*e, b, n)`.
+        frame: whether tangent vectors are carried along.
+    """
+    reason: str | None = _missing(backend)
     if reason is not None:
         return reason
-    if state.device.type != ("cpu" if _interpreted() else "cuda"):
+    triton = backend == "triton"
+    if state.device.type != ("cuda" if triton and not _interpreted() else "cpu"):
         return f"the state is on {state.device}"
-    if form is not None and (n := form.weight_hh.shape[-1]) > largest:
+    if form is None:
+        return "the cell has no Form"
+    # of spiking neurons the frame is twice as long as W
+    largest = LARGEST_FRAME // (2 if isinstance(form, LIFForm) else 1) if frame else LARGEST
+    if triton and (n := form.weight_hh.shape[-1]) > largest:
         return f"its tiles hold up to {largest} units, and the network has {n}"
     return _refuses(form, state)
 
 
-def _refuses(form: AnyForm | None, state: Tensor) -> str | None:
-    if form is None:
-        return "the cell has no Form"
+def _refuses(form: AnyForm, state: Tensor) -> str | None:
     if state.dtype not in (torch.float32, torch.float64):
         return f"the dtype is {state.dtype}, and the kernels know float32 and float64"
     constants = form.constants() if isinstance(form, LIFForm) else []
     for w in (*form.weights(), *constants):
         if (w.dtype, w.device) != (state.dtype, state.device):
             return f"a weight is {w.dtype} on {w.device}, and the state {state.dtype} on {state.device}"
+    # other shapes would broadcast in torch; the kernels index what they are given
     W, n = form.weight_hh, state.shape[-1] // (2 if isinstance(form, LIFForm) else 1)
     if tuple(W.shape) != (*state.shape[:-2], n, n):
         return f"the recurrent weights have shape {tuple(W.shape)}, and the state {tuple(state.shape)}"
@@ -136,36 +146,3 @@ def _triton() -> Availability:
 
 def _interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to scan.
-
-    Attributes:
-        cuts: the steps between which the spans lie, s + 1 of them from 0 to t.
-        twice: for each span whether it must be orthonormalised to round-off.
-        cut: the state's cotangent stops at every multiple of it; None for never.
-        backend: "cpu" or "triton".
-    """
-
-    cuts: tuple[int, ...]
-    twice: tuple[bool, ...]
-    cut: int | None = None
-    backend: str = "cpu"
-
-
-class Scanned(NamedTuple):
-    """Diagonals of R and dead columns `(s, *e, b, k)`, final state and frame, what overflowed, the tape.
-
-    `broken` is the first span after which tangent vectors are not finite, `overflow` the first step of
-    those after which a final state that is not finite was not; None where all is well.
-    """
-
-    pivots: Tensor
-    dead: Tensor
-    h: Tensor
-    Q: Tensor
-    broken: int | None
-    overflow: int | None
-    tape: Any

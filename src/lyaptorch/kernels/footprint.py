@@ -47,11 +47,12 @@ def unroll_need(form: AnyForm, steps: int, *, gradient: bool = True) -> Need:
     neurons = isinstance(form, LIFForm)
     n, m = form.weight_ih.shape[-2:]
     state = 2 * n if neurons else n
-    units = 2 if neurons else 1
-    sequences = (steps + 1) * state + steps * (units * n + m)
+    # the states and h0; the drive, in whose place a is left (of neurons the spikes stand beside it); the
+    # inputs
+    sequences = (steps + 1) * state + steps * ((2 if neurons else 1) * n + m)
     if gradient:
         # cotangents of the states and their copy, of the units, and the inputs in another order
-        sequences += steps * (2 * state + n + m + _beside(form) * n)
+        sequences += steps * (2 * state + n + m + _of_adjoint(form) * n)
     size = form.weight_hh.dtype.itemsize
     return Need(MATRICES * n * n * size, sequences * size)
 
@@ -71,7 +72,7 @@ def scan_need(form: AnyForm, steps: int, spans: int, k: int, *, gradient: bool =
     frames, triangles, sequences = 3, spans, 15 if neurons else 5
     if gradient:
         # frames and their cotangents; the same with slopes, for the gradients of W and of A
-        frames += steps * (2 + (1 if neurons else min(2, _beside(form))))
+        frames += steps * (2 + (1 if neurons else min(2, _of_adjoint(form))))
         triangles, sequences = 2 * spans, 25 if neurons else 14
     rows = (2 if neurons else 1) * frames * n * k
     return Need(MATRICES * n * n * size, (rows + triangles * k * k + sequences * steps * n) * size)
@@ -116,7 +117,7 @@ def check_memory(need: Need, networks: int, batch: int, device: torch.device) ->
     footprint(need, networks, batch, torch.cuda.mem_get_info(device)[0] + held)
 
 
-def _beside(form: AnyForm) -> int:
+def _of_adjoint(form: AnyForm) -> int:
     """Sequences of a step's parts that only the adjoint needs: g(h), A h and what it and c leave."""
     if isinstance(form, LIFForm):
         return 0

@@ -10,7 +10,6 @@ import ctypes
 import math
 import time
 import weakref
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from ctypes import POINTER, c_char_p, c_double, c_int32, c_int64, c_void_p
 from functools import cache
@@ -144,14 +143,6 @@ def large_pages(memory: Tensor) -> Tensor:
     return memory
 
 
-def members_of(shape: Iterable[int]) -> int:
-    """How many networks an ensemble of this shape has."""
-    count = 1
-    for size in shape:
-        count *= size
-    return count
-
-
 SMALL, LARGEST, BLOCKS = 1 << 16, 1 << 28, 4
 """Bytes of tensors that are not worth the trouble, bytes of the largest block that is kept, how many are."""
 
@@ -166,6 +157,7 @@ def reuse_buffer(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         return torch.empty(shape, dtype=dtype, device="cpu")
     block = _block(size)
     lent = memoryview(block.numpy())  # type: ignore[arg-type]
+    # atexit=False: at the end of the process there is nobody to lend to
     weakref.finalize(lent, _give_back, block).atexit = False
     return torch.frombuffer(lent, dtype=dtype, count=math.prod(shape)).view(shape)
 
@@ -212,6 +204,7 @@ def peak(dtype: torch.dtype, threads: int = 1) -> float:
         done: float = library.lyap_peak(int(dtype == torch.float64), ROUNDS)
         return done / (time.perf_counter() - start)
 
+    # a ctypes call lets go of the interpreter's lock, so that threads of Python do run at once
     if threads == 1:
         return rate(0)
     with ThreadPoolExecutor(threads) as pool:

@@ -1,6 +1,12 @@
-"""Growth of perturbations: QR, the scan, its adjoint, and the spectrum."""
+"""Growth of perturbations: from the arguments of `lyapunov_spectrum` to a `Spectrum`.
+
+`lyapunov` checks its arguments (`start`), has an engine scan (`engine`), and reports (`growth`, `spectrum`).
+In torch `scan.sweep` pushes state and frame (`dynamics`), and after every span `qr.orthonormalise` factors
+the frame and declares columns dead, which `scan.stack_growth` makes -inf; `adjoint` goes back.
+"""
 
 from lyaptorch.tangent.covariant import CovariantVectors, covariant_vectors
+from lyaptorch.tangent.engine import engines
 from lyaptorch.tangent.growth import Growth, mean_over_trajectories
 from lyaptorch.tangent.lyapunov import depth_spectrum, lyapunov_spectrum
 from lyaptorch.tangent.spectrum import Spectrum
@@ -13,6 +19,7 @@ __all__ = [
     "Stepper",
     "covariant_vectors",
     "depth_spectrum",
+    "engines",
     "lyapunov_spectrum",
     "mean_over_trajectories",
 ]

@@ -14,47 +14,41 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from lyaptorch import _checks
-from lyaptorch.cells import AnyForm, Cell
+from lyaptorch.cells import Form
 from lyaptorch.cells.unroll import once
-from lyaptorch.tangent.dynamics import Dynamics, Ends, bind
+from lyaptorch.kernels import Saved
+from lyaptorch.tangent.dynamics import Dynamics, bind
 from lyaptorch.tangent.growth import LOST
-from lyaptorch.tangent.scan import Span, Tape, stack_growth, sweep
+from lyaptorch.tangent.scan import Outcome, Problem, Span, Tape, stack_growth, sweep
 
 SPREAD = 2.3
 """Nats by which summed log R_ii may differ between columns before X is projected again."""
 
 
-@dataclass(frozen=True)
-class Problem:
-    """What is scanned and how.
+class Engine(Protocol):
+    """What scans without a graph and pulls cotangents back; `Scan` makes one function of both."""
 
-    Attributes:
-        cell: what evolves.
-        form: the same as data, computed once, where it has that shape.
-        leaves: the tensors with `requires_grad` that the form or the cell, whichever is run, depends on.
-        segments: the spans, cut into the pieces that are recomputed one at a time (one piece: none is).
-        cut: detach the state every `cut` steps; None for never.
-        method: how to orthonormalise.
-        watch: told where the spans start from, as `sweep` says.
-        ends: where trajectories end, if not all together; then `cut` is theirs.
-    """
+    def leaves(self, x: Tensor, h: Tensor) -> Sequence[Tensor]:
+        """The tensors with `requires_grad` that a scan depends on beside inputs, state and frame."""
 
-    cell: Cell
-    form: AnyForm | None
-    leaves: tuple[Tensor, ...]
-    segments: tuple[tuple[Span, ...], ...]
-    cut: int | None
-    method: str
-    watch: Callable[[int, Tensor, Tensor], None] | None = None
-    ends: Ends | None = None
+    def forward(self, inputs: Tensor, h: Tensor, frame: Tensor, *, keep: bool) -> tuple[Outcome, Any]:
+        """What the scan finds, and the tape, if it is to be kept."""
+
+    def adjoint(
+        self, leaves: Sequence[Tensor], saved: Saved, c: Tensor, h_bar: Tensor
+    ) -> list[Tensor | None]:
+        """Gradients of inputs (None where not wanted), h0, frame and leaves.
+
+        They come from `c`, those of log R_ii `(s, *e, b, k)`, and `h_bar`, that of the final state.
+        """
 
 
 class Scan(torch.autograd.Function):
@@ -62,62 +56,97 @@ class Scan(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, problem: Problem, inputs: Tensor, h: Tensor, frame: Tensor, *leaves: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        keep = len(problem.segments) == 1
-        state, Q, dead = h, frame, None
+        ctx: Any,
+        engine: Engine,
+        leaves: Sequence[Tensor],
+        inputs: Tensor,
+        h: Tensor,
+        frame: Tensor,
+        *_: Tensor,
+    ) -> Outcome:
+        found, ctx.tape = engine.forward(inputs, h, frame, keep=True)
+        ctx.engine, ctx.leaves = engine, leaves
+        # the leaves are saved for autograd's check that nobody changed them in place
+        ctx.save_for_backward(inputs, h, found.log_r, found.healthy, found.Q, *leaves)
+        ctx.mark_non_differentiable(found.healthy, found.Q)
+        ctx.set_materialize_grads(False)
+        return found
+
+    @staticmethod
+    def backward(
+        ctx: Any, log_r_bar: Tensor | None, _healthy: None, h_bar: Tensor | None, _frame: None
+    ) -> tuple[Tensor | None, ...]:
+        inputs, h0, log_r, healthy, Q, *_ = ctx.saved_tensors
+        saved = Saved(inputs, h0, log_r, healthy, Q, ctx.tape)
+        bars = pull_back(ctx.engine, ctx.leaves, saved, log_r_bar, h_bar)
+        if torch.is_grad_enabled():
+            bars = once(bars, ctx.saved_tensors, 'call lyapunov_spectrum(..., backend="autograd")')
+        return None, None, *bars
+
+
+@torch.no_grad()
+def pull_back(
+    engine: Engine, leaves: Sequence[Tensor], saved: Saved, log_r_bar: Tensor | None, h_bar: Tensor | None
+) -> list[Tensor | None]:
+    """Gradients of inputs (None where not wanted), h0, frame and leaves, None being a cotangent of zero."""
+    log_r, h0 = saved.log_r, saved.h0
+    with torch.autocast(h0.device.type, enabled=False):
+        # of a dead column log R is the constant -inf: whatever came for it goes nowhere
+        c = torch.zeros_like(log_r) if log_r_bar is None else torch.where(saved.healthy, log_r_bar, 0.0)
+        bars = engine.adjoint(leaves, saved, c, torch.zeros_like(h0) if h_bar is None else h_bar)
+        warn_if_exploded(bars, log_r)
+    return bars
+
+
+@dataclass(frozen=True)
+class TorchEngine:
+    """Any cell, on any device: a tape of states, frames and triangles, and the log-R adjoint by hand."""
+
+    problem: Problem
+
+    def leaves(self, x: Tensor, h: Tensor) -> Sequence[Tensor]:
+        """Those of the form, which may be computed ones, or of the cell."""
+        form = self.problem.form
+        return form.trained() if isinstance(form, Form) else self.problem.cell.leaves(x, h)
+
+    def forward(self, inputs: Tensor, h: Tensor, frame: Tensor, *, keep: bool) -> tuple[Outcome, Any]:
+        """What the scan finds; and where each segment starts from, or the tape of a single one."""
+        problem, state, Q = self.problem, h, frame
+        dead: Tensor | None = None
+        dynamics = bind(problem.cell, problem.form, inputs, (), problem.ends)
         pivots: list[Tensor] = []
         deaths: list[Tensor | None] = []
-        dynamics, ctx.starts, ctx.tapes = bind(problem.cell, problem.form, inputs, (), problem.ends), [], []
-        for segment in problem.segments:
-            tape = Tape() if keep else None
-            ctx.starts.append((state, Q, dead))
-            ctx.tapes.append(tape)
+        starts, tape = [], Tape() if keep and len(problem.segments) == 1 else None
+        for segment in problem.segments if keep else (problem.over,):
+            starts.append((state, Q, dead))
             end = sweep(
                 dynamics, state, Q, dead, segment, method=problem.method, tape=tape, watch=problem.watch
             )
             state, Q, dead = end.h, end.Q, end.dead
             pivots += end.pivots
             deaths += end.deaths
-        log_r, healthy = stack_growth(pivots, deaths)
-        ctx.problem = problem
-        # the leaves are saved for autograd's check that nobody changed them in place
-        ctx.save_for_backward(inputs, h, log_r, healthy, Q, *leaves)
-        ctx.mark_non_differentiable(healthy, Q)
-        ctx.set_materialize_grads(False)
-        return log_r, healthy, state, Q
+        return Outcome(*stack_growth(pivots, deaths), state, Q), (starts, tape)
 
-    @staticmethod
-    def backward(
-        ctx: Any, log_r_bar: Tensor | None, _healthy: None, state_bar: Tensor | None, _frame: None
-    ) -> tuple[Tensor | None, ...]:
-        inputs, h0, log_r, healthy, Q, *_leaves = ctx.saved_tensors
-        problem: Problem = ctx.problem
-        with torch.no_grad(), torch.autocast(h0.device.type, enabled=False):
-            # of a dead column log R is the constant -inf: whatever came for it goes nowhere
-            c = torch.zeros_like(log_r) if log_r_bar is None else torch.where(healthy, log_r_bar, 0.0)
-            h_bar = torch.zeros_like(h0) if state_bar is None else state_bar
-            dynamics = bind(problem.cell, problem.form, inputs, problem.leaves, problem.ends)
-            sweep_back = _SweepBack(dynamics, problem.cut, c, log_r)
-            # A = Q R pulls back as A_bar = (Q_bar + Q copyltu(M)) R^-T with M = R R_bar^T - Q_bar^T Q. After
-            # the last span Q_bar = 0 and R_bar = diag(c / R_ii), so that M is upper with the diagonal c:
-            # copyltu(M) = diag(c)
-            X = Q * c[-1].unsqueeze(-2)
-            for segment, start, tape in zip(
-                reversed(problem.segments), reversed(ctx.starts), reversed(ctx.tapes), strict=True
-            ):
-                if tape is None:
-                    tape = Tape()
-                    before, Q_before, dead = start
-                    sweep(dynamics, before, Q_before, dead, segment, method=problem.method, tape=tape)
-                X, h_bar = sweep_back.segment(segment, tape, Q, X, h_bar)
-                Q = tape.frames[0]
-            inputs_bar, leaf_bars = dynamics.bars
-            bars = [inputs_bar, h_bar, X, *leaf_bars]
-            warn_if_exploded(bars, log_r)
-        if torch.is_grad_enabled():
-            bars = once(bars, ctx.saved_tensors, 'call lyapunov_spectrum(..., backend="autograd")')
-        return None, *bars
+    def adjoint(
+        self, leaves: Sequence[Tensor], saved: Saved, c: Tensor, h_bar: Tensor
+    ) -> list[Tensor | None]:
+        """The sweep back, segment by segment; what has no tape is scanned once more."""
+        problem, Q, (starts, kept) = self.problem, saved.Q, saved.tape
+        dynamics = bind(problem.cell, problem.form, saved.inputs, leaves, problem.ends)
+        sweep_back = _SweepBack(dynamics, problem.cut, c, saved.log_r)
+        # A = Q R pulls back as A_bar = (Q_bar + Q copyltu(M)) R^-T with M = R R_bar^T - Q_bar^T Q. After
+        # the last span Q_bar = 0 and R_bar = diag(c / R_ii), so that M is upper with the diagonal c:
+        # copyltu(M) = diag(c)
+        X = Q * c[-1].unsqueeze(-2)
+        for segment, (state, frame, dead) in zip(reversed(problem.segments), reversed(starts), strict=True):
+            tape = kept
+            if tape is None:
+                tape = Tape()
+                sweep(dynamics, state, frame, dead, segment, method=problem.method, tape=tape)
+            X, h_bar = sweep_back.segment(segment, tape, Q, X, h_bar)
+            Q = tape.frames[0]
+        inputs_bar, leaf_bars = dynamics.bars
+        return [inputs_bar, h_bar, X, *leaf_bars]
 
 
 class _SweepBack:
@@ -139,8 +168,10 @@ class _SweepBack:
             self.index -= 1
             project = self.project[self.index]
             if project is not False:
-                # with Q T, T upper triangular, later log R_ii change by log T_ii alone: triu(Q^T X) = diag(c)
-                # exactly, and what round-off leaves above it would grow by R_ii / R_jj in every span
+                # with Q T, T upper triangular, the next factor is R T and all later ones stay: the loss
+                # changes by <Q_bar, Q dT> = sum_i c_i dT_ii, so that triu(Q^T X) = diag(c) exactly. Round-off
+                # E above it becomes Q_s^T D^T (Q E) R^-T = R^T E R^-T: entry ij grows by R_ii / R_jj, i < j,
+                # in every span
                 clean = X - after @ torch.triu(after.mT @ X, 1)
                 X = clean if project is True else torch.where(project, clean, X)
             # Z R^T = X: R^T is lower triangular and stands on the right

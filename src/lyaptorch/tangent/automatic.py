@@ -11,7 +11,7 @@ from torch import Tensor
 from lyaptorch import _checks
 from lyaptorch.cells import Cell
 from lyaptorch.tangent.dynamics import bind
-from lyaptorch.tangent.growth import Growth, exponents, stderr
+from lyaptorch.tangent.growth import Growth
 from lyaptorch.tangent.scan import Span, Tape, stack_growth, sweep
 
 AUTO = "auto"
@@ -45,6 +45,8 @@ def choose_interval(cell: Cell, inputs: Tensor, h: Tensor, Q: Tensor, counted: i
     rates = log_r.mean(0)
     top = torch.where(alive, rates, -torch.inf).amax(-1)
     bottom = torch.where(alive, rates, torch.inf).amin(-1)
+    # a product of `interval` Jacobians has cond exp(gap interval), and R_kk the relative error eps cond; both
+    # strategies stop at cond = eps^(-1/4), where eps^(3/4) is left
     gap = torch.where(alive.any(-1), top - bottom, 0.0).max().item()
     limit = torch.finfo(h.dtype).eps ** -0.25
     longest = min(steps // 4, counted // FEWEST)
@@ -110,7 +112,9 @@ def drift(log_r: Tensor) -> int:
     y = torch.where(torch.isfinite(log_r[-1]), log_r, 0.0).double().cumsum(-1)
     flat = (FLAT * y[-1:].abs()).square()
     left = torch.arange(t, 0, -1, dtype=y.dtype, device=y.device).reshape(-1, *[1] * (y.dim() - 1))
+    # about the mean of the later half, or the difference of squares below would cancel
     y = y - y[t // 2 :].mean(0)
+    # sums from s to the end, of which sum (y - mean)^2 = sum y^2 - (sum y)^2 / left
     total, squares = (z.flip(0).cumsum(0).flip(0) for z in (y, y.square()))
     error = ((squares - total.square() / left).clamp_min(0.0) + left * flat) / left.square()
     score = error.sum(-2).clamp_min(torch.finfo(y.dtype).tiny).log().sum(-1)
@@ -133,8 +137,8 @@ def late_drift(growth: Growth, transient: int) -> Tensor | None:
     if 8 * drop <= s:
         return None
     rest = Growth(log_r[drop:], growth.steps[drop:], growth.healthy[drop:])
-    moved = (exponents(growth) - exponents(rest)).abs().nan_to_num(0.0)
-    if not (moved > torch.maximum(stderr(rest), FLAT * exponents(rest).abs())).any():
+    moved = (growth.exponents() - rest.exponents()).abs().nan_to_num(0.0)
+    if not (moved > torch.maximum(rest.stderr(), FLAT * rest.exponents().abs())).any():
         return None
     steps = int(growth.steps[:drop].sum())
     warnings.warn(

@@ -20,7 +20,6 @@ from lyaptorch._types import Exponents, Inputs
 from lyaptorch._units import Clock
 from lyaptorch.cells import Network
 from lyaptorch.record import Record
-from lyaptorch.tangent import growth as growth_of
 from lyaptorch.tangent.automatic import AUTO, late_drift
 from lyaptorch.tangent.dynamics import Dynamics, bind
 from lyaptorch.tangent.error_bars import discretisation, moments
@@ -63,7 +62,7 @@ class CovariantVectors(Shown):
         steps, rate = len(self.covariance_error), Clock(self.dt).rate
         lines = [
             f"CovariantVectors: {k} of {n} numbers, {trajectories(tuple(shape))}, {counted(steps, 'step')}",
-            *leading(self.exponents, growth_of.stderr(self.orthogonal_growth, self.dt), rate),
+            *leading(self.exponents, self.orthogonal_growth.stderr(self.dt), rate),
             f"{self.converged.float().mean():.0%} converged; .vectors, .local(), .angles(), .plot()",
         ]
         return "\n  ".join(lines)
@@ -71,7 +70,7 @@ class CovariantVectors(Shown):
     @property
     def exponents(self) -> Exponents:
         """`(*e, b, k)`, those of `lyapunov_spectrum`, in nats per step (per unit of time with `dt`)."""
-        return growth_of.exponents(self.orthogonal_growth, self.dt)
+        return self.orthogonal_growth.exponents(self.dt)
 
     @property
     def converged(self) -> Bool[Tensor, "t1 *e b k"]:
@@ -80,11 +79,11 @@ class CovariantVectors(Shown):
 
     def local(self) -> Float[Tensor, "t *e b k"]:
         """The local exponents: the growth rate along each vector at each step."""
-        return growth_of.local(self.growth, self.dt)
+        return self.growth.local(self.dt)
 
     def finite_time(self, window: int) -> Float[Tensor, "s *e b k"]:
         """The mean growth rate along each vector in successive windows of `window` steps."""
-        return growth_of.finite_time(self.growth, window, self.dt)
+        return self.growth.finite_time(window, self.dt)
 
     def angles(self) -> Float[Tensor, "t1 *e b k k"]:
         """The angles between the vectors, radians in 0..pi/2; pi/2 beside a dead column."""
@@ -240,6 +239,7 @@ def _backwards(tape: Tape, Q: Tensor, alive: Tensor, counted: int) -> tuple[Tens
     for s in range(len(tape.factors), -1, -1):
         if s < len(tape.factors):
             R = tape.factors[s]
+            # C_s = R^-1 C_{s+1} / length, so that D_s v_s = Q_{s+1} R C_s = v_{s+1} / length
             C, length = _unit(torch.linalg.solve_triangular(R, C, upper=True))
             other, _ = _unit(torch.linalg.solve_triangular(R, other, upper=True))
             if s < counted:

@@ -61,7 +61,7 @@ class CellDynamics:
     def __init__(self, cell: Cell, inputs: Tensor, leaves: Sequence[Tensor]) -> None:
         self.cell, self.inputs, self.leaves, self.advice = cell, inputs, leaves, cell.advice
         own = type(cell).pushforward is not Cell.pushforward or cell.unfused or cell.reverse_mode
-        # what forward mode finds anew at every step
+        # forward mode finds the same operations anew at every step, which costs more than a small step itself
         self._forwards = cell.pushforward if own else Replay(cell.pushforward, len(inputs))
         self._totals = [torch.zeros_like(leaf) for leaf in leaves]
         self._x_bars: Tensor | None = None
@@ -86,6 +86,7 @@ class CellDynamics:
         with torch.enable_grad():
             pairs = zip(self.cell.pushforward(x, h, Q), (h_bar, Z), strict=True)
         live = [(y, bar) for y, bar in pairs if y.requires_grad]
+        # a step that ends in a hard reset, or in constants, has nothing to pull back
         if not live:
             return torch.zeros_like(h), torch.zeros_like(Q)
         # retain_graph: the step may read tensors that were computed outside it

@@ -181,6 +181,8 @@ def discretisation(
     seen.kept.clear()
     differences = [(a - b).abs() for a, b in itertools.pairwise(logs)]
     first, second, speed = (_mean(z, shares) for z in (*differences, speed))
+    # log R of 1, 2, 4, ... pieces: d_1 + d_1 r + d_1 r^2 + ... = d_1 / (1 - r), r = 2^-p for a method of
+    # order p
     ratio = second / first.clamp_min(torch.finfo(first.dtype).tiny)
     noise = NOISE * torch.finfo(first.dtype).eps
     series = torch.where(ratio < SLOWEST, first / (1 - ratio), torch.inf)

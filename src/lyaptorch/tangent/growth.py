@@ -44,13 +44,145 @@ class Growth:
 
     __repr__ = brief
 
+    def exponents(self, dt: float = 1.0) -> Exponents:
+        """lambda_i = sum_s log R_ii(s) / (steps dt), in the frame's column order, -inf without steps.
 
-def exponents(growth: Growth, dt: float = 1.0) -> Exponents:
-    """lambda_i = sum_s log R_ii(s) / (steps dt), in the frame's column order, -inf where there are no steps.
+        Source: Gradient Flossing, eq 7 and 27.
+        """
+        return self.log_r.sum(0) / (self._rows(self.steps.sum(0, keepdim=True))[0] * dt)
 
-    Source: Gradient Flossing, eq 7 and 27.
-    """
-    return growth.log_r.sum(0) / (_rows(growth, growth.steps.sum(0, keepdim=True))[0] * dt)
+    def running(self, dt: float = 1.0) -> LogR:
+        """The estimate of every exponent after each interval, `(s, *e, b, k)`."""
+        return self.log_r.cumsum(0) / (self._rows(self.steps.cumsum(0)) * dt)
+
+    def local(self, dt: float = 1.0) -> LogR:
+        """The local exponents, growth rates in every interval `(s, *e, b, k)`; 0 after a trajectory's end."""
+        return self.log_r / (self._rows(self.steps) * dt)
+
+    def finite_time(self, window: int, dt: float = 1.0) -> LogR:
+        """The finite-time exponents of successive windows of `window` intervals, `(s // window, *e, b, k)`.
+
+        The first intervals are left out where the windows do not fill all of them.
+
+        Raises:
+            ValueError: if `window` is not in 1..s.
+        """
+        s = self.log_r.shape[0]
+        _checks.integer("window", window, 1, s, do=f"there are {s} intervals")
+        first = s % window
+        log_r = torch.unflatten(self.log_r[first:], 0, (-1, window)).sum(1)
+        steps = torch.unflatten(self.steps[first:], 0, (-1, window)).sum(1)
+        return log_r / (self._rows(steps) * dt)
+
+    def stderr(self, dt: float = 1.0) -> Exponents:
+        """Standard error of every exponent `(*e, b, k)`; one covers the truth in 68.3% of all cases.
+
+        It knows that growth is autocorrelated, and how uncertain it is itself (`error_bars.error_of_sum`). It
+        is inf where nothing can be said: where the intervals are worth less than 4 independent ones, and
+        where a column died.
+        """
+        deviation, there = self._deviations()
+        noise = self._noise()
+        error = torch.full_like(deviation[0], torch.inf)
+        for count in self._counts():
+            if count is None:
+                error = error_of_sum(deviation, noise)
+                continue
+            own = (self.steps > 0).sum(0) == count
+            error[own] = error_of_sum(deviation[:count, own], noise[own])
+        elapsed = self._rows(self.steps.sum(0, keepdim=True))[0] * dt
+        return torch.where(there, error / elapsed, torch.inf)
+
+    def stderr_of_mean(self, dt: float = 1.0) -> Tensor:
+        """Standard error `(*e, k)` of the mean of every exponent over the trajectories that have it.
+
+        It is that of their mean growth, so that trajectories which fluctuate together, such as synchronised
+        ones, do not count as independent. It is inf where nothing can be said, as in `stderr`.
+        """
+        deviation, there = self._deviations()
+        number = there.sum(-2).clamp_min(1)
+        share = torch.where(there, 1 / (self._rows(self.steps.sum(0, keepdim=True))[0] * dt), 0.0)
+        mean = (deviation * share).sum(-2) / number
+        noise = (self._noise() * share).sum(-2) / number
+        return torch.where(there.any(-2), error_of_sum(mean, noise), torch.inf)
+
+    def reliable(self) -> Tensor:
+        """Which exponents round-off has left standing, `(*e, b, k)` bool.
+
+        A direction is lost when (lambda_1 - lambda_i) * interval exceeds about 11 nats in float32 or 31 in
+        float64, and when its column died.
+        """
+        # R_ii is what is left of a column as long as exp(lambda_1 interval): its relative error is
+        # eps exp((lambda_1 - lambda_i) interval), at 11 and 31 nats 0.7% and 0.6%
+        rates = self.exponents().detach()
+        leading = rates.amax(-1, keepdim=True)
+        gap = (leading - rates) * self._rows(self.steps.amax(0, keepdim=True))[0]
+        return self.healthy[-1] & (gap < LOST[self.log_r.dtype])
+
+    def kaplan_yorke(self) -> Tensor:
+        """Kaplan-Yorke dimension `(*e, b)`: j + (lambda_1 + ... + lambda_j) / |lambda_{j+1}|.
+
+        j is the last index at which the sum of the sorted exponents is not negative. With fewer exponents
+        than it takes for the sum to turn negative, the answer is k, a lower bound (and exact if k = n).
+        """
+        # the frame's order is that of the growth in the long run only
+        ordered = self.exponents().sort(-1, descending=True).values
+        total = ordered.cumsum(-1)
+        j = (total >= 0).sum(-1, keepdim=True)
+        last = (j - 1).clamp_min(0)
+        after = j.clamp_max(ordered.shape[-1] - 1)
+        part = torch.gather(total, -1, last) / torch.gather(ordered, -1, after).abs()
+        inside = (j > 0) & (j < ordered.shape[-1])
+        return (j + torch.where(inside, part, 0.0)).squeeze(-1)
+
+    def entropy(self, dt: float = 1.0) -> Tensor:
+        """Sum of the positive exponents `(*e, b)`, an upper bound of the entropy rate (Pesin)."""
+        return self.exponents(dt).clamp_min(0.0).sum(-1)
+
+    def ended(self, counted: Tensor) -> Growth:
+        """Growth of which each trajectory has the first `counted (b,)` or `(*e, b)` steps alone."""
+        before = self.steps.cumsum(0) - self.steps
+        shape = self.log_r.shape[:-1]
+        before, steps = (z.reshape(-1, *[1] * (len(shape) - 1)) for z in (before, self.steps))
+        own = (counted - before).clamp_min(0).minimum(steps).expand(shape)
+        there = (own.sum(0) > 0).unsqueeze(-1)
+        log_r = torch.where(own.unsqueeze(-1) > 0, self.log_r, 0.0)
+        return Growth(torch.where(there, log_r, -torch.inf), own, self.healthy & there)
+
+    def clock(self) -> Tensor:
+        """Steps `(s,)` after each interval, of the longest trajectory."""
+        return self.steps.reshape(len(self.steps), -1).amax(1).cumsum(0)
+
+    def too_short(self) -> Tensor:
+        """Which trajectories `(*e, b)` ended before anything was counted."""
+        return (self.steps.sum(0) == 0).expand(self.log_r.shape[1:-1])
+
+    def _rows(self, steps: Tensor) -> Tensor:
+        """Steps `(s,)` or `(s, *e, b)` against `log_r`, at least 1, and floating.
+
+        An integer tensor times dt would have the default dtype.
+        """
+        shape = (-1, *[1] * (self.log_r.dim() - 1)) if steps.dim() == 1 else (*steps.shape, 1)
+        return steps.clamp_min(1).to(self.log_r.dtype).reshape(shape)
+
+    def _deviations(self) -> tuple[Tensor, Tensor]:
+        """What every interval gained beyond its share `(s, *e, b, k)`, 0 where dead; and who lives."""
+        there, log_r = self.healthy[-1], self.log_r.detach()
+        log_r = torch.where(there, log_r, 0.0)
+        steps = self.steps.to(log_r.dtype).reshape(*self.steps.shape, *[1] * (log_r.dim() - self.steps.dim()))
+        return log_r - torch.where(there, self.exponents().detach(), 0.0) * steps, there
+
+    def _noise(self) -> Tensor:
+        """Round-off of the growth in single intervals `(*e, b, k)`."""
+        log_r = self.log_r.detach()
+        largest = torch.where(self.healthy[-1], log_r, 0.0).abs().amax(0)
+        return ROUND_OFF * torch.finfo(log_r.dtype).eps * largest.clamp_min(1.0)
+
+    def _counts(self) -> list[int | None]:
+        """How many intervals trajectories have, each number once; None alone where all have all."""
+        if self.steps.dim() == 1:
+            return [None]
+        return [*torch.unique((self.steps > 0).sum(0)).tolist()]
 
 
 def mean_over_trajectories(exponents: Tensor) -> Tensor:
@@ -63,153 +195,6 @@ def mean_over_trajectories(exponents: Tensor) -> Tensor:
     total = torch.where(there, exponents, 0.0).sum(-2)
     number = there.sum(-2)
     return torch.where(number > 0, total / number.clamp_min(1), -torch.inf)
-
-
-def running(growth: Growth, dt: float = 1.0) -> LogR:
-    """The estimate of every exponent after each interval, `(s, *e, b, k)`."""
-    return growth.log_r.cumsum(0) / (_rows(growth, growth.steps.cumsum(0)) * dt)
-
-
-def local(growth: Growth, dt: float = 1.0) -> LogR:
-    """The local exponents: the growth rate in every interval, `(s, *e, b, k)`; 0 after a trajectory's end."""
-    return growth.log_r / (_rows(growth, growth.steps) * dt)
-
-
-def finite_time(growth: Growth, window: int, dt: float = 1.0) -> LogR:
-    """The finite-time exponents of successive windows of `window` intervals, `(s // window, *e, b, k)`.
-
-    The first intervals are left out where the windows do not fill all of them.
-
-    Raises:
-        ValueError: if `window` is not in 1..s.
-    """
-    s = growth.log_r.shape[0]
-    _checks.integer("window", window, 1, s, do=f"there are {s} intervals")
-    first = s % window
-    log_r = torch.unflatten(growth.log_r[first:], 0, (-1, window)).sum(1)
-    steps = torch.unflatten(growth.steps[first:], 0, (-1, window)).sum(1)
-    return log_r / (_rows(growth, steps) * dt)
-
-
-def stderr(growth: Growth, dt: float = 1.0) -> Exponents:
-    """Standard error of every exponent `(*e, b, k)`; one covers the truth in 68.3% of all cases.
-
-    It knows that growth is autocorrelated, and how uncertain it is itself (`error_bars.error_of_sum`). It is
-    inf where nothing can be said: where the intervals are worth less than 4 independent ones, and where a
-    column died.
-    """
-    deviation, there = _deviations(growth)
-    noise = _noise(growth)
-    error = torch.full_like(deviation[0], torch.inf)
-    for count in _counts(growth):
-        if count is None:
-            error = error_of_sum(deviation, noise)
-            continue
-        own = (growth.steps > 0).sum(0) == count
-        error[own] = error_of_sum(deviation[:count, own], noise[own])
-    elapsed = _rows(growth, growth.steps.sum(0, keepdim=True))[0] * dt
-    return torch.where(there, error / elapsed, torch.inf)
-
-
-def stderr_of_mean(growth: Growth, dt: float = 1.0) -> Tensor:
-    """Standard error `(*e, k)` of the mean of every exponent over the trajectories that have it.
-
-    It is that of their mean growth, so that trajectories which fluctuate together, such as synchronised ones,
-    do not count as independent. It is inf where nothing can be said, as in `stderr`.
-    """
-    deviation, there = _deviations(growth)
-    number = there.sum(-2).clamp_min(1)
-    share = torch.where(there, 1 / (_rows(growth, growth.steps.sum(0, keepdim=True))[0] * dt), 0.0)
-    mean = (deviation * share).sum(-2) / number
-    noise = (_noise(growth) * share).sum(-2) / number
-    return torch.where(there.any(-2), error_of_sum(mean, noise), torch.inf)
-
-
-def reliable(growth: Growth) -> Tensor:
-    """Which exponents round-off has left standing, `(*e, b, k)` bool.
-
-    A direction is lost when (lambda_1 - lambda_i) * interval exceeds about 11 nats in float32 or 31 in
-    float64, and when its column died.
-    """
-    rates = exponents(growth).detach()
-    leading = rates.amax(-1, keepdim=True)
-    gap = (leading - rates) * _rows(growth, growth.steps.amax(0, keepdim=True))[0]
-    return growth.healthy[-1] & (gap < LOST[growth.log_r.dtype])
-
-
-def kaplan_yorke(growth: Growth) -> Tensor:
-    """Kaplan-Yorke dimension `(*e, b)`: j + (lambda_1 + ... + lambda_j) / |lambda_{j+1}|.
-
-    j is the last index at which the sum of the sorted exponents is not negative. With fewer exponents
-    than it takes for the sum to turn negative, the answer is k, a lower bound (and exact if k = n).
-    """
-    ordered = exponents(growth).sort(-1, descending=True).values
-    total = ordered.cumsum(-1)
-    j = (total >= 0).sum(-1, keepdim=True)
-    last = (j - 1).clamp_min(0)
-    after = j.clamp_max(ordered.shape[-1] - 1)
-    part = torch.gather(total, -1, last) / torch.gather(ordered, -1, after).abs()
-    inside = (j > 0) & (j < ordered.shape[-1])
-    return (j + torch.where(inside, part, 0.0)).squeeze(-1)
-
-
-def entropy(growth: Growth, dt: float = 1.0) -> Tensor:
-    """Sum of the positive exponents `(*e, b)`, an upper bound of the entropy rate (Pesin)."""
-    return exponents(growth, dt).clamp_min(0.0).sum(-1)
-
-
-def ended(growth: Growth, counted: Tensor) -> Growth:
-    """Growth of which each trajectory has the first `counted (b,)` or `(*e, b)` steps alone."""
-    before = growth.steps.cumsum(0) - growth.steps
-    shape = growth.log_r.shape[:-1]
-    before, steps = (z.reshape(-1, *[1] * (len(shape) - 1)) for z in (before, growth.steps))
-    own = (counted - before).clamp_min(0).minimum(steps).expand(shape)
-    there = (own.sum(0) > 0).unsqueeze(-1)
-    log_r = torch.where(own.unsqueeze(-1) > 0, growth.log_r, 0.0)
-    return Growth(torch.where(there, log_r, -torch.inf), own, growth.healthy & there)
-
-
-def clock(growth: Growth) -> Tensor:
-    """Steps `(s,)` after each interval, of the longest trajectory."""
-    return growth.steps.reshape(len(growth.steps), -1).amax(1).cumsum(0)
-
-
-def too_short(growth: Growth) -> Tensor:
-    """Which trajectories `(*e, b)` ended before anything was counted."""
-    return (growth.steps.sum(0) == 0).expand(growth.log_r.shape[1:-1])
-
-
-def _rows(growth: Growth, steps: Tensor) -> Tensor:
-    """Steps `(s,)` or `(s, *e, b)` against `log_r`, at least 1, and floating.
-
-    An integer tensor times dt would have the default dtype.
-    """
-    shape = (-1, *[1] * (growth.log_r.dim() - 1)) if steps.dim() == 1 else (*steps.shape, 1)
-    return steps.clamp_min(1).to(growth.log_r.dtype).reshape(shape)
-
-
-def _deviations(growth: Growth) -> tuple[Tensor, Tensor]:
-    """What every interval gained beyond its share `(s, *e, b, k)`, 0 where dead; and who lives."""
-    there, log_r = growth.healthy[-1], growth.log_r.detach()
-    log_r = torch.where(there, log_r, 0.0)
-    steps = growth.steps.to(log_r.dtype).reshape(
-        *growth.steps.shape, *[1] * (log_r.dim() - growth.steps.dim())
-    )
-    return log_r - torch.where(there, exponents(growth).detach(), 0.0) * steps, there
-
-
-def _noise(growth: Growth) -> Tensor:
-    """Round-off of the growth in single intervals `(*e, b, k)`."""
-    log_r = growth.log_r.detach()
-    largest = torch.where(growth.healthy[-1], log_r, 0.0).abs().amax(0)
-    return ROUND_OFF * torch.finfo(log_r.dtype).eps * largest.clamp_min(1.0)
-
-
-def _counts(growth: Growth) -> list[int | None]:
-    """How many intervals trajectories have, each number once; None alone where all have all."""
-    if growth.steps.dim() == 1:
-        return [None]
-    return [*torch.unique((growth.steps > 0).sum(0)).tolist()]
 
 
 CAUSE = (

@@ -17,14 +17,13 @@ from lyaptorch._caller import measures
 from lyaptorch._padded import Lengths, Padded
 from lyaptorch._types import Inputs
 from lyaptorch.cells import Block, Depth, Network, probe
-from lyaptorch.tangent.adjoint import Problem
 from lyaptorch.tangent.automatic import AUTO, choose_interval, late_drift
 from lyaptorch.tangent.dynamics import Ends
-from lyaptorch.tangent.engine import BACKENDS, run_scan, segments
+from lyaptorch.tangent.engine import ENGINES, run_scan, segments
 from lyaptorch.tangent.error_bars import discretisation, moments
-from lyaptorch.tangent.growth import Growth, died_at, ended, tell_of_deaths
+from lyaptorch.tangent.growth import Growth, died_at, tell_of_deaths
 from lyaptorch.tangent.qr import METHODS
-from lyaptorch.tangent.scan import Span, spans
+from lyaptorch.tangent.scan import Problem, Span, spans
 from lyaptorch.tangent.spectrum import Spectrum
 from lyaptorch.tangent.start import start
 
@@ -81,9 +80,9 @@ def lyapunov_spectrum(
         state_grad: "full", "detach" (the trajectory is a constant), or L: the state is detached every L
             steps after the transient, so that 1 is "detach".
         backend: "cpu" or "triton" (compiled, for cells with a form, on the CPU or a GPU; taken by themselves
-            where they serve, see `lt.kernels.available()`), "torch" (one hand-written adjoint for the whole
-            sequence, any cell and device), or "autograd" (plain autograd through every QR: slower, second
-            derivatives).
+            where they serve), "torch" (one hand-written adjoint for the whole sequence, any cell and device),
+            or "autograd" (plain autograd through every QR: slower, second derivatives). `lt.tangent.engines`
+            tells which is taken, and why each other one is not.
         checkpoint: keep only the state and the frame at about every `checkpoint` steps and compute the rest
             again in the backward pass.
         qr_method: "auto", "cholesky2" or "householder".
@@ -111,7 +110,7 @@ def lyapunov_spectrum(
     if interval != AUTO:
         interval = _checks.integer("interval", interval, 1, do='or pass "auto"')
     cut = _checks.state_grad(state_grad)
-    _checks.choice("backend", "torch" if backend is None else backend, BACKENDS)
+    _checks.choice("backend", "torch" if backend is None else backend, ENGINES)
     _checks.choice("qr_method", qr_method, METHODS)
     if checkpoint is not None:
         checkpoint = _checks.integer("checkpoint", checkpoint, 1)
@@ -136,17 +135,18 @@ def lyapunov_spectrum(
             )
         interval = choose_interval(cell, inputs, h, Q, t - tangent_transient)
     over = spans(tangent_transient, t, interval)
+    # where trajectories end apart the cut is `Ended`'s: a sweep would cut what is over, too
     ends = None if after is None else Ends(after, h.detach(), cut)
     if ends is not None:
         # a single pass of Cholesky leaves an error for the next factor to cancel: here none may follow
         cut, qr_method = None, "cholesky2" if qr_method == "auto" else qr_method
     seen = moments(cell, over, Q, after)
-    problem = Problem(cell, cell.form(), (), segments(over, checkpoint), cut, qr_method, seen, ends)
+    problem = Problem(cell, cell.form(), segments(over, checkpoint), cut, qr_method, seen, ends)
     log_r, healthy, h, Q = run_scan(problem, backend, inputs, h, Q)
     first = sum(not span.counted for span in over)
     growth = Growth(log_r[first:], _steps(over[first:], log_r.device), healthy[first:])
     if after is not None:
-        growth = ended(growth, after - tangent_transient)
+        growth = growth.ended(after - tangent_transient)
     found = Spectrum(growth, h, Q, dt, transient, interval, died_at(healthy, over, transient))
     tell_of_deaths(found.died_at)
     if chosen and (moved := late_drift(growth, transient)) is not None:

@@ -2,6 +2,7 @@
 
 Three ways, tried in this order: Cholesky of the Gram matrix in one pass, in two passes, and Householder.
 One pass loses orthogonality like cond^2 * eps, but the loss telescopes out of a product of R factors.
+Columns die in `_gram_schmidt` alone, by the rule of `_round_off`.
 """
 
 from __future__ import annotations
@@ -57,10 +58,12 @@ def orthonormalise(A: Tensor, dead: Tensor | None = None, method: str = "auto") 
     R, norms, info = _cholesky(A, dead)
     Q = torch.linalg.solve_triangular(R, A, upper=True, left=False)
     diagonal = R.diagonal(dim1=-2, dim2=-1)
-    # a failed factorisation leaves its pivot below zero or NaN, and info says so, too
-    # where a squared length overflowed, inf - inf is NaN; where it underflowed, the margin is missed
+    # |a_i| <= 40 R_ii bounds how each column leans on those before it, one by one; `_crooked` bounds the sum.
+    # A failed factorisation leaves its pivot below zero or NaN, and info says so, too. Where a squared length
+    # overflowed, inf - inf is NaN; where it underflowed, the margin is missed
     margin = ONE_PASS * torch.finfo(A.dtype).tiny ** 0.5
     straight = (norms - diagonal * ONE_PASS <= -margin).all() & (info == 0).all() & (method == "auto")
+    # a dead last column is zero and overlaps with nothing, so that it would ask for a second pass for ever
     if dead is None:
         straight &= (_crooked(Q) < CROOKED).all()
     if _checks.can_look() and straight:
@@ -69,7 +72,6 @@ def orthonormalise(A: Tensor, dead: Tensor | None = None, method: str = "auto") 
     Q_again = torch.linalg.solve_triangular(second, Q, upper=True, left=False)
     # A = Q R and Q = Q' S give A = Q' (S R); as the transpose of R^T S^T it lies in memory as R does
     mended = Factors(Q_again, (R.mT @ second.mT).mT, dead)
-    # a second pass mends what the first left nearly straight
     # Cholesky finds R_ii^2 as a difference of numbers as large as |a_i|^2: below (1000 eps)^(1/2) |a_i| fewer
     # than three digits of it are left, and Q of the first pass means nothing
     well = (diagonal >= norms * (1e3 * torch.finfo(A.dtype).eps) ** 0.5).all(-1) & (info == 0)
@@ -92,6 +94,7 @@ def _unseen(A: Tensor, once: Factors, straight: Tensor, twice: Factors, well: Te
         finer = orthonormalise(A.double(), None, "cholesky2")
         pivots = finer.R.diagonal(dim1=-2, dim2=-1)
         lengths = torch.linalg.vector_norm(A, dim=-2)
+        # not the negation of `_round_off`: a pivot that is NaN is no living one
         alive = (pivots > DEAD * torch.finfo(A.dtype).eps * lengths).all(-1)[..., None, None]
         rest = [torch.where(alive, z, torch.nan).to(A.dtype) for z in finer[:2]]
     well = well[..., None, None]
@@ -118,6 +121,10 @@ def _crooked(Q: Tensor) -> Tensor:
 
     Columns that shear a little each can together be as ill-conditioned as one likes.
     """
+    # Q = A R^-1, and the last column of R^-1 sums over all columns: what R_11 .. R_kk conceal adds up there
+    # (with R_ij = -1/2 above a unit diagonal |a_i| / R_ii is at most (1 + k / 4)^(1/2), and cond(R) like
+    # (3/2)^k). Of an orthonormal Q the sum over i of (q_i . q_k)^2 is 1. O(n k); all overlaps would be one
+    # more Gram matrix
     overlap: Tensor = (Q.mT @ Q[..., -1:]).square().sum((-2, -1))
     return (overlap - 1).abs()
 
@@ -157,8 +164,8 @@ def _any_rank(A: Tensor, dead: Tensor | None) -> Factors:
     R = torch.gather(R, -1, back.unsqueeze(-2).expand_as(R))
     R = torch.gather(R, -2, back.unsqueeze(-1).expand_as(R))
     norms = torch.linalg.vector_norm(A, dim=-2)
-    doubtful = R.diagonal(dim1=-2, dim2=-1) <= DOUBTFUL * DEAD * torch.finfo(A.dtype).eps * norms
-    if (doubtful & ~dead).any():
+    # Householder only asks who may be dead: it takes every column against those before it, dead ones too
+    if (_round_off(R.diagonal(dim1=-2, dim2=-1), norms, DOUBTFUL) & ~dead).any():
         Q, R, dead = _gram_schmidt(A, dead)
     R = torch.where(dead.unsqueeze(-1), torch.diag_embed(dead.to(R.dtype)), R * scale)
     return Factors(torch.where(dead.unsqueeze(-2), 0.0, Q), R, dead if dead.any() else None)
@@ -168,7 +175,6 @@ def _gram_schmidt(A: Tensor, dead: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Classical Gram-Schmidt, each column orthogonalised twice, dead columns left out. Cost O(n k^2)."""
     k = A.shape[-1]
     Q, R, dead = torch.zeros_like(A), torch.zeros_like(A[..., :k, :]), dead.clone()
-    threshold = DEAD * torch.finfo(A.dtype).eps
     for i in range(k):
         a = A[..., i : i + 1]
         v, before = a, Q[..., :i]
@@ -178,12 +184,21 @@ def _gram_schmidt(A: Tensor, dead: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             v = v - before @ r
             R[..., :i, i : i + 1] += r
         length = torch.linalg.vector_norm(v, dim=(-2, -1))
-        # no more is left than round-off of what was taken out: the direction of the rest is chance
-        dead[..., i] |= length <= threshold * torch.linalg.vector_norm(a, dim=(-2, -1))
+        # here a column is declared dead, and for ever: `dead` comes in again with the next frame. No more is
+        # left than round-off of what was taken out, so that the direction of the rest is chance; it is left
+        # out of Q, or every later column would be taken against it, and lose a part that is not there
+        dead[..., i] |= _round_off(length, torch.linalg.vector_norm(a, dim=(-2, -1)))
         alive = ~dead[..., i, None, None]
         Q[..., i : i + 1] = torch.where(alive, v / length[..., None, None], 0.0)
         R[..., i, i] = length
     return Q, R, dead
+
+
+def _round_off(left: Tensor, lengths: Tensor, times: int = 1) -> Tensor:
+    """Whether what is left of columns of these lengths is no more than round-off: the death rule."""
+    # projecting a column out twice errs by some eps of its length; 16 of them leave room for sums of n
+    # numbers
+    return left <= times * DEAD * torch.finfo(lengths.dtype).eps * lengths
 
 
 def qr(A: Tensor, dead: Tensor | None = None, method: str = "auto") -> Factors:
@@ -218,8 +233,12 @@ class _QR(torch.autograd.Function):
         if ctx.dead is not None:
             off = ctx.dead.unsqueeze(-1) | ctx.dead.unsqueeze(-2)
             Q_bar, R_bar = torch.where(ctx.dead.unsqueeze(-2), 0.0, Q_bar), torch.where(off, 0.0, R_bar)
+        # with C = Q^T dA R^-1 and L its strictly lower triangle, dA = dQ R + Q dR splits into
+        #     dQ = Q (L - L^T) + (1 - Q Q^T) dA R^-1,   dR R^-1 = C - L + L^T,
+        # because Q^T dQ is antisymmetric and dR R^-1 upper triangular. In <Q_bar, dQ> + <R_bar, dR> an entry
+        # of C below the diagonal has the factor Q^T Q_bar + M, one above R_bar R^T = M^T + Q^T Q_bar:
+        # together Q^T Q_bar + copyltu(M), the lower triangle of M and its mirror image
         M = R @ R_bar.mT - Q_bar.mT @ Q
         lower = torch.tril(M)
-        # copyltu(M), the lower triangle and its mirror image: Q^T dQ is antisymmetric and dR upper triangular
         Y = Q_bar + Q @ (lower + torch.tril(M, -1).mT)
         return torch.linalg.solve_triangular(R.mT, Y, upper=False, left=False), None, None

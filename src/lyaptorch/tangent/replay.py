@@ -29,45 +29,11 @@ LOOKS |= {"__repr__", "__reduce_ex__", "__deepcopy__"}
 """Methods by which numbers leave torch, where no operation tells of it."""
 
 aten = torch.ops.aten
-SAME = {
-    aten.alias.default,
-    aten.detach.default,
-    aten.expand.default,
-    aten.view.default,
-    aten._to_copy.default,
-}
+SAME = {getattr(aten, name).default for name in ("alias", "detach", "expand", "view", "_to_copy")}
 """Operations that often change nothing."""
-QUICK = {
-    "add",
-    "sub",
-    "rsub",
-    "mul",
-    "div",
-    "neg",
-    "square",
-    "sqrt",
-    "exp",
-    "log",
-    "sin",
-    "cos",
-    "tanh",
-    "relu",
-}
-QUICK |= {
-    "sigmoid",
-    "abs",
-    "sign",
-    "where",
-    "stack",
-    "cat",
-    "unbind",
-    "select",
-    "unsqueeze",
-    "squeeze",
-    "mm",
-    "bmm",
-}
-QUICK |= {"transpose", "addmm", "clone", "pow"}
+QUICK = {"abs", "add", "addmm", "bmm", "cat", "clone", "cos", "div", "exp", "log", "mm", "mul", "neg"}
+QUICK |= {"pow", "relu", "rsub", "select", "sigmoid", "sign", "sin", "sqrt", "square", "squeeze"}
+QUICK |= {"stack", "sub", "tanh", "transpose", "unbind", "unsqueeze", "where"}
 """Operations that torch offers by the same name with the same arguments, at half the cost of a call."""
 LAYOUTS = 8
 """More than these show that layouts change all the time."""
@@ -157,6 +123,7 @@ class Replay:
         """The next state and D Q."""
         if self.given_up or torch.is_grad_enabled() or not _checks.can_look():
             return self.pushforward(x, h, Q)
+        # by layout and not by shape alone: products round differently in another layout
         layout = x.stride(), h.stride(), Q.stride(), Q.shape
         calls = self.calls.get(layout, 0)
         if calls > TRIALS:
@@ -165,6 +132,7 @@ class Replay:
         self.calls[layout] = calls + 1
         if calls:
             again = self.scripts[layout](x, h, Q)
+            # a step that draws, counts or branches differs here; once it has, nothing of it is trusted
             self.given_up = not all(torch.equal(a, b) for a, b in zip(again, after, strict=True))
             return after
         plain = Q.numel() <= LARGEST and type(h) is Tensor and type(Q) is Tensor
@@ -204,6 +172,7 @@ class _Script:
             self.names.update(zip(map(id, op.results), results, strict=True))
             target = results[0] if op.single else f"({', '.join(results)},)"
             lines.append((op.writes, results, f"{target} = {call[0]}({', '.join(call[1:])})", used))
+        # backwards from the results: what nobody reads is not done, unless it writes
         needed: set[str] = set()
         last = ", ".join(self._text(z, needed) for z in after)
         body = [f" return {last}"]

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from lyaptorch import _checks
-from lyaptorch.tangent.dynamics import Dynamics
+from lyaptorch.cells import AnyForm, Cell
+from lyaptorch.tangent.dynamics import Dynamics, Ends
 from lyaptorch.tangent.qr import Factors, orthonormalise
 
 
@@ -40,6 +41,43 @@ def twice_over(over: Sequence[Span]) -> tuple[bool, ...]:
     # 40^2 eps. So the last factor, and the last before counting begins, are made in two passes
     after = [*(span.counted for span in over[1:]), None]
     return tuple(span.counted != following for span, following in zip(over, after, strict=True))
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is scanned and how.
+
+    Attributes:
+        cell: what evolves.
+        form: the same as data, computed once, where it has that shape.
+        segments: the spans, cut into the pieces that are recomputed one at a time (one piece: none is).
+        cut: detach the state every `cut` steps; None for never.
+        method: how to orthonormalise.
+        watch: told where the spans start from, as `sweep` says.
+        ends: where trajectories end, if not all together; then `cut` is theirs.
+    """
+
+    cell: Cell
+    form: AnyForm | None
+    segments: tuple[tuple[Span, ...], ...]
+    cut: int | None
+    method: str
+    watch: Callable[[int, Tensor, Tensor], None] | None = None
+    ends: Ends | None = None
+
+    @property
+    def over(self) -> tuple[Span, ...]:
+        """All spans."""
+        return tuple(itertools.chain.from_iterable(self.segments))
+
+
+class Outcome(NamedTuple):
+    """What a scan finds: log R_ii of every span `(s, *e, b, k)`, who lives, the final state and frame."""
+
+    log_r: Tensor
+    healthy: Tensor
+    h: Tensor
+    Q: Tensor
 
 
 @dataclass
@@ -116,6 +154,7 @@ def sweep(
             ) from error
         if tape is not None:
             tape.factors.append(R)
+        # all that exponents and adjoint see of R: det of the first i columns is the product of R_11 .. R_ii
         pivots.append(R.diagonal(dim1=-2, dim2=-1))
         deaths.append(dead)
     if not _checks.can_look():
@@ -128,7 +167,7 @@ def sweep(
 def stack_growth(pivots: Sequence[Tensor], deaths: Sequence[Tensor | None]) -> tuple[Tensor, Tensor]:
     """`log R_ii (s, *e, b, k)`, -inf where dead, and the mask of the living."""
     diagonal = torch.stack(list(pivots))
-    # death is for ever: who lives at the end lived all along
+    # death is for ever (`qr` takes the dead columns of the span before): who lives at the end lived all along
     if deaths[-1] is None:
         return diagonal.log(), torch.ones_like(diagonal, dtype=torch.bool)
     none = torch.zeros_like(deaths[-1])

@@ -17,7 +17,6 @@ from lyaptorch._shown import Shown
 from lyaptorch._types import Exponents, LogR, State
 from lyaptorch._units import Clock
 from lyaptorch.record import Record
-from lyaptorch.tangent import growth as growth_of
 from lyaptorch.tangent.growth import Growth
 
 
@@ -66,26 +65,26 @@ class Spectrum(Shown):
         `.numpy()` and matplotlib take it as it is, as all rates here; of what is computed from it, and still
         carries a gradient, `.detach()` first.
         """
-        return rates(growth_of.exponents(self.growth, self.dt))
+        return rates(self.growth.exponents(self.dt))
 
     def running(self) -> LogR:
         """The estimate after each interval, `(s, *e, b, k)`."""
-        return rates(growth_of.running(self.growth, self.dt))
+        return rates(self.growth.running(self.dt))
 
     def local(self) -> LogR:
         """The growth rate in each interval, `(s, *e, b, k)`."""
-        return rates(growth_of.local(self.growth, self.dt))
+        return rates(self.growth.local(self.dt))
 
     def finite_time(self, window: int) -> LogR:
         """The exponents of successive windows of `window` intervals, `(s // window, *e, b, k)`."""
-        return rates(growth_of.finite_time(self.growth, window, self.dt))
+        return rates(self.growth.finite_time(window, self.dt))
 
     def stderr(self) -> Exponents:
         """Standard error of each exponent; inf where it is dead, or too little was measured to judge.
 
         It has the `discretisation` of a flow and a `drift` in it.
         """
-        error = growth_of.stderr(self.growth, self.dt)
+        error = self.growth.stderr(self.dt)
         for other in (self.discretisation, self.drift):
             error = error if other is None else torch.hypot(error, other)
         return error
@@ -96,7 +95,7 @@ class Spectrum(Shown):
         The `discretisation` of a flow and a `drift` are common to all trajectories, and no number of them
         makes these smaller.
         """
-        error, there = growth_of.stderr_of_mean(self.growth, self.dt), self.growth.healthy[-1]
+        error, there = self.growth.stderr_of_mean(self.dt), self.growth.healthy[-1]
         for other in (self.discretisation, self.drift):
             if other is not None:
                 common = torch.where(there, other, 0.0).sum(-2) / there.sum(-2).clamp_min(1)
@@ -106,7 +105,7 @@ class Spectrum(Shown):
     @property
     def too_short(self) -> Tensor:
         """`(*e, b)` bool: which trajectories ended within the transients, so that they have no exponents."""
-        return growth_of.too_short(self.growth)
+        return self.growth.too_short()
 
     @property
     def reliable(self) -> Tensor:
@@ -114,27 +113,28 @@ class Spectrum(Shown):
 
         `stderr` tells how far they can be trusted.
         """
-        standing = growth_of.reliable(self.growth)
+        standing = self.growth.reliable()
         return standing if self.resolved is None else standing & self.resolved
 
     def kaplan_yorke(self) -> Tensor:
         """Kaplan-Yorke dimension `(*e, b)`; k where the sum never turns negative, a lower bound."""
-        return rates(growth_of.kaplan_yorke(self.growth))
+        return rates(self.growth.kaplan_yorke())
 
     def entropy(self) -> Tensor:
         """Sum of positive exponents `(*e, b)`, nats per step (per unit of time with `dt`)."""
-        return rates(growth_of.entropy(self.growth, self.dt))
+        return rates(self.growth.entropy(self.dt))
 
     def variables(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Variables and coordinates for a Record; running estimates thinned to a few hundred moments."""
         k, running = self.exponents.shape[-1], self.running()
         errors = self.stderr_of_mean().reshape(-1, k)
-        # members are independent networks
+        # members are independent networks: the variance of their mean is the mean of variances over their
+        # number
         error = errors.square().mean(0).div(len(errors)).sqrt()
         thin = torch.unique(
             torch.linspace(0, len(running) - 1, 200, dtype=torch.float32, device="cpu").long()
         )
-        elapsed = growth_of.clock(self.growth).cpu()[thin] * self.dt
+        elapsed = self.growth.clock().cpu()[thin] * self.dt
         dims, nats = ("trajectory", "index"), {"units": self.clock.rate}
         rows = running[thin].reshape(len(thin), -1, k).movedim(0, 1)
         variables = {
@@ -153,7 +153,7 @@ class Spectrum(Shown):
 
     def __repr__(self) -> str:
         *ensemble, k = self.growth.log_r.shape[1:]
-        steps = int(growth_of.clock(self.growth)[-1])
+        steps = int(self.growth.clock()[-1])
         reliable, all_of = int(self.reliable.sum()), self.reliable.numel()
         lines = [
             f"Spectrum: {counted(k, 'exponent')}, {trajectories(tuple(ensemble))}, {counted(steps, 'step')}",

@@ -87,6 +87,8 @@ def start(
     if ends is None:
         return Start(cell, inputs[transient:], settle(cell, inputs[:transient], h), Q, transient, None)
     h, inputs, ends = _settled(cell, inputs[:transient], h, ends), inputs[transient:], ends - transient
+    # after an end the first input is taken again, as `Ended` does with the state: it can be no NaN of the
+    # padding
     if transient:
         inputs = torch.where(real(ends, inputs.shape[:-1]).unsqueeze(-1), inputs, inputs[:1])
     return Start(cell, inputs, h, Q, transient, ends)

@@ -13,7 +13,7 @@ import ctypes
 import math
 import struct
 
-from lyaptorch.kernels import scan, unroll
+from lyaptorch.kernels import fused
 from lyaptorch.kernels.library import ActivationArgs, FormArgs, call, tape_size
 
 NAMES = ("scan_forward", "scan_adjoint", "unroll_forward", "unroll_adjoint")
@@ -43,7 +43,7 @@ def pytest_configure(config):
             noise = only_noise(name, args, dtype)
             file.write(written(name, args, dtype, buffers, before, compare=not noise))
 
-    scan.call = unroll.call = recorded
+    fused.call = recorded
 
 
 def overflowed(name, args):

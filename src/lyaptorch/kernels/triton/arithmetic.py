@@ -91,7 +91,10 @@ def flushed(y):
 DIAGONAL, BLOCKS, DENSE = tl.constexpr(1), tl.constexpr(2), tl.constexpr(3)
 """Kinds of a residual's matrix, as for the compiled kernels."""
 PIECE = tl.constexpr(32)
-"""Rows of a matrix that are read at once where it does not stay on the chip."""
+"""Rows of a matrix that are read at once where it does not stay on the chip.
+
+Of 128 columns in float32 they are 16 kB, of 1024 as much as 128 kB, of 227 kB of shared memory.
+"""
 
 
 @triton.jit

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from lyaptorch import _checks
-from lyaptorch.kernels.dispatch import Scanned, Settings
+from lyaptorch.kernels.arguments import Scanned, Settings
 from lyaptorch.kernels.triton.operands import by_time, sequence
-from lyaptorch.kernels.triton.unroll import Kept
+from lyaptorch.kernels.triton.recurrence import Kept
 
 S = TypeVar("S")
 
@@ -54,6 +54,7 @@ def push(
         *_cuts_of(settings, states.device), spans, t, b, k, shape.n, eps=torch.finfo(states.dtype).eps,
         KEEP=keep, **own.special,
     )  # fmt: skip
+    # rows for columns: A^T = L Q^T, of which L = R^T is kept
     Q = frames[:, -1].reshape(*shape.ensemble, b, k, N).mT
     return Scanned(
         by_time(factors.diagonal(dim1=-2, dim2=-1), shape),
@@ -121,8 +122,6 @@ def _broken(status: Tensor, kept: Kept, settings: Settings) -> tuple[int | None,
     if (broken := status[status >= 0]).numel() == 0:
         return None, overflow
     first = int(broken.min())
-    return (
-        (None, overflow)
-        if overflow is not None and overflow < settings.cuts[first + 1]
-        else (first, overflow)
-    )
+    if overflow is not None and overflow < settings.cuts[first + 1]:
+        return None, overflow
+    return first, overflow

@@ -27,12 +27,8 @@ def forward(
     j = tl.arange(0, N)
     inside, at, half = (r < b) & (j < n)[None, :], r * n + j[None, :], r * 2 * n + j[None, :]
     W += e * n * n
-    alpha, beta, theta = (
-        vector(alpha + e * n, j, n),
-        vector(beta + e * n, j, n),
-        vector(threshold + e * n, j, n),
-    )
-    g = vector(sharp + e * n, j, n)
+    alpha, beta = vector(alpha + e * n, j, n), vector(beta + e * n, j, n)
+    theta, g = vector(threshold + e * n, j, n), vector(sharp + e * n, j, n)
     drive, spikes, states = drive + e * t * b * n, spikes + e * t * b * n, states + e * (t + 1) * b * 2 * n
     U = tl.load(states + half, mask=inside, other=0.0)
     I = tl.load(states + half + n, mask=inside, other=0.0)  # noqa: E741
@@ -73,20 +69,12 @@ def backward(
     j = tl.arange(0, N)
     inside, at, half = (r < b) & (j < n)[None, :], r * n + j[None, :], r * 2 * n + j[None, :]
     W += e * n * n
-    alpha, beta, theta = (
-        vector(alpha + e * n, j, n),
-        vector(beta + e * n, j, n),
-        vector(threshold + e * n, j, n),
-    )
-    g = vector(sharp + e * n, j, n)
+    alpha, beta = vector(alpha + e * n, j, n), vector(beta + e * n, j, n)
+    theta, g = vector(threshold + e * n, j, n), vector(sharp + e * n, j, n)
     last = t - 1
-    states += (e * (t + 1) + last) * b * 2 * n
-    states_bar += (e * t + last) * b * 2 * n
-    spikes, a_bars, h_bar = (
-        spikes + (e * t + last) * b * n,
-        a_bars + (e * t + last) * b * n,
-        h_bar + e * b * 2 * n,
-    )
+    end = (e * t + last) * b * n
+    states, states_bar = states + (e * (t + 1) + last) * b * 2 * n, states_bar + 2 * end
+    spikes, a_bars, h_bar = spikes + end, a_bars + end, h_bar + e * b * 2 * n
     U_bar = tl.load(h_bar + half, mask=inside, other=0.0)
     I_bar = tl.load(h_bar + half + n, mask=inside, other=0.0)
     none = tl.zeros_like(U_bar)

@@ -1,4 +1,4 @@
-"""The scan of spiking neurons and its log-R adjoint in Triton, on tensors, as `scan` has it for forms.
+"""The scan of spiking neurons and its log-R adjoint in Triton, on tensors, as `form_scan` has it for forms.
 
 Along a known trajectory a step of the tangent vectors (u, i) is linear: with the spikes' slopes S'
 
@@ -15,13 +15,20 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lyaptorch.cells.form import Bars, Form, LIFForm, linear, weight_gradients
-from lyaptorch.cells.surrogates import Surrogate
-from lyaptorch.kernels.dispatch import Scanned, Settings
+from lyaptorch.cells.form import Bars, LIFForm
+from lyaptorch.kernels.arguments import Saved, Scanned, Settings
 from lyaptorch.kernels.triton import lif_kernels
 from lyaptorch.kernels.triton.frames import Own, Tape, pull, push
 from lyaptorch.kernels.triton.operands import by_time, neurons, padded, rowwise, sequence
-from lyaptorch.kernels.triton.unroll import Kept, over_time, pull_back_neurons, trains, unroll_forward
+from lyaptorch.kernels.triton.recurrence import (
+    Kept,
+    add_sharpness,
+    gradients,
+    over_time,
+    pull_back_neurons,
+    trains,
+    unroll_forward,
+)
 
 
 class Steps(NamedTuple):
@@ -37,7 +44,7 @@ class Steps(NamedTuple):
 def scan_forward(
     form: LIFForm, inputs: Tensor, h: Tensor, frame: Tensor, settings: Settings, *, keep: bool
 ) -> Scanned:
-    """As `kernels.scan.scan_forward`. Cost O(t n^2 k + s n k^2) per trajectory; `keep` keeps t frames."""
+    """As `kernels.fused.scan_forward`. Cost O(t n^2 k + s n k^2) per trajectory; `keep` keeps t frames."""
     kept = unroll_forward(form, inputs, h, keep=True)
     steps = steps_of(form, kept)
     own = _own(form, kept, frame.shape[-1], steps)
@@ -45,20 +52,13 @@ def scan_forward(
 
 
 def scan_adjoint(
-    form: LIFForm,
-    leaves: Sequence[Tensor],
-    inputs: Tensor,
-    h0: Tensor,
-    settings: Settings,
-    tape: Tape[Steps],
-    c: Tensor,
-    log_r: Tensor,
-    h_bar: Tensor,
+    form: LIFForm, leaves: Sequence[Tensor], settings: Settings, saved: Saved, c: Tensor, h_bar: Tensor
 ) -> list[Tensor | None]:
-    """As `kernels.scan.scan_adjoint`. Cost about twice the forward scan's."""
-    kept, steps, shape = tape.kept, tape.slopes, tape.kept.shape
+    """As `kernels.fused.scan_adjoint`. Cost about twice the forward scan's."""
+    tape: Tape[Steps] = saved.tape
+    kept, steps, shape, h0 = tape.kept, tape.slopes, tape.kept.shape, saved.h0
     own = _own(form, kept, c.shape[-1], steps)
-    bars, bends, frame_bar = pull(lif_kernels.backward_frame, own, tape, settings, c, log_r)
+    bars, bends, frame_bar = pull(lif_kernels.backward_frame, own, tape, settings, c, saved.log_r)
     slope_bar, a_bar, d_bar = bends
     # a = keep beta - bite S'
     slope_bar = slope_bar - steps.bite * a_bar
@@ -71,14 +71,9 @@ def scan_adjoint(
         P = tape.frames[:, :-1, ..., : shape.n] * sequence(steps.slope, shape).unsqueeze(-2)
         W_bar = over_time(a_bars, kept.inner, shape) + over_time(bars, P, shape)
     total = Bars(by_time(a_bars, shape), h0_bar, W_bar)
-    plain = Form(form.weight_hh, form.weight_ih, form.biases, None, None)
-    found = weight_gradients(plain, leaves, inputs, total)
-    for i, leaf in enumerate(leaves):
-        if isinstance(form.spike, Surrogate) and leaf is form.spike.arguments[0]:
-            _, dslope = form.spike.parameter_derivatives(steps.above)[0]
-            found[i] = found[i] + (slope_bar * dslope).sum_to_size(leaf.shape)
-    inputs_bar = linear(total.a, form.weight_ih.mT).detach() if inputs.requires_grad else None
-    return [inputs_bar, h0_bar.reshape(h0.shape) + first, frame_bar, *found]
+    inputs_bar, h0_bar, found = gradients(form, leaves, saved.inputs, h0, total)
+    add_sharpness(leaves, found, form.spike, lambda: steps.above, slope_bar)
+    return [inputs_bar, h0_bar + first, frame_bar, *found]
 
 
 def steps_of(form: LIFForm, kept: Kept) -> Steps:

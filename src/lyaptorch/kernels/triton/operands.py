@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import torch
@@ -15,7 +16,6 @@ from lyaptorch.cells.form import AnyForm, Form, LIFForm, linear
 from lyaptorch.cells.surrogates import VALUES as JUMPS
 from lyaptorch.cells.surrogates import Surrogate
 from lyaptorch.kernels.arguments import BUMPS, KINDS, VALUES
-from lyaptorch.kernels.library import members_of
 
 RESIDENT = 128
 """Units up to which one matrix of float32 stays on the chip, half of them for two or for float64: 256 kB of
@@ -44,6 +44,8 @@ class Shape:
         return {
             "RESIDENT": self.tile * matrices * dtype.itemsize // 4 <= RESIDENT,
             "PRECISION": precision(dtype),
+            # the least rows that tensor cores take: more programs are better than larger ones, a network has
+            # few
             "B": 16,
             "N": self.tile,
             "num_warps": 4 if self.tile <= 32 else 8 if self.tile <= 128 else 16,
@@ -58,7 +60,7 @@ class Shape:
 def shape_of(form: AnyForm, inputs: Tensor, h: Tensor) -> Shape:
     """The sizes of a form run on inputs `(t, *e, b, m)` from h `(*e, b, N)`."""
     (*e, b, _), n = h.shape, form.weight_hh.shape[-1]
-    return Shape(tuple(e), members_of(e), len(inputs), b, n)
+    return Shape(tuple(e), prod(e), len(inputs), b, n)
 
 
 def padded(n: int) -> int:

@@ -7,16 +7,15 @@ leave at each step is a source of ordinary backpropagation through time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from lyaptorch.cells.activation import Activation
-from lyaptorch.cells.form import Bars, Form, Residual, linear, weight_gradients
-from lyaptorch.cells.surrogates import Surrogate
-from lyaptorch.kernels.dispatch import Scanned, Settings
+from lyaptorch.cells.form import Bars, Form, Residual, linear
+from lyaptorch.kernels.arguments import Saved, Scanned, Settings
 from lyaptorch.kernels.triton import frame_kernels
 from lyaptorch.kernels.triton.frames import Own, Tape, pull, push
 from lyaptorch.kernels.triton.operands import (
@@ -27,11 +26,13 @@ from lyaptorch.kernels.triton.operands import (
     residual_operands,
     sequence,
 )
-from lyaptorch.kernels.triton.unroll import (
+from lyaptorch.kernels.triton.recurrence import (
     DENSE,
     Kept,
+    add_sharpness,
     bypassed,
     form_bars,
+    gradients,
     over_time,
     pull_back,
     trains,
@@ -50,7 +51,7 @@ class Slopes(NamedTuple):
 def scan_forward(
     form: Form, inputs: Tensor, h: Tensor, frame: Tensor, settings: Settings, *, keep: bool
 ) -> Scanned:
-    """As `kernels.scan.scan_forward`. Cost O(t n^2 k + s n k^2) per trajectory; `keep` keeps t frames."""
+    """As `kernels.fused.scan_forward`. Cost O(t n^2 k + s n k^2) per trajectory; `keep` keeps t frames."""
     kept = unroll_forward(form, inputs, h, keep=True)
     slopes = slopes_of(form, kept)
     own = _own(form, kept, frame.shape[-1], slopes)
@@ -58,17 +59,10 @@ def scan_forward(
 
 
 def scan_adjoint(
-    form: Form,
-    leaves: Sequence[Tensor],
-    inputs: Tensor,
-    h0: Tensor,
-    settings: Settings,
-    tape: Tape[Slopes],
-    c: Tensor,
-    log_r: Tensor,
-    h_bar: Tensor,
+    form: Form, leaves: Sequence[Tensor], settings: Settings, saved: Saved, c: Tensor, h_bar: Tensor
 ) -> list[Tensor | None]:
-    """As `kernels.scan.scan_adjoint`. Cost about twice the forward scan's."""
+    """As `kernels.fused.scan_adjoint`. Cost about twice the forward scan's."""
+    tape: Tape[Slopes] = saved.tape
     kept, shape = tape.kept, tape.kept.shape
     tensors, special = _own(form, kept, c.shape[-1], tape.slopes)
     A = None if form.residual is None else form.residual.matrix
@@ -76,7 +70,9 @@ def scan_adjoint(
     # of a dense A the cotangents are read again by other threads, else only by its gradient
     past = tape.frames.new_empty(tape.frames[:, 1:].shape) if wanted else tape.frames
     own = Own([*tensors, past], {**special, "PAST": wanted})
-    bars, (g_bend, f_bend, p_bend), frame_bar = pull(frame_kernels.backward, own, tape, settings, c, log_r)
+    bars, (g_bend, f_bend, p_bend), frame_bar = pull(
+        frame_kernels.backward, own, tape, settings, c, saved.log_r
+    )
     a_more, p_more = _through(form, kept, f_bend, p_bend)
     source = _source(form, tape, g_bend, a_more, p_more)
     cut = settings.cut or 0
@@ -97,10 +93,12 @@ def scan_adjoint(
         a = by_time(kept.inner, shape)
         share = f_bend if form.outer is None else f_bend * form.outer.slope(a)
         total = total._replace(coupling=total.coupling + share.sum((0, -2)))
-    found = weight_gradients(form, leaves, inputs, total)
-    _add_sharpness(form, leaves, found, kept, g_bend, f_bend, p_bend)
-    inputs_bar = linear(total.a, form.weight_ih.mT).detach() if inputs.requires_grad else None
-    return [inputs_bar, total.h.reshape(h0.shape) + source[0], frame_bar, *found]
+    inputs_bar, h0_bar, found = gradients(form, leaves, saved.inputs, saved.h0, total)
+    add_sharpness(leaves, found, form.inner, lambda: kept.before, g_bend)
+    add_sharpness(leaves, found, form.outer, lambda: by_time(kept.inner, shape), form.coupled(f_bend))
+    if (residual := form.residual) is not None:
+        add_sharpness(leaves, found, residual.activation, lambda: _past(residual, kept), p_bend)
+    return [inputs_bar, h0_bar + source[0], frame_bar, *found]
 
 
 def slopes_of(form: Form, kept: Kept) -> Slopes:
@@ -139,6 +137,7 @@ def _own(form: Form, kept: Kept, k: int, slopes: Slopes) -> Own:
         **dict(zip(("G", "F", "PHI"), (z is not None for z in slopes), strict=True)),
         "KIND": special["KIND"],
         "PRECISION": special["PRECISION"],
+        # 32 x 128 numbers of float32 are 16 kB, and five such tiles live at once in the way back
         "K": min(32, padded(k)),
         "N": tile,
         "num_warps": 4 if tile <= 64 else 8,
@@ -182,27 +181,3 @@ def _with_frames(form: Form, total: Bars, tape: Tape[Slopes], bars: Tensor, past
         flat = (z.reshape(*shape.ensemble, -1, shape.n) for z in (past, Y))
         total = total._replace(matrix=total.matrix + form.residual.gradient(*flat))
     return total
-
-
-def _add_sharpness(
-    form: Form,
-    leaves: Sequence[Tensor],
-    found: list[Tensor],
-    kept: Kept,
-    g: Tensor,
-    f: Tensor,
-    p: Tensor,
-) -> None:
-    """Add to the gradients of sharpnesses what comes from the cotangents of slopes."""
-    residual = form.residual
-    uses: list[tuple[Activation | None, Callable[[], Tensor], Tensor]] = [
-        (form.inner, lambda: kept.before, g),
-        (form.outer, lambda: by_time(kept.inner, kept.shape), form.coupled(f)),
-    ]
-    if residual is not None:
-        uses.append((residual.activation, lambda: _past(residual, kept), p))
-    for z, argument, bend in uses:
-        for i, leaf in enumerate(leaves):
-            if isinstance(z, Surrogate) and leaf is z.arguments[0]:
-                _, dslope = z.parameter_derivatives(argument())[0]
-                found[i] = found[i] + (bend * dslope).sum_to_size(leaf.shape)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from lyaptorch.cells.activation import Activation
 from lyaptorch.cells.form import AnyForm, Bars, Form, LIFForm, Residual, linear, weight_gradients
+from lyaptorch.cells.surrogates import Surrogate
 from lyaptorch.kernels.arguments import KINDS
 from lyaptorch.kernels.triton import form_kernels, lif_kernels
 from lyaptorch.kernels.triton.operands import (
@@ -84,13 +86,31 @@ def unroll_adjoint(
     if isinstance(form, LIFForm):
         a_bars, h_bar = pull_back_neurons(form, kept, states_bar, h_bar)
         bars = Bars(by_time(a_bars, shape), h_bar, over_time(a_bars, kept.inner, shape))
+    else:
+        bars = form_bars(form, leaves, kept, pull_back(form, leaves, kept, states_bar, h_bar))
+    inputs_bar, h0_bar, found = gradients(form, leaves, inputs, h0, bars)
+    return [inputs_bar, h0_bar, *found]
+
+
+def gradients(
+    form: AnyForm, leaves: Sequence[Tensor], inputs: Tensor, h0: Tensor, bars: Bars
+) -> tuple[Tensor | None, Tensor, list[Tensor]]:
+    """Those of inputs (None where not wanted), h0 and leaves, but for what comes through slopes."""
+    if isinstance(form, LIFForm):
         # what follows from the cotangents of W S + V x + b is the same for both
         form = Form(form.weight_hh, form.weight_ih, form.biases, None, None)
-    else:
-        pulled = pull_back(form, leaves, kept, states_bar, h_bar)
-        bars, h_bar = form_bars(form, leaves, kept, pulled), pulled.h
     inputs_bar = linear(bars.a, form.weight_ih.mT).detach() if inputs.requires_grad else None
-    return [inputs_bar, h_bar.reshape(h0.shape), *weight_gradients(form, leaves, inputs, bars)]
+    return inputs_bar, bars.h.reshape(h0.shape), weight_gradients(form, leaves, inputs, bars)
+
+
+def add_sharpness(
+    leaves: Sequence[Tensor], found: list[Tensor], f: Activation | None, x: Callable[[], Tensor], bend: Tensor
+) -> None:
+    """Add to the gradient of f's sharpness what comes from `bend`, the cotangent of its slope at x."""
+    for i, leaf in enumerate(leaves):
+        if isinstance(f, Surrogate) and leaf is f.arguments[0]:
+            _, dslope = f.parameter_derivatives(x())[0]
+            found[i] = found[i] + (bend * dslope).sum_to_size(leaf.shape)
 
 
 def pull_back_neurons(
@@ -116,6 +136,7 @@ def pull_back(
     """
     residual, states, shape = form.residual, kept.states, kept.shape
     own, a_size, special = residual_operands(form, states, shape)
+    # the kernel leaves the first state's cotangent in its place: not the caller's
     a_bars, h_bar = torch.empty_like(kept.inner), h_bar.clone(memory_format=torch.contiguous_format)
     # what a kernel neither reads nor writes is any tensor: its pointer must be of the right type
     outs = p = p_bars = values = a_bars
@@ -152,6 +173,7 @@ def form_bars(form: Form, leaves: Sequence[Tensor], kept: Kept, pulled: Pulled) 
 
 def over_time(bars: Tensor, values: Tensor, shape: Shape) -> Tensor:
     """Sum over steps, trajectories and rows of frames of bars^T values `(*e, n, n)`."""
+    # sequences lie as (e, t, b, n): time, trajectories and rows are one inner index without a copy
     total = bars.flatten(1, -2).mT @ values.flatten(1, -2)
     return total.reshape(*shape.ensemble, *total.shape[1:])
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,9 +12,9 @@ from torch import Tensor
 from lyaptorch.analysis import condition_number, usable_dimensions
 from lyaptorch.cells import RateCell
 from lyaptorch.experiments.check import Check, at_least, at_most, near, slopes
-from lyaptorch.experiments.figure import Results, declare
-from lyaptorch.experiments.gradient_flossing.control import NATS, NoiseDriven
-from lyaptorch.experiments.gradient_flossing.setting import PAPER
+from lyaptorch.experiments.figure import Results, coordinates
+from lyaptorch.experiments.gradient_flossing.noise_driven import NATS, NoiseDriven
+from lyaptorch.experiments.gradient_flossing.setting import figure
 from lyaptorch.experiments.study import Study
 from lyaptorch.plots.primitives import bundle, picture, single
 from lyaptorch.plots.style import BLUE, GREY, ORANGE, PALETTE
@@ -73,8 +72,7 @@ def rates(record: Record, axes: list[Axes]) -> None:
     panel.legend()
 
 
-@declare(
-    PAPER,
+@figure(
     "fig2a",
     "condition number of the long-term Jacobian over time, flossed or not, and predicted",
     cost=("5 s", "25 s", "10 min"),
@@ -82,7 +80,6 @@ def rates(record: Record, axes: list[Axes]) -> None:
     small={"networks": 6, "epochs": 200},
     draw=over_time,
 )
-@dataclass(frozen=True)
 class Fig2a(NoiseDriven):
     """The condition number against time, with and without flossing all exponents, and what exponents predict.
 
@@ -104,29 +101,24 @@ class Fig2a(NoiseDriven):
         shape = (len(GROUPS), self.networks)
         ids = torch.arange(self.networks).expand(shape)
         cell = self.cell(ids, 1.0)
+        # one ensemble for both groups: at a rate of 0 the random networks stay as they are
         flossed = torch.tensor([0.0, 1.0])[:, None].expand(shape)
-        k = torch.full(shape, self.hidden_size)
-        self.floss(cell, ids, k, torch.zeros(shape), self.lr * flossed, study.show_progress)
+        self.floss(study, cell, ids, k=torch.full(shape, self.hidden_size), lr=self.lr * flossed)
         inputs = self.noise(ids, 100 + self.horizon, epoch=1)
         found = condition_number(cell, inputs, transient=100, every=self.every)
         exponents = self.spectrum(cell, ids).sort(-1, descending=True).values
-        dims, alone = ("group", "network", "time"), ("group", "time")
-        first = [self._first(cell, inputs, group) for group in range(len(GROUPS))]
+        enough, paper, bits = zip(*(self._first(cell, inputs, group) for group in range(2)), strict=True)
         usable = [usable_dimensions(exponents, self.horizon, kappa) for kappa in self.kappas]
+        dims, alone = ("group", "network", "time"), ("group", "time")
         variables: dict[str, Given] = {
             "log_kappa": (dims, found.log_kappa[..., 0].movedim(0, -1), {"units": "nats"}),
-            "log_kappa_enough_bits": (alone, torch.stack([enough for enough, _, _ in first])),
-            "log_kappa_paper_bits": (alone, torch.stack([paper for _, paper, _ in first])),
-            "bits": (("group",), np.array([bits for _, _, bits in first])),
+            "log_kappa_enough_bits": (alone, torch.stack(enough)),
+            "log_kappa_paper_bits": (alone, torch.stack(paper)),
+            "bits": (("group",), np.array(bits)),
             "exponents": (("group", "network", "rank"), exponents, {"units": "nats per step"}),
             "usable": (("group", "network", "kappa"), torch.stack(usable, -1)),
         }
-        coordinates = {
-            "group": (("group",), np.array(GROUPS)),
-            "time": (("time",), found.times),
-            "kappa": (("kappa",), np.array(self.kappas)),
-        }
-        return variables, coordinates
+        return variables, coordinates(group=GROUPS, time=found.times.tolist(), kappa=self.kappas)
 
     def _first(self, cell: RateCell, inputs: Tensor, group: int) -> tuple[Tensor, Tensor, int]:
         """The first network of a group, multiplied out with enough bits, and with the paper's."""
@@ -163,16 +155,12 @@ class Fig2a(NoiseDriven):
         return found
 
 
-@declare(
-    PAPER,
+@figure(
     "fig2b",
     "usable gradient dimensions at a given condition number, flossed or not",
     cost=("5 s", "25 s", "10 min"),
-    smoke=Fig2a.scales["smoke"],
-    small=Fig2a.scales["small"],
     draw=dimensions,
 )
-@dataclass(frozen=True)
 class Fig2b(Fig2a):
     """How many gradient directions are left at a given condition number."""
 
@@ -185,8 +173,7 @@ class Fig2b(Fig2a):
         return found
 
 
-@declare(
-    PAPER,
+@figure(
     "fig2c",
     "condition number of single networks of finite size, measured against predicted",
     cost=("5 s", "1 s", "5 min"),
@@ -194,7 +181,6 @@ class Fig2b(Fig2a):
     small={"sizes": (8, 16, 32), "measure": 4000},
     draw=rates,
 )
-@dataclass(frozen=True)
 class Fig2c(NoiseDriven):
     """Measured against predicted condition number of single networks of several sizes.
 
@@ -222,7 +208,7 @@ class Fig2c(NoiseDriven):
             gaps.append(exponents.amax(-1) - exponents.amin(-1))
         dims, nats = ("size", "network"), {"units": "nats per step"}
         variables = {"rate": (dims, torch.stack(rates), nats), "gap": (dims, torch.stack(gaps), nats)}
-        return variables, {"size": (("size",), np.array(self.sizes))}
+        return variables, coordinates(size=self.sizes)
 
     def checks(self, record: Record) -> list[Check]:
         """The exponents predict the condition number of each network, sizes apart."""

@@ -1,9 +1,10 @@
-"""Other units than tanh: figure 6."""
+"""Random networks driven by noise, and flossing of other units than tanh: figure 6."""
 
 from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,70 +13,44 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lyaptorch._random import Stream
+from lyaptorch._types import Number
 from lyaptorch.cells import Cell, LSTMCell, RateCell
 from lyaptorch.experiments.check import Check, at_least, at_most
-from lyaptorch.experiments.figure import Figure, Results, declare
-from lyaptorch.experiments.gradient_flossing.setting import PAPER
+from lyaptorch.experiments.figure import Figure, Results, coordinates
+from lyaptorch.experiments.gradient_flossing.setting import figure
 from lyaptorch.experiments.study import Study
-from lyaptorch.plots.primitives import bundle, picture
-from lyaptorch.plots.style import GREY, PALETTE
+from lyaptorch.plots.primitives import bundle, level, picture
+from lyaptorch.plots.style import PALETTE
 from lyaptorch.record import Record
 from lyaptorch.tangent import lyapunov_spectrum
 from lyaptorch.tangent.growth import untold
 from lyaptorch.tasks import Noise
 from lyaptorch.training import floss
 
+NATS = "(nats per step)"
 UNITS = ("LSTM", "ReLU")
 
 
-@picture(lambda record: 2 * len(record["unit"]), width=3.2)
-def exponents_and_squares(record: Record, axes: list[Axes]) -> None:
-    """lambda_1 and its square against flossing epochs, two panels for each kind of unit."""
-    for i, (unit, rows) in enumerate(zip(record["unit"], record["lambda_1"], strict=True)):
-        exponent, square = axes[2 * i : 2 * i + 2]
-        exponent.axhline(0, color=GREY, linestyle=":", linewidth=0.8)
-        for panel, values in ((exponent, rows), (square, rows**2)):
-            bundle(panel, values, PALETTE[i], thick=np.median, alpha=0.35, thin=0.8, linewidth=1.8)
-        label = r"$\lambda_1$ (nats per step)"
-        exponent.set(xlabel="flossing epoch", ylabel=label, title=f"{unit} networks")
-        square.set(xlabel="flossing epoch", ylabel=r"$\lambda_1^2$", title="and its square", yscale="log")
-
-
-@declare(
-    PAPER,
-    "fig6",
-    "lambda_1 and its square against flossing epochs, LSTM and ReLU networks (a-d)",
-    cost=("5 s", "1 min", "2 min"),
-    smoke={"networks": 2, "hidden_size": 8, "epochs": 8, "steps": 30, "tangent_transient": 5}
-    | {"batch": 1, "measure": 50},
-    small={"networks": 6},
-    draw=exponents_and_squares,
-)
 @dataclass(frozen=True)
-class Fig6(Figure):
-    """Flossing lambda_1 of random LSTM and ReLU networks driven by noise.
+class NoiseDriven(Figure):
+    """Random tanh networks driven by noise, and how they are flossed.
 
-    As in the paper: LSTM weights N(0, g^2 / n) with a g ~ U(0, 1) for each gate, of its recurrent and of its
-    input weights, biases 0; ReLU weights N(-1/n, g^2 / n). Sizes, the g of ReLU networks (U(0, 2), so that
-    some are unstable), steps and learning rate are ours; the paper's numbers are lost or not given. States
-    start at N(0, 1), because a rectified unit at exactly 0 has slope 0.
+    The steps of a scan, the learning rate and the number of trajectories are ours; the paper names none.
 
     Attributes:
-        networks: of each kind.
-        hidden_size: units; an LSTM has two state variables for each.
-        relu_gain: the largest g of a ReLU network.
+        networks: in each group.
+        hidden_size: n.
         epochs: flossing steps.
         steps: of each scan.
         tangent_transient: of each scan.
         lr: learning rate.
-        clip: largest norm of a gradient.
+        clip: largest norm of a gradient; None for no limit, which stalls a network that meets a huge one.
         batch: trajectories of each scan.
-        measure: steps over which lambda_1 is measured before and after.
+        measure: steps over which spectra are measured.
     """
 
     networks: int = 10
     hidden_size: int = 32
-    relu_gain: float = 2.0
     epochs: int = 100
     steps: int = 200
     tangent_transient: int = 50
@@ -84,21 +59,113 @@ class Fig6(Figure):
     batch: int = 4
     measure: int = 2000
 
+    def cell(self, ids: Tensor, gain: Number, hidden_size: int | None = None, **settings: Any) -> RateCell:
+        """The networks `ids`, with more `settings` of `RateCell`, in float64."""
+        return RateCell(
+            1,
+            hidden_size or self.hidden_size,
+            gain=gain,
+            ensemble=tuple(ids.shape),
+            member_ids=ids,
+            generator=Study(self.seed).generator(),
+            **settings,
+        ).double()
+
+    def floss(self, study: Study, cell: Cell, ids: Tensor, **settings: Any) -> NDArray[np.floating]:
+        """Floss in place, with more `settings` of `lt.floss`; the exponents `(*e, floss_epoch, index)`."""
+        record = floss(
+            cell,
+            Noise(),
+            **{"lr": self.lr, **settings},
+            epochs=self.epochs,
+            steps=self.steps,
+            tangent_transient=self.tangent_transient,
+            clip=self.clip,
+            batch=self.batch,
+            member_ids=ids,
+            generator=study.generator(),
+            show_progress=study.show_progress,
+        )
+        return record["exponents"].reshape(*ids.shape, self.epochs, -1)
+
+    def noise(self, ids: Tensor, length: int, batch: int = 1, epoch: int = 0) -> Tensor:
+        """Inputs that flossing never sees."""
+        return Noise().inputs(
+            self.seed,
+            member_ids=ids,
+            epoch=epoch,
+            batch=batch,
+            length=length,
+            stream="measure",
+            dtype=torch.float64,
+        )
+
+    @torch.no_grad()
+    def spectrum(self, cell: Cell, ids: Tensor, k: int | None = None) -> Tensor:
+        """The first k exponents `(*e, k)`, all when missing, over `measure` steps."""
+        # twice 100 steps are not counted: the state forgets its start, then the frame its own
+        inputs = self.noise(ids, 200 + self.measure)
+        return lyapunov_spectrum(cell, inputs, k=k, transient=100, tangent_transient=100).exponents[..., 0, :]
+
+
+@picture(lambda record: 2 * len(record["unit"]), width=3.2)
+def exponents_and_squares(record: Record, axes: list[Axes]) -> None:
+    """lambda_1 and its square against flossing epochs, two panels for each kind of unit."""
+    for i, (unit, rows) in enumerate(zip(record["unit"], record["lambda_1"], strict=True)):
+        exponent, square = axes[2 * i : 2 * i + 2]
+        level(exponent)
+        for panel, values in ((exponent, rows), (square, rows**2)):
+            bundle(panel, values, PALETTE[i], thick=np.median, alpha=0.35, thin=0.8, linewidth=1.8)
+        label = rf"$\lambda_1$ {NATS}"
+        exponent.set(xlabel="flossing epoch", ylabel=label, title=f"{unit} networks")
+        square.set(xlabel="flossing epoch", ylabel=r"$\lambda_1^2$", title="and its square", yscale="log")
+
+
+@figure(
+    "fig6",
+    "lambda_1 and its square against flossing epochs, LSTM and ReLU networks (a-d)",
+    cost=("5 s", "1 min", "2 min"),
+    smoke={"networks": 2, "hidden_size": 8, "epochs": 8, "steps": 30, "tangent_transient": 5}
+    | {"batch": 1, "measure": 50},
+    small={"networks": 6},
+    draw=exponents_and_squares,
+)
+class Fig6(NoiseDriven):
+    """Flossing lambda_1 of random LSTM and ReLU networks driven by noise.
+
+    As in the paper: LSTM weights N(0, g^2 / n) with a g ~ U(0, 1) for each gate, of its recurrent and of its
+    input weights, biases 0; ReLU weights N(-1/n, g^2 / n). Sizes, the g of ReLU networks (U(0, 2), so that
+    some are unstable), steps and learning rate are ours; the paper's numbers are lost or not given. States
+    start at N(0, 1), because a rectified unit at exactly 0 has slope 0.
+
+    Attributes:
+        relu_gain: the largest g of a ReLU network.
+    """
+
+    relu_gain: float = 2.0
+
     def run(self, study: Study) -> Results:
         """`lambda_1 (unit, network, floss_epoch)`; `before`, `after (unit, network)` over a long run."""
         ids = torch.arange(self.networks)
         before, during, after = [], [], []
-        for cell in (self._lstm(study, ids), self._relu(study, ids)):
-            before.append(self._leading(cell, ids))
-            during.append(self._floss(study, cell, ids))
-            after.append(self._leading(cell, ids))
+        gain = self.relu_gain * Stream(self.seed, "gain").uniform((), member_ids=ids)
+        relu = self.cell(ids, gain, activation="relu", weights="shifted_mean")
+        for cell in (self._lstm(study, ids), relu):
+            shape = (self.batch, cell.state_size)
+            h0 = Stream(self.seed, "h0").normal(shape, member_ids=ids, dtype=torch.float64)
+            # a rectified network may fall silent: the Record has its -inf, and the checks count it
+            with untold(), warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "every tangent vector")
+                before.append(self.spectrum(cell, ids, 1)[..., 0])
+                during.append(self.floss(study, cell, ids, h0=h0, k=1)[..., 0])
+                after.append(self.spectrum(cell, ids, 1)[..., 0])
         nats = {"units": "nats per step"}
         variables = {
             "lambda_1": (("unit", "network", "floss_epoch"), np.stack(during), nats),
             "before": (("unit", "network"), torch.stack(before), nats),
             "after": (("unit", "network"), torch.stack(after), nats),
         }
-        return variables, {"unit": (("unit",), np.array(UNITS))}
+        return variables, coordinates(unit=UNITS)
 
     def checks(self, record: Record) -> list[Check]:
         """The median square falls a hundredfold; unstable networks are stabilised."""
@@ -120,83 +187,31 @@ class Fig6(Figure):
         return found
 
     def _lstm(self, study: Study, ids: Tensor) -> Cell:
-        n, shape = self.hidden_size, tuple(ids.shape)
-        gains = {
-            (gate, to): Stream(self.seed, f"gain {gate} {to}").uniform((), member_ids=ids)
-            for gate in LSTMCell.gates
+        n, gates = self.hidden_size, LSTMCell.gates
+        recurrent, driving = (
+            {g: Stream(self.seed, f"gain {g} {to}").uniform((), member_ids=ids) for g in gates}
             for to in ("hh", "ih")
-        }
+        )
         cell = LSTMCell(
             1,
             n,
             weights="gaussian",
-            gain={gate: gains[gate, "hh"] for gate in LSTMCell.gates},
-            ensemble=shape,
+            gain=recurrent,
+            ensemble=tuple(ids.shape),
             member_ids=ids,
             generator=study.generator(),
         )
         assert cell.bias_ih is not None
         assert cell.bias_hh is not None
         with torch.no_grad():
-            scale = torch.stack([gains[gate, "ih"] for gate in LSTMCell.gates], -1).repeat_interleave(n, -1)
+            # the rows of a gate are n of 4 n, in the order of `gates`; the cell has one gain for V, not four
+            scale = torch.stack([driving[g] for g in gates], -1).repeat_interleave(n, -1)
             V = Stream(self.seed, "weight_ih").normal((4 * n, 1), member_ids=ids)
             cell.weight_ih.copy_(scale.unsqueeze(-1) * V / n**0.5)
             cell.bias_ih.zero_()
             cell.bias_hh.zero_()
         return cell.double()
 
-    def _relu(self, study: Study, ids: Tensor) -> Cell:
-        return RateCell(
-            1,
-            self.hidden_size,
-            activation="relu",
-            weights="shifted_mean",
-            gain=self.relu_gain * Stream(self.seed, "gain").uniform((), member_ids=ids),
-            ensemble=tuple(ids.shape),
-            member_ids=ids,
-            generator=study.generator(),
-        ).double()
 
-    def _floss(self, study: Study, cell: Cell, ids: Tensor) -> NDArray[np.float64]:
-        """lambda_1 `(network, floss_epoch)`."""
-        shape = (self.batch, cell.state_size)
-        with warnings.catch_warnings():
-            # of a rectified network that falls silent: the Record has its -inf
-            warnings.filterwarnings("ignore", "every tangent vector")
-            record = floss(
-                cell,
-                Noise(),
-                h0=Stream(self.seed, "h0").normal(shape, member_ids=ids, dtype=torch.float64),
-                k=1,
-                epochs=self.epochs,
-                steps=self.steps,
-                tangent_transient=self.tangent_transient,
-                lr=self.lr,
-                clip=self.clip,
-                batch=self.batch,
-                member_ids=ids,
-                generator=study.generator(),
-                show_progress=study.show_progress,
-            )
-        exponents: NDArray[np.float64] = record["exponents"][..., 0]
-        return exponents
-
-    @torch.no_grad()
-    def _leading(self, cell: Cell, ids: Tensor) -> Tensor:
-        inputs = Noise().inputs(
-            self.seed,
-            member_ids=ids,
-            epoch=0,
-            batch=1,
-            length=200 + self.measure,
-            stream="measure",
-            dtype=torch.float64,
-        )
-        # some networks of ReLUs die, and are counted
-        with untold():
-            spectrum = lyapunov_spectrum(cell, inputs, k=1, transient=100, tangent_transient=100)
-        return spectrum.exponents[..., 0, 0]
-
-
-def _median_square(exponents: NDArray[np.float64]) -> float:
+def _median_square(exponents: NDArray[np.floating]) -> float:
     return float(np.median(exponents**2))

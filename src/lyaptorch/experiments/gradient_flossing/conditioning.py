@@ -14,7 +14,7 @@ from lyaptorch.cells import RateCell
 from lyaptorch.experiments.check import Check, at_least, at_most, near, slopes
 from lyaptorch.experiments.figure import Results, coordinates
 from lyaptorch.experiments.gradient_flossing.noise_driven import NATS, NoiseDriven
-from lyaptorch.experiments.gradient_flossing.setting import figure
+from lyaptorch.experiments.gradient_flossing.setting import bundles, figure
 from lyaptorch.experiments.study import Study
 from lyaptorch.plots.primitives import bundle, picture, single
 from lyaptorch.plots.style import BLUE, GREY, ORANGE, PALETTE
@@ -49,12 +49,9 @@ def over_time(record: Record, axes: list[Axes]) -> None:
 def dimensions(record: Record, axes: list[Axes]) -> None:
     """Usable dimensions against the condition number that is acceptable."""
     (panel,), kappa = axes, record["kappa"]
-    for group, color in enumerate(COLORS):
-        rows, name = record["usable"][group], str(record["group"][group])
-        bundle(panel, rows, color, name, x=kappa, marker="o", linewidth=1.8)
-    steps = record.config["horizon"]
-    panel.set_xscale("log")
-    panel.set(xlabel=r"acceptable $\kappa$", ylabel="dimensions", title=f"Usable after {steps} steps")
+    bundles(panel, record["usable"], record["group"], x=kappa, marker="o", linewidth=1.8)
+    panel.set(xscale="log", xlabel=r"acceptable $\kappa$", ylabel="dimensions")
+    panel.set_title(f"Usable after {record.config['horizon']} steps")
     panel.legend()
 
 
@@ -64,8 +61,7 @@ def rates(record: Record, axes: list[Axes]) -> None:
     (panel,) = axes
     for i, (size, gap, rate) in enumerate(zip(record["size"], record["gap"], record["rate"], strict=True)):
         panel.plot(gap, rate, "o", color=PALETTE[i % len(PALETTE)], markersize=3.5, label=f"$n = {size}$")
-    both = np.concatenate([record["gap"], record["rate"]])
-    ends = [both.min(), both.max()]
+    ends = np.quantile([record["gap"], record["rate"]], (0, 1))
     panel.plot(ends, ends, color=GREY, linewidth=0.8)
     label, title = rf"$\lambda_1 - \lambda_n$ {NATS}", "Every network its own"
     panel.set(xlabel=label, ylabel=r"$\log \kappa\, /\, t$", title=title)
@@ -106,6 +102,7 @@ class Fig2a(NoiseDriven):
         self.floss(study, cell, ids, k=torch.full(shape, self.hidden_size), lr=self.lr * flossed)
         inputs = self.noise(ids, 100 + self.horizon, epoch=1)
         found = condition_number(cell, inputs, transient=100, every=self.every)
+        # exponents come in the order of the frame's columns, in which flossing may leave a later one larger
         exponents = self.spectrum(cell, ids).sort(-1, descending=True).values
         enough, paper, bits = zip(*(self._first(cell, inputs, group) for group in range(2)), strict=True)
         usable = [usable_dimensions(exponents, self.horizon, kappa) for kappa in self.kappas]
@@ -122,6 +119,7 @@ class Fig2a(NoiseDriven):
 
     def _first(self, cell: RateCell, inputs: Tensor, group: int) -> tuple[Tensor, Tensor, int]:
         """The first network of a group, multiplied out with enough bits, and with the paper's."""
+        # products with bits cost Python's arithmetic n^2 m times a step: one network stands for its group
         alone = self.cell(torch.tensor([0]), 1.0)
         with torch.no_grad():
             for own, all_of_them in zip(alone.parameters(), cell.parameters(), strict=True):
@@ -136,15 +134,19 @@ class Fig2a(NoiseDriven):
         """Log kappa grows at lambda_1 - lambda_n; enough bits agree with float64; 256 saturate."""
         found = []
         gap = record["exponents"][..., 0] - record["exponents"][..., -1]
+        # log kappa(t) = (lambda_1 - lambda_n) t + O(1); of the slope the constant is no part
         slope = slopes(record["time"], record["log_kappa"])
         exact = {"kind": "identity", "source": "theory"}
         for i, group in enumerate(record["group"]):
+            # both are of the same network, so that the error of the mean is that of their difference
             error = 2 * (slope[i] - gap[i]).std(ddof=1) / math.sqrt(self.networks)
             sentence = f"{group}: slope of log kappa is lambda_1 - lambda_n, within 2 standard errors"
             found.append(near(f"{group} slope", sentence, gap[i].mean(), slope[i].mean(), error, **exact))
             enough, plain = record["log_kappa_enough_bits"][i, -1], record["log_kappa"][i, 0, -1]
             sentence = f"{group}: log kappa at the end, float64 against {record['bits'][i]} bits"
             found.append(near(f"{group} enough bits", sentence, enough, plain, 1e-3, **exact))
+            # rounding to p bits leaves a floor of 2^-p sigma_1 times a constant under sigma_n, so that
+            # log kappa stops at p ln 2 and a constant
             most, limit = record["log_kappa_paper_bits"][i].max(), PAPER_BITS * math.log(2)
             sentence = f"{group}: log kappa multiplied out with {PAPER_BITS} bits stays below their range"
             found.append(at_most(f"{group} few bits", sentence, limit, most, 15.0, **exact))
@@ -218,6 +220,7 @@ class Fig2c(NoiseDriven):
             sentence = f"n = {n}: correlation of measured and predicted"
             found.append(at_least(f"n {n} correlation", sentence, 0.7, both, source=source))
             sentence, expected = f"n = {n}: mean of log kappa over t is lambda_1 - lambda_n", gap.mean()
+            # log kappa / t = lambda_1 - lambda_n + O(1) / t: a tenth is for the O(1)
             exact = {"kind": "identity", "source": "theory"}
             found.append(near(f"n {n} mean", sentence, expected, rate.mean(), 0.1 * expected, **exact))
         return found

@@ -138,6 +138,8 @@ class Table1(Figure):
 
     def rows(self) -> list[tuple[str, str, float, Sizes]]:
         """Part, the size that is doubled, the power that theory names, and the largest sizes."""
+        # operations: RNN t b n^2, forwards and backwards alike; D Q b n^2 k; QR b n k^2. The other sizes are
+        # large enough for products, not calls, to take the time
         n = self.base
         half, quarter = n // 2, n // 4
         return [
@@ -190,6 +192,7 @@ class Table1(Figure):
         for i, (part, size) in enumerate(zip(record["part"], record["doubled"], strict=True)):
             key, theory, power = f"{part} {size}", record["theory"][i], record["power"][i]
             if size == "interval":
+                # a longer interval saves QR and leaves D Q: theory names a sign, no power
                 sentence = "flossing: time falls with the interval, power"
                 found.append(at_most(key, sentence, 0.0, power, **timing))
             else:

@@ -11,28 +11,25 @@ from matplotlib.axes import Axes
 from lyaptorch.experiments.check import Check, at_least, at_most
 from lyaptorch.experiments.figure import Results, coordinates
 from lyaptorch.experiments.gradient_flossing.delays import (
+    A_DAY,
     BESIDE,
     BITS,
     HARD,
-    curves,
+    SOLVED,
     exceeds,
     in_words,
     points,
 )
-from lyaptorch.experiments.gradient_flossing.setting import (
-    A_DAY,
-    CHANCE,
-    SMOKE,
-    SOLVED,
-    Condition,
-    DelaySweep,
-    figure,
-)
+from lyaptorch.experiments.gradient_flossing.setting import SMOKE, Condition, DelaySweep, bundles, figure
 from lyaptorch.experiments.study import Study, mean_field_gain
+from lyaptorch.plots.curves import smooth
 from lyaptorch.plots.primitives import label_accuracy, level, look, picture
 from lyaptorch.plots.style import GREY
 from lyaptorch.record import Given, Record
 from lyaptorch.tasks import make_task
+
+CHANCE = 0.6
+"""Mean accuracy up to which networks count as being at chance."""
 
 
 @picture(lambda record: 2 * len(record.config["schedules"]), width=3.2)
@@ -85,6 +82,7 @@ class Fig5(DelaySweep):
     def checks(self, record: Record) -> list[Check]:
         """Longer delays need more exponents, and one exponent does not bridge a delay of 40."""
         found, delays = [], record["delay"].tolist()
+        # conditions stand schedule by schedule, each with all of `ks`
         means = record["final_accuracy"].mean(-1).reshape(len(self.schedules), len(self.ks), -1)
         for schedule, accuracy in zip(self.schedules, means, strict=True):
             solved = accuracy >= SOLVED
@@ -126,6 +124,7 @@ class Fig7(Fig5):
         return [*super().checks(record), *gains]
 
 
+# a number, because every network has a bound of its own, and None would be for all of them
 UNCLIPPED = 1e6
 """A norm that no gradient reaches."""
 
@@ -136,7 +135,7 @@ def conditions(record: Record, axes: list[Axes]) -> None:
     names = [str(name) for name in record["condition"]]
     for j, delay in enumerate(record["delay"]):
         over_epochs, final = axes[2 * j : 2 * j + 2]
-        curves(over_epochs, record["accuracy"][:, j], names)
+        bundles(over_epochs, smooth(record["accuracy"][:, j], 20), names)
         for i, rows in enumerate(record["final_accuracy"][:, j]):
             color, _ = look(i)
             final.plot(rows, np.full(len(rows), i), "o", color=color, alpha=0.4, markersize=4)
@@ -209,7 +208,8 @@ def explained(record: Record, axes: list[Axes]) -> None:
     names, label = record["condition"], "variance explained"
     for row, task in enumerate(record["task"]):
         over_epochs, final = axes[2 * row : 2 * row + 2]
-        curves(over_epochs, record["accuracy"][row, :, -1].clip(-1), names)
+        # 1 - error / variance has no lower bound: a linear network that runs away would take the whole axis
+        bundles(over_epochs, smooth(record["accuracy"][row, :, -1].clip(-1), 20), names)
         points(final, record["delay"], record["final_accuracy"][row].clip(-1), names)
         title = str(task).replace("_", " ")
         over_epochs.set(xlabel="epoch", ylabel=label, title=f"{title}, d = {record['delay'][-1]}")
@@ -248,13 +248,13 @@ class LinearNetworks(DelaySweep):
 
     def run(self, study: Study) -> Results:
         """The variables of a sweep, each with `task` as first dimension."""
+        # an ensemble has one task: two trainings, each with a checkpoint of its own
         each = [replace(self, task=task).swept(study.part(task))[0] for task in TASKS]
         variables: dict[str, Given] = {
             name: (("task", *given[0]), np.stack([np.asarray(one[name][1]) for one in each]))
             for name, given in each[0].items()
         }
-        found, along = self.compared(variables)
-        return found, {**along, **coordinates(task=TASKS)}
+        return self.compared(variables, **coordinates(task=TASKS))
 
     def checks(self, record: Record) -> list[Check]:
         """Flossing helps to copy; no linear network solves the XOR."""

@@ -24,10 +24,10 @@ from lyaptorch.experiments.gradient_flossing.episodes import (
     share,
     share_before,
 )
-from lyaptorch.experiments.gradient_flossing.setting import Condition, figure
+from lyaptorch.experiments.gradient_flossing.setting import Condition, bundles, figure
 from lyaptorch.experiments.study import Study
 from lyaptorch.plots.curves import smooth
-from lyaptorch.plots.primitives import TINY, bundle, label_accuracy
+from lyaptorch.plots.primitives import TINY, label_accuracy
 from lyaptorch.plots.spectra import finite_mean
 from lyaptorch.plots.style import BLUE, ORANGE, PALETTE
 from lyaptorch.record import Record
@@ -57,10 +57,9 @@ def singular_values(record: Record, delay: int, axes: list[Axes]) -> None:
 def overlaps(record: Record, delay: int, axes: list[Axes]) -> None:
     """Overlap with the first covariant vector, and accuracy, over epochs."""
     (overlap, accuracy), title = axes, f"delay {record['delay'][delay]}"
-    for i, (condition, color) in enumerate(zip(record["condition"], (BLUE, ORANGE), strict=True)):
-        rows, curves = record["overlap"][i, delay], smooth(record["accuracy"][i, delay], 20)
-        bundle(overlap, rows, color, str(condition), x=record["measured_at"], thick=finite_mean)
-        bundle(accuracy, curves, color, thick=finite_mean)
+    names, curves = record["condition"], smooth(record["accuracy"][:, delay], 20)
+    bundles(overlap, record["overlap"][:, delay], names, x=record["measured_at"], thick=finite_mean)
+    bundles(accuracy, curves, names, thick=finite_mean)
     overlap.set(xlabel="epoch", ylabel=r"|cos| of $dL/dh$ and $v_1$", title=title)
     label_accuracy(accuracy, "epoch", title)
     overlap.legend(title="flossed")
@@ -71,10 +70,10 @@ def overlaps(record: Record, delay: int, axes: list[Axes]) -> None:
 def by_schedule(record: Record, delay: int, axes: list[Axes]) -> None:
     """Accuracy, loss and |dL/dh0| over epochs: not flossed, flossed early, flossed throughout."""
     accuracy, loss, norms = axes
-    for i, condition in enumerate(record["condition"]):
-        for panel, name in ((accuracy, "accuracy"), (loss, "loss")):
-            bundle(panel, smooth(record[name][i, delay], 5), PALETTE[i], str(condition), linewidth=1.4)
-        draw_norms(norms, record["gradient_norm"][i, delay], PALETTE[i], record["measured_at"], linewidth=1.4)
+    for panel, name in ((accuracy, "accuracy"), (loss, "loss")):
+        bundles(panel, smooth(record[name][:, delay], 5), record["condition"], linewidth=1.4)
+    for rows, color in zip(record["gradient_norm"][:, delay], PALETTE, strict=False):
+        draw_norms(norms, rows, color, record["measured_at"], linewidth=1.4)
     label_accuracy(accuracy, "epoch", f"delay {record['delay'][delay]}")
     loss.set(xlabel="epoch", ylabel="cross-entropy", yscale="log")
     norms.set(xlabel="epoch")
@@ -100,8 +99,7 @@ class Fig10(Episodes):
 
     ranks: tuple[int, ...] = (2, 5, 10, 20)
 
-    metric: ClassVar[str] = "singular_values"
-    measured: ClassVar[str] = "singular_values"
+    measured: ClassVar[tuple[str, str]] = ("singular_values", "singular_values")
     axes: ClassVar[tuple[str, ...]] = ("index",)
 
     def run(self, study: Study) -> Results:
@@ -112,6 +110,7 @@ class Fig10(Episodes):
 
     def shown(self, left_chance: Tensor) -> Tensor:
         """Which seed is drawn for each delay: the first to leave chance."""
+        # argmin takes NaN before any number: here that is a network that never leaves chance
         return left_chance.nan_to_num(nan=torch.inf).argmin(-1)
 
     def checks(self, record: Record) -> list[Check]:
@@ -164,8 +163,7 @@ class CovariantOverlap(Episodes):
 
     around: int = 200
 
-    metric: ClassVar[str] = "covariant_overlap"
-    measured: ClassVar[str] = "overlap"
+    measured: ClassVar[tuple[str, str]] = ("covariant_overlap", "overlap")
 
     def checks(self, record: Record) -> list[Check]:
         """The overlap rises around the epoch at which accuracy leaves chance for good."""
@@ -217,6 +215,7 @@ class Fig12(Episodes):
         """Accuracy drops at late episodes, and ends lower than with early episodes alone."""
         early, throughout = record["accuracy"][1:].reshape(2, -1, self.epochs)
         late = [e for e in range(self.period, self.epochs, self.period) if e > max(self.episodes)]
+        # accuracy is back within a period, so that only the first epochs after an episode show the drop
         few = max(1, self.period // 10)
         before = np.stack([throughout[:, e - few : e].mean(-1) for e in late])
         after = np.stack([throughout[:, e : e + few].mean(-1) for e in late])

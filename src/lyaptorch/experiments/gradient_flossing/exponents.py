@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from matplotlib.axes import Axes
@@ -14,7 +16,7 @@ from lyaptorch.cells import RateCell, random_frame
 from lyaptorch.experiments.check import Check, at_least, at_most, near
 from lyaptorch.experiments.figure import Figure, Results
 from lyaptorch.experiments.gradient_flossing.noise_driven import NATS, NoiseDriven
-from lyaptorch.experiments.gradient_flossing.setting import figure
+from lyaptorch.experiments.gradient_flossing.setting import bundles, figure
 from lyaptorch.experiments.study import Study
 from lyaptorch.plots.primitives import band, bundle, single
 from lyaptorch.plots.style import BLUE, GREY, ORANGE, PALETTE, style
@@ -45,9 +47,8 @@ def qr_steps(record: Record) -> Picture:
                         axes.plot(*edge, color=color, linewidth=0.7, alpha=0.6)
                     for vector in vectors.T:
                         axes.plot(*np.stack([0 * vector, vector], 1), color=color, linewidth=1.8)
-                axes.set(xticks=[], yticks=[], title="" if row else f"step {s + 1}")
-                if n == 3:
-                    axes.set(zticks=[])
+                ticks: dict[str, Any] = {name: [] for name in ("xticks", "yticks", "zticks")[:n]}
+                axes.set(**ticks, title="" if row else f"step {s + 1}")
         for _, _, color, label in FRAMES:
             drawn.axes[0].plot([], [], color=color, label=label)
         drawn.axes[0].legend()
@@ -152,9 +153,8 @@ def spectra(record: Record, axes: list[Axes]) -> None:
     panel.axhline(0, color=GREY, linewidth=0.8)
     index = np.arange(1, record["after"].shape[-1] + 1)
     panel.plot(index, record["before"][0].mean(0), color=GREY, linewidth=1.4, label="before")
-    for group, k in enumerate(record["k"]):
-        rows = record["after"][group]
-        bundle(panel, rows, PALETTE[group], f"$k = {k}$", x=index, alpha=0.25, linewidth=1.8)
+    names = [f"$k = {k}$" for k in record["k"]]
+    bundles(panel, record["after"], names, x=index, alpha=0.25, linewidth=1.8)
     panel.set(xlabel="index $i$", ylabel=rf"$\lambda_i$ {NATS}", title="Spectrum after flossing")
     panel.legend()
 
@@ -183,6 +183,7 @@ class Fig1b(NoiseDriven):
         groups = [(target, k) for target in self.targets for k in self.ks]
         shape = (len(groups), self.networks)
         ids = torch.arange(self.networks).expand(shape)
+        # equal ids have equal gains g ~ U(0, 1), too: groups differ by what flossing aims at alone
         cell = self.cell(ids, Stream(self.seed, "gain").uniform((), member_ids=ids))
         before = self.spectrum(cell, ids)
         target, k = (torch.tensor(values) for values in zip(*groups, strict=True))
@@ -229,6 +230,7 @@ class Fig1c(Fig1b):
         found = []
         for group, k in enumerate(record["k"]):
             rows = (record["exponents"][group, :, :, :k] ** 2).sum(-1)
+            # the mean of ten epochs, because lambda_1 goes on wandering from one to the next
             ratio = float(np.median(rows[:, 0] / rows[:, -10:].mean(1)))
             sentence = f"k = {k}: the sum of squares falls by 100 (median)"
             found.append(at_least(f"k {k}", sentence, 100.0, ratio))
@@ -247,8 +249,7 @@ class Fig1d(Fig1c):
     def checks(self, record: Record) -> list[Check]:
         """The first k exponents are within .1 of 0 in the median network, the next ones are not."""
         found = []
-        for group, k in enumerate(record["k"]):
-            after = record["after"][group]
+        for k, after in zip(record["k"], record["after"], strict=True):
             middle, largest = np.median(after, 0), np.abs(after[:, :k]).max(1)
             worst, close = float(np.abs(middle[:k]).max()), float((largest <= 0.2).mean())
             sentence = f"k = {k}: |lambda_i| <= 0.1 for i <= {k}, median network"

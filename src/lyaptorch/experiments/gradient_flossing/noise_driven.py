@@ -170,9 +170,8 @@ class Fig6(NoiseDriven):
     def checks(self, record: Record) -> list[Check]:
         """The median square falls a hundredfold; unstable networks are stabilised."""
         found, source = [], "Gradient Flossing, figure 6"
-        for unit, during, before, after in zip(
-            record["unit"], record["lambda_1"], record["before"], record["after"], strict=True
-        ):
+        names = ("unit", "lambda_1", "before", "after")
+        for unit, during, before, after in zip(*(record[name] for name in names), strict=True):
             # of medians, not of each network: one that starts at 0 has nowhere to fall
             falls = _median_square(during[:, 0]) / _median_square(during[:, -10:])
             sentence = f"{unit}: the median square of lambda_1 falls by 100 within {during.shape[1]} epochs"
@@ -201,15 +200,15 @@ class Fig6(NoiseDriven):
             member_ids=ids,
             generator=study.generator(),
         )
-        assert cell.bias_ih is not None
-        assert cell.bias_hh is not None
         with torch.no_grad():
             # the rows of a gate are n of 4 n, in the order of `gates`; the cell has one gain for V, not four
             scale = torch.stack([driving[g] for g in gates], -1).repeat_interleave(n, -1)
             V = Stream(self.seed, "weight_ih").normal((4 * n, 1), member_ids=ids)
             cell.weight_ih.copy_(scale.unsqueeze(-1) * V / n**0.5)
-            cell.bias_ih.zero_()
-            cell.bias_hh.zero_()
+            # the cell draws biases, the paper has none
+            for bias in (cell.bias_ih, cell.bias_hh):
+                assert bias is not None
+                bias.zero_()
         return cell.double()
 
 

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar, dataclass_transform
 
 import torch
+from matplotlib.axes import Axes
 from torch import Tensor
 
 from lyaptorch.experiments.figure import Figure, Results, coordinates, declare
 from lyaptorch.experiments.study import Study
+from lyaptorch.plots.primitives import Rows, bundle, look
 from lyaptorch.record import Given, Record
 from lyaptorch.schedules import At, FitPhase, FlossPhase, Schedule, Trigger
 from lyaptorch.tangent import lyapunov_spectrum
@@ -31,13 +33,7 @@ SMOKE: dict[str, Any] = {
     "length": 30,
 }
 """What is small at smoke scale."""
-A_DAY = "a day; minutes on a GPU"
-"""What a sweep costs at paper scale."""
 DIMS = ("condition", "delay", "seed")
-SOLVED = 0.9
-"""Accuracy from which on a task counts as solved."""
-CHANCE = 0.6
-"""Mean accuracy up to which networks count as being at chance."""
 
 
 @dataclass_transform(frozen_default=True)
@@ -48,6 +44,7 @@ def figure(name: str, shows: str, cost: tuple[str, str, str], **changed: Any) ->
     """
 
     def decorate(cls: type[T]) -> type[T]:
+        # ClassVars of a figure that was declared before, and nothing of a class that was not
         inherited = {**cls.scales, "draw": cls.draw} if hasattr(cls, "draw") else {}
         declared = declare("gradient-flossing", name, shows, cost=cost, **{**inherited, **changed})
         return declared(dataclass(frozen=True)(cls))
@@ -160,22 +157,18 @@ class Setting(Figure):
         """Who is flossed when: networks that are treated alike share their phases."""
         k = self._shared([self.k if c.k is None else c.k for c in conditions])
 
-        def flossing(chosen: Callable[[Condition], bool], penalty: str) -> FlossPhase:
-            return FlossPhase(
-                self.floss_epochs,
-                k=k,
-                clip=self.floss_clip,
-                penalty=penalty,
-                who=self._each([chosen(c) and c.penalty == penalty for c in conditions]),
-            )
+        def flossing(chosen: Sequence[bool], penalty: str) -> FlossPhase:
+            alike = [c.penalty == penalty for c in conditions]
+            who = self._each(chosen) & self._each(alike)
+            return FlossPhase(self.floss_epochs, k=k, clip=self.floss_clip, penalty=penalty, who=who)
 
         # distinct values in the order of the conditions: a set of strings has another one in each process,
         # and a checkpoint counts phases
         first = dict.fromkeys(c.penalty for c in conditions if c.before)
         later = dict.fromkeys((c.episodes, c.penalty) for c in conditions if c.episodes)
+        # all fits have all triggers: each flosses those of its own `who` that the fit trains
         triggers = tuple(
-            # the default binds the episodes of this turn; a closure would see those of the last
-            Trigger(At(*episodes), flossing(lambda c, now=episodes: c.episodes == now, penalty))  # type: ignore[misc]
+            Trigger(At(*episodes), flossing([c.episodes == episodes for c in conditions], penalty))
             for episodes, penalty in later
         )
         fits = tuple(
@@ -183,12 +176,13 @@ class Setting(Figure):
                 self.epochs,
                 who=self._each([c.flossing_weight == weight for c in conditions]),
                 flossing_weight=weight,
+                # how the loss beside the task loss is measured; it has no steps of its own
                 flossing=FlossPhase(0, k=k),
                 triggers=triggers,
             )
             for weight in dict.fromkeys(c.flossing_weight for c in conditions)
         )
-        return (*(flossing(lambda c: c.before, penalty) for penalty in first), *fits)
+        return (*(flossing([c.before for c in conditions], penalty) for penalty in first), *fits)
 
     def train(
         self, study: Study, networks: Networks, metrics: tuple[str, ...] = (), every: int = 100
@@ -228,9 +222,10 @@ class Setting(Figure):
         """What `run` returns: the variables, these coordinates, and the delays."""
         return variables, {**along, **coordinates(delay=self.delays)}
 
-    def compared(self, variables: Mapping[str, Given]) -> Results:
+    def compared(self, variables: Mapping[str, Given], **along: Given) -> Results:
         """The same of variables along the conditions."""
-        return self.found(variables, **coordinates(condition=[c.name for c in self.conditions()]))
+        names = [c.name for c in self.conditions()]
+        return self.found(variables, **coordinates(condition=names), **along)
 
     def _each(self, values: Sequence[Any]) -> Tensor:
         """One value for each condition, over its delays and seeds."""
@@ -271,3 +266,10 @@ class DelaySweep(Setting):
             "floss_share": (DIMS, share.reshape(shape)),
         }
         return variables, networks
+
+
+def bundles(axes: Axes, values: Rows, names: Iterable[object], **more: Any) -> None:
+    """A bundle for each group of `values (group, seed, point)`, each in a look of its own."""
+    for i, (name, rows) in enumerate(zip(names, values, strict=True)):
+        color, dash = look(i)
+        bundle(axes, rows, color, str(name), dash=dash, **more)

@@ -14,12 +14,10 @@ from lyaptorch._random import Stream
 from lyaptorch.cells import random_frame
 from lyaptorch.experiments.check import Check, at_least, at_most
 from lyaptorch.experiments.figure import Results, coordinates
-from lyaptorch.experiments.gradient_flossing.delays import BESIDE, Fig4d
+from lyaptorch.experiments.gradient_flossing.delays import A_DAY, BESIDE, SOLVED, Fig4d
 from lyaptorch.experiments.gradient_flossing.setting import (
-    A_DAY,
     DIMS,
     SMOKE,
-    SOLVED,
     Condition,
     Networks,
     Setting,
@@ -43,13 +41,12 @@ def exponents(record: Record, axes: list[Axes]) -> None:
     """Exponents against delay for each index: filled where solved, hollow where not, and the mean of each."""
     indices, delays = record.config["indices"], record["delay"]
     solved = record["final_accuracy"] >= SOLVED
+    groups = ((solved, ORANGE, ORANGE, "solved"), (~solved, BLUE, "none", "not solved"))
     for panel, index in zip(axes, indices, strict=True):
         values = record["exponents"][..., index - 1]
         level(panel)
-        for chosen, color, face, label in (
-            (solved, ORANGE, ORANGE, "solved"),
-            (~solved, BLUE, "none", "not solved"),
-        ):
+        for chosen, color, face, label in groups:
+            # networks of all conditions together: what is compared is success, however it came about
             rows = np.where(chosen, values, np.nan).transpose(1, 0, 2).reshape(len(delays), -1)
             scores(panel, delays, rows, color, label, thick=finite_mean, face=face, alpha=0.6, size=4.0)
         panel.set(xlabel="delay", ylabel=rf"$\lambda_{{{index}}}$ (nats per step)", title="After training")
@@ -106,6 +103,7 @@ def power_law(delays: NDArray[np.integer], exponents: NDArray[np.floating]) -> t
     # log(-lambda) = log c - p log d: a line of slope -p; an exponent above 0 has no logarithm
     below = exponents < 0
     x, y = np.log(delays[below]), np.log(-exponents[below])
+    # the variance of a line through two points is 0 / 0
     if x.size < 3 or np.ptp(x) == 0:
         return float("nan"), float("nan")
     (slope, _), covariance = np.polyfit(x, y, 1, cov=True)
@@ -178,14 +176,13 @@ class Frames(Setting):
         """The frame matters little: exponents after flossing agree, and so does success."""
         found: list[Check] = []
         ours: dict[str, Any] = {"kind": "question", "source": "ours"}
-        for mode, exponents, final in zip(
-            record["mode"], record["exponents"], record["final_accuracy"], strict=True
-        ):
+        for i, mode in enumerate(record["mode"]):
+            spread = record["exponents"][i, ..., 0].std(-1, ddof=1).mean()
             sentence = f"{mode}: standard deviation of lambda_1 over frames"
-            spread = exponents[..., 0].std(-1, ddof=1).mean()
             found.append(at_most(f"{mode} spread", sentence, 0.1, spread, **ours))
+            success = (record["final_accuracy"][i] > SOLVED).mean()
             sentence = f"{mode}: share of frames after which the task is solved"
-            found.append(at_least(f"{mode} solved", sentence, 0.5, (final > SOLVED).mean(), **ours))
+            found.append(at_least(f"{mode} solved", sentence, 0.5, success, **ours))
         return found
 
     def _floss(self, networks: Networks) -> None:
@@ -193,8 +190,6 @@ class Frames(Setting):
         (model, task, ids), phase = networks, FlossPhase(self.floss_epochs)
         ensemble, frame_ids = tuple(ids.shape), torch.arange(self.seeds).expand(ids.shape)
         optimizer = MemberOptimizer(list(model.cell.parameters()), ensemble, phase.lr, Adam())
-        state = model.initial_state(1)
-        assert state is not None
         # a dimension for the way, then those of delay, frame, trajectory, row and column
         mode = torch.arange(len(MODES))[:, None, None, None, None, None]
         carried = self._frames(frame_ids, 0)
@@ -207,11 +202,11 @@ class Frames(Setting):
                 model.cell,
                 inputs,
                 k=self.k,
-                # initial states are trained on the task alone
-                h0=state.detach(),
+                h0=model.initial_state(1),
                 tangent_transient=phase.tangent_transient,
                 frame=torch.where(mode == MODES.index("redrawn"), self._frames(frame_ids, epoch), drawn),
             )
+            # of the cell alone: readout and initial states are the task's to train
             gradients = torch.autograd.grad(flossing_loss(spectrum.exponents), optimizer.parameters)
             optimizer.step(Clip(self.floss_clip)(gradients, ensemble))
             carried = spectrum.final_frame.detach()

@@ -8,11 +8,11 @@ import pytest
 import torch
 from test_gradient_flossing import holds, record
 
-from lyaptorch.experiments.gradient_flossing.counts import Fig5, Fig7
+from lyaptorch.experiments.gradient_flossing.counts import Controls, Fig5, Fig7, LinearNetworks
 from lyaptorch.experiments.gradient_flossing.delays import Fig3c, Fig4c, Fig4d, Fig14d, longest
-from lyaptorch.experiments.gradient_flossing.linear import Controls, LinearNetworks
+from lyaptorch.experiments.gradient_flossing.directions import Fig12
 from lyaptorch.experiments.gradient_flossing.setting import SMOKE, Condition, Setting
-from lyaptorch.experiments.gradient_flossing.trained_exponents import Fig12, Fig13, power_law
+from lyaptorch.experiments.gradient_flossing.trained_exponents import Fig13, power_law
 from lyaptorch.schedules import FitPhase, FlossPhase
 
 SETTING = Setting(**SMOKE)
@@ -70,8 +70,8 @@ def test_a_setting_makes_the_networks_it_names():
 
 
 def test_a_condition_trains_to_the_same_numbers_beside_any_others():
-    before = Fig4c(**Fig4c.scales["smoke"]).record(False, None)["accuracy"][1, 1]
-    control = Controls(**{**SMOKE, "delays": (4,)}).record(False, None)["accuracy"][0, 0]
+    before = Fig4c(**Fig4c.scales["smoke"]).record(False)["accuracy"][1, 1]
+    control = Controls(**{**SMOKE, "delays": (4,)}).record(False)["accuracy"][0, 0]
     np.testing.assert_allclose(control, before, atol=1e-6)
 
 

@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from lyaptorch.experiments import FIGURES, SCALES, Check
 from lyaptorch.experiments.check import at_least, at_most, near
 from lyaptorch.experiments.figure import Figure as Declared
-from lyaptorch.experiments.gradient_flossing.control import Fig1b, Fig1c, Fig1d
 from lyaptorch.experiments.gradient_flossing.delays import Fig4c
 from lyaptorch.experiments.gradient_flossing.episodes import Fig8
-from lyaptorch.experiments.gradient_flossing.units import Fig6
+from lyaptorch.experiments.gradient_flossing.exponents import Fig1b, Fig1c, Fig1d
+from lyaptorch.experiments.gradient_flossing.noise_driven import Fig6
 from lyaptorch.record import Record
 from lyaptorch.training import run as engine
 

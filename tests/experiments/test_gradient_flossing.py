@@ -8,12 +8,12 @@ import torch
 
 import lyaptorch as lt
 from lyaptorch.experiments.check import slopes
-from lyaptorch.experiments.gradient_flossing.algorithm import Fig15, Fig16
 from lyaptorch.experiments.gradient_flossing.conditioning import Fig2a, Fig2b, Fig2c
-from lyaptorch.experiments.gradient_flossing.cost import PARTS, Sizes, Table1
-from lyaptorch.experiments.gradient_flossing.counts import MODES, Frames
+from lyaptorch.experiments.gradient_flossing.cost import PARTS, Fig16, Sizes, Table1
 from lyaptorch.experiments.gradient_flossing.directions import CovariantOverlap, Fig10, Fig11
 from lyaptorch.experiments.gradient_flossing.episodes import Fig9
+from lyaptorch.experiments.gradient_flossing.exponents import Fig15
+from lyaptorch.experiments.gradient_flossing.trained_exponents import MODES, Frames
 from lyaptorch.record import Record
 
 
@@ -202,7 +202,7 @@ def test_frames_differ_where_they_should(monkeypatch):
     """The frames handed to the scan: one for all epochs, a new one in each, or the end of the last scan."""
     figure = Frames(**Frames.scales["smoke"])
     given, ends = [], []
-    from lyaptorch.experiments.gradient_flossing import counts as module
+    from lyaptorch.experiments.gradient_flossing import trained_exponents as module
 
     def spy(cell, inputs, **keywords):
         spectrum = lt.lyapunov_spectrum(cell, inputs, **keywords)
@@ -212,7 +212,7 @@ def test_frames_differ_where_they_should(monkeypatch):
         return spectrum
 
     monkeypatch.setattr(module, "lyapunov_spectrum", spy)
-    figure.record(False, None)
+    figure.record(False)
     assert len(given) == figure.floss_epochs
     fixed, redrawn, carried = (torch.stack([frame[i, 0, :, 0] for frame in given]) for i in range(3))
     for frames in (fixed, redrawn, carried):

@@ -146,8 +146,8 @@ class Job:
     ) -> None:
         """Save the Record, with its figure or page beside it, and answer."""
         path, seconds = self.save(record, fresh=fresh)
-        write = {"figure": draw, "page": lambda record, path: record.save(path.with_suffix(".html"))}
-        written = {name: write[name](record, path) for name in files}
+        page = path.with_suffix(".html")
+        written = {name: draw(record, path) if name == "figure" else record.save(page) for name in files}
         self.output.conclude(facts, parts, {"record": path, **written}, seconds)
 
 

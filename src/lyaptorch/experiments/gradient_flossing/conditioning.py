@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,9 +12,9 @@ from torch import Tensor
 from lyaptorch.analysis import condition_number, usable_dimensions
 from lyaptorch.cells import RateCell
 from lyaptorch.experiments.check import Check, at_least, at_most, near, slopes
-from lyaptorch.experiments.figure import Results, declare
-from lyaptorch.experiments.gradient_flossing.control import NATS, NoiseDriven
-from lyaptorch.experiments.gradient_flossing.setting import PAPER
+from lyaptorch.experiments.figure import Results, coordinates
+from lyaptorch.experiments.gradient_flossing.noise_driven import NATS, NoiseDriven
+from lyaptorch.experiments.gradient_flossing.setting import bundles, figure
 from lyaptorch.experiments.study import Study
 from lyaptorch.plots.primitives import BLUE, GREY, ORANGE, PALETTE, bundle, picture, single
 from lyaptorch.record import Given, Record
@@ -49,12 +48,9 @@ def over_time(record: Record, axes: list[Axes]) -> None:
 def dimensions(record: Record, axes: list[Axes]) -> None:
     """Usable dimensions against the condition number that is acceptable."""
     (panel,), kappa = axes, record["kappa"]
-    for group, color in enumerate(COLORS):
-        rows, name = record["usable"][group], str(record["group"][group])
-        bundle(panel, rows, color, name, x=kappa, marker="o", linewidth=1.8)
-    steps = record.config["horizon"]
-    panel.set_xscale("log")
-    panel.set(xlabel=r"acceptable $\kappa$", ylabel="dimensions", title=f"Usable after {steps} steps")
+    bundles(panel, record["usable"], record["group"], x=kappa, marker="o", linewidth=1.8)
+    panel.set(xscale="log", xlabel=r"acceptable $\kappa$", ylabel="dimensions")
+    panel.set_title(f"Usable after {record.config['horizon']} steps")
     panel.legend()
 
 
@@ -64,16 +60,14 @@ def rates(record: Record, axes: list[Axes]) -> None:
     (panel,) = axes
     for i, (size, gap, rate) in enumerate(zip(record["size"], record["gap"], record["rate"], strict=True)):
         panel.plot(gap, rate, "o", color=PALETTE[i % len(PALETTE)], markersize=3.5, label=f"$n = {size}$")
-    both = np.concatenate([record["gap"], record["rate"]])
-    ends = [both.min(), both.max()]
+    ends = np.quantile([record["gap"], record["rate"]], (0, 1))
     panel.plot(ends, ends, color=GREY, linewidth=0.8)
     label, title = rf"$\lambda_1 - \lambda_n$ {NATS}", "Every network its own"
     panel.set(xlabel=label, ylabel=r"$\log \kappa\, /\, t$", title=title)
     panel.legend()
 
 
-@declare(
-    PAPER,
+@figure(
     "fig2a",
     "condition number of the long-term Jacobian over time, flossed or not, and predicted",
     cost=("5 s", "25 s", "10 min"),
@@ -81,7 +75,6 @@ def rates(record: Record, axes: list[Axes]) -> None:
     small={"networks": 6, "epochs": 200},
     draw=over_time,
 )
-@dataclass(frozen=True)
 class Fig2a(NoiseDriven):
     """The condition number against time, with and without flossing all exponents, and what exponents predict.
 
@@ -103,32 +96,29 @@ class Fig2a(NoiseDriven):
         shape = (len(GROUPS), self.networks)
         ids = torch.arange(self.networks).expand(shape)
         cell = self.cell(ids, 1.0)
+        # one ensemble for both groups: at a rate of 0 the random networks stay as they are
         flossed = torch.tensor([0.0, 1.0])[:, None].expand(shape)
-        k = torch.full(shape, self.hidden_size)
-        self.floss(cell, ids, k, torch.zeros(shape), self.lr * flossed, study.show_progress)
+        self.floss(study, cell, ids, k=torch.full(shape, self.hidden_size), lr=self.lr * flossed)
         inputs = self.noise(ids, 100 + self.horizon, epoch=1)
         found = condition_number(cell, inputs, transient=100, every=self.every)
+        # exponents come in the order of the frame's columns, in which flossing may leave a later one larger
         exponents = self.spectrum(cell, ids).sort(-1, descending=True).values
-        dims, alone = ("group", "network", "time"), ("group", "time")
-        first = [self._first(cell, inputs, group) for group in range(len(GROUPS))]
+        enough, paper, bits = zip(*(self._first(cell, inputs, group) for group in range(2)), strict=True)
         usable = [usable_dimensions(exponents, self.horizon, kappa) for kappa in self.kappas]
+        dims, alone = ("group", "network", "time"), ("group", "time")
         variables: dict[str, Given] = {
             "log_kappa": (dims, found.log_kappa[..., 0].movedim(0, -1), {"units": "nats"}),
-            "log_kappa_enough_bits": (alone, torch.stack([enough for enough, _, _ in first])),
-            "log_kappa_paper_bits": (alone, torch.stack([paper for _, paper, _ in first])),
-            "bits": (("group",), np.array([bits for _, _, bits in first])),
+            "log_kappa_enough_bits": (alone, torch.stack(enough)),
+            "log_kappa_paper_bits": (alone, torch.stack(paper)),
+            "bits": (("group",), np.array(bits)),
             "exponents": (("group", "network", "rank"), exponents, {"units": "nats per step"}),
             "usable": (("group", "network", "kappa"), torch.stack(usable, -1)),
         }
-        coordinates = {
-            "group": (("group",), np.array(GROUPS)),
-            "time": (("time",), found.times),
-            "kappa": (("kappa",), np.array(self.kappas)),
-        }
-        return variables, coordinates
+        return variables, coordinates(group=GROUPS, time=found.times.tolist(), kappa=self.kappas)
 
     def _first(self, cell: RateCell, inputs: Tensor, group: int) -> tuple[Tensor, Tensor, int]:
         """The first network of a group, multiplied out with enough bits, and with the paper's."""
+        # products with bits cost Python's arithmetic n^2 m times a step: one network stands for its group
         alone = self.cell(torch.tensor([0]), 1.0)
         with torch.no_grad():
             for own, all_of_them in zip(alone.parameters(), cell.parameters(), strict=True):
@@ -143,15 +133,19 @@ class Fig2a(NoiseDriven):
         """Log kappa grows at lambda_1 - lambda_n; enough bits agree with float64; 256 saturate."""
         found = []
         gap = record["exponents"][..., 0] - record["exponents"][..., -1]
+        # log kappa(t) = (lambda_1 - lambda_n) t + O(1); of the slope the constant is no part
         slope = slopes(record["time"], record["log_kappa"])
         exact = {"kind": "identity", "source": "theory"}
         for i, group in enumerate(record["group"]):
+            # both are of the same network, so that the error of the mean is that of their difference
             error = 2 * (slope[i] - gap[i]).std(ddof=1) / math.sqrt(self.networks)
             sentence = f"{group}: slope of log kappa is lambda_1 - lambda_n, within 2 standard errors"
             found.append(near(f"{group} slope", sentence, gap[i].mean(), slope[i].mean(), error, **exact))
             enough, plain = record["log_kappa_enough_bits"][i, -1], record["log_kappa"][i, 0, -1]
             sentence = f"{group}: log kappa at the end, float64 against {record['bits'][i]} bits"
             found.append(near(f"{group} enough bits", sentence, enough, plain, 1e-3, **exact))
+            # rounding to p bits leaves a floor of 2^-p sigma_1 times a constant under sigma_n, so that
+            # log kappa stops at p ln 2 and a constant
             most, limit = record["log_kappa_paper_bits"][i].max(), PAPER_BITS * math.log(2)
             sentence = f"{group}: log kappa multiplied out with {PAPER_BITS} bits stays below their range"
             found.append(at_most(f"{group} few bits", sentence, limit, most, 15.0, **exact))
@@ -162,16 +156,12 @@ class Fig2a(NoiseDriven):
         return found
 
 
-@declare(
-    PAPER,
+@figure(
     "fig2b",
     "usable gradient dimensions at a given condition number, flossed or not",
     cost=("5 s", "25 s", "10 min"),
-    smoke=Fig2a.scales["smoke"],
-    small=Fig2a.scales["small"],
     draw=dimensions,
 )
-@dataclass(frozen=True)
 class Fig2b(Fig2a):
     """How many gradient directions are left at a given condition number."""
 
@@ -184,8 +174,7 @@ class Fig2b(Fig2a):
         return found
 
 
-@declare(
-    PAPER,
+@figure(
     "fig2c",
     "condition number of single networks of finite size, measured against predicted",
     cost=("5 s", "1 s", "5 min"),
@@ -193,7 +182,6 @@ class Fig2b(Fig2a):
     small={"sizes": (8, 16, 32), "measure": 4000},
     draw=rates,
 )
-@dataclass(frozen=True)
 class Fig2c(NoiseDriven):
     """Measured against predicted condition number of single networks of several sizes.
 
@@ -221,7 +209,7 @@ class Fig2c(NoiseDriven):
             gaps.append(exponents.amax(-1) - exponents.amin(-1))
         dims, nats = ("size", "network"), {"units": "nats per step"}
         variables = {"rate": (dims, torch.stack(rates), nats), "gap": (dims, torch.stack(gaps), nats)}
-        return variables, {"size": (("size",), np.array(self.sizes))}
+        return variables, coordinates(size=self.sizes)
 
     def checks(self, record: Record) -> list[Check]:
         """The exponents predict the condition number of each network, sizes apart."""
@@ -231,6 +219,7 @@ class Fig2c(NoiseDriven):
             sentence = f"n = {n}: correlation of measured and predicted"
             found.append(at_least(f"n {n} correlation", sentence, 0.7, both, source=source))
             sentence, expected = f"n = {n}: mean of log kappa over t is lambda_1 - lambda_n", gap.mean()
+            # log kappa / t = lambda_1 - lambda_n + O(1) / t: a tenth is for the O(1)
             exact = {"kind": "identity", "source": "theory"}
             found.append(near(f"n {n} mean", sentence, expected, rate.mean(), 0.1 * expected, **exact))
         return found

@@ -1,32 +1,30 @@
-"""How many exponents, and which frames: figures 5 and 7, and flossing from fixed, redrawn, carried frames."""
+"""How many exponents are flossed (figures 5 and 7), and what does not replace flossing: controls."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
-import torch
 from matplotlib.axes import Axes
-from torch import Tensor
 
-from lyaptorch._random import Stream
-from lyaptorch.cells import random_frame
 from lyaptorch.experiments.check import Check, at_least, at_most
-from lyaptorch.experiments.figure import Results, declare
-from lyaptorch.experiments.gradient_flossing.delay_sweep import A_DAY, BESIDE, DelaySweep, points
-from lyaptorch.experiments.gradient_flossing.delays import HARD, exceeds
-from lyaptorch.experiments.gradient_flossing.setting import PAPER, SMOKE, Condition, Setting
-from lyaptorch.experiments.study import Study
-from lyaptorch.plots.primitives import GREY, PALETTE, label_accuracy, level, picture
+from lyaptorch.experiments.figure import Results, coordinates
+from lyaptorch.experiments.gradient_flossing.delays import (
+    A_DAY,
+    BESIDE,
+    BITS,
+    HARD,
+    SOLVED,
+    exceeds,
+    in_words,
+    points,
+)
+from lyaptorch.experiments.gradient_flossing.setting import SMOKE, Condition, DelaySweep, bundles, figure
+from lyaptorch.experiments.study import Study, mean_field_gain
+from lyaptorch.plots.primitives import GREY, label_accuracy, level, look, picture, smooth
 from lyaptorch.record import Given, Record
-from lyaptorch.schedules import FlossPhase, flossing_loss
-from lyaptorch.tangent import lyapunov_spectrum
-from lyaptorch.tasks.batch import Draw
-from lyaptorch.tasks.lagged import LaggedTask
-from lyaptorch.training import Adam, Model
-from lyaptorch.training.optim import MemberOptimizer, clip
+from lyaptorch.tasks import make_task
 
 CHANCE = 0.6
 """Mean accuracy up to which networks count as being at chance."""
@@ -47,8 +45,7 @@ def counts(record: Record, axes: list[Axes]) -> None:
             panel.legend(**BESIDE)
 
 
-@declare(
-    PAPER,
+@figure(
     "fig5",
     "accuracy on binary temporal XOR over k and delay, flossed during training (a, b)",
     cost=("2 s", "2 min", A_DAY),
@@ -56,12 +53,11 @@ def counts(record: Record, axes: list[Axes]) -> None:
     small={"delays": (20, 40), "ks": (1, 16, 75), "seeds": 3, "epochs": 1200, "floss_clip": 1.0},
     draw=counts,
 )
-@dataclass(frozen=True)
 class Fig5(DelaySweep):
     """Accuracy on the binary temporal XOR over k and delay, with flossing before and during training.
 
     Attributes:
-        ks: numbers of exponents flossed.
+        ks: numbers of exponents flossed, in rising order.
         episode: task epoch of the episode during training.
         schedules: when networks are flossed; figure 7 has both.
     """
@@ -74,8 +70,9 @@ class Fig5(DelaySweep):
 
     def conditions(self) -> tuple[Condition, ...]:
         """Every schedule with every k."""
+        episodes = {"before and during": (self.episode,), "before": ()}
         return tuple(
-            Condition(f"{schedule}, k = {k}", before=True, episodes=self._episodes(schedule), k=k)
+            Condition(f"{schedule}, k = {k}", before=True, episodes=episodes[schedule], k=k)
             for schedule in self.schedules
             for k in self.ks
         )
@@ -83,12 +80,12 @@ class Fig5(DelaySweep):
     def checks(self, record: Record) -> list[Check]:
         """Longer delays need more exponents, and one exponent does not bridge a delay of 40."""
         found, delays = [], record["delay"].tolist()
+        # conditions stand schedule by schedule, each with all of `ks`
         means = record["final_accuracy"].mean(-1).reshape(len(self.schedules), len(self.ks), -1)
         for schedule, accuracy in zip(self.schedules, means, strict=True):
-            least = [
-                min((k for k, yes in zip(self.ks, row, strict=True) if yes), default=0)
-                for row in (accuracy >= SOLVED).T
-            ]
+            solved = accuracy >= SOLVED
+            # argmax of booleans is the first that is true, and 0 also where none is
+            least = np.where(solved.any(0), np.array(self.ks)[solved.argmax(0)], 0).tolist()
             for (d, k), (longer, more) in pairwise(zip(delays, least, strict=True)):
                 if k and more:
                     key = f"{schedule}, least k at d {longer}"
@@ -104,20 +101,13 @@ class Fig5(DelaySweep):
                     found.append(at_least(f"{key}, gain", sentence, 0.1, gain, source=self.source))
         return found
 
-    def _episodes(self, schedule: str) -> tuple[int, ...]:
-        return (self.episode,) if schedule == "before and during" else ()
 
-
-@declare(
-    PAPER,
+@figure(
     "fig7",
     "accuracy over k and delay, flossed during training (a-c) or before it alone (d)",
     cost=("2 s", "2 min", A_DAY),
-    smoke=Fig5.scales["smoke"],
     small={**Fig5.scales["small"], "delays": (40, 60), "ks": (16, 75), "seeds": 2},
-    draw=counts,
 )
-@dataclass(frozen=True)
 class Fig7(Fig5):
     """Figure 5 with flossing before training alone beside flossing during training."""
 
@@ -132,121 +122,147 @@ class Fig7(Fig5):
         return [*super().checks(record), *gains]
 
 
-MODES = ("fixed", "redrawn", "carried over")
-SOLVED = 0.9
-"""Accuracy from which on a task counts as solved."""
+# a number, because every network has a bound of its own, and None would be for all of them
+UNCLIPPED = 1e6
+"""A norm that no gradient reaches."""
 
 
-@picture(2, width=3.6)
-def exponents_and_accuracy(record: Record, axes: list[Axes]) -> None:
-    """Exponents after flossing from each frame, and the accuracy reached."""
-    left, right = axes
-    index = np.arange(1, record["exponents"].shape[-1] + 1)
-    left.axhline(0, color=GREY, linewidth=0.8)
-    for i, (mode, color) in enumerate(zip(record["mode"], PALETTE, strict=False)):
-        rows = record["exponents"][i].reshape(-1, len(index))
-        left.plot(index, rows.T, color=color, linewidth=0.6, alpha=0.5)
-        left.plot([], [], color=color, label=str(mode))
-        final = record["final_accuracy"][i].reshape(-1)
-        right.plot(i + np.linspace(-0.2, 0.2, len(final)), final, "o", color=color, markersize=3.5)
-    left.set(xlabel="index $i$", ylabel=r"$\lambda_i$ (nats per step)", title="After flossing")
-    left.legend()
-    label_accuracy(right, "")
-    right.set(xticks=range(len(record["mode"])), xticklabels=record["mode"])
+@picture(lambda record: 2 * len(record["delay"]), width=3.6, height=3.3)
+def conditions(record: Record, axes: list[Axes]) -> None:
+    """Accuracy over epochs, and after training a row for each condition, for each delay."""
+    names = [str(name) for name in record["condition"]]
+    for j, delay in enumerate(record["delay"]):
+        over_epochs, final = axes[2 * j : 2 * j + 2]
+        bundles(over_epochs, smooth(record["accuracy"][:, j], 20), names)
+        for i, rows in enumerate(record["final_accuracy"][:, j]):
+            color, _ = look(i)
+            final.plot(rows, np.full(len(rows), i), "o", color=color, alpha=0.4, markersize=4)
+            final.plot(rows.mean(), i, "|", color=color, markersize=16, markeredgewidth=2)
+        label_accuracy(over_epochs, "epoch", f"delay {delay}")
+        final.axvline(0.5, color=GREY, linestyle=":", linewidth=0.8)
+        final.set_yticks(range(len(names)), names)
+        final.invert_yaxis()
+        final.set(xlabel="accuracy", xlim=BITS, title="After training")
+    handles = axes[0].get_legend_handles_labels()
+    axes[0].figure.legend(*handles, loc="outside lower center", ncols=4)
 
 
-@declare(
-    PAPER,
-    "frames",
-    "spread of exponents and success over initial frames: fixed, redrawn, carried over",
-    cost=("3 s", "30 s", "a day; minutes on a GPU"),
-    smoke={**SMOKE, "delays": (4,), "epochs": 10, "floss_epochs": 4, "measure": 60},
-    small={"delays": (20,), "seeds": 3, "epochs": 600, "floss_clip": 1.0},
-    draw=exponents_and_accuracy,
+@figure(
+    "controls",
+    "penalties on single steps, gain and clipping in place of flossing; joint loss",
+    cost=("2 s", "2 min", A_DAY),
+    smoke={**SMOKE, "delays": (4,)},
+    small={"delays": (30,), "seeds": 2, "epochs": 1000, "floss_epochs": 400, "floss_clip": 1.0},
+    draw=conditions,
 )
-@dataclass(frozen=True)
-class Frames(Setting):
-    """One network, flossed from many initial frames in three ways, then trained.
+class Controls(DelaySweep):
+    """Flossing beside what could replace it, on the binary temporal XOR.
 
-    `seeds` counts frames. All networks begin equal and see equal inputs; they differ by their frames alone.
-    A fixed frame is the same in each flossing epoch (the authors' script), a redrawn one is new in each, and
-    one that is carried over is where the last epoch's scan ended.
+    Three penalties that look at single steps, minimised before training as exponents are; the gain at which
+    mean-field theory puts lambda_1 at 0; task gradients that are not clipped; and the flossing loss added to
+    the task loss instead of phases of its own, which is no control but flossing in another form.
 
     Attributes:
-        measure: steps over which exponents are measured after flossing.
+        joint_weight: of the flossing loss beside the task loss; ours.
     """
 
     delays: tuple[int, ...] = (40,)
-    measure: int = 1000
+    joint_weight: float = 0.1
 
-    def run(self, study: Study) -> Results:
-        """`exponents (mode, delay, frame, index)` after flossing, `accuracy`, `final_accuracy`."""
-        conditions = tuple(Condition(mode) for mode in MODES)
-        model, task, ids = self.networks(conditions, same=True)
-        frame_ids = torch.arange(self.seeds).expand(ids.shape)
-        self._floss(model, task, ids, frame_ids)
-        exponents = self._spectrum(model, task, ids)
-        record = self.train(study, model, task, conditions, ids)
-        final = self.test(study, model, task, ids)["accuracy"]
-        dims = ("mode", "delay", "frame")
-        variables: dict[str, Given] = {
-            "exponents": ((*dims, "index"), exponents, {"units": "nats per step"}),
-            "accuracy": ((*dims, "epoch"), record["accuracy"].reshape(*ids.shape, -1)),
-            "final_accuracy": (dims, final.reshape(ids.shape)),
-        }
-        return self.found(variables, mode=(("mode",), np.array(MODES)))
+    def conditions(self) -> tuple[Condition, ...]:
+        """Flossing first, then what leaves networks at chance, then the joint loss."""
+        gain = mean_field_gain(make_task(self.task, delay=self.delays[0]))
+        return (
+            Condition("flossing before", before=True),
+            Condition("none"),
+            Condition("spectral radius", before=True, penalty="spectral_radius"),
+            Condition("one-step Jacobians", before=True, penalty="one_step_jacobians"),
+            Condition("mean-field slope", before=True, penalty="mean_field_slope"),
+            Condition("mean-field gain", gain=gain),
+            Condition("no clipping", clip=UNCLIPPED),
+            Condition("joint loss", flossing_weight=self.joint_weight),
+        )
 
     def checks(self, record: Record) -> list[Check]:
-        """The frame matters little: exponents after flossing agree, and so does success."""
-        found: list[Check] = []
-        ours: dict[str, Any] = {"kind": "question", "source": "ours"}
-        for i, mode in enumerate(record["mode"]):
-            first = record["exponents"][i, ..., 0]
-            spread = float(first.std(-1, ddof=1).mean())
-            sentence = f"{mode}: standard deviation of lambda_1 over frames"
-            found.append(at_most(f"{mode} spread", sentence, 0.1, spread, **ours))
-            success = float((record["final_accuracy"][i] > SOLVED).mean())
-            sentence = f"{mode}: share of frames after which the task is solved"
-            found.append(at_least(f"{mode} solved", sentence, 0.5, success, **ours))
+        """Controls stay at chance where flossing solves."""
+        found, source = [], "Gradient Flossing, section 9"
+        for j, delay in enumerate(record["delay"].tolist()):
+            for i, name in enumerate(record["condition"]):
+                key, sentence = f"{name}, d {delay}", f"d = {delay}: accuracy, {name}"
+                mean = record["final_accuracy"][i, j].mean()
+                if i == 0:
+                    found.append(at_least(key, sentence, SOLVED, mean, source=source))
+                elif name != "joint loss":
+                    found.append(at_most(key, sentence, CHANCE, mean, source=source))
         return found
 
-    def _floss(self, model: Model, task: LaggedTask, ids: Tensor, frame_ids: Tensor) -> None:
-        """Floss every network in its own way; what `train` does, but for the frames."""
-        cell, phase, ensemble = model.cell, FlossPhase(self.floss_epochs), tuple(ids.shape)
-        optimizer = MemberOptimizer(list(cell.parameters()), ensemble, phase.lr, Adam())
-        state = model.initial_state(1)
-        assert state is not None
-        mode = torch.arange(len(MODES))[:, None, None, None, None, None]
-        carried = self._frames(frame_ids, 0)
-        for epoch in range(self.floss_epochs):
-            drawn = torch.where(mode == MODES.index("fixed"), self._frames(frame_ids, 0), carried)
-            frames = torch.where(mode == MODES.index("redrawn"), self._frames(frame_ids, epoch), drawn)
-            inputs = self._inputs(task, ids, epoch, phase.steps, "floss")
-            spectrum = lyapunov_spectrum(
-                cell,
-                inputs,
-                k=self.k,
-                h0=state.detach(),
-                tangent_transient=phase.tangent_transient,
-                frame=frames,
-            )
-            loss = flossing_loss(spectrum.exponents)
-            gradients = torch.autograd.grad(loss, optimizer.parameters)
-            optimizer.step(clip(gradients, ensemble, self.floss_clip))
-            carried = spectrum.final_frame.detach()
 
-    def _frames(self, frame_ids: Tensor, epoch: int) -> Tensor:
-        """`(mode, delay, frame, 1, n, k)`: every frame id its own columns."""
-        frame = random_frame(self.hidden_size, self.k, Stream(self.seed, "frame"), frame_ids, epoch)
-        return frame.unsqueeze(-3)
+TASKS = ("delayed_copy", "temporal_xor")
 
-    @torch.no_grad()
-    def _spectrum(self, model: Model, task: LaggedTask, ids: Tensor) -> Tensor:
-        inputs = self._inputs(task, ids, 0, 100 + self.measure, "measure")
-        spectrum = lyapunov_spectrum(
-            model.cell, inputs, k=self.k, h0=model.initial_state(1), tangent_transient=100
-        )
-        return spectrum.exponents[..., 0, :]
 
-    def _inputs(self, task: LaggedTask, ids: Tensor, epoch: int, length: int, stream: str) -> Tensor:
-        return task.inputs(Draw(self.seed, length, member_ids=ids, epoch=epoch, stream=stream))
+@picture(lambda record: 2 * len(record["task"]), width=3.0)
+def explained(record: Record, axes: list[Axes]) -> None:
+    """Variance explained against delay, and over epochs at the longest one, for each task."""
+    names, label = record["condition"], "variance explained"
+    for row, task in enumerate(record["task"]):
+        over_epochs, final = axes[2 * row : 2 * row + 2]
+        # 1 - error / variance has no lower bound: a linear network that runs away would take the whole axis
+        bundles(over_epochs, smooth(record["accuracy"][row, :, -1].clip(-1), 20), names)
+        points(final, record["delay"], record["final_accuracy"][row].clip(-1), names)
+        title = str(task).replace("_", " ")
+        over_epochs.set(xlabel="epoch", ylabel=label, title=f"{title}, d = {record['delay'][-1]}")
+        final.set(xlabel="delay", ylabel=label, title=f"{title}, after training", ylim=(-1.05, 1.05))
+        final.legend(title="flossed")
+
+
+@figure(
+    "appE",
+    "linear networks, preflossed or not, on the copy and the temporal XOR of numbers",
+    cost=("2 s", "50 s", A_DAY),
+    smoke=SMOKE,
+    small={"delays": (20, 40), "seeds": 2, "epochs": 600, "floss_clip": 1.0},
+    draw=explained,
+)
+class LinearNetworks(DelaySweep):
+    """Share of variance explained by linear networks, preflossed or not: copy and temporal XOR of numbers.
+
+    Of the temporal XOR no linear function of the inputs explains any variance. The paper gives no numbers;
+    the gain is below 1 because a Gaussian matrix of gain 1 has a spectral radius a little above 1, and a
+    linear network then runs away.
+
+    Attributes:
+        gain: of the initial weights.
+    """
+
+    task: str = "both"
+    analogue: bool = True
+    delays: tuple[int, ...] = (10, 20, 30, 40, 50, 60, 70)
+    activation: str = "linear"
+    gain: float = 0.8
+
+    def conditions(self) -> tuple[Condition, ...]:
+        """None and before, at the gain."""
+        return (Condition("none", gain=self.gain), Condition("before", before=True, gain=self.gain))
+
+    def run(self, study: Study) -> Results:
+        """The variables of a sweep, each with `task` as first dimension."""
+        # an ensemble has one task: two trainings, each with a checkpoint of its own
+        each = [replace(self, task=task).swept(study.part(task))[0] for task in TASKS]
+        variables: dict[str, Given] = {
+            name: (("task", *given[0]), np.stack([np.asarray(one[name][1]) for one in each]))
+            for name, given in each[0].items()
+        }
+        return self.compared(variables, **coordinates(task=TASKS))
+
+    def checks(self, record: Record) -> list[Check]:
+        """Flossing helps to copy; no linear network solves the XOR."""
+        # the XOR |a - b| stays as it is where the inputs a and b become 1 - a and 1 - b, which turns the sign
+        # of a - 1/2 and b - 1/2: no linear function of them correlates with it
+        copy, xor = record["final_accuracy"].mean(-1)
+        gain, sentence = copy[1] - copy[0], "copy: variance explained, gain of flossing at its best"
+        found = [at_least("copy", sentence, 0.1, gain.max(), source="Gradient Flossing, appendix E")]
+        for condition, row in zip(record["condition"], xor, strict=True):
+            key = f"temporal XOR, {condition}"
+            sentence = f"temporal XOR: most variance explained, {in_words(condition)}"
+            found.append(at_most(key, sentence, 0.1, row.max(), kind="identity", source="theory"))
+        return found

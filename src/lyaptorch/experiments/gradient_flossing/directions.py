@@ -1,34 +1,33 @@
-"""The structure of the gradient over training: figures 10 and 11, and appendix D's covariant vectors."""
+"""Gradients over training, flossed or not: figures 10 and 11, appendix D's covariant vectors, figure 12."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
 from matplotlib.axes import Axes
-from numpy.typing import NDArray
 from torch import Tensor
 
 from lyaptorch.analysis import onset
 from lyaptorch.experiments.check import Check, at_least
-from lyaptorch.experiments.figure import Results, declare
+from lyaptorch.experiments.figure import Results
 from lyaptorch.experiments.gradient_flossing.episodes import (
     FEWER,
     LONG,
     QUICK,
     ROSE,
     Episodes,
+    draw_norms,
     mark_episodes,
     of_each_delay,
+    share,
+    share_before,
 )
-from lyaptorch.experiments.gradient_flossing.setting import PAPER
+from lyaptorch.experiments.gradient_flossing.setting import Condition, bundles, figure
 from lyaptorch.experiments.study import Study
-from lyaptorch.plots.primitives import BLUE, ORANGE, PALETTE, bundle, finite_mean, label_accuracy, smooth
+from lyaptorch.plots.primitives import BLUE, ORANGE, PALETTE, TINY, finite_mean, label_accuracy, smooth
 from lyaptorch.record import Record
-
-TINY = 1e-30
-"""What stands for a singular value of 0 in a ratio and on a logarithmic axis."""
 
 
 @of_each_delay(2)
@@ -38,6 +37,7 @@ def singular_values(record: Record, delay: int, axes: list[Axes]) -> None:
     seed, at = int(record["shown"][delay]), record["measured_at"]
     for i, rank in enumerate((1, *record.config["ranks"])):
         for condition, line in ((1, "-"), (0, "--")):
+            # a value of 0 stands at the bottom of a logarithmic axis
             rows = np.maximum(record["singular_values"][condition, delay, seed, :, rank - 1], TINY)
             label = rf"$\sigma_{{{rank}}}$" if condition else None
             values.semilogy(at, rows, line, color=PALETTE[i % len(PALETTE)], linewidth=1.1, label=label)
@@ -54,18 +54,32 @@ def singular_values(record: Record, delay: int, axes: list[Axes]) -> None:
 def overlaps(record: Record, delay: int, axes: list[Axes]) -> None:
     """Overlap with the first covariant vector, and accuracy, over epochs."""
     (overlap, accuracy), title = axes, f"delay {record['delay'][delay]}"
-    for i, (condition, color) in enumerate(zip(record["condition"], (BLUE, ORANGE), strict=True)):
-        rows, curves = record["overlap"][i, delay], smooth(record["accuracy"][i, delay], 20)
-        bundle(overlap, rows, color, str(condition), x=record["measured_at"], thick=finite_mean)
-        bundle(accuracy, curves, color, thick=finite_mean)
+    names, curves = record["condition"], smooth(record["accuracy"][:, delay], 20)
+    bundles(overlap, record["overlap"][:, delay], names, x=record["measured_at"], thick=finite_mean)
+    bundles(accuracy, curves, names, thick=finite_mean)
     overlap.set(xlabel="epoch", ylabel=r"|cos| of $dL/dh$ and $v_1$", title=title)
     label_accuracy(accuracy, "epoch", title)
     overlap.legend(title="flossed")
     mark_episodes(record, axes)
 
 
-@declare(
-    PAPER,
+@of_each_delay(3)
+def by_schedule(record: Record, delay: int, axes: list[Axes]) -> None:
+    """Accuracy, loss and |dL/dh0| over epochs: not flossed, flossed early, flossed throughout."""
+    accuracy, loss, norms = axes
+    for panel, name in ((accuracy, "accuracy"), (loss, "loss")):
+        bundles(panel, smooth(record[name][:, delay], 5), record["condition"], linewidth=1.4)
+    for rows, color in zip(record["gradient_norm"][:, delay], PALETTE, strict=False):
+        draw_norms(norms, rows, color, record["measured_at"], linewidth=1.4)
+    label_accuracy(accuracy, "epoch", f"delay {record['delay'][delay]}")
+    loss.set(xlabel="epoch", ylabel="cross-entropy", yscale="log")
+    norms.set(xlabel="epoch")
+    if delay == 0:
+        handles, names = accuracy.get_legend_handles_labels()
+        accuracy.figure.legend(handles, names, title="flossed", loc="outside right upper")
+
+
+@figure(
     "fig10",
     "singular values of dL/dW over epochs, with and without flossing, and accuracy",
     cost=("10 s", "2 min", LONG),
@@ -73,7 +87,6 @@ def overlaps(record: Record, delay: int, axes: list[Axes]) -> None:
     small=FEWER,
     draw=singular_values,
 )
-@dataclass(frozen=True)
 class Fig10(Episodes):
     """Singular values of dL/dW over epochs, with and without flossing; one network is drawn.
 
@@ -83,57 +96,43 @@ class Fig10(Episodes):
 
     ranks: tuple[int, ...] = (2, 5, 10, 20)
 
+    measured: ClassVar[tuple[str, str]] = ("singular_values", "singular_values")
+    axes: ClassVar[tuple[str, ...]] = ("index",)
+
     def run(self, study: Study) -> Results:
         """`singular_values (condition, delay, seed, measurement, index)`, `accuracy`, `shown (delay)`."""
-        conditions, name = self.conditions(), "singular_values"
-        variables, _ = self.trained(study, conditions, name, name, axes=("index",))
+        variables, along = super().run(study)
         left = onset(torch.as_tensor(variables["accuracy"][1][1]), which="last")
-        return self.compared(conditions, {**variables, "shown": (("delay",), self.shown(left))})
+        return {**variables, "shown": (("delay",), self.shown(left))}, along
 
     def shown(self, left_chance: Tensor) -> Tensor:
         """Which seed is drawn for each delay: the first to leave chance."""
+        # argmin takes NaN before any number: here that is a network that never leaves chance
         return left_chance.nan_to_num(nan=torch.inf).argmin(-1)
 
     def checks(self, record: Record) -> list[Check]:
         """Subordinate values jump at each episode, and exceed those without flossing before chance ends."""
-        values, at = record["singular_values"][1], record["measured_at"]
+        (none, flossed), at = np.maximum(record["singular_values"], TINY), record["measured_at"]
+        # the first measurement after an episode, and the last before it
         place = np.searchsorted(at, self.episodes)
-        found = []
+        jumps = np.median(flossed[..., place, :] / flossed[..., place - 1, :], (0, 1, 2))
+        left = onset(torch.from_numpy(record["accuracy"][1]), which="last").numpy()
+        rose, found = "share that exceeds tenfold that of no flossing before learning", []
         for rank in self.ranks:
-            rows = np.maximum(values[..., rank - 1], TINY)
-            jump = np.median(np.stack([rows[..., p] / rows[..., p - 1] for p in place]))
             sentence = f"singular value {rank}: median jump at an episode"
-            found.append(at_least(f"jump {rank}", sentence, 1.5, float(jump), source=self.source))
+            found.append(at_least(f"jump {rank}", sentence, 1.5, jumps[rank - 1], source=self.source))
         for rank in self.ranks:
-            share = self._risen_before(record, rank - 1)
-            sentence = (
-                f"singular value {rank}: share that exceeds tenfold that of no flossing before learning"
-            )
-            found.append(at_least(f"rose before {rank}", sentence, 0.5, share, source=self.source))
+            risen = share_before((flossed >= ROSE * none)[..., rank - 1], at, left)
+            sentence = f"singular value {rank}: {rose}"
+            found.append(at_least(f"rose before {rank}", sentence, 0.5, risen, source=self.source))
         return found
 
-    def _risen_before(self, record: Record, index: int) -> float:
-        """Of the flossed networks that learn, the share whose value has risen before."""
-        values, at = record["singular_values"][..., index], record["measured_at"]
-        left = onset(torch.from_numpy(record["accuracy"][1]), which="last").numpy()
-        risen = [
-            bool((flossed >= ROSE * np.maximum(none, TINY))[at <= epoch].any())
-            for none, flossed, epoch in zip(*map(_rows, values), left.reshape(-1), strict=True)
-            if np.isfinite(epoch)
-        ]
-        return float(np.mean(risen)) if risen else float("nan")
 
-
-@declare(
-    PAPER,
+@figure(
     "fig11",
     "as figure 10, for the network whose accuracy leaves chance last",
     cost=("10 s", "2 min", LONG),
-    smoke={**QUICK, "ranks": (2, 4)},
-    small=FEWER,
-    draw=singular_values,
 )
-@dataclass(frozen=True)
 class Fig11(Fig10):
     """The same run as figure 10; the network is drawn that leaves chance last."""
 
@@ -142,8 +141,7 @@ class Fig11(Fig10):
         return left_chance.nan_to_num(nan=-torch.inf).argmax(-1)
 
 
-@declare(
-    PAPER,
+@figure(
     "appD-clv",
     "overlap of dL/dh with the first covariant vector over epochs, flossed or not",
     cost=("10 s", "80 s", LONG),
@@ -151,7 +149,6 @@ class Fig11(Fig10):
     small={**FEWER, "delays": (20,)},
     draw=overlaps,
 )
-@dataclass(frozen=True)
 class CovariantOverlap(Episodes):
     """Overlap of dL/dh with the first covariant Lyapunov vector over epochs.
 
@@ -163,10 +160,7 @@ class CovariantOverlap(Episodes):
 
     around: int = 200
 
-    def run(self, study: Study) -> Results:
-        """`overlap (condition, delay, seed, measurement)` and `accuracy`."""
-        conditions = self.conditions()
-        return self.compared(conditions, self.trained(study, conditions, "covariant_overlap", "overlap")[0])
+    measured: ClassVar[tuple[str, str]] = ("covariant_overlap", "overlap")
 
     def checks(self, record: Record) -> list[Check]:
         """The overlap rises around the epoch at which accuracy leaves chance for good."""
@@ -174,7 +168,8 @@ class CovariantOverlap(Episodes):
         for i, condition in enumerate(record["condition"]):
             left = onset(torch.from_numpy(record["accuracy"][i]), which="last").numpy().reshape(-1)
             changes = []
-            for row, epoch in zip(_rows(record["overlap"][i]), left, strict=True):
+            for row, epoch in zip(record["overlap"][i].reshape(-1, len(at)), left, strict=True):
+                # nothing is before or after NaN, the epoch of a network that never learns
                 before = row[(at < epoch) & (at >= epoch - self.around)]
                 after = row[(at >= epoch) & (at <= epoch + self.around)]
                 if len(before) and len(after):
@@ -185,5 +180,51 @@ class CovariantOverlap(Episodes):
         return found
 
 
-def _rows(values: NDArray[np.floating]) -> NDArray[np.floating]:
-    return values.reshape(-1, values.shape[-1])
+@figure(
+    "fig12",
+    "flossing every 100 epochs to the end: accuracy, error, |dL/dh0| (a-c)",
+    cost=("10 s", "1 min", LONG),
+    smoke={**QUICK, "period": 4},
+    small={"delays": (30,), "seeds": 2, "epochs": 1200, "floss_epochs": 200, "floss_clip": 1.0},
+    draw=by_schedule,
+)
+class Fig12(Episodes):
+    """Accuracy, error and gradient norm: no flossing, early episodes, and episodes to the end.
+
+    Attributes:
+        period: task epochs between episodes of the networks that are flossed to the end.
+    """
+
+    period: int = 100
+
+    curves: ClassVar[tuple[str, ...]] = ("accuracy", "loss")
+
+    def conditions(self) -> tuple[Condition, ...]:
+        """None, early, and to the end."""
+        throughout = tuple(range(self.period, self.epochs, self.period))
+        return (
+            Condition("none"),
+            Condition("early", before=True, episodes=self.episodes),
+            Condition("throughout", before=True, episodes=throughout),
+        )
+
+    def checks(self, record: Record) -> list[Check]:
+        """Accuracy drops at late episodes, and ends lower than with early episodes alone."""
+        early, throughout = record["accuracy"][1:].reshape(2, -1, self.epochs)
+        late = [e for e in range(self.period, self.epochs, self.period) if e > max(self.episodes)]
+        # accuracy is back within a period, so that only the first epochs after an episode show the drop
+        few = max(1, self.period // 10)
+        before = np.stack([throughout[:, e - few : e].mean(-1) for e in late])
+        after = np.stack([throughout[:, e : e + few].mean(-1) for e in late])
+        # at chance there is nothing to drop
+        above = before > 0.6
+        drops = share((before - after)[above] > 0.05)
+        lead = float(early[:, -few:].mean() - throughout[:, -few:].mean())
+        number = "networks and late episodes before which accuracy is above 0.6"
+        lower = "of these, share after which accuracy is lower by 0.05"
+        end = "accuracy at the end, early episodes alone above episodes to the end by"
+        return [
+            at_least("above", number, 1.0, float(above.sum()), source=self.source),
+            at_least("drops", lower, 0.8, drops, source=self.source),
+            at_least("end", end, 0.02, lead, source=self.source),
+        ]

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import functools
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import torch
 from matplotlib.axes import Axes
-from torch import Tensor
+from numpy.typing import NDArray
 
 from lyaptorch.analysis import aligned, onset
 from lyaptorch.experiments.check import Check, at_least
-from lyaptorch.experiments.figure import Results, declare
-from lyaptorch.experiments.gradient_flossing.setting import PAPER, SMOKE, Condition, Setting
+from lyaptorch.experiments.figure import Results, coordinates
+from lyaptorch.experiments.gradient_flossing.setting import (
+    DIMS,
+    SMOKE,
+    Condition,
+    Setting,
+    figure,
+    over_epochs,
+)
 from lyaptorch.experiments.study import Study
 from lyaptorch.plots.primitives import (
     BLUE,
@@ -54,49 +60,40 @@ class Episodes(Setting):
     Attributes:
         episodes: task epochs of the episodes after the first.
         every: task epochs between measurements of the gradient.
+        measured: a metric of `lt.train`, and what the Record calls it.
+        axes: its dimensions, of one network at one time.
+        curves: what the Record has of every epoch.
     """
 
     episodes: tuple[int, ...] = (100, 200, 300, 400)
     every: int = 10
 
+    measured: ClassVar[tuple[str, str]] = ("initial_gradient_norm", "gradient_norm")
+    axes: ClassVar[tuple[str, ...]] = ()
+    curves: ClassVar[tuple[str, ...]] = ("accuracy",)
+
     def conditions(self) -> tuple[Condition, ...]:
         """Networks without flossing, and their twins with it."""
         return Condition("none"), Condition("flossed", before=True, episodes=self.episodes)
 
-    def trained(
-        self,
-        study: Study,
-        conditions: Sequence[Condition],
-        metric: str,
-        name: str,
-        *,
-        curves: Sequence[str] = ("accuracy",),
-        axes: Sequence[str] = (),
-    ) -> tuple[dict[str, Given], Tensor]:
-        """Train networks under each of `conditions`; of one alone there is no dimension for it.
+    def run(self, study: Study) -> Results:
+        """Curves `(condition, delay, seed, epoch)`, what is measured `(..., measurement, *axes)`, and when.
 
-        Returns:
-            `curves (condition, delay, seed, epoch)`, the metric as `name (..., measurement, *axes)` and
-            `measured_at`; and |dL/dh0| before training.
+        Of one condition alone there is no dimension for it.
         """
-        model, task, ids = self.networks(conditions)
-        first = task.draw(Draw(self.seed, self.length, self.batch, member_ids=ids))
-        before = initial_gradient_norm(model, first)
-        record = self.train(study, model, task, conditions, ids, (metric,), self.every)
-        left_out = 1 if len(conditions) == 1 else 0
-        shape, dims = tuple(ids.shape)[left_out:], ("condition", "delay", "seed")[left_out:]
-        measured = record[metric]
+        (metric, name), networks = self.measured, self.networks(self.conditions())
+        record = self.train(study, networks, (metric,), self.every)
+        left_out = 1 if len(networks.ids) == 1 else 0
+        shape, dims = networks.ids.shape[left_out:], DIMS[left_out:]
+        values = record[metric]
+        values = values.reshape(*shape, *values.shape[1:])
         variables: dict[str, Given] = {
-            curve: ((*dims, "epoch"), record[curve].reshape(*shape, -1)) for curve in curves
+            **over_epochs(record, self.curves, shape, dims),
+            name: ((*dims, "measurement", *self.axes), values),
+            # every network is measured at the same epochs
+            "measured_at": (("measurement",), record["measured_at"][0].astype(np.int64)),
         }
-        variables[name] = ((*dims, "measurement", *axes), measured.reshape(*shape, *measured.shape[1:]))
-        variables["measured_at"] = (("measurement",), record["measured_at"][0].astype(np.int64))
-        return variables, before.reshape(shape)
-
-    def compared(self, conditions: Sequence[Condition], variables: dict[str, Given]) -> Results:
-        """What `run` returns of these conditions."""
-        names = np.array([condition.name for condition in conditions])
-        return self.found(variables, condition=(("condition",), names))
+        return self.found(variables) if left_out else self.compared(variables)
 
 
 def of_each_delay(count: int) -> Callable[[DrawDelay], Picture]:
@@ -120,6 +117,7 @@ def of_each_delay(count: int) -> Callable[[DrawDelay], Picture]:
 
 def draw_norms(panel: Axes, rows: Rows, color: str, at: Rows, **look: Any) -> None:
     """|dL/dh0| of each network on a logarithmic axis, and the geometric mean."""
+    # norms spread over decades, where a plain mean is that of the largest
     bundle(panel, np.maximum(rows, TINY), color, x=at, thick=geometric_mean, **look)
     panel.set(ylabel=r"$|dL/dh_0|$", yscale="log")
 
@@ -132,7 +130,7 @@ def mark_episodes(record: Record, axes: list[Axes]) -> None:
 
 
 @of_each_delay(2)
-def over_epochs(record: Record, delay: int, axes: list[Axes]) -> None:
+def norms_and_accuracy(record: Record, delay: int, axes: list[Axes]) -> None:
     """|dL/dh0| and accuracy over epochs; episodes as dotted lines."""
     (norms, accuracy), title = axes, f"delay {record['delay'][delay]}"
     draw_norms(norms, record["gradient_norm"][delay], BLUE, record["measured_at"], alpha=0.4, thin=0.8)
@@ -156,49 +154,56 @@ def around_ends(record: Record, delay: int, axes: list[Axes]) -> None:
         panel.axvline(0, color=GREY, linestyle=":", linewidth=0.8)
 
 
-@declare(
-    PAPER,
+@figure(
     "fig8",
     "|dL/dh0| and accuracy over epochs, with flossing episodes at 0, 100, ..., 400",
     cost=("10 s", "80 s", LONG),
     smoke=QUICK,
     small=FEWER,
-    draw=over_epochs,
+    draw=norms_and_accuracy,
 )
-@dataclass(frozen=True)
 class Fig8(Episodes):
     """|dL/dh0| and accuracy over epochs, with flossing episodes at 0, 100, 200, 300, 400."""
 
+    def conditions(self) -> tuple[Condition, ...]:
+        """Flossed networks alone."""
+        return super().conditions()[1:]
+
     def run(self, study: Study) -> Results:
         """`accuracy (delay, seed, epoch)`, `gradient_norm (delay, seed, measurement)`, `unflossed_norm`."""
-        flossed = self.conditions()[1:]
-        variables, before = self.trained(study, flossed, "initial_gradient_norm", "gradient_norm")
-        return self.found({**variables, "unflossed_norm": (("delay", "seed"), before)})
+        variables, along = super().run(study)
+        # the same networks again, as they were drawn
+        model, task, ids = self.networks(self.conditions())
+        first = task.draw(Draw(self.seed, self.length, self.batch, member_ids=ids))
+        norm = initial_gradient_norm(model, first).reshape(ids.shape[1:])
+        return {**variables, "unflossed_norm": (DIMS[1:], norm)}, along
 
     def checks(self, record: Record) -> list[Check]:
         """In most networks that learn, the gradient has risen tenfold before accuracy leaves chance."""
-        earlier, learned = 0, 0
-        for accuracy, norm, unflossed in zip(
-            record["accuracy"].reshape(-1, self.epochs),
-            record["gradient_norm"].reshape(-1, len(record["measured_at"])),
-            record["unflossed_norm"].reshape(-1),
-            strict=True,
-        ):
-            left_chance = onset(torch.from_numpy(accuracy)).item()
-            if not math.isnan(left_chance):
-                learned += 1
-                earlier += bool(norm[record["measured_at"] <= left_chance].max() >= ROSE * unflossed)
-        share = earlier / learned if learned else float("nan")
-        leave = learned / record["unflossed_norm"].size
-        rose = "of these, share in which |dL/dh0| rose tenfold before"
+        left = onset(torch.from_numpy(record["accuracy"])).numpy()
+        risen = record["gradient_norm"] >= ROSE * record["unflossed_norm"][..., None]
+        before = share_before(risen, record["measured_at"], left)
+        leave, rose = "share of networks that leave chance", "of these, share in which |dL/dh0| rose tenfold"
         return [
-            at_least("learned", "share of networks that leave chance", 0.5, leave, source=self.source),
-            at_least("rose before", rose, 0.5, share, source=self.source),
+            at_least("learned", leave, 0.5, share(np.isfinite(left)), source=self.source),
+            at_least("rose before", f"{rose} before", 0.5, before, source=self.source),
         ]
 
 
-@declare(
-    PAPER,
+def share(yes: Rows) -> float:
+    """Of how many it is so; NaN of none, which leaves a check undecided."""
+    return float(yes.mean()) if yes.size else float("nan")
+
+
+def share_before(risen: NDArray[np.bool_], at: Rows, left: Rows) -> float:
+    """Of the networks that leave chance, at `left (*e)`, how many had `risen (*e, measurement)` before."""
+    # `left` is NaN where a network never learns, and no epoch is before that
+    before = risen & (at <= left[..., None])
+    return share(np.any(before[np.isfinite(left)], -1))
+
+
+# a smoke test teaches nothing: with a level below chance it has ends to align to all the same
+@figure(
     "fig9",
     "|dL/dh0| and accuracy aligned to the last epoch at chance, and of small gradients",
     cost=("10 s", "80 s", LONG),
@@ -206,7 +211,6 @@ class Fig8(Episodes):
     small={**FEWER, "window": 500},
     draw=around_ends,
 )
-@dataclass(frozen=True)
 class Fig9(Fig8):
     """The networks of figure 8, each aligned to its own last epoch at chance, and of small gradients.
 
@@ -222,43 +226,40 @@ class Fig9(Fig8):
 
     def run(self, study: Study) -> Results:
         """That of figure 8, `chance_ends`, `small_ends (delay, seed)` and the aligned curves."""
-        variables, _ = super().run(study)
-        dims, places = ("delay", "seed"), self.window // self.every
+        variables, along = super().run(study)
+        dims, places = DIMS[1:], self.window // self.every
         accuracy, norms, at = (
             torch.as_tensor(variables[name][1]) for name in ("accuracy", "gradient_norm", "measured_at")
         )
         chance = onset(accuracy, self.accuracy_level, which="last")
         # after learning the loss, and every gradient with it, goes to zero: that counts for nothing
         while_at_chance = torch.where(at > chance.unsqueeze(-1), torch.inf, norms)
+        # norms have a value in `every` epochs, so a place among them times `every` is an epoch
         small = self.every * onset(while_at_chance, self.norm_level, width=1, which="last")
         aligned_norm = aligned(norms, (chance / self.every).round(), places, places)
-        variables = {
-            **variables,
+        ends: dict[str, Given] = {
             "chance_ends": (dims, chance),
             "small_ends": (dims, small),
             "aligned_norm": ((*dims, "place"), aligned_norm),
             "aligned_accuracy": ((*dims, "offset"), aligned(accuracy, small, self.window, self.window)),
         }
-        return self.found(
-            variables,
-            offset=(("offset",), np.arange(-self.window, self.window + 1)),
-            place=(("place",), self.every * np.arange(-places, places + 1)),
+        around = coordinates(
+            offset=range(-self.window, self.window + 1),
+            place=[self.every * i for i in range(-places, places + 1)],
         )
+        return {**variables, **ends}, {**along, **around}
 
     def checks(self, record: Record) -> list[Check]:
         """Gradients are not small any more before accuracy leaves chance for good."""
         learned = np.isfinite(record["chance_ends"])
-        earlier = record["small_ends"][learned] < record["chance_ends"][learned]
-        share = float(earlier.mean()) if learned.any() else float("nan")
-        lead = (record["chance_ends"] - record["small_ends"])[learned]
+        chance, small = record["chance_ends"][learned], record["small_ends"][learned]
+        lead = chance - small
+        # NaN where a gradient never was small
         lead = float(np.nanmedian(lead)) if np.isfinite(lead).any() else float("nan")
-        leave = "share of networks that leave chance for good"
+        leave, grew = "share of networks that leave chance for good", "of these, share whose gradient grew"
+        ahead, source = "median lead of the gradient, epochs", self.source
         return [
-            at_least("learned", leave, 0.5, float(learned.mean()), source=self.source),
-            at_least(
-                "grew before", "of these, share whose gradient grew before", 0.5, share, source=self.source
-            ),
-            at_least(
-                "lead", "median lead of the gradient, epochs", float(self.every), lead, source=self.source
-            ),
+            at_least("learned", leave, 0.5, float(learned.mean()), source=source),
+            at_least("grew before", f"{grew} before", 0.5, share(small < chance), source=source),
+            at_least("lead", ahead, float(self.every), lead, source=source),
         ]

@@ -1,32 +1,28 @@
-"""The setting of the figures that train: networks, task, and what is done to which of them."""
+"""Setting of the figures that train: networks, task, what is done to which of them, sweeps over delays."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar, dataclass_transform
 
-import numpy as np
 import torch
+from matplotlib.axes import Axes
 from torch import Tensor
 
-from lyaptorch.experiments.figure import Figure, Results
+from lyaptorch.experiments.figure import Figure, Results, coordinates, declare
 from lyaptorch.experiments.study import Study
+from lyaptorch.plots.primitives import Rows, bundle, look
 from lyaptorch.record import Given, Record
 from lyaptorch.schedules import At, FitPhase, FlossPhase, Schedule, Trigger
-from lyaptorch.tasks import DelayedCopy, SpatialXOR, Task, TemporalXOR
+from lyaptorch.tangent import lyapunov_spectrum
+from lyaptorch.tasks import TASKS, Task
+from lyaptorch.tasks.batch import Draw
 from lyaptorch.tasks.lagged import LaggedTask
 from lyaptorch.training import Model
 from lyaptorch.training.presets import gf2023
 
-T = TypeVar("T", bound=Callable[..., Any])
-PAPER = "gradient-flossing"
-LAGGED: dict[str, type[LaggedTask]] = {
-    "delayed_copy": DelayedCopy,
-    "spatial_xor": SpatialXOR,
-    "temporal_xor": TemporalXOR,
-}
+T = TypeVar("T", bound=Figure)
 SMOKE: dict[str, Any] = {
     "delays": (2, 4),
     "seeds": 2,
@@ -38,6 +34,23 @@ SMOKE: dict[str, Any] = {
     "length": 30,
 }
 """What is small at smoke scale."""
+DIMS = ("condition", "delay", "seed")
+
+
+@dataclass_transform(frozen_default=True)
+def figure(name: str, shows: str, cost: tuple[str, str, str], **changed: Any) -> Callable[[type[T]], type[T]]:
+    """Make a class a figure of this paper: a frozen dataclass, declared as by `declare`.
+
+    Its scales and its picture are those of the figure that it extends, but for what is `changed`.
+    """
+
+    def decorate(cls: type[T]) -> type[T]:
+        # ClassVars of a figure that was declared before, and nothing of a class that was not
+        inherited = {**cls.scales, "draw": cls.draw} if hasattr(cls, "draw") else {}
+        declared = declare("gradient-flossing", name, shows, cost=cost, **{**inherited, **changed})
+        return declared(dataclass(frozen=True)(cls))
+
+    return decorate
 
 
 @dataclass(frozen=True)
@@ -65,17 +78,12 @@ class Condition:
     flossing_weight: float = 0.0
 
 
-def _or_as_before(train: T) -> T:
-    """Until all subclasses are converted: `train`, which also takes what it took before."""
+class Networks(NamedTuple):
+    """Networks, their task, and their ids `(condition, delay, seed)`."""
 
-    def either(self: Any, study: Any, *given: Any, **more: Any) -> Record:
-        if isinstance(study, Study):
-            return train(self, study, *given, **more)  # type: ignore[no-any-return]
-        task, conditions, ids, checkpoint, progress, *rest = given
-        again = Study(self.seed, progress, checkpoint)
-        return train(self, again, study, task, conditions, ids, *rest, **more)  # type: ignore[no-any-return]
-
-    return either  # type: ignore[return-value]
+    model: Model
+    task: LaggedTask
+    ids: Tensor
 
 
 @dataclass(frozen=True)
@@ -118,113 +126,149 @@ class Setting(Figure):
         """Where the paper makes the claims of this figure."""
         return f"Gradient Flossing, figure {self.figure.removeprefix('fig')}"
 
-    def networks(
-        self, conditions: Sequence[Condition] = (Condition(""),), *, same: bool = False
-    ) -> tuple[Model, LaggedTask, Tensor]:
-        """Equal networks under each condition, their task, and their ids `(condition, delay, seed)`.
+    def conditions(self) -> tuple[Condition, ...]:
+        """What is compared."""
+        return (Condition("none"), Condition("before", before=True))
+
+    def networks(self, conditions: Sequence[Condition] = (Condition(""),), *, same: bool = False) -> Networks:
+        """Equal networks under each condition.
 
         With `same` all seeds, too, are copies of one network and see the same batches.
         """
         shape = (len(conditions), len(self.delays), self.seeds)
         delays = torch.tensor(self.delays)[None, :, None].expand(shape)
-        task = LAGGED[self.task](delays, binary=not self.analogue)
+        task: LaggedTask = TASKS[self.task](delays, binary=not self.analogue)
+        # an id names weights and batches: with equal ids under each condition twins differ by what is done
+        # to them alone, and a difference of means is one of pairs
         ids = torch.zeros(shape, dtype=torch.int64) if same else torch.arange(self.seeds).expand(shape)
         model = gf2023(
             task,
             hidden_size=self.hidden_size,
-            gain=_shared([c.gain for c in conditions], shape),
+            gain=self._shared([c.gain for c in conditions]),
             activation=self.activation,
             weights=self.weights,
             rows=self.batch,
             ensemble=shape,
             member_ids=ids,
-            generator=self._generator(),
+            generator=Study(self.seed).generator(),
         )
-        return model, task, ids
+        return Networks(model, task, ids)
 
     def schedule(self, conditions: Sequence[Condition]) -> Schedule:
         """Who is flossed when: networks that are treated alike share their phases."""
-        shape = (len(conditions), len(self.delays), self.seeds)
-        k = [self.k if c.k is None else c.k for c in conditions]
-        exponents = _shared(k, shape)
+        k = self._shared([self.k if c.k is None else c.k for c in conditions])
 
-        def flossing(chosen: Callable[[Condition], bool], penalty: str) -> FlossPhase:
-            return FlossPhase(
-                self.floss_epochs,
-                k=exponents,
-                clip=self.floss_clip,
-                penalty=penalty,
-                who=_spread([chosen(c) and c.penalty == penalty for c in conditions], shape),
-            )
+        def flossing(chosen: Sequence[bool], penalty: str) -> FlossPhase:
+            alike = [c.penalty == penalty for c in conditions]
+            who = self._each(chosen) & self._each(alike)
+            return FlossPhase(self.floss_epochs, k=k, clip=self.floss_clip, penalty=penalty, who=who)
 
+        # distinct values in the order of the conditions: a set of strings has another one in each process,
+        # and a checkpoint counts phases
         first = dict.fromkeys(c.penalty for c in conditions if c.before)
         later = dict.fromkeys((c.episodes, c.penalty) for c in conditions if c.episodes)
+        # all fits have all triggers: each flosses those of its own `who` that the fit trains
         triggers = tuple(
-            Trigger(At(*episodes), flossing(lambda c, now=episodes: c.episodes == now, penalty))  # type: ignore[misc]
+            Trigger(At(*episodes), flossing([c.episodes == episodes for c in conditions], penalty))
             for episodes, penalty in later
         )
         fits = tuple(
             FitPhase(
                 self.epochs,
-                who=_spread([c.flossing_weight == weight for c in conditions], shape),
+                who=self._each([c.flossing_weight == weight for c in conditions]),
                 flossing_weight=weight,
-                flossing=FlossPhase(0, k=exponents),
+                # how the loss beside the task loss is measured; it has no steps of its own
+                flossing=FlossPhase(0, k=k),
                 triggers=triggers,
             )
             for weight in dict.fromkeys(c.flossing_weight for c in conditions)
         )
-        return (*(flossing(lambda c: c.before, penalty) for penalty in first), *fits)
+        return (*(flossing([c.before for c in conditions], penalty) for penalty in first), *fits)
 
-    def record(self, *given: Any, **more: Any) -> Record:
-        """Until all subclasses are converted: the same, and the Record of variables, as it was called."""
-        if given and isinstance(given[0], Mapping):
-            return Record(f"{PAPER} {self.figure}", asdict(self), *self.found(given[0], **more))
-        if "show_progress" in inspect.signature(self.run).parameters:
-            return self.run(*given, **more)  # type: ignore[return-value]
-        return super().record(*given, **more)
-
-    @_or_as_before
     def train(
-        self,
-        study: Study,
-        model: Model,
-        task: LaggedTask,
-        conditions: Sequence[Condition],
-        ids: Tensor,
-        metrics: tuple[str, ...] = (),
-        every: int = 100,
+        self, study: Study, networks: Networks, metrics: tuple[str, ...] = (), every: int = 100
     ) -> Record:
-        """The Record of `lt.train`, with the networks in one dimension."""
+        """The Record of `lt.train` under the conditions, with the networks in one dimension."""
+        conditions = self.conditions()
         return study.train(
-            model,
-            task,
+            networks.model,
+            networks.task,
             self.schedule(conditions),
             batch=self.batch,
             steps=self.length,
-            clip=_shared([c.clip for c in conditions], tuple(ids.shape)),
+            clip=self._shared([c.clip for c in conditions]),
             metrics=metrics,
             metrics_every=every,
-            member_ids=ids,
+            member_ids=networks.ids,
         )
 
     def test(self, study: Study, model: Model, task: Task, ids: Tensor) -> Record:
-        """The Record of `lt.evaluate`, on batches of the same size."""
+        """`loss` and `accuracy (member)` on batches of the same size that training never saw."""
         return study.evaluate(model, task, batch=self.batch, steps=self.length, member_ids=ids)
 
-    def found(self, variables: Mapping[str, Given], **coordinates: Given) -> Results:
+    @torch.no_grad()
+    def exponents(self, networks: Networks, k: int, steps: int) -> Tensor:
+        """The first k exponents `(condition, delay, seed, k)` over so many steps of one trajectory."""
+        model, task, ids = networks
+        # the frame takes its 100 steps to turn; states start where those of training do
+        inputs = task.inputs(Draw(self.seed, 100 + steps, member_ids=ids, stream="measure"))
+        spectrum = lyapunov_spectrum(
+            model.cell, inputs, k=k, h0=model.initial_state(1), tangent_transient=100
+        )
+        return spectrum.exponents[..., 0, :]
+
+    def found(self, variables: Mapping[str, Given], **along: Given) -> Results:
         """What `run` returns: the variables, these coordinates, and the delays."""
-        delays: Given = (("delay",), np.array(self.delays))
-        return variables, {**coordinates, "delay": delays}
+        return variables, {**along, **coordinates(delay=self.delays)}
 
-    def _generator(self) -> torch.Generator:
-        return torch.Generator().manual_seed(self.seed)
+    def compared(self, variables: Mapping[str, Given], **along: Given) -> Results:
+        """The same of variables along the conditions."""
+        names = [c.name for c in self.conditions()]
+        return self.found(variables, **coordinates(condition=names), **along)
+
+    def _each(self, values: Sequence[Any]) -> Tensor:
+        """One value for each condition, over its delays and seeds."""
+        return torch.tensor(values)[:, None, None].expand(len(values), len(self.delays), self.seeds)
+
+    def _shared(self, values: Sequence[Any]) -> Any:
+        """The value that all conditions have in common, or one for each."""
+        return values[0] if len(set(values)) == 1 else self._each(values)
 
 
-def _spread(values: Sequence[Any], shape: tuple[int, ...]) -> Tensor:
-    """One value for each condition, over its delays and seeds."""
-    return torch.tensor(values)[:, None, None].expand(shape)
+def over_epochs(
+    record: Record, names: Iterable[str], shape: Sequence[int], dims: Sequence[str] = DIMS
+) -> dict[str, Given]:
+    """Curves of a Record of `lt.train`, with networks in dimensions of this shape instead of one."""
+    return {name: ((*dims, "epoch"), record[name].reshape(*shape, -1)) for name in names}
 
 
-def _shared(values: Sequence[Any], shape: tuple[int, ...]) -> Any:
-    """The value that all conditions have in common, or one for each, spread."""
-    return values[0] if len(set(values)) == 1 else _spread(values, shape)
+@dataclass(frozen=True)
+class DelaySweep(Setting):
+    """Networks under several conditions, trained at several delays and tested."""
+
+    def run(self, study: Study) -> Results:
+        """`accuracy`, `loss (condition, delay, seed, epoch)`, `final_accuracy`, `final_loss (...)`."""
+        return self.compared(self.swept(study)[0])
+
+    def swept(self, study: Study) -> tuple[dict[str, Given], Networks]:
+        """What every Record of a sweep holds, and the trained networks."""
+        networks = self.networks(self.conditions())
+        record, shape = self.train(study, networks), networks.ids.shape
+        scores = self.test(study, *networks)
+        # a Record has no flossing where no phase flosses
+        flops = record["floss_flops"] if "floss_flops" in record else 0 * record["fit_flops"]
+        share = flops / (flops + record["fit_flops"])
+        variables: dict[str, Given] = {
+            **over_epochs(record, ("accuracy", "loss"), shape),
+            "final_accuracy": (DIMS, scores["accuracy"].reshape(shape)),
+            "final_loss": (DIMS, scores["loss"].reshape(shape)),
+            "floss_share": (DIMS, share.reshape(shape)),
+        }
+        return variables, networks
+
+
+def bundles(axes: Axes, values: Rows, names: Iterable[object], **more: Any) -> None:
+    """A bundle for each group of `values (group, seed, point)`, each in a look of its own."""
+    for i, (name, rows) in enumerate(zip(names, values, strict=True)):
+        color, dash = look(i)
+        bundle(axes, rows, color, str(name), dash=dash, **more)

@@ -1,8 +1,8 @@
-"""Exponents of trained networks: flossing to the end of training (figure 12), and after it (figure 13)."""
+"""Exponents of trained networks (figure 13), and of networks flossed from several initial frames."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,38 +10,38 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lyaptorch.experiments.check import Check, at_least
-from lyaptorch.experiments.figure import Results, declare
-from lyaptorch.experiments.gradient_flossing.control import NATS
-from lyaptorch.experiments.gradient_flossing.counts import SOLVED
-from lyaptorch.experiments.gradient_flossing.delay_sweep import A_DAY, BESIDE, DIMS
-from lyaptorch.experiments.gradient_flossing.delays import Fig4d
-from lyaptorch.experiments.gradient_flossing.episodes import (
-    LONG,
-    QUICK,
-    Episodes,
-    draw_norms,
-    of_each_delay,
+from lyaptorch._random import Stream
+from lyaptorch.cells import random_frame
+from lyaptorch.experiments.check import Check, at_least, at_most
+from lyaptorch.experiments.figure import Results, coordinates
+from lyaptorch.experiments.gradient_flossing.delays import A_DAY, BESIDE, SOLVED, Fig4d
+from lyaptorch.experiments.gradient_flossing.setting import (
+    DIMS,
+    SMOKE,
+    Condition,
+    Networks,
+    Setting,
+    figure,
+    over_epochs,
 )
-from lyaptorch.experiments.gradient_flossing.setting import PAPER, Condition
 from lyaptorch.experiments.study import Study
 from lyaptorch.plots.primitives import (
     BLUE,
+    GREY,
     ORANGE,
     PALETTE,
-    bundle,
     finite_mean,
     label_accuracy,
     level,
     picture,
     scores,
-    smooth,
 )
-from lyaptorch.record import Record
+from lyaptorch.record import Given, Record
+from lyaptorch.schedules import FlossPhase, flossing_loss
 from lyaptorch.tangent import lyapunov_spectrum
 from lyaptorch.tasks.batch import Draw
-from lyaptorch.tasks.lagged import LaggedTask
-from lyaptorch.training import Model
+from lyaptorch.training import Adam
+from lyaptorch.training.optim import MemberOptimizer, clip
 
 
 @picture(lambda record: len(record.config["indices"]), width=3.6)
@@ -49,21 +49,19 @@ def exponents(record: Record, axes: list[Axes]) -> None:
     """Exponents against delay for each index: filled where solved, hollow where not, and the mean of each."""
     indices, delays = record.config["indices"], record["delay"]
     solved = record["final_accuracy"] >= SOLVED
+    groups = ((solved, ORANGE, ORANGE, "solved"), (~solved, BLUE, "none", "not solved"))
     for panel, index in zip(axes, indices, strict=True):
         values = record["exponents"][..., index - 1]
         level(panel)
-        for chosen, color, face, label in (
-            (solved, ORANGE, ORANGE, "solved"),
-            (~solved, BLUE, "none", "not solved"),
-        ):
+        for chosen, color, face, label in groups:
+            # networks of all conditions together: what is compared is success, however it came about
             rows = np.where(chosen, values, np.nan).transpose(1, 0, 2).reshape(len(delays), -1)
             scores(panel, delays, rows, color, label, thick=finite_mean, face=face, alpha=0.6, size=4.0)
-        panel.set(xlabel="delay", ylabel=rf"$\lambda_{{{index}}}$ {NATS}", title="After training")
+        panel.set(xlabel="delay", ylabel=rf"$\lambda_{{{index}}}$ (nats per step)", title="After training")
     axes[-1].legend(**BESIDE)
 
 
-@declare(
-    PAPER,
+@figure(
     "fig13",
     "exponents after training on spatial XOR against delay, solved or not (a-d)",
     cost=("2 s", "2 min", A_DAY),
@@ -71,7 +69,6 @@ def exponents(record: Record, axes: list[Axes]) -> None:
     small={**Fig4d.scales["small"], "delays": (10, 20, 40), "seeds": 2, "epochs": 1000},
     draw=exponents,
 )
-@dataclass(frozen=True)
 class Fig13(Fig4d):
     """lambda_1 and lambda_10 after training on the spatial XOR, flossed or not, against delay.
 
@@ -85,9 +82,10 @@ class Fig13(Fig4d):
 
     def run(self, study: Study) -> Results:
         """That of figure 4d, and `exponents (condition, delay, seed, index)`."""
-        (variables, coordinates), trained = self.swept(study)
-        values = ((*DIMS, "index"), self._exponents(*trained), {"units": "nats per step"})
-        return {**variables, "exponents": values}, coordinates
+        variables, networks = self.swept(study)
+        values = self.exponents(networks, max(self.indices), self.measure)
+        variables["exponents"] = ((*DIMS, "index"), values, {"units": "nats per step"})
+        return self.compared(variables)
 
     def checks(self, record: Record) -> list[Check]:
         """lambda_1 = -c d^-p of the solved networks; at each delay the solved lie above the others."""
@@ -101,95 +99,125 @@ class Fig13(Fig4d):
             for j, delay in enumerate(record["delay"].tolist()):
                 above, below = values[:, j][solved[:, j]], values[:, j][~solved[:, j]]
                 if above.size and below.size:
-                    gap = above.mean() - below.mean()
-                    sentence = (
-                        f"lambda_{i} at d = {delay}: mean of solved networks above that of the others by"
-                    )
-                    found.append(at_least(f"lambda_{i}, d {delay}", sentence, 0.0, gap, source=source))
+                    key, gap = f"lambda_{i}, d {delay}", above.mean() - below.mean()
+                    ahead = "mean of solved networks above that of the others by"
+                    sentence = f"lambda_{i} at d = {delay}: {ahead}"
+                    found.append(at_least(key, sentence, 0.0, gap, source=source))
         return found
-
-    @torch.no_grad()
-    def _exponents(self, model: Model, task: LaggedTask, ids: Tensor) -> Tensor:
-        inputs = task.inputs(Draw(self.seed, 100 + self.measure, member_ids=ids, stream="measure"))
-        spectrum = lyapunov_spectrum(
-            model.cell, inputs, k=max(self.indices), h0=model.initial_state(1), tangent_transient=100
-        )
-        return spectrum.exponents[..., 0, :]
 
 
 def power_law(delays: NDArray[np.integer], exponents: NDArray[np.floating]) -> tuple[float, float]:
     """p of lambda = -c d^-p by least squares of the logarithms, and its standard error; NaN if too few."""
+    # log(-lambda) = log c - p log d: a line of slope -p; an exponent above 0 has no logarithm
     below = exponents < 0
     x, y = np.log(delays[below]), np.log(-exponents[below])
+    # the variance of a line through two points is 0 / 0
     if x.size < 3 or np.ptp(x) == 0:
         return float("nan"), float("nan")
     (slope, _), covariance = np.polyfit(x, y, 1, cov=True)
     return float(-slope), float(covariance[0, 0] ** 0.5)
 
 
-@of_each_delay(3)
-def by_schedule(record: Record, delay: int, axes: list[Axes]) -> None:
-    """Accuracy, loss and |dL/dh0| over epochs: not flossed, flossed early, flossed throughout."""
-    accuracy, loss, norms = axes
-    for i, condition in enumerate(record["condition"]):
-        for panel, name in ((accuracy, "accuracy"), (loss, "loss")):
-            bundle(panel, smooth(record[name][i, delay], 5), PALETTE[i], str(condition), linewidth=1.4)
-        draw_norms(norms, record["gradient_norm"][i, delay], PALETTE[i], record["measured_at"], linewidth=1.4)
-    label_accuracy(accuracy, "epoch", f"delay {record['delay'][delay]}")
-    loss.set(xlabel="epoch", ylabel="cross-entropy", yscale="log")
-    norms.set(xlabel="epoch")
-    if delay == 0:
-        handles, names = accuracy.get_legend_handles_labels()
-        accuracy.figure.legend(handles, names, title="flossed", loc="outside right upper")
+MODES = ("fixed", "redrawn", "carried over")
 
 
-@declare(
-    PAPER,
-    "fig12",
-    "flossing every 100 epochs to the end: accuracy, error, |dL/dh0| (a-c)",
-    cost=("10 s", "1 min", LONG),
-    smoke={**QUICK, "period": 4},
-    small={"delays": (30,), "seeds": 2, "epochs": 1200, "floss_epochs": 200, "floss_clip": 1.0},
-    draw=by_schedule,
+@picture(2, width=3.6)
+def exponents_and_accuracy(record: Record, axes: list[Axes]) -> None:
+    """Exponents after flossing from each frame, and the accuracy reached."""
+    left, right = axes
+    index = np.arange(1, record["exponents"].shape[-1] + 1)
+    left.axhline(0, color=GREY, linewidth=0.8)
+    for i, (mode, color) in enumerate(zip(record["mode"], PALETTE, strict=False)):
+        rows = record["exponents"][i].reshape(-1, len(index))
+        left.plot(index, rows.T, color=color, linewidth=0.6, alpha=0.5)
+        left.plot([], [], color=color, label=str(mode))
+        final = record["final_accuracy"][i].reshape(-1)
+        right.plot(i + np.linspace(-0.2, 0.2, len(final)), final, "o", color=color, markersize=3.5)
+    left.set(xlabel="index $i$", ylabel=r"$\lambda_i$ (nats per step)", title="After flossing")
+    left.legend()
+    label_accuracy(right, "")
+    right.set(xticks=range(len(record["mode"])), xticklabels=record["mode"])
+
+
+@figure(
+    "frames",
+    "spread of exponents and success over initial frames: fixed, redrawn, carried over",
+    cost=("3 s", "30 s", A_DAY),
+    smoke={**SMOKE, "delays": (4,), "epochs": 10, "floss_epochs": 4, "measure": 60},
+    small={"delays": (20,), "seeds": 3, "epochs": 600, "floss_clip": 1.0},
+    draw=exponents_and_accuracy,
 )
-@dataclass(frozen=True)
-class Fig12(Episodes):
-    """Accuracy, error and gradient norm: no flossing, early episodes, and episodes to the end.
+class Frames(Setting):
+    """One network, flossed from many initial frames in three ways, then trained.
+
+    `seeds` counts frames. All networks begin equal and see equal inputs; they differ by their frames alone.
+    A fixed frame is the same in each flossing epoch (the authors' script), a redrawn one is new in each, and
+    one that is carried over is where the last epoch's scan ended.
 
     Attributes:
-        period: task epochs between episodes of the networks that are flossed to the end.
+        measure: steps over which exponents are measured after flossing.
     """
 
-    period: int = 100
+    delays: tuple[int, ...] = (40,)
+    measure: int = 1000
+
+    def conditions(self) -> tuple[Condition, ...]:
+        """What `train` does with each: no flossing, which is done before."""
+        return tuple(Condition(mode) for mode in MODES)
 
     def run(self, study: Study) -> Results:
-        """`accuracy`, `loss (condition, delay, seed, epoch)`, `gradient_norm (..., measurement)`."""
-        throughout = tuple(range(self.period, self.epochs, self.period))
-        conditions = (
-            Condition("none"),
-            Condition("early", before=True, episodes=self.episodes),
-            Condition("throughout", before=True, episodes=throughout),
-        )
-        metric, curves = "initial_gradient_norm", ("accuracy", "loss")
-        variables, _ = self.trained(study, conditions, metric, "gradient_norm", curves=curves)
-        return self.compared(conditions, variables)
+        """`exponents (mode, delay, frame, index)` after flossing, `accuracy`, `final_accuracy`."""
+        networks = self.networks(self.conditions(), same=True)
+        self._floss(networks)
+        exponents = self.exponents(networks, self.k, self.measure)
+        record = self.train(study, networks)
+        final = self.test(study, *networks)["accuracy"]
+        dims = ("mode", "delay", "frame")
+        variables: dict[str, Given] = {
+            "exponents": ((*dims, "index"), exponents, {"units": "nats per step"}),
+            **over_epochs(record, ("accuracy",), networks.ids.shape, dims),
+            "final_accuracy": (dims, final.reshape(networks.ids.shape)),
+        }
+        return self.found(variables, **coordinates(mode=MODES))
 
     def checks(self, record: Record) -> list[Check]:
-        """Accuracy drops at late episodes, and ends lower than with early episodes alone."""
-        early, throughout = record["accuracy"][1:].reshape(2, -1, self.epochs)
-        late = [e for e in range(self.period, self.epochs, self.period) if e > max(self.episodes)]
-        few = max(1, self.period // 10)
-        before = np.stack([throughout[:, e - few : e].mean(-1) for e in late])
-        after = np.stack([throughout[:, e : e + few].mean(-1) for e in late])
-        above = before > 0.6
-        drops = (before - after)[above] > 0.05
-        share = float(drops.mean()) if drops.size else float("nan")
-        lead = float(early[:, -few:].mean() - throughout[:, -few:].mean())
-        number = "networks and late episodes before which accuracy is above 0.6"
-        lower = "of these, share after which accuracy is lower by 0.05"
-        end = "accuracy at the end, early episodes alone above episodes to the end by"
-        return [
-            at_least("above", number, 1.0, float(above.sum()), source=self.source),
-            at_least("drops", lower, 0.8, share, source=self.source),
-            at_least("end", end, 0.02, lead, source=self.source),
-        ]
+        """The frame matters little: exponents after flossing agree, and so does success."""
+        found: list[Check] = []
+        ours: dict[str, Any] = {"kind": "question", "source": "ours"}
+        for i, mode in enumerate(record["mode"]):
+            spread = record["exponents"][i, ..., 0].std(-1, ddof=1).mean()
+            sentence = f"{mode}: standard deviation of lambda_1 over frames"
+            found.append(at_most(f"{mode} spread", sentence, 0.1, spread, **ours))
+            success = (record["final_accuracy"][i] > SOLVED).mean()
+            sentence = f"{mode}: share of frames after which the task is solved"
+            found.append(at_least(f"{mode} solved", sentence, 0.5, success, **ours))
+        return found
+
+    def _floss(self, networks: Networks) -> None:
+        """Floss every network in its own way; what `train` does, but for the frames."""
+        (model, task, ids), phase = networks, FlossPhase(self.floss_epochs)
+        ensemble, frame_ids = tuple(ids.shape), torch.arange(self.seeds).expand(ids.shape)
+        optimizer = MemberOptimizer(list(model.cell.parameters()), ensemble, phase.lr, Adam())
+        # a dimension for the way, then those of delay, frame, trajectory, row and column
+        mode = torch.arange(len(MODES))[:, None, None, None, None, None]
+        carried = self._frames(frame_ids, 0)
+        for epoch in range(self.floss_epochs):
+            drawn = torch.where(mode == MODES.index("fixed"), self._frames(frame_ids, 0), carried)
+            inputs = task.inputs(Draw(self.seed, phase.steps, epoch=epoch, member_ids=ids, stream="floss"))
+            spectrum = lyapunov_spectrum(
+                model.cell,
+                inputs,
+                k=self.k,
+                h0=model.initial_state(1),
+                tangent_transient=phase.tangent_transient,
+                frame=torch.where(mode == MODES.index("redrawn"), self._frames(frame_ids, epoch), drawn),
+            )
+            # of the cell alone: readout and initial states are the task's to train
+            gradients = torch.autograd.grad(flossing_loss(spectrum.exponents), optimizer.parameters)
+            optimizer.step(clip(gradients, ensemble, self.floss_clip))
+            carried = spectrum.final_frame.detach()
+
+    def _frames(self, frame_ids: Tensor, epoch: int) -> Tensor:
+        """`(mode, delay, frame, 1, n, k)`: every frame id its own columns."""
+        frame = random_frame(self.hidden_size, self.k, Stream(self.seed, "frame"), frame_ids, epoch)
+        return frame.unsqueeze(-3)

@@ -184,7 +184,7 @@ class Table1(cost.Table1):
 
     def network(self, sizes: Sizes) -> tuple[Cell, Tensor, Tensor]:
         """A LIF network of n / 2 neurons, driven by noise from state 0."""
-        generator = self._seeds()
+        generator = Study(self.seed).generator()
         cell = LIFCell(1, sizes.n // 2, reset_grad="ignore", generator=generator)
         inputs = torch.randn(sizes.t, sizes.b, 1, generator=generator)
         return cell, inputs, torch.zeros(sizes.b, sizes.n)

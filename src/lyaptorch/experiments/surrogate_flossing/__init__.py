@@ -2,14 +2,11 @@
 
 from typing import Any
 
-from lyaptorch.experiments.surrogate_flossing.control import Fig2a, Fig2b
-from lyaptorch.experiments.surrogate_flossing.convergence import Fig7, Fig8, Table1
-from lyaptorch.experiments.surrogate_flossing.copying import AppCCopy, LimitsG
-from lyaptorch.experiments.surrogate_flossing.gradients import AppF, AppG
-from lyaptorch.experiments.surrogate_flossing.jacobian import Fig4
-from lyaptorch.experiments.surrogate_flossing.spectra import Fig1b, Fig1d
-from lyaptorch.experiments.surrogate_flossing.spiking import Spiking
-from lyaptorch.experiments.surrogate_flossing.xor import Fig3
+from lyaptorch.experiments.surrogate_flossing.adaptive import Fig3, Spiking
+from lyaptorch.experiments.surrogate_flossing.driven import AppF, AppG, Fig2a, Fig2b
+from lyaptorch.experiments.surrogate_flossing.lif import Fig4, Fig7, Fig8, Table1
+from lyaptorch.experiments.surrogate_flossing.random_binary import Fig1b, Fig1d
+from lyaptorch.experiments.surrogate_flossing.trained_binary import AppCCopy, LimitsG
 
 FIGURES: tuple[type[Any], ...] = (
     *(Fig1b, Fig1d, Fig2a, Fig2b, Fig3, Fig4, Fig7, Fig8),

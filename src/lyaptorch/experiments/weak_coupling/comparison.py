@@ -17,7 +17,7 @@ from lyaptorch.cells import Cell, CoRNNCell, ElmanCell, LSTMCell, ResidualCell, 
 from lyaptorch.experiments.check import Check, at_least, at_most
 from lyaptorch.experiments.figure import Results, declare
 from lyaptorch.experiments.study import Study
-from lyaptorch.experiments.weak_coupling.several_tasks import SMOKE, SeveralTasks, named, score_of
+from lyaptorch.experiments.weak_coupling.several_tasks import SMALL, SMOKE, SeveralTasks, named, score_of
 from lyaptorch.experiments.weak_coupling.trained import AUTHORS, PAPER, learned, stacked, uniform
 from lyaptorch.plots.primitives import bundle, look, picture
 from lyaptorch.record import Record
@@ -66,15 +66,13 @@ def curves(record: Record, axes: list[Axes]) -> None:
         "adding_iterations": 2,
     },
     small={
+        **SMALL,
         "tasks": ("mnist", "adding 50"),
         "learning_rates": (3e-3, 1e-2),
         "seeds": 1,
-        "hidden_size": 32,
-        "batch": 32,
         "iterations": 200,
         "adding_iterations": 2500,
         "measurements": 5,
-        "test_batches": 10,
     },
     draw=curves,
 )

@@ -26,7 +26,8 @@ from lyaptorch.tasks.batch import Task
 from lyaptorch.training import SGD, Adam
 
 SMOKE = {"seeds": 1, "batch": 4, "iterations": 2, "measurements": 2, "test_batches": 1}
-"""What is small at smoke scale in figures with several tasks."""
+SMALL = {"hidden_size": 32, "batch": 32, "test_batches": 10}
+"""What is small at smoke and at small scale."""
 
 
 def named(name: str) -> Task:
@@ -136,17 +137,15 @@ def _row(row: list[Axes], record: Record, task: int) -> None:
         "curvatures": 1,
     },
     small={
+        **SMALL,
         "tasks": ("mnist", "permuted mnist", "adding 50", "adding 100"),
         "decays": (0.95, 0.98, 0.995, 1.0, 1.005, 1.02),
         "seeds": 2,
-        "hidden_size": 32,
         "coupling": 0.06,
-        "batch": 32,
         "iterations": 500,
         "adding_iterations": 5000,
         "measurements": 10,
         "curvatures": 2,
-        "test_batches": 10,
     },
     draw=curves,
 )

@@ -1,4 +1,4 @@
-"""Surrogate spectra and Jacobians of random binary networks: figures 1b and 1d."""
+"""Random binary networks without input: surrogate spectra and Jacobians, figures 1b and 1d."""
 
 from __future__ import annotations
 
@@ -12,19 +12,98 @@ from matplotlib.axes import Axes
 from torch import Tensor
 
 from lyaptorch._random import Stream
+from lyaptorch._types import Number
 from lyaptorch.cells import BinaryCell, unroll
 from lyaptorch.experiments.check import Check, at_most, near
 from lyaptorch.experiments.figure import Figure, Results, declare
 from lyaptorch.experiments.study import Study
-from lyaptorch.experiments.surrogate_flossing.networks import NATS, PAPER, random_networks
-from lyaptorch.plots.primitives import BLUE, GREY, PALETTE, picture
+from lyaptorch.plots.primitives import BLUE, GREY, PALETTE, Picture, bundle, picture, single
 from lyaptorch.record import Record
 from lyaptorch.tangent import lyapunov_spectrum
+from lyaptorch.tasks import DelayedCopy
+from lyaptorch.tasks.batch import Draw
 from lyaptorch.theory import binary_mean_field, free_probability_spectrum, gaussian_states, triangle_law
 
-TRANSIENT = 20
-"""Steps before, and again while, the frame settles."""
+PAPER = "surrogate-flossing"
+TITLE = "Surrogate Gradient Flossing"
+"""What sources of checks begin with."""
+NATS = "(nats per step)"
+TRANSIENT = 50
+"""Steps before, and again while, the frame settles; without input fewer."""
+UNDRIVEN = 20
+BITS = DelayedCopy(1, binary=True)
+"""Whose inputs are bits."""
 THEORY: dict[str, Any] = {"kind": "identity", "source": "theory"}
+
+
+def copies(*shape: int) -> tuple[Tensor, Tensor]:
+    """Ids of networks that differ along the last dimension alone, and their places along the first."""
+    place = torch.arange(shape[0]).reshape(-1, *[1] * (len(shape) - 1))
+    return torch.arange(shape[-1]).expand(shape), place.expand(shape)
+
+
+def random_networks(study: Study, n: int, sharpness: Number, ids: Tensor) -> BinaryCell:
+    """The networks `ids` of n units without bias, with one input channel, in float64."""
+    return BinaryCell(1, n, sharpness=sharpness, bias=False, **study.ensemble(ids)).double()
+
+
+def random_states(study: Study, cell: BinaryCell, ids: Tensor) -> Tensor:
+    """Their states before the first step, N(0, 1)."""
+    shape = (1, cell.state_size)
+    return Stream(study.seed, "h0").normal(shape, member_ids=ids, dtype=torch.float64)
+
+
+def bits(study: Study, ids: Tensor, steps: int, stream: str = "task") -> Tensor:
+    """One trajectory of bits for each network, with both transients in front of the steps."""
+    steps += 2 * TRANSIENT
+    return BITS.inputs(Draw(study.seed, steps, member_ids=ids, stream=stream, dtype=torch.float64))
+
+
+@torch.no_grad()
+def exponents(cell: BinaryCell, inputs: Tensor, transient: int = TRANSIENT, **more: Any) -> Tensor:
+    """The exponents `(*e, k)` after a transient of the state and one of the frame."""
+    spectrum = lyapunov_spectrum(cell, inputs, transient=transient, tangent_transient=transient, **more)
+    return spectrum.exponents[..., 0, :]
+
+
+@dataclass(frozen=True)
+class RandomNetworks(Figure):
+    """Groups of random binary networks.
+
+    Attributes:
+        sharpness: g, initially; one group of networks for each.
+        networks: in each group.
+        hidden_size: n.
+    """
+
+    sharpness: tuple[float, ...] = (1.0,)
+    networks: int = 10
+    hidden_size: int = 80
+
+    def cell(self, study: Study, n: int, networks: int) -> tuple[BinaryCell, Tensor]:
+        """So many networks of n units for each sharpness, and their ids."""
+        ids, group = copies(len(self.sharpness), networks)
+        return random_networks(study, n, torch.tensor(self.sharpness)[group], ids), ids
+
+
+def growth(name: str, slope: str, ylabel: str, theory: str) -> Picture:
+    """A picture of `name` over the steps for each sharpness, with its theoretical slope."""
+
+    @single
+    def draw(record: Record, axes: list[Axes]) -> None:
+        (panel,) = axes
+        steps = record["horizon"]
+        look: dict[str, Any] = {"marker": "o", "alpha": 0.2, "thin": 0.6, "linewidth": 1.5}
+        for group, g in enumerate(record["sharpness"]):
+            rows, color = record[name][group], PALETTE[group]
+            bundle(panel, rows, color, f"$g = {g:g}$", x=steps, **look)
+            line = rows.mean() + record[slope][group].mean() * (steps - steps.mean())
+            label = "" if group else theory
+            panel.plot(steps, line, "--", color="black", linewidth=0.9, label=label)
+        panel.set(xlabel="steps $T$", ylabel=ylabel)
+        panel.legend()
+
+    return draw
 
 
 @picture(2, width=4.4, height=3.4)
@@ -87,15 +166,12 @@ def columns(record: Record, axes: list[Axes]) -> None:
     draw=laws,
 )
 @dataclass(frozen=True)
-class Fig1b(Figure):
+class Fig1b(RandomNetworks):
     """Surrogate spectra of binary networks without input, for several sharpnesses, and their theory.
 
-    Networks for the first exponent are larger than those for the whole spectrum, which costs n times more.
+    Networks for the first exponent may be larger than those for the whole spectrum, which costs n times more.
 
     Attributes:
-        sharpness: g, one group of networks for each.
-        hidden_size: n, for the first exponent.
-        networks: for the first exponent, in each group.
         steps: over which the first exponent is measured.
         spectrum_size: n, for the spectrum.
         spectrum_networks: whose spectra are averaged.
@@ -104,7 +180,6 @@ class Fig1b(Figure):
 
     sharpness: tuple[float, ...] = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
     hidden_size: int = 1000
-    networks: int = 10
     steps: int = 2000
     spectrum_size: int = 1000
     spectrum_networks: int = 3
@@ -113,14 +188,17 @@ class Fig1b(Figure):
     def run(self, study: Study) -> Results:
         """`lambda1 (sharpness, network)`, `spectrum`, `free`, `triangle (sharpness, rank)`, `theory`."""
         g = torch.tensor(self.sharpness, dtype=torch.float64)
-        first = self._exponents(self.hidden_size, self.networks, self.steps, 1)[..., 0]
+        first = self._exponents(study, self.hidden_size, self.networks, self.steps, 1)[..., 0]
         n = self.spectrum_size
-        spectra = self._exponents(n, self.spectrum_networks, self.spectrum_steps, n)
+        spectra = self._exponents(study, n, self.spectrum_networks, self.spectrum_steps, n)
         field = binary_mean_field(g)
+        # free probability multiplies n slopes with a Gaussian matrix; h ~ N(0, 1), because the units are
+        # +-1 and W ~ N(0, 1/n), so that h has the variance n (1/n) 1 = 1
         h, weights = gaussian_states(torch.ones((), dtype=torch.float64))
-        cell = self._networks(1, self._ids(1))
+        cell = self.cell(study, 1, 1)[0]
         slopes = cell.activation.slope(h.expand(len(g), 1, 1, -1))[:, 0, 0]
         free = [free_probability_spectrum(n, own, weights=weights) for own in slopes]
+        # of a standard normal h: P(|h| < 1/g) = erf(1 / (sqrt(2) g))
         active = torch.erf(1 / (math.sqrt(2) * g))
         triangle = [
             triangle_law(n, top, share)
@@ -155,21 +233,10 @@ class Fig1b(Figure):
                     found.append(at_most(f"g {g:g} {key}", sentence, bound, rms, **THEORY))
         return found
 
-    def _ids(self, networks: int) -> Tensor:
-        return torch.arange(networks).expand(len(self.sharpness), -1)
-
-    def _networks(self, n: int, ids: Tensor) -> BinaryCell:
-        return random_networks(n, torch.tensor(self.sharpness)[:, None].expand(ids.shape), ids, self.seed)
-
-    @torch.no_grad()
-    def _exponents(self, n: int, networks: int, steps: int, k: int) -> Tensor:
-        ids = self._ids(networks)
-        h0 = Stream(self.seed, "h0").normal((1, n), member_ids=ids, dtype=torch.float64)
-        inputs = torch.zeros(steps + 2 * TRANSIENT, 1, 1, dtype=torch.float64)
-        spectrum = lyapunov_spectrum(
-            self._networks(n, ids), inputs, k=k, h0=h0, transient=TRANSIENT, tangent_transient=TRANSIENT
-        )
-        return spectrum.exponents[..., 0, :]
+    def _exponents(self, study: Study, n: int, networks: int, steps: int, k: int) -> Tensor:
+        cell, ids = self.cell(study, n, networks)
+        inputs = torch.zeros(steps + 2 * UNDRIVEN, 1, 1, dtype=torch.float64)
+        return exponents(cell, inputs, UNDRIVEN, k=k, h0=random_states(study, cell, ids))
 
 
 @declare(
@@ -202,12 +269,13 @@ class Fig1d(Figure):
     def run(self, study: Study) -> Results:
         """`jacobian (row, column)` of one step, and the shares `active`, `expected (step)` of columns."""
         n, ids = self.hidden_size, torch.arange(self.networks)
-        cell = random_networks(n, self.sharpness, ids, self.seed)
-        h0 = Stream(self.seed, "h0").normal((1, n), member_ids=ids, dtype=torch.float64)
+        cell = random_networks(study, n, self.sharpness, ids)
+        h0 = random_states(study, cell, ids)
         with torch.no_grad():
-            inputs = torch.zeros(TRANSIENT + self.steps, self.networks, 1, 1, dtype=torch.float64)
-            states = unroll(cell, inputs, h0)[TRANSIENT:]
+            inputs = torch.zeros(UNDRIVEN + self.steps, self.networks, 1, 1, dtype=torch.float64)
+            states = unroll(cell, inputs, h0)[UNDRIVEN:]
             slopes = cell.activation.slope(states)
+            # D = W diag(phi'): slopes scale columns
             jacobian = (cell.weight_hh * slopes[-1])[0, : self.shown, : self.shown]
         acting = states.abs() < 1 / self.sharpness
         expected = math.erf(1 / (math.sqrt(2) * self.sharpness))

@@ -1,0 +1,284 @@
+"""Spiking networks: their Jacobian (figure 4), convergence of exponents (7, 8), and cost (table 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from torch import Tensor
+
+from lyaptorch._random import Stream
+from lyaptorch.cells import Cell, LIFCell, random_frame, surrogates, unroll
+from lyaptorch.cells.spiking import ORDERS, RESET_GRADS
+from lyaptorch.cells.weights import fluctuation_driven
+from lyaptorch.experiments.check import Check, at_most, near, slopes
+from lyaptorch.experiments.figure import Figure, Results, coordinates, declare
+from lyaptorch.experiments.gradient_flossing import cost
+from lyaptorch.experiments.gradient_flossing.cost import Sizes
+from lyaptorch.experiments.study import Study
+from lyaptorch.experiments.surrogate_flossing.adaptive import Spiking
+from lyaptorch.experiments.surrogate_flossing.random_binary import NATS, PAPER, THEORY, TITLE, copies
+from lyaptorch.plots.primitives import BLUE, GREY, ORANGE, PALETTE, picture
+from lyaptorch.record import Given, Record
+from lyaptorch.schedules import FitPhase, FlossPhase
+from lyaptorch.tangent import lyapunov_spectrum
+from lyaptorch.tasks import SpikingXOR
+
+MODES = [(grad, order) for order in ORDERS for grad in RESET_GRADS]
+"""The six conventions."""
+
+
+@picture(2, width=4.6, height=3.4)
+def conventions(record: Record, axes: list[Axes]) -> None:
+    """Errors of the analytic Jacobian, and the spectra of the six conventions."""
+    errors, spectra = axes
+    place = np.arange(len(record["mode"]))
+    # on a logarithmic axis 0 would be missing
+    step, product = (np.maximum(record[name], 1e-18) for name in ("jacobian_error", "product_error"))
+    errors.semilogy(place, step, "o", color=BLUE, label="one step")
+    errors.semilogy(place, product, "o", color=ORANGE, label="product, relative")
+    errors.set_xticks(place, record["mode"], rotation=30, ha="right", fontsize=7)
+    errors.set(ylabel="largest deviation", title="Analytic against autodiff")
+    errors.legend()
+    for i, mode in enumerate(record["mode"]):
+        spectra.plot(record["spectrum"][i], color=PALETTE[i], linewidth=1.2, label=mode)
+    spectra.set(xlabel="index $i$", ylabel=rf"$\lambda_i$ {NATS}", title="Spectra by convention")
+    spectra.legend(fontsize=6)
+
+
+@declare(
+    PAPER,
+    "fig4",
+    "the LIF Jacobian, analytic against autodiff, in six conventions",
+    cost=("2 s", "2 s", "3 min"),
+    smoke={"hidden_size": 5, "steps": 10, "measure": 30},
+    small={"measure": 500},
+    draw=conventions,
+)
+@dataclass(frozen=True)
+class Fig4(Figure):
+    """Analytic and automatic Jacobians of a spiking network in the six conventions, and their exponents.
+
+    Attributes:
+        hidden_size: neurons; the state has twice as many entries.
+        channels: of Poisson input.
+        input_rate: of each, in Hz.
+        steps: over which Jacobians are compared.
+        measure: steps over which exponents are measured.
+    """
+
+    hidden_size: int = 40
+    channels: int = 40
+    input_rate: float = 25.0
+    steps: int = 50
+    measure: int = 2000
+
+    def run(self, study: Study) -> Results:
+        """`jacobian_error`, `product_error (mode)` and `spectrum (mode, rank)`."""
+        shape = (self.measure + self.steps, 1, self.channels)
+        x = Stream(self.seed, "inputs").uniform(shape, member_ids=0, dtype=torch.float64)
+        # a spike in a step of 2 ms
+        inputs = (x < self.input_rate * 2e-3).double()
+        rows = [self._mode(study, inputs, grad, order) for grad, order in MODES]
+        first, product, spectra = zip(*rows, strict=True)
+        variables: dict[str, Given] = {
+            "jacobian_error": (("mode",), first),
+            "product_error": (("mode",), product),
+            "spectrum": (("mode", "rank"), torch.stack(spectra), {"units": "nats per step"}),
+        }
+        return variables, coordinates(mode=[f"{grad}, {order}" for grad, order in MODES])
+
+    def checks(self, record: Record) -> list[Check]:
+        """The step's Jacobian is that of autodiff, and its products are what backpropagation computes."""
+        found, exact = [], partial(at_most, kind="identity", source="autodiff")
+        errors = (record["jacobian_error"], record["product_error"])
+        for mode, step, product in zip(record["mode"], *errors, strict=True):
+            sentence = f"{mode}: largest entry of analytic - automatic Jacobian"
+            found.append(exact(f"{mode}, step", sentence, 1e-14, step))
+            sentence = f"{mode}: backpropagation through {self.steps} steps - product, relative"
+            found.append(exact(f"{mode}, product", sentence, 1e-12, product))
+        return found
+
+    def _mode(self, study: Study, inputs: Tensor, grad: str, order: str) -> tuple[float, float, Tensor]:
+        """Errors of a step and of a product, and the exponents."""
+        n = self.hidden_size
+        cell = LIFCell(self.channels, n, reset_grad=grad, order=order).double()
+        fluctuation_driven(cell, input_rate=self.input_rate, generator=study.generator())
+        h = torch.zeros(1, 2 * n, dtype=torch.float64)
+        product = eye = torch.eye(2 * n, dtype=torch.float64).unsqueeze(0)
+        worst = 0.0
+        with torch.no_grad():
+            for x in inputs[: self.steps]:
+                after, D = cell.pushforward(x, h, eye)
+                automatic = torch.func.jacrev(lambda y, x=x: cell.step(x, y)[0])(h)[:, 0]
+                worst = max(worst, float((D[0] - automatic).abs().max()))
+                h, product = after, D @ product
+            spectrum = lyapunov_spectrum(cell, inputs[self.steps :], h0=h, tangent_transient=10)
+        h0 = torch.zeros_like(h).requires_grad_()
+        cotangent = torch.linspace(-1, 1, 2 * n, dtype=torch.float64)
+        last = unroll(cell, inputs[: self.steps], h0)[-1]
+        (gradient,) = torch.autograd.grad((cotangent * last).sum(), h0)
+        expected = cotangent @ product[0]
+        away = float((gradient[0] - expected).abs().max() / expected.abs().max())
+        return worst, away, spectrum.exponents[0].sort(descending=True).values
+
+
+WEIGHTS = ("random", "fixed")
+"""Every realisation has weights of its own, or all have those of the first."""
+
+
+@picture(3)
+def convergence(record: Record, axes: list[Axes]) -> None:
+    """Running estimates of a few exponents, weights random or fixed, and the scatter of all of them."""
+    time, running = record["time"], record["running"]
+    n = running.shape[-1]
+    for panel, weights, rows, mean in zip(axes, record["weights"], running, (BLUE, ORANGE), strict=False):
+        for color, i in zip(PALETTE, np.linspace(0, n - 1, 6).round().astype(int), strict=True):
+            panel.semilogx(time, rows[:, :, i], color=color, linewidth=0.7, alpha=0.6)
+            panel.plot([], [], color=color, label=rf"$\lambda_{{{i + 1}}}$")
+        panel.set(xlabel="steps", ylabel=rf"$\lambda_i$ {NATS}", title=f"{weights} weights")
+        scatter = np.exp(np.log(np.maximum(rows.std(1, ddof=1), 1e-30)).mean(-1))
+        axes[2].loglog(time, scatter, color=mean, label=f"{weights} weights")
+    axes[1].legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    axes[2].loglog(time, scatter[-1] * (time / time[-1]) ** -0.5, ":", color=GREY, label=r"$t^{-1/2}$")
+    axes[2].set(xlabel="steps", ylabel="standard deviation", title="Scatter")
+    axes[2].legend()
+
+
+ALIKE: dict[str, Any] = {
+    "cost": ("1 s", "1 s", "2 s"),
+    "smoke": {"hidden_size": 5, "networks": 3, "steps": 60, "transient": 10, "channels": 5, "points": 12},
+    "small": {"networks": 8},
+    "draw": convergence,
+}
+"""What the two figures declare alike."""
+
+
+@declare(
+    PAPER,
+    "fig7",
+    "convergence of the exponents of LIF networks, sharpness 1, weights random or fixed",
+    **ALIKE,
+)
+@dataclass(frozen=True)
+class Fig7(Figure):
+    """Running estimates of all exponents of LIF networks with surrogate sharpness 1.
+
+    Realisations differ in input, initial state and frame, and in the weights unless these are fixed. Weights
+    are drawn for the fluctuation-driven regime; the reset is ignored in the Jacobian, as in the paper. The
+    Poisson input and the transient are ours, because the paper names neither.
+
+    Attributes:
+        sharpness: g of the fast-sigmoid surrogate.
+        hidden_size: neurons; there are twice as many exponents.
+        networks: realisations, with random and with fixed weights.
+        steps: counted, of 2 ms.
+        transient: of state and frame, each, not counted.
+        channels: of Poisson input.
+        input_rate: of each, in Hz.
+        points: times at which the estimates are kept, evenly spaced in their logarithm.
+    """
+
+    sharpness: float = 1.0
+    hidden_size: int = 64
+    networks: int = 10
+    steps: int = 750
+    transient: int = 100
+    channels: int = 64
+    input_rate: float = 25.0
+    points: int = 60
+
+    def network(self, ids: Tensor) -> LIFCell:
+        """Networks; those of equal numbers have equal weights."""
+        study, surrogate = Study(self.seed), surrogates.fast_sigmoid(self.sharpness)
+        whose: dict[str, Any] = {"reset_grad": "ignore", **study.ensemble(ids)}
+        cell = LIFCell(self.channels, self.hidden_size, surrogate=surrogate, **whose).double()
+        draws = study.generator()
+        return fluctuation_driven(cell, input_rate=self.input_rate, member_ids=ids, generator=draws)
+
+    def run(self, study: Study) -> Results:
+        """`running (weights, time, network, index)` and `time`."""
+        own, weights = copies(len(WEIGHTS), self.networks)
+        # with fixed weights all are network 0
+        cell = self.network(own * (1 - weights))
+        n = cell.state_size
+        length = 2 * self.transient + self.steps
+        uniform = Stream(self.seed, "inputs").uniform((length, 1, self.channels), member_ids=own)
+        inputs = (uniform < self.input_rate * cell.dt).double().movedim(-3, 0)
+        # potentials up to the threshold, currents around 0
+        h0 = Stream(self.seed, "h0").uniform((1, n), member_ids=own, dtype=torch.float64)
+        h0[..., self.hidden_size :] -= 0.5
+        frame = random_frame(n, n, Stream(self.seed, "frame"), own, dtype=torch.float64).unsqueeze(-3)
+        transients: dict[str, Any] = {"transient": self.transient, "tangent_transient": self.transient}
+        with torch.no_grad():
+            spectrum = lyapunov_spectrum(cell, inputs, h0=h0, frame=frame, **transients)
+        kept = np.unique(np.geomspace(1, self.steps, self.points).round().astype(int))
+        running = spectrum.running()[kept - 1].squeeze(-2).movedim(0, 1)
+        dims = ("weights", "time", "network", "index")
+        variables = {"running": (dims, running, {"units": "nats per step"})}
+        return variables, coordinates(weights=WEIGHTS, time=kept.tolist())
+
+    def checks(self, record: Record) -> list[Check]:
+        """Fixed weights scatter less, and their scatter falls like t^-1/2."""
+        time, scatter = record["time"], record["running"].std(2, ddof=1)
+        random, fixed = scatter[:, -1]
+        late = time >= self.steps / 10
+        power = slopes(np.log(time[late]), np.log(scatter[1, late]).mean(-1))
+        ratio, first = np.exp(np.log(fixed / random).mean()), fixed[0] / random[0]
+        less = partial(at_most, source=f"{TITLE}, figures 7 and 8")
+        sentence = "scatter, fixed over random weights, geometric mean of all exponents"
+        return [
+            less("scatter", sentence, 1.0, ratio),
+            less("scatter lambda_1", "scatter of lambda_1, fixed over random weights", 1.0, first),
+            # means over t steps, whose correlations die out, scatter as t^-1/2
+            near("power", "scatter with fixed weights, power of t", -0.5, power, 0.15, **THEORY),
+        ]
+
+
+@declare(PAPER, "fig8", "convergence of the exponents of LIF networks, sharpness 20", **ALIKE)
+@dataclass(frozen=True)
+class Fig8(Fig7):
+    """Figure 7 with surrogate sharpness 20."""
+
+    sharpness: float = 20.0
+
+
+@declare(
+    PAPER,
+    "table1",
+    "measured cost of LIF, Jacobian and QR steps against sizes, share of flossing",
+    cost=("2 s", "2 s", "1 min"),
+    smoke=cost.Table1.scales["smoke"],
+    small=cost.Table1.scales["small"],
+    draw=cost.seconds,
+)
+@dataclass(frozen=True)
+class Table1(cost.Table1):
+    """Table 1 of Gradient Flossing for LIF networks, whose state has two numbers for each neuron.
+
+    The share of flossing is that in the training of the figure `spiking`, because the paper trains no
+    spiking network.
+    """
+
+    task_epochs: int = 1500
+    floss_epochs: int = 300
+
+    def network(self, sizes: Sizes) -> tuple[Cell, Tensor, Tensor]:
+        """A LIF network of n / 2 neurons, driven by noise from state 0."""
+        generator = Study(self.seed).generator()
+        cell = LIFCell(1, sizes.n // 2, reset_grad="ignore", generator=generator)
+        inputs = torch.randn(sizes.t, sizes.b, 1, generator=generator)
+        return cell, inputs, torch.zeros(sizes.b, sizes.n)
+
+    def training(self, flosses: int, fits: int) -> Callable[[], object]:
+        """Flossing steps, then task steps, of a new network as the figure `spiking` has it."""
+        setting, task = Spiking(seed=self.seed), SpikingXOR(80)
+        schedule = (FlossPhase(flosses, k=setting.k, steps=setting.steps), FitPhase(fits))
+        model = setting.model(task, torch.tensor(0))
+        study = Study(self.seed, show_progress=False)
+        return partial(study.train, model, task, schedule, batch=setting.batch, steps=task.period)

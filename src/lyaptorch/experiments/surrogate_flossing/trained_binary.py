@@ -1,0 +1,278 @@
+"""Binary networks that learn, flossed before or not: delayed copy (appendix C), limits (section 6)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from lyaptorch._types import Number
+from lyaptorch.cells import BinaryCell
+from lyaptorch.experiments.check import Check, at_least, at_most
+from lyaptorch.experiments.figure import Figure, Results, coordinates, declare
+from lyaptorch.experiments.study import Study
+from lyaptorch.experiments.surrogate_flossing.random_binary import PAPER, TITLE, copies
+from lyaptorch.plots.primitives import PALETTE, TINY, learning, picture, scores
+from lyaptorch.record import Record
+from lyaptorch.schedules import FitPhase, FlossPhase, Schedule
+from lyaptorch.tasks import DelayedCopy, OneHotXOR
+from lyaptorch.tasks.batch import Task
+from lyaptorch.training import Model, Readout
+from lyaptorch.training.model import settled_state
+
+SMOKE = {"seeds": 2, "epochs": 15, "hidden_size": 12, "batch": 4, "extra": 10}
+"""What is small at smoke scale."""
+SOLVED = 0.95
+"""Mean accuracy from which a delay counts as reached."""
+
+
+@dataclass(frozen=True)
+class Learning(Figure):
+    """Networks that learn a task, some of them flossed.
+
+    Attributes:
+        seeds: networks for each task, delay and condition.
+        hidden_size: units n.
+        epochs: task steps.
+        floss_epochs: flossing steps before training.
+        k: exponents flossed.
+        batch: trials of a task step.
+    """
+
+    seeds: int = 9
+    hidden_size: int = 80
+    epochs: int = 3000
+    floss_epochs: int = 500
+    k: int = 8
+    batch: int = 16
+
+    def flossing(self, who: Tensor, **more: Any) -> FlossPhase:
+        """What is done before training to those who are flossed."""
+        return FlossPhase(self.floss_epochs, k=self.k, who=who, **more)
+
+    def learn(
+        self,
+        study: Study,
+        model: Model,
+        task: Task,
+        schedule: Schedule,
+        ids: Tensor,
+        length: int,
+        every: int = 0,
+        **settings: Any,
+    ) -> dict[str, Any]:
+        """Train networks `ids (condition, seed)`, or of several delays between these, and test them.
+
+        Returns accuracies, over epochs and in the end; with `every` also |dL/dh0|, measured that often, and
+        the sharpness in the end. Then members that overflow are marked and left out from there on.
+        """
+        measured = {"metrics": ("initial_gradient_norm",), "metrics_every": every, "unstable": "mark"}
+        trial: dict[str, Any] = {"batch": self.batch, "steps": length, "member_ids": ids}
+        record = study.train(model, task, schedule, **settings, **trial, **(measured if every else {}))
+        final = study.evaluate(model, task, **trial)["accuracy"]
+        dims = ("condition", "delay", "seed") if ids.dim() == 3 else ("condition", "seed")
+        shape = tuple(ids.shape)
+        found: dict[str, Any] = {
+            "accuracy": ((*dims, "epoch"), record["accuracy"].reshape(*shape, -1)),
+            "final_accuracy": (dims, final.reshape(shape)),
+        }
+        if every:
+            norms = record["initial_gradient_norm"].reshape(*shape, -1)
+            found["gradient_norm"] = ((*dims, "measurement"), norms)
+            found["sharpness"] = (dims, final_sharpness(model))
+        return found
+
+
+def final_sharpness(model: Model) -> Tensor:
+    """The sharpness of the surrogate of each network."""
+    sharpness: Tensor = model.state_dict()["cell.activation.sharpness"][..., 0, 0]
+    return sharpness
+
+
+@dataclass(frozen=True)
+class BinaryLearning(Learning):
+    """Binary networks that learn.
+
+    Attributes:
+        clip: largest norm of a flossing gradient.
+        extra: steps of a trial beyond the delay.
+    """
+
+    clip: float = 1.0
+    extra: int = 45
+
+    def network(
+        self,
+        study: Study,
+        task: Task,
+        ids: Tensor,
+        sharpness: Number = 1.0,
+        rows: int | None = None,
+        input_scale: Number = 1.0,
+        readout_scale: float = 1.0,
+    ) -> Model:
+        """Networks with a trained initial state of so many rows, as many as trials when missing.
+
+        W ~ N(0, 1/n), V ~ N(0, input_scale^2), b ~ U(0, 0.1); the readout's weights are
+        N(0, readout_scale^2 / n). The bias and the scale of the readout are ours: the paper prints neither.
+        A sharpness that is a parameter is trained by flossing.
+        """
+        n, networks = self.hidden_size, study.ensemble(ids)
+        cell = BinaryCell(task.input_size, n, sharpness=sharpness, **networks)
+        with torch.no_grad():
+            cell.weight_ih.mul_(torch.as_tensor(input_scale).expand(ids.shape)[..., None, None])
+        readout = Readout(n, task.output_size, scale=readout_scale * n**-0.5, **networks)
+        h0 = settled_state(cell, rows or self.batch, member_ids=ids, generator=networks["generator"])
+        return Model(cell, readout, h0=h0, loss=task.loss)
+
+
+def arriving(axes: Axes, norms: NDArray[Any], record: Record, color: str, title: str, alpha: float) -> None:
+    """|dL/dh0| over epochs, a curve for each network."""
+    epochs = np.arange(norms.shape[-1]) * record.config["every"]
+    axes.semilogy(epochs, np.maximum(norms, TINY).T, color=color, alpha=alpha, linewidth=0.8)
+    axes.set(xlabel="epoch", ylabel=r"$|dL/dh_0|$", title=title)
+
+
+@picture(2)
+def copying(record: Record, axes: list[Axes]) -> None:
+    """Accuracy against the delay, and over epochs at the longest."""
+    delays, (final, curves) = record["delay"], axes
+    for i, (condition, color) in enumerate(zip(record["condition"], PALETTE, strict=False)):
+        scores(final, delays, record["final_accuracy"][i], color, f"flossed: {condition}")
+        learning(curves, record["accuracy"][i, -1], color, condition, f"delay {delays[-1]}")
+    final.set(xlabel="delay", ylabel="accuracy", title="Delayed copy", ylim=(0.42, 1.03))
+    final.legend()
+
+
+@declare(
+    PAPER,
+    "appC-copy",
+    "accuracy of binary networks on the delayed copy over delays, with and without flossing",
+    cost=("1 s", "15 s", "1 hour"),
+    smoke={
+        "delays": (2, 3),
+        "seeds": 2,
+        "epochs": 10,
+        "floss_epochs": 3,
+        "hidden_size": 10,
+        "batch": 3,
+        "extra": 8,
+    },
+    small={"delays": (10, 16, 22, 30), "seeds": 3, "epochs": 600, "floss_epochs": 300},
+    draw=copying,
+)
+@dataclass(frozen=True)
+class AppCCopy(BinaryLearning):
+    """Accuracy of binary networks on the delayed copy of bits, not flossed and flossed before training.
+
+    The paper says that flossing helps on the copy task and gives no numbers: all settings are ours.
+    Flossing trains W, V and b; the sharpness stays.
+
+    Attributes:
+        delays: of the copy.
+        target: exponent to reach.
+        lr: learning rate of the task.
+    """
+
+    delays: tuple[int, ...] = (5, 10, 15, 20, 25, 30, 35, 40)
+    target: float = 0.0
+    lr: float = 1e-3
+
+    def run(self, study: Study) -> Results:
+        """`accuracy (condition, delay, seed, epoch)` and `final_accuracy`."""
+        ids, condition = copies(2, len(self.delays), self.seeds)
+        task = DelayedCopy(torch.tensor(self.delays)[None, :, None].expand(ids.shape), binary=True)
+        model = self.network(study, task, ids)
+        pre = self.flossing(condition == 1, target=self.target, clip=self.clip)
+        schedule, length = (pre, FitPhase(self.epochs)), max(self.delays) + self.extra
+        variables = self.learn(study, model, task, schedule, ids, length, lr=self.lr)
+        return variables, coordinates(condition=("none", "before"), delay=self.delays)
+
+    def checks(self, record: Record) -> list[Check]:
+        """Flossed networks solve a longer delay, and one that networks without flossing do not."""
+        means, delays = record["final_accuracy"].mean(-1), record["delay"]
+        none, flossed = (float(delays[row >= SOLVED].max(initial=0)) for row in means)
+        gain, least = means[1] - means[0], partial(at_least, source=f"{TITLE}, appendix C")
+        sentence = "longest delay solved with flossing, beyond that without"
+        return [
+            least("longest delay", sentence, none + 1, flossed),
+            least("largest gain", "largest gain in accuracy at one delay", 0.2, gain.max()),
+            least("mean gain", "gain in accuracy, mean over delays", 0.0, gain.mean()),
+        ]
+
+
+@picture(3)
+def limits(record: Record, axes: list[Axes]) -> None:
+    """The sharpness that flossing leaves, and accuracy over epochs on both tasks."""
+    sharpness, copy, xor = axes
+    for i, (condition, color) in enumerate(zip(record["condition"], PALETTE, strict=False)):
+        values = record["sharpness"][i]
+        sharpness.plot(np.full(len(values), i), values, "o", color=color, label=condition)
+        learning(copy, record["copy"][i], color, condition, "Delayed copy")
+        learning(xor, record["xor"][i], color, condition, "Delayed XOR")
+    sharpness.set(ylabel="sharpness $g$", title="After flossing", ylim=(0, 1.1), xticks=[])
+    sharpness.legend()
+
+
+@declare(
+    PAPER,
+    "limits-g",
+    "the sharpness collapses when flossing trains it: copy is learned, XOR is not",
+    cost=("2 s", "40 s", "10 min"),
+    smoke={
+        **SMOKE,
+        "delay": 2,
+        "floss_epochs": 5,
+        "k": 10,
+    },
+    small={"seeds": 4},
+    draw=limits,
+)
+@dataclass(frozen=True)
+class LimitsG(BinaryLearning):
+    """Flossing that trains the sharpness makes it small: the copy is still learned, the XOR is not.
+
+    Attributes:
+        delay: longest lag of both tasks.
+        lr: of flossing.
+    """
+
+    delay: int = 6
+    epochs: int = 1000
+    floss_epochs: int = 1000
+    k: int = 75
+    lr: float = 3e-3
+    extra: int = 40
+
+    def run(self, study: Study) -> Results:
+        """`sharpness (condition, seed)`, `copy`, `xor (condition, seed, epoch)`: accuracies."""
+        ids, condition = copies(2, self.seeds)
+        pre = self.flossing(condition == 1, lr=self.lr, clip=self.clip)
+        variables: dict[str, Any] = {}
+        tasks: dict[str, Task] = {"copy": DelayedCopy(self.delay, binary=True), "xor": OneHotXOR(self.delay)}
+        for name, task in tasks.items():
+            model = self.network(study, task, ids, nn.Parameter(torch.ones(*ids.shape, 1, 1)))
+            trial = {"batch": self.batch, "steps": self.delay + self.extra, "member_ids": ids}
+            record = study.part(name).train(model, task, (pre, FitPhase(self.epochs)), **trial)
+            curves = record["accuracy"].reshape(*ids.shape, -1)
+            variables[name] = (("condition", "seed", "epoch"), curves)
+        # of the networks that learned the XOR: flossing is driven by the inputs of the task
+        variables["sharpness"] = (("condition", "seed"), final_sharpness(model))
+        return variables, coordinates(condition=("none", "flossed"))
+
+    def checks(self, record: Record) -> list[Check]:
+        """G falls below half; the copy is learned, the XOR is not, which unflossed networks learn."""
+        copy, xor = (record[name][..., -50:].mean(-1).mean(-1) for name in ("copy", "xor"))
+        least, most = (partial(side, source=f"{TITLE}, section 6") for side in (at_least, at_most))
+        return [
+            most("sharpness", "flossed: mean sharpness, from 1", 0.5, record["sharpness"][1].mean()),
+            least("flossed copy", "flossed: accuracy of the copy", 0.95, copy[1]),
+            most("flossed xor", "flossed: accuracy of the XOR", 0.75, xor[1]),
+            least("plain xor", "not flossed: accuracy of the XOR", 0.95, xor[0]),
+        ]

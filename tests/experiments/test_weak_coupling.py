@@ -11,7 +11,7 @@ from test_experiments import smoke
 
 from lyaptorch.cells import ResidualCell
 from lyaptorch.experiments import weak_coupling as wc
-from lyaptorch.experiments.study import Study
+from lyaptorch.experiments.figure import Study
 from lyaptorch.experiments.weak_coupling import comparison, learning
 from lyaptorch.experiments.weak_coupling.adding import ensemble, named
 from lyaptorch.record import Record

@@ -17,7 +17,7 @@ from rich.table import Table
 from lyaptorch import _checks
 from lyaptorch._files import run_path
 from lyaptorch.cli.output import resumable, save, show
-from lyaptorch.experiments.training import alike, check_run, cost, train_runs
+from lyaptorch.experiments.trainings import alike, check_run, cost, train_runs
 from lyaptorch.plots.pages import duration
 from lyaptorch.record import Record
 from lyaptorch.sweep import Plan, Processes, Ray, Serial, Workers, axis, gather, grid, run_id

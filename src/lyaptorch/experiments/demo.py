@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lyaptorch import _checks
 from lyaptorch._random import Stream
-from lyaptorch.experiments.study import Study
+from lyaptorch.experiments.figure import Study
 from lyaptorch.record import Record
 from lyaptorch.schedules import FitPhase, FlossPhase
 from lyaptorch.tangent import Spectrum, lyapunov_spectrum

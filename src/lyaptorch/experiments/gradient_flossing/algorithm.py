@@ -15,9 +15,8 @@ from lyaptorch._random import Stream
 from lyaptorch.analysis import step_jacobians
 from lyaptorch.cells import RateCell, random_frame
 from lyaptorch.experiments.check import Check, at_most, near, slopes
-from lyaptorch.experiments.figure import Figure, Results, declare
+from lyaptorch.experiments.figure import Figure, Results, Study, declare
 from lyaptorch.experiments.gradient_flossing.setting import PAPER
-from lyaptorch.experiments.study import Study
 from lyaptorch.plots.primitives import BLUE, GREY, ORANGE, PALETTE, geometric_mean, picture, style
 from lyaptorch.record import Given, Record
 from lyaptorch.tangent import lyapunov_spectrum

@@ -13,10 +13,9 @@ from torch import Tensor
 from lyaptorch.analysis import condition_number, usable_dimensions
 from lyaptorch.cells import RateCell
 from lyaptorch.experiments.check import Check, at_least, at_most, near, slopes
-from lyaptorch.experiments.figure import Results, declare
+from lyaptorch.experiments.figure import Results, Study, declare
 from lyaptorch.experiments.gradient_flossing.control import NATS, NoiseDriven
 from lyaptorch.experiments.gradient_flossing.setting import PAPER
-from lyaptorch.experiments.study import Study
 from lyaptorch.plots.primitives import BLUE, GREY, ORANGE, PALETTE, bundle, picture, single
 from lyaptorch.record import Given, Record
 

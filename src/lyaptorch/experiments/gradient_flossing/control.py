@@ -14,9 +14,8 @@ from lyaptorch._random import Stream
 from lyaptorch._types import Number
 from lyaptorch.cells import RateCell
 from lyaptorch.experiments.check import Check, at_least, at_most, near
-from lyaptorch.experiments.figure import Figure, Results, declare
+from lyaptorch.experiments.figure import Figure, Results, Study, declare
 from lyaptorch.experiments.gradient_flossing.setting import PAPER
-from lyaptorch.experiments.study import Study
 from lyaptorch.plots.primitives import GREY, PALETTE, band, bundle, single
 from lyaptorch.record import Record
 from lyaptorch.tangent import lyapunov_spectrum

@@ -15,9 +15,8 @@ from torch import Tensor
 
 from lyaptorch.cells import Cell, RateCell, unroll
 from lyaptorch.experiments.check import Check, at_most, near
-from lyaptorch.experiments.figure import Figure, Results, declare
+from lyaptorch.experiments.figure import Figure, Results, Study, declare
 from lyaptorch.experiments.gradient_flossing.setting import PAPER
-from lyaptorch.experiments.study import Study
 from lyaptorch.plots.primitives import picture
 from lyaptorch.record import Given, Record
 from lyaptorch.schedules import FitPhase, FlossPhase, flossing_loss

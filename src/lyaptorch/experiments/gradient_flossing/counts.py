@@ -14,11 +14,10 @@ from torch import Tensor
 from lyaptorch._random import Stream
 from lyaptorch.cells import random_frame
 from lyaptorch.experiments.check import Check, at_least, at_most
-from lyaptorch.experiments.figure import Results, declare
+from lyaptorch.experiments.figure import Results, Study, declare
 from lyaptorch.experiments.gradient_flossing.delay_sweep import A_DAY, BESIDE, DelaySweep, points
 from lyaptorch.experiments.gradient_flossing.delays import HARD, exceeds
 from lyaptorch.experiments.gradient_flossing.setting import PAPER, SMOKE, Condition, Setting
-from lyaptorch.experiments.study import Study
 from lyaptorch.plots.primitives import GREY, PALETTE, label_accuracy, level, picture
 from lyaptorch.record import Given, Record
 from lyaptorch.schedules import FlossPhase, flossing_loss

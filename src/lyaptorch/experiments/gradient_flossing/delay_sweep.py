@@ -11,9 +11,8 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lyaptorch.experiments.figure import Results
+from lyaptorch.experiments.figure import Results, Study
 from lyaptorch.experiments.gradient_flossing.setting import Condition, Setting
-from lyaptorch.experiments.study import Study
 from lyaptorch.plots.primitives import Rows, bundle, level, look, picture, scores, smooth
 from lyaptorch.record import Given, Record
 from lyaptorch.tasks.lagged import LaggedTask

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lyaptorch.analysis import onset
 from lyaptorch.experiments.check import Check, at_least
-from lyaptorch.experiments.figure import Results, declare
+from lyaptorch.experiments.figure import Results, Study, declare
 from lyaptorch.experiments.gradient_flossing.episodes import (
     FEWER,
     LONG,
@@ -23,7 +23,6 @@ from lyaptorch.experiments.gradient_flossing.episodes import (
     of_each_delay,
 )
 from lyaptorch.experiments.gradient_flossing.setting import PAPER
-from lyaptorch.experiments.study import Study
 from lyaptorch.plots.primitives import BLUE, ORANGE, PALETTE, bundle, finite_mean, label_accuracy, smooth
 from lyaptorch.record import Record
 

@@ -15,9 +15,8 @@ from torch import Tensor
 
 from lyaptorch.analysis import aligned, onset
 from lyaptorch.experiments.check import Check, at_least
-from lyaptorch.experiments.figure import Results, declare
+from lyaptorch.experiments.figure import Results, Study, declare
 from lyaptorch.experiments.gradient_flossing.setting import PAPER, SMOKE, Condition, Setting
-from lyaptorch.experiments.study import Study
 from lyaptorch.plots.primitives import (
     BLUE,
     GREY,

@@ -9,11 +9,10 @@ import torch
 from matplotlib.axes import Axes
 
 from lyaptorch.experiments.check import Check, at_least, at_most
-from lyaptorch.experiments.figure import Results, declare
+from lyaptorch.experiments.figure import Results, Study, declare, mean_field_gain
 from lyaptorch.experiments.gradient_flossing.counts import CHANCE, SOLVED
 from lyaptorch.experiments.gradient_flossing.delay_sweep import A_DAY, BITS, DelaySweep, curves, points
 from lyaptorch.experiments.gradient_flossing.setting import LAGGED, PAPER, SMOKE, Condition
-from lyaptorch.experiments.study import Study, mean_field_gain
 from lyaptorch.plots.primitives import GREY, label_accuracy, look, picture
 from lyaptorch.record import Given, Record
 

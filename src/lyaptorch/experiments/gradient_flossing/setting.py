@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lyaptorch.experiments.figure import Figure, Results
-from lyaptorch.experiments.study import Study
+from lyaptorch.experiments.figure import Figure, Results, Study
 from lyaptorch.record import Given, Record
 from lyaptorch.schedules import At, FitPhase, FlossPhase, Schedule, Trigger
 from lyaptorch.tasks import DelayedCopy, SpatialXOR, Task, TemporalXOR

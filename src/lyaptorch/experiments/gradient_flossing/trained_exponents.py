@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lyaptorch.experiments.check import Check, at_least
-from lyaptorch.experiments.figure import Results, declare
+from lyaptorch.experiments.figure import Results, Study, declare
 from lyaptorch.experiments.gradient_flossing.control import NATS
 from lyaptorch.experiments.gradient_flossing.counts import SOLVED
 from lyaptorch.experiments.gradient_flossing.delay_sweep import A_DAY, BESIDE, DIMS
@@ -24,7 +24,6 @@ from lyaptorch.experiments.gradient_flossing.episodes import (
     of_each_delay,
 )
 from lyaptorch.experiments.gradient_flossing.setting import PAPER, Condition
-from lyaptorch.experiments.study import Study
 from lyaptorch.plots.primitives import (
     BLUE,
     ORANGE,

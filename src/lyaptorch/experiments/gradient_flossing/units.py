@@ -14,9 +14,8 @@ from torch import Tensor
 from lyaptorch._random import Stream
 from lyaptorch.cells import Cell, LSTMCell, RateCell
 from lyaptorch.experiments.check import Check, at_least, at_most
-from lyaptorch.experiments.figure import Figure, Results, declare
+from lyaptorch.experiments.figure import Figure, Results, Study, declare
 from lyaptorch.experiments.gradient_flossing.setting import PAPER
-from lyaptorch.experiments.study import Study
 from lyaptorch.plots.primitives import GREY, PALETTE, bundle, picture
 from lyaptorch.record import Record
 from lyaptorch.tangent import lyapunov_spectrum

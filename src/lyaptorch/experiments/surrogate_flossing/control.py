@@ -11,9 +11,8 @@ from torch import Tensor, nn
 
 from lyaptorch.cells import BinaryCell
 from lyaptorch.experiments.check import Check, at_most, near
-from lyaptorch.experiments.figure import Figure, Results, declare
+from lyaptorch.experiments.figure import Figure, Results, Study, declare
 from lyaptorch.experiments.gradient_flossing.control import spectra
-from lyaptorch.experiments.study import Study
 from lyaptorch.experiments.surrogate_flossing.networks import NATS, PAPER, random_networks
 from lyaptorch.plots.primitives import GREY, PALETTE, bundle, single
 from lyaptorch.record import Given, Record

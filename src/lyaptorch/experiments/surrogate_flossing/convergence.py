@@ -16,10 +16,9 @@ from lyaptorch._random import Stream
 from lyaptorch.cells import Cell, LIFCell, random_frame, surrogates
 from lyaptorch.cells.weights import fluctuation_driven
 from lyaptorch.experiments.check import Check, at_most, near, slopes
-from lyaptorch.experiments.figure import Figure, Results, declare
+from lyaptorch.experiments.figure import Figure, Results, Study, declare
 from lyaptorch.experiments.gradient_flossing import cost
 from lyaptorch.experiments.gradient_flossing.cost import Sizes
-from lyaptorch.experiments.study import Study
 from lyaptorch.experiments.surrogate_flossing.networks import NATS, PAPER
 from lyaptorch.experiments.surrogate_flossing.spiking import Spiking
 from lyaptorch.plots.primitives import BLUE, GREY, ORANGE, PALETTE, picture

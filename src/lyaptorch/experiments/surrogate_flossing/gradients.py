@@ -14,8 +14,7 @@ from lyaptorch._random import Stream
 from lyaptorch.analysis import condition_number
 from lyaptorch.cells import BinaryCell, unroll
 from lyaptorch.experiments.check import Check, near
-from lyaptorch.experiments.figure import Figure, Results, declare
-from lyaptorch.experiments.study import Study
+from lyaptorch.experiments.figure import Figure, Results, Study, declare
 from lyaptorch.experiments.surrogate_flossing.networks import PAPER, random_networks
 from lyaptorch.plots.primitives import PALETTE, Picture, single
 from lyaptorch.record import Record

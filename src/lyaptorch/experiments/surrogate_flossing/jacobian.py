@@ -15,8 +15,7 @@ from lyaptorch.cells import LIFCell, unroll
 from lyaptorch.cells.spiking import ORDERS, RESET_GRADS
 from lyaptorch.cells.weights import fluctuation_driven
 from lyaptorch.experiments.check import Check, at_most
-from lyaptorch.experiments.figure import Figure, Results, declare
-from lyaptorch.experiments.study import Study
+from lyaptorch.experiments.figure import Figure, Results, Study, declare
 from lyaptorch.experiments.surrogate_flossing.networks import NATS, PAPER
 from lyaptorch.plots.primitives import BLUE, ORANGE, PALETTE, picture
 from lyaptorch.record import Given, Record

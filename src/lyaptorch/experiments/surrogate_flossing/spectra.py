@@ -14,8 +14,7 @@ from torch import Tensor
 from lyaptorch._random import Stream
 from lyaptorch.cells import BinaryCell, unroll
 from lyaptorch.experiments.check import Check, at_most, near
-from lyaptorch.experiments.figure import Figure, Results, declare
-from lyaptorch.experiments.study import Study
+from lyaptorch.experiments.figure import Figure, Results, Study, declare
 from lyaptorch.experiments.surrogate_flossing.networks import NATS, PAPER, random_networks
 from lyaptorch.plots.primitives import BLUE, GREY, PALETTE, picture
 from lyaptorch.record import Record

@@ -14,8 +14,7 @@ from lyaptorch.analysis import spike_statistics
 from lyaptorch.cells import LeakyReadout, LIFCell, surrogates
 from lyaptorch.cells.weights import fluctuation_driven
 from lyaptorch.experiments.check import Check, at_least, at_most
-from lyaptorch.experiments.figure import Figure, Results, declare
-from lyaptorch.experiments.study import Study
+from lyaptorch.experiments.figure import Figure, Results, Study, declare
 from lyaptorch.experiments.surrogate_flossing.networks import PAPER
 from lyaptorch.plots.primitives import PALETTE, learning, picture
 from lyaptorch.record import Record

@@ -10,8 +10,7 @@ from matplotlib.axes import Axes
 from torch import Tensor
 
 from lyaptorch.experiments.check import Check, at_least, at_most
-from lyaptorch.experiments.figure import Figure, Results, declare
-from lyaptorch.experiments.study import Study
+from lyaptorch.experiments.figure import Figure, Results, Study, declare
 from lyaptorch.experiments.surrogate_flossing.networks import PAPER, binary_network
 from lyaptorch.plots.primitives import PALETTE, learning, picture, scores
 from lyaptorch.record import Record

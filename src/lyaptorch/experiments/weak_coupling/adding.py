@@ -14,8 +14,7 @@ from lyaptorch._random import Stream
 from lyaptorch.analysis import best_so_far, iterations_to
 from lyaptorch.cells import Cell, ElmanCell, ResidualCell, residuals
 from lyaptorch.experiments.check import Check, at_least, at_most
-from lyaptorch.experiments.figure import Figure, Results, declare
-from lyaptorch.experiments.study import Study
+from lyaptorch.experiments.figure import Figure, Results, Study, declare
 from lyaptorch.plots.primitives import GREY, PALETTE, bundle, single
 from lyaptorch.record import Record
 from lyaptorch.schedules import FitPhase

@@ -14,8 +14,7 @@ from torch import Tensor
 from lyaptorch.analysis import gradient_norms, hessian_spectrum
 from lyaptorch.cells import ResidualCell, residuals, unroll
 from lyaptorch.experiments.check import Check, at_least, at_most
-from lyaptorch.experiments.figure import Figure, Results, declare
-from lyaptorch.experiments.study import Study
+from lyaptorch.experiments.figure import Figure, Results, Study, declare
 from lyaptorch.experiments.weak_coupling.adding import AUTHORS, PAPER, ensemble, fit, network
 from lyaptorch.plots.primitives import PALETTE, picture
 from lyaptorch.record import Record

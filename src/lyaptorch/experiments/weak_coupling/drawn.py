@@ -12,8 +12,7 @@ from matplotlib.axes import Axes
 
 from lyaptorch.cells import residuals
 from lyaptorch.experiments.check import Check, at_most, near
-from lyaptorch.experiments.figure import Figure, Results, declare
-from lyaptorch.experiments.study import Study
+from lyaptorch.experiments.figure import Figure, Results, Study, declare
 from lyaptorch.experiments.weak_coupling.adding import PAPER
 from lyaptorch.plots.primitives import BLUE, GREY, ORANGE, PALETTE, picture
 from lyaptorch.record import Record

@@ -15,8 +15,7 @@ from torch import Tensor
 
 from lyaptorch.cells import ResidualCell, residuals
 from lyaptorch.experiments.check import Check, at_least, at_most
-from lyaptorch.experiments.figure import Figure, Results, declare
-from lyaptorch.experiments.study import Study
+from lyaptorch.experiments.figure import Figure, Results, Study, declare
 from lyaptorch.experiments.weak_coupling.adding import (
     AUTHORS,
     PAPER,

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from lyaptorch.experiments.check import at_least, at_most
+from lyaptorch.experiments.figure import Study
 from lyaptorch.experiments.gradient_flossing.setting import Setting
-from lyaptorch.experiments.study import Study
 from lyaptorch.record import Record
 from lyaptorch.schedules import FlossPhase, Phase, Schedule
+from lyaptorch.tangent import Spectrum, lyapunov_spectrum
 from lyaptorch.tasks import Task
 from lyaptorch.training import Model
 from lyaptorch.training.presets import gf2023
@@ -36,6 +40,8 @@ SMALL: dict[str, Any] = {
     "batch": 8,
     "length": 100,
 }
+# no paper expects an answer to what is asked here
+asks_at_least, asks_at_most = partial(at_least, kind="question"), partial(at_most, kind="question")
 
 
 @dataclass(frozen=True)
@@ -56,17 +62,35 @@ class Learning(Setting):
             **settings,
         )
 
-    def flossing(self, who: Tensor) -> FlossPhase:
-        """An episode for the networks where `who` is true."""
-        return FlossPhase(self.floss_epochs, k=self.k, clip=self.floss_clip, who=who)
+    def flossing(self, who: Tensor | None = None, **changed: Any) -> FlossPhase:
+        """An episode for the networks where `who` is true, or for all."""
+        settings = {"k": self.k, "clip": self.floss_clip, "who": who, **changed}
+        return FlossPhase(self.floss_epochs, **settings)
 
     def learn(
-        self, study: Study, model: Model, task: Task, schedule: Schedule, ids: Tensor, **settings: Any
-    ) -> tuple[Record, Tensor]:
-        """The Record of `lt.train`, and the accuracy `(*e)` on batches that training never saw."""
+        self,
+        study: Study,
+        model: Model,
+        task: Task,
+        schedule: Schedule,
+        ids: Tensor,
+        dims: tuple[str, ...],
+        **settings: Any,
+    ) -> tuple[Record, dict[str, Any]]:
+        """The Record of `lt.train`; `accuracy (*dims, epoch)`, and `final_accuracy (*dims)` of a test."""
         sizes = {"batch": self.batch, "length": self.length}
         record = study.train(model, task, schedule, member_ids=ids, **sizes, **settings)
-        return record, self.test(study, model, task, ids)[1]
+        final = self.test(study, model, task, ids)[1]
+        return record, {
+            "accuracy": ((*dims, "epoch"), record["accuracy"].reshape(*ids.shape, -1)),
+            "final_accuracy": (dims, final),
+        }
+
+    @torch.no_grad()
+    def spectrum(self, model: Model, task: Task, ids: Tensor, steps: int, k: int | None = None) -> Spectrum:
+        """Exponents of the networks `(*e, 1, k)` on inputs of the task, after 50 steps for the frame."""
+        inputs = task.inputs(self.seed, member_ids=ids, epoch=0, batch=1, length=50 + steps, stream="measure")
+        return lyapunov_spectrum(model.cell, inputs, k=k, h0=model.initial_state(1), tangent_transient=50)
 
     def seconds(self, phase: Phase) -> float:
         """Seconds of one core that an epoch of a phase takes for one network, from a few measured ones."""
@@ -77,4 +101,5 @@ class Learning(Setting):
             start = time.process_time()
             study.train(model, task, few, batch=self.batch, length=self.length, member_ids=ids)
             taken.append(time.process_time() - start)
+        # the difference is free of what is done once: graphs, buffers, the Record
         return max(0.0, taken[1] - taken[0]) / TIMED_EPOCHS / ids.numel()

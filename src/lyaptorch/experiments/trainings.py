@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lyaptorch import _checks
 from lyaptorch.cells import WEIGHTS
-from lyaptorch.experiments.study import Study, mean_field_gain
+from lyaptorch.experiments.figure import Study, mean_field_gain
 from lyaptorch.record import Record
 from lyaptorch.schedules import SCHEDULES, At, Every, FitPhase, FlossPhase, Schedule
 from lyaptorch.tasks import TASKS, Task, make_task

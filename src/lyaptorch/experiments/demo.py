@@ -75,7 +75,7 @@ class Demo:
             member_ids=networks,
             generator=study.generator(),
         )
-        # refused now, not after the flossing
+        # a trial that is too short for the delay is refused now, not after the flossing
         task.draw(0, member_ids=networks, epoch=0, batch=1, length=self.length)
         sizes: dict[str, Any] = {"batch": self.batch, "length": self.length, "member_ids": networks}
         pre = FlossPhase(self.floss_epochs, k=self.k, clip=self.floss_clip, who=flossed)
@@ -83,14 +83,12 @@ class Demo:
         spectrum = self._spectrum(model, task, networks)
         after = study.part("fit").train(model, task, (FitPhase(self.epochs),), **sizes)
         _, accuracy = study.evaluate(model, task, **sizes)
-        nats = {"units": "nats per step"}
+        ranks, nats = ("member", "rank"), {"units": "nats per step"}
         variables: dict[str, Any] = {
-            "accuracy": after.variables["accuracy"],
-            "loss": after.variables["loss"],
-            "exponents": before.variables["exponents"],
-            "floss_loss": before.variables["floss_loss"],
-            "spectrum": (("member", "rank"), spectrum.exponents.reshape(-1, self.hidden_size), nats),
-            "spectrum_error": (("member", "rank"), spectrum.stderr().reshape(-1, self.hidden_size), nats),
+            **{name: after.variables[name] for name in ("accuracy", "loss")},
+            **{name: before.variables[name] for name in ("exponents", "floss_loss")},
+            "spectrum": (ranks, spectrum.exponents.reshape(-1, self.hidden_size), nats),
+            "spectrum_error": (ranks, spectrum.stderr().reshape(-1, self.hidden_size), nats),
             "final_accuracy": (("member",), accuracy.reshape(-1)),
         }
         coordinates = {

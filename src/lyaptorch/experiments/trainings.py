@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
 from lyaptorch import _checks
 from lyaptorch.cells import WEIGHTS
@@ -251,6 +250,4 @@ def _task(settings: Sequence[Training]) -> Task:
 
 def _shared(values: Sequence[Any]) -> Any:
     """The value that all have in common, or a tensor with one for each."""
-    alone = all(value == values[0] for value in values)
-    shared: Any | Tensor = values[0] if alone else torch.tensor(values)
-    return shared
+    return values[0] if all(value == values[0] for value in values) else torch.tensor(values)

@@ -67,6 +67,7 @@ def draw_exponents(record: Record, axes: Axes) -> Told:
     trusted = np.all(reliable | np.isinf(exponents), axis=0) & reliable.any(0)
     words = ["yes" if one else "no" for one in trusted]
     return (
+        "Hollow circles: not reliable, lost to round-off or to steps that are too long.",
         f"{k} Lyapunov exponents, the first {means[0]:.3g} and the last {means[-1]:.3g} {clock.rate}.",
         ("i", "λ", "± error", "reliable"),
         list(zip(range(1, k + 1), means.tolist(), error.tolist(), words, strict=True)),
@@ -93,6 +94,7 @@ def draw_convergence(record: Record, axes: Axes) -> Told:
     axes.set(xlabel=clock.span, ylabel="running estimate", title="Convergence", xscale="log")
     axes.legend()
     return (
+        "An estimate that still drifts at the end asks for a longer run.",
         f"Running estimates of {len(shown)} exponents over time; they end at "
         f"{', '.join(f'{v:.3g}' for v in curves[-1])}.",
         ("time", *(f"λ {i + 1}" for i in shown)),

@@ -13,16 +13,9 @@ from lyaptorch._random import Stream
 from lyaptorch.cells import Cell, Form, FormCell, GRUCell, LSTMCell, S4DCell
 from lyaptorch.cells.activation import activation
 from lyaptorch.cells.form import Residual
-from lyaptorch.experiments.beyond.learners import (
-    PAPER,
-    SMALL,
-    SMOKE,
-    Learning,
-    asks_at_least,
-    asks_at_most,
-)
+from lyaptorch.experiments.beyond.learners import Learning, asks_at_least, asks_at_most, learns
 from lyaptorch.experiments.check import Check
-from lyaptorch.experiments.figure import Results, Study, coordinates, declare
+from lyaptorch.experiments.figure import Results, Study, coordinates
 from lyaptorch.plots.primitives import (
     BLUE,
     ORANGE,
@@ -57,13 +50,12 @@ def cells(record: Record, axes: list[Axes]) -> None:
     axes[len(kinds)].legend()
 
 
-@declare(
-    PAPER,
+@learns(
     "flossed-cells",
     "flossed GRU, LSTM and S4: exponents, and learning the delayed copy",
     cost=("5 s", "70 s", "days; hours on a GPU"),
-    smoke={**SMOKE, "hidden_size": 16, "delays": (4,), "seeds": 1},
-    small={**SMALL, "delays": (10, 20), "k": 16, "length": 60, "floss_epochs": 100},
+    smoke={"hidden_size": 16, "delays": (4,), "seeds": 1},
+    small={"delays": (10, 20), "k": 16, "length": 60, "floss_epochs": 100},
     draw=cells,
 )
 class FlossedCells(Learning):
@@ -197,13 +189,12 @@ def units(record: Record, axes: list[Axes]) -> None:
     spectra.legend(title="flossed by")
 
 
-@declare(
-    PAPER,
+@learns(
     "unit-parameters",
     "flossing gains and time constants alone: exponents, and learning the temporal XOR",
     cost=("2 s", "20 s", "a day; 1 h on a GPU"),
-    smoke={**SMOKE, "delays": (4,)},
-    small={**SMALL, "delays": (16, 20)},
+    smoke={"delays": (4,)},
+    small={"delays": (16, 20)},
     draw=units,
 )
 class UnitParameters(Learning):

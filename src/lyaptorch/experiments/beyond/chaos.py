@@ -109,7 +109,7 @@ class InputSuppressesChaos(Figure):
     @torch.no_grad()
     def _simulate(self, kind: str, study: Study) -> Tensor:
         """lambda_1 `(gain, strength, network)` of one ensemble."""
-        n, length = self.hidden_size, self.transient + self.steps
+        n = self.hidden_size
         shape = (len(self.gains), len(self.strengths), self.networks)
         # the same weights and inputs at every gain and strength
         ids = torch.arange(self.networks).expand(shape)
@@ -125,32 +125,26 @@ class InputSuppressesChaos(Figure):
         )
         s = torch.tensor(self.strengths)[None, :, None, None, None]
         cell.weight_ih.copy_(s * (torch.eye(n) if kind == "private" else cell.weight_ih))
-        inputs = Noise(channels).inputs(
-            self.seed, member_ids=torch.arange(self.networks), epoch=0, batch=1, length=length
-        )
         # a view: inputs of every gain and strength would take that much more memory
-        inputs = inputs[:, None, None].expand(-1, *shape, -1, -1)
+        inputs = self._noise(channels)[:, None, None].expand(-1, *shape, -1, -1)
         h0 = Stream(self.seed, "h0").normal((1, n), member_ids=ids)
         spectrum = lyapunov_spectrum(cell, inputs, k=1, h0=h0, transient=self.transient)
         return spectrum.exponents[..., 0, 0].double()
 
+    def _noise(self, channels: int, dtype: torch.dtype | None = None) -> Tensor:
+        """Inputs of all networks, `(t, network, 1, channels)`."""
+        ids, length = torch.arange(self.networks), self.transient + self.steps
+        return Noise(channels).inputs(self.seed, member_ids=ids, epoch=0, batch=1, length=length, dtype=dtype)
+
     def _driven(self, g: Tensor, s: Tensor) -> Tensor:
         """lambda_1 `(gain, strength)` of infinitely many units that share their input; mean over inputs."""
-        length = self.transient + self.steps
-        x = Noise().inputs(
-            self.seed,
-            member_ids=torch.arange(self.networks),
-            epoch=0,
-            batch=1,
-            length=length,
-            dtype=torch.float64,
-        )
+        x = self._noise(1, torch.float64)
         # (step, strength, network)
         power = (s[:, None] * x[:, None, :, 0, 0]).square()
         gain = g.square()[:, None, None]
         q, total = torch.ones(len(g), len(s), self.networks, dtype=torch.float64), torch.zeros(())
         z, weights = gaussian_states(torch.ones((), dtype=torch.float64))
-        for step in range(length):
+        for step in range(len(x)):
             h = q.sqrt().unsqueeze(-1) * z
             if step >= self.transient:
                 # tanh' = sech^2; W D scales a random direction by g sqrt(E[sech^4]) for large n

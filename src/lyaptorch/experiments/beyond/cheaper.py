@@ -10,16 +10,9 @@ import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from lyaptorch.experiments.beyond.learners import (
-    PAPER,
-    SMALL,
-    SMOKE,
-    Learning,
-    asks_at_least,
-    asks_at_most,
-)
+from lyaptorch.experiments.beyond.learners import Learning, asks_at_least, asks_at_most, learns
 from lyaptorch.experiments.check import Check, at_least, at_most
-from lyaptorch.experiments.figure import Results, Study, coordinates, declare
+from lyaptorch.experiments.figure import Results, Study, coordinates
 from lyaptorch.experiments.gradient_flossing.setting import Condition
 from lyaptorch.plots.primitives import (
     GREY,
@@ -56,13 +49,12 @@ def costs(record: Record, axes: list[Axes]) -> None:
     axes[1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=7)
 
 
-@declare(
-    PAPER,
+@learns(
     "cheap-flossing",
     "accuracy against the cost of flossing, over interval, steps, k and state_grad",
     cost=("3 s", "25 s", "a day; 1 h on a GPU"),
-    smoke={**SMOKE, "delays": (4,)},
-    small={**SMALL, "delays": (16, 20)},
+    smoke={"delays": (4,)},
+    small={"delays": (16, 20)},
     draw=costs,
 )
 class CheapFlossing(Learning):
@@ -204,13 +196,12 @@ def choices(record: Record, axes: list[Axes]) -> None:
     learning[0].legend()
 
 
-@declare(
-    PAPER,
+@learns(
     "auto-flossing",
     "k, steps and interval chosen from the spectrum, against the published ones",
     cost=("2 s", "15 s", "a day; 1 h on a GPU"),
-    smoke={**SMOKE, "delays": (4,), "gains": (0.5, 1.0)},
-    small={**SMALL, "delays": (16, 20)},
+    smoke={"delays": (4,), "gains": (0.5, 1.0)},
+    small={"delays": (16, 20)},
     draw=choices,
 )
 class AutoFlossing(Learning):

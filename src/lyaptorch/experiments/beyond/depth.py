@@ -85,7 +85,7 @@ class Depths(Figure):
         """`exponents (kind, flossed, seed, rank)` before training, `gradient (..., layer)`, `accuracy`."""
         networks = itertools.product(self.kinds, (False, True), range(self.seeds))
         exponents, gradient, accuracy = (
-            torch.stack(one).unflatten(0, (len(self.kinds), 2, self.seeds))
+            torch.stack(one).reshape(len(self.kinds), 2, self.seeds, -1)
             for one in zip(*(self._network(*network) for network in networks), strict=True)
         )
         dims = ("kind", "flossed", "seed")

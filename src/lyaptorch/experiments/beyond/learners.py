@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar, dataclass_transform
 
 import torch
 from torch import Tensor
 
 from lyaptorch.experiments.check import at_least, at_most
-from lyaptorch.experiments.figure import Study
+from lyaptorch.experiments.figure import Figure, Study, declare
 from lyaptorch.experiments.gradient_flossing.setting import Setting
 from lyaptorch.record import Record
 from lyaptorch.schedules import FlossPhase, Phase, Schedule
@@ -20,7 +21,6 @@ from lyaptorch.tasks import Task
 from lyaptorch.training import Model
 from lyaptorch.training.presets import gf2023
 
-PAPER = "beyond"
 TIMED_EPOCHS = 40
 SMOKE: dict[str, Any] = {
     "seeds": 2,
@@ -40,6 +40,17 @@ SMALL: dict[str, Any] = {
     "batch": 8,
     "length": 100,
 }
+F = TypeVar("F", bound=type[Figure])
+
+
+@dataclass_transform(frozen_default=True)
+def learns(
+    name: str, shows: str, *, smoke: Mapping[str, Any], small: Mapping[str, Any], **more: Any
+) -> Callable[[F], F]:
+    """Declare a figure of learning, as by `declare`: `smoke` and `small` add to `SMOKE` and `SMALL`."""
+    return declare("beyond", name, shows, smoke={**SMOKE, **smoke}, small={**SMALL, **small}, **more)
+
+
 # no paper expects an answer to what is asked here
 asks_at_least, asks_at_most = partial(at_least, kind="question"), partial(at_most, kind="question")
 

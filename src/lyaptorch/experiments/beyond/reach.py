@@ -9,9 +9,9 @@ import torch
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from lyaptorch.experiments.beyond.learners import PAPER, SMALL, SMOKE, Learning, asks_at_least
+from lyaptorch.experiments.beyond.learners import Learning, asks_at_least, learns
 from lyaptorch.experiments.check import Check, at_least
-from lyaptorch.experiments.figure import Results, Study, coordinates, declare
+from lyaptorch.experiments.figure import Results, Study, coordinates
 from lyaptorch.plots.primitives import GREY, ORANGE, label_accuracy, level, look, picture, scores, smooth
 from lyaptorch.record import Given, Record
 from lyaptorch.schedules import At, FitPhase, FlossPhase, Trigger, When, accuracy
@@ -43,13 +43,12 @@ def per_cost(record: Record, axes: list[Axes]) -> None:
     axes[0].legend()
 
 
-@declare(
-    PAPER,
+@learns(
     "horizon-per-cost",
     "the longest delay reached, flossed or with more units, at equal operations and time",
     cost=("3 s", "20 s", "days; hours on a GPU"),
-    smoke={**SMOKE, "delays": (4, 6), "sizes": (8, 12)},
-    small={**SMALL, "delays": (8, 12, 16, 20), "sizes": (32, 64)},
+    smoke={"delays": (4, 6), "sizes": (8, 12)},
+    small={"delays": (8, 12, 16, 20), "sizes": (32, 64)},
     draw=per_cost,
 )
 class HorizonPerCost(Learning):
@@ -157,13 +156,12 @@ def memories(record: Record, axes: list[Axes]) -> None:
     axes[0].legend()
 
 
-@declare(
-    PAPER,
+@learns(
     "items-x-delay",
     "the Recall task: whether more items or a longer delay needs more exponents",
     cost=("2 s", "20 s", "a day; 1 h on a GPU"),
-    smoke={**SMOKE, "items": (1, 2), "delays": (3, 5), "ks": (0, 1, 4)},
-    small={**SMALL, "items": (2, 10), "delays": (20, 40), "ks": (0, 1, 4, 12, 30), "epochs": 500},
+    smoke={"items": (1, 2), "delays": (3, 5), "ks": (0, 1, 4)},
+    small={"items": (2, 10), "delays": (20, 40), "ks": (0, 1, 4, 12, 30), "epochs": 500},
     draw=memories,
 )
 class ItemsByDelay(Learning):
@@ -240,13 +238,12 @@ def limit(record: Record, axes: list[Axes]) -> None:
     curves.legend()
 
 
-@declare(
-    PAPER,
+@learns(
     "memory-limit",
     "accuracy against delay for n = 80, under the best schedule found",
     cost=("2 s", "20 s", "a day; 1 h on a GPU"),
-    smoke={**SMOKE, "delays": (4, 8), "k": 8, "episodes": (2,), "every": 3},
-    small={**SMALL, "delays": (20, 24, 28, 32), "epochs": 2000, "k": 32, "every": 1000},
+    smoke={"delays": (4, 8), "k": 8, "episodes": (2,), "every": 3},
+    small={"delays": (20, 24, 28, 32), "epochs": 2000, "k": 32, "every": 1000},
     draw=limit,
 )
 class MemoryLimit(Learning):

@@ -64,6 +64,7 @@ class Demo:
         """
         _checks.integer("floss_epochs", self.floss_epochs, 1)
         study = Study(self.seed, show_progress, checkpoint)
+        # the same ids in both groups, and so the same weights and batches
         networks = torch.arange(self.seeds).repeat(2, 1)
         flossed = torch.tensor([False, True])[:, None].expand(2, self.seeds)
         task = TemporalXOR(self.delay)

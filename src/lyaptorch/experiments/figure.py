@@ -47,6 +47,7 @@ class Study:
     def part(self, *words: object, seed: int | None = None) -> Study:
         """The same for one of several trainings, with a checkpoint of its own, named by these words."""
         name = "-".join(str(word).replace(" ", "-") for word in words)
+        # one file for each part: a run that was killed in the second finds the first done
         path = self.checkpoint and self.checkpoint.with_name(f"{self.checkpoint.name}-{name}")
         return replace(self, checkpoint=path, seed=self.seed if seed is None else seed)
 
@@ -164,6 +165,7 @@ def recorded_checks(record: Record, figure: type[Figure]) -> list[Check] | None:
         return None
     try:
         return figure(**{name: _tuples(value) for name, value in record.config.items()}).checks(record)
+    # a figure of another version reads what its Records do not hold
     except (ValueError, KeyError, IndexError):
         return None
 
@@ -204,5 +206,6 @@ def mean_field_gain(task: Task) -> float:
     x = task.inputs(
         0, member_ids=shared_id, epoch=0, batch=1, length=STEPS, stream="gain", dtype=torch.float64
     )
+    # V and x are independent, so E[(V x)^2] = sum_c E[x_c^2]; of b ~ U(0, 0.1), E[b^2] = 0.1^2 / 3
     strength = padded(x).inputs.square().mean((0, 1)).sum() + 0.1**2 / 3
     return float(critical_gain(strength.sqrt()))

@@ -39,6 +39,7 @@ def diagnosis_page(record: Record) -> str:
 
 
 def _suggestions(record: Record) -> str:
+    # a Record holds no variable of no values
     if "suggestion_title" not in record:
         return html.paragraph("Nothing: over this horizon gradients need nothing.")
     columns = (record[f"suggestion_{name}"].tolist() for name in ("title", "reason", "code"))

@@ -162,6 +162,7 @@ class UnitCell(FormCell):
         gain = self._open("log_gain", "gains").exp()
         rate = self._open("logit_rate", "rates").sigmoid()
         W, V, b = (self._open(name, "weights") for name in ("weight_hh", "weight_ih", "bias"))
+        # h' = (1 - a) h + a (...), a for each unit
         leak = Residual(1 - rate, "diagonal")
         return Form(W * gain.unsqueeze(-2), V, (b,), self.activation, None, leak, rate)
 
@@ -170,6 +171,7 @@ class UnitCell(FormCell):
         parameter: Tensor = getattr(self, name)
         mask = getattr(self, group)
         mask = mask.reshape(*mask.shape, *[1] * (parameter.dim() - mask.dim()))
+        # where a group is closed the gradient is 0, and a step of Adam that saw nothing else is 0 / (0 + eps)
         return torch.where(mask, parameter, parameter.detach())
 
 
@@ -245,6 +247,7 @@ class UnitParameters(Learning):
         """Floss each group through its own parameters; exponents, rates and gains `(flossed, seed, n)`."""
         group = torch.arange(len(FLOSSED))[:, None, None].expand(ids.shape)
         opened = {"gains": (1, 3), "rates": (2, 3), "weights": (4,)}
+        # positions in FLOSSED: gains alone and both, time constants alone and both, weights
         for name, groups in opened.items():
             setattr(cell, name, torch.isin(group, torch.tensor(groups)))
         phase = self.flossing(group > 0, lr=self.floss_lr)

@@ -115,6 +115,7 @@ class CheapFlossing(Learning):
         full = ways.index("published")
         sentence, source = "accuracy that published flossing adds", "Gradient Flossing, figure 4c"
         found = [at_least("published", sentence, 0.1, gained[full], source=source)]
+        # a share of nothing, or of a loss, says nothing
         kept = gained / gained[full] if gained[full] > 0 else np.full(len(ways), np.nan)
         for share, way in zip(kept, ways, strict=True):
             if way not in ("none", "published"):
@@ -225,6 +226,7 @@ class AutoFlossing(Learning):
         chosen = [
             chosen_flossing(*pair, self.floss_epochs) for pair in zip(exponents, fluctuation, strict=True)
         ]
+        # position of each network in gains and ways, to say who takes part in which phase
         gain = torch.arange(shape[0])[:, None, None, None].expand(shape)
         way = torch.arange(shape[1])[:, None, None].expand(shape)
         published = self.flossing(way == 1)

@@ -127,9 +127,11 @@ class Depths(Figure):
             self._floss(stack, self.floss_lr[self.kinds.index(kind)], seed)
         x, target = self._batch(seed, 0, 32, "measure")
         with torch.no_grad():
+            # a spectrum costs as many pushforwards as numbers of a layer: four examples of the 32
             exponents = mean_over_trajectories(depth_spectrum(stack.blocks, stack.enter(x[:4])).exponents)
         layers = stack.layers(x.requires_grad_())
         loss = nn.functional.binary_cross_entropy_with_logits(stack.answer(layers[-1]), target)
+        # by what each block gets, and by what the last one gives
         norms = [g.norm() for g in torch.autograd.grad(loss, layers)]
         return exponents, torch.stack(norms), self._fit(stack, seed)
 
@@ -217,5 +219,6 @@ def _block(kind: str, width: int) -> nn.Module:
         return nn.TransformerEncoderLayer(width // TOKENS, HEADS, width, dropout=0.0, batch_first=True)
     if kind == "residual":
         return Residual(width)
+    # W f(x) + b, and so D = W diag(f'), as of rate networks over time
     first = surrogates.sech2(SHARPNESS) if kind == "binary" else nn.Tanh()
     return nn.Sequential(first, nn.Linear(width, width))

@@ -101,6 +101,7 @@ class Learning(Setting):
     def spectrum(self, model: Model, task: Task, ids: Tensor, steps: int, k: int | None = None) -> Spectrum:
         """Exponents of the networks `(*e, 1, k)` on inputs of the task, after 50 steps for the frame."""
         inputs = task.inputs(self.seed, member_ids=ids, epoch=0, batch=1, length=50 + steps, stream="measure")
+        # 50 steps in which the frame turns towards the directions that grow most
         return lyapunov_spectrum(model.cell, inputs, k=k, h0=model.initial_state(1), tangent_transient=50)
 
     def seconds(self, phase: Phase) -> float:

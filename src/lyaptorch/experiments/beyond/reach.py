@@ -116,6 +116,7 @@ class HorizonPerCost(Learning):
 
     def _work(self, n: int) -> float:
         """Operations of an epoch of training."""
+        # the lag moves what is asked, not how much is computed
         task = TemporalXOR(min(self.delays))
         shared_id = torch.zeros((), dtype=torch.int64)
         batch = task.draw(self.seed, member_ids=shared_id, epoch=0, batch=self.batch, length=self.length)

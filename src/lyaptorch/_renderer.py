@@ -5,14 +5,11 @@ Only `lyaptorch/__init__.py` imports this, and only when something is drawn.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from matplotlib.figure import Figure
 
 from lyaptorch import plots
+from lyaptorch.plots.primitives import Picture
 from lyaptorch.record import Record
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 def figure(record: Record) -> Figure:
@@ -21,7 +18,7 @@ def figure(record: Record) -> Figure:
     Raises:
         ValueError: for a kind of Record that has no figure.
     """
-    return (_declared(record.kind) or plots.figure_of_kind(record.kind))(record)
+    return (_declared(record) or plots.figure_of_kind(record.kind))(record)
 
 
 def page(record: Record) -> str:
@@ -29,17 +26,17 @@ def page(record: Record) -> str:
     made = plots.PAGES.get(record.kind)
     if made is not None:
         return made(record)
-    drawn = _declared(record.kind) or plots.FIGURES.get(record.kind)
+    drawn = _declared(record) or plots.FIGURES.get(record.kind)
     return plots.plain_page(record, None if drawn is None else drawn(record))
 
 
-def _declared(kind: str) -> Callable[[Record], Figure] | None:
+def _declared(record: Record) -> Picture | None:
     """What draws the figure of a paper that is declared beside its experiment."""
-    paper, _, name = kind.partition(" ")
-    if not name:
+    if " " not in record.kind:
         return None
     # lazily: spectra and trainings are drawn without any paper's experiments
     from lyaptorch.experiments import FIGURES
+    from lyaptorch.experiments.figure import figure_of
 
-    draw: Callable[[Record], Figure] | None = getattr(FIGURES.get(paper, {}).get(name), "draw", None)
-    return draw
+    declared = figure_of(record, FIGURES)
+    return None if declared is None else declared.draw

@@ -9,11 +9,10 @@ import torch
 
 import lyaptorch as lt
 from lyaptorch.experiments import FIGURES
-from lyaptorch.experiments.beyond.auto import chosen_flossing
+from lyaptorch.experiments.beyond.architectures import UnitCell
 from lyaptorch.experiments.beyond.chaos import InputSuppressesChaos
-from lyaptorch.experiments.beyond.horizon import CheapFlossing, HorizonPerCost
-from lyaptorch.experiments.beyond.recall import ItemsByDelay, MemoryLimit, exponents_needed
-from lyaptorch.experiments.beyond.unit import UnitCell
+from lyaptorch.experiments.beyond.cheaper import CheapFlossing, chosen_flossing
+from lyaptorch.experiments.beyond.reach import HorizonPerCost, ItemsByDelay, MemoryLimit, exponents_needed
 from lyaptorch.record import Record
 from lyaptorch.schedules import FlossPhase
 from lyaptorch.testing import check_cell

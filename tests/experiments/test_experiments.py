@@ -9,7 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from lyaptorch.experiments import FIGURES, SCALES, Check
-from lyaptorch.experiments.check import at_least, at_most, near
+from lyaptorch.experiments.check import REASONS, at_least, at_most, near
 from lyaptorch.experiments.figure import Figure as Declared
 from lyaptorch.experiments.gradient_flossing.delays import Fig4c
 from lyaptorch.experiments.gradient_flossing.episodes import Fig8
@@ -30,8 +30,8 @@ def smoke(paper, figure):
 
 
 def run(experiment, checkpoint=None):
-    """The Record of a figure, declared or not yet."""
-    return getattr(experiment, "record", experiment.run)(False, checkpoint)
+    """The Record of a figure."""
+    return experiment.record(False, checkpoint)
 
 
 @pytest.fixture
@@ -67,9 +67,9 @@ def test_checks_are_data_that_agree_with_themselves(paper, figure, record, tmp_p
     found = experiment.checks(record)
     assert str(found) == str(experiment.checks(Record.load(record.save(tmp_path / "figure"))))
     assert len({c.sentence for c in found}) == len(found)
-    if issubclass(type(experiment), Declared):
-        assert all(c.key for c in found)
-        assert len({c.key for c in found}) == len(found)
+    assert isinstance(experiment, Declared)
+    assert all(c.key for c in found)
+    assert len({c.key for c in found}) == len(found)
     for check in found:
         assert [type(value) for value in asdict(check).values()] == [str] * 2 + [float] * 3 + [str] * 3
         assert check.sentence
@@ -77,6 +77,15 @@ def test_checks_are_data_that_agree_with_themselves(paper, figure, record, tmp_p
         distance = abs(check.measured - check.expected)
         # what does not hold is far from what is expected, or not a number
         assert not math.isnan(distance) if check.holds else not distance <= check.tolerance
+
+
+def test_every_reason_is_of_a_figure():
+    assert {(paper, figure) for paper in REASONS for figure in REASONS[paper]} <= set(NAMES)
+
+
+@pytest.mark.parametrize(("paper", "figure"), [("beyond", figure) for figure in REASONS["beyond"]])
+def test_every_reason_is_of_a_check(paper, figure, record):
+    assert REASONS[paper][figure].keys() <= {check.key for check in smoke(paper, figure).checks(record)}
 
 
 @every_figure

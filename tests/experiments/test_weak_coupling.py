@@ -10,7 +10,7 @@ import torch
 from test_experiments import smoke
 
 from lyaptorch.cells import ResidualCell
-from lyaptorch.experiments.study import Study
+from lyaptorch.experiments.figure import Study
 from lyaptorch.experiments.weak_coupling import comparison, heterogeneity, several_tasks
 from lyaptorch.experiments.weak_coupling.several_tasks import named
 from lyaptorch.record import Record

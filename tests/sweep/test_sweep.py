@@ -16,7 +16,7 @@ from sweep_work import begun, mortal, square
 import lyaptorch as lt
 from command import command, files
 from lyaptorch import _files, record
-from lyaptorch.experiments.training import PER_NETWORK, Training, alike, check_run, cost, train_runs
+from lyaptorch.experiments.trainings import PER_NETWORK, Training, alike, check_run, cost, train_runs
 from lyaptorch.record import Record
 from lyaptorch.sweep import Group, Plan, Processes, Ray, Serial, axis, gather, grid, packs, run_id, sweep
 from lyaptorch.training import run as engine

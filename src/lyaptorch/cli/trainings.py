@@ -16,7 +16,7 @@ from rich.table import Table
 from lyaptorch import _checks
 from lyaptorch.cli.output import Output, Works, resumable, tabulated
 from lyaptorch.experiments import Demo, Training, train_networks
-from lyaptorch.experiments.training import alike, check_run, cost, train_runs
+from lyaptorch.experiments.trainings import alike, check_run, cost, train_runs
 from lyaptorch.plots.pages import duration
 from lyaptorch.record import Record
 from lyaptorch.sweep import Plan, Processes, Ray, Serial, Workers, axis, gather, grid, run_id

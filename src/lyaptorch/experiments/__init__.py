@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from lyaptorch.experiments import beyond, gradient_flossing, surrogate_flossing, weak_coupling
-from lyaptorch.experiments.checks import SCALES, Check, Experiment
+from lyaptorch.experiments.check import Check
 from lyaptorch.experiments.demo import Demo
-from lyaptorch.experiments.study import mean_field_gain
-from lyaptorch.experiments.training import Training, train_networks
+from lyaptorch.experiments.figure import SCALES, Figure
+from lyaptorch.experiments.trainings import Training, train_networks
 
-FIGURES: dict[str, dict[str, type[Any]]] = {
-    "gradient-flossing": {figure.figure: figure for figure in gradient_flossing.FIGURES},
-    "surrogate-flossing": {figure.figure: figure for figure in surrogate_flossing.FIGURES},
-    "beyond": {figure.figure: figure for figure in beyond.FIGURES},
-    "weak-coupling": {figure.figure: figure for figure in weak_coupling.FIGURES},
+FIGURES: dict[str, dict[str, type[Figure]]] = {
+    paper: {figure.figure: figure for figure in package.FIGURES}
+    for paper, package in {
+        "gradient-flossing": gradient_flossing,
+        "surrogate-flossing": surrogate_flossing,
+        "beyond": beyond,
+        "weak-coupling": weak_coupling,
+    }.items()
 }
 """Papers and their figures."""
 
-__all__ = [
-    "FIGURES",
-    "SCALES",
-    "Check",
-    "Demo",
-    "Experiment",
-    "Training",
-    "mean_field_gain",
-    "train_networks",
-]
+__all__ = ["FIGURES", "SCALES", "Check", "Demo", "Training", "train_networks"]

@@ -46,6 +46,7 @@ class Check:
     @property
     def outcome(self) -> str:
         """`HOLDS`, `FAILS`, or `UNDECIDED` where there was nothing to compare."""
+        # all comparisons with NaN are false: it would be taken for a failure
         if math.isnan(self.measured) or math.isnan(self.expected):
             return UNDECIDED
         gap = self.measured - self.expected
@@ -108,6 +109,7 @@ def at_most(
 
 def slopes(x: NDArray[Any], y: NDArray[np.floating]) -> NDArray[np.floating]:
     """Least-squares slope of `y (..., points)` over `x (points,)`."""
+    # sum (x - <x>) (y - <y>) = sum (x - <x>) y, since the x - <x> add up to 0
     centred = x - x.mean()
     return np.asarray((y * centred).sum(-1) / (centred**2).sum())
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lyaptorch import _checks
 from lyaptorch._random import Stream
-from lyaptorch.experiments.study import Study
+from lyaptorch.experiments.figure import Study
 from lyaptorch.record import Record
 from lyaptorch.schedules import FitPhase, FlossPhase
 from lyaptorch.tangent import Spectrum, lyapunov_spectrum
@@ -65,6 +65,7 @@ class Demo:
         """
         _checks.integer("floss_epochs", self.floss_epochs, 1)
         study = Study(self.seed, show_progress, checkpoint)
+        # the same ids in both groups, and so the same weights and batches
         networks = torch.arange(self.seeds).repeat(2, 1)
         flossed = torch.tensor([False, True])[:, None].expand(2, self.seeds)
         task = TemporalXOR(self.delay)
@@ -76,7 +77,7 @@ class Demo:
             member_ids=networks,
             generator=study.generator(),
         )
-        # refused now, not after the flossing
+        # a trial that is too short for the delay is refused now, not after the flossing
         task.draw(Draw(0, self.length, member_ids=networks))
         sizes: dict[str, Any] = {"batch": self.batch, "steps": self.length, "member_ids": networks}
         pre = FlossPhase(self.floss_epochs, k=self.k, clip=self.floss_clip, who=flossed)
@@ -84,14 +85,12 @@ class Demo:
         spectrum = self._spectrum(model, task, networks)
         after = study.part("fit").train(model, task, (FitPhase(self.epochs),), **sizes)
         scores = study.evaluate(model, task, **sizes)
-        nats = {"units": "nats per step"}
+        ranks, nats = ("member", "rank"), {"units": "nats per step"}
         variables: dict[str, Any] = {
-            "accuracy": after.variables["accuracy"],
-            "loss": after.variables["loss"],
-            "exponents": before.variables["exponents"],
-            "floss_loss": before.variables["floss_loss"],
-            "spectrum": (("member", "rank"), spectrum.exponents.reshape(-1, self.hidden_size), nats),
-            "spectrum_error": (("member", "rank"), spectrum.stderr().reshape(-1, self.hidden_size), nats),
+            **{name: after.variables[name] for name in ("accuracy", "loss")},
+            **{name: before.variables[name] for name in ("exponents", "floss_loss")},
+            "spectrum": (ranks, spectrum.exponents.reshape(-1, self.hidden_size), nats),
+            "spectrum_error": (ranks, spectrum.stderr().reshape(-1, self.hidden_size), nats),
             "final_accuracy": scores.variables["accuracy"],
         }
         coordinates = {

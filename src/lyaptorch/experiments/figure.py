@@ -1,26 +1,76 @@
-"""Figures declared once: paper, name, costs, scales, picture; and what a Record of one says again."""
+"""Figures declared once: paper, name, costs, scales, picture; one run of one; what its Record says again."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
+from typing import Any, ClassVar, TypeAlias, TypeVar, dataclass_transform
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from lyaptorch._padded import padded
 from lyaptorch.experiments.check import Check
-from lyaptorch.experiments.study import Study
+from lyaptorch.plots.primitives import Picture
 from lyaptorch.record import Given, Record
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure as Picture
-
+from lyaptorch.schedules import Schedule
+from lyaptorch.tasks import Task
+from lyaptorch.tasks.batch import Draw
+from lyaptorch.theory import critical_gain
+from lyaptorch.training import Model, evaluate, train
 
 SCALES = ("smoke", "small", "paper")
 Results: TypeAlias = tuple[Mapping[str, Given], Mapping[str, Given]]
 """Variables and coordinates of a Record."""
 F = TypeVar("F", bound="type[Figure]")
+
+
+@dataclass(frozen=True)
+class Study:
+    """One run of a figure.
+
+    Attributes:
+        seed: determines everything.
+        show_progress: None shows a bar on a terminal.
+        checkpoint: a file to resume from if it exists, and to write to; None for none.
+    """
+
+    seed: int = 0
+    show_progress: bool | None = None
+    checkpoint: Path | None = None
+
+    def generator(self) -> torch.Generator:
+        """A fresh one of the seed, because each use takes a number from it."""
+        return torch.Generator().manual_seed(self.seed)
+
+    def ensemble(self, ids: Tensor) -> dict[str, Any]:
+        """The arguments of a cell or readout that say which networks it holds, and draw them by the seed."""
+        return {"ensemble": tuple(ids.shape), "member_ids": ids, "generator": self.generator()}
+
+    def part(self, *words: object, seed: int | None = None) -> Study:
+        """The same for one of several trainings, with a checkpoint of its own, named by these words."""
+        name = "-".join(str(word).replace(" ", "-") for word in words)
+        # one file for each part: a run that was killed in the second finds the first done
+        path = self.checkpoint and self.checkpoint.with_name(f"{self.checkpoint.name}-{name}")
+        return replace(self, checkpoint=path, seed=self.seed if seed is None else seed)
+
+    def train(self, model: Model, task: Task, schedule: Schedule, **settings: Any) -> Record:
+        """The Record of `lt.train`."""
+        return train(
+            model,
+            task,
+            schedule,
+            generator=self.generator(),
+            checkpoint=self.checkpoint,
+            show_progress=self.show_progress,
+            **settings,
+        )
+
+    def evaluate(self, model: Model, task: Task, **settings: Any) -> Record:
+        """The Record of `lt.evaluate`."""
+        return evaluate(model, task, generator=self.generator(), **settings)
 
 
 @dataclass(frozen=True)
@@ -46,7 +96,7 @@ class Figure:
     shows: ClassVar[str]
     scales: ClassVar[Mapping[str, Mapping[str, Any]]]
     cost: ClassVar[Mapping[str, str]]
-    draw: ClassVar[Callable[[Record], Picture]]
+    draw: ClassVar[Picture]
 
     def run(self, study: Study) -> Results:
         """Variables and coordinates of the Record."""
@@ -67,55 +117,69 @@ def coordinates(**values: Sequence[Any]) -> dict[str, Given]:
     return {name: ((name,), np.array(along)) for name, along in values.items()}
 
 
+@dataclass_transform(frozen_default=True)
 def declare(
     paper: str,
     name: str,
     shows: str,
     *,
     cost: tuple[str, str, str],
-    draw: Callable[[Record], Picture],
+    draw: Picture,
     smoke: Mapping[str, Any] | None = None,
     small: Mapping[str, Any] | None = None,
 ) -> Callable[[F], F]:
-    """Declare a subclass of `Figure`: `cost` at the three scales, and what the two small ones change."""
+    """Declare a subclass of `Figure` and make it a frozen dataclass, if it is none.
+
+    Args:
+        paper: where the figure is from.
+        name: its name on the command line.
+        shows: what it shows, in a sentence.
+        cost: the processor time it takes at each of the three scales.
+        draw: its picture, from its Record alone.
+        smoke: fields that differ from paper scale.
+        small: likewise.
+    """
 
     def decorate(cls: F) -> F:
+        # of its own attributes: the mark is inherited, the fields that a subclass adds are not in it
+        if "__dataclass_fields__" not in vars(cls):
+            # in place, as without slots
+            dataclass(frozen=True)(cls)
         cls.paper, cls.figure, cls.shows = paper, name, shows
         cls.cost = dict(zip(SCALES, cost, strict=True))
         cls.scales = {"smoke": smoke or {}, "small": small or {}}
+        # a plain function would become a method
         cls.draw = staticmethod(draw)
         return cls
 
     return decorate
 
 
-Figures: TypeAlias = Mapping[str, Mapping[str, type[Any]]]
+Figures: TypeAlias = Mapping[str, Mapping[str, type[Figure]]]
 
 
-def figure_of(record: Record, figures: Figures) -> type[Any] | None:
+def figure_of(record: Record, figures: Figures) -> type[Figure] | None:
     """The figure whose Record it is, if any."""
     paper, _, name = record.kind.partition(" ")
     return figures.get(paper, {}).get(name)
 
 
-def recorded_checks(record: Record, figure: type[Any]) -> list[Check] | None:
+def recorded_checks(record: Record, figure: type[Figure]) -> list[Check] | None:
     """The checks of a figure on its Record; None if another version of the figure made it."""
-    names = {field.name for field in fields(figure)}
-    if set(record.config) != names:
+    if set(record.config) != {field.name for field in fields(figure)}:
         return None
     try:
-        made = figure(**{name: _tuples(value) for name, value in record.config.items()})
-        checks: list[Check] = made.checks(record)
-        return checks
+        return figure(**{name: _tuples(value) for name, value in record.config.items()}).checks(record)
+    # a figure of another version reads what its Records do not hold
     except (ValueError, KeyError, IndexError):
         return None
 
 
-def recorded_scale(record: Record, figure: type[Any]) -> str:
+def recorded_scale(record: Record, figure: type[Figure]) -> str:
     """smoke, small or paper, whatever the seed; empty where the configuration is none of them."""
     for scale in SCALES:
-        config = asdict(figure(**figure.scales.get(scale, {})))
-        config["seed"] = record.config.get("seed")
+        config = {**asdict(figure(**figure.scales.get(scale, {}))), "seed": record.config.get("seed")}
+        # through a Record, because JSON makes lists of tuples
         if Record(record.kind, config, {}).config == record.config:
             return scale
     return ""
@@ -124,3 +188,26 @@ def recorded_scale(record: Record, figure: type[Any]) -> str:
 def _tuples(value: Any) -> Any:
     """JSON's lists as the tuples they were."""
     return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+
+
+STEPS = 1000
+"""Steps from which the strength of a task's inputs is estimated."""
+
+
+def mean_field_gain(task: Task) -> float:
+    """The gain at which mean-field theory puts lambda_1 of a `gf2023` network on this task at 0.
+
+    Its units receive V x + b with V ~ N(0, 1) and b ~ U(0, 0.1): s^2 = sum_c E[x_c^2] + E[b^2]. Theory takes
+    the input as white in time, so this is a guess for inputs with a mean, as bits have.
+
+    Example:
+        >>> from lyaptorch.tasks import TemporalXOR
+        >>> 1.4 < mean_field_gain(TemporalXOR(10)) < 1.8
+        True
+
+    Source: Gradient Flossing, section 9 (mean-field tuned initialisation); `theory.critical_gain`.
+    """
+    x = task.inputs(Draw(0, STEPS, stream="gain", dtype=torch.float64))
+    # V and x are independent, so E[(V x)^2] = sum_c E[x_c^2]; of b ~ U(0, 0.1), E[b^2] = 0.1^2 / 3
+    strength = padded(x).inputs.square().mean((0, 1)).sum() + 0.1**2 / 3
+    return float(critical_gain(strength.sqrt()))

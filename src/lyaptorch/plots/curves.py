@@ -67,6 +67,7 @@ def draw_exponents(record: Record, axes: Axes) -> Told:
     trusted = np.all(reliable | np.isinf(exponents), axis=0) & reliable.any(0)
     words = ["yes" if one else "no" for one in trusted]
     return (
+        "Hollow circles: not reliable, lost to round-off or to steps that are too long.",
         f"{k} Lyapunov exponents, the first {means[0]:.3g} and the last {means[-1]:.3g} {clock.rate}.",
         ("i", "λ", "± error", "reliable"),
         list(zip(range(1, k + 1), means.tolist(), error.tolist(), words, strict=True)),
@@ -93,6 +94,7 @@ def draw_convergence(record: Record, axes: Axes) -> Told:
     axes.set(xlabel=clock.span, ylabel="running estimate", title="Convergence", xscale="log")
     axes.legend()
     return (
+        "An estimate that still drifts at the end asks for a longer run.",
         f"Running estimates of {len(shown)} exponents over time; they end at "
         f"{', '.join(f'{v:.3g}' for v in curves[-1])}.",
         ("time", *(f"λ {i + 1}" for i in shown)),
@@ -106,6 +108,7 @@ def covariant_figure(record: Record, axes: list[Axes]) -> None:
     left, right = axes
     k = record["local"].shape[-1]
     local, angles = record["local"].reshape(-1, k), record["angles"].reshape(-1, k, k)
+    # quantiles interpolate, and between two values of -inf that is NaN
     index, alive = np.arange(1, k + 1), np.isfinite(local).all(0)
     low, high = np.quantile(local[:, alive], [0.1, 0.9], axis=0)
     left.axhline(0, color=GREY, linewidth=0.8)
@@ -116,6 +119,7 @@ def covariant_figure(record: Record, axes: list[Axes]) -> None:
         ylabel=f"growth ({Clock(record.config['dt']).rate})",
         title="Along covariant vectors: mean, 10-90%",
     )
+    # k vectors have k - 1 pairs of neighbours: first, middle and last
     for i in sorted({0, (k - 1) // 2, k - 2} & set(range(k - 1))):
         counts, edges = np.histogram(np.degrees(angles[:, i, i + 1]), bins=45, range=(0, 90), density=True)
         label = f"$v_{{{i + 1}}}, v_{{{i + 2}}}$"
@@ -218,6 +222,7 @@ COLORS = {"loop": BLUE, "torch": ORANGE, "rnn": GREEN}
 
 def bench_figure(record: Record) -> Figure:
     """Median time of each method over that of the kernels, a group of bars for each row."""
+    # not the mean: another process disturbs a few rounds, and only upwards
     seconds, methods = np.median(record["seconds"], axis=-1), record["method"].tolist()
     ratios = seconds / seconds[:, [methods.index("fused")]]
     places = np.arange(len(ratios))
@@ -259,6 +264,7 @@ def write_events(record: Record, folder: Path | str) -> int:
         for name, index in curves:
             values = record[name][member]
             own, tag = (values, name) if values.ndim == 1 else (values[:, index], f"{name}/{index + 1}")
+            # NaN where a member took no part
             for step in np.flatnonzero(np.isfinite(own)):
                 writer.add_scalar(tag, float(own[step]), int(step))
         writer.close()

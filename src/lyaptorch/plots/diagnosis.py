@@ -36,39 +36,18 @@ def diagnosis_figure(record: Record, axes: list[Axes]) -> None:
 
 def drawings(record: Record) -> list[Drawing]:
     """All figures that this record has something to show in."""
-    found: dict[str, tuple[Callable[[Record, Axes], Told], str]] = {
-        "spectrum": (
-            draw_spectrum,
-            "How fast a perturbation grows (above 0) or fades (below) along each direction. Below the dotted "
-            "line less than a thousandth is left after the horizon.",
-        ),
-        "survival": (
-            draw_survival,
-            "Directions along which more than the given share of a perturbation, or of a gradient, is left.",
-        ),
-        "gradient": (
-            draw_gradient,
-            "A random gradient at the end of the run, carried back step by step, and what the first exponent "
-            "predicts. Where the two part, single layers or bursts matter.",
-        ),
+    found: dict[str, Callable[[Record, Axes], Told]] = {
+        "spectrum": draw_spectrum,
+        "survival": draw_survival,
+        "gradient": draw_gradient,
     }
     if len(record["part"]) > 1:
-        found["parts"] = (
-            draw_parts,
-            "A perturbation in one part, all else held: what falls far below 0 keeps nothing by itself.",
-        )
-        found["shares"] = draw_shares, "Where a gradient lives on its way back."
+        found |= {"parts": draw_parts, "shares": draw_shares}
     if (record["silent"] > 0.5).any():
-        found["silence"] = (
-            draw_silence,
-            "Silent: a unit takes up or passes on less than 5% of a perturbation in one step.",
-        )
+        found["silence"] = draw_silence
     if "gate_0" in record:
-        found["gates"] = (
-            draw_gates,
-            "What each gate lets through, 0 shut and 1 open, over units in ascending order.",
-        )
-    return [drawing(record, name, draw, caption) for name, (draw, caption) in found.items()]
+        found["gates"] = draw_gates
+    return [drawing(record, name, draw) for name, draw in found.items()]
 
 
 def draw_spectrum(record: Record, axes: Axes) -> Told:
@@ -90,6 +69,8 @@ def draw_spectrum(record: Record, axes: Axes) -> Told:
     steps = (record[f"{name}_steps"].tolist() for name in ("efold", "thousandth", "round_off"))
     trusted = ["yes" if r else "no" for r in reliable]
     return (
+        "How fast a perturbation grows (above 0) or fades (below) along each direction. Below the dotted "
+        "line less than a thousandth is left after the horizon.",
         f"{len(values)} Lyapunov exponents, descending, from {values[0]:.3g} to {values[-1]:.3g} "
         f"{clock.rate}.",
         ("i", "λ", "± error", "reliable", "steps to 1/e", "to 1/1000", "to round-off"),
@@ -110,6 +91,7 @@ def draw_survival(record: Record, axes: Axes) -> Told:
     axes.legend()
     now = int(_surviving(record, np.array([T]), KEPT["1/1000"])[0])
     return (
+        "Directions along which more than the given share of a perturbation, or of a gradient, is left.",
         f"How many of {n} directions keep a part of a perturbation, against steps: "
         f"{now} keep a thousandth over {T} steps.",
         ("steps", "more than 1/e left", "more than 1/1000 left"),
@@ -136,6 +118,8 @@ def draw_gradient(record: Record, axes: Axes) -> Told:
     axes.legend()
     end = f"10^{tens[-1]:.1f}" if np.isfinite(tens[-1]) else "0"
     return (
+        "A random gradient at the end of the run, carried back step by step, and what the first exponent "
+        "predicts. Where the two part, single layers or bursts matter.",
         f"The norm of a gradient sent back from the end, by powers of ten: {end} after {len(nats) - 1} "
         "steps back.",
         ("steps back", "log₁₀ of the norm", "predicted"),
@@ -175,6 +159,7 @@ def draw_parts(record: Record, axes: Axes) -> Told:
     axes.set_xlim(low, max(high, 0) + 0.6 * (max(high, 0) - low))
     told = ", ".join(f"{name} {value:.3g}" for name, value in zip(names, rates, strict=True))
     return (
+        "A perturbation in one part, all else held: what falls far below 0 keeps nothing by itself.",
         f"Growth of a perturbation held to one part, in {rate}: {told}.",
         ("part", "growth alone", "silent share", *(f"gain to {name}" for name in names)),
         [
@@ -201,6 +186,7 @@ def draw_shares(record: Record, axes: Axes) -> Told:
         text.set_parse_math(False)
     end = ", ".join(f"{n} {v:.0%}" for n, v in zip(names, rows[-1], strict=True))
     return (
+        "Where a gradient lives on its way back.",
         f"The share of the gradient's squared norm in each part against steps back; at the last: {end}.",
         ("steps back", *names),
         [(s, *row) for s, row in enumerate(rows.tolist())],
@@ -228,6 +214,7 @@ def draw_silence(record: Record, axes: Axes) -> Told:
         xlabel="units, most silent first", ylabel="share of moments", title="Silent units", ylim=(0, 1.03)
     )
     return (
+        "Silent: a unit takes up or passes on less than 5% of a perturbation in one step.",
         f"The share of moments at which each of {len(silent)} units was silent; "
         f"{(silent >= 0.9).sum()} were nearly always.",
         ("unit", "share of moments"),
@@ -247,6 +234,7 @@ def draw_gates(record: Record, axes: Axes) -> Told:
     axes.legend()
     told = ", ".join(f"{name} {values.mean():.2f}" for name, values in gates.items())
     return (
+        "What each gate lets through, 0 shut and 1 open, over units in ascending order.",
         f"Mean value of each gate over units, sorted; on average: {told}.",
         ("gate", "least", "quarter", "median", "three quarters", "most"),
         [(name, *np.quantile(values, (0, 0.25, 0.5, 0.75, 1)).tolist()) for name, values in gates.items()],

@@ -116,6 +116,7 @@ def code(text: str) -> str:
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """A table that scrolls where the page is narrow; thinned to `ROWS` rows."""
+    # position i of ROWS, first and last included: round(i (n - 1) / (ROWS - 1))
     shown = [rows[round(i * (len(rows) - 1) / (ROWS - 1))] for i in range(ROWS)] if len(rows) > ROWS else rows
     cells = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
     body = "".join(f"<tr>{''.join(f'<td>{escape(_cell(v))}</td>' for v in row)}</tr>" for row in shown)
@@ -134,6 +135,7 @@ def figure(drawing: Drawing) -> str:
     One of many panels keeps their size, and scrolls where the page is narrow.
     """
     width = drawing.figure.get_figwidth()
+    # 5 rem, 80 pixels, an inch: labels of 9 points are then 9 / 72 * 80 = 10 pixels high
     wide = f' class="scroll wide" tabindex="0" style="--width:{5 * width:.0f}rem"' if width > WIDE else ""
     said = f"<figcaption>{escape(drawing.caption)}</figcaption>" if drawing.caption else ""
     label, numbers = escape(drawing.alt, quote=True), table(drawing.head, drawing.rows)

@@ -39,6 +39,7 @@ def diagnosis_page(record: Record) -> str:
 
 
 def _suggestions(record: Record) -> str:
+    # a Record holds no variable of no values
     if "suggestion_title" not in record:
         return html.paragraph("Nothing: over this horizon gradients need nothing.")
     columns = (record[f"suggestion_{name}"].tolist() for name in ("title", "reason", "code"))
@@ -52,20 +53,8 @@ def spectrum_page(record: Record) -> str:
     """The page of a spectrum: the exponents, and how they converged."""
     k, rate = record["exponents"].shape[-1], Clock(record.config["dt"]).rate
     exponents = record["exponents"].reshape(-1, k)
-    shown = [
-        drawing(
-            record,
-            "spectrum",
-            draw_exponents,
-            "Hollow circles: not reliable, lost to round-off or to steps that are too long.",
-        ),
-        drawing(
-            record,
-            "convergence",
-            draw_convergence,
-            "An estimate that still drifts at the end asks for a longer run.",
-        ),
-    ]
+    draws = {"spectrum": draw_exponents, "convergence": draw_convergence}
+    shown = [drawing(record, name, draw) for name, draw in draws.items()]
     trusted = [row[-1] for row in shown[0].rows].count("yes")
     lead = html.paragraph(
         f"λ₁ = {finite_mean(exponents, 0)[0]:+.4g} ± {error_of_mean(record)[0]:.2g} {rate}, the mean of "
@@ -83,7 +72,7 @@ def plain_page(record: Record, drawn: Figure | None) -> str:
         first = Section("Variables", html.table(*_sizes(record)))
     else:
         alt = f"The figure of the Record {record.kind}."
-        first = Section("Figure", html.figure(Drawing("figure", "", drawn, alt, *_sizes(record))))
+        first = Section("Figure", html.figure(Drawing("figure", drawn, "", alt, *_sizes(record))))
     return html.frame(record.kind, [first, Section("How it was measured", _configuration(record))])
 
 
@@ -180,7 +169,7 @@ def _body(number: int, entry: Entry) -> str:
     record, parts = entry.record, [f'<div id="record{number}"></div>']
     if entry.drawn is not None:
         alt = f"The figure of {entry.name}, a Record of {record.kind}."
-        parts.append(html.figure(Drawing(f"f{number}", "", entry.drawn, alt, *_sizes(record))))
+        parts.append(html.figure(Drawing(f"f{number}", entry.drawn, "", alt, *_sizes(record))))
     else:
         parts.append(html.paragraph("This version of lyaptorch draws no figure of it."))
     if entry.checks:

@@ -86,26 +86,26 @@ single = picture(1, width=4.4, height=3.2)
 
 
 class Drawing(NamedTuple):
-    """A figure of one panel for a page: with a caption, alternative text, and the numbers behind it."""
+    """A figure for a page: with a caption, what one would see in words, and the numbers behind it."""
 
     name: str
-    caption: str
     figure: Figure
+    caption: str
     alt: str
     head: Sequence[str]
     rows: Sequence[Sequence[object]]
 
 
-Told = tuple[str, Sequence[str], Sequence[Sequence[object]]]
-"""What a drawing says without a picture: alternative text, and head and rows of a table."""
+Told = tuple[str, str, Sequence[str], Sequence[Sequence[object]]]
+"""What a drawing says besides the picture: caption, alternative text, head and rows of a table."""
 
 
-def drawing(record: Record, name: str, draw: Callable[[Record, Axes], Told], caption: str) -> Drawing:
+def drawing(record: Record, name: str, draw: Callable[[Record, Axes], Told]) -> Drawing:
     """What `draw` shows of a Record, in a size that is readable on a phone."""
     with style():
         figure, (axes,) = panels(1, width=3.9, height=2.9)
         told = draw(record, axes)
-    return Drawing(name, caption, figure, *told)
+    return Drawing(name, figure, *told)
 
 
 def level(axes: Axes, value: float = 0.0) -> None:

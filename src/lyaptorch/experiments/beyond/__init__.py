@@ -2,13 +2,11 @@
 
 from typing import Any
 
-from lyaptorch.experiments.beyond.auto import AutoFlossing
+from lyaptorch.experiments.beyond.architectures import FlossedCells, UnitParameters
 from lyaptorch.experiments.beyond.chaos import InputSuppressesChaos
+from lyaptorch.experiments.beyond.cheaper import AutoFlossing, CheapFlossing
 from lyaptorch.experiments.beyond.depth import Depths
-from lyaptorch.experiments.beyond.gated import FlossedCells
-from lyaptorch.experiments.beyond.horizon import CheapFlossing, HorizonPerCost
-from lyaptorch.experiments.beyond.recall import ItemsByDelay, MemoryLimit
-from lyaptorch.experiments.beyond.unit import UnitParameters
+from lyaptorch.experiments.beyond.reach import HorizonPerCost, ItemsByDelay, MemoryLimit
 
 FIGURES: tuple[type[Any], ...] = (
     *(MemoryLimit, HorizonPerCost),

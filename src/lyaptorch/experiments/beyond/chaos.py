@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,9 +12,8 @@ from torch import Tensor
 from lyaptorch._random import Stream
 from lyaptorch.cells import RateCell
 from lyaptorch.experiments.check import Check, at_least, at_most, near
-from lyaptorch.experiments.figure import Figure, Results, coordinates, declare
-from lyaptorch.experiments.study import Study
-from lyaptorch.plots.primitives import PALETTE, level, picture
+from lyaptorch.experiments.figure import Figure, Results, Study, coordinates, declare
+from lyaptorch.plots.primitives import level, look, picture
 from lyaptorch.record import Given, Record
 from lyaptorch.tangent import lyapunov_spectrum
 from lyaptorch.tasks import Noise
@@ -32,11 +30,9 @@ def suppression(record: Record, axes: list[Axes]) -> None:
     for i, (kind, panel) in enumerate(zip(record["noise"], axes, strict=True)):
         level(panel)
         for j, gain in enumerate(record["gain"]):
-            color, label = PALETTE[j % len(PALETTE)], f"$g = {gain:g}$"
-            panel.plot(record["strength"], record["theory"][i, j], color=color, linewidth=1.4, label=label)
-            panel.plot(
-                record["strength"], record["lambda_1"][i, j], "o", color=color, alpha=0.5, markersize=3
-            )
+            s, color, label = record["strength"], look(j)[0], f"$g = {gain:g}$"
+            panel.plot(s, record["theory"][i, j], color=color, linewidth=1.4, label=label)
+            panel.plot(s, record["lambda_1"][i, j], "o", color=color, alpha=0.5, markersize=3)
         panel.set(xlabel="strength of the input $s$", ylabel=r"$\lambda_1$ (nats per step)")
         panel.set_title(f"{kind} noise")
     axes[0].legend()
@@ -51,7 +47,6 @@ def suppression(record: Record, axes: list[Axes]) -> None:
     small={"hidden_size": 400, "transient": 100, "steps": 600},
     draw=suppression,
 )
-@dataclass(frozen=True)
 class InputSuppressesChaos(Figure):
     """lambda_1 of h' = W tanh(h) + input against the standard deviation s of the input, and theory.
 
@@ -99,12 +94,14 @@ class InputSuppressesChaos(Figure):
                 silent = float(record["lambda_1"][i, j, 0].mean())
                 sentence = f"{name}: lambda_1 without input"
                 found.append(at_least(f"{key} chaos", sentence, 0.0, silent, **theory))
+                # 20% beyond, because at finite n lambda_1 crosses 0 with a spread
                 critical = record["critical"][j]
                 beyond = record["strength"] > critical * 1.2
                 if kind == "private" and beyond.any():
                     top = float(record["lambda_1"][i, j, beyond].max())
                     sentence = f"{name}: lambda_1 beyond the critical s = {critical:.2f}"
                     found.append(at_most(f"{key} order", sentence, 0.0, top, **theory))
+                # networks differ from theory, and from each other, by terms of order n^(-1/2)
                 off, away = float(np.abs(error[j]).max()), 0.5 / self.hidden_size**0.5
                 sentence = f"{name}: largest distance from theory"
                 found.append(near(f"{key} theory", sentence, 0.0, off, away, **theory))
@@ -113,7 +110,7 @@ class InputSuppressesChaos(Figure):
     @torch.no_grad()
     def _simulate(self, kind: str, study: Study) -> Tensor:
         """lambda_1 `(gain, strength, network)` of one ensemble."""
-        n, length = self.hidden_size, self.transient + self.steps
+        n = self.hidden_size
         shape = (len(self.gains), len(self.strengths), self.networks)
         # the same weights and inputs at every gain and strength
         ids = torch.arange(self.networks).expand(shape)
@@ -129,25 +126,29 @@ class InputSuppressesChaos(Figure):
         )
         s = torch.tensor(self.strengths)[None, :, None, None, None]
         cell.weight_ih.copy_(s * (torch.eye(n) if kind == "private" else cell.weight_ih))
-        inputs = Noise(channels).inputs(Draw(self.seed, length, member_ids=torch.arange(self.networks)))
-        inputs = inputs[:, None, None].expand(-1, *shape, -1, -1)
+        # a view: inputs of every gain and strength would take that much more memory
+        inputs = self._noise(channels)[:, None, None].expand(-1, *shape, -1, -1)
         h0 = Stream(self.seed, "h0").normal((1, n), member_ids=ids)
         spectrum = lyapunov_spectrum(cell, inputs, k=1, h0=h0, transient=self.transient)
         return spectrum.exponents[..., 0, 0].double()
 
+    def _noise(self, channels: int, dtype: torch.dtype | None = None) -> Tensor:
+        """Inputs of all networks, `(t, network, 1, channels)`."""
+        ids, length = torch.arange(self.networks), self.transient + self.steps
+        return Noise(channels).inputs(Draw(self.seed, length, member_ids=ids, dtype=dtype))
+
     def _driven(self, g: Tensor, s: Tensor) -> Tensor:
         """lambda_1 `(gain, strength)` of infinitely many units that share their input; mean over inputs."""
-        length = self.transient + self.steps
-        x = Noise().inputs(
-            Draw(self.seed, length, member_ids=torch.arange(self.networks), dtype=torch.float64)
-        )
+        x = self._noise(1, torch.float64)
+        # (step, strength, network)
         power = (s[:, None] * x[:, None, :, 0, 0]).square()
         gain = g.square()[:, None, None]
         q, total = torch.ones(len(g), len(s), self.networks, dtype=torch.float64), torch.zeros(())
         z, weights = gaussian_states(torch.ones((), dtype=torch.float64))
-        for step in range(length):
+        for step in range(len(x)):
             h = q.sqrt().unsqueeze(-1) * z
             if step >= self.transient:
+                # tanh' = sech^2; W D scales a random direction by g sqrt(E[sech^4]) for large n
                 total = total + 0.5 * (gain * (h.cosh().pow(-4) * weights).sum(-1)).log()
             q = gain * (h.tanh().square() * weights).sum(-1) + power[step]
         return (total / self.steps).mean(-1)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import itertools
 
 import numpy as np
 import torch
 from matplotlib.axes import Axes
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lyaptorch._random import Stream
 from lyaptorch.cells import Depth, surrogates
-from lyaptorch.experiments.check import Check, at_least, at_most
-from lyaptorch.experiments.figure import Figure, Results, coordinates, declare
-from lyaptorch.experiments.study import Study
+from lyaptorch.experiments.beyond.learners import asks_at_least, asks_at_most
+from lyaptorch.experiments.check import Check
+from lyaptorch.experiments.figure import Figure, Results, Study, coordinates, declare
 from lyaptorch.plots.primitives import BLUE, ORANGE, label_spectra, picture, spectrum
 from lyaptorch.record import Given, Record
 from lyaptorch.schedules import flossing_loss
@@ -31,6 +30,7 @@ def stacks(record: Record, axes: list[Axes]) -> None:
             gradients.semilogy(record["gradient"][i, j].T, color=color, alpha=0.7, linewidth=1)
             accuracy = record["accuracy"][i, j]
             window = np.ones(max(1, accuracy.shape[-1] // 20))
+            # "valid" leaves out what would be the mean of a part of the window
             for one in accuracy:
                 smooth = np.convolve(one, window / window.sum(), "valid")
                 learning.plot(smooth, color=color, alpha=0.7, linewidth=1)
@@ -50,7 +50,6 @@ def stacks(record: Record, axes: list[Axes]) -> None:
     small={"depth": 30, "width": 32, "seeds": 1, "k": 16, "floss_epochs": 100, "epochs": 200},
     draw=stacks,
 )
-@dataclass(frozen=True)
 class Depths(Figure):
     """Deep stacks learn the XOR of the signs of two coordinates, as torch starts them and flossed.
 
@@ -84,19 +83,16 @@ class Depths(Figure):
 
     def run(self, study: Study) -> Results:
         """`exponents (kind, flossed, seed, rank)` before training, `gradient (..., layer)`, `accuracy`."""
-        rows = [
-            [[self._network(kind, flossed, seed) for seed in range(self.seeds)] for flossed in (False, True)]
-            for kind in self.kinds
-        ]
-
-        def gathered(name: str) -> NDArray[np.floating]:
-            return np.array([[[one[name].numpy() for one in b] for b in a] for a in rows])
-
+        networks = itertools.product(self.kinds, (False, True), range(self.seeds))
+        exponents, gradient, accuracy = (
+            torch.stack(one).reshape(len(self.kinds), 2, self.seeds, -1)
+            for one in zip(*(self._network(*network) for network in networks), strict=True)
+        )
         dims = ("kind", "flossed", "seed")
         variables: dict[str, Given] = {
-            "exponents": ((*dims, "rank"), gathered("exponents"), {"units": "nats per block"}),
-            "gradient": ((*dims, "layer"), gathered("gradient")),
-            "accuracy": ((*dims, "epoch"), gathered("accuracy")),
+            "exponents": ((*dims, "rank"), exponents, {"units": "nats per block"}),
+            "gradient": ((*dims, "layer"), gradient),
+            "accuracy": ((*dims, "epoch"), accuracy),
         }
         return variables, coordinates(kind=self.kinds, flossed=(False, True))
 
@@ -111,19 +107,19 @@ class Depths(Figure):
         for i, kind in enumerate(self.kinds):
             plain, flossed = np.sqrt((exponents[i] ** 2).mean((-1, -2)))
             sentence = f"{kind}: rms exponent, flossed over plain"
-            found.append(at_most(f"{kind} exponents", sentence, 0.5, flossed / plain, kind="question"))
+            found.append(asks_at_most(f"{kind} exponents", sentence, 0.5, flossed / plain))
             sentence, gain = f"{kind}: accuracy that flossing adds", np.diff(accuracy[i])[0]
-            found.append(at_least(f"{kind} accuracy", sentence, 0.0, gain, 0.05, kind="question"))
+            found.append(asks_at_least(f"{kind} accuracy", sentence, 0.0, gain, 0.05))
         for kind in (kind for kind in ("tanh", "binary") if kind in self.kinds):
             lost, left = reaching[self.kinds.index(kind)]
             name = f"{kind}: log of the part of the gradient that reaches the first block"
-            found.append(at_most(f"{kind} gradient plain", name, -5.0, lost, kind="question"))
-            sentence = f"{name}, flossed"
-            found.append(at_least(f"{kind} gradient flossed", sentence, -3.0, left, kind="question"))
+            found.append(asks_at_most(f"{kind} gradient plain", name, -5.0, lost))
+            found.append(asks_at_least(f"{kind} gradient flossed", f"{name}, flossed", -3.0, left))
         return found
 
-    def _network(self, kind: str, flossed: bool, seed: int) -> dict[str, Tensor]:
+    def _network(self, kind: str, flossed: bool, seed: int) -> tuple[Tensor, Tensor, Tensor]:
         """One network: exponents and gradients before training, and its accuracy while it learns."""
+        # modules of torch draw from the global generator, which is the caller's: it is put back
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(Stream(self.seed, f"depth {kind}").bits((), member_ids=seed)))
             stack = Stack(kind, self.width, self.depth)
@@ -131,11 +127,13 @@ class Depths(Figure):
             self._floss(stack, self.floss_lr[self.kinds.index(kind)], seed)
         x, target = self._batch(seed, 0, 32, "measure")
         with torch.no_grad():
+            # a spectrum costs as many pushforwards as numbers of a layer: four examples of the 32
             exponents = mean_over_trajectories(depth_spectrum(stack.blocks, stack.enter(x[:4])).exponents)
         layers = stack.layers(x.requires_grad_())
         loss = nn.functional.binary_cross_entropy_with_logits(stack.answer(layers[-1]), target)
+        # by what each block gets, and by what the last one gives
         norms = [g.norm() for g in torch.autograd.grad(loss, layers)]
-        return {"exponents": exponents, "gradient": torch.stack(norms), "accuracy": self._fit(stack, seed)}
+        return exponents, torch.stack(norms), self._fit(stack, seed)
 
     def _floss(self, stack: Stack, lr: float, seed: int) -> None:
         """Adam on the flossing loss over depth, with fresh examples in each step."""
@@ -144,6 +142,7 @@ class Depths(Figure):
         falling = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, self.floss_epochs)
         for epoch in range(self.floss_epochs):
             x, _ = self._batch(seed, epoch, self.floss_batch, "floss")
+            # another first frame in each epoch, so that no direction is left out of the k for good
             generator = torch.Generator().manual_seed(epoch)
             spectrum = depth_spectrum(cell, stack.enter(x), k=self.k, generator=generator)
             optimizer.zero_grad()
@@ -220,5 +219,6 @@ def _block(kind: str, width: int) -> nn.Module:
         return nn.TransformerEncoderLayer(width // TOKENS, HEADS, width, dropout=0.0, batch_first=True)
     if kind == "residual":
         return Residual(width)
+    # W f(x) + b, and so D = W diag(f'), as of rate networks over time
     first = surrogates.sech2(SHARPNESS) if kind == "binary" else nn.Tanh()
     return nn.Sequential(first, nn.Linear(width, width))

@@ -12,10 +12,9 @@ from torch import Tensor
 from lyaptorch.analysis import condition_number, usable_dimensions
 from lyaptorch.cells import RateCell
 from lyaptorch.experiments.check import Check, at_least, at_most, near, slopes
-from lyaptorch.experiments.figure import Results, coordinates
+from lyaptorch.experiments.figure import Results, Study, coordinates
 from lyaptorch.experiments.gradient_flossing.noise_driven import NATS, NoiseDriven
 from lyaptorch.experiments.gradient_flossing.setting import bundles, figure
-from lyaptorch.experiments.study import Study
 from lyaptorch.plots.primitives import BLUE, GREY, ORANGE, PALETTE, bundle, picture, single
 from lyaptorch.record import Given, Record
 

@@ -15,9 +15,8 @@ from torch import Tensor
 from lyaptorch._random import Stream
 from lyaptorch.cells import Cell, RateCell, unroll
 from lyaptorch.experiments.check import Check, at_most, near, slopes
-from lyaptorch.experiments.figure import Figure, Results, coordinates
+from lyaptorch.experiments.figure import Figure, Results, Study, coordinates
 from lyaptorch.experiments.gradient_flossing.setting import figure
-from lyaptorch.experiments.study import Study
 from lyaptorch.plots.primitives import BLUE, GREY, ORANGE, PALETTE, geometric_mean, picture
 from lyaptorch.record import Given, Record
 from lyaptorch.schedules import FitPhase, FlossPhase, flossing_loss

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from lyaptorch.experiments.check import Check, at_least, at_most
-from lyaptorch.experiments.figure import Results, coordinates
+from lyaptorch.experiments.figure import Results, Study, coordinates, mean_field_gain
 from lyaptorch.experiments.gradient_flossing.delays import (
     A_DAY,
     BESIDE,
@@ -21,7 +21,6 @@ from lyaptorch.experiments.gradient_flossing.delays import (
     points,
 )
 from lyaptorch.experiments.gradient_flossing.setting import SMOKE, Condition, DelaySweep, bundles, figure
-from lyaptorch.experiments.study import Study, mean_field_gain
 from lyaptorch.plots.primitives import GREY, label_accuracy, level, look, picture, smooth
 from lyaptorch.record import Given, Record
 from lyaptorch.tasks import make_task

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lyaptorch.analysis import onset
 from lyaptorch.experiments.check import Check, at_least
-from lyaptorch.experiments.figure import Results
+from lyaptorch.experiments.figure import Results, Study
 from lyaptorch.experiments.gradient_flossing.episodes import (
     FEWER,
     LONG,
@@ -25,7 +25,6 @@ from lyaptorch.experiments.gradient_flossing.episodes import (
     share_before,
 )
 from lyaptorch.experiments.gradient_flossing.setting import Condition, bundles, figure
-from lyaptorch.experiments.study import Study
 from lyaptorch.plots.primitives import BLUE, ORANGE, PALETTE, TINY, finite_mean, label_accuracy, smooth
 from lyaptorch.record import Record
 

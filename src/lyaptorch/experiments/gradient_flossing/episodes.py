@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from lyaptorch.analysis import aligned, onset
 from lyaptorch.experiments.check import Check, at_least
-from lyaptorch.experiments.figure import Results, coordinates
+from lyaptorch.experiments.figure import Results, Study, coordinates
 from lyaptorch.experiments.gradient_flossing.setting import (
     DIMS,
     SMOKE,
@@ -23,7 +23,6 @@ from lyaptorch.experiments.gradient_flossing.setting import (
     figure,
     over_epochs,
 )
-from lyaptorch.experiments.study import Study
 from lyaptorch.plots.primitives import (
     BLUE,
     GREY,

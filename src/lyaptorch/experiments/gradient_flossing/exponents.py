@@ -14,10 +14,9 @@ from lyaptorch._random import Stream
 from lyaptorch.analysis import step_jacobians
 from lyaptorch.cells import RateCell, random_frame
 from lyaptorch.experiments.check import Check, at_least, at_most, near
-from lyaptorch.experiments.figure import Figure, Results
+from lyaptorch.experiments.figure import Figure, Results, Study
 from lyaptorch.experiments.gradient_flossing.noise_driven import NATS, NoiseDriven
 from lyaptorch.experiments.gradient_flossing.setting import bundles, figure
-from lyaptorch.experiments.study import Study
 from lyaptorch.plots.primitives import BLUE, GREY, ORANGE, PALETTE, band, bundle, single, style
 from lyaptorch.record import Given, Record
 from lyaptorch.tangent.qr import qr

@@ -16,9 +16,8 @@ from lyaptorch._random import Stream
 from lyaptorch._types import Number
 from lyaptorch.cells import Cell, LSTMCell, RateCell
 from lyaptorch.experiments.check import Check, at_least, at_most
-from lyaptorch.experiments.figure import Figure, Results, coordinates
+from lyaptorch.experiments.figure import Figure, Results, Study, coordinates
 from lyaptorch.experiments.gradient_flossing.setting import figure
-from lyaptorch.experiments.study import Study
 from lyaptorch.plots.primitives import PALETTE, bundle, level, picture
 from lyaptorch.record import Record
 from lyaptorch.tangent import lyapunov_spectrum

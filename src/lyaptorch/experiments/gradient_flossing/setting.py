@@ -10,8 +10,7 @@ import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from lyaptorch.experiments.figure import Figure, Results, coordinates, declare
-from lyaptorch.experiments.study import Study
+from lyaptorch.experiments.figure import Figure, Results, Study, coordinates, declare
 from lyaptorch.plots.primitives import Rows, bundle, look
 from lyaptorch.record import Given, Record
 from lyaptorch.schedules import At, FitPhase, FlossPhase, Schedule, Trigger

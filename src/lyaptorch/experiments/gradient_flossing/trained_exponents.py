@@ -13,7 +13,7 @@ from torch import Tensor
 from lyaptorch._random import Stream
 from lyaptorch.cells import random_frame
 from lyaptorch.experiments.check import Check, at_least, at_most
-from lyaptorch.experiments.figure import Results, coordinates
+from lyaptorch.experiments.figure import Results, Study, coordinates
 from lyaptorch.experiments.gradient_flossing.delays import A_DAY, BESIDE, SOLVED, Fig4d
 from lyaptorch.experiments.gradient_flossing.setting import (
     DIMS,
@@ -24,7 +24,6 @@ from lyaptorch.experiments.gradient_flossing.setting import (
     figure,
     over_epochs,
 )
-from lyaptorch.experiments.study import Study
 from lyaptorch.plots.primitives import (
     BLUE,
     GREY,

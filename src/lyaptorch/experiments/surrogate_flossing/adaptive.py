@@ -15,8 +15,7 @@ from lyaptorch.analysis import spike_statistics
 from lyaptorch.cells import LeakyReadout, LIFCell, surrogates
 from lyaptorch.cells.weights import fluctuation_driven
 from lyaptorch.experiments.check import Check, at_least, at_most
-from lyaptorch.experiments.figure import Results, coordinates, declare
-from lyaptorch.experiments.study import Study
+from lyaptorch.experiments.figure import Results, Study, coordinates, declare
 from lyaptorch.experiments.surrogate_flossing.random_binary import PAPER, TITLE, copies
 from lyaptorch.experiments.surrogate_flossing.trained_binary import SMOKE, BinaryLearning, Learning, arriving
 from lyaptorch.plots.primitives import PALETTE, TINY, learning, picture, scores

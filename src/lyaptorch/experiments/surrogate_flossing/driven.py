@@ -15,9 +15,8 @@ from torch import Tensor, nn
 from lyaptorch.analysis import condition_number
 from lyaptorch.cells import BinaryCell, unroll
 from lyaptorch.experiments.check import Check, at_most, near
-from lyaptorch.experiments.figure import Results, coordinates, declare
+from lyaptorch.experiments.figure import Results, Study, coordinates, declare
 from lyaptorch.experiments.gradient_flossing.exponents import spectra
-from lyaptorch.experiments.study import Study
 from lyaptorch.experiments.surrogate_flossing.random_binary import (
     BITS,
     NATS,

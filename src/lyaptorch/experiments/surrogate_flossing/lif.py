@@ -17,10 +17,9 @@ from lyaptorch.cells import Cell, LIFCell, random_frame, surrogates, unroll
 from lyaptorch.cells.spiking import ORDERS, RESET_GRADS
 from lyaptorch.cells.weights import fluctuation_driven
 from lyaptorch.experiments.check import Check, at_most, near, slopes
-from lyaptorch.experiments.figure import Figure, Results, coordinates, declare
+from lyaptorch.experiments.figure import Figure, Results, Study, coordinates, declare
 from lyaptorch.experiments.gradient_flossing import cost
 from lyaptorch.experiments.gradient_flossing.cost import Sizes
-from lyaptorch.experiments.study import Study
 from lyaptorch.experiments.surrogate_flossing.adaptive import Spiking
 from lyaptorch.experiments.surrogate_flossing.random_binary import NATS, PAPER, THEORY, TITLE, copies
 from lyaptorch.plots.primitives import BLUE, GREY, ORANGE, PALETTE, picture

@@ -15,8 +15,7 @@ from lyaptorch._random import Stream
 from lyaptorch._types import Number
 from lyaptorch.cells import BinaryCell, unroll
 from lyaptorch.experiments.check import Check, at_most, near
-from lyaptorch.experiments.figure import Figure, Results, declare
-from lyaptorch.experiments.study import Study
+from lyaptorch.experiments.figure import Figure, Results, Study, declare
 from lyaptorch.plots.primitives import BLUE, GREY, PALETTE, Picture, bundle, picture, single
 from lyaptorch.record import Record
 from lyaptorch.tangent import lyapunov_spectrum

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from lyaptorch._types import Number
 from lyaptorch.cells import BinaryCell
 from lyaptorch.experiments.check import Check, at_least, at_most
-from lyaptorch.experiments.figure import Figure, Results, coordinates, declare
-from lyaptorch.experiments.study import Study
+from lyaptorch.experiments.figure import Figure, Results, Study, coordinates, declare
 from lyaptorch.experiments.surrogate_flossing.random_binary import PAPER, TITLE, copies
 from lyaptorch.plots.primitives import PALETTE, TINY, learning, picture, scores
 from lyaptorch.record import Record

@@ -15,8 +15,7 @@ from torch import Tensor
 from lyaptorch.analysis import best_so_far, gradient_norms, hessian_spectrum, iterations_to
 from lyaptorch.cells import Cell, ElmanCell, ResidualCell, residuals, unroll
 from lyaptorch.experiments.check import Check, at_least, at_most
-from lyaptorch.experiments.figure import Results, declare
-from lyaptorch.experiments.study import Study
+from lyaptorch.experiments.figure import Results, Study, declare
 from lyaptorch.experiments.weak_coupling.trained import AUTHORS, PAPER, Trained, network, uniform
 from lyaptorch.plots.primitives import PALETTE, bundle, level, picture, single
 from lyaptorch.record import Record

@@ -15,8 +15,7 @@ from matplotlib.axes import Axes
 from lyaptorch.analysis import best_so_far
 from lyaptorch.cells import Cell, CoRNNCell, ElmanCell, LSTMCell, ResidualCell, S4DCell, URLSTMCell, residuals
 from lyaptorch.experiments.check import Check, at_least, at_most
-from lyaptorch.experiments.figure import Results, declare
-from lyaptorch.experiments.study import Study
+from lyaptorch.experiments.figure import Results, Study, declare
 from lyaptorch.experiments.weak_coupling.several_tasks import SMALL, SMOKE, SeveralTasks, named, score_of
 from lyaptorch.experiments.weak_coupling.trained import AUTHORS, PAPER, learned, stacked, uniform
 from lyaptorch.plots.primitives import bundle, look, picture

@@ -16,8 +16,7 @@ from lyaptorch.analysis import fading_memory, gradient_norms, hessian_spectrum
 from lyaptorch.cells import ResidualCell
 from lyaptorch.cells.residuals import HasFrequency
 from lyaptorch.experiments.check import Check, at_least
-from lyaptorch.experiments.figure import Results, declare
-from lyaptorch.experiments.study import Study
+from lyaptorch.experiments.figure import Results, Study, declare
 from lyaptorch.experiments.weak_coupling.image_runs import (
     SMALL,
     SMOKE,

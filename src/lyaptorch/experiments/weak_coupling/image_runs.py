@@ -17,8 +17,7 @@ from lyaptorch.analysis import PowerSpectrum, best_so_far, characteristic_freque
 from lyaptorch.cells import ResidualCell, residuals
 from lyaptorch.cells.residuals import HasFrequency
 from lyaptorch.experiments.check import Check, at_least, at_most, near
-from lyaptorch.experiments.figure import Results, declare
-from lyaptorch.experiments.study import Study
+from lyaptorch.experiments.figure import Results, Study, declare
 from lyaptorch.experiments.weak_coupling.trained import AUTHORS, PAPER, Trained, learned, network, stacked
 from lyaptorch.plots.primitives import GREY, PALETTE, Picture, bundle, level, picture, scores
 from lyaptorch.record import Record

@@ -16,8 +16,7 @@ from torch import Tensor
 
 from lyaptorch.cells import Cell, ResidualCell, residuals
 from lyaptorch.experiments.check import Check, at_least, at_most
-from lyaptorch.experiments.figure import Results, declare
-from lyaptorch.experiments.study import Study
+from lyaptorch.experiments.figure import Results, Study, declare
 from lyaptorch.experiments.weak_coupling.trained import AUTHORS, PAPER, Trained, learned, network, stacked
 from lyaptorch.plots.primitives import GREY, PALETTE, bundle, picture, scores
 from lyaptorch.record import Record

@@ -15,8 +15,7 @@ from torch import Tensor
 from lyaptorch._random import Stream
 from lyaptorch.cells import Cell, residuals
 from lyaptorch.experiments.check import Check, at_most, near
-from lyaptorch.experiments.figure import Figure, Results, declare
-from lyaptorch.experiments.study import Study
+from lyaptorch.experiments.figure import Figure, Results, Study, declare
 from lyaptorch.plots.primitives import BLUE, GREY, ORANGE, PALETTE, picture
 from lyaptorch.record import Record
 from lyaptorch.schedules import FitPhase

@@ -1,8 +1,8 @@
-"""Flossing by unit parameters: gains and time constants alone."""
+"""Flossing beyond rate networks: GRU, LSTM and S4; and through gains and time constants alone."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,21 +10,120 @@ from matplotlib.axes import Axes
 from torch import Tensor, nn
 
 from lyaptorch._random import Stream
-from lyaptorch.cells import Form, FormCell
+from lyaptorch.cells import Cell, Form, FormCell, GRUCell, LSTMCell, S4DCell
 from lyaptorch.cells.activation import activation
 from lyaptorch.cells.form import Residual
-from lyaptorch.experiments.beyond.learning import PAPER, SMALL, SMOKE, Learning
-from lyaptorch.experiments.check import Check, at_least, at_most
-from lyaptorch.experiments.figure import Results, declare
-from lyaptorch.experiments.study import Study
-from lyaptorch.plots.primitives import PALETTE, label_accuracy, label_spectra, picture, scores, spectrum
+from lyaptorch.experiments.beyond.learners import Learning, asks_at_least, asks_at_most, learns
+from lyaptorch.experiments.check import Check
+from lyaptorch.experiments.figure import Results, Study, coordinates
+from lyaptorch.plots.primitives import (
+    BLUE,
+    ORANGE,
+    label_accuracy,
+    label_spectra,
+    look,
+    picture,
+    scores,
+    spectrum,
+)
 from lyaptorch.record import Given, Record
 from lyaptorch.schedules import FitPhase
-from lyaptorch.tangent import lyapunov_spectrum
-from lyaptorch.tasks import TemporalXOR
-from lyaptorch.tasks.batch import Draw
+from lyaptorch.tasks import DelayedCopy, TemporalXOR
 from lyaptorch.training import Model, Readout
 from lyaptorch.training.model import settled_state
+
+KINDS = ("GRU", "LSTM", "S4")
+MODES = 8
+
+
+@picture(lambda record: len(record["kind"]), rows=2, width=3.2, height=2.6)
+def cells(record: Record, axes: list[Axes]) -> None:
+    """Exponents and accuracy of each kind of cell, plain and flossed."""
+    kinds = record["kind"]
+    for i, kind in enumerate(kinds):
+        spectra, learning = axes[i], axes[len(kinds) + i]
+        for j, (color, label) in enumerate(((BLUE, "plain"), (ORANGE, "flossed"))):
+            spectrum(spectra, record["exponents"][i, j], color, alpha=0.6)
+            scores(learning, record["delay"], record["final_accuracy"][i, j], color, label)
+        label_spectra(spectra, str(kind))
+        label_accuracy(learning, "delay")
+    axes[len(kinds)].legend()
+
+
+@learns(
+    "flossed-cells",
+    "flossed GRU, LSTM and S4: exponents, and learning the delayed copy",
+    cost=("5 s", "70 s", "days; hours on a GPU"),
+    smoke={"hidden_size": 16, "delays": (4,), "seeds": 1},
+    small={"delays": (10, 20), "k": 16, "length": 60, "floss_epochs": 100},
+    draw=cells,
+)
+class FlossedCells(Learning):
+    """GRU, LSTM and diagonal S4 networks learn to copy bits, as they start and flossed.
+
+    All start as usual: torch's weights, S4D-Lin.
+
+    Attributes:
+        kinds: of cells; the networks of one kind are one ensemble.
+        hidden_size: units; an LSTM has two state variables for each, an S4 as many in all.
+        floss_lr: learning rate of flossing.
+        lr: learning rate of training.
+    """
+
+    kinds: tuple[str, ...] = KINDS
+    delays: tuple[int, ...] = (20, 40, 60)
+    seeds: int = 10
+    k: int = 40
+    floss_lr: float = 1e-2
+    lr: float = 3e-3
+
+    def run(self, study: Study) -> Results:
+        """`exponents (kind, flossed, seed, rank)` before training, `final_accuracy (kind, flossed, ...)`."""
+        parts = [self._learn_kind(kind, study.part(kind)) for kind in self.kinds]
+        stacked: dict[str, Given] = {
+            name: (("kind", *dims), np.stack([np.asarray(part[name][1]) for part in parts]), *units)
+            for name, (dims, _, *units) in parts[0].items()
+        }
+        return self.found(stacked, **coordinates(kind=self.kinds, flossed=(False, True)))
+
+    def checks(self, record: Record) -> list[Check]:
+        """Flossing brings the exponents of each kind to zero; where they were far from it, it helps."""
+        found = []
+        for i, kind in enumerate(record["kind"]):
+            plain, flossed = (float((record["exponents"][i, j] ** 2).mean()) for j in (0, 1))
+            sentence = f"{kind}: mean square exponent, flossed over plain"
+            found.append(asks_at_most(f"{kind} exponents", sentence, 0.5, flossed / plain))
+            before, after = (float(value) for value in record["final_accuracy"][i].mean((1, 2)))
+            sentence = f"{kind}: accuracy that flossing adds"
+            found.append(asks_at_least(f"{kind} accuracy", sentence, 0.0, after - before, 0.02))
+        return found
+
+    def _learn_kind(self, kind: str, study: Study) -> dict[str, Any]:
+        """Exponents `(flossed, seed, rank)` before training, accuracy over epochs, and after."""
+        shape = (2, len(self.delays), self.seeds)
+        ids = torch.arange(self.seeds).expand(shape)
+        task = DelayedCopy(torch.tensor(self.delays)[None, :, None].expand(shape), binary=True)
+        cell = self._cell(kind, ids, study)
+        readout = Readout(cell.output_size, 1, ensemble=shape, member_ids=ids, generator=study.generator())
+        model = Model(cell, readout, loss=task.loss)
+        flossed = torch.arange(2)[:, None, None].expand(shape) == 1
+        dims = ("flossed", "delay", "seed")
+        phase = self.flossing(flossed, lr=self.floss_lr)
+        self.learn(study.part("flossing"), model, task, (phase,), ids, dims)
+        # networks of all delays are equal until they are trained
+        before = self.spectrum(model, task, ids, 150, self.k).exponents[:, 0, :, 0]
+        _, learned = self.learn(study, model, task, (FitPhase(self.epochs),), ids, dims, lr=self.lr)
+        return {"exponents": (("flossed", "seed", "rank"), before, {"units": "nats per step"}), **learned}
+
+    def _cell(self, kind: str, ids: Tensor, study: Study) -> Cell:
+        shape, generator = tuple(ids.shape), study.generator()
+        if kind == "S4":
+            # a mode is complex, and so two numbers of the state
+            channels = self.hidden_size // (2 * MODES)
+            return S4DCell(1, channels, MODES, ensemble=shape, member_ids=ids, generator=generator)
+        make = GRUCell if kind == "GRU" else LSTMCell
+        return make(1, self.hidden_size, ensemble=shape, member_ids=ids, generator=generator)
+
 
 FLOSSED = ("none", "gains", "time constants", "both", "weights")
 """What flossing may change."""
@@ -59,9 +158,11 @@ class UnitCell(FormCell):
 
     def form(self) -> Form:
         """The leak as a diagonal residual, the rate as coupling, the gain in the columns of W."""
+        # W (g tanh(h)) = (W diag(g)) tanh(h), and diag(g) scales columns
         gain = self._open("log_gain", "gains").exp()
         rate = self._open("logit_rate", "rates").sigmoid()
         W, V, b = (self._open(name, "weights") for name in ("weight_hh", "weight_ih", "bias"))
+        # h' = (1 - a) h + a (...), a for each unit
         leak = Residual(1 - rate, "diagonal")
         return Form(W * gain.unsqueeze(-2), V, (b,), self.activation, None, leak, rate)
 
@@ -70,6 +171,7 @@ class UnitCell(FormCell):
         parameter: Tensor = getattr(self, name)
         mask = getattr(self, group)
         mask = mask.reshape(*mask.shape, *[1] * (parameter.dim() - mask.dim()))
+        # where a group is closed the gradient is 0, and a step of Adam that saw nothing else is 0 / (0 + eps)
         return torch.where(mask, parameter, parameter.detach())
 
 
@@ -78,7 +180,7 @@ def units(record: Record, axes: list[Axes]) -> None:
     """Exponents after flossing; the time constants and gains it chose; accuracy against delay."""
     spectra, each, learning = axes
     for i, name in enumerate(record["flossed"]):
-        color = PALETTE[i % len(PALETTE)]
+        color, _ = look(i)
         spectrum(spectra, record["exponents"][i].mean(0), color, str(name))
         times, gains = record["time_constant"][i].ravel(), record["gain"][i].ravel()
         each.plot(times, gains, "o", color=color, alpha=0.5, markersize=2)
@@ -89,16 +191,14 @@ def units(record: Record, axes: list[Axes]) -> None:
     spectra.legend(title="flossed by")
 
 
-@declare(
-    PAPER,
+@learns(
     "unit-parameters",
     "flossing gains and time constants alone: exponents, and learning the temporal XOR",
     cost=("2 s", "20 s", "a day; 1 h on a GPU"),
-    smoke={**SMOKE, "delays": (4,)},
-    small={**SMALL, "delays": (16, 20)},
+    smoke={"delays": (4,)},
+    small={"delays": (16, 20)},
     draw=units,
 )
-@dataclass(frozen=True)
 class UnitParameters(Learning):
     """Networks flossed through their gains, time constants, both, or W, V and b; then all is trained.
 
@@ -120,17 +220,15 @@ class UnitParameters(Learning):
         h0 = settled_state(cell, self.batch, member_ids=ids, generator=study.generator())
         model = Model(cell, readout, h0=h0, loss=task.loss)
         exponents, rates, gains = self._floss(study, model, cell, task, ids)
-        record, final = self.learn(study, model, task, (FitPhase(self.epochs),), ids)
-        dims = ("flossed", "delay", "seed")
-        each = ("flossed", "seed", "unit")
+        dims, each = ("flossed", "delay", "seed"), ("flossed", "seed", "unit")
+        _, learned = self.learn(study, model, task, (FitPhase(self.epochs),), ids, dims)
         variables: dict[str, Given] = {
             "exponents": (("flossed", "seed", "rank"), exponents, {"units": "nats per step"}),
             "gain": (each, gains),
             "time_constant": (each, 1 / rates, {"units": "steps"}),
-            "accuracy": ((*dims, "epoch"), record["accuracy"].reshape(*shape, -1)),
-            "final_accuracy": (dims, final),
+            **learned,
         }
-        return self.found(variables, flossed=(("flossed",), np.array(FLOSSED)))
+        return self.found(variables, **coordinates(flossed=FLOSSED))
 
     def checks(self, record: Record) -> list[Check]:
         """Exponents that come closer to zero, and what that is worth in training."""
@@ -138,9 +236,9 @@ class UnitParameters(Learning):
         mean, found = record["final_accuracy"].mean((1, 2)), []
         for i, name in enumerate(FLOSSED[1:], 1):
             sentence, share = f"{name}: mean square exponent over that before", squares[i] / squares[0]
-            found.append(at_most(f"{name} exponents", sentence, 0.5, share, kind="question"))
+            found.append(asks_at_most(f"{name} exponents", sentence, 0.5, share))
             sentence, added = f"{name}: accuracy added to that without flossing", mean[i] - mean[0]
-            found.append(at_least(f"{name} accuracy", sentence, 0.1, added, kind="question"))
+            found.append(asks_at_least(f"{name} accuracy", sentence, 0.1, added))
         return found
 
     def _floss(
@@ -149,16 +247,15 @@ class UnitParameters(Learning):
         """Floss each group through its own parameters; exponents, rates and gains `(flossed, seed, n)`."""
         group = torch.arange(len(FLOSSED))[:, None, None].expand(ids.shape)
         opened = {"gains": (1, 3), "rates": (2, 3), "weights": (4,)}
+        # positions in FLOSSED: gains alone and both, time constants alone and both, weights
         for name, groups in opened.items():
             setattr(cell, name, torch.isin(group, torch.tensor(groups)))
-        phase = replace(self.flossing(group > 0), lr=self.floss_lr)
+        phase = self.flossing(group > 0, lr=self.floss_lr)
         sizes = {"batch": self.batch, "steps": self.length}
         study.part("flossing").train(model, task, (phase,), member_ids=ids, **sizes)
         for name in opened:
             setattr(cell, name, torch.ones_like(group, dtype=torch.bool))
-        inputs = task.inputs(Draw(self.seed, 350, member_ids=ids, stream="measure"))
+        after = self.spectrum(model, task, ids, 300).exponents[:, 0, :, 0]
         with torch.no_grad():
-            after = lyapunov_spectrum(cell, inputs, h0=model.initial_state(1), tangent_transient=50)
             rates, gains = cell.logit_rate.sigmoid(), cell.log_gain.exp()
-        # networks of all delays are equal until they are trained
-        return after.exponents[:, 0, :, 0], rates[:, 0], gains[:, 0]
+        return after, rates[:, 0], gains[:, 0]

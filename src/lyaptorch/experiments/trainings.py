@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
 from lyaptorch import _checks
 from lyaptorch.cells import WEIGHTS
-from lyaptorch.experiments.study import Study, mean_field_gain
+from lyaptorch.experiments.figure import Study, mean_field_gain
 from lyaptorch.record import Record
 from lyaptorch.schedules import SCHEDULES, At, Every, FitPhase, FlossPhase, Schedule
 from lyaptorch.tasks import TASKS, Task, make_task
@@ -84,6 +83,7 @@ class Training:
             kinds = {"task": str, "gain": float | str, "floss_clip": float | None}.get(
                 name, type(known[name])
             )
+            # TOML and JSON write 1 where 1.0 is meant; True, which Python takes for 1, is refused below
             made[name] = float(value) if kinds not in (int, str) and type(value) is int else value
             if isinstance(value, bool) or not isinstance(made[name], kinds):
                 what = getattr(kinds, "__name__", str(kinds))
@@ -102,9 +102,11 @@ class Training:
         if isinstance(self.gain, str):
             _checks.choice("gain", self.gain, ("mean-field",))
         n = self.hidden_size
+        # without flossing k is not looked at, and its default may exceed n
         if self.schedule != "none":
             _checks.integer("k", self.k, 1, n, do=f"a state of size {n} has {n} exponents")
         _schedule([self])
+        # drawn and thrown away: only the task knows which lengths hold its delay
         _task([self]).draw(Draw(self.seed, self.length))
 
 
@@ -178,7 +180,9 @@ def train_runs(runs: Sequence[Mapping[str, Any]], checkpoint: Path, *, threads: 
 def alike(run: Mapping[str, Any]) -> str:
     """What runs must have in common to be trained in one ensemble, as text."""
     key = {name: value for name, value in run.items() if name not in (*PER_NETWORK, "network")}
+    # clips may differ, but a clip beside none cannot be one tensor
     key["floss_clip"] = run.get("floss_clip") is None
+    # the lag of a lagged task is data; elsewhere it decides sizes, which an ensemble shares
     if not issubclass(TASKS[_checks.choice("task", run["task"], TASKS)], LaggedTask):
         key["delay"] = run.get("delay")
     return json.dumps(key, sort_keys=True)
@@ -207,8 +211,10 @@ def cost(runs: Sequence[Mapping[str, Any]]) -> float:
         train_networks(few, networks, None, False)
         return time.perf_counter() - start
 
+    # thrown away: the first training pays for what is loaded and allocated once
     seconds("pre", 1, 1)
     none = seconds("none", 0, 0)
+    # what remains of a training of no steps is building it, which no step repeats
     fit, floss = (seconds("none", 4, 0) - none) / 4, (seconds("pre", 0, 4) - none) / 4
     fits, flosses = _steps(_schedule(settings))
     return max(0.0, fit * fits + floss * flosses) + none
@@ -230,9 +236,12 @@ def _steps(schedule: Schedule) -> tuple[int, int]:
         fits += phase.epochs
         for trigger in phase.triggers:
             if isinstance(trigger.when, At):
+                # an episode that is due at the end or later never comes
                 flosses += trigger.phase.epochs * sum(e < phase.epochs for e in trigger.when.epochs)
             elif isinstance(trigger.when, Every):
+                # due at E, 2 E, ... below the last epoch, and not at 0: floor((epochs - 1) / E) times
                 flosses += trigger.phase.epochs * max(0, (phase.epochs - 1) // trigger.when.epochs)
+        # beside each task step, where both losses are minimised at once
         if isinstance(phase, FitPhase) and torch.as_tensor(phase.flossing_weight).any():
             flosses += phase.epochs
     return fits, flosses
@@ -251,6 +260,4 @@ def _task(settings: Sequence[Training]) -> Task:
 
 def _shared(values: Sequence[Any]) -> Any:
     """The value that all have in common, or a tensor with one for each."""
-    alone = all(value == values[0] for value in values)
-    shared: Any | Tensor = values[0] if alone else torch.tensor(values)
-    return shared
+    return values[0] if all(value == values[0] for value in values) else torch.tensor(values)

@@ -25,7 +25,7 @@ from lyaptorch.record import Given, Record
 from lyaptorch.schedules import FlossPhase, flossing_loss
 from lyaptorch.tangent import lyapunov_spectrum
 from lyaptorch.tasks.batch import Draw
-from lyaptorch.tasks.lagged import LaggedTask
+from lyaptorch.tasks.delayed import LaggedTask
 from lyaptorch.training import Adam, Model
 from lyaptorch.training.optim import MemberOptimizer
 from lyaptorch.training.steps import Clip

@@ -17,7 +17,7 @@ from lyaptorch.experiments.study import Study
 from lyaptorch.plots.curves import smooth
 from lyaptorch.plots.primitives import Rows, bundle, level, look, picture, scores
 from lyaptorch.record import Given, Record
-from lyaptorch.tasks.lagged import LaggedTask
+from lyaptorch.tasks.delayed import LaggedTask
 from lyaptorch.training import Model
 
 A_DAY = "a day; minutes on a GPU"

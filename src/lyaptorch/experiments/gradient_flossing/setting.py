@@ -16,7 +16,7 @@ from lyaptorch.experiments.study import Study
 from lyaptorch.record import Given, Record
 from lyaptorch.schedules import At, FitPhase, FlossPhase, Schedule, Trigger
 from lyaptorch.tasks import DelayedCopy, SpatialXOR, Task, TemporalXOR
-from lyaptorch.tasks.lagged import LaggedTask
+from lyaptorch.tasks.delayed import LaggedTask
 from lyaptorch.training import Model
 from lyaptorch.training.presets import gf2023
 

@@ -32,7 +32,7 @@ from lyaptorch.plots.style import BLUE, ORANGE, PALETTE
 from lyaptorch.record import Record
 from lyaptorch.tangent import lyapunov_spectrum
 from lyaptorch.tasks.batch import Draw
-from lyaptorch.tasks.lagged import LaggedTask
+from lyaptorch.tasks.delayed import LaggedTask
 from lyaptorch.training import Model
 
 

@@ -120,7 +120,7 @@ def test_public_shapes_are_checked_in_tests():
         ((2, 4), {"activation": "tahn"}, r"unknown activation 'tahn', did you mean 'tanh'\?"),
         ((2, 4), {"weights": "gausian"}, r"unknown weights 'gausian', did you mean 'gaussian'\?"),
         ((2, 4), {"ensemble": (3, 0)}, r"each entry of ensemble must be an integer >= 1, got 0"),
-        ((2, 4), {"ensemble": (3,), "gain": torch.ones(2)}, r"shape of ensemble, \(3,\), got \(2,\)"),
+        ((2, 4), {"ensemble": (3,), "gain": torch.ones(2)}, r"the ensemble\'s shape \(3,\), got \(2,\)"),
         (
             (2, 4),
             {"ensemble": (3,), "member_ids": torch.arange(2)},

@@ -115,9 +115,7 @@ def test_test_scores_are_those_of_evaluate_on_batches_that_training_never_sees()
 
 def test_scores_come_from_the_test_stream_alone(monkeypatch):
     drawn, draw = [], Adding.draw
-    monkeypatch.setattr(
-        Adding, "draw", lambda self, *a, **kw: drawn.append(kw.get("stream")) or draw(self, *a, **kw)
-    )
+    monkeypatch.setattr(Adding, "draw", lambda self, d: drawn.append(d.stream) or draw(self, d))
     lt.evaluate(adder(), Adding(10), batch=ROWS, batches=3)
     assert drawn == ["test"] * 3
 

@@ -37,6 +37,7 @@ class Cell(nn.Module):
         readable: which entries of the state a readout sees; all, unless the cell has hidden ones (of an
             LSTM's (h, c) it is h).
         batch_first: whether the module it was made of takes batches first, which no function here does.
+        layered: whether the `parts` are layers, each with units of its own.
         alone: whether the step computes with the weights of one network at a time.
         unproven: whether `step` is still to be probed before its first trajectory.
         unfused: whether the probe found that derivatives need torch's fused kernels switched off.
@@ -58,6 +59,7 @@ class Cell(nn.Module):
     time_step: float = 1.0
     per_member: tuple[str, ...] = ()
     alone: bool = False
+    layered: bool = False
     advice: str = ADVICE
     ingredients: ClassVar[tuple[str, ...]] = ("step",)
     """Methods that say what the step is; a class that writes one anew has another step."""
@@ -92,11 +94,6 @@ class Cell(nn.Module):
         self.unfused = self.reverse_mode = self.batch_first = False
         self.ran: frozenset[tuple[nn.Module, bool]] = frozenset()
         self.readable = slice(None)
-
-    @property
-    def layered(self) -> bool:
-        """Whether the `parts` are layers, each with units of its own."""
-        return False
 
     def parts(self) -> dict[str, slice]:
         """The slices of the state that have names, such as an LSTM's h and c; empty where none has."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lyaptorch import _checks
 from lyaptorch._types import Input, State
+from lyaptorch.cells.adapt.function import describe
 from lyaptorch.cells.cell import Cell
 
 Tableau: TypeAlias = tuple[tuple[tuple[float, ...], ...], tuple[float, ...]]
@@ -119,13 +120,8 @@ class Flow(Cell):
     def _slope(self, x: Tensor, h: Tensor) -> Tensor:
         slope = self.function(x, h)
         if not isinstance(slope, Tensor) or slope.shape != h.shape or slope.dtype != h.dtype:
-            got = (
-                f"{tuple(slope.shape)} {slope.dtype}"
-                if isinstance(slope, Tensor)
-                else f"a {type(slope).__name__}"
-            )
             raise ValueError(
-                f"f(x, h) must return dh/dt like the state, {tuple(h.shape)} {h.dtype}, got {got}"
+                f"f(x, h) must return dh/dt like the state, {describe(h)}, got {describe(slope)}"
             )
         return slope
 

@@ -115,12 +115,16 @@ class Form:
         p, phi = self.residual.product(h), self.residual.activation
         return (p if phi is None else phi(p)) + out
 
-    def pushforward(self, drive: Tensor, h: Tensor, Q: Tensor) -> tuple[Tensor, Tensor]:
-        """h' and D Q = phi'(A h) A Q + c f'(a) W (g'(h) Q), a the argument of f. Cost O(b n^2 k)."""
+    def pushforward(
+        self, drive: Tensor, h: Tensor, Q: Tensor, X: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """h' and D Q = phi'(A h) A Q + c f'(a) (W (g'(h) Q) + V X), a the argument of f. Cost O(b n^2 k)."""
         u, Y = h, Q.mT
         if self.inner is not None:
             u, Y = self.inner(h), Y * self.inner.slope(h).unsqueeze(-2)
         out, Y = self._recur(u, drive), rows(Y, self.weight_hh.mT)
+        if X is not None:
+            Y = Y + rows(X.mT, self.weight_ih.mT)
         if self.outer is not None:
             Y, out = Y * self.outer.slope(out).unsqueeze(-2), self.outer(out)
         out, Y = self.coupled(out), self.coupled_rows(Y)

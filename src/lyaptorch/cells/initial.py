@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict
 from weakref import WeakKeyDictionary
 
 import torch
@@ -16,31 +16,39 @@ from lyaptorch.cells.weights import Weights, fan_in
 from lyaptorch.cells.weights import weights as weights_of
 
 
-def checked_sizes(ensemble: tuple[int, ...], gain: Number = 1.0, **sizes: int) -> list[int]:
-    """Return the sizes, which are given by name, if they and those of the ensemble are above 0.
+class Drawn(TypedDict, total=False):
+    """How the weights of a new cell are drawn."""
 
-    Raises:
-        ValueError: for a size below 1, or a gain that does not fit the ensemble.
-    """
-    found = [_checks.integer(name, size, 1) for name, size in sizes.items()]
-    for size in ensemble:
-        _checks.integer("each entry of ensemble", size, 1)
-    if isinstance(gain, Tensor) and gain.dim() and tuple(gain.shape) != tuple(ensemble):
-        raise ValueError(
-            f"gain must be a number or have the shape of ensemble, {tuple(ensemble)}, got {tuple(gain.shape)}"
-        )
-    return found
+    gain: Number
+    weights: str | Weights
+    bias: bool
+    ensemble: tuple[int, ...]
+    member_ids: int | Tensor | None
+    generator: torch.Generator | None
 
 
 class Draws:
-    """Parameters of a new cell by name, each from its own stream: a member's are the same in any ensemble."""
+    """Parameters of a new cell by name, each from its own stream: a member's are the same in any ensemble.
+
+    Attributes:
+        sizes: those that are given by name, in this order.
+
+    Raises:
+        ValueError: for a size below 1, or a gain or ids that do not fit the ensemble.
+    """
 
     def __init__(
         self,
         ensemble: tuple[int, ...],
         member_ids: int | Tensor | None,
         generator: torch.Generator | None,
+        gain: Number = 1.0,
+        **sizes: int,
     ) -> None:
+        self.sizes = [_checks.integer(name, size, 1) for name, size in sizes.items()]
+        for size in ensemble:
+            _checks.integer("each entry of ensemble", size, 1)
+        _checks.per_member("gain", gain, tuple(ensemble))
         self.ids, self.seed = ids_of(ensemble, member_ids), seed_from(generator)
 
     def stream(self, name: str) -> Stream:

@@ -1,18 +1,19 @@
-"""The probe of a step that the library did not write: one state back, no chance in it, rows apart."""
+"""Inputs, state and step, checked before a trajectory is run."""
 
 from __future__ import annotations
 
 import inspect
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from lyaptorch import _checks
 from lyaptorch._caller import Run, aside, ordinary, untouched
 from lyaptorch._random import DEFAULT_SEED, Stream
-from lyaptorch.cells.adapt.function import instead_of
-from lyaptorch.cells.adapt.stateful import StateError
+from lyaptorch.cells.adapt.function import StateError, describe, instead_of
 from lyaptorch.cells.cell import Cell, graph_leaves
 
 STATE_NAMES = {
@@ -20,17 +21,7 @@ STATE_NAMES = {
     *("state", "states", "prev_state", "state_prev", "hidden", "hidden_state", "hid"),
 }
 INPUT_NAMES = {
-    "input",
-    "inputs",
-    "input_",
-    "inp",
-    "x_t",
-    "xt",
-    "obs",
-    "observation",
-    "drive",
-    "stimulus",
-    "token",
+    *("input", "inputs", "input_", "inp", "x_t", "xt", "obs", "observation", "drive", "stimulus", "token"),
 }
 """Names that mean nothing else; x and u are not among them, which in control theory are state and input."""
 
@@ -90,12 +81,8 @@ def _call(cell: Cell, x: Tensor, h: Tensor) -> Tensor:
     except StateError:
         raise
     except Exception as error:
-        function = getattr(cell, "function", None)
-        if (
-            function is not None
-            and not isinstance(function, Cell)
-            and (advice := instead_of(function, failed=True))
-        ):
+        function = getattr(cell, "function", cell)
+        if not isinstance(function, Cell) and (advice := instead_of(function, failed=True)):
             raise ValueError(f"{advice}; it says: {error}") from error
         if _fits(cell, h, x, h):
             raise ValueError(swapped) from error
@@ -106,22 +93,26 @@ def _call(cell: Cell, x: Tensor, h: Tensor) -> Tensor:
     if not isinstance(after, Tensor) or after.shape != h.shape or after.dtype != h.dtype:
         if _fits(cell, h, x, h):
             raise ValueError(swapped)
-        got = (
-            f"{tuple(after.shape)} {after.dtype}"
-            if isinstance(after, Tensor)
-            else f"a {type(after).__name__}"
-        )
         raise ValueError(
-            f"step(x, h) must return one tensor like the state, {tuple(h.shape)} {h.dtype}, got {got}"
+            f"step(x, h) must return one tensor like the state, {describe(h)}, got {describe(after)}"
         )
     return after.detach()
 
 
 def _beside(cell: Cell, x: Tensor, h: Tensor) -> Tensor:
     """A state beside h: at rest, where h0 often is, dropout and factors of zero do not show."""
-    noise = Stream(DEFAULT_SEED, "probe").normal(tuple(h.shape), member_ids=3, dtype=h.dtype)
-    beside = h + 1e-2 * (1 + h.abs()) * noise.to(h.device)
+    beside = _moved(h, 3)
     return beside if torch.isfinite(_call(cell, x, beside)).all() else h
+
+
+def _noise(like: Tensor, draw: int, *columns: int) -> Tensor:
+    return Stream(DEFAULT_SEED, "probe").normal(
+        (*like.shape, *columns), member_ids=draw, dtype=like.dtype, device=like.device
+    )
+
+
+def _moved(h: Tensor, draw: int) -> Tensor:
+    return h + 1e-2 * (1 + h.abs()) * _noise(h, draw)
 
 
 def _fits(cell: Cell, first: Tensor, second: Tensor, h: Tensor) -> bool:
@@ -146,8 +137,7 @@ def _parameter_names(cell: Cell) -> list[str]:
 
 def _check_batch(cell: Cell, x: Tensor, h: Tensor) -> None:
     """Move a second trajectory: the first one must not notice."""
-    noise = Stream(DEFAULT_SEED, "probe").normal(tuple(h[..., :1, :].shape), member_ids=0, dtype=h.dtype)
-    one, two = h[..., :1, :], h[..., :1, :] + 1e-2 * (1 + h[..., :1, :].abs()) * noise.to(h.device)
+    one, two = h[..., :1, :], _moved(h[..., :1, :], 0)
     pair = torch.cat([x[..., :1, :]] * 2, -2)
     try:
         same, moved = cell.step(pair, torch.cat([one, one], -2)), cell.step(pair, torch.cat([one, two], -2))
@@ -165,9 +155,7 @@ def _check_batch(cell: Cell, x: Tensor, h: Tensor) -> None:
 
 
 def _choose_mode(cell: Cell, x: Tensor, h: Tensor) -> None:
-    stream = Stream(DEFAULT_SEED, "probe")
-    q = stream.normal((*h.shape, 1), member_ids=1, dtype=h.dtype).to(h.device)
-    v = stream.normal((*h.shape, 1), member_ids=2, dtype=h.dtype).to(h.device)
+    q, v = _noise(h, 1, 1), _noise(h, 2, 1)
     y = h.clone().requires_grad_()
     wanted = [y, *graph_leaves(cell, x, h)]
     with torch.enable_grad():
@@ -220,15 +208,14 @@ def _choose_mode(cell: Cell, x: Tensor, h: Tensor) -> None:
 def _pulled(after: Tensor, y: Tensor, v: Tensor) -> Tensor:
     """D^T v."""
     try:
-        (pulled,) = torch.autograd.grad(
-            after, y, v, create_graph=True, allow_unused=True, materialize_grads=True
-        )
+        return torch.autograd.grad(after, y, v, create_graph=True, allow_unused=True, materialize_grads=True)[
+            0
+        ]
     except Exception as error:
         raise ValueError(
             f"step(x, h) must have a gradient, got an error from its backward pass: {error}; inside "
             "torch.utils.checkpoint pass use_reentrant=False"
         ) from error
-    return pulled
 
 
 @torch.enable_grad()
@@ -240,3 +227,66 @@ def _gradient(total: Tensor, wanted: list[Tensor]) -> Tensor:
         total.sum(), wanted, retain_graph=True, allow_unused=True, materialize_grads=True
     )
     return torch.cat([one.flatten() for one in found])
+
+
+def fit(cell: Cell, inputs: Tensor, h0: Any) -> tuple[Tensor, Tensor]:
+    """Inputs `(t, *e, b, m)` and state `(*e, b, n)` in full shape, checked against the cell.
+
+    h0 may come in parts, as `cell.pack` takes them. A step that the library did not write is probed, once,
+    and again where modules that it calls were put from `eval()` into `train()` since, or back.
+    Warns where inputs look as if they came batch first.
+
+    Raises:
+        ValueError: for wrong shapes, dtypes, devices, NaN or inf in inputs, h0 or weights, a missing h0
+            where the state size comes from it, or a step that breaks the contract of `probe`.
+    """
+    _checks.tensor("inputs", inputs, do="embed token ids first; of other integers pass .float()")
+    h0 = None if h0 is None else cell.pack(h0)
+    foreign = cell.state_size == 0
+    if foreign and h0 is None and inputs.dim() == 3:
+        h0 = cell.rest(inputs[0])
+    ensemble = tuple(h0.shape[:-2]) if foreign and h0 is not None else cell.ensemble
+    letters = "(t, b, m)" if not ensemble else "(t, *e, b, m)"
+    if cell.ensemble and ensemble != cell.ensemble:
+        raise ValueError(
+            f"h0 must have shape (*e, b, n) with *e = {cell.ensemble} as the networks, got {tuple(h0.shape)}"
+        )
+    if inputs.dim() not in (3, len(ensemble) + 3) or inputs.shape[1:-2] not in ((), ensemble):
+        raise ValueError(
+            f"inputs must have shape {letters} with *e = {ensemble}, got {tuple(inputs.shape)}; time comes "
+            "first, then the ensemble (or nothing), then trajectories and channels"
+        )
+    t, b, m = inputs.shape[0], *inputs.shape[-2:]
+    if t < 1 or b < 1:
+        raise ValueError(
+            f"inputs must hold at least 1 step and 1 trajectory, got shape {tuple(inputs.shape)}"
+        )
+    if cell.batch_first and t < b:
+        warnings.warn(
+            f"inputs {tuple(inputs.shape)} are read time first, as {t} steps of {b} trajectories, but the "
+            "network has batch_first=True; of a batch as it takes it pass x.transpose(0, 1)",
+            stacklevel=3,
+        )
+    if not foreign and m != cell.input_size:
+        raise ValueError(
+            f"inputs must have {cell.input_size} channels for this cell, got {m}; the last dimension is m"
+        )
+    tensors = cell.tensors()
+    for name, value in [*cell.named_parameters(), *cell.named_buffers()]:
+        _checks.weight(name, value)
+    if h0 is None:
+        h0 = cell.rest(inputs[0])
+    elif not foreign:
+        _checks.shape("h0", _checks.tensor("h0", h0), (*ensemble, b, cell.state_size), "(*e, b, n)")
+    elif _checks.tensor("h0", h0).dim() < 2 or h0.shape[-2] != b:
+        raise ValueError(f"h0 must have shape (*e, b, n) with b = {b} as in inputs, got {tuple(h0.shape)}")
+    if h0.shape[-1] < 1:
+        raise ValueError(f"h0 must hold at least one unit, got shape {tuple(h0.shape)}; there is no state")
+    reference = ("the weights", tensors[0]) if tensors else ("inputs", inputs)
+    for name, value in (("inputs", inputs), ("h0", h0)):
+        _checks.finite(name, _checks.alike(name, value, *reference))
+    inputs = inputs.reshape(t, *[1] * (len(ensemble) + 3 - inputs.dim()), *inputs.shape[1:])
+    inputs = inputs.expand(t, *ensemble, b, m)
+    if cell.unproven or any((module, module.training) not in cell.ran for module, _ in cell.ran):
+        probe(cell, inputs[0], h0)
+    return inputs, h0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +13,8 @@ from lyaptorch._types import Frame, Input, InputFrame, Number, State
 from lyaptorch.cells.activation import Activation
 from lyaptorch.cells.activation import activation as activation_of
 from lyaptorch.cells.cell import FormCell
-from lyaptorch.cells.form import Form, Residual, linear, rows
-from lyaptorch.cells.initial import Draws, checked_sizes
+from lyaptorch.cells.form import Form, Residual
+from lyaptorch.cells.initial import Drawn, Draws
 from lyaptorch.cells.residuals import Recipe, decay, spread
 from lyaptorch.cells.surrogates import sech2
 from lyaptorch.cells.weights import Weights
@@ -62,9 +62,9 @@ class RateCell(FormCell):
         member_ids: int | Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
-        m, n = checked_sizes(ensemble, gain, input_size=input_size, hidden_size=hidden_size)
+        draw = Draws(ensemble, member_ids, generator, gain, input_size=input_size, hidden_size=hidden_size)
+        m, n = draw.sizes
         super().__init__(m, n, ensemble)
-        draw = Draws(self.ensemble, member_ids, generator)
         self.activation = activation_of(activation)
         self.weight_hh = nn.Parameter(draw.recurrent("weight_hh", n, weights, gain))
         self.weight_ih = draw.normal("weight_ih", n, m)
@@ -113,27 +113,14 @@ class BinaryCell(RateCell):
         *,
         sharpness: Number = 1.0,
         upper: bool = False,
-        gain: Number = 1.0,
-        weights: str | Weights = "gaussian",
-        bias: bool = True,
-        ensemble: tuple[int, ...] = (),
-        member_ids: int | Tensor | None = None,
-        generator: torch.Generator | None = None,
+        **drawn: Unpack[Drawn],
     ) -> None:
         if not isinstance(sharpness, Tensor) or sharpness.dim() == 0:
             # one for each member, which an action may change
-            sharpness = torch.as_tensor(sharpness, dtype=torch.get_default_dtype()).expand(ensemble).clone()
-        super().__init__(
-            input_size,
-            hidden_size,
-            gain=gain,
-            activation=sech2(sharpness, value="upper_sign" if upper else "sign"),
-            weights=weights,
-            bias=bias,
-            ensemble=ensemble,
-            member_ids=member_ids,
-            generator=generator,
-        )
+            one = torch.as_tensor(sharpness, dtype=torch.get_default_dtype())
+            sharpness = one.expand(drawn.get("ensemble", ())).clone()
+        sign = sech2(sharpness, value="upper_sign" if upper else "sign")
+        super().__init__(input_size, hidden_size, activation=sign, **drawn)
 
 
 class ElmanCell(FormCell):
@@ -169,9 +156,10 @@ class ElmanCell(FormCell):
         member_ids: int | Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
-        m, n = checked_sizes(ensemble, gain, input_size=input_size, hidden_size=hidden_size)
+        draw = Draws(ensemble, member_ids, generator, gain, input_size=input_size, hidden_size=hidden_size)
+        m, n = draw.sizes
         super().__init__(m, n, ensemble)
-        draw, bound = Draws(self.ensemble, member_ids, generator), n**-0.5
+        bound = n**-0.5
         self.activation = activation_of(activation)
         self.weight_ih = draw.bounded("weight_ih", bound, n, m)
         self.weight_hh = nn.Parameter(draw.recurrent("weight_hh", n, weights, gain))
@@ -185,9 +173,8 @@ class ElmanCell(FormCell):
 
     def pushforward_with_input(self, x: Input, h: State, X: InputFrame, Q: Frame) -> tuple[State, Frame]:
         """The next state and f'(a) (V X + W Q). Cost O(b n (n + m) k)."""
-        a = linear(h, self.weight_hh) + self._described().drive(x)
-        Y = rows(Q.mT, self.weight_hh.mT) + rows(X.mT, self.weight_ih.mT)
-        return self.activation(a), (Y * self.activation.slope(a).unsqueeze(-2)).mT
+        form = self._described()
+        return form.pushforward(form.drive(x), h, Q, X)
 
 
 class ResidualCell(FormCell):
@@ -247,9 +234,9 @@ class ResidualCell(FormCell):
         member_ids: int | Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
-        m, n = checked_sizes(ensemble, input_size=input_size, hidden_size=hidden_size)
+        draw = Draws(ensemble, member_ids, generator, input_size=input_size, hidden_size=hidden_size)
+        m, n = draw.sizes
         super().__init__(m, n, ensemble)
-        draw = Draws(self.ensemble, member_ids, generator)
         self.kind = _checks.choice("kind", kind, KINDS)
         self.activation = activation_of(activation)
         made = (residual or decay(1.0))(n, draw.ids)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Unpack
+
 import torch
 from torch import Tensor, nn
 
@@ -10,13 +12,26 @@ from lyaptorch._types import Frame, Input, Number, State
 from lyaptorch.cells.activation import Activation
 from lyaptorch.cells.cell import Cell
 from lyaptorch.cells.form import LIFForm, linear, rows
-from lyaptorch.cells.initial import Draws, checked_sizes
+from lyaptorch.cells.initial import Drawn, Draws
 from lyaptorch.cells.surrogates import Surrogate, fast_sigmoid
 from lyaptorch.cells.weights import Weights
 
 RESETS = ("product", "subtract")
 RESET_GRADS = ("detach", "full", "ignore")
 ORDERS = ("sequential", "simultaneous")
+
+
+class Neurons(Drawn, total=False):
+    """The settings of spiking cells, as `LIFCell` says them."""
+
+    dt: float
+    tau_mem: Number
+    tau_syn: Number
+    threshold: Number
+    surrogate: Activation | None
+    reset: str
+    reset_grad: str
+    order: str
 
 
 class SpikingCell(Cell):
@@ -53,7 +68,8 @@ class SpikingCell(Cell):
         member_ids: int | Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
-        m, n = checked_sizes(ensemble, gain, input_size=input_size, hidden_size=hidden_size)
+        draw = Draws(ensemble, member_ids, generator, gain, input_size=input_size, hidden_size=hidden_size)
+        m, n = draw.sizes
         super().__init__(m, self.variables * n, ensemble)
         self.hidden_size = n
         self.dt = _checks.positive("dt", dt)
@@ -70,7 +86,6 @@ class SpikingCell(Cell):
         self.threshold: Tensor
         for name, value in (("tau_mem", tau_mem), ("tau_syn", tau_syn), ("threshold", threshold)):
             self.per_neuron(name, value)
-        draw = Draws(self.ensemble, member_ids, generator)
         self.weight_hh = nn.Parameter(draw.recurrent("weight_hh", n, weights, gain))
         self.weight_ih = draw.normal("weight_ih", n, m)
         self.bias = nn.Parameter(torch.zeros(*self.ensemble, n)) if bias else None
@@ -249,39 +264,9 @@ class AdaptiveLIFCell(SpikingCell):
         *,
         jump: Number = 1.0,
         tau_adapt: Number = 0.2,
-        dt: float = 2e-3,
-        tau_mem: Number = 10e-3,
-        tau_syn: Number = 5e-3,
-        threshold: Number = 1.0,
-        surrogate: Activation | None = None,
-        reset: str = "product",
-        reset_grad: str = "detach",
-        order: str = "sequential",
-        gain: Number = 1.0,
-        weights: str | Weights = "gaussian",
-        bias: bool = False,
-        ensemble: tuple[int, ...] = (),
-        member_ids: int | Tensor | None = None,
-        generator: torch.Generator | None = None,
+        **neurons: Unpack[Neurons],
     ) -> None:
-        super().__init__(
-            input_size,
-            hidden_size,
-            dt=dt,
-            tau_mem=tau_mem,
-            tau_syn=tau_syn,
-            threshold=threshold,
-            surrogate=surrogate,
-            reset=reset,
-            reset_grad=reset_grad,
-            order=order,
-            gain=gain,
-            weights=weights,
-            bias=bias,
-            ensemble=ensemble,
-            member_ids=member_ids,
-            generator=generator,
-        )
+        super().__init__(input_size, hidden_size, **neurons)
         self.jump: Tensor
         self.tau_adapt: Tensor
         self.per_neuron("jump", jump)

@@ -38,6 +38,8 @@ class Stacked(Cell):
         (24, 4)
     """
 
+    layered = True
+
     def __init__(self, layers: Sequence[Cell]) -> None:
         if not layers or not all(layer.state_size for layer in layers):
             raise ValueError(
@@ -57,11 +59,6 @@ class Stacked(Cell):
         self.alone = any(layer.alone for layer in layers)
         last = range(self.state_size)[-self._sizes[-1] :][layers[-1].readable]
         self.readable, self.unproven = slice(last.start, last.stop), any(layer.unproven for layer in layers)
-
-    @property
-    def layered(self) -> bool:
-        """Its parts are layers."""
-        return True
 
     def parts(self) -> dict[str, slice]:
         """The slice of each layer."""

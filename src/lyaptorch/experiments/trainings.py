@@ -18,7 +18,7 @@ from lyaptorch.record import Record
 from lyaptorch.schedules import SCHEDULES, At, Every, FitPhase, FlossPhase, Schedule
 from lyaptorch.tasks import TASKS, Task, make_task
 from lyaptorch.tasks.batch import Draw
-from lyaptorch.tasks.lagged import LaggedTask
+from lyaptorch.tasks.delayed import LaggedTask
 from lyaptorch.training import PRESETS, Model, evaluate
 from lyaptorch.training.epochs import keep_pages
 

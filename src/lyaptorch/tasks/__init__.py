@@ -2,10 +2,9 @@
 
 from lyaptorch import _checks
 from lyaptorch.tasks.batch import Batch, Draw, Noise, Source, Task
+from lyaptorch.tasks.delayed import Adding, DelayedCopy, OneHotXOR, Recall, SpatialXOR, TemporalXOR
 from lyaptorch.tasks.images import SequentialImages
-from lyaptorch.tasks.lagged import DelayedCopy, OneHotXOR, SpatialXOR, TemporalXOR
-from lyaptorch.tasks.recall import Adding, Recall
-from lyaptorch.tasks.spikes import SpikePatterns, SpikingXOR
+from lyaptorch.tasks.spike_trials import SpikePatterns, SpikingXOR
 
 __all__ = [
     "TASKS",

@@ -120,6 +120,7 @@ def _downloaded(archive: Archive) -> list[Path]:
         for mirror in archive.mirrors:
             try:
                 got = pooch.retrieve(mirror + file.name, f"md5:{file.md5}", fname=file.name, path=cache)
+            # pooch raises ValueError for a wrong checksum, and requests' errors are OSErrors
             except (OSError, ValueError) as error:  # no net, or something else in its place
                 failures.append(f"{mirror}: {str(error).splitlines()[0]}")
             else:
@@ -141,6 +142,7 @@ def _content(path: Path, file: File) -> bytes:
         if hashlib.md5(body, usedforsecurity=False).hexdigest() != file.md5:
             raise _damaged(path, "its checksum is wrong")
         return body
+    # of a file that is often repacked the content is checked, not the file: gzip stores a date
     if path.suffix == ".gz":
         try:
             body = _unpacked(gzip.GzipFile(fileobj=io.BytesIO(body)).read)
@@ -222,70 +224,47 @@ def read_cifar10(body: bytes) -> tuple[Tensor, Tensor]:
     labels = records[:, 0]
     if int(labels.max()) > 9:
         raise ValueError(f"labels of CIFAR-10 must be in 0..9, got {int(labels.max())}")
+    # records are planar: 1024 red, then 1024 green, then 1024 blue
     grey = sum(w * records[:, 1 + 1024 * c : 1025 + 1024 * c].float() for c, w in enumerate(GREY))
     return torch.as_tensor(grey, device="cpu").round().to(torch.uint8), labels
 
 
+IDX = (
+    "train-images-idx3-ubyte.gz",
+    "train-labels-idx1-ubyte.gz",
+    "t10k-images-idx3-ubyte.gz",
+    "t10k-labels-idx1-ubyte.gz",
+)
+
+
+def _idx_archive(folder: str, mirrors: tuple[str, ...], *sums: str) -> Archive:
+    """A data set of four IDX files; `sums` are the MD5 of each and the SHA-256 of its content."""
+    files = tuple(File(name, *pair.split()) for name, pair in zip(IDX, sums, strict=True))
+    return Archive(folder, files, mirrors, _read_idx_set)
+
+
 ARCHIVES = {
-    "mnist": Archive(
+    "mnist": _idx_archive(
         "mnist",
-        (
-            File(
-                "train-images-idx3-ubyte.gz",
-                "f68b3c2dcbeaaa9fbdd348bbdeb94873",
-                "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-            ),
-            File(
-                "train-labels-idx1-ubyte.gz",
-                "d53e105ee54ea40749a09fcbcd1e9432",
-                "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-            ),
-            File(
-                "t10k-images-idx3-ubyte.gz",
-                "9fb629c4189551a2d022fa330f9573f3",
-                "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-            ),
-            File(
-                "t10k-labels-idx1-ubyte.gz",
-                "ec29112dd5afa0611ce80d1b7f02629c",
-                "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-            ),
-        ),
         (
             "https://ossci-datasets.s3.amazonaws.com/mnist/",
             "https://storage.googleapis.com/cvdf-datasets/mnist/",
         ),
-        _read_idx_set,
+        "f68b3c2dcbeaaa9fbdd348bbdeb94873 ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+        "d53e105ee54ea40749a09fcbcd1e9432 65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+        "9fb629c4189551a2d022fa330f9573f3 0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+        "ec29112dd5afa0611ce80d1b7f02629c ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
     ),
-    "fashion": Archive(
+    "fashion": _idx_archive(
         "fashion-mnist",
-        (
-            File(
-                "train-images-idx3-ubyte.gz",
-                "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
-                "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
-            ),
-            File(
-                "train-labels-idx1-ubyte.gz",
-                "25c81989df183df01b3e8a0aad5dffbe",
-                "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
-            ),
-            File(
-                "t10k-images-idx3-ubyte.gz",
-                "bef4ecab320f06d8554ea6380940ec79",
-                "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
-            ),
-            File(
-                "t10k-labels-idx1-ubyte.gz",
-                "bb300cfdad3c16e7a12a480ee83cd310",
-                "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
-            ),
-        ),
         (
             "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
             "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/",
         ),
-        _read_idx_set,
+        "8d4fb7e6c68d591d4c3dfef9ec88bf0d c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+        "25c81989df183df01b3e8a0aad5dffbe bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+        "bef4ecab320f06d8554ea6380940ec79 5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+        "bb300cfdad3c16e7a12a480ee83cd310 0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
     ),
     "cifar10-grey": Archive(
         "cifar-10",

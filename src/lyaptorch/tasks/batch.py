@@ -52,6 +52,7 @@ class Batch:
             self._take_out_padding(self.lengths)
         if since is None:
             counts = self.mask.reshape(len(self.mask), -1).any(1)
+            # argmax finds the first of equal values; where no step counts, it is 0
             since = int(counts.int().argmax()) if _checks.can_look() else 0
         object.__setattr__(self, "first", since)
 
@@ -60,6 +61,7 @@ class Batch:
         inputs, own = padded(self.inputs, lengths)
         assert own is not None
         mask = real(own, inputs.shape[:-1])
+        # the class is frozen for its users; its own constructor finishes what it was given
         object.__setattr__(self, "inputs", inputs)
         object.__setattr__(self, "lengths", own)
         object.__setattr__(self, "targets", torch.where(mask.unsqueeze(-1), self.targets, 0.0))
@@ -80,6 +82,7 @@ class Batch:
     def after(self, step: int) -> Batch:
         """What is left after the first steps; of a trajectory that ended before, one that does not count."""
         rest = (slice(step, None),)
+        # a length of 0 is refused everywhere: one step is kept, and its mask says that it does not count
         lengths = None if self.lengths is None else (self.lengths - step).clamp_min(1)
         return Batch(self.inputs[rest], self.targets[rest], self.mask[rest], None, lengths)
 
@@ -92,6 +95,7 @@ def last_step(inputs: Tensor, answers: Tensor, lengths: Tensor | None = None) ->
         mask[-1] = True
         mask = mask.reshape(-1, *[1] * len(ensemble)).expand(-1, *ensemble)
         return Batch(inputs, answers.expand(t, *answers.shape), mask, t - 1)
+    # the steps below the length without those below the length less one: the last
     shape = (t, *ensemble, b)
     mask = real(lengths, shape) & ~real(lengths - 1, shape)
     return Batch(inputs, answers.expand(t, *answers.shape), mask, lengths=lengths)
@@ -139,6 +143,7 @@ class Draw:
         return self._numbers(Stream.bernoulli, channels)
 
     def _numbers(self, kind: Callable[..., Tensor], channels: int) -> Tensor:
+        # time comes after the members in a stream, so that a member's numbers do not depend on the others'
         drawn = kind(
             Stream(self.seed, self.stream),
             (self.steps, self.batch, channels),

@@ -125,6 +125,7 @@ class SequentialImages(_Stored):
         n = len(images) if d.stream == TEST or self.count is None else self.count
         if count > n:
             raise ValueError(f"batch must be at most {n}, the number of images, got {count}")
+        # epoch q * batches + r is minibatch r of pass q: rows r * count, ... of the order drawn for pass q
         batches, when = n // count, _checks.numbers(d.epoch).to(device).expand(d.member_ids.shape)
         rows = (when % batches * count).unsqueeze(-1) + torch.arange(count, device=device)
         if d.stream != TEST:

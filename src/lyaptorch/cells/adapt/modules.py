@@ -13,7 +13,7 @@ from torch.nn.utils.parametrize import type_before_parametrizations
 from lyaptorch._types import Frame, Input, State
 from lyaptorch.cells.cell import Cell, FormCell
 from lyaptorch.cells.form import Form
-from lyaptorch.cells.substituted import Substituted
+from lyaptorch.cells.ownership import Substituted
 
 
 class Parallel(Cell):

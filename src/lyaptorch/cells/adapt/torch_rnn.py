@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 from torch import Tensor, nn
 
 from lyaptorch.cells.cell import Cell
-from lyaptorch.cells.gated import GRUCell, LSTMCell
+from lyaptorch.cells.gates import GRUCell
 from lyaptorch.cells.initial import forget
+from lyaptorch.cells.lstm import LSTMCell
 from lyaptorch.cells.rate import ElmanCell
 from lyaptorch.cells.stacked import Stacked
 
@@ -61,10 +62,6 @@ class FollowingElman(Following, ElmanCell):
     """An Elman network."""
 
 
-PLAIN = (LSTMCell, GRUCell, ElmanCell)
-FOLLOWING = (FollowingLSTM, FollowingGRU, FollowingElman)
-
-
 def from_torch(module: nn.RNNBase | nn.RNNCellBase) -> Cell:
     """One cell, or `Stacked` for several layers.
 
@@ -87,14 +84,14 @@ def _layer(module: nn.RNNBase | nn.RNNCellBase, m: int, tail: str) -> Cell:
         for name in ("weight_ih", "weight_hh", *(("bias_ih", "bias_hh") if module.bias else ()))
     }
     own = all(name in module._parameters for name in names.values())
-    n, bias, kinds = module.hidden_size, bool(module.bias), PLAIN if own else FOLLOWING
-    cell = Cell(0, 0)
+    n, bias = module.hidden_size, bool(module.bias)
+    cell: Cell
     if isinstance(module, nn.LSTM | nn.LSTMCell):
-        cell = kinds[0](m, n, bias=bias)
+        cell = (LSTMCell if own else FollowingLSTM)(m, n, bias=bias)
     elif isinstance(module, nn.GRU | nn.GRUCell):
-        cell = kinds[1](m, n, bias=bias)
+        cell = (GRUCell if own else FollowingGRU)(m, n, bias=bias)
     else:
-        cell = kinds[2](m, n, activation=str(module.nonlinearity), bias=bias)
+        cell = (ElmanCell if own else FollowingElman)(m, n, activation=str(module.nonlinearity), bias=bias)
     forget(cell)
     if isinstance(cell, Following):
         cell.follow(module, names, first=tail in ("", "_l0"))

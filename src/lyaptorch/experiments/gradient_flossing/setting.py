@@ -17,7 +17,7 @@ from lyaptorch.schedules import At, FitPhase, FlossPhase, Schedule, Trigger
 from lyaptorch.tangent import lyapunov_spectrum
 from lyaptorch.tasks import TASKS, Task
 from lyaptorch.tasks.batch import Draw
-from lyaptorch.tasks.lagged import LaggedTask
+from lyaptorch.tasks.delayed import LaggedTask
 from lyaptorch.training import Model
 from lyaptorch.training.presets import gf2023
 

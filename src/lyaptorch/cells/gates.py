@@ -1,9 +1,9 @@
-"""LSTM and GRU: the full state, torch's parameters, and their pushforwards by hand."""
+"""What gated cells share, with torch's parameters, and the GRU, its pushforward by hand."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, TypeAlias, TypeVar
+from typing import ClassVar, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from lyaptorch._types import Frame, Input, InputFrame, Number, State
 from lyaptorch.cells.activation import sech2
 from lyaptorch.cells.cell import Cell
 from lyaptorch.cells.form import rows
-from lyaptorch.cells.initial import Draws, checked_sizes
+from lyaptorch.cells.initial import Draws
 from lyaptorch.cells.weights import Weights
 
 T = TypeVar("T")
@@ -50,10 +50,11 @@ class GatedCell(Cell):
         member_ids: int | Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
-        m, n = checked_sizes(ensemble, input_size=input_size, hidden_size=hidden_size)
+        draw = Draws(ensemble, member_ids, generator, input_size=input_size, hidden_size=hidden_size)
+        m, n = draw.sizes
         super().__init__(m, self.states * n, tuple(ensemble))
         self.hidden_size, self.readable = n, slice(0, n)
-        draw, bound, size = Draws(self.ensemble, member_ids, generator), n**-0.5, len(self.gates) * n
+        bound, size = n**-0.5, len(self.gates) * n
         gains: dict[str, Number] = self._by_gate("gain", gain, 1.0)
         kinds: dict[str, str | Weights] = self._by_gate("weights", weights, "uniform")
 
@@ -105,90 +106,6 @@ class GatedCell(Cell):
         return {gate: given.get(gate, default) for gate in self.gates}
 
 
-class PairCell(GatedCell):
-    """A gated cell whose state is a pair (h, c), packed into one tensor `(*e, b, 2n)`."""
-
-    states: ClassVar[int] = 2
-
-    def parts(self) -> dict[str, slice]:
-        """The slices of h and c."""
-        return {"h": slice(0, self.hidden_size), "c": slice(self.hidden_size, 2 * self.hidden_size)}
-
-    def pack(self, state: Any) -> Tensor:
-        """(h, c), each `(*e, b, n)`, as one tensor."""
-        pair = isinstance(state, tuple | list) and len(state) == 2
-        return super().pack(torch.cat(list(state), -1) if pair else state)
-
-    def unpack(self, h: Tensor) -> tuple[Tensor, Tensor]:
-        """(h, c)."""
-        y, c = h.chunk(2, -1)
-        return y, c
-
-
-class LSTMCell(PairCell):
-    """A long short-term memory network with its full state (h, c), packed into one tensor `(*e, b, 2n)`.
-
-        i, f, o = sigmoid(a_i), sigmoid(a_f), sigmoid(a_o);  g = tanh(a_g);  a = V x + b_ih + W h + b_hh
-        c' = f c + i g;  h' = o tanh(c')
-
-    Exponents, frames and flossing see all 2n state variables; a readout sees h (`readable`). Parameters
-    have torch's names and layout (gates in the order i, f, g, o), so that `load_state_dict` takes those of
-    a `torch.nn.LSTMCell`. All is initially drawn from U(-1/sqrt n, 1/sqrt n), as torch does.
-
-    Args:
-        input_size: m.
-        hidden_size: n, half the size of the state.
-        gain: scale of the initial recurrent weights, a number or a tensor of shape `*e`; or a mapping from
-            the gates "input", "forget", "cell", "output" to such gains (1 for those left out).
-        weights: ensemble of the initial recurrent weights, "uniform" (torch's), "gaussian", "orthogonal",
-            "identity", "shifted_mean" or a function; or a mapping from gates to these.
-        bias: whether there are biases.
-        ensemble: leading dimensions `*e` of every parameter.
-        member_ids: ids of shape `*e`; equal ids get equal numbers, in any ensemble. Default 0, 1, 2, ...
-        generator: seeds the weights; None is a fixed seed.
-
-    Raises:
-        ValueError: for sizes below 1, unknown names, or a gain that does not fit the ensemble.
-
-    Example:
-        >>> cell = LSTMCell(3, 8, weights="gaussian", gain={"forget": 0.5, "cell": 2.0})
-        >>> cell(torch.zeros(5, 3), torch.zeros(5, 16)).shape
-        torch.Size([5, 16])
-        >>> _ = cell.load_state_dict(torch.nn.LSTMCell(3, 8).state_dict())
-
-    Source: Gradient Flossing, appendix B, eq 12-17; torch.nn.LSTMCell.
-    """
-
-    gates: ClassVar[tuple[str, ...]] = ("input", "forget", "cell", "output")
-
-    def step(self, x: Input, h: State) -> State:
-        """The next (h, c)."""
-        y, c = h.chunk(2, -1)
-        i, f, g, o = (self._drive(x) + self._recur(y)).chunk(4, -1)
-        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
-        return torch.cat([torch.sigmoid(o) * torch.tanh(c), c], -1)
-
-    def _push(
-        self, x: Tensor, h: Tensor, moved: Tensor, Q: Tensor, driven: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """With A the tangents of a: C' = f C + c f' A_f + g i' A_i + i g' A_g, H' likewise."""
-        n = self.hidden_size
-        y, c = h.chunk(2, -1)
-        a = self._drive(x) + self._recur(y)
-        moved = moved if driven is None else moved + driven
-        a_i, a_f, a_g, a_o = a.chunk(4, -1)
-        (i, i1), (f, f1), (o, o1) = _slope(a_i), _slope(a_f), _slope(a_o)
-        g = torch.tanh(a_g)
-        after = f * c + i * g
-        z = torch.tanh(after)
-        A_i, A_f, A_g, A_o = moved.chunk(4, -1)
-        C = over_columns(f) * Q.mT[..., n:]
-        for factor, A in ((g * i1, A_i), (c * f1, A_f), (i * sech2(a_g), A_g)):
-            C = torch.addcmul(C, over_columns(factor), A)
-        H = torch.addcmul(over_columns(z * o1) * A_o, over_columns(o * sech2(after)), C)
-        return torch.cat([o * z, after], -1), torch.cat([H, C], -1).mT
-
-
 class GRUCell(GatedCell):
     """A gated recurrent network as torch defines it.
 
@@ -226,7 +143,7 @@ class GRUCell(GatedCell):
     ) -> tuple[Tensor, Tensor]:
         """With U the tangents of u: H' = z H + (h - s) z' U_z + (1 - z) s' (r U_s + u_s r' U_r)."""
         (a_r, a_z, a_s), (u_r, u_z, u_s) = self._drive(x).chunk(3, -1), self._recur(h).chunk(3, -1)
-        (r, r1), (z, z1) = _slope(a_r + u_r), _slope(a_z + u_z)
+        (r, r1), (z, z1) = slope(a_r + u_r), slope(a_z + u_z)
         b_s = a_s + r * u_s
         s, s1 = torch.tanh(b_s), torch.sigmoid(-a_z - u_z) * sech2(b_s)
         gate, U_s = moved[..., : 2 * self.hidden_size], moved[..., 2 * self.hidden_size :]
@@ -245,7 +162,7 @@ def over_columns(v: Tensor) -> Tensor:
     return v.unsqueeze(-2)
 
 
-def _slope(a: Tensor) -> tuple[Tensor, Tensor]:
+def slope(a: Tensor) -> tuple[Tensor, Tensor]:
     """The sigmoid and its slope."""
     s, rest = two_sided(a)
     return s, s * rest

@@ -69,6 +69,8 @@ class SpikeTask:
 
     def _show(self, d: Draw) -> tuple[Tensor, Tensor]:
         """Inputs, and what each trial shows."""
+        # enough whole trials to cover the steps; the last one is cut off. Their own stream keeps the classes
+        # the same whatever the number of channels
         shown = self.trials(replace(d, steps=-(-d.steps // self.period), stream=f"{d.stream}_trials"))
         x = self.spikes(d, shown).transpose(0, 1).flatten(0, 1)[: d.steps]
         return x.to(d.dtype or torch.get_default_dtype()), shown
@@ -119,6 +121,7 @@ class SpikingXOR(SpikeTask):
 
     def trials(self, d: Draw) -> Tensor:
         """Two bits, as a number in 0..3."""
+        # both bits of all trials in one draw: the first half are first bits, the second half second bits
         bits = replace(d, steps=2 * d.steps, dtype=torch.int64).bernoulli().squeeze(-1)
         return bits[: d.steps] + 2 * bits[d.steps :]
 
@@ -205,6 +208,7 @@ class SpikePatterns(SpikeTask):
 
     def spikes(self, d: Draw, shown: Tensor) -> Tensor:
         """Spikes of the pattern of each trial."""
+        # not of the run's seed: training and tests, and all members, see the same classes
         patterns = Stream(self.seed, "spike_patterns").uniform(
             (self.classes, self.channels), member_ids=0, dtype=torch.float64, device=shown.device
         )[shown]
@@ -212,8 +216,10 @@ class SpikePatterns(SpikeTask):
         draws = self.period if self.code == "poisson" else 1
         noise = _noise(d, draws, shown, self.channels)
         if self.code == "poisson":
+            # rate 2 p u with u ~ U(0, 1) has the mean p, the probability that is asked for
             return (steps < self.steps) & (noise < 2 * self.probability * patterns)
         # u = 0 is as improbable as the rest of the tail that the bound cuts off
+        # a spike time is the class's plus N(0, jitter^2), through the inverse of the normal distribution
         shift = self.jitter * torch.special.ndtri(noise.clamp_min(1e-12))
         when: Tensor = (patterns * self.steps + shift).floor().clamp(0, self.steps - 1)
         return steps == when
@@ -221,5 +227,6 @@ class SpikePatterns(SpikeTask):
 
 def _noise(d: Draw, steps: int, shown: Tensor, channels: int) -> Tensor:
     """Uniform numbers `(steps, count, *e, b, m)`."""
+    # float64 at any dtype, so that no spike depends on it; steps and trials count as one index of the stream
     whole = replace(d, steps=steps * len(shown), dtype=torch.float64)
     return torch.unflatten(whole.uniform(channels), 0, (steps, len(shown)))

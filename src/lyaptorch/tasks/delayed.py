@@ -1,24 +1,23 @@
-"""Tasks whose target is a function of past inputs: copies and XORs of a random stream."""
+"""Tasks of memory: answers that depend on inputs some steps ago. Copies, XORs, recall and adding."""
 
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from lyaptorch import _checks
 from lyaptorch._types import Inputs
-from lyaptorch.tasks.batch import Batch, Draw
+from lyaptorch.tasks.batch import Batch, Draw, last_step
 
 
 @dataclass(frozen=True)
 class LaggedTask:
     """y_t is a function of x at t minus some lags, the longest of them `delay`.
 
-    Inputs are independent: bits if `binary`, else uniform on [0, 1). What the network sees is divided by
-    the number of channels, as in the published setting.
+    Inputs are independent bits if `binary`, else U(0, 1); as published, divided by their number of channels.
     """
 
     delay: int | Tensor
@@ -26,7 +25,12 @@ class LaggedTask:
     input_size: int = field(default=1, init=False)
     output_size: int = field(default=1, init=False)
 
+    bits_only = False
+
     def __post_init__(self) -> None:
+        if self.bits_only and not self.binary:
+            name = type(self).__name__
+            raise ValueError(f"{name} has binary inputs only, got binary=False; drop the argument")
         parts = len(self.fractions())
         for d in _checks.numbers(self.delay).reshape(-1).tolist():
             _checks.integer("delay", d, parts, do=f"it is the longest lag, cut into {parts}")
@@ -65,7 +69,9 @@ class LaggedTask:
             )
         delay = _whole(delays, d.device).reshape(given.shape)
         x = self.inputs(d)
+        # exact in float: `__post_init__` made sure that every fraction of a delay is a whole number
         lags = [(delay * fraction).round().long() for fraction in self.fractions()]
+        # targets are of the bits themselves: the division by the number of channels is for the network
         targets = self.combine([_earlier(x * self.input_size, d.now - lag) for lag in lags])
         return Batch(x, targets, d.where(d.now >= delay), min(delays))
 
@@ -130,6 +136,7 @@ class TemporalXOR(LaggedTask):
 
     def combine(self, taps: list[Tensor]) -> Tensor:
         """Differences of differences."""
+        # |a - b| of two bits is their XOR; of numbers it keeps targets in [0, 1), so one loss does for all
         while len(taps) > 1:
             taps = [(a - b).abs() for a, b in zip(taps[::2], taps[1::2], strict=True)]
         return taps[0]
@@ -151,12 +158,7 @@ class OneHotXOR(TemporalXOR):
 
     output_size: int = field(default=2, init=False)
 
-    loss = "cross_entropy"
-
-    def __post_init__(self) -> None:
-        if not self.binary:
-            raise ValueError("OneHotXOR has binary inputs only, got binary=False; drop the argument")
-        super().__post_init__()
+    loss, bits_only = "cross_entropy", True
 
     def combine(self, taps: list[Tensor]) -> Tensor:
         """(1 - y, y)."""
@@ -166,10 +168,7 @@ class OneHotXOR(TemporalXOR):
 
 @dataclass(frozen=True)
 class SpatialXOR(LaggedTask):
-    """y_t = x1_{t-d} xor x2_{t-d} xor x3_{t-d}, of three channels of bits.
-
-    Args:
-        delay: d >= 1; a number or a tensor of shape `*e`.
+    """y_t = x1_{t-d} xor x2_{t-d} xor x3_{t-d}, of three channels of bits; d as of `DelayedCopy`.
 
     Raises:
         ValueError: for a delay below 1, or for analogue inputs, which have no XOR of three.
@@ -182,14 +181,11 @@ class SpatialXOR(LaggedTask):
     """
 
     input_size: int = field(default=3, init=False)
-
-    def __post_init__(self) -> None:
-        if not self.binary:
-            raise ValueError("SpatialXOR has binary inputs only, got binary=False; drop the argument")
-        super().__post_init__()
+    bits_only = True
 
     def combine(self, taps: list[Tensor]) -> Tensor:
         """The parity of the channels."""
+        # XOR is associative: |.| of differences, one channel after the other, ends with 1 for an odd number
         return functools.reduce(lambda a, b: (a - b).abs(), torch.split(taps[0], 1, -1))
 
 
@@ -202,3 +198,103 @@ def _whole(numbers: tuple[int, ...], device: torch.device) -> Tensor:
 def _earlier(x: Tensor, when: Tensor) -> Tensor:
     """x `(t, *e, b, m)` at the steps `when` `(t, *e)`; step 0 stands in for steps before the start."""
     return torch.gather(x, 0, when.clamp_min(0)[..., None, None].expand_as(x))
+
+
+@dataclass(frozen=True)
+class Recall:
+    """Remember `items` bits and repeat them `delay` steps later; a longer delay is not more to remember.
+
+    In a period of `delay + items` steps, the first `items` show bits on channel 0, then comes silence, and
+    in the last `items` steps, cued by channel 1, the bits are to be repeated in order.
+
+    Attributes:
+        items: bits to remember, at most `delay`.
+        delay: steps from a bit to its repetition.
+
+    Raises:
+        ValueError: for items outside 1..delay; on drawing, if the length does not hold one period.
+
+    Example:
+        >>> Recall(2, 4).draw(Draw(0, 6, 1, member_ids=torch.arange(1))).mask[:, 0]
+        tensor([False, False, False, False,  True,  True])
+
+    Source: Gradient Flossing, section 7.1 (its open question).
+    """
+
+    items: int
+    delay: int
+    input_size, output_size, loss = 2, 1, "binary_cross_entropy"
+
+    def __post_init__(self) -> None:
+        _checks.integer("delay", self.delay, 1)
+        _checks.integer("items", self.items, 1, self.delay, do="repetition may not overlap what is shown")
+
+    def inputs(self, d: Draw) -> Inputs:
+        """Bits and cues, over and over."""
+        bits, phase = d.bernoulli(), self._phase(d)[..., None, None]
+        x = torch.cat([bits * (phase < self.items), (phase >= self.delay).to(bits.dtype).expand_as(bits)], -1)
+        return x / self.input_size
+
+    def draw(self, d: Draw) -> Batch:
+        """Inputs, and targets where the cue is on."""
+        if d.steps < self.delay + self.items:
+            raise ValueError(
+                f"length must hold delay + items = {self.delay + self.items} steps, got {d.steps}; pass more"
+            )
+        # rolled by the delay, the bit of step i stands at its cue; what comes round to the front is not cued
+        x, cued = self.inputs(d), self._phase(d) >= self.delay
+        return Batch(x, torch.roll(x[..., :1] * self.input_size, self.delay, 0), d.where(cued), self.delay)
+
+    def _phase(self, d: Draw) -> Tensor:
+        """Where in its period each step is, `(t, *1)`."""
+        return d.now % (self.delay + self.items)
+
+
+@dataclass(frozen=True)
+class Adding:
+    """Add the two numbers that were cued, one in each half of the sequence; answer at the last step.
+
+    Channel 0 has numbers from U(0, 1), channel 1 is 1 at the two cues and 0 elsewhere. To always answer 1,
+    the mean, is wrong by a root mean square of sqrt(1/6) = 0.408.
+
+    Attributes:
+        length: steps t of a sequence, at least 2.
+
+    Raises:
+        ValueError: for a length below 2; on drawing, for another one.
+
+    Example:
+        >>> batch = Adding(100).draw(Draw(0, 100, 4, member_ids=torch.arange(2)))
+        >>> batch.inputs.shape, batch.targets[-1].shape
+        (torch.Size([100, 2, 4, 2]), torch.Size([2, 4, 1]))
+
+    Source: Hochreiter & Schmidhuber (1997), experiment 4, as in Fading memory as inductive bias in
+    residual recurrent networks, section 4.
+    """
+
+    length: int
+    input_size: int = field(default=2, init=False)
+    output_size: int = field(default=1, init=False)
+
+    loss = "root_mean_square"
+
+    def __post_init__(self) -> None:
+        _checks.integer("length", self.length, 2)
+
+    def inputs(self, d: Draw) -> Inputs:
+        """Numbers and cues, one in each half of whatever length."""
+        numbers, half = d.uniform(), d.steps // 2
+        # float64, so that the place does not depend on the dtype
+        where = replace(d, steps=2, stream=f"{d.stream} cues", dtype=torch.float64).uniform()
+        # floor(u * size) is uniform over 0..size-1, because u < 1; the halves differ by a step where t is odd
+        first, second = where
+        places = torch.stack([(first * half).long(), (second * (d.steps - half)).long() + half])
+        return torch.cat([numbers, torch.zeros_like(numbers).scatter_(0, places, 1.0)], -1)
+
+    def draw(self, d: Draw) -> Batch:
+        """Numbers and cues, and the sum at the last step."""
+        if d.steps != self.length:
+            raise ValueError(f"length must be {self.length}, that of the task, got {d.steps}")
+        x = self.inputs(d)
+        # number times cue is the number at the two cues and 0 elsewhere: its sum is the answer
+        return last_step(x, x.prod(-1).sum(0).unsqueeze(-1))

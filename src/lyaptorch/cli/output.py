@@ -146,9 +146,12 @@ class Job:
     ) -> None:
         """Save the Record, with its figure or page beside it, and answer."""
         path, seconds = self.save(record, fresh=fresh)
-        write = {"figure": draw, "page": lambda record, path: record.save(path.with_suffix(".html"))}
-        written = {name: write[name](record, path) for name in files}
-        self.output.conclude(facts, parts, {"record": path, **written}, seconds)
+        written = {"record": path}
+        if "figure" in files:
+            written["figure"] = draw(record, path)
+        if "page" in files:
+            written["page"] = record.save(path.with_suffix(".html"))
+        self.output.conclude(facts, parts, written, seconds)
 
 
 @contextmanager

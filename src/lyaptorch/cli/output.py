@@ -1,4 +1,4 @@
-"""What commands share: their options, the job that ends in a Record, and how they answer."""
+"""Options that commands share, the job that ends in a Record, tables, and the answer as text or JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How results look at a prompt: a few lines, never their numbers; and what came of checks, in words."""
+"""Results at a prompt, in a few lines, and outcomes of checks, in words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where public calls enter and leave: the caller's modes do not show inside, and are afterwards as they were.
+"""Entry to public calls: the caller's modes do not show inside, and are afterwards as they were.
 
 Default dtype and device are not set here, because a network's own step may rely on them: the library names
 both wherever it makes a tensor.

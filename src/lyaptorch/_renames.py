@@ -1,4 +1,4 @@
-"""What was renamed in Records and checkpoints since their first version, so that earlier ones are read."""
+"""Names in Records and checkpoints of earlier versions, and those of today."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How fast: the fused kernels beside what everybody writes, and beside what the core can do at most."""
+"""Times of the fused kernels beside those of plain loops, and beside what the core can do at most."""
 
 from lyaptorch.bench.benchmark import Benchmark, summary
 from lyaptorch.bench.problems import METHODS, ROWS, Row, runs

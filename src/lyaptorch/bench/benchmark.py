@@ -1,4 +1,4 @@
-"""Interleaved medians: the methods of a row take turns, so that what else the machine does hits all alike."""
+"""`Benchmark`: medians of methods that take turns, so that what else the machine does hits all alike."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is timed: the same numbers by the loop that everybody writes, by torch and by the kernels."""
+"""Problems that are timed: each by the loop that everybody writes, by torch and by the kernels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What commands share: their options, the job that ends in a Record, and how they answer."""
+"""Options that commands share, the job that ends in a Record, tables, and the answer as text or JSON."""
 
 from __future__ import annotations
 
@@ -128,7 +128,9 @@ class Job:
         path, (start, cpu) = self.path, self.start
         seconds = time.monotonic() - start
         if fresh or not path.exists() or Record.load(path) != record:
-            host = {"seconds": seconds, "cpu_seconds": time.process_time() - cpu}
+            host = {"seconds": seconds}
+            # a sweep, which alone is not fresh, has its work done by others: they say what it cost them
+            host |= {"cpu_seconds": time.process_time() - cpu} if fresh else {}
             path = record.save(path, host=host, fresh=fresh)
         # only now: killed before, it still has what it needs to resume
         for done in self.checkpoints():

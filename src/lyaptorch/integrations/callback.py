@@ -1,4 +1,4 @@
-"""What the callbacks of all libraries do."""
+"""`Following`: a Flosser that follows a trainer, the part that the callbacks of all libraries share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`Flosser`: gradient flossing in a training loop of the user's own."""
+"""`Flosser`: gradient flossing in a training loop of the user's own, in one process or in several."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`sweep`: the runs of a grid, and their results as arrays over its axes."""
+"""`Plan`, `sweep` and `gather`: runs done and to do, their execution, and results over the axes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where packs are executed: in this process, in others on this machine, or on a Ray cluster."""
+"""Workers, which execute packs: in this process, in others on this machine, or on a Ray cluster."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`check_cell`: does a cell keep the contract that the library builds on?"""
+"""`check_cell`: the contract of a cell that the library builds on, checked along a short trajectory."""
 
 from __future__ import annotations
 

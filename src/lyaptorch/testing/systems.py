@@ -1,4 +1,4 @@
-"""Oracles: maps, flows and networks with known answers, and lambda_1 from two nearby trajectories."""
+"""Maps, flows and networks with known answers, and lambda_1 from two nearby trajectories."""
 
 from __future__ import annotations
 

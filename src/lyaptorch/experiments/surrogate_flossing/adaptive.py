@@ -140,6 +140,7 @@ class Fig3(BinaryLearning):
             highest=highest,
             factor=self.factor,
         )
+        # two phases, because a phase has one rate; its triggers go with it
         early = replace(fit, epochs=min(self.late, self.epochs))
         return floss, early, replace(fit, epochs=self.epochs - early.epochs, lr=self.late_lr)
 
@@ -281,10 +282,12 @@ class Spiking(Learning):
         model = self.model(task, ids)
         floss = {"steps": self.steps, "target": self.target, "lr": self.lr, "clip": 1.0}
         pre = self.flossing(condition >= 1, **floss)
+        # those flossed before start as those flossed adaptively do, but have no episodes
         often = replace(pre, who=condition >= 2)
         _, fit = adaptive(self.epochs, often, episode_epochs=self.episode_epochs, check_every=50)
         rates: dict[str, Any] = {"lr": self.lr, "clip": self.clip, "clip_mode": "global", "every": self.every}
         found = self.learn(study, model, task, (pre, fit), ids, task.period, **rates)
+        # how fast they fire after training, on trials of a stream of its own
         inputs = task.inputs(Draw(self.seed, task.period, self.batch, member_ids=ids, stream="rate"))
         assert isinstance(model.cell, LIFCell)
         with torch.no_grad():

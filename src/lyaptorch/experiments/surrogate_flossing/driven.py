@@ -64,6 +64,7 @@ class Control(RandomNetworks):
 
     def run(self, study: Study) -> Results:
         """`exponents (group, network, floss_epoch, index)`, spectra around it, and the final sharpness."""
+        # one ensemble holds all groups, each with its own k
         groups = [(g, k) for g in self.sharpness for k in self.ks]
         ids, group = copies(len(groups), self.networks)
         g, k = (torch.tensor(values) for values in zip(*groups, strict=True))
@@ -86,6 +87,7 @@ class Control(RandomNetworks):
         )
         nats, dims = {"units": "nats per step"}, ("group", "network", "rank")
         during = record["exponents"].reshape(*ids.shape, self.epochs, -1)
+        # the one argument of the surrogate slope is its sharpness
         final = cell.activation.arguments[0].detach()[..., 0, 0]
         variables: dict[str, Given] = {
             "exponents": (("group", "network", "floss_epoch", "index"), during, nats),
@@ -155,6 +157,7 @@ class Fig2b(Control):
         """In the median network the first k exponents are within .1 of 0, and the others are not."""
         found, most = [], partial(at_most, source=f"{TITLE}, figure 2b")
         for group, k in enumerate(record["k"].tolist()):
+            # one network that flosses badly would move a mean
             middle = np.median(record["after"][group], 0)
             sentence = f"k = {k}: |lambda_i| <= 0.1 for i <= {k}, median network"
             found.append(most(f"k {k} flossed", sentence, 0.1, np.abs(middle[:k]).max()))
@@ -203,6 +206,7 @@ class Driven(RandomNetworks):
         found = []
         sure = partial(near, kind="identity", source=f"theory ({TITLE}, appendix {self.figure[-1]})")
         for group, g in enumerate(record["sharpness"].tolist()):
+            # what is measured is rate T + constant, and the constant depends on the vectors that were taken
             slopes = np.polyfit(record["horizon"], record[self.measured][group].T, 1)[0]
             away = slopes - record[self.slope][group]
             # networks are independent, horizons of one network are not
@@ -232,6 +236,7 @@ class AppF(Driven):
         cell, inputs, h0, rates = self.driven(study, 1)
         with torch.no_grad():
             start = unroll(cell, inputs[:TRANSIENT], h0)[-1]
+        # h0 is the state after the transient
         start.requires_grad_()
         states = unroll(cell, inputs[TRANSIENT : TRANSIENT + max(self.horizons)], start)
         # any will do: backwards, too, all vectors turn to the one that grows with lambda_1
@@ -239,6 +244,7 @@ class AppF(Driven):
         rows = []
         for horizon in self.horizons:
             loss = (states[horizon - 1] * cotangent).sum()
+            # one unrolling serves all horizons
             (gradient,) = torch.autograd.grad(loss, start, retain_graph=True)
             rows.append(torch.linalg.vector_norm(gradient[..., 0, :], dim=-1).log())
         return self.results(torch.stack(rows, -1), rates[..., 0])

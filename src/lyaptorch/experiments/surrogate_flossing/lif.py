@@ -114,6 +114,7 @@ class Fig4(Figure):
         with torch.no_grad():
             for x in inputs[: self.steps]:
                 after, D = cell.pushforward(x, h, eye)
+                # of the only row, over the only row: (2n, 1, 2n) without its middle
                 automatic = torch.func.jacrev(lambda y, x=x: cell.step(x, y)[0])(h)[:, 0]
                 worst = max(worst, float((D[0] - automatic).abs().max()))
                 h, product = after, D @ product
@@ -122,8 +123,10 @@ class Fig4(Figure):
         cotangent = torch.linspace(-1, 1, 2 * n, dtype=torch.float64)
         last = unroll(cell, inputs[: self.steps], h0)[-1]
         (gradient,) = torch.autograd.grad((cotangent * last).sum(), h0)
+        # dL/dh0 = (D_T ... D_1)^T dL/dh_T
         expected = cotangent @ product[0]
         away = float((gradient[0] - expected).abs().max() / expected.abs().max())
+        # in a finite time the frame need not have them in order
         return worst, away, spectrum.exponents[0].sort(descending=True).values
 
 
@@ -217,6 +220,7 @@ class Fig7(Figure):
         with torch.no_grad():
             spectrum = lyapunov_spectrum(cell, inputs, h0=h0, frame=frame, **transients)
         kept = np.unique(np.geomspace(1, self.steps, self.points).round().astype(int))
+        # the estimate after t steps stands at t - 1
         running = spectrum.running()[kept - 1].squeeze(-2).movedim(0, 1)
         dims = ("weights", "time", "network", "index")
         variables = {"running": (dims, running, {"units": "nats per step"})}
@@ -226,8 +230,10 @@ class Fig7(Figure):
         """Fixed weights scatter less, and their scatter falls like t^-1/2."""
         time, scatter = record["time"], record["running"].std(2, ddof=1)
         random, fixed = scatter[:, -1]
+        # the power is that of late times: early estimates hold few independent steps
         late = time >= self.steps / 10
         power = slopes(np.log(time[late]), np.log(scatter[1, late]).mean(-1))
+        # geometric, so that an exponent of large scatter does not outweigh the others
         ratio, first = np.exp(np.log(fixed / random).mean()), fixed[0] / random[0]
         less = partial(at_most, source=f"{TITLE}, figures 7 and 8")
         sentence = "scatter, fixed over random weights, geometric mean of all exponents"
@@ -270,6 +276,7 @@ class Table1(cost.Table1):
     def network(self, sizes: Sizes) -> tuple[Cell, Tensor, Tensor]:
         """A LIF network of n / 2 neurons, driven by noise from state 0."""
         generator = Study(self.seed).generator()
+        # potentials and currents
         cell = LIFCell(1, sizes.n // 2, reset_grad="ignore", generator=generator)
         inputs = torch.randn(sizes.t, sizes.b, 1, generator=generator)
         return cell, inputs, torch.zeros(sizes.b, sizes.n)

@@ -187,6 +187,7 @@ class Fig1b(RandomNetworks):
     def run(self, study: Study) -> Results:
         """`lambda1 (sharpness, network)`, `spectrum`, `free`, `triangle (sharpness, rank)`, `theory`."""
         g = torch.tensor(self.sharpness, dtype=torch.float64)
+        # a step costs n^2 for one exponent, n^3 for all
         first = self._exponents(study, self.hidden_size, self.networks, self.steps, 1)[..., 0]
         n = self.spectrum_size
         spectra = self._exponents(study, n, self.spectrum_networks, self.spectrum_steps, n)
@@ -274,7 +275,7 @@ class Fig1d(Figure):
             inputs = torch.zeros(UNDRIVEN + self.steps, self.networks, 1, 1, dtype=torch.float64)
             states = unroll(cell, inputs, h0)[UNDRIVEN:]
             slopes = cell.activation.slope(states)
-            # D = W diag(phi'): slopes scale columns
+            # D = W diag(phi'(h)): slopes scale columns, and those with |h_j| > 1/g are nearly zero
             jacobian = (cell.weight_hh * slopes[-1])[0, : self.shown, : self.shown]
         acting = states.abs() < 1 / self.sharpness
         expected = math.erf(1 / (math.sqrt(2) * self.sharpness))

@@ -71,6 +71,7 @@ class Learning(Figure):
         Returns accuracies, over epochs and in the end; with `every` also |dL/dh0|, measured that often, and
         the sharpness in the end. Then members that overflow are marked and left out from there on.
         """
+        # sharp surrogates make gradients overflow
         measured = {"metrics": ("initial_gradient_norm",), "metrics_every": every, "unstable": "mark"}
         trial: dict[str, Any] = {"batch": self.batch, "steps": length, "member_ids": ids}
         record = study.train(model, task, schedule, **settings, **trial, **(measured if every else {}))
@@ -125,8 +126,10 @@ class BinaryLearning(Learning):
         n, networks = self.hidden_size, study.ensemble(ids)
         cell = BinaryCell(task.input_size, n, sharpness=sharpness, **networks)
         with torch.no_grad():
+            # in place: the draws stay those of scale 1
             cell.weight_ih.mul_(torch.as_tensor(input_scale).expand(ids.shape)[..., None, None])
         readout = Readout(n, task.output_size, scale=readout_scale * n**-0.5, **networks)
+        # cell, readout and state take a seed from one generator after the other
         h0 = settled_state(cell, rows or self.batch, member_ids=ids, generator=networks["generator"])
         return Model(cell, readout, h0=h0, loss=task.loss)
 
@@ -186,6 +189,7 @@ class AppCCopy(BinaryLearning):
     def run(self, study: Study) -> Results:
         """`accuracy (condition, delay, seed, epoch)` and `final_accuracy`."""
         ids, condition = copies(2, len(self.delays), self.seeds)
+        # one ensemble holds all delays; its trials are as long as the longest delay needs
         task = DelayedCopy(torch.tensor(self.delays)[None, :, None].expand(ids.shape), binary=True)
         model = self.network(study, task, ids)
         pre = self.flossing(condition == 1, target=self.target, clip=self.clip)
@@ -196,6 +200,7 @@ class AppCCopy(BinaryLearning):
     def checks(self, record: Record) -> list[Check]:
         """Flossed networks solve a longer delay, and one that networks without flossing do not."""
         means, delays = record["final_accuracy"].mean(-1), record["delay"]
+        # 0 where none is solved
         none, flossed = (float(delays[row >= SOLVED].max(initial=0)) for row in means)
         gain, least = means[1] - means[0], partial(at_least, source=f"{TITLE}, appendix C")
         sentence = "longest delay solved with flossing, beyond that without"
@@ -267,6 +272,7 @@ class LimitsG(BinaryLearning):
 
     def checks(self, record: Record) -> list[Check]:
         """G falls below half; the copy is learned, the XOR is not, which unflossed networks learn."""
+        # over the last 50 epochs, of 16 trials each, and over seeds
         copy, xor = (record[name][..., -50:].mean(-1).mean(-1) for name in ("copy", "xor"))
         least, most = (partial(side, source=f"{TITLE}, section 6") for side in (at_least, at_most))
         return [

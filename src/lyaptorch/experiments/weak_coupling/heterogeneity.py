@@ -99,6 +99,7 @@ class Fig5(ImageRun):
     def conditions(self, study: Study, spectrum: HasFrequency, ids: Tensor) -> Conditions:
         """A spread for each; the same draws, scaled."""
         n = self.hidden_size
+        # U(-1, 1), the same for all spreads: groups differ by delta alone, and lambda_1 rises with it
         drawn = 2 * Stream(self.seed, "decays").uniform((n,), member_ids=ids) - 1
         decays = self.decay + torch.tensor(self.spreads)[:, None, None] * drawn
         couplings = torch.full_like(decays, self.coupling)
@@ -109,6 +110,7 @@ class Fig5(ImageRun):
         ids = torch.arange(self.seeds).expand(len(self.spreads), -1)
         cell = self.cell(study, conditions, ids)
         x = SequentialImages(self.images).inputs(Draw(self.seed, 400, stream="measure"))
+        # one input for all, so that only the networks differ
         inputs = x[:, None, None].expand(-1, *cell.ensemble, -1, -1)
         with torch.no_grad():
             k = min(self.rank, self.hidden_size)
@@ -132,6 +134,7 @@ class Fig5(ImageRun):
         def loss(states: Tensor) -> Tensor:
             return model.score(batch, states)[0]
 
+        # curvature over W, which has n^2 entries
         k, norms = min(self.eigenvalues, self.hidden_size**2), gradient_norms(cell, batch.inputs, loss)
         found = hessian_spectrum(cell, batch.inputs, loss, k=k, steps=self.hessian_steps)
         return {
@@ -142,6 +145,7 @@ class Fig5(ImageRun):
     def checks(self, record: Record) -> list[Check]:
         """Heterogeneity lengthens memory; a moderate one helps, a strong one makes learning unstable."""
         best, leading = best_of(record), record["exponents"][..., 0].mean(-1)
+        # logarithms, because gradients and curvature of the groups differ by decades
         norms = np.log(record["gradient_norm"]).mean(1)
         curvature = np.log(np.abs(record["hessian"][..., 0])).mean(-1)
         names = [str(name) for name in record["condition"]]
@@ -175,7 +179,9 @@ def sides(record: Record, axes: list[Axes]) -> None:
     for order, permuted in enumerate(record["permuted"]):
         left, right = axes[2 * order : 2 * order + 2]
         for i, kind in enumerate(record["kind_name"]):
+            # over learning rates, of each seed
             best = np.nan_to_num(record["best_accuracy"][i, order]).max(1)
+            # the angle 0 is not trained again: it is r = 1
             at_rest = best[r.index(1.0)] if 1.0 in r else np.full(best.shape[-1], np.nan)
             turned = np.concatenate([at_rest[None], best[len(r) :]])
             scores(left, r, best[: len(r)], PALETTE[i], f"kind {kind}", alpha=0.4)

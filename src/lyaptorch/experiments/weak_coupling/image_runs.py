@@ -88,11 +88,12 @@ class ImageRun(Trained):
         """
         tasks = [SequentialImages(self.images, permuted=permuted) for permuted in self.permuted]
         spectra = [self._spectrum(task) for task in tasks]
-        # what is known of the data in order is used for permuted ones, too, where it is wrong
+        # the frequency is that of the first order for all: permuted pixels have none
         conditions = self.conditions(study, spectra[0], torch.arange(self.seeds))
         parts = [self._train(study.part(task.permuted), task, conditions, kind) for task in tasks]
         power = [{"power": (("bin",), s.power), "power_stderr": (("bin",), s.stderr)} for s in spectra]
         variables = {**stacked("order", parts), **stacked("order", power)}
+        # in every order the same
         _, at = variables.pop("measured_at")
         coordinates = {
             "condition": (("condition",), conditions[0]),
@@ -159,6 +160,7 @@ def spectrum_checks(record: Record) -> list[Check]:
     """Bin 28 stands out of the digits in order, and none of the permuted ones."""
     found = []
     for order, permuted in enumerate(record["permuted"]):
+        # bin 0 is the mean, no frequency
         power = record["power"][order][1:]
         ratio = power / power.mean()
         if permuted:
@@ -166,7 +168,7 @@ def spectrum_checks(record: Record) -> list[Check]:
                 most("permuted spectrum", "permuted, no bin exceeds 5 times the mean", 5.0, ratio.max())
             )
         else:
-            # a row is 28 of 784 pixels, so that strokes that go on in the next row repeat 784 / 28 = 28 times
+            # what goes on from row to row, of 28 of the 784 pixels, has 784 / 28 = 28 periods
             largest, sentence = ratio.argmax() + 1, "the largest bin above zero is 28"
             found.append(near("frequency", sentence, 28.0, largest, 0.0, source=ROTATION))
             found.append(least("peak", "it is 30 times the mean", 30.0, ratio.max()))

@@ -108,6 +108,7 @@ def _row(row: list[Axes], record: Record, task: int) -> None:
     shades = [to_hex(shade) for shade in colormaps["coolwarm"](np.linspace(0, 1, len(r)))]
     score, label, limits = score_of(name)
     found, (*learning, reached, curvature) = record[f"test_{score}"][task], row
+    # NaN are the scores after an overflow
     final = np.nanmin(found, -1) if score == "loss" else np.nanmax(found, -1)
     for i, (panel, kind) in enumerate(zip(learning, ("not clipped", "clipped"), strict=True)):
         for own, color, value in zip(found[i], shades, r, strict=True):
@@ -213,6 +214,7 @@ class Fig3(SeveralTasks):
             ids,
             measurements,
             lr=self.adding_lr if adding else self.lr,
+            # as in table 1, because gradient descent is slow on sums
             optimizer=Adam() if adding else SGD(momentum=0.9),
             clip=clip,
             metrics=(metric,),
@@ -223,6 +225,7 @@ class Fig3(SeveralTasks):
         r, best, found, off = record["r"], known_scores(record).max(-1), [], {}
         least, most = (partial(side, source=f"{AUTHORS}, section 4.1") for side in (at_least, at_most))
         for i, name in enumerate(map(str, record["name"])):
+            # of the leading eigenvalue, whose sign may change, after training over before
             changes = np.abs(record["curvature"][i, :, -1] / record["curvature"][i, :, 0])
             grown, kept = changes[r < 1].min(), changes[r >= 1].max()
             sentence = f"{name}: curvature grows where r < 1: its least factor"
@@ -237,14 +240,17 @@ class Fig3(SeveralTasks):
             else:
                 found.append(least(f"{name} side", f"{name}: r > 1 is better than r < 1", below, above))
         if len(off) > 1:
+            # |1 - 0.98| and |1 - 1.02| may differ by round-off
             rise = np.diff([off[length] for length in sorted(off)]).max()
             found.append(most("length", "the longer the sum, the nearer the best r is to 1", 0.0, rise, 1e-6))
+        # over all tasks and seeds
         plain, clipped = (lost[r > 1].mean() for lost in unsteadiness(record).mean((0, -1)))
         return [*found, most("clipped", "clipped, networks with r > 1 fall back less", plain, clipped)]
 
 
 def known_scores(record: Record) -> NDArray[np.floating]:
     """Accuracy, or explained variance; none where it is negative or not a number."""
+    # explained variance is below 0 where a network is worse than the mean
     return np.asarray(np.clip(np.nan_to_num(record["test_accuracy"]), 0.0, 1.0))
 
 

@@ -42,6 +42,7 @@ def network(study: Study, cell: Cell, task: Task, ids: Tensor) -> Model:
 
 def learned(record: Record, ids: Tensor, dims: tuple[str, ...]) -> dict[str, Any]:
     """Test scores of networks `ids (*dims)`, when they were measured, and when members overflowed, or -1."""
+    # a Record has it only where somebody overflowed
     unstable = record["unstable_at"] if "unstable_at" in record else np.full(ids.shape, -1.0, np.float32)
     scores = {name: record[name].reshape(*ids.shape, -1) for name in ("test_loss", "test_accuracy")}
     return {
@@ -54,6 +55,7 @@ def learned(record: Record, ids: Tensor, dims: tuple[str, ...]) -> dict[str, Any
 
 def stacked(dim: str, parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The variables that all parts have, along a dimension in front."""
+    # attributes, such as units, are those of the first part
     first, rest = parts[0], slice(2, None)
     return {
         name: ((dim, *given[0]), np.stack([part[name][1] for part in parts]), *given[rest])
@@ -83,6 +85,7 @@ class Trained(Figure):
         Without other `settings` of `lt.train` by gradient descent with momentum 0.9 and no clip; members that
         overflow are marked and left out from there on.
         """
+        # where r > 1 states and gradients grow exponentially, and some overflow; the others go on
         usual = {"optimizer": SGD(momentum=0.9), "clip": None, "metrics": ("test",), "unstable": "mark"}
         whose = {"member_ids": ids, "batch": self.batch}
         return study.train(model, task, (FitPhase(iterations),), **whose, **{**usual, **settings})
@@ -96,6 +99,7 @@ def overview(record: Record, axes: list[Axes]) -> None:
     image.set(title=f"An image: {int(record['label'])}")
     image.axis("off")
     for i, name in enumerate(("in order", "permuted")):
+        # pixels are in [0, 1]: one sequence below the other
         pixels.plot(record["pixels"][i] - 1.3 * i, color=PALETTE[i], linewidth=0.6, label=name)
     pixels.set(xlabel="step", yticks=(), ylim=(-1.4, 1.7), title="Pixel by pixel")
     pixels.legend(loc="upper right", ncols=2)
@@ -121,6 +125,7 @@ def _sum(axes: Axes, record: Record) -> None:
     axes.plot(numbers, color=GREY, linewidth=0.7)
     axes.vlines(cued, 0, numbers[cued], color=ORANGE)
     axes.plot(cued, numbers[cued], "o", color=ORANGE, markersize=4)
+    # one cue lies in each half
     axes.axvline((len(numbers) - 1) / 2, color=GREY, linestyle=":", linewidth=0.8)
     words = " + ".join(f"{number:.2f}" for number in numbers[cued])
     axes.set(xlabel="step", ylabel="number", title=f"Adding: {words} = {float(record['sum']):.2f}")
@@ -190,6 +195,7 @@ class Fig1(Figure):
         pixels = torch.stack([batch.inputs[:, 0, 0] for batch in (plain, permuted)])
         side = math.isqrt(orders[0].length)
         adding = Adding(self.length).draw(Draw(self.seed, self.length, dtype=torch.float64))
+        # both ends are among them, so that the largest deviation from r is delta itself
         heterogeneous = torch.linspace(-1, 1, self.hidden_size) * self.spread + self.decay
         recipes = {
             f"decay, r = {self.decay:g}": residuals.decay(self.decay),
@@ -217,6 +223,7 @@ class Fig1(Figure):
         """What is drawn is what it says."""
         numbers, cues = record["addends"]
         ordered, permuted = np.sort(record["pixels"], -1)
+        # |lambda| of a decay is r, of a rotation or an orthogonal matrix 1
         sizes = np.hypot(*np.moveaxis(record["eigenvalues"], -1, 0))
         off = np.abs(sizes - np.array([self.decay, 1.0, self.decay, 1.0])[:, None]).max(-1)
         same, total = float(abs(ordered - permuted).max()), float(record["sum"])

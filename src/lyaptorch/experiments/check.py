@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import tomllib
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, SupportsFloat, TypeAlias
 
@@ -71,19 +72,8 @@ class Check:
         return self.outcome == HOLDS
 
 
-def near(
-    key: str,
-    sentence: str,
-    expected: SupportsFloat,
-    measured: SupportsFloat,
-    tolerance: SupportsFloat,
-    **more: Any,
-) -> Check:
-    """|measured - expected| <= tolerance."""
-    return Check(key, sentence, float(expected), float(measured), float(tolerance), "within", **more)
-
-
-def at_least(
+def _sided(
+    side: Side,
     key: str,
     sentence: str,
     expected: SupportsFloat,
@@ -91,20 +81,16 @@ def at_least(
     tolerance: SupportsFloat = 0.0,
     **more: Any,
 ) -> Check:
-    """Measured >= expected - tolerance."""
-    return Check(key, sentence, float(expected), float(measured), float(tolerance), "at least", **more)
+    # numbers of numpy and torch become plain ones, which JSON can hold
+    return Check(key, sentence, float(expected), float(measured), float(tolerance), side, **more)
 
 
-def at_most(
-    key: str,
-    sentence: str,
-    expected: SupportsFloat,
-    measured: SupportsFloat,
-    tolerance: SupportsFloat = 0.0,
-    **more: Any,
-) -> Check:
-    """Measured <= expected + tolerance."""
-    return Check(key, sentence, float(expected), float(measured), float(tolerance), "at most", **more)
+near = partial(_sided, "within")
+"""|measured - expected| <= tolerance."""
+at_least = partial(_sided, "at least")
+"""Measured >= expected - tolerance."""
+at_most = partial(_sided, "at most")
+"""Measured <= expected + tolerance."""
 
 
 def slopes(x: NDArray[Any], y: NDArray[np.floating]) -> NDArray[np.floating]:

@@ -73,13 +73,13 @@ def test_residual_networks_read_images(monkeypatch, tmp_path, capsys):
     assert out.count("accuracy") == 3
 
 
-def test_a_sweep_runs_in_processes_and_not_twice(tmp_path):
+def test_a_sweep_runs_in_processes_and_not_twice(monkeypatch, tmp_path, capsys):
     command = [sys.executable, str(FOLDER / "sweep_gain.py"), "--smoke"]
     first = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=True)
     written = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nc")}
     assert len(written) == 1
-    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=True)
-    assert again.stdout == first.stdout
+    run("sweep_gain", "--smoke", monkeypatch=monkeypatch, folder=tmp_path)
+    assert capsys.readouterr().out == first.stdout
     assert first.stdout.count("gain ") == 2
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nc")} == written
 
@@ -89,11 +89,15 @@ def test_a_convolutional_network(monkeypatch, tmp_path, capsys):
     assert len(numbers(capsys.readouterr().out, "exponents")) == 2
 
 
-@pytest.mark.parametrize("library", ["plain", "lightning", "transformers", "accelerate"])
+def test_a_loop_of_ones_own(monkeypatch, tmp_path, capsys):
+    """At two training steps, as those below; what they show in full is in test_integrations.py."""
+    run("plain_delayed_xor", "--steps", "2", monkeypatch=monkeypatch, folder=tmp_path)
+    assert len(shares(capsys.readouterr().out)) == 2
+
+
+@pytest.mark.parametrize("library", ["lightning", "transformers", "accelerate"])
 def test_other_peoples_loops(library, tmp_path):
-    """At two training steps; what they show in full is in test_integrations.py."""
-    if library != "plain":
-        pytest.importorskip(library, reason=f"{library} is not installed")
+    pytest.importorskip(library, reason=f"{library} is not installed")
     flags = ["--smoke"] if library == "lightning" else ["--steps", "2"]
     command = [sys.executable, str(FOLDER / f"{library}_delayed_xor.py"), *flags]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=True)

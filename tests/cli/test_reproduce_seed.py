@@ -5,10 +5,10 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import pytest
-from test_experiments import NAMES, TIMED, every_figure, smoke
 
 import lyaptorch
 from command import command, files
+from figures import NAMES, TIMED, every_figure, smoke
 from lyaptorch.experiments import FIGURES, SCALES
 from lyaptorch.experiments.figure import declare, recorded_scale
 from lyaptorch.record import Record
@@ -70,7 +70,7 @@ def test_every_training_of_a_figure_is_seeded():
 
 @pytest.mark.parametrize(("paper", "figure"), QUICK)
 def test_seeds_change_what_is_measured(paper, figure):
-    one, other = (replace(smoke(paper, figure), seed=seed).run(False, None) for seed in (0, 5))
+    one, other = (replace(smoke(paper, figure), seed=seed).record(False, None) for seed in (0, 5))
     changed = [name for name in one.variables if (one[name] != other[name]).any()]
     assert changed, f"{paper} {figure} is the same with any seed"
 
@@ -80,7 +80,7 @@ def test_seeds_change_what_is_measured(paper, figure):
 def test_seeds_change_every_figure(paper, figure):
     if figure in TIMED:
         pytest.skip("its Record holds measured times")
-    one, other = (replace(smoke(paper, figure), seed=seed).run(False, None) for seed in (0, 5))
+    one, other = (replace(smoke(paper, figure), seed=seed).record(False, None) for seed in (0, 5))
     assert any((one[name] != other[name]).any() for name in one.variables)
 
 

@@ -293,7 +293,7 @@ def served_by_triton(monkeypatch):
     monkeypatch.setattr(engine, "fused", lambda problem, h, backend: problem.form and "triton")
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("kernels", ["0", "1"])
 @pytest.mark.parametrize("name", RUNS)
 def test_on_a_gpu(name, kernels, monkeypatch):

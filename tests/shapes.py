@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import threading
 import types
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from itertools import chain, islice
 from typing import Any
@@ -25,8 +25,8 @@ FIRST = 64
 """Of a container as many entries are looked at; beartype asks one."""
 
 _jaxtyped = jaxtyping.jaxtyped
-_passed: dict[types.CodeType, dict[Any, set[Any]]] = defaultdict(dict)
 _plain: set[type] = set()
+"""Types of which a check sees nothing else."""
 
 
 def checked(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -66,23 +66,56 @@ def looks(values: Iterable[Any]) -> tuple[Any, ...]:
     return tuple(seen)
 
 
-def jaxtyped(function: Any = None, *, typechecker: Any) -> Any:
+class Checks(threading.local):
+    """The check of one code, for all functions that have it: closures are made anew at every call around."""
+
+    def __init__(self, code: types.CodeType) -> None:
+        # held, so that no other code gets its id
+        self.code = code
+        self.targets: list[Callable[..., Any]] = []
+        self.passed: dict[Any, set[Any]] = {}
+        self.check: Callable[..., Any] | None = None
+
+    def __call__(
+        self, function: types.FunctionType, target: Callable[..., Any], args: Any, kwargs: Any
+    ) -> Any:
+        """What `target` returns, checked by the signature of `function`."""
+        if self.check is None:
+            targets = self.targets
+
+            def handed(*args: Any, **kwargs: Any) -> Any:
+                return targets[-1](*args, **kwargs)
+
+            # names in annotations are those of the module
+            made = types.FunctionType(handed.__code__, function.__globals__, closure=handed.__closure__)
+            self.check = _jaxtyped(functools.update_wrapper(made, function), typechecker=checked)
+        self.targets.append(target)
+        try:
+            return self.check(*args, **kwargs)
+        finally:
+            self.targets.pop()
+
+
+_checks: dict[int, Checks] = {}
+
+
+def jaxtyped(function: Any = None, *, typechecker: Any = None) -> Any:
     """In the place of jaxtyping's, which the import hook names."""
     if function is None:
-        return functools.partial(jaxtyped, typechecker=typechecker)
+        return jaxtyped
     if isinstance(function, classmethod | staticmethod):
-        return type(function)(jaxtyped(function.__func__, typechecker=typechecker))
+        return type(function)(jaxtyped(function.__func__))
     if isinstance(function, property):
-        parts = (function.fget, function.fset, function.fdel)
-        return property(*(part and jaxtyped(part, typechecker=typechecker) for part in parts))
+        return property(*(f and jaxtyped(f) for f in (function.fget, function.fset, function.fdel)))
     if dataclasses.is_dataclass(function) and "__init__" in vars(function):
-        function.__init__ = jaxtyped(function.__init__, typechecker=typechecker)
-    return _once(function, typechecker) if isinstance(function, types.FunctionType) else function
+        function.__init__ = jaxtyped(function.__init__)
+    # an __init__ written by hand has been met before its class
+    known = getattr(function, "__code__", None) is CALL
+    return _once(function) if isinstance(function, types.FunctionType) and not known else function
 
 
-def _once(function: types.FunctionType, typechecker: Any) -> Callable[..., Any]:
-    # closures are made anew at every call of the function around them; their signatures are equal
-    passed = _passed[function.__code__]
+def _once(function: types.FunctionType) -> Callable[..., Any]:
+    checks = _checks.setdefault(id(function.__code__), Checks(function.__code__))
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -91,31 +124,25 @@ def _once(function: types.FunctionType, typechecker: Any) -> Callable[..., Any]:
             return function(*args, **kwargs)
         try:
             given = looks((*args, *kwargs, *kwargs.values()) if kwargs else args)
-            before = passed.get(given)
+            before = checks.passed.get(given)
         except TypeError:
             # sizes that are symbols, where torch.compile traces
-            return _jaxtyped(function, typechecker=typechecker)(*args, **kwargs)
+            return checks(function, function, args, kwargs)
         if before is None:
-            found = _jaxtyped(function, typechecker=typechecker)(*args, **kwargs)
-            passed[given] = {looks((found,))}
+            found = checks(function, function, args, kwargs)
+            checks.passed[given] = {looks((found,))}
             return found
         found = function(*args, **kwargs)
         if (seen := looks((found,))) not in before:
-            _jaxtyped(returning(function, found), typechecker=typechecker)(*args, **kwargs)
+            checks(function, lambda *_, **__: found, args, kwargs)
             before.add(seen)
         return found
 
     return call
 
 
-def returning(function: types.FunctionType, found: Any) -> types.FunctionType:
-    """A function of the same signature that returns what was found."""
-
-    def stub(*args: Any, **kwargs: Any) -> Any:
-        return found
-
-    made = types.FunctionType(stub.__code__, function.__globals__, closure=stub.__closure__)
-    return functools.update_wrapper(made, function)
+CALL = _once(lambda: None).__code__
+"""The code of everything that is checked."""
 
 
 def install(modules: list[str]) -> None:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,6 +18,8 @@ from lyaptorch.compile.layout import flatten, unflatten
 from reference import random_frame
 
 pytestmark = pytest.mark.usefixtures("double")
+
+HERE = Path(__file__).parent
 
 CASES = [pytest.param(case, id=case.name) for case in cases.CASES if has_a_known_form(case)]
 FORMS = [p for p in CASES if not isinstance(cases.setup(p.values[0]).cell.form(), LIFForm)]
@@ -281,8 +284,7 @@ def run(program, **environment):
         capture_output=True,
         text=True,
         timeout=300,
-        env={**os.environ, **environment},
-        cwd=os.path.dirname(__file__),
+        env={**os.environ, "PYTHONPATH": f"{HERE}{os.pathsep}{HERE.parent}", **environment},
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout

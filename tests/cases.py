@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
 
@@ -292,17 +292,34 @@ CASES = [
     Case("function-parts", parts),
 ]
 
-ENSEMBLES: list[tuple[int, ...]] = [(), (3,), (2, 3)]
+ALONE: tuple[int, ...] = ()
+ROW, GRID = (3,), (2, 3)
+"""Members in one dimension are asked of growth and its gradient; in two, of everything."""
 
 
-def every(*, ensembles: bool = True, only_full_rank: bool = False) -> pytest.MarkDecorator:
+def every(*, ensembles: bool = True) -> pytest.MarkDecorator:
     """Run a test with `case` and `ensemble` for all that there are."""
-    return pytest.mark.parametrize(
-        ("case", "ensemble"),
-        [
-            pytest.param(case, e, id=f"{case.name}-{'x'.join(map(str, e)) or 'one'}")
-            for case in CASES
-            for e in (ENSEMBLES if case.ensembles else ENSEMBLES[:1])
-            if (ensembles or not e) and (case.rank == N or not only_full_rank)
-        ],
-    )
+    return _pairs(("case", "ensemble"), [(e,) for e in (ALONE, GRID) if ensembles or not e])
+
+
+def across(name: str, values: dict[tuple[int, ...], Sequence[Any]]) -> pytest.MarkDecorator:
+    """Run a test with `case`, and with `ensemble` and `name` for the values of each ensemble.
+
+    A case that has no ensembles takes all values alone.
+    """
+    pairs = [(e, value) for e, given in values.items() for value in given]
+    return _pairs(("case", "ensemble", name), pairs)
+
+
+def _pairs(names: tuple[str, ...], pairs: list[tuple[Any, ...]]) -> pytest.MarkDecorator:
+    found: dict[str, Any] = {}
+    for case in CASES:
+        for e, *rest in pairs:
+            e = e if case.ensembles else ALONE
+            shown = [
+                case.name,
+                "x".join(map(str, e)) or "one",
+                *(str(v).removeprefix("torch.") for v in rest),
+            ]
+            found.setdefault("-".join(shown), (case, e, *rest))
+    return pytest.mark.parametrize(names, list(found.values()), ids=list(found))

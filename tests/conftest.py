@@ -1,30 +1,22 @@
-"""One thread, and public shapes checked by beartype: here, and nowhere else."""
+"""One thread, public shapes checked, and what every test finds: here, and nowhere else."""
 
+import functools
 import importlib.util
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import beartype
 import jaxtyping
 import pytest
 import torch
-from beartype.roar import BeartypeDecorHintPep3119Exception
 
-
-def checked(function: Callable[..., Any]) -> Callable[..., Any]:
-    """beartype; a signature that names a protocol which cannot be checked at run time is let go."""
-    try:
-        return beartype.beartype(function)
-    except BeartypeDecorHintPep3119Exception:
-        return function
-
+import shapes
 
 # before anything imports lyaptorch; not the draws, which torch.compile traces, nor the checks in them
 ROOT = Path(importlib.util.find_spec("lyaptorch").origin).parent
 CHECKED = [f"lyaptorch.{path.stem}" for path in ROOT.iterdir() if path.stem not in ("_random", "_checks")]
-jaxtyping.install_import_hook(CHECKED, "conftest.checked")
+shapes.install(CHECKED)
 
 torch.set_num_threads(1)
 
@@ -34,8 +26,8 @@ with warnings.catch_warnings():
     torch.func.jvp(torch.sin, (torch.zeros(()),), (torch.ones(()),))
 
 
-@pytest.fixture(autouse=True)
-def _digits(monkeypatch: pytest.MonkeyPatch) -> None:
+@functools.cache
+def digits() -> Any:
     """In the place of MNIST, which is no part of the project: a bar for each label, at its own column."""
     from lyaptorch.tasks import archives
 
@@ -44,8 +36,14 @@ def _digits(monkeypatch: pytest.MonkeyPatch) -> None:
     bars = 200 * columns[:, None, :].expand(-1, 28, -1).to(torch.uint8)
     noise = torch.randint(56, bars.shape, generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     pixels = (bars + noise).flatten(1)
-    made = archives.Images(pixels[:40], labels[:40], pixels[40:], labels[40:])
-    monkeypatch.setitem(archives._loaded, "mnist", made)
+    return archives.Images(pixels[:40], labels[:40], pixels[40:], labels[40:])
+
+
+@pytest.fixture(autouse=True)
+def _digits(monkeypatch: pytest.MonkeyPatch) -> None:
+    from lyaptorch.tasks import archives
+
+    monkeypatch.setitem(archives._loaded, "mnist", digits())
 
 
 @pytest.fixture(autouse=True)

@@ -89,11 +89,15 @@ def test_a_convolutional_network(monkeypatch, tmp_path, capsys):
     assert len(numbers(capsys.readouterr().out, "exponents")) == 2
 
 
-@pytest.mark.parametrize("library", ["plain", "lightning", "transformers", "accelerate"])
+def test_a_loop_of_ones_own(monkeypatch, tmp_path, capsys):
+    """At two training steps, as those below; what they show in full is in test_integrations.py."""
+    run("plain_delayed_xor", "--steps", "2", monkeypatch=monkeypatch, folder=tmp_path)
+    assert len(shares(capsys.readouterr().out)) == 2
+
+
+@pytest.mark.parametrize("library", ["lightning", "transformers", "accelerate"])
 def test_other_peoples_loops(library, tmp_path):
-    """At two training steps; what they show in full is in test_integrations.py."""
-    if library != "plain":
-        pytest.importorskip(library, reason=f"{library} is not installed")
+    pytest.importorskip(library, reason=f"{library} is not installed")
     flags = ["--smoke"] if library == "lightning" else ["--steps", "2"]
     command = [sys.executable, str(FOLDER / f"{library}_delayed_xor.py"), *flags]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=True)

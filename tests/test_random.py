@@ -256,7 +256,7 @@ def test_one_graph_traces_every_epoch():
             assert torch.equal(traced, plain)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.gpu
 def test_captured_cuda_graph_draws_what_the_cpu_draws():
     ids, epoch = torch.arange(6).view(2, 3).cuda(), torch.zeros((), dtype=torch.int64, device="cuda")
     exact = ("bits", "uniform", "bernoulli", "permutation")

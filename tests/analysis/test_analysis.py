@@ -6,13 +6,13 @@ import math
 import numpy as np
 import pytest
 import torch
-from test_metrics import differences
 
 import lyaptorch as lt
 import reference
 from lyaptorch import analysis
 from lyaptorch.analysis.products import graded_log_singular_values, precise_log_singular_values
 from lyaptorch.theory import log_condition_number
+from reference import differences
 
 pytestmark = pytest.mark.usefixtures("double")
 

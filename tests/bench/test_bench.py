@@ -4,15 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-import lyaptorch as lt
 from command import command
+from fused import compiled
 from lyaptorch import bench
 from lyaptorch.bench import METHODS, ROWS, Benchmark, Row, runs, summary
 from lyaptorch.kernels.library import peak
 from lyaptorch.record import Record
 
-CPU = lt.kernels.available()["cpu"]
-pytestmark = pytest.mark.skipif(not CPU.available, reason=f"no compiled kernels: {CPU.detail}")
+pytestmark = compiled
 
 SMALL = (
     Row("exponents", 8, 5, k=4),

@@ -5,7 +5,7 @@ from torch import nn
 
 import lyaptorch as lt
 import reference
-from cases import M, N, every, setup
+from cases import ALONE, GRID, M, N, across, every, setup
 from lyaptorch.cells.activation import sech2
 from lyaptorch.cells.cell import pushforward_forward_mode, pushforward_reverse_mode
 from lyaptorch.cells.stacked import Stacked
@@ -19,9 +19,8 @@ PRODUCTS = {
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
 
 
-@every()
-@pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("product", PRODUCTS)
+@across("dtype", {ALONE: [torch.float64], GRID: [torch.float32]})
 def test_pushforward_is_the_dense_jacobian_times_the_frame(case, ensemble, dtype, product):
     cell, inputs, h = setup(case, ensemble, dtype)
     Q = torch.randn(*h.shape, 3, dtype=dtype, generator=torch.Generator().manual_seed(0))

@@ -6,7 +6,6 @@ import sys
 import numpy as np
 import pytest
 import torch
-from test_report import Reader
 
 from command import command, files
 from lyaptorch import record as record_module
@@ -15,6 +14,7 @@ from lyaptorch.experiments.check import at_least, near
 from lyaptorch.experiments.figure import figure_of, recorded_checks, recorded_scale
 from lyaptorch.plots import html as pages
 from lyaptorch.record import Record
+from pages import Reader
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 FIG = FIGURES["gradient-flossing"]["fig15"]

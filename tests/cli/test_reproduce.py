@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from test_experiments import NAMES, smoke
 
 import lyaptorch as lt
 from command import command, files
+from figures import NAMES, smoke
 from lyaptorch.experiments import SCALES
 from lyaptorch.record import Record
 from lyaptorch.tasks import archives
@@ -31,8 +31,8 @@ def test_reproduce_lists_every_figure_and_what_it_costs(lyap, tmp_path):
 
 def test_reproduce_as_json_is_the_figure_of_the_library(lyap, tmp_path):
     summary = lyap.json("reproduce", "gradient-flossing", "fig1b", "--scale", "smoke")
-    torch.set_default_dtype(torch.float32)
     experiment, record = smoke("gradient-flossing", "fig1b"), Record.load(summary["record"])
+    torch.set_default_dtype(torch.float32)
     assert record == experiment.record(False, None)
     assert summary["checks"] == [check.facts() for check in experiment.checks(record)]
     assert len(summary["checks"]) == 4

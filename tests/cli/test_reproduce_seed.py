@@ -5,10 +5,10 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import pytest
-from test_experiments import NAMES, TIMED, every_figure, smoke
 
 import lyaptorch
 from command import command, files
+from figures import NAMES, TIMED, every_figure, smoke
 from lyaptorch.experiments import FIGURES, SCALES
 from lyaptorch.experiments.figure import declare, recorded_scale
 from lyaptorch.record import Record

@@ -3,21 +3,23 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
-from test_kernels import CPU, agree, bypassed, has_a_known_form, problem
 from torch import nn
 
 import cases
 import lyaptorch as lt
+from fused import agree, bypassed, compiled, has_a_known_form, problem
 from lyaptorch.cells import LIFForm, unroll
 from lyaptorch.compile import operators
 from lyaptorch.compile.operators import flatten, unflatten
 from reference import random_frame
 
 pytestmark = pytest.mark.usefixtures("double")
-kernels = pytest.mark.skipif(not CPU.available, reason=f"no compiled kernels: {CPU.detail}")
+
+HERE = Path(__file__).parent
 
 CASES = [pytest.param(case, id=case.name) for case in cases.CASES if has_a_known_form(case)]
 FORMS = [p for p in CASES if not isinstance(cases.setup(p.values[0]).cell.form(), LIFForm)]
@@ -70,7 +72,7 @@ def test_an_activation_of_the_users_is_not_packed():
 SETTINGS = ([0, 1, 3, 5], [True, False, True], 2)
 
 
-@kernels
+@compiled
 @pytest.mark.parametrize("case", [lambda: sharpened("blocks", (2,)), spiking], ids=["form", "neurons"])
 def test_operators_keep_the_contract_of_torch(case):
     cell, inputs, h0 = case()
@@ -99,14 +101,14 @@ def derivatives(outputs, wanted):
     return [*outputs, *torch.autograd.grad(loss, wanted, materialize_grads=True, allow_unused=True)]
 
 
-@kernels
+@compiled
 @pytest.mark.parametrize("case", CASES)
 def test_the_unrolled_catalogue(case):
     cell, inputs, h0 = cases.setup(case, (2,) if case.ensembles else ())
     compare_unrolled(cell, inputs, h0)
 
 
-@kernels
+@compiled
 def test_a_sharpness_and_two_biases():
     compare_unrolled(*sharpened())
     compare_unrolled(*problem(lt.ElmanCell, 5, ensemble=(2,), b=3))
@@ -119,13 +121,13 @@ def compare_unrolled(cell, inputs, h0):
     agree(derivatives([operator], wanted), derivatives([unroll(cell, inputs, h0)], wanted), 1e-13)
 
 
-@kernels
+@compiled
 @pytest.mark.parametrize("case", FORMS)
 def test_the_scanned_catalogue(case):
     compare_scanned(*cases.setup(case, t=5))
 
 
-@kernels
+@compiled
 def test_sharpnesses_scanned():
     compare_scanned(*sharpened(ensemble=(2,)))
 
@@ -148,7 +150,7 @@ def compare_scanned(cell, inputs, h0, backend="cpu"):
     agree([*got, operator[3]], [*expected, spec.final_frame], 1e-9)
 
 
-@kernels
+@compiled
 def test_an_overflow_names_its_step():
     cell, inputs, h0 = problem(lt.RateCell, 4, activation="linear", t=4)
     with torch.no_grad():
@@ -223,7 +225,7 @@ for loss in (fit, last, floss):
 """
 
 
-@kernels
+@compiled
 def test_training_and_flossing_steps_compile_into_one_graph():
     # a process of its own: torch.compile does not trace the checks of the tests
     lines = run(COMPILED).splitlines()
@@ -265,7 +267,7 @@ torch.distributed.destroy_process_group()
 """
 
 
-@kernels
+@compiled
 @pytest.mark.slow
 def test_compiled_networks_train_in_two_processes(tmp_path):
     command = [sys.executable, "-W", "ignore", "-c", PARALLEL]
@@ -277,15 +279,12 @@ def test_compiled_networks_train_in_two_processes(tmp_path):
 
 
 def run(program, **environment):
-    # the folders that pytest looks in
-    path = os.pathsep.join(folder for folder in sys.path if folder)
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", program],
         capture_output=True,
         text=True,
         timeout=300,
-        env={**os.environ, "PYTHONPATH": path, **environment},
-        cwd=os.path.dirname(__file__),
+        env={**os.environ, "PYTHONPATH": f"{HERE}{os.pathsep}{HERE.parent}", **environment},
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout

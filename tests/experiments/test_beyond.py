@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import lyaptorch as lt
+from figures import made
 from lyaptorch.experiments import FIGURES
 from lyaptorch.experiments.beyond.architectures import UnitCell
 from lyaptorch.experiments.beyond.chaos import InputSuppressesChaos
@@ -126,7 +127,7 @@ def test_the_checks_of_cheap_flossing_compare_what_is_added(last, kept):
 
 
 def test_ways_of_flossing_cost_less_than_the_published_one():
-    record = smoke("cheap-flossing").record(False)
+    record = made("beyond", "cheap-flossing")
     flops = dict(zip(record["way"].tolist(), record["flops"].tolist(), strict=True))
     assert flops["none"] == 0
     assert all(

@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from test_gradient_flossing import holds, record
 
+from figures import holds, made, record
 from lyaptorch.experiments.gradient_flossing.counts import Controls, Fig5, Fig7, LinearNetworks
-from lyaptorch.experiments.gradient_flossing.delays import Fig3c, Fig4c, Fig4d, Fig14d, longest
+from lyaptorch.experiments.gradient_flossing.delays import Fig3c, Fig4d, Fig14d, longest
 from lyaptorch.experiments.gradient_flossing.directions import Fig12
 from lyaptorch.experiments.gradient_flossing.setting import SMOKE, Condition, Setting
 from lyaptorch.experiments.gradient_flossing.trained_exponents import Fig13, power_law
@@ -70,7 +70,7 @@ def test_a_setting_makes_the_networks_it_names():
 
 
 def test_a_condition_trains_to_the_same_numbers_beside_any_others():
-    before = Fig4c(**Fig4c.scales["smoke"]).record(False)["accuracy"][1, 1]
+    before = made("gradient-flossing", "fig4c")["accuracy"][1, 1]
     control = Controls(**{**SMOKE, "delays": (4,)}).record(False)["accuracy"][0, 0]
     np.testing.assert_allclose(control, before, atol=1e-6)
 

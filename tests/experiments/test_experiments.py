@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from figures import TIMED, every_figure, made, smoke
 from lyaptorch.experiments import FIGURES, SCALES, Check
 from lyaptorch.experiments.check import REASONS, at_least, at_most, near
 from lyaptorch.experiments.figure import Figure as Declared
@@ -18,28 +19,10 @@ from lyaptorch.experiments.gradient_flossing.noise_driven import Fig6
 from lyaptorch.record import Record
 from lyaptorch.training import run as engine
 
-NAMES = [(paper, figure) for paper, figures in FIGURES.items() for figure in figures]
-every_figure = pytest.mark.parametrize(("paper", "figure"), NAMES, ids=map(" ".join, NAMES))
-TIMED = {"table1", "cheap-flossing", "horizon-per-cost"}
-"""Figures of measured times: the only ones that differ from run to run."""
-MADE: dict[tuple[str, str], Record] = {}
-
-
-def smoke(paper, figure):
-    return FIGURES[paper][figure](**FIGURES[paper][figure].scales["smoke"])
-
-
-def run(experiment, checkpoint=None):
-    """The Record of a figure."""
-    return experiment.record(False, checkpoint)
-
 
 @pytest.fixture
 def record(paper, figure):
-    """Made once for all tests of a figure."""
-    if (paper, figure) not in MADE:
-        MADE[paper, figure] = run(smoke(paper, figure))
-    return MADE[paper, figure]
+    return made(paper, figure)
 
 
 @every_figure
@@ -92,13 +75,14 @@ def test_every_reason_is_of_a_check(paper, figure, record):
 def test_equal_runs_give_equal_records(paper, figure, record):
     if figure in TIMED:
         pytest.skip("its Record holds measured times")
-    assert run(smoke(paper, figure)) == record
+    assert smoke(paper, figure).record(False) == record
 
 
 @pytest.mark.parametrize("figure", ["fig1b", "fig4c", "fig8"])
 def test_the_seed_matters(figure):
     experiment = smoke("gradient-flossing", figure)
-    records = [run(replace(experiment, seed=seed)) for seed in (0, 1)]
+    assert experiment.seed == 0
+    records = [made("gradient-flossing", figure), replace(experiment, seed=1).record(False)]
     name = "after" if figure == "fig1b" else "accuracy"
     assert (records[0][name] != records[1][name]).any()
 
@@ -126,12 +110,12 @@ def test_a_figure_that_was_stopped_resumes_to_the_same_record(figure, monkeypatc
     with monkeypatch.context() as patch:
         patch.setattr(engine.Run, "step", counted)
         with pytest.raises(StopIteration):
-            run(experiment, tmp_path / "a")
-    assert run(experiment, tmp_path / "a") == run(experiment)
+            experiment.record(False, tmp_path / "a")
+    assert experiment.record(False, tmp_path / "a") == made("gradient-flossing", figure)
 
 
 def test_the_conditions_of_figure_4c_differ_by_flossing_alone():
-    record = run(smoke("gradient-flossing", "fig4c"))
+    record = made("gradient-flossing", "fig4c")
     share, accuracy = record["floss_share"], record["accuracy"]
     assert (share[0] == 0).all()
     # an episode before, and one more during

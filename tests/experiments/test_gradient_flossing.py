@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import lyaptorch as lt
+from figures import holds, record
 from lyaptorch.experiments.check import slopes
 from lyaptorch.experiments.gradient_flossing.conditioning import Fig2a, Fig2b, Fig2c
 from lyaptorch.experiments.gradient_flossing.cost import PARTS, Fig16, Sizes, Table1
@@ -14,20 +15,6 @@ from lyaptorch.experiments.gradient_flossing.directions import CovariantOverlap,
 from lyaptorch.experiments.gradient_flossing.episodes import Fig9
 from lyaptorch.experiments.gradient_flossing.exponents import Fig15
 from lyaptorch.experiments.gradient_flossing.trained_exponents import MODES, Frames
-from lyaptorch.record import Record
-
-
-def record(variables, coordinates=None):
-    """Each variable with dimensions of its own."""
-    given = {
-        name: (tuple(f"{name}{i}" for i in range(np.ndim(values))), np.asarray(values))
-        for name, values in {**variables, **(coordinates or {})}.items()
-    }
-    return Record("made up", {}, given)
-
-
-def holds(found):
-    return [check.holds for check in found]
 
 
 def test_slopes_are_those_of_least_squares():

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from test_experiments import smoke
 
+from figures import made, smoke
 from lyaptorch.cells import ResidualCell
 from lyaptorch.experiments.figure import Study
 from lyaptorch.experiments.weak_coupling import comparison, heterogeneity, several_tasks
@@ -44,7 +44,7 @@ def test_an_unknown_task_is_named():
 
 
 def test_figure_1_finds_what_is_not_as_drawn():
-    figure, record = smoke("weak-coupling", "fig1"), smoke("weak-coupling", "fig1").record(False)
+    figure, record = smoke("weak-coupling", "fig1"), made("weak-coupling", "fig1")
     assert holds(figure, record) == [True] * 5
     ordered, permuted = record["pixels"]
     np.testing.assert_array_equal(ordered, record["image"].flatten())
@@ -191,7 +191,7 @@ def test_the_networks_of_figure_6_differ_by_kind_decay_and_angle():
     torch.testing.assert_close(r[:, 0, 0], torch.tensor([0.9, 1.0, 1.0, 1.0]))
     assert (eps == figure.coupling).all()
     assert figure.cell(study, (names, w, r, eps), ids.expand(4, 3), "B").kind == "B"
-    record = smoke("weak-coupling", "fig6").record(False)
+    record = made("weak-coupling", "fig6")
     assert (record["test_accuracy"][0] != record["test_accuracy"][1]).any()
 
 

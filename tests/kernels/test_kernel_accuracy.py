@@ -9,13 +9,13 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import lyaptorch as lt
+from fused import compiled
 from lyaptorch._random import Stream
 from reference import random_frame
 
-CPU = lt.kernels.available()["cpu"]
 pytestmark = [
     pytest.mark.usefixtures("double"),
-    pytest.mark.skipif(not CPU.available, reason=f"no compiled kernels: {CPU.detail}"),
+    compiled,
 ]
 
 T, MEMBERS = 25, 10

@@ -1,39 +1,25 @@
 """Properties of the compiled kernels over whatever a Form can be: like torch, and the same on any threads."""
 
 import math
-from contextlib import contextmanager
 
 import pytest
 import torch
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
-from test_kernels import KINDS, bypassed, problem, scan
 from torch import nn
 
 import lyaptorch as lt
+from fused import KINDS, bypassed, compiled, doubt, problem, scan, threads
 from lyaptorch.cells import surrogates, unroll
 from lyaptorch.cells.activation import relu, tanh
-from lyaptorch.tangent.dynamics import bind
 from lyaptorch.tangent.qr import DEAD, orthonormalise
-from lyaptorch.tangent.scan import spans, sweep
 from reference import random_frame
 
-CPU = lt.kernels.available()["cpu"]
 pytestmark = [
     pytest.mark.usefixtures("double"),
-    pytest.mark.skipif(not CPU.available, reason=f"no compiled kernels: {CPU.detail}"),
+    compiled,
 ]
 DTYPES = st.sampled_from((torch.float32, torch.float64))
-
-
-@contextmanager
-def threads(count):
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 ACTIVATIONS = st.sampled_from([None, tanh, relu]) | st.builds(
@@ -64,29 +50,6 @@ def networks(draw):
     coupling = draw(st.sampled_from([None, (), (n,), (*ensemble, 1), (*ensemble, n)]))
     made, biased = [draw(ACTIVATIONS) for _ in range(3)], draw(st.booleans())
     return lambda: bypassed(n, kind, coupling, [f and f() for f in made], biased=biased, **sizes)
-
-
-def doubt(cell, inputs, h0, frame, interval, tangent_transient):
-    """How near the columns come to death: the least R_ii / |a_i| of the living, the most of the dying."""
-    least, most = [], []
-
-    def factor(A, dead, method):
-        factors = orthonormalise(A, dead, method)
-        lengths = torch.linalg.vector_norm(A, dim=-2).clamp_min(torch.finfo(A.dtype).tiny)
-        ratios = factors.R.diagonal(dim1=-2, dim2=-1) / lengths
-        if factors.dead is not None:
-            before = torch.zeros_like(factors.dead) if dead is None else dead
-            left = torch.linalg.vector_norm(A - factors.Q @ (factors.Q.mT @ A), dim=-2) / lengths
-            most.append(torch.where(factors.dead & ~before, left, 0.0).max().item())
-            ratios = torch.where(factors.dead, torch.inf, ratios)
-        least.append(ratios.min().item())
-        return factors
-
-    with torch.no_grad():
-        over = spans(tangent_transient, len(inputs), interval)
-        dynamics = bind(cell, cell.form(), inputs, ())
-        sweep(dynamics, h0, frame.expand(*h0.shape, -1), None, over, factor=factor)
-    return min(least), max(most, default=0.0)
 
 
 def agree(got, expected, tolerance):

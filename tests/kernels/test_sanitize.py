@@ -13,16 +13,15 @@ from pathlib import Path
 
 import pytest
 
-import lyaptorch as lt
+from fused import compiled
 
 TESTS = Path(__file__).parent
-CPU = lt.kernels.available()["cpu"]
 RECORDED = ("test_kernels.py", "test_kernel_accuracy.py", "test_kernel_properties.py", "test_kernel_lif.py")
 POISON = "max_malloc_fill_size=1000000000:malloc_fill_byte=255"
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not CPU.available, reason=f"no compiled kernels: {CPU.detail}")
+@compiled
 @pytest.mark.skipif(shutil.which("cmake") is None, reason="no cmake")
 def test_memory_and_arithmetic_are_clean(tmp_path):
     def run(*words, **environment):

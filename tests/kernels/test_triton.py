@@ -10,12 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_kernel_lif import neurons
-from test_kernels import agree, bypassed, has_a_known_form, problem, scan
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import cases
 import lyaptorch as lt
+from fused import agree, bypassed, has_a_known_form, neurons, problem, scan
 from lyaptorch.cells import unroll
 from lyaptorch.cells.spiking import ORDERS
 from lyaptorch.tangent import engine

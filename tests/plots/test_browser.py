@@ -7,35 +7,19 @@ LYAPTORCH_SCREENSHOTS names a folder to leave pictures in.
 from __future__ import annotations
 
 import os
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 import lyaptorch as lt
 from lyaptorch.record import Record
+from pages import DESK, PHONE, tab
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
-# one process, because containers often forbid what several need
-FLAGS = ["--no-sandbox", "--disable-gpu", "--single-process", "--no-zygote"]
-PHONE, DESK = {"width": 390, "height": 844}, {"width": 1200, "height": 900}
+__all__ = ["tab"]
+
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def tab() -> Iterator[Any]:
-    sync = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    path = os.environ.get("LYAPTORCH_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
-    if path is None:
-        pytest.skip("no Chromium: none in the path, and LYAPTORCH_CHROMIUM is not set")
-    with sync.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
-        yield browser.new_page()
-        browser.close()
 
 
 def stacked() -> lt.diagnosis.Diagnosis:

@@ -10,7 +10,8 @@ import os
 from pathlib import Path
 
 import pytest
-from test_browser import DESK, PHONE, tab
+
+from pages import DESK, PHONE, tab
 
 __all__ = ["tab"]
 

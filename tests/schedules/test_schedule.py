@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from test_train import LENGTH, ROWS, SCAN, TASK, N, each, make, numbers, run, same, seeded
 
 import lyaptorch as lt
 from lyaptorch import FitPhase, FlossPhase
@@ -16,6 +15,7 @@ from lyaptorch.schedules import SCHEDULES, At, Every, Scale, Trigger, When
 from lyaptorch.tasks import TemporalXOR
 from lyaptorch.tasks.batch import Draw
 from lyaptorch.training import run as engine
+from trained import LENGTH, ROWS, SCAN, TASK, N, each, make, numbers, run, same, seeded
 
 pytestmark = pytest.mark.usefixtures("double")
 FLOSS = FlossPhase(2, k=2, **SCAN)

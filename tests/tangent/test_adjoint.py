@@ -6,7 +6,7 @@ from torch import nn
 
 import lyaptorch as lt
 import reference
-from cases import M, N, every, setup
+from cases import ALONE, GRID, ROW, M, N, across, setup
 from lyaptorch import _checks
 from lyaptorch.cells.activation import sech2
 from lyaptorch.tangent import adjoint
@@ -41,8 +41,8 @@ def agree(got, expected, tolerance=SMALL):
         assert (g - e).abs().max() <= tolerance * e.abs().max().clamp_min(1e-3)
 
 
-@every()
-@pytest.mark.parametrize("name", SETTINGS)
+# with the dense reference alone and for members in one dimension
+@across("name", {ALONE: SETTINGS, ROW: ["interval"], GRID: ["transient", "truncated"]})
 def test_every_cell(case, ensemble, name):
     cell, inputs, h0 = setup(case, ensemble, t=9)
     k, settings = 3, dict(SETTINGS[name])
@@ -60,8 +60,7 @@ def test_every_cell(case, ensemble, name):
         agree(grads[None], gradients(loss_of(dense.running(), dense.final_state), wanted))
 
 
-@every()
-@pytest.mark.parametrize("checkpoint", [1, 4, 100])
+@across("checkpoint", {ALONE: (1, 100), GRID: (4,)})
 def test_checkpointing_changes_nothing(case, ensemble, checkpoint):
     s = setup(case, ensemble, t=11)
     wanted = [z.requires_grad_() for z in (s.inputs, s.h0)] + s.cell.leaves(s.inputs[0], s.h0)

@@ -163,7 +163,7 @@ def test_a_member_gets_the_gradient_it_gets_alone(which):
     case = Case("", rate(activation="tanh"))
     grads = []
     for ensemble, members, at in (((2, 3), None, (which // 3, which % 3)), ((), which, ())):
-        s = setup(case, ensemble, member_ids=members)
+        s = setup(case, ensemble, members=members)
         loss = lt.lyapunov_spectrum(s.cell, s.inputs, h0=s.h0, k=2).exponents.square().sum()
         grads.append([g[at] for g in torch.autograd.grad(loss, list(s.cell.parameters()))])
     assert all(relative_error(g, e) < 1e-12 for g, e in zip(*grads, strict=True))

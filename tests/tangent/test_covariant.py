@@ -60,7 +60,7 @@ def test_ensembles_have_the_vectors_of_their_members(case):
     grid = setup(case, (2, 3), t=12)
     clv = lt.covariant_vectors(grid.cell, grid.inputs, h0=grid.h0, k=3)
     assert clv.vectors.shape == (13, 2, 3, 2, N, 3)
-    alone = setup(case, t=12, member_ids=4)
+    alone = setup(case, t=12, members=4)
     one = lt.covariant_vectors(alone.cell, alone.inputs, h0=alone.h0, k=3)
     torch.testing.assert_close(clv.vectors[:, 1, 1], one.vectors, rtol=0, atol=1e-10)
     torch.testing.assert_close(clv.growth.log_r[:, 1, 1], one.growth.log_r, rtol=0, atol=1e-10)

@@ -4,7 +4,7 @@ import re
 
 import pytest
 import torch
-from test_kernels import CPU, graph
+from fused import CPU, graph
 
 import cases
 import lyaptorch as lt

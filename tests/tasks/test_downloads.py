@@ -8,9 +8,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
-from test_images import BODIES, PIXELS, TRAIN
 
 from command import command
+from digits import BODIES, PIXELS, TRAIN
 from lyaptorch.tasks import SequentialImages, archives
 
 NAMES = [file.name for file in archives.ARCHIVES["mnist"].files]

@@ -12,7 +12,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save
-from test_train import SCAN, make, numbers, run, same, seeded
 
 import lyaptorch as lt
 from lyaptorch import FitPhase, FlossPhase
@@ -22,6 +21,7 @@ from lyaptorch.tasks import TemporalXOR
 from lyaptorch.training import history as module
 from lyaptorch.training import run as engine
 from lyaptorch.training.history import load_checkpoint, save_checkpoint
+from trained import SCAN, make, numbers, run, same, seeded
 
 A, B, C = torch.eye(3, dtype=torch.bool)
 FLOSS = FlossPhase(1, k=2, **SCAN)

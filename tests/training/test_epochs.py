@@ -294,7 +294,7 @@ def served_by_triton(monkeypatch):
     monkeypatch.setattr(engine, "choose", lambda problem, h, backend: "triton" if problem.form else "torch")
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("kernels", ["0", "1"])
 @pytest.mark.parametrize("name", RUNS)
 def test_on_a_gpu(name, kernels, monkeypatch):

@@ -5,8 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from test_optim import ENSEMBLES, EXACT, gradients, indices, parameters
-from test_train import LENGTH, ROWS, SCAN, TASK, N, make, numbers, run, seeded
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -19,11 +17,26 @@ from lyaptorch.tasks.batch import Draw
 from lyaptorch.training import metrics
 from lyaptorch.training.ensemble import new_ensemble
 from lyaptorch.training.optim import SGD, MemberOptimizer, clip
-from reference import jacobian
+from reference import differences, jacobian
+from trained import (
+    ENSEMBLES,
+    EXACT,
+    LENGTH,
+    ROWS,
+    SCAN,
+    TASK,
+    N,
+    gradients,
+    indices,
+    make,
+    numbers,
+    parameters,
+    run,
+    seeded,
+)
 
 pytestmark = pytest.mark.usefixtures("double")
 n, B, T, K = 4, 2, 7, 3
-STEP = 1e-6  # of central differences: errors of about 1e-10 from round-off, 1e-12 from the third derivative
 
 
 def network(kind=lt.RateCell, ensemble=(), gain=1.5, **kw):
@@ -35,21 +48,6 @@ def network(kind=lt.RateCell, ensemble=(), gain=1.5, **kw):
 def batch_for(model, length=T):
     ids = torch.arange(2) if model.ensemble else torch.tensor(0)
     return TemporalXOR(2).draw(Draw(1, length, B, member_ids=ids))
-
-
-def differences(value, tensor, ensemble):
-    """d value (*e) / d tensor (*e, ...) by central differences, each member by its own entry."""
-    out = torch.zeros_like(tensor)
-    entries, own = tensor.detach().flatten(len(ensemble)), out.flatten(len(ensemble))
-    with torch.no_grad():
-        for i in range(entries.shape[-1]):
-            kept = entries[..., i].clone()
-            entries[..., i] = kept + STEP
-            above = value()
-            entries[..., i] = kept - STEP
-            own[..., i] = (above - value()) / (2 * STEP)
-            entries[..., i] = kept
-    return out
 
 
 both = pytest.mark.parametrize("kind", [lt.RateCell, lt.ElmanCell])

@@ -3,38 +3,13 @@ import torch
 from torch import nn
 
 from lyaptorch.training.optim import SGD, Adam, MemberOptimizer, clip
+from trained import ENSEMBLES, EXACT, gradients, indices, parameters
 
 pytestmark = pytest.mark.usefixtures("double")
-SHAPES = [(4, 3), (5,), ()]
-"""Of the parameters of one member."""
-ENSEMBLES = [(), (3,), (2, 3)]
-EXACT = {"rtol": 1e-12, "atol": 1e-12}
-"""Both sides round differently at each of some hundred steps of size about lr."""
 
 
 def adam_of(own, ensemble, lr, betas=(0.9, 0.999), eps=1e-8):
     return MemberOptimizer(own, ensemble, lr, Adam(*betas, eps))
-
-
-def indices(ensemble):
-    return [tuple(i) for i in torch.ones(ensemble).nonzero().tolist()]
-
-
-def gradients(ensemble, steps, seed=1):
-    """Per step one for each parameter; sizes differ by orders of magnitude between members and steps."""
-    g = torch.Generator().manual_seed(seed)
-    scale = 10 ** (4 * torch.rand(steps, *ensemble, generator=g) - 2)
-    return [
-        [
-            scale[s].reshape((*ensemble, *[1] * len(shape))) * torch.randn((*ensemble, *shape), generator=g)
-            for shape in SHAPES
-        ]
-        for s in range(steps)
-    ]
-
-
-def parameters(ensemble):
-    return [torch.randn((*ensemble, *shape)) for shape in SHAPES]
 
 
 def torchs_adam(start, steps, index, **settings):

@@ -10,34 +10,9 @@ from lyaptorch._random import Stream, seed_from
 from lyaptorch.cells import random_frame
 from lyaptorch.tasks import TemporalXOR
 from lyaptorch.tasks.batch import Draw
+from trained import LENGTH, MASK, ROWS, SCAN, TASK, D, N, each, make, numbers, run, same, seeded
 
 pytestmark = pytest.mark.usefixtures("double")
-D, N, ROWS, LENGTH = 4, 8, 3, 16
-SCAN = {"steps": 20, "tangent_transient": 5}
-TASK = TemporalXOR(D)
-MASK = torch.tensor([[False] * 3, [True, True, False]])
-
-
-def seeded(seed):
-    return torch.Generator().manual_seed(seed)
-
-
-def make(ensemble=(), members=None, **kw):
-    kw = {"hidden_size": N, "rows": ROWS, "generator": seeded(3), **kw}
-    return lt.presets.gf2023(TASK, ensemble=ensemble, member_ids=members, **kw)
-
-
-def run(model, *schedule, task=TASK, **kw):
-    kw = {"batch": ROWS, "steps": LENGTH, "generator": seeded(7), "show_progress": False, **kw}
-    return lt.train(model, task, schedule, **kw)
-
-
-def numbers(model, index=()):
-    return [p.detach()[index].clone() for p in model.parameters()]
-
-
-def same(found, expected):
-    return all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
 class ByHand:
@@ -116,11 +91,6 @@ def test_a_schedule_runs_as_by_hand():
         [p.detach() for p in out], [p.detach() for p in hand.all[3:]], rtol=1e-9, atol=1e-11
     )
     torch.testing.assert_close(torch.tensor(record["loss"][0]), torch.tensor(hand.losses), rtol=1e-10, atol=0)
-
-
-def each(value, index):
-    """A member's own hyperparameter."""
-    return value[index].item() if isinstance(value, torch.Tensor) else value
 
 
 @pytest.mark.parametrize("own", [False, True], ids=["common", "per-member"])

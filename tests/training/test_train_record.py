@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from test_train import LENGTH, MASK, ROWS, SCAN, TASK, D, N, make, numbers, run, same, seeded
 
 import lyaptorch as lt
 from lyaptorch import FitPhase, FlossPhase
 from lyaptorch.tasks import TemporalXOR
 from lyaptorch.tasks.batch import Draw
+from trained import LENGTH, MASK, ROWS, SCAN, TASK, D, N, make, numbers, run, same, seeded
 
 pytestmark = pytest.mark.usefixtures("double")
 

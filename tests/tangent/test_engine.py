@@ -4,10 +4,10 @@ import re
 
 import pytest
 import torch
-from fused import CPU, graph
 
 import cases
 import lyaptorch as lt
+from fused import CPU, graph
 from lyaptorch import surrogates
 from lyaptorch.kernels import FusedRecurrence, dispatch, preferred, refusal
 from lyaptorch.tangent.engine import ENGINES, choose, engines, segments

@@ -16,6 +16,8 @@ from lyaptorch._types import Number
 from lyaptorch.cells.form import Residual
 from lyaptorch.cells.weights import random_frame
 
+__all__ = ["Recipe", "decay", "informed", "matrix", "orthogonal", "rotation", "spread"]
+
 
 @dataclass(frozen=True)
 class Recipe:

@@ -24,6 +24,18 @@ from lyaptorch._types import Number
 from lyaptorch.cells.activation import Activation, flushed
 from lyaptorch.cells.activation import sech2 as sech_squared
 
+__all__ = [
+    "SURROGATES",
+    "Surrogate",
+    "arctan",
+    "erfc",
+    "fast_sigmoid",
+    "gaussian",
+    "sech2",
+    "sigmoid",
+    "triangular",
+]
+
 VALUES: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {
     "sign": (torch.sign, 2),
     "upper_sign": (lambda x: torch.where(x < 0, -1.0, 1.0).to(x.dtype), 2),

@@ -17,6 +17,24 @@ from lyaptorch.cells.form import Residual
 
 __all__ = [
     "WEIGHTS",
+    "balanced",
+    "by_cholesky",
+    "by_householder",
+    "dale",
+    "fan_in",
+    "fluctuation_driven",
+    "gaussian",
+    "identity",
+    "orthogonal",
+    "random_frame",
+    "shifted_mean",
+    "uniform",
+    "weakly_coupled",
+    "weights",
+]
+
+__all__ = [
+    "WEIGHTS",
     "Weights",
     "balanced",
     "dale",

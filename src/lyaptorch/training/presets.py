@@ -13,6 +13,8 @@ from lyaptorch.cells.weights import Weights
 from lyaptorch.tasks.batch import Task
 from lyaptorch.training.model import Model, Readout, settled_state
 
+__all__ = ["PRESETS", "gf2023"]
+
 
 def gf2023(
     task: Task,

@@ -62,8 +62,7 @@ class Run:
 
     def _refuse_early(self, phase: Phase) -> None:
         """Raise before the work what would be raised in the middle of it."""
-        model, ids = self.all.model, self.all.ids
-        n = model.cell.state_size
+        model, ids, n = self.all.model, self.all.ids, self.all.model.cell.state_size
         check_per_member(phase, tuple(ids.shape))
         self._mask(phase)
         if isinstance(phase, FlossPhase):

@@ -177,6 +177,7 @@ def diagnose(
     _checks.tensor("inputs", found.inputs)
     said = given(numbers, {"h0": h0, "groups": groups}, found, packed)
     cell = as_cell(cell_of(network))
+    # a Model answers from its own initial state, so it is diagnosed from there
     if h0 is None and cell_of(network) is not network:
         h0 = network.initial_state(found.inputs.shape[-2])  # type: ignore[union-attr, operator]
     inputs, h, ends = fit_padded(cell, found, h0)
@@ -189,6 +190,7 @@ def diagnose(
     k = min(n, MEASURED) if k is None else _checks.integer("k", k, 1, n)
     transient = _checks.integer("transient", transient, 0, t - 1, do="inputs must hold more steps than that")
     left = t - transient
+    # a tenth for the frame to turn: the error of a mean over the rest is 1 / sqrt(0.9) = 1.05 times as large
     tangent_transient = left // 10 if tangent_transient is None else tangent_transient
     tangent_transient = _checks.integer("tangent_transient", tangent_transient, 0, left - 1)
     horizon = None if horizon is None else _checks.integer("horizon", horizon, 1)
@@ -225,6 +227,7 @@ def diagnose(
         "tangent_transient": tangent_transient,
         "dt": measured.clock.dt,
     }
+    # as they were given, the transient included
     config |= {} if ends is None else {"lengths": (ends + transient).flatten().tolist()}
     return Diagnosis(verdict(measured), findings(measured), suggestions(trial), measured, config)
 

@@ -159,6 +159,7 @@ def select(phase: P, mask: Tensor, device: torch.device) -> P:
 def check_per_member(phase: Phase, ensemble: tuple[int, ...]) -> None:
     """Raise unless what a phase gives for each member, `who` aside, has the shape of the ensemble."""
     given = {item.name: getattr(phase, item.name) for item in fields(phase) if item.name != "who"}
+    # thresholds are compared with the values of all members at once, so they are `*e`, too
     if isinstance(phase, FitPhase):
         whens = [trigger.when for trigger in phase.triggers] + [phase.stop]
         conditions = [c for when in whens if isinstance(when, When) for c in when.conditions]

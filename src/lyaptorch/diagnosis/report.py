@@ -177,7 +177,6 @@ def diagnose(
     _checks.tensor("inputs", found.inputs)
     said = given(numbers, {"h0": h0, "groups": groups}, found, packed)
     cell = as_cell(cell_of(network))
-    # a Model answers from its own initial state, so it is diagnosed from there
     if h0 is None and cell_of(network) is not network:
         h0 = network.initial_state(found.inputs.shape[-2])  # type: ignore[union-attr, operator]
     inputs, h, ends = fit_padded(cell, found, h0)
@@ -227,7 +226,6 @@ def diagnose(
         "tangent_transient": tangent_transient,
         "dt": measured.clock.dt,
     }
-    # as they were given, the transient included
     config |= {} if ends is None else {"lengths": (ends + transient).flatten().tolist()}
     return Diagnosis(verdict(measured), findings(measured), suggestions(trial), measured, config)
 

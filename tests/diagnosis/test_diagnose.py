@@ -253,7 +253,7 @@ def test_the_layer_of_a_torch_lstm_that_kills():
     found = lt.diagnose(lstm, noise(), name="lstm")
     assert found.verdict == "blocked"
     assert found.measured.parts.names == ("layer 1", "layer 2")
-    assert found.measured.parts.members.sum(0).tolist() == [20, 20]
+    assert found.measured.parts.assignment.sum(0).tolist() == [20, 20]
     assert words(found)["parts"].startswith("layer 2 kills the signal.")
     assert "layer 1 forget gate 1.00" in words(found)["gates"]
     assert "layer 2 forget gate 0.1" in words(found)["gates"]

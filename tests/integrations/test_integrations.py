@@ -163,7 +163,7 @@ def test_a_resumed_loop_says_where_it_is():
 
 
 def test_conditions_look_at_what_the_loop_tells():
-    spike = lt.schedules.phases.Metric("spike")
+    spike = lt.schedules.triggers.Metric("spike")
     flosser = Flosser(
         rnn(), drive(), [lt.schedules.Trigger(lt.schedules.When(spike > 1.0), PERIODIC)], check_every=1
     )
@@ -339,7 +339,7 @@ optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
 data = torch.randn(40, 6, 2, generator=torch.Generator().manual_seed(rank))
 phase = lt.FlossPhase(3, k=4, steps=20, tangent_transient=5, lr=1e-2)
 # the second process alone would see this condition fulfilled
-lonely = lt.schedules.Trigger(lt.schedules.When(lt.schedules.phases.Metric("rank") > 0.5), phase)
+lonely = lt.schedules.Trigger(lt.schedules.When(lt.schedules.triggers.Metric("rank") > 0.5), phase)
 trigger, s = lt.schedules.Trigger, lt.schedules
 triggers = [trigger(s.At(0), phase), trigger(s.Every(2), phase), lonely]
 flosser = Flosser(model.module.rnn, data, triggers, check_every=1)

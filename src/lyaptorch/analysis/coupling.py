@@ -124,6 +124,7 @@ def _mean_slopes(
     before = torch.cat([h.unsqueeze(0), unroll(cell, inputs, h)[:-1]])
     form = cell.form()
     outer = cell.activation.slope(linear(before, form.weight_hh) + form.drive(inputs)).mean((0, -2))
+    # kind "A": D = <phi'(A h)> A + eps <phi'(a)> W; "B": <phi'(a)> (A + eps W); "linear": A + eps <phi'(a)> W
     if cell.kind == "A":
         return cell.activation.slope(cell.bypass.product(before)).mean((0, -2)), outer
     return (outer if cell.kind == "B" else torch.ones_like(outer)), outer

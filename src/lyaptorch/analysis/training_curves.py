@@ -20,6 +20,7 @@ def best_so_far(record: Record, name: str = "test_accuracy") -> Float[np.ndarray
 
     Source: Fading memory as inductive bias in residual recurrent networks, section 4.1.
     """
+    # fmin and fmax pass over a NaN: of a member that had stopped, or of a measurement not made
     best = np.fmin if name.endswith("loss") else np.fmax
     scores: np.ndarray = best.accumulate(record[name], axis=1)
     return scores
@@ -39,6 +40,7 @@ def iterations_to(
     """
     scores = best_so_far(record, name)
     reached = scores <= threshold if name.endswith("loss") else scores >= threshold
+    # argmax of truth values is the first that is true; where none is, it says 0, and is not asked
     when = record["measured_at"][np.arange(len(scores)), reached.argmax(1)]
     return np.where(reached.any(1), when, np.nan)
 
@@ -73,10 +75,12 @@ def onset(
     if curves.shape[-1] < width:
         return torch.full(curves.shape[:-1], torch.nan, dtype=torch.float64, device=curves.device)
     above = curves.double().unfold(-1, width, 1).mean(-1) > level
+    # window e holds the epochs e .. e + width - 1
     index = torch.arange(above.shape[-1], dtype=torch.float64, device=curves.device)
     if which == "first":
         epoch = torch.where(above, index, torch.inf).amin(-1)
     else:
+        # behind the last window that is not above; if that is the very last one, it never rose for good
         epoch = torch.where(above, -1.0, index).amax(-1) + 1
         epoch = torch.where(above[..., -1], epoch, torch.inf)
     return torch.where(torch.isfinite(epoch), epoch, torch.nan)

@@ -124,6 +124,7 @@ def _deaths(measured: Measurements) -> str:
 
 def _directions(measured: Measurements) -> str:
     k = len(measured.exponents)
+    # where sigma_1 / sigma_i > 1 / eps, direction i lies within the round-off of the first
     wide = int(usable_dimensions(measured.per_step, measured.horizon, measured.round_off))
     of = "" if k == measured.state_size else f" (the state has {measured.state_size} dimensions)"
     return (
@@ -233,6 +234,7 @@ def _reliability(measured: Measurements) -> str:
     dead = int(torch.isinf(measured.exponents).sum())
     told = [f"{k - lost} of {k} exponents stand above round-off"]
     if lost:
+        # -inf is no round-off, and what is coarse is told on its own; the three may overlap
         told.append(f"{max(0, lost - dead - measured.coarse)} are lost to it, {dead} died")
     if measured.coarse:
         told.append(f"{measured.coarse} are off by the length of the flow's steps, which a smaller dt mends")

@@ -189,6 +189,7 @@ def diagnose(
     k = min(n, MEASURED) if k is None else _checks.integer("k", k, 1, n)
     transient = _checks.integer("transient", transient, 0, t - 1, do="inputs must hold more steps than that")
     left = t - transient
+    # a tenth for the frame to turn: the error of a mean over the rest is 1 / sqrt(0.9) = 1.05 times as large
     tangent_transient = left // 10 if tangent_transient is None else tangent_transient
     tangent_transient = _checks.integer("tangent_transient", tangent_transient, 0, left - 1)
     horizon = None if horizon is None else _checks.integer("horizon", horizon, 1)

@@ -222,6 +222,7 @@ def _residual(trial: Trial) -> Suggestion | None:
     n = trial.cell.output_size or trial.measured.state_size
     if not _recurrent(trial):
         return None
+    # log r = -1 / T: a diagonal r forgets by e in T steps
     keep = math.exp(-1 / T)
     return Suggestion(
         "Add a residual connection",
@@ -247,6 +248,7 @@ def _clip(trial: Trial) -> Suggestion:
     measured = trial.measured
     growth, chunk = measured.clock.per_step(measured.lambda1), measured.horizon
     if growth > 0:
+        # e^(growth c) = 1000 at c = FOLD / growth
         chunk = max(1, min(chunk, int(FOLD / growth)))
     title, limit, code = "Cut gradients off", "", trial.given.chunks(chunk)
     if isinstance(trial.network, nn.Module) and any(True for _ in trial.network.parameters()):

@@ -1,4 +1,4 @@
-"""A run that is looked at: inputs and states of trajectories, each up to its own end."""
+"""Trajectories of the run that is diagnosed: inputs and states, each up to its own end."""
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ class Run:
         if most >= len(self.inputs):
             return self
         steps = self.steps.clamp_max(most)
+        # of a short trajectory all steps; what stands behind its end is its last input and state again
         first = self.steps - steps
         inputs = [_taken(self.inputs, (first + s).clamp_max(len(self.inputs) - 1)) for s in range(most)]
         states = [self.state((first + s).minimum(self.steps)) for s in range(most + 1)]
@@ -62,6 +63,7 @@ class Run:
         """
         count, last = self.steps.clamp_max(most), self.steps - 1
         for i in range(int(count.max())):
+            # moment i of c at round(i (t - 1) / (c - 1)): the first step and the last are among them
             s = (i * last.double() / (count - 1).clamp_min(1)).round().long()
             yield *self.at(s.minimum(last)), count > i
 
@@ -72,6 +74,7 @@ class Run:
             seen = look(x, h)
             total = total + torch.where(_against(there, seen), seen, 0.0)
         assert isinstance(total, Tensor)
+        # a trajectory with few moments weighs as much as one with many
         mean = total / _against(self.steps.clamp_max(most), total)
         return mean.flatten(0, self.steps.dim() - 1).mean(0)
 
@@ -81,6 +84,7 @@ def run(cell: Cell, inputs: Tensor, h: Tensor, steps: Tensor | None = None) -> R
     states = torch.cat([h.unsqueeze(0), unroll(cell, inputs, h)])
     if steps is None:
         return Run(inputs, states, whole(inputs, h))
+    # states[min(s, own steps)]: padding was run through, but nothing of it is kept
     at = torch.arange(len(states), device=h.device).reshape(-1, *[1] * steps.dim()).minimum(steps)
     return Run(inputs, states.gather(0, at.unsqueeze(-1).expand_as(states)), steps)
 

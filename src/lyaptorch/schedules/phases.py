@@ -133,6 +133,11 @@ class FitPhase:
         if self.lr is not None:
             _checks.rate("lr", self.lr)
 
+    @property
+    def moments(self) -> list[Moment]:
+        """Those of the triggers, and of the stop last."""
+        return [trigger.when for trigger in self.triggers] + ([self.stop] if self.stop else [])
+
 
 Phase: TypeAlias = FitPhase | FlossPhase
 Schedule: TypeAlias = tuple[Phase, ...]
@@ -159,9 +164,9 @@ def select(phase: P, mask: Tensor, device: torch.device) -> P:
 def check_per_member(phase: Phase, ensemble: tuple[int, ...]) -> None:
     """Raise unless what a phase gives for each member, `who` aside, has the shape of the ensemble."""
     given = {item.name: getattr(phase, item.name) for item in fields(phase) if item.name != "who"}
+    # thresholds are compared with the values of all members at once, so they are `*e`, too
     if isinstance(phase, FitPhase):
-        whens = [trigger.when for trigger in phase.triggers] + [phase.stop]
-        conditions = [c for when in whens if isinstance(when, When) for c in when.conditions]
+        conditions = [c for when in phase.moments if isinstance(when, When) for c in when.conditions]
         given |= {f"threshold of {c.metric}": c.threshold for c in conditions}
     for name, value in given.items():
         _checks.per_member(name, value, ensemble)

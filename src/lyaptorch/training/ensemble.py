@@ -133,6 +133,7 @@ def new_ensemble(model: Model, member_ids: int | Tensor | None, lr: Number, rule
             raise shared_parameter(f"parameter {name}", p, model.ensemble)
     zero = torch.zeros(model.ensemble, dtype=torch.int64, device=device)
     optimizer = MemberOptimizer(own, model.ensemble, lr, rule)
+    # the rate is that of each phase, set when it begins; moments stay from one episode to the next
     flosser = MemberOptimizer(trainable(model.cell), model.ensemble, 1e-3, Adam())
     return Ensemble(model, ids, optimizer, flosser, zero, zero.clone(), ids)
 

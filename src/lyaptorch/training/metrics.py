@@ -67,6 +67,7 @@ def covariant_overlap(model: Model, batch: Batch) -> Tensor:
     Source: Gradient Flossing, appendix D.
     """
     at = len(batch.inputs) // 3
+    # answers before this state do not depend on it: its gradient is that of the loss of the rest
     rest = batch.after(at)
     h0 = model.initial_state(batch.inputs.shape[-2])
     overlap = gradient_overlap(model.cell, batch.inputs, lambda h: model.loss(rest, h)[0], at=at, h0=h0)
@@ -165,6 +166,7 @@ def measure(
 ) -> dict[str, Tensor]:
     """The named metrics of every member; of "test" `test_loss` and `test_accuracy`."""
     values: dict[str, Tensor] = {}
+    # one gradient and one decomposition serve both
     if {"singular_values", "effective_rank"} & set(names):
         singular = recurrent_singular_values(networks.model, batch)
         values["singular_values"], values["effective_rank"] = singular, effective_rank(singular)

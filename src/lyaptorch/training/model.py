@@ -169,6 +169,7 @@ class Model(nn.Module):
         # what does not count is not read out
         first = batch.first
         targets = batch.targets[first:]
+        # states may be those of all steps, or of the last ones since `first`: counted from the end they agree
         outputs = self.readout(states[-len(targets) :][..., self.cell.readable])
         if self.loss_name == "cross_entropy" and targets.shape == outputs.shape != (*targets.shape[:-1], 1):
             targets = targets.argmax(-1, keepdim=True)
@@ -224,6 +225,7 @@ class Model(nn.Module):
         own, named = copied.of_members(), {**dict(copied.named_parameters()), **dict(copied.named_buffers())}
         for name, tensor in named.items():
             if name in own:
+                # the parameter stays the object that modules know, with the numbers of fewer members
                 tensor.data = own[name].detach()[who]
             elif tensor.requires_grad and isinstance(tensor, nn.Parameter):
                 raise shared_parameter(f"parameter {name}", tensor, ensemble)

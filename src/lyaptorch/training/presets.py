@@ -51,6 +51,7 @@ def gf2023(
         member_ids=member_ids,
         generator=generator,
     )
+    # each use of the generator gives another seed; members draw by their ids, alone as in an ensemble
     readout = Readout(
         hidden_size, task.output_size, ensemble=ensemble, member_ids=member_ids, generator=generator
     )

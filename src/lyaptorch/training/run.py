@@ -16,7 +16,6 @@ from lyaptorch import _checks
 from lyaptorch._shown import progress
 from lyaptorch.schedules import FitPhase, FlossPhase, Phase, Schedule
 from lyaptorch.schedules.phases import check_per_member, select
-from lyaptorch.schedules.triggers import Moment
 from lyaptorch.tasks.batch import Draw, Task
 from lyaptorch.training.ensemble import Ensemble, UnstableError, told_apart
 from lyaptorch.training.epochs import Row
@@ -145,7 +144,7 @@ class Run:
         if isinstance(phase, FitPhase):
             if self.settings.metrics:
                 ends.append(self.settings.metrics_every - active.done % self.settings.metrics_every)
-            conditions = _conditions(phase)
+            conditions = phase.moments
             if conditions and min(ends) > 1:
                 # triggers at epochs count those of each member over all fits, since a member that was left
                 # out of one is behind; triggers at metrics count those of the phase, equal for all
@@ -194,7 +193,7 @@ class Run:
 
     def _check(self, active: _Active, phase: FitPhase) -> bool:
         """Stop members that are done and push the phases whose triggers fire; whether the stack changed."""
-        conditions = _conditions(phase)
+        conditions = phase.moments
         if not conditions:
             return False
         self._write_back()
@@ -285,11 +284,6 @@ class Run:
             _Active(tuple(a["path"]), torch.tensor(a["mask"], device="cpu"), a["done"], a["checked"])
             for a in facts["stack"]
         ]
-
-
-def _conditions(phase: FitPhase) -> list[Moment]:
-    """Those of the triggers, and of the stop last."""
-    return [trigger.when for trigger in phase.triggers] + ([phase.stop] if phase.stop else [])
 
 
 def _text(rows: Row) -> str:

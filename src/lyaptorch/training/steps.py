@@ -208,6 +208,7 @@ def warn_of_death(exponents: Tensor, ids: Tensor) -> None:
 def _recurrent_norm(networks: Ensemble, gradients: tuple[Tensor, ...], ensemble: tuple[int, ...]) -> Tensor:
     """The norm of the gradient of W, or of all the cell's parameters where none has that name."""
     cell = networks.model.cell
+    # frozen ones have no gradient: what is asked for and what is trained are brought together by identity
     chosen = [p for name, p in cell.named_parameters() if name == "weight_hh"] or list(cell.parameters())
     own = [
         norms(g, ensemble)

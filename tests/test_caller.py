@@ -112,7 +112,7 @@ def flosser(o: Things) -> Callable[[], Any]:
 
 def diagnosed(network: Any, **settings: Any) -> Any:
     found = lt.diagnose(network, **settings)
-    return found.signs, found.summary(), [r.title for r in found.suggestions], found.variables()[0]
+    return found.measured, found.summary(), [r.title for r in found.suggestions], found.variables()[0]
 
 
 def weights(name: str, *arguments: Any) -> Case:

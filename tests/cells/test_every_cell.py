@@ -222,7 +222,7 @@ def test_it_is_diagnosed_or_refused(name, made):
     found = lt.diagnose(network, inputs, h0=h0, k=2)
     assert found.verdict in found.summary()
     # at most two spectra of the same orbit, whatever the frame
-    assert found.signs.exponents.shape == (2,)
+    assert found.measured.exponents.shape == (2,)
 
 
 def test_it_is_flossed(name, made):

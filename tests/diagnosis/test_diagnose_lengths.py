@@ -58,8 +58,8 @@ def test_trajectories_count_as_if_each_were_alone(kind):
     """Of exponents, rates, gates, silence, gains and gradients the mean is that of diagnoses one by one."""
     cell, x = CELLS[kind](), ragged()
     waits = {"transient": TRANSIENT, "tangent_transient": TANGENT, "k": 3}
-    found = lt.diagnose(cell, x, lengths=LENGTHS, **waits).signs
-    alone = [lt.diagnose(cell, x[:t, [i]], **waits).signs for i, t in enumerate(LENGTHS)]
+    found = lt.diagnose(cell, x, lengths=LENGTHS, **waits).measured
+    alone = [lt.diagnose(cell, x[:t, [i]], **waits).measured for i, t in enumerate(LENGTHS)]
 
     def close(value: Tensor, of) -> None:
         torch.testing.assert_close(value, torch.stack([of(s) for s in alone]).mean(0), rtol=1e-9, atol=1e-12)
@@ -82,7 +82,7 @@ def test_trajectories_count_as_if_each_were_alone(kind):
 
 def test_every_gradient_starts_at_its_own_end():
     cell, x = lt.RateCell(2, 6, gain=1.2), ragged()
-    found = lt.diagnose(cell, x, lengths=LENGTHS, tangent_transient=TANGENT).signs
+    found = lt.diagnose(cell, x, lengths=LENGTHS, tangent_transient=TANGENT).measured
     start = Stream(0, "gradient").normal((3, 6), member_ids=torch.zeros((), dtype=torch.int64))
     logs = []
     for i, t in enumerate(LENGTHS):
@@ -135,8 +135,8 @@ def test_padding_changes_no_verdict():
     assert lt.diagnose(step, x, **more).verdict == "vanishing"
     found = lt.diagnose(step, x, lengths=lengths, **more)
     assert found.verdict != "vanishing"
-    assert found.signs.lambda1 == pytest.approx(0.0, abs=1e-12)
-    assert found.signs.gradient.abs().max() < 1e-9
+    assert found.measured.lambda1 == pytest.approx(0.0, abs=1e-12)
+    assert found.measured.gradient.abs().max() < 1e-9
 
 
 def test_an_explosion_in_the_padding_is_nobodys():
@@ -148,11 +148,13 @@ def test_an_explosion_in_the_padding_is_nobodys():
     x = torch.ones(100, 2, 1)
     x[30:, 0] = 9.0
     found = lt.diagnose(step, x, h0=torch.ones(2, 2), lengths=[30, 100])
-    assert found.signs.overflow is None
-    assert found.signs.lambda1 == pytest.approx(math.log(0.9))
-    assert lt.diagnose(step, x, h0=torch.ones(2, 2)).signs.overflow is not None
+    assert found.measured.overflow is None
+    assert found.measured.lambda1 == pytest.approx(math.log(0.9))
+    assert lt.diagnose(step, x, h0=torch.ones(2, 2)).measured.overflow is not None
     late = lt.diagnose(step, x.flip(1), h0=torch.ones(2, 2), lengths=[80, 60])
-    assert late.signs.overflow == 30 + math.ceil((math.log(1.79e308) - 30 * math.log(0.9)) / math.log(1e20))
+    assert late.measured.overflow == 30 + math.ceil(
+        (math.log(1.79e308) - 30 * math.log(0.9)) / math.log(1e20)
+    )
 
 
 def test_one_that_ends_within_the_transients_is_named_and_left_out():
@@ -179,9 +181,9 @@ def test_one_member_with_lengths():
     plain = lt.diagnose(one, x, lengths=LENGTHS, k=2)
     for lengths in (LENGTHS, torch.tensor([LENGTHS])):
         found = lt.diagnose(single, x, lengths=lengths, k=2)
-        torch.testing.assert_close(found.signs.exponents, plain.signs.exponents)
-        torch.testing.assert_close(found.signs.gradient, plain.signs.gradient)
-        torch.testing.assert_close(found.signs.parts.silent, plain.signs.parts.silent)
+        torch.testing.assert_close(found.measured.exponents, plain.measured.exponents)
+        torch.testing.assert_close(found.measured.gradient, plain.measured.gradient)
+        torch.testing.assert_close(found.measured.parts.silent, plain.measured.parts.silent)
     with pytest.raises(
         ValueError, match=r"lengths must have shape \(b,\) or \(\*e, b\) with \*e = \(\), got"
     ):

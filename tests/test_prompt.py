@@ -81,7 +81,8 @@ def test_no_result_prints_its_numbers(spectrum, diagnosis, inputs):
     cell = lt.RateCell(1, 16).double()
     x = inputs.double()
     clv = lt.covariant_vectors(cell, x, k=4)
-    results = [spectrum, spectrum.growth, diagnosis, diagnosis.signs, diagnosis.signs.parts, clv, clv.growth]
+    measured = diagnosis.measured
+    results = [spectrum, spectrum.growth, diagnosis, measured, measured.parts, clv, clv.growth]
     results += [condition_number(cell, x), spectrum.record(), diagnosis.record()]
     results += [lt.tasks.TemporalXOR(4).draw(0, member_ids=torch.tensor(0), epoch=0, batch=2, length=20)]
     for result in results:

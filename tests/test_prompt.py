@@ -82,15 +82,8 @@ def test_no_result_prints_its_numbers(spectrum, diagnosis, inputs):
     cell = lt.RateCell(1, 16).double()
     x = inputs.double()
     clv = lt.covariant_vectors(cell, x, k=4)
-    results = [
-        spectrum,
-        spectrum.growth,
-        diagnosis,
-        diagnosis.measured,
-        diagnosis.measured.parts,
-        clv,
-        clv.growth,
-    ]
+    measured = diagnosis.measured
+    results = [spectrum, spectrum.growth, diagnosis, measured, measured.parts, clv, clv.growth]
     results += [condition_number(cell, x), spectrum.record(), diagnosis.record()]
     results += [lt.tasks.TemporalXOR(4).draw(Draw(0, 20, 2))]
     for result in results:

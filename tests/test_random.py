@@ -461,7 +461,7 @@ def test_member_ids_count_unless_given():
             lambda: ids_of((3,), 4),
             r"member_ids must have shape \*e = \(3,\), got \(\); give one id per network",
         ),
-        (lambda: ids_of((2,), torch.ones(2)), r"members must be .*, got torch\.float32; call \.long\(\)"),
+        (lambda: ids_of((2,), torch.ones(2)), r"member_ids must be .*, got torch\.float32; call \.long\(\)"),
     ],
 )
 def test_errors_say_what_came_and_what_to_do(call, message):

@@ -176,6 +176,8 @@ def test_the_error_of_the_step_does_not_shrink_with_the_number_of_trajectories()
         spec = lt.lyapunov_spectrum(flow, torch.zeros(100, b, 1), h0=torch.ones(b, 1))
         torch.testing.assert_close(spec.stderr_of_mean(), spec.discretisation.mean(-2))
         found = lt.diagnose(flow, torch.zeros(100, b, 1), h0=torch.ones(b, 1))
-        assert found.signs.error > 200
+        assert found.measured.error > 200
         assert "too coarse to be sure" in str(found)
-        torch.testing.assert_close(found.signs.spectrum.variables()[0]["error_of_mean"][1], found.signs.error)
+        torch.testing.assert_close(
+            found.measured.spectrum.variables()[0]["error_of_mean"][1], found.measured.error
+        )

@@ -26,6 +26,12 @@ with warnings.catch_warnings():
     torch.func.jvp(torch.sin, (torch.zeros(()),), (torch.ones(()),))
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """What is marked `gpu` has one, or is skipped."""
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("no GPU that torch can use")
+
+
 @functools.cache
 def digits() -> Any:
     """In the place of MNIST, which is no part of the project: a bar for each label, at its own column."""

@@ -2,13 +2,17 @@
 
 import io
 import math
+import re
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from matplotlib.figure import Figure
 
 from figures import TIMED, every_figure, made, smoke
+from lyaptorch._brief import HOLDS
 from lyaptorch.experiments import FIGURES, SCALES, Check
 from lyaptorch.experiments.check import REASONS, at_least, at_most, near
 from lyaptorch.experiments.figure import Figure as Declared
@@ -96,6 +100,21 @@ def test_scales_and_costs_are_complete(paper, figure):
     assert set(chosen.scales) == {"smoke", "small"}
     for fields in chosen.scales.values():
         assert chosen(**fields) != chosen()
+
+
+def test_the_figure_that_the_docs_add_is_made_drawn_and_checked():
+    page = (Path(__file__).parents[2] / "docs/extending.md").read_text(encoding="utf-8")
+    (cell,) = (
+        cell for cell in re.findall(r"```{code-cell}\n(.*?)```", page, re.DOTALL) if "@declare" in cell
+    )
+    made = {"torch": torch}
+    exec(cell, made)
+    record = made["record"]
+    assert record.kind == "beyond quiet"
+    assert type(made["Quiet"].draw(record)) is Figure
+    assert [check.outcome for check in made["figure"].checks(record)] == [HOLDS]
+    # log g of a network that has fallen asleep, where the spectrum of W g has radius g
+    assert abs(record["exponents"][0, 0] - math.log(0.5)) < 0.1
 
 
 @pytest.mark.parametrize("figure", ["fig4c", "fig8"])

@@ -65,7 +65,7 @@ def test_every_training_of_a_figure_is_seeded():
             if called in ("train", "evaluate", "gf2023", "floss") and not seeded:
                 found.append(f"{path.relative_to(SOURCE)}: {ast.unparse(node)[:30]}")
     # what `lyap train` and sweeps do, which is no figure: all are tested on the same batches
-    assert {line.partition(":")[0] for line in found} == {"training.py"}
+    assert {line.partition(":")[0] for line in found} == {"trainings.py"}
 
 
 @pytest.mark.parametrize(("paper", "figure"), QUICK)

@@ -38,8 +38,8 @@ def named(name: str) -> Task:
 def score_of(name: str) -> tuple[str, str, tuple[float, float]]:
     """The score of the task called so, as a Record has it; what an axis says of it, and where that ends."""
     if name.startswith("adding"):
-        return "loss", "RMS error", (0, 0.8)
-    return "accuracy", "test accuracy", (0, 1.03)
+        return "loss", "RMS error", (0.0, 0.8)
+    return "accuracy", "test accuracy", (0.0, 1.03)
 
 
 @dataclass(frozen=True)

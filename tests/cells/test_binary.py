@@ -102,7 +102,7 @@ def test_the_bounds_of_the_adaptive_schedule_are_the_papers_by_default():
     """Lambda_1 > 0.2 or |dL/dW| > 1, after the last of five episodes; each time a tenth sharper."""
     floss = lt.FlossPhase(3, k=4)
     sharper = lt.schedules.Scale("cell.activation.sharpness", 1.1, optional=True)
-    late = lt.schedules.When((lt.flossing.lambda1 > 0.2, lt.schedules.gradient_norm > 1.0), after=501)
+    late = lt.schedules.When((lt.schedules.lambda1 > 0.2, lt.schedules.gradient_norm > 1.0), after=501)
     triggers = (
         lt.schedules.Trigger(lt.schedules.At(100, 200, 300, 400, 500), floss),
         lt.schedules.Trigger(late, floss, sharper),

@@ -228,6 +228,7 @@ CASES: dict[str, Case] = {
     "theory.triangle_law": of(lambda o: TH.triangle_law(5, 0.1, 0.7)),
     "tasks.Adding": task(lambda: TA.Adding(12)),
     "tasks.DelayedCopy": task(lambda: TA.DelayedCopy(2)),
+    "tasks.Draw": of(lambda o: Draw(0, 8, 2, member_ids=o.ids, dtype=o.dtype).normal(3)),
     "tasks.Noise": task(lambda: TA.Noise(2)),
     "tasks.OneHotXOR": task(lambda: TA.OneHotXOR(2)),
     "tasks.Recall": task(lambda: TA.Recall(2, 4)),

@@ -155,6 +155,7 @@ class Activation(nn.Module):
         # backwards, because torch's forward mode is not safe among threads
         with torch.inference_mode(False), torch.enable_grad():
             value = self._value(x.requires_grad_(), *parameters)
+            # elementwise, so the gradient of the sum is the derivative at each x
             (derivative,) = torch.autograd.grad(value.sum(), x, allow_unused=True, materialize_grads=True)
         given = self._slope(x.detach(), *parameters).detach()
         if not torch.allclose(derivative, given, rtol=1e-5, atol=1e-8):
@@ -183,6 +184,7 @@ class _Surrogate(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, *parameters = ctx.saved_tensors
+        # a parameter is broadcast to x: its gradient is summed over what it was broadcast to
         by_parameter = ctx.activation._backward_of_parameters(x, *parameters)
         bars = (
             None if d is None else (grad * d).sum_to_size(p.shape)

@@ -71,6 +71,8 @@ class Cell(nn.Module):
                 f"{cls.__name__} defines forward(x, h), which of a Cell is its step by another name; define "
                 "step(x, h)"
             )
+        # What tells the products of an OLDER step is not inherited: whatever is defined higher up than the
+        # newest step (for `form`: than the newest step or pushforward) falls back to what `Cell` derives.
         step, push = _depth(cls, *cls.ingredients), _depth(cls, *BY_HAND)
         for name, also, least in (
             ("leaves", "", step),
@@ -218,6 +220,7 @@ class FormCell(Cell):
 def pushforward_forward_mode(cell: Cell, x: Tensor, h: Tensor, Q: Tensor) -> tuple[Tensor, Tensor]:
     """h' and D Q by ONE forward-mode product, the k columns folded into the batch."""
     b, k = Q.shape[-3], Q.shape[-1]
+    # trajectory i comes k times, its copy j with the tangent q_j: one product gives D q_j of all
     x, h, q = repeat_batch(x, k), repeat_batch(h, k), Q.mT.flatten(-3, -2)
     result: tuple[Tensor, Tensor] = torch.func.jvp(lambda y: cell.step(x, y), (h,), (q,))  # type: ignore[assignment]
     after, pushed = (torch.unflatten(y, -2, (b, k)) for y in result)
@@ -232,6 +235,7 @@ def pushforward_reverse_mode(cell: Cell, x: Tensor, h: Tensor, Q: Tensor) -> tup
     with torch.enable_grad():
         copies = repeat_batch(h if h.requires_grad else h.detach().requires_grad_(), n)
         after = cell.step(repeat_batch(x, n), copies)
+        # copy i with the cotangent e_i gives e_i^T D, row i; trajectories are independent, so none mixes in
         rows = torch.eye(n, dtype=h.dtype, device=h.device).expand(*h.shape[:-2], b, n, n).flatten(-3, -2)
         D = torch.zeros_like(rows)
         if after.requires_grad:  # else all of the step is under torch.no_grad
@@ -251,6 +255,7 @@ def graph_leaves(cell: Cell, x: Tensor, h: Tensor) -> list[Tensor]:
         if node is None or node in seen:
             continue
         seen.add(node)
+        # only the node that accumulates into a leaf has it
         leaf = getattr(node, "variable", None)
         if leaf is not None:
             found[id(leaf)] = leaf

@@ -86,6 +86,9 @@ def fluctuation_driven(
     _checks.share("recurrent", recurrent)
     _checks.positive("std", std)
     alpha, beta = (decay.squeeze(-2) for decay in cell.decays())
+    # A spike w gives I the course w alpha^j and U that of w K_j, K_j = (1 - beta) sum_i alpha^i beta^(j - i)
+    # = (1 - beta) (alpha^(j + 1) - beta^(j + 1)) / (alpha - beta). Sums of K and K^2 are geometric series:
+    # A = (1 - beta) / ((1 - alpha) (1 - beta)), and B as above.
     A = 1 / (1 - alpha)
     B = (1 - beta).square() * (1 + alpha * beta) * A / (1 + alpha) / (1 - beta.square()) / (1 - alpha * beta)
     sources = (
@@ -99,6 +102,7 @@ def fluctuation_driven(
                 f"{rate_name} must be between 0 and {1 / cell.dt:g} Hz, one spike in each step, got {hertz}"
             )
         count = weight.shape[-1]
+        # mean and variance solved for mu and sigma^2; a spike train of coin tosses has the variance p (1 - p)
         mu = share * mean * cell.threshold / (count * p * A)
         variance = share * (std * cell.threshold).square() / (count * p * (1 - p) * B) - mu.square()
         if (variance < 0).any():

@@ -33,6 +33,7 @@ class Residual:
         if self.kind == "diagonal":
             return Y * self.matrix.unsqueeze(-2)
         pairs = torch.unflatten(Y, -1, (-1, 2))
+        # with the columns of each block, A y = y_0 A[:, 0] + y_1 A[:, 1]
         first, second = self.matrix.unsqueeze(-4).unbind(-1)
         return (first * pairs[..., :1] + second * pairs[..., 1:]).flatten(-2)
 
@@ -43,10 +44,12 @@ class Residual:
     def dense(self) -> Tensor:
         """A itself `(*e, n, n)`."""
         n = self.matrix.shape[-1] * (self.matrix.shape[-3] if self.kind == "blocks" else 1)
+        # rows A e_i are columns of A
         return self.product(torch.eye(n, dtype=self.matrix.dtype, device=self.matrix.device)).mT
 
     def gradient(self, bars: Tensor, Y: Tensor) -> Tensor:
         """The gradient of A from cotangents of its products with rows y of Y, all `(*e, r, n)`."""
+        # <bar, A y> by A is bar y^T, summed over rows; of it the entries that A has
         if self.kind == "dense":
             return bars.mT @ Y
         if self.kind == "diagonal":
@@ -119,6 +122,8 @@ class Form:
         self, drive: Tensor, h: Tensor, Q: Tensor, X: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """h' and D Q = phi'(A h) A Q + c f'(a) (W (g'(h) Q) + V X), a the argument of f. Cost O(b n^2 k)."""
+        # a = W g(h) + V x + b, so da = W (g'(h) Q) + V X; Y has the columns of Q as its rows, so that slopes
+        # `(*e, b, 1, n)` scale them and all trajectories share the product with W
         u, Y = h, Q.mT
         if self.inner is not None:
             u, Y = self.inner(h), Y * self.inner.slope(h).unsqueeze(-2)
@@ -126,6 +131,7 @@ class Form:
         if X is not None:
             Y = Y + rows(X.mT, self.weight_ih.mT)
         if self.outer is not None:
+            # the right side is evaluated first: the slope is that at a, not at f(a)
             Y, out = Y * self.outer.slope(out).unsqueeze(-2), self.outer(out)
         out, Y = self.coupled(out), self.coupled_rows(Y)
         if self.residual is None:
@@ -133,6 +139,7 @@ class Form:
         p, phi = self.residual.product(h), self.residual.activation
         pushed = columns(self.residual, Q.mT)
         if phi is not None:
+            # d phi(A h) = phi'(A h) A Q, again at the old p
             p, pushed = phi(p), pushed * phi.slope(p).unsqueeze(-2)
         return p + out, (pushed + Y).mT
 
@@ -224,6 +231,7 @@ def linear(x: Tensor, W: Tensor) -> Tensor:
     """W x for x `(*e, b, m)` or, in one product a member, for a whole sequence `(t, *e, b, m)`."""
     if x.dim() <= W.dim() or W.dim() == 2:
         return x @ W.mT
+    # broadcast against `(*e, n, m)` it would be t products for each member, with b rows each
     y = time_in_batch(x) @ W.mT
     return torch.unflatten(y, -2, (len(x), -1)).movedim(-3, 0)
 

@@ -144,12 +144,15 @@ class GRUCell(GatedCell):
         """With U the tangents of u: H' = z H + (h - s) z' U_z + (1 - z) s' (r U_s + u_s r' U_r)."""
         (a_r, a_z, a_s), (u_r, u_z, u_s) = self._drive(x).chunk(3, -1), self._recur(h).chunk(3, -1)
         (r, r1), (z, z1) = slope(a_r + u_r), slope(a_z + u_z)
+        # h' = s + z (h - s) moves by z, h - s and 1 - z with h, z and s; s moves by s' with b_s = a_s + r u_s
         b_s = a_s + r * u_s
         s, s1 = torch.tanh(b_s), torch.sigmoid(-a_z - u_z) * sech2(b_s)
+        # s1 = (1 - z) s', where 1 - z is sigmoid(-a): a difference would lose its digits near z = 1
         gate, U_s = moved[..., : 2 * self.hidden_size], moved[..., 2 * self.hidden_size :]
         H = over_columns(z) * Q.mT
         if driven is not None:
             X_gate, X_s = driven[..., : 2 * self.hidden_size], driven[..., 2 * self.hidden_size :]
+            # a_r and a_z take V x as they take u, but to b_s it comes without r
             gate, H = gate + X_gate, torch.addcmul(H, over_columns(s1), X_s)
         U_r, U_z = gate.chunk(2, -1)
         for factor, U in ((s1 * u_s * r1, U_r), ((h - s) * z1, U_z), (s1 * r, U_s)):

@@ -82,6 +82,7 @@ _made: WeakKeyDictionary[nn.Module, tuple[tuple[Any, ...], dict[str, Any], int]]
 
 def remember(cell: nn.Module, arguments: tuple[Any, ...], settings: dict[str, Any]) -> None:
     """How a cell of this library was made, if without a generator; others draw as they like."""
+    # a constructor of the user's may do more than draw weights: it is not called a second time
     ours = type(cell).__module__.partition(".")[0] == __name__.partition(".")[0]
     if ours and arguments and settings.get("generator") is None:
         _made[cell] = arguments, settings, 0
@@ -104,6 +105,7 @@ def distinguish(layers: Sequence[nn.Module]) -> None:
         known = _made.get(layer)
         if place == 0 or known is None or any(layer is below for below in layers[:place]):
             continue
+        # drawing it again is the test of whether anybody touched it
         if "weight_ih" not in layer._parameters or not _equal(layer, _drawn(layer)):
             continue
         _made[layer] = *known[:2], place

@@ -87,6 +87,8 @@ class LSTMCell(PairCell):
         a_i, a_f, a_g, a_o = a.chunk(4, -1)
         (i, i1), (f, f1), (o, o1) = slope(a_i), slope(a_f), slope(a_o)
         g = torch.tanh(a_g)
+        # c' = f c + i g and h' = o z, z = tanh(c'); the product rule, with A_q the tangent of gate q's drive:
+        #   C' = f C + c f' A_f + g i' A_i + i g' A_g,  H' = z o' A_o + o sech^2(c') C'
         after = f * c + i * g
         z = torch.tanh(after)
         A_i, A_f, A_g, A_o = moved.chunk(4, -1)
@@ -134,6 +136,7 @@ class URLSTMCell(PairCell):
         member_ids: int | Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
+        # before the weights take theirs from the generator
         seed = seed_from(generator)
         super().__init__(
             input_size,
@@ -146,6 +149,7 @@ class URLSTMCell(PairCell):
         )
         n = hidden_size
         drawn = Stream(seed, "forget").uniform((n,), member_ids=ids_of(self.ensemble, member_ids))
+        # sigmoid(logit(p)) = p: at zero drive f itself is uniform, a memory of 1 / (1 - f) steps
         least = 1 / max(n, 2)
         forget = (least + (1 - 2 * least) * drawn).logit()
         assert self.bias_ih is not None
@@ -170,8 +174,11 @@ class URLSTMCell(PairCell):
         a_f, a_r, a_u, a_o = (self._drive(x) + self._recur(y)).chunk(4, -1)
         A_f, A_r, A_u, A_o = (moved if driven is None else moved + driven).chunk(4, -1)
         (f, no_f), (r, no_r), (o, no_o), u = *map(two_sided, (a_f, a_r, a_o)), torch.tanh(a_u)
-        # g = f (f + 2 r (1 - f)), and all below, without a difference of numbers that are nearly equal
+        # g = 2 r f + (1 - 2 r) f^2 = f (f + 2 r (1 - f)), 1 - g = (1 - f) (1 - f + 2 (1 - r) f); dg/df is
+        # 2 (r (1 - f) + (1 - r) f), dg/dr is 2 f (1 - f), f' = f (1 - f), r' = r (1 - r). All without a
+        # difference of numbers that are nearly equal.
         g, no_g = f * (f + 2 * r * no_f), no_f * (no_f + 2 * no_r * f)
+        # c' = u + g (c - u): by c, g and u it moves by g, c - u and 1 - g
         after = torch.lerp(u, c, g)
         C = over_columns(g) * Q.mT[..., self.hidden_size :]
         for factor, A in (

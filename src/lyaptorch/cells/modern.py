@@ -67,6 +67,7 @@ class S4DCell(Cell):
 
     def step(self, x: Input, h: State) -> State:
         """The next modes."""
+        # u is held over the step: s' = e^(dt A) s + integral_0^dt e^(A r) dr u
         factor, gain = (z.unsqueeze(-3) for z in self._modes())
         return _packed(factor * self._unpacked(h) + gain * linear(x, self.weight_ih).unsqueeze(-1))
 
@@ -85,6 +86,7 @@ class S4DCell(Cell):
         factor, gain = self._modes()
         t = len(inputs)
         steps = torch.arange(t, dtype=self.log_dt.dtype, device=factor.device)
+        # s_t = sum_j factor^(t - j) gain u_j from rest
         kernel = gain * torch.exp(factor.log() * steps.reshape(-1, *[1] * factor.dim()))
         u = linear(inputs, self.weight_ih).unsqueeze(-1)
         # twice as long, so that the end does not reach the start
@@ -95,6 +97,7 @@ class S4DCell(Cell):
         """The factor and the gain `(*e, channels, modes)` of a step, complex."""
         A = torch.complex(-self.log_decay.exp(), self.frequency)
         exponent = self.log_dt.exp().unsqueeze(-1) * A
+        # dt |A| may be 1e-3: e^z - 1 would lose three digits
         return torch.exp(exponent), torch.expm1(exponent) / A
 
     def _unpacked(self, h: Tensor) -> Tensor:
@@ -158,6 +161,8 @@ class CoRNNCell(FormCell):
 
     def form(self) -> Form:
         """M (y, z) + (dt^2, dt) tanh(a), both rows of a block with the same a."""
+        # z' = kept z - dt gamma y + dt f into y' = y + dt z':
+        #   y' = (1 - dt^2 gamma) y + dt kept z + dt^2 f,  f = tanh(a),  kept = 1 - dt damping
         like, n = self.weight_hh, self.state_size // 2
         kept, dt = 1 - self.dt * self.damping, self.dt
         block = like.new_tensor([[1 - dt * dt * self.gamma, dt * kept], [-dt * self.gamma, kept]])

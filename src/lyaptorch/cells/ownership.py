@@ -101,6 +101,7 @@ def _reached(cell: Cell, asked: Sequence[Tensor], x: Tensor, h: Tensor) -> list[
     )
     with torch.enable_grad():
         after = cell.step(x, h).square()
+    # the loss of a group of members must have no gradient at the places of the others
     for bit in range(member_ids.numel().bit_length()):
         # two members differ in a bit: one of the two groups has the one and not the other
         for group in ((member_ids >> bit) % 2 == 0, (member_ids >> bit) % 2 == 1):
@@ -139,6 +140,7 @@ def _view(
         return tensor
     if said == "broadcast":
         front = tuple(tensor.shape[:-2])
+        # one number for all members is shared; anything between, such as (3, 1) of (3, 4), belongs to members
         if front == ensemble or not torch.Size(front).numel() > 1:
             return tensor if front == ensemble else None
         return tensor.expand(*ensemble, *tensor.shape[-2:])

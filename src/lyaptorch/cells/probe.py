@@ -68,6 +68,7 @@ def _probe(cell: Cell, x: Tensor, h: Tensor, run: Run) -> None:
 
 def _call(cell: Cell, x: Tensor, h: Tensor) -> Tensor:
     """step(x, h), and an error that tells a swapped signature from a broken step."""
+    # names tell what shapes cannot, where input and state have one size
     swapped = (
         "step must take (input, state) in this order, got (state, input): wrap it as lambda x, h: step(h, x)"
     )
@@ -146,6 +147,7 @@ def _check_batch(cell: Cell, x: Tensor, h: Tensor) -> None:
             f"step(x, h) must take any number of trajectories, got an error for 2 of them: {error}; the k "
             "tangent vectors travel as extra trajectories"
         ) from error
+    # another number of rows may be summed in another order: some round-off is no dependence
     off = (same[..., 0, :] - moved[..., 0, :]).abs().max()
     if not off <= 100 * torch.finfo(h.dtype).eps * (1 + same.abs().max()):
         raise ValueError(
@@ -156,6 +158,8 @@ def _check_batch(cell: Cell, x: Tensor, h: Tensor) -> None:
 
 def _choose_mode(cell: Cell, x: Tensor, h: Tensor) -> None:
     q, v = _noise(h, 1, 1), _noise(h, 2, 1)
+    # <v, D q> of forward mode and <D^T v, q> of reverse mode are one number; so are their gradients, which
+    # flossing follows and which torch may have wrong in one of the two
     y = h.clone().requires_grad_()
     wanted = [y, *graph_leaves(cell, x, h)]
     with torch.enable_grad():

@@ -270,6 +270,7 @@ class ResidualCell(FormCell):
         if self.kind != "B":
             A = replace(self.bypass, activation=phi) if self.kind == "A" else self.bypass
             return Form(W, V, biases, None, phi, A, self.eps)
+        # phi(A h + eps (W h + V x + b)): eps scales rows of W, V and b
         eps = self.eps.unsqueeze(-1)
         return Form(self.bypass.dense() + eps * W, eps * V, tuple(self.eps * b for b in biases), None, phi)
 

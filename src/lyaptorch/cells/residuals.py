@@ -85,6 +85,7 @@ def rotation(w: Number) -> Recipe:
                 f"a rotation turns pairs of units, so their number must be even, got {n}; take {n + 1}"
             )
         angles = spread("w", w, n // 2, member_ids)
+        # eigenvalues e^(i w) and e^(-i w) of each block, on the unit circle
         c, s = angles.cos(), angles.sin()
         return Residual(torch.stack([torch.stack([c, -s], -1), torch.stack([s, c], -1)], -2), "blocks")
 
@@ -124,6 +125,7 @@ def matrix(A: Tensor) -> Recipe:
         slim = Residual(dense.diagonal(dim1=-2, dim2=-1), "diagonal")
         if torch.equal(slim.dense(), dense):
             return slim
+        # whether nothing is lost is asked of the numbers, so that a product of recipes may come as a matrix
         if n % 2 == 0:
             pairs = torch.unflatten(torch.unflatten(dense, -1, (-1, 2)), -3, (-1, 2))
             slim = Residual(pairs.diagonal(dim1=-4, dim2=-2).movedim(-1, -3), "blocks")
@@ -226,6 +228,7 @@ def spread(name: str, value: Number, size: int, member_ids: Tensor) -> Tensor:
             f"{name} must be a number or have shape *e = {ensemble}, ({size},) or (*e, {size}) = {full}, "
             f"got {shape}"
         )
+    # as many members as units: either reading would run, and one of them silently be wrong
     if shape == ensemble == (size,):
         raise ValueError(
             f"{name} of shape {shape} may be one for each of {size} members or one for each of {size} units; "
@@ -242,6 +245,7 @@ def _made_for(n: int, size: int, what: str) -> None:
 def _product(p: Residual, q: Residual) -> Residual:
     if p.kind == q.kind == "diagonal":
         return Residual(p.matrix * q.matrix, "diagonal")
+    # decays are the blocks diag(r_0, r_1): they commute with a rotation only if the two are equal
     with aside((p.matrix,), grad=False, evaluate=False):
         if "dense" in (p.kind, q.kind):
             return Residual(p.dense() @ q.dense(), "dense")

@@ -105,12 +105,14 @@ class SpikingCell(Cell):
         if isinstance(value, nn.Parameter):
             self.register_parameter(name, value)
             return
+        # one for each member; clone, so that an action on one neuron does not reach all that share its memory
         given = given.unsqueeze(-1) if tuple(given.shape) != shapes[2] else given
         self.register_buffer(name, given.expand(shapes[2]).clone())
         self.per_member = (*self.per_member, name)
 
     def decays(self) -> tuple[Tensor, Tensor]:
         """alpha = exp(-dt / tau_syn) and beta = exp(-dt / tau_mem), `(*e, 1, n)`."""
+        # exact over a step of dI/dt = -I / tau, where an Euler step would have 1 - dt / tau
         alpha, beta = (torch.exp(-self.dt / tau).unsqueeze(-2) for tau in (self.tau_syn, self.tau_mem))
         return alpha, beta
 
@@ -127,6 +129,8 @@ class SpikingCell(Cell):
     def reset_potential(self, v: Tensor, S: Tensor) -> Tensor:
         """V after the reset, with the derivative that `reset_grad` says: v (1 - S), or v - theta S."""
         still = S if self.reset_grad == "full" else S.detach()
+        # v (1 - S) with S held constant has the derivative 1 - S; v - (v S held constant) has the same value
+        # and the derivative 1, as if nothing were reset
         if self.reset == "subtract":
             return v - self.threshold.unsqueeze(-2) * still
         return v - (v * S).detach() if self.reset_grad == "ignore" else v * (1 - still)
@@ -211,6 +215,10 @@ class LIFCell(SpikingCell):
         alpha, beta = (decay.unsqueeze(-1) for decay in self.decays())
         slope = self.activation.slope(h[..., :n] - theta).unsqueeze(-1)
         U, I = torch.split(Q, n, -2)  # noqa: E741
+        # dS = surrogate slope times dU: everything below is the step with d in front
+        #   dI' = alpha dI + V dS,  dv = beta dU + (1 - beta) dI'  (dI where I' comes too late),
+        #   product:  dU' = (1 - S) dv - v dS ("full"), (1 - S) dv ("detach"), dv ("ignore"),
+        #   subtract: dU' = dv - theta dS ("full"), dv (else).
         spikes = slope * U
         current = alpha * I + rows(spikes.mT, self.weight_hh.mT).mT
         pushed = beta * U + (1 - beta) * (current if self.order == "sequential" else I)
@@ -280,6 +288,7 @@ class AdaptiveLIFCell(SpikingCell):
     def step(self, x: Input, h: State) -> State:
         """The next state. Cost O(b n^2)."""
         after, current, _, S = self._step(x, h)
+        # S saw the threshold of this step; what it adds to A raises that of the next
         rho = torch.exp(-self.dt / self.tau_adapt).unsqueeze(-2)
         A = h[..., 2 * self.hidden_size :]
         return torch.cat([after, current, rho * A + (1 - rho) * S], -1)

@@ -57,6 +57,7 @@ class Stacked(Cell):
         super().__init__(layers[0].input_size, sum(self._sizes), layers[0].ensemble)
         self.layers: Any = nn.ModuleList(layers)
         self.alone = any(layer.alone for layer in layers)
+        # what the last layer shows, counted from the beginning of all of the state
         last = range(self.state_size)[-self._sizes[-1] :][layers[-1].readable]
         self.readable, self.unproven = slice(last.start, last.stop), any(layer.unproven for layer in layers)
 
@@ -91,6 +92,8 @@ class Stacked(Cell):
         pushed: list[Tensor] = []
         X: Tensor | None = None
         for layer, own, columns in zip(self.layers, self._split(h), self._split(Q, -2), strict=True):
+            # x of a layer is the new state of the one below, so its tangent is what became of that layer's
+            # columns: the blocks below the diagonal of D are never formed
             if X is None:
                 y, Y = layer.pushforward(x, own, columns)
             else:

@@ -109,6 +109,7 @@ class Surrogate(Activation):
         self.through = _checks.choice("through", through, THROUGH)
         jump, height = VALUES[value]
 
+        # the area under scale * s(g x) is scale * area / g, which is to be the height of the jump
         def scale(g: Tensor) -> Tensor | float:
             return g * (height / bump.area) if norm == "area" else 1.0
 
@@ -155,6 +156,8 @@ class Surrogate(Activation):
         if self.through == "slope":
             return (None,)
         wide, g = _wide(x, parameters[0])
+        # with I the integral of s: d/dg [I(g x) / g] = x s(g x) / g - I(g x) / g^2 where the scale is 1;
+        # where it is g height / area, d/dg [height / area I(g x)] = height / area x s(g x)
         y = g * wide
         if self.norm == "area":
             slope = VALUES[self.value][1] / self.bump.area * wide * self.bump.height(y)

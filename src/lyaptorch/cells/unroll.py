@@ -108,6 +108,7 @@ def settle(cell: Cell, inputs: Inputs, h: State) -> State:
     with torch.no_grad():
         h = h.detach()
         recurrence = None if form is None else serving(form, h)
+        # in plain torch a form takes no fewer operations than the step itself, which keeps no trajectory
         if recurrence is None or recurrence is _plain:
             for x in inputs:
                 h = cell.step(x, h)
@@ -167,6 +168,7 @@ class _Plain:
     """h' = P(h) + c f(W g(h) + drive) in plain torch, on any device, where only weights are trained."""
 
     def serves(self, form: AnyForm, h: Tensor) -> bool:
+        # an activation's parameters, and what constants are computed from, have no adjoint here
         trained, weights = form.trained(), form.weights()
         return isinstance(form, Form) and all(any(z is w for w in weights) for z in trained)
 
@@ -192,9 +194,15 @@ class _Plain:
         states_bar: Tensor,
     ) -> list[Tensor | None]:
         W, residual, coupling, first = form.weight_hh, form.residual, form.coupling, len(inputs) - len(states)
+        # With o = out_bar the cotangent of h', p = A h and a as in `Form`, transposed step by step:
+        #   a_bar = f'(a) c o,  h_bar = g'(h) W^T a_bar + A^T phi'(p) o,
+        # and summed over all steps, afterwards, in one product each:
+        #   W_bar = a_bar g(h)^T,  A_bar = phi'(p) o h^T,  c_bar = f(a) o,  b_bar = a_bar,  V_bar = a_bar x^T.
+        # Plain autograd of `Form.step` takes 1.1 to 1.6 times as long on a CPU (300 steps, 64 states of 80).
         drive, states = kept
         before = torch.cat([h0.unsqueeze(0), states[:-1]])
         values, g1, f1, p1 = before, None, None, None
+        # all slopes are known beforehand: only the recursion in h_bar is a loop
         if form.inner is not None:
             values, g1 = form.inner(before), form.inner.slope(before)
         if form.outer is not None or coupling is not None:
@@ -207,6 +215,7 @@ class _Plain:
         for s in range(len(states) - 1, -1, -1):
             out_bar = torch.add(h_bar, states_bar[s - first] if s >= first else 0, out=h_bars[s])
             a_bar = form.coupled(out_bar)
+            # steps before `first` have no cotangent of their own, only what comes back from later ones
             a_bars[s] = a_bar if f1 is None else a_bar * f1[s]
             h_bar = a_bars[s] @ W
             if g1 is not None:

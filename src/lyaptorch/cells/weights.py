@@ -139,6 +139,7 @@ def weakly_coupled(
         )
     (n, m), seed = V.shape[-2:], seed_from(generator)
     ids = ids_of(tuple(W.shape[:-2]), member_ids, W.device)
+    # phi(A h + eps (U h + V x + b)) is phi(W h + ...) with W = A + eps U: an Elman network
     A = residual(n, ids).dense().to(W)
     W.copy_(A + coupling * fan_in((n, n), n, Stream(seed, "weight_hh"), ids))
     V.copy_(coupling * fan_in((n, m), m, Stream(seed, "weight_ih"), ids))
@@ -181,6 +182,7 @@ def dale(gain: Number = 1.0, excitatory: float = 0.8) -> Weights:
                 f"there must be excitatory and inhibitory neurons, got {n_excitatory} excitatory of {n}; "
                 f"change the share {excitatory} or take more neurons"
             )
+        # a row sums to n_E - ratio n_I = 0 times E|z|, its squares to n_E + ratio^2 n_I = n_E (1 + ratio)
         ratio = n_excitatory / (n - n_excitatory)
         signs = torch.full((n,), -ratio, device=member_ids.device)
         signs[:n_excitatory] = 1.0
@@ -248,6 +250,7 @@ def random_frame(
 
 def by_householder(A: Tensor) -> Tensor:
     """Q of A = Q R with R_ii > 0, of each matrix by itself: the same bits alone and among others."""
+    # of a Gaussian A, Q is Haar-distributed only with the signs of R fixed: LAPACK's depend on the columns
     Q, R = torch.linalg.qr(A)
     signs = torch.where(R.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0)
     frame: Tensor = Q * signs.unsqueeze(-2)
@@ -263,6 +266,7 @@ def by_cholesky(A: Tensor) -> Tensor:
     unit = torch.eye(k, dtype=A.dtype, device=A.device)
     # the shift keeps the first factorisation from failing; the second has nothing to fear
     for shift in (1e-12 * n, 0.0):
+        # A^T A = R^T R, so A R^-1 has orthonormal columns, up to eps cond(A)^2: hence the second pass
         R = torch.linalg.cholesky_ex(A.mT @ A + shift * unit, upper=True).L
         A = torch.linalg.solve_triangular(R, A, upper=True, left=False)
     return A

@@ -1,7 +1,7 @@
 """Tasks: batches drawn from counter-based streams."""
 
 from lyaptorch import _checks
-from lyaptorch.tasks.batch import Batch, Draw, Noise, Source, Task
+from lyaptorch.tasks.batch import Batch, Draw, Noise, Task
 from lyaptorch.tasks.delayed import Adding, DelayedCopy, OneHotXOR, Recall, SpatialXOR, TemporalXOR
 from lyaptorch.tasks.images import SequentialImages
 from lyaptorch.tasks.spike_trials import SpikePatterns, SpikingXOR
@@ -16,7 +16,6 @@ __all__ = [
     "OneHotXOR",
     "Recall",
     "SequentialImages",
-    "Source",
     "SpatialXOR",
     "SpikePatterns",
     "SpikingXOR",

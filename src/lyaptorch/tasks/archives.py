@@ -184,6 +184,7 @@ def read_idx(body: bytes) -> Tensor:
     """
     if len(body) < 4 or body[:3] != b"\0\0\x08" or len(body) < 4 + 4 * body[3]:
         raise ValueError(f"an IDX file must start with 0, 0, 8 and its sizes, got {body[:4].hex(' ')}")
+    # byte 3 is the number of dimensions; their sizes follow, then the data in row-major order
     start = 4 + 4 * body[3]
     sizes = [int.from_bytes(body[i : i + 4], "big") for i in range(4, start, 4)]
     if len(body) - start != math.prod(sizes):

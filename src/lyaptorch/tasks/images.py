@@ -105,6 +105,7 @@ class SequentialImages(_Stored):
         """As many images in a row as the length takes."""
         in_a_row = math.ceil(d.steps / self.length)
         pixels, _ = self._draw(d, d.batch * in_a_row)
+        # each trajectory sees its own images, one after the other, the last one cut off
         x = torch.unflatten(pixels, -2, (d.batch, in_a_row)).flatten(-2)[..., : d.steps]
         return _as_inputs(x, d.dtype)
 

@@ -54,6 +54,8 @@ def tanh_mean_field(g: Number, s: Number = 0.0) -> MeanField:
     gain, std = gain + 0 * std, std + 0 * gain
     if not (gain > 0).all() or not (std >= 0).all():
         raise ValueError(f"tanh_mean_field needs g > 0 and s >= 0, got g={g}, s={s}")
+    # A unit sums many independent W_ij tanh(h_j), so h is Gaussian, and its variance maps to the right side
+    # of the docstring's q. A perturbation's square grows by n Var(W_ij) E[phi'^2] = g^2 E[sech^4] a step.
     # g^2 E[tanh^2] + s^2 over q falls with q: its crossing of 1 is the fixed point
     power = std.square()
     q = _root(lambda q: gain.square() * _tanh2(q) + power > q, gain.square() + power)
@@ -87,6 +89,8 @@ def binary_mean_field(g: Number, input_power: Number = 0.0) -> MeanField:
     sharpness, power = sharpness + 0 * power, power + 0 * sharpness
     if not (sharpness > 0).all() or not (power >= 0).all():
         raise ValueError(f"binary_mean_field needs g > 0 and input_power >= 0, got g={g}, {input_power}")
+    # W_ij have the variance 1/n and signs the square 1, so W sign(h) has 1; the input adds its power. With
+    # slopes sech^2(g h), a perturbation's square grows by E[sech^4(g h)] a step, g h of variance g^2 Delta0.
     variance = 1 + power
     return MeanField(variance, 0.5 * _sech(4, sharpness.square() * variance).log())
 

@@ -26,6 +26,8 @@ def gaussian_product(n: int, std: float = 1.0) -> Float[Tensor, " n"]:
     """
     _checks.integer("n", n, 1)
     _checks.positive("std", std)
+    # R_ii^2 of the i-th QR step is std^2 times a chi-square of n - i + 1 degrees, whatever came before:
+    # E log chi^2_k = log 2 + digamma(k / 2), and the exponent is half of E log R_ii^2
     left = torch.arange(n, 0, -1, dtype=torch.float64, device="cpu")
     exponents: Tensor = 0.5 * (math.log(2 * std**2) + torch.special.digamma(0.5 * left))
     return exponents
@@ -56,6 +58,7 @@ def triangle_law(n: int, lambda_max: float = 0.0, active: float = 1.0) -> Float[
     x = _middles(n)
     if not 0 < active <= 1:
         raise ValueError(f"active must be a share above 0 and at most 1, got {active}")
+    # digamma(k / 2) -> log(k / 2): 1/2 log(std^2 (n - i + 1)), less its value at i = 1, is 1/2 log(1 - x)
     return lambda_max + 0.5 * (1 - x / active).clamp_min(0.0).log()
 
 
@@ -117,6 +120,7 @@ def _one_step(x: Tensor, X: Tensor, shares: Tensor) -> Tensor:
         return torch.full_like(x, -torch.inf)
     possible = x < shares.sum()
     # w X / (1 + w X) lies between its values at the smallest and at the largest X
+    # w X / (1 + w X) is the logistic function of log w + log X: bisection is in log w
     odds = (x / (shares.sum() - x).clamp_min(1e-300)).log()
     low, high = odds - X.max().log(), odds - X.min().log()
     for _ in range(HALVINGS):

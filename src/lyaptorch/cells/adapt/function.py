@@ -75,6 +75,7 @@ class FunctionCell(Cell):
             )
         if self.output is False or not pair:
             return returned
+        # a pair is (output, state) where the second alone looks like the state that was given
         if self.output or (alike(returned[1], given) and not alike(returned[0], given)):
             return returned[1]
         if alike(returned[1], given):

@@ -64,6 +64,7 @@ class Parallel(Cell):
 
     def _each(self, name: str, x: Tensor, *others: Tensor) -> Any:
         call, size, weights = self._template[0], self.ensemble[0], self.weights()
+        # inputs may come once for all members
         arguments = (x.expand(size, *x.shape[-2:]), *others)
 
         def one(w: dict[str, Tensor], *z: Tensor) -> Any:
@@ -71,6 +72,7 @@ class Parallel(Cell):
 
         if not call.cell.alone:
             return torch.func.vmap(one)(weights, *arguments)
+        # slices of the stacked weights, in the graph: gradients reach every network
         members = range(size)
         rows = [one({k: w[i] for k, w in weights.items()}, *(z[i] for z in arguments)) for i in members]
         return (

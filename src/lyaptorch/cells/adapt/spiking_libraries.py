@@ -91,6 +91,7 @@ class JellyLayer:
 
     def put(self, values: Sequence[Tensor]) -> None:
         node, (v,) = self.node, values
+        # what the node's own call does after charging: spike, then reset
         spike = node.surrogate_function(v - node.v_threshold)
         used = spike.detach() if node.detach_reset else spike
         if node.v_reset is None:
@@ -154,6 +155,7 @@ class HeldCell(Cell):
 
     def step(self, x: Tensor, h: Tensor) -> Tensor:
         """The network's own step, its states before and after packed into one tensor."""
+        # a packed h0 may come before anybody asked for the state at rest
         if not self._shapes:
             self.rest(x)
         with self._borrowed():
@@ -170,6 +172,7 @@ class HeldCell(Cell):
 
     def _check_state(self, x: Tensor, values: Sequence[Tensor]) -> None:
         """A network that forgets its state in every call has no recurrent dynamics to measure."""
+        # `values` came from rest: from 0.1 everywhere another state must follow
         self._put(torch.cat([torch.full_like(z, 0.1).flatten(1) for z in values], -1))
         self.network(x)
         after = [z for layer in self._layers for z in layer.get()]
@@ -288,5 +291,6 @@ class NorseCell(Cell):
         b = adaptation[0] + spike * p.beta
         full = import_module("norse.torch.functional.lsnn").LSNNState(z, v, i, b)
         fired, after = module.activation(x, full, *weights, p, module.dt)
+        # norse's charging without its spike: dv = dt / tau (v_leak - v + i), from the current before the step
         decayed = v + module.dt * p.tau_mem_inv * ((p.v_leak - v) + i)
         return torch.cat([decayed, after.i, after.b - fired.detach() * p.beta], -1)

@@ -33,12 +33,14 @@ class Following(Cell):
         for name in names:
             del self._parameters[name]
         self._names = dict(names)
+        # put past nn.Module it is no submodule of the later layers: its parameters are listed once
         if first:
             self.source = module
         else:
             self.__dict__["source"] = module
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Following:
+        # a weight that is computed is no leaf, and torch refuses to copy it; its copy is computed anew
         memo |= _computed(self.source)
         copied: Following = type(self).__new__(type(self))
         memo[id(self)] = copied
@@ -92,6 +94,7 @@ def _layer(module: nn.RNNBase | nn.RNNCellBase, m: int, tail: str) -> Cell:
         cell = (GRUCell if own else FollowingGRU)(m, n, bias=bias)
     else:
         cell = (ElmanCell if own else FollowingElman)(m, n, activation=str(module.nonlinearity), bias=bias)
+    # its weights are replaced in a moment: a stack must not draw them anew
     forget(cell)
     if isinstance(cell, Following):
         cell.follow(module, names, first=tail in ("", "_l0"))

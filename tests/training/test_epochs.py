@@ -288,7 +288,7 @@ def served_by_triton(monkeypatch):
     from lyaptorch.kernels.triton import form_kernels, frame_kernels, lif_kernels
 
     for module in (form_kernels, frame_kernels, lif_kernels):
-        for name in ("forward", "backward"):
+        for name in {"forward", "backward", "forward_frame", "backward_frame"} & {*vars(module)}:
             monkeypatch.setattr(module, name, NoKernel())
     monkeypatch.setattr(import_module("lyaptorch.cells.unroll"), "_recurrences", [Everywhere("triton")])
     monkeypatch.setattr(engine, "choose", lambda problem, h, backend: "triton" if problem.form else "torch")

@@ -120,15 +120,21 @@ class KernelArguments:
         return [*self._operands(), *biases, *slopes]
 
     def _activation(self, args: ActivationArgs, f: Activation | None, n: int) -> None:
-        if not isinstance(f, Surrogate):
-            args.value = 0 if f is None else VALUES[f.known]
-            return
-        sharpness = f.arguments[0].detach().to(self.h.dtype)
-        sharpness = sharpness.expand(*self.e, 1, n).contiguous()
-        self._alive.append(sharpness)
-        args.value, (args.shape, args.scale) = VALUES[f.value], BUMPS[f.known]
-        args.area = JUMPS[f.value][1] / f.bump.area if f.norm == "area" else 0.0
-        args.sharpness = sharpness.data_ptr()
+        args.value, args.shape, args.scale, args.area = numbers(f)
+        if isinstance(f, Surrogate):
+            sharpness = f.arguments[0].detach().to(self.h.dtype)
+            sharpness = sharpness.expand(*self.e, 1, n).contiguous()
+            self._alive.append(sharpness)
+            args.sharpness = sharpness.data_ptr()
+
+
+def numbers(f: Activation | None) -> tuple[int, int, float, float]:
+    """(value, bump, scale, area) of an activation as the kernels know it, None being the identity."""
+    if not isinstance(f, Surrogate):
+        return (0 if f is None else VALUES[f.known], 0, 1.0, 0.0)
+    # the area under `area g s(g x)` is `area` times that under s: this makes it the height of the jump
+    area = JUMPS[f.value][1] / f.bump.area if f.norm == "area" else 0.0
+    return (VALUES[f.value], *BUMPS[f.known], area)
 
 
 def _activations(form: AnyForm) -> dict[str, Activation | None]:

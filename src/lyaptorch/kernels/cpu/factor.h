@@ -212,7 +212,8 @@ bool gram_schmidt(Size n, Size k, const T* Y, T* Q, const Factor<T>& f, FactorSc
             }
         }
         T length = root(dot(np, v, v));
-        // what is left is not more than round-off of what was taken out: its direction is chance
+        // here a column is declared dead, as in `_gram_schmidt` of tangent/qr.py: what is left is not more than
+        // round-off of what was taken out, and its direction is chance
         if (f.dead[i] || length <= (T)DEAD * Lanes<T>::EPS * before) {
             f.dead[i] = 1, f.R[i * kp + i] = 1;
             for (Size j = 0; j < i; j++) f.R[j * kp + i] = 0;

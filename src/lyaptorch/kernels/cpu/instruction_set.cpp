@@ -11,6 +11,7 @@
 namespace {
 
 template <class T> double peak(int64_t rounds) {
+    // more independent sums than are under way at once (about 4 cycles times 2 units), as product.h keeps
     constexpr int CHAINS = REGISTERS == 32 ? 24 : 12;
     Vec<T> total[CHAINS], x = splat<T>((T)0.999), y = splat<T>((T)1e-3);
     UNROLL

@@ -16,7 +16,9 @@ namespace {
 
 using Size = int64_t;
 
-constexpr int BLOCK = 16;  // sizes are padded to it, whatever the width of a vector
+// Sizes are padded to it, whatever the width of a vector: 16 numbers are the widest one of floats (64 bytes), so
+// that no loop over a row has a rest, and tapes lie alike for all instruction sets.
+constexpr int BLOCK = 16;
 
 template <class T> struct Lanes;
 template <> struct Lanes<float> {

@@ -122,7 +122,7 @@ def one_by_one(A, Q, L, dead_before, dead, k, n, eps, N: tl.constexpr):
                 sofar = tl.load(L + i * k + rows, mask=(rows < i) & (turn > 0), other=0.0)
                 tl.store(L + i * k + rows, sofar + along * top, mask=rows < i)
         length = tl.sqrt(tl.sum(v * v, 0))
-        # no more is left than round-off of what was taken out
+        # here a row is declared dead, as in `_gram_schmidt` of tangent.qr: no more is left than round-off
         dies = doomed | (length <= norm * eps * DEAD)
         q = tl.where(dies, 0.0, v / tl.where(dies, 1.0, length)).to(a.dtype)
         if dies:

@@ -67,7 +67,8 @@ def test_checks_are_data_that_agree_with_themselves(paper, figure, record, tmp_p
 
 
 def test_every_reason_is_of_a_figure():
-    assert {(paper, figure) for paper in REASONS for figure in REASONS[paper]} <= {(paper, name) for paper, figures in FIGURES.items() for name in figures}
+    for paper, reasons in REASONS.items():
+        assert reasons.keys() <= FIGURES[paper].keys()
 
 
 @pytest.mark.parametrize(("paper", "figure"), [("beyond", figure) for figure in REASONS["beyond"]])

@@ -210,15 +210,15 @@ def figure(size: Size) -> tuple[float, str]:
     model = lt.presets.gf2023(task, hidden_size=size.n, rows=size.b, ensemble=(e,)).to(DEVICE)
     floss = partial(lt.FlossPhase, size.episode, k=size.k, steps=size.floss, tangent_transient=size.uncounted)
     schedule = (
-        floss(member_ids=condition > 0),
+        floss(who=condition > 0),
         lt.FitPhase(size.episode),
-        floss(member_ids=condition > 1),
+        floss(who=condition > 1),
         lt.FitPhase(size.epochs - size.episode),
     )
     ready()
     start = time.perf_counter()
     with warnings.catch_warnings(record=True) as said:
-        lt.train(model, task, schedule, batch=size.b, length=size.t, show_progress=False)
+        lt.train(model, task, schedule, batch=size.b, steps=size.t, show_progress=False)
     ready()
     for warning in said:
         print("said:", warning.message)

@@ -47,7 +47,7 @@ def thousandth(model: lt.Model, delay: int, seed: int) -> float:
     """After how many steps the best direction has fallen to a thousandth; inf if it grows."""
     inputs = torch.randint(0, 2, (400, 8, 1), generator=torch.Generator().manual_seed(1)).float()
     found = lt.diagnose(alone(model, delay, seed), inputs, k=16, horizon=LENGTH)
-    return found.signs.steps_to(1e3)[0].item()
+    return found.measured.steps_to(1e3)[0].item()
 
 
 def main() -> None:

@@ -255,10 +255,10 @@ def test_epochs_on_these_kernels_are_recorded_and_replayed(name, monkeypatch):
     from lyaptorch.kernels.triton import form_kernels, frame_kernels, lif_kernels
 
     for module in (form_kernels, frame_kernels, lif_kernels):
-        for way in ("forward", "backward"):
+        for way in {"forward", "backward", "forward_frame", "backward_frame"} & {*vars(module)}:
             monkeypatch.setattr(module, way, launched(getattr(module, way)))
     monkeypatch.setattr(trajectory, "_recurrences", [Everywhere("triton")])
-    monkeypatch.setattr(engine, "fused", lambda problem, h, backend: "triton")
+    monkeypatch.setattr(engine, "choose", lambda problem, h, backend: "triton")
     flossing = lt.FlossPhase(0, k=2, steps=2, tangent_transient=1)
     phase, results = lt.FitPhase(4, flossing_weight=0.5, flossing=flossing), []
     for captured in (False, True):

@@ -65,7 +65,11 @@ def test_when_a_preset_flosses(name):
 def test_the_adaptive_preset_asks_the_exponent_and_the_gradient(monkeypatch):
     """One episode where either is too large or both, each of which raises the sharpness by a tenth."""
     leading = {510: (0.3, 0.1), 520: (0.3, 0.19), 530: (0.21, 0.1), 540: (0.1, 0.1)}
-    monkeypatch.setattr(engine, "leading_exponent", lambda m, *_: torch.tensor(leading[int(m.epoch[0])]))
+
+    def measured(networks, *_, k):
+        return torch.tensor(leading[int(networks.epoch[0])])[:, None]
+
+    monkeypatch.setattr(engine, "measured_exponents", measured)
     norms = iter([(0.0, 1.5), (2.0, 2.0), (0.5, 0.5), (0.9, 0.0)])
     monkeypatch.setattr(engine.History, "last", lambda *_: torch.tensor(next(norms)))
     sharp = lt.Activation(lambda x, a: torch.tanh(a * x), parameters={"sharpness": torch.ones(2, 1, 1)})

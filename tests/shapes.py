@@ -125,8 +125,8 @@ def _once(function: types.FunctionType) -> Callable[..., Any]:
         try:
             given = looks((*args, *kwargs, *kwargs.values()) if kwargs else args)
             before = checks.passed.get(given)
-        except TypeError:
-            # sizes that are symbols, where torch.compile traces
+        except (TypeError, RecursionError):
+            # sizes that are symbols, where torch.compile traces; a dict that holds itself
             return checks(function, function, args, kwargs)
         if before is None:
             found = checks(function, function, args, kwargs)

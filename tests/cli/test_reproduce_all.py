@@ -122,12 +122,12 @@ def test_what_cannot_be_made_is_refused_at_once(lyap, arguments, message):
 def test_the_page_of_checks_says_what_held_what_is_missed_and_what_was_not_run(lyap, tmp_path, monkeypatch):
     lyap.json("reproduce", PAPER, "fig16", "--scale", "smoke")
     found = [
-        near("", "|a| is so", 1.0, 2.0, 0.5),
-        near("", "it is so", 1.0, 1.0, 0.5),
+        near("a", "|a| is so", 1.0, 2.0, 0.5),
+        near("b", "it is so", 1.0, 1.0, 0.5),
         at_least("c", "c", 3.0, math.nan),
     ]
     monkeypatch.setattr(FIGURES[PAPER]["fig15"], "checks", lambda self, record: found)
-    monkeypatch.setitem(REASONS[PAPER], "fig15", {"|a|": "It was too short.", "c": "It was too small."})
+    monkeypatch.setitem(REASONS[PAPER], "fig15", {"a": "It was too short.", "c": "It was too small."})
     status, out, err = lyap("reproduce", PAPER, "fig15")
     assert (status, err) == (0, "")
     assert "does not hold, |a| is so: It was too short.\n" in out

@@ -10,7 +10,7 @@ import lyaptorch
 from command import command, files
 from figures import NAMES, TIMED, every_figure, smoke
 from lyaptorch.experiments import FIGURES, SCALES
-from lyaptorch.experiments.figure import declare, recorded_scale
+from lyaptorch.experiments.figure import Figure, declare, recorded_scale
 from lyaptorch.record import Record
 
 PAPER = "gradient-flossing"
@@ -65,7 +65,7 @@ def test_every_training_of_a_figure_is_seeded():
             if called in ("train", "evaluate", "gf2023", "floss") and not seeded:
                 found.append(f"{path.relative_to(SOURCE)}: {ast.unparse(node)[:30]}")
     # what `lyap train` and sweeps do, which is no figure: all are tested on the same batches
-    assert {line.partition(":")[0] for line in found} == {"training.py"}
+    assert {line.partition(":")[0] for line in found} == {"trainings.py"}
 
 
 @pytest.mark.parametrize(("paper", "figure"), QUICK)
@@ -113,7 +113,7 @@ def test_all_figures_of_a_seed_are_those_of_this_seed(lyap, tmp_path):
 
 def test_a_figure_without_a_picture_cannot_be_declared():
     with pytest.raises(TypeError, match="draw"):
-        declare(PAPER, "fig0", "nothing", cost=("1 s", "1 s", "1 s"))
+        declare(PAPER, "fig0", "nothing", cost=("1 s", "1 s", "1 s"))(Figure)
 
 
 @pytest.mark.parametrize("figure", ["fig15", "all"])

@@ -103,12 +103,9 @@ def slopes(x: NDArray[Any], y: NDArray[np.floating]) -> NDArray[np.floating]:
 REASONS: dict[str, dict[str, dict[str, str]]] = tomllib.loads(
     Path(__file__).with_name("reasons.toml").read_text(encoding="utf-8")
 )
-"""By paper, figure and key of the check; of checks without one, by the beginning of the sentence."""
+"""By paper, figure and key of the check."""
 
 
 def reason(paper: str, figure: str, check: Check) -> str:
     """Why a check does not hold; empty where nobody knows."""
-    known = REASONS.get(paper, {}).get(figure, {})
-    if check.key and check.key in known:
-        return known[check.key]
-    return next((why for beginning, why in known.items() if check.sentence.startswith(beginning)), "")
+    return REASONS.get(paper, {}).get(figure, {}).get(check.key, "")

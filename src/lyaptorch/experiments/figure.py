@@ -24,7 +24,9 @@ from lyaptorch.training import Model, evaluate, train
 SCALES = ("smoke", "small", "paper")
 Results: TypeAlias = tuple[Mapping[str, Given], Mapping[str, Given]]
 """Variables and coordinates of a Record."""
-F = TypeVar("F", bound="type[Figure]")
+Scales: TypeAlias = Mapping[str, Mapping[str, Any]]
+"""For "smoke" and "small", the fields that differ from paper scale."""
+F = TypeVar("F", bound="Figure")
 
 
 @dataclass(frozen=True)
@@ -73,11 +75,12 @@ class Study:
         return evaluate(model, task, generator=self.generator(), **settings)
 
 
+@dataclass_transform(frozen_default=True)
 @dataclass(frozen=True)
 class Figure:
     """A figure of a paper: its fields are its configuration, their defaults those of paper scale.
 
-    A subclass writes `run` and `checks` and is declared by `declare`.
+    A subclass is made a frozen dataclass. It writes `run` and `checks` and is declared by `declare`.
 
     Attributes:
         seed: determines everything.
@@ -94,9 +97,13 @@ class Figure:
     paper: ClassVar[str]
     figure: ClassVar[str]
     shows: ClassVar[str]
-    scales: ClassVar[Mapping[str, Mapping[str, Any]]]
+    scales: ClassVar[Scales] = {"smoke": {}, "small": {}}
     cost: ClassVar[Mapping[str, str]]
     draw: ClassVar[Picture]
+
+    def __init_subclass__(cls) -> None:
+        # in place, as without slots
+        dataclass(frozen=True)(cls)
 
     def run(self, study: Study) -> Results:
         """Variables and coordinates of the Record."""
@@ -117,18 +124,17 @@ def coordinates(**values: Sequence[Any]) -> dict[str, Given]:
     return {name: ((name,), np.array(along)) for name, along in values.items()}
 
 
-@dataclass_transform(frozen_default=True)
 def declare(
     paper: str,
     name: str,
     shows: str,
     *,
-    cost: tuple[str, str, str],
-    draw: Picture,
+    cost: tuple[str, str, str] | None = None,
+    draw: Picture | None = None,
     smoke: Mapping[str, Any] | None = None,
     small: Mapping[str, Any] | None = None,
-) -> Callable[[F], F]:
-    """Declare a subclass of `Figure` and make it a frozen dataclass, if it is none.
+) -> Callable[[type[F]], type[F]]:
+    """Declare a subclass of `Figure`; what is missing is that of the figure that it extends.
 
     Args:
         paper: where the figure is from.
@@ -136,20 +142,26 @@ def declare(
         shows: what it shows, in a sentence.
         cost: the processor time it takes at each of the three scales.
         draw: its picture, from its Record alone.
-        smoke: fields that differ from paper scale.
+        smoke: fields that differ from paper scale, beside those that differ in the class that it extends.
         small: likewise.
+
+    Raises:
+        TypeError: if neither it nor what it extends has a picture.
     """
 
-    def decorate(cls: F) -> F:
-        # of its own attributes: the mark is inherited, the fields that a subclass adds are not in it
-        if "__dataclass_fields__" not in vars(cls):
-            # in place, as without slots
-            dataclass(frozen=True)(cls)
+    def decorate(cls: type[F]) -> type[F]:
+        if not (draw or hasattr(cls, "draw")):
+            raise TypeError(f"{cls.__name__} has no picture; give draw")
         cls.paper, cls.figure, cls.shows = paper, name, shows
-        cls.cost = dict(zip(SCALES, cost, strict=True))
-        cls.scales = {"smoke": smoke or {}, "small": small or {}}
-        # a plain function would become a method
-        cls.draw = staticmethod(draw)
+        cls.scales = {
+            "smoke": {**cls.scales["smoke"], **(smoke or {})},
+            "small": {**cls.scales["small"], **(small or {})},
+        }
+        if cost:
+            cls.cost = dict(zip(SCALES, cost, strict=True))
+        if draw:
+            # a plain function would become a method
+            cls.draw = staticmethod(draw)
         return cls
 
     return decorate

@@ -13,7 +13,7 @@ from lyaptorch._random import Stream
 from lyaptorch.cells import Cell, Form, FormCell, GRUCell, LSTMCell, S4DCell
 from lyaptorch.cells.activation import activation
 from lyaptorch.cells.form import Residual
-from lyaptorch.experiments.beyond.learners import Learning, asks_at_least, asks_at_most, learns
+from lyaptorch.experiments.beyond.learners import Learning, asks_at_least, asks_at_most, figure
 from lyaptorch.experiments.check import Check
 from lyaptorch.experiments.figure import Results, Study, coordinates
 from lyaptorch.plots.primitives import (
@@ -50,7 +50,7 @@ def cells(record: Record, axes: list[Axes]) -> None:
     axes[len(kinds)].legend()
 
 
-@learns(
+@figure(
     "flossed-cells",
     "flossed GRU, LSTM and S4: exponents, and learning the delayed copy",
     cost=("5 s", "70 s", "days; hours on a GPU"),
@@ -191,7 +191,7 @@ def units(record: Record, axes: list[Axes]) -> None:
     spectra.legend(title="flossed by")
 
 
-@learns(
+@figure(
     "unit-parameters",
     "flossing gains and time constants alone: exponents, and learning the temporal XOR",
     cost=("2 s", "20 s", "a day; 1 h on a GPU"),

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from lyaptorch._random import Stream
 from lyaptorch.cells import RateCell
+from lyaptorch.experiments.beyond.learners import figure
 from lyaptorch.experiments.check import Check, at_least, at_most, near
-from lyaptorch.experiments.figure import Figure, Results, Study, coordinates, declare
+from lyaptorch.experiments.figure import Figure, Results, Study, coordinates
 from lyaptorch.plots.primitives import level, look, picture
 from lyaptorch.record import Given, Record
 from lyaptorch.tangent import lyapunov_spectrum
@@ -38,8 +39,7 @@ def suppression(record: Record, axes: list[Axes]) -> None:
     axes[0].legend()
 
 
-@declare(
-    "beyond",
+@figure(
     "input-suppresses-chaos",
     "lambda_1 against the strength of the input: mean-field theory and simulation",
     cost=("1 s", "20 s", "2 min"),

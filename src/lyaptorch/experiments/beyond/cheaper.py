@@ -10,7 +10,7 @@ import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from lyaptorch.experiments.beyond.learners import Learning, asks_at_least, asks_at_most, learns
+from lyaptorch.experiments.beyond.learners import Learning, asks_at_least, asks_at_most, figure
 from lyaptorch.experiments.check import Check, at_least, at_most
 from lyaptorch.experiments.figure import Results, Study, coordinates
 from lyaptorch.experiments.gradient_flossing.setting import Condition
@@ -49,7 +49,7 @@ def costs(record: Record, axes: list[Axes]) -> None:
     axes[1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=7)
 
 
-@learns(
+@figure(
     "cheap-flossing",
     "accuracy against the cost of flossing, over interval, steps, k and state_grad",
     cost=("3 s", "25 s", "a day; 1 h on a GPU"),
@@ -197,7 +197,7 @@ def choices(record: Record, axes: list[Axes]) -> None:
     learning[0].legend()
 
 
-@learns(
+@figure(
     "auto-flossing",
     "k, steps and interval chosen from the spectrum, against the published ones",
     cost=("2 s", "15 s", "a day; 1 h on a GPU"),

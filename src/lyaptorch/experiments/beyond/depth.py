@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from lyaptorch._random import Stream
 from lyaptorch.cells import Depth, surrogates
-from lyaptorch.experiments.beyond.learners import asks_at_least, asks_at_most
+from lyaptorch.experiments.beyond.learners import asks_at_least, asks_at_most, figure
 from lyaptorch.experiments.check import Check
-from lyaptorch.experiments.figure import Figure, Results, Study, coordinates, declare
+from lyaptorch.experiments.figure import Figure, Results, Study, coordinates
 from lyaptorch.plots.primitives import BLUE, ORANGE, label_spectra, picture, spectrum
 from lyaptorch.record import Given, Record
 from lyaptorch.schedules import flossing_loss
@@ -41,8 +41,7 @@ def stacks(record: Record, axes: list[Axes]) -> None:
     axes[2].legend()
 
 
-@declare(
-    "beyond",
+@figure(
     "depth",
     "exponents and gradients over the layers of deep stacks, before and after flossing",
     cost=("2 s", "2 min", "an hour"),

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any, TypeVar, dataclass_transform
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from lyaptorch.experiments.check import at_least, at_most
-from lyaptorch.experiments.figure import Figure, Study, declare
+from lyaptorch.experiments.figure import Scales, Study, declare
 from lyaptorch.experiments.gradient_flossing.setting import Setting
 from lyaptorch.record import Record
 from lyaptorch.schedules import FlossPhase, Phase, Schedule
@@ -23,44 +22,37 @@ from lyaptorch.training import Model
 from lyaptorch.training.presets import gf2023
 
 TIMED_EPOCHS = 40
-SMOKE: dict[str, Any] = {
-    "seeds": 2,
-    "epochs": 6,
-    "floss_epochs": 3,
-    "k": 6,
-    "hidden_size": 8,
-    "batch": 2,
-    "length": 20,
-}
-SMALL: dict[str, Any] = {
-    "seeds": 3,
-    "epochs": 600,
-    "floss_epochs": 200,
-    "k": 30,
-    "hidden_size": 32,
-    "batch": 8,
-    "length": 100,
-}
-F = TypeVar("F", bound=type[Figure])
-
-
-@dataclass_transform(frozen_default=True)
-def learns(
-    name: str, shows: str, *, smoke: Mapping[str, Any], small: Mapping[str, Any], **more: Any
-) -> Callable[[F], F]:
-    """Declare a figure of learning, as by `declare`: `smoke` and `small` add to `SMOKE` and `SMALL`."""
-    return declare("beyond", name, shows, smoke={**SMOKE, **smoke}, small={**SMALL, **small}, **more)
-
-
+figure = partial(declare, "beyond")
+"""Declares a figure that no paper has."""
 # no paper expects an answer to what is asked here
 asks_at_least, asks_at_most = partial(at_least, kind="question"), partial(at_most, kind="question")
 
 
-@dataclass(frozen=True)
 class Learning(Setting):
     """Networks that learn a task, and are tested. The attributes are those of figure 4c."""
 
     floss_clip: float | None = 1.0
+
+    scales: ClassVar[Scales] = {
+        "smoke": {
+            "seeds": 2,
+            "epochs": 6,
+            "floss_epochs": 3,
+            "k": 6,
+            "hidden_size": 8,
+            "batch": 2,
+            "length": 20,
+        },
+        "small": {
+            "seeds": 3,
+            "epochs": 600,
+            "floss_epochs": 200,
+            "k": 30,
+            "hidden_size": 32,
+            "batch": 8,
+            "length": 100,
+        },
+    }
 
     def model(self, study: Study, task: Task, ids: Tensor, **settings: Any) -> Model:
         """The networks `ids` of `gf2023`."""

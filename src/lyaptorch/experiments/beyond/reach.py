@@ -9,7 +9,7 @@ import torch
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from lyaptorch.experiments.beyond.learners import Learning, asks_at_least, learns
+from lyaptorch.experiments.beyond.learners import Learning, asks_at_least, figure
 from lyaptorch.experiments.check import Check, at_least
 from lyaptorch.experiments.figure import Results, Study, coordinates
 from lyaptorch.plots.primitives import GREY, ORANGE, label_accuracy, level, look, picture, scores, smooth
@@ -44,7 +44,7 @@ def per_cost(record: Record, axes: list[Axes]) -> None:
     axes[0].legend()
 
 
-@learns(
+@figure(
     "horizon-per-cost",
     "the longest delay reached, flossed or with more units, at equal operations and time",
     cost=("3 s", "20 s", "days; hours on a GPU"),
@@ -157,7 +157,7 @@ def memories(record: Record, axes: list[Axes]) -> None:
     axes[0].legend()
 
 
-@learns(
+@figure(
     "items-x-delay",
     "the Recall task: whether more items or a longer delay needs more exponents",
     cost=("2 s", "20 s", "a day; 1 h on a GPU"),
@@ -239,7 +239,7 @@ def limit(record: Record, axes: list[Axes]) -> None:
     curves.legend()
 
 
-@learns(
+@figure(
     "memory-limit",
     "accuracy against delay for n = 80, under the best schedule found",
     cost=("2 s", "20 s", "a day; 1 h on a GPU"),

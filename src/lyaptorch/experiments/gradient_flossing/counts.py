@@ -20,7 +20,7 @@ from lyaptorch.experiments.gradient_flossing.delays import (
     in_words,
     points,
 )
-from lyaptorch.experiments.gradient_flossing.setting import SMOKE, Condition, DelaySweep, bundles, figure
+from lyaptorch.experiments.gradient_flossing.setting import Condition, DelaySweep, bundles, figure
 from lyaptorch.plots.primitives import GREY, label_accuracy, level, look, picture, smooth
 from lyaptorch.record import Given, Record
 from lyaptorch.tasks import make_task
@@ -48,8 +48,8 @@ def counts(record: Record, axes: list[Axes]) -> None:
     "fig5",
     "accuracy on binary temporal XOR over k and delay, flossed during training (a, b)",
     cost=("2 s", "2 min", A_DAY),
-    smoke={**SMOKE, "ks": (1, 12), "episode": 5},
-    small={"delays": (20, 40), "ks": (1, 16, 75), "seeds": 3, "epochs": 1200, "floss_clip": 1.0},
+    smoke={"ks": (1, 12), "episode": 5},
+    small={"delays": (20, 40), "ks": (1, 16, 75), "seeds": 3, "epochs": 1200},
     draw=counts,
 )
 class Fig5(DelaySweep):
@@ -105,7 +105,7 @@ class Fig5(DelaySweep):
     "fig7",
     "accuracy over k and delay, flossed during training (a-c) or before it alone (d)",
     cost=("2 s", "2 min", A_DAY),
-    small={**Fig5.scales["small"], "delays": (40, 60), "ks": (16, 75), "seeds": 2},
+    small={"delays": (40, 60), "ks": (16, 75), "seeds": 2},
 )
 class Fig7(Fig5):
     """Figure 5 with flossing before training alone beside flossing during training."""
@@ -150,8 +150,8 @@ def conditions(record: Record, axes: list[Axes]) -> None:
     "controls",
     "penalties on single steps, gain and clipping in place of flossing; joint loss",
     cost=("2 s", "2 min", A_DAY),
-    smoke={**SMOKE, "delays": (4,)},
-    small={"delays": (30,), "seeds": 2, "epochs": 1000, "floss_epochs": 400, "floss_clip": 1.0},
+    smoke={"delays": (4,)},
+    small={"delays": (30,), "seeds": 2, "epochs": 1000, "floss_epochs": 400},
     draw=conditions,
 )
 class Controls(DelaySweep):
@@ -218,8 +218,7 @@ def explained(record: Record, axes: list[Axes]) -> None:
     "appE",
     "linear networks, preflossed or not, on the copy and the temporal XOR of numbers",
     cost=("2 s", "50 s", A_DAY),
-    smoke=SMOKE,
-    small={"delays": (20, 40), "seeds": 2, "epochs": 600, "floss_clip": 1.0},
+    small={"delays": (20, 40), "seeds": 2, "epochs": 600},
     draw=explained,
 )
 class LinearNetworks(DelaySweep):

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from lyaptorch.experiments.check import Check, at_least, near
-from lyaptorch.experiments.gradient_flossing.setting import SMOKE, Condition, DelaySweep, bundles, figure
+from lyaptorch.experiments.gradient_flossing.setting import Condition, DelaySweep, bundles, figure
 from lyaptorch.plots.primitives import Rows, level, look, picture, scores, smooth
 from lyaptorch.record import Record
 
@@ -64,8 +64,7 @@ def points(axes: Axes, x: NDArray[Any], values: Rows, names: Iterable[object]) -
     "fig3c",
     "delayed copy of numbers, preflossed or not: error over epochs (a) and delay (c)",
     cost=("2 s", "80 s", A_DAY),
-    smoke=SMOKE,
-    small={"delays": (10, 20, 30, 40), "seeds": 2, "epochs": 1000, "floss_clip": 1.0},
+    small={"delays": (10, 20, 30, 40), "seeds": 2, "epochs": 1000},
     draw=sweep,
 )
 class Fig3c(DelaySweep):
@@ -109,8 +108,8 @@ class Fig3d(Fig3c):
     "fig4d",
     "spatial XOR, flossed never, before, or before and during: over epochs (b) and delay (d)",
     cost=("2 s", "2 min", A_DAY),
-    smoke={**SMOKE, "episode": 5},
-    small={"delays": (40, 60), "seeds": 4, "epochs": 1200, "floss_clip": 1.0},
+    smoke={"episode": 5},
+    small={"delays": (40, 60), "seeds": 4, "epochs": 1200},
     draw=sweep,
 )
 class Fig4d(DelaySweep):
@@ -146,8 +145,7 @@ class Fig4d(DelaySweep):
     "fig4c",
     "binary temporal XOR, flossed never, before, or before and during: over epochs (a) and delay (c)",
     cost=("2 s", "7 min", A_DAY),
-    small={"delays": (40, 50, 60), "seeds": 4, "epochs": 4500, "length": 200, "floss_clip": 1.0}
-    | {"k": 80, "floss_epochs": 1000},
+    small={"delays": (40, 50, 60), "epochs": 4500, "length": 200, "k": 80, "floss_epochs": 1000},
 )
 class Fig4c(Fig4d):
     """As figure 4d, on the binary temporal XOR."""
@@ -174,8 +172,7 @@ class Fig4c(Fig4d):
     "fig14c",
     "figure 4c with orthogonal initialisation (a, c)",
     cost=("2 s", "3 min", A_DAY),
-    small={"delays": (40, 50), "seeds": 4, "epochs": 2500, "floss_epochs": 300, "length": 200}
-    | {"floss_clip": 1.0},
+    small={"delays": (40, 50), "epochs": 2500, "floss_epochs": 300, "length": 200},
 )
 class Fig14c(Fig4d):
     """As figure 4c, from orthogonal initial weights."""
@@ -188,7 +185,7 @@ class Fig14c(Fig4d):
     "fig14d",
     "figure 4d with orthogonal initialisation (b, d)",
     cost=("2 s", "4 min", A_DAY),
-    small={**Fig4d.scales["small"], "epochs": 2000},
+    small={"epochs": 2000},
 )
 class Fig14d(Fig4d):
     """As figure 4d, from orthogonal initial weights, with fewer epochs (ours: the number is lost)."""

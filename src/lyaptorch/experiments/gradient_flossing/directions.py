@@ -13,9 +13,7 @@ from lyaptorch.analysis import onset
 from lyaptorch.experiments.check import Check, at_least
 from lyaptorch.experiments.figure import Results, Study
 from lyaptorch.experiments.gradient_flossing.episodes import (
-    FEWER,
     LONG,
-    QUICK,
     ROSE,
     Episodes,
     draw_norms,
@@ -82,8 +80,7 @@ def by_schedule(record: Record, delay: int, axes: list[Axes]) -> None:
     "fig10",
     "singular values of dL/dW over epochs, with and without flossing, and accuracy",
     cost=("10 s", "2 min", LONG),
-    smoke={**QUICK, "ranks": (2, 4)},
-    small=FEWER,
+    smoke={"ranks": (2, 4)},
     draw=singular_values,
 )
 class Fig10(Episodes):
@@ -144,8 +141,7 @@ class Fig11(Fig10):
     "appD-clv",
     "overlap of dL/dh with the first covariant vector over epochs, flossed or not",
     cost=("10 s", "80 s", LONG),
-    smoke=QUICK,
-    small={**FEWER, "delays": (20,)},
+    small={"delays": (20,)},
     draw=overlaps,
 )
 class CovariantOverlap(Episodes):
@@ -183,8 +179,8 @@ class CovariantOverlap(Episodes):
     "fig12",
     "flossing every 100 epochs to the end: accuracy, error, |dL/dh0| (a-c)",
     cost=("10 s", "1 min", LONG),
-    smoke={**QUICK, "period": 4},
-    small={"delays": (30,), "seeds": 2, "epochs": 1200, "floss_epochs": 200, "floss_clip": 1.0},
+    smoke={"period": 4},
+    small={"delays": (30,), "seeds": 2, "epochs": 1200, "floss_epochs": 200},
     draw=by_schedule,
 )
 class Fig12(Episodes):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from lyaptorch.analysis import aligned, onset
 from lyaptorch.experiments.check import Check, at_least
-from lyaptorch.experiments.figure import Results, Study, coordinates
+from lyaptorch.experiments.figure import Results, Scales, Study, coordinates
 from lyaptorch.experiments.gradient_flossing.setting import (
     DIMS,
     SMOKE,
@@ -42,17 +41,12 @@ from lyaptorch.tasks.batch import Draw
 from lyaptorch.training.metrics import initial_gradient_norm
 
 DrawDelay: TypeAlias = Callable[[Record, int, list[Axes]], None]
-QUICK: dict[str, Any] = {**SMOKE, "delays": (4,), "floss_epochs": 3, "episodes": (5, 10), "every": 2}
-"""What is small at smoke scale."""
-FEWER: dict[str, Any] = {"delays": (20, 40), "seeds": 3, "epochs": 1500, "floss_clip": 1.0}
-"""What is small at small scale."""
 LONG = "hours; minutes on a GPU"
 """The cost at paper scale."""
 ROSE = 10.0
 """How many times a gradient must exceed that of the network without flossing to count as risen."""
 
 
-@dataclass(frozen=True)
 class Episodes(Setting):
     """Networks that are flossed before training and in several episodes early in it.
 
@@ -70,6 +64,11 @@ class Episodes(Setting):
     measured: ClassVar[tuple[str, str]] = ("initial_gradient_norm", "gradient_norm")
     axes: ClassVar[tuple[str, ...]] = ()
     curves: ClassVar[tuple[str, ...]] = ("accuracy",)
+
+    scales: ClassVar[Scales] = {
+        "smoke": {**SMOKE, "delays": (4,), "floss_epochs": 3, "episodes": (5, 10), "every": 2},
+        "small": {"delays": (20, 40), "seeds": 3, "epochs": 1500, "floss_clip": 1.0},
+    }
 
     def conditions(self) -> tuple[Condition, ...]:
         """Networks without flossing, and their twins with it."""
@@ -157,8 +156,6 @@ def around_ends(record: Record, delay: int, axes: list[Axes]) -> None:
     "fig8",
     "|dL/dh0| and accuracy over epochs, with flossing episodes at 0, 100, ..., 400",
     cost=("10 s", "80 s", LONG),
-    smoke=QUICK,
-    small=FEWER,
     draw=norms_and_accuracy,
 )
 class Fig8(Episodes):
@@ -206,8 +203,8 @@ def share_before(risen: NDArray[np.bool_], at: Rows, left: Rows) -> float:
     "fig9",
     "|dL/dh0| and accuracy aligned to the last epoch at chance, and of small gradients",
     cost=("10 s", "80 s", LONG),
-    smoke={**QUICK, "window": 8, "accuracy_level": 0.3},
-    small={**FEWER, "window": 500},
+    smoke={"window": 8, "accuracy_level": 0.3},
+    small={"window": 500},
     draw=around_ends,
 )
 class Fig9(Fig8):

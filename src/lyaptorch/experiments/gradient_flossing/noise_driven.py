@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,7 +29,6 @@ NATS = "(nats per step)"
 UNITS = ("LSTM", "ReLU")
 
 
-@dataclass(frozen=True)
 class NoiseDriven(Figure):
     """Random tanh networks driven by noise, and how they are flossed.
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar, dataclass_transform
+from functools import partial
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from lyaptorch.experiments.figure import Figure, Results, Study, coordinates, declare
+from lyaptorch.experiments.figure import Figure, Results, Scales, Study, coordinates, declare
 from lyaptorch.plots.primitives import Rows, bundle, look
 from lyaptorch.record import Given, Record
 from lyaptorch.schedules import At, FitPhase, FlossPhase, Schedule, Trigger
@@ -21,7 +22,6 @@ from lyaptorch.tasks.delayed import LaggedTask
 from lyaptorch.training import Model
 from lyaptorch.training.presets import gf2023
 
-T = TypeVar("T", bound=Figure)
 SMOKE: dict[str, Any] = {
     "delays": (2, 4),
     "seeds": 2,
@@ -36,20 +36,8 @@ SMOKE: dict[str, Any] = {
 DIMS = ("condition", "delay", "seed")
 
 
-@dataclass_transform(frozen_default=True)
-def figure(name: str, shows: str, cost: tuple[str, str, str], **changed: Any) -> Callable[[type[T]], type[T]]:
-    """Make a class a figure of this paper: a frozen dataclass, declared as by `declare`.
-
-    Its scales and its picture are those of the figure that it extends, but for what is `changed`.
-    """
-
-    def decorate(cls: type[T]) -> type[T]:
-        # ClassVars of a figure that was declared before, and nothing of a class that was not
-        inherited = {**cls.scales, "draw": cls.draw} if hasattr(cls, "draw") else {}
-        declared = declare("gradient-flossing", name, shows, cost=cost, **{**inherited, **changed})
-        return declared(dataclass(frozen=True)(cls))
-
-    return decorate
+figure = partial(declare, "gradient-flossing")
+"""Declares a figure of this paper."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +73,6 @@ class Networks(NamedTuple):
     ids: Tensor
 
 
-@dataclass(frozen=True)
 class Setting(Figure):
     """Ensembles of `gf2023` networks trained on a task with a lag.
 
@@ -119,6 +106,8 @@ class Setting(Figure):
     hidden_size: int = 80
     batch: int = 16
     length: int = 300
+
+    scales: ClassVar[Scales] = {"smoke": SMOKE, "small": {"floss_clip": 1.0}}
 
     @property
     def source(self) -> str:
@@ -241,7 +230,6 @@ def over_epochs(
     return {name: ((*dims, "epoch"), record[name].reshape(*shape, -1)) for name in names}
 
 
-@dataclass(frozen=True)
 class DelaySweep(Setting):
     """Networks under several conditions, trained at several delays and tested."""
 

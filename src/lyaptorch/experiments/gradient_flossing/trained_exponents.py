@@ -17,7 +17,6 @@ from lyaptorch.experiments.figure import Results, Study, coordinates
 from lyaptorch.experiments.gradient_flossing.delays import A_DAY, BESIDE, SOLVED, Fig4d
 from lyaptorch.experiments.gradient_flossing.setting import (
     DIMS,
-    SMOKE,
     Condition,
     Networks,
     Setting,
@@ -64,8 +63,8 @@ def exponents(record: Record, axes: list[Axes]) -> None:
     "fig13",
     "exponents after training on spatial XOR against delay, solved or not (a-d)",
     cost=("2 s", "2 min", A_DAY),
-    smoke={**Fig4d.scales["smoke"], "measure": 60},
-    small={**Fig4d.scales["small"], "delays": (10, 20, 40), "seeds": 2, "epochs": 1000},
+    smoke={"measure": 60},
+    small={"delays": (10, 20, 40), "seeds": 2, "epochs": 1000},
     draw=exponents,
 )
 class Fig13(Fig4d):
@@ -142,8 +141,8 @@ def exponents_and_accuracy(record: Record, axes: list[Axes]) -> None:
     "frames",
     "spread of exponents and success over initial frames: fixed, redrawn, carried over",
     cost=("3 s", "30 s", A_DAY),
-    smoke={**SMOKE, "delays": (4,), "epochs": 10, "floss_epochs": 4, "measure": 60},
-    small={"delays": (20,), "seeds": 3, "epochs": 600, "floss_clip": 1.0},
+    smoke={"delays": (4,), "epochs": 10, "floss_epochs": 4, "measure": 60},
+    small={"delays": (20,), "seeds": 3, "epochs": 600},
     draw=exponents_and_accuracy,
 )
 class Frames(Setting):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,9 +15,9 @@ from lyaptorch.analysis import spike_statistics
 from lyaptorch.cells import LeakyReadout, LIFCell, surrogates
 from lyaptorch.cells.weights import fluctuation_driven
 from lyaptorch.experiments.check import Check, at_least, at_most
-from lyaptorch.experiments.figure import Results, Study, coordinates, declare
-from lyaptorch.experiments.surrogate_flossing.random_binary import PAPER, TITLE, copies
-from lyaptorch.experiments.surrogate_flossing.trained_binary import SMOKE, BinaryLearning, Learning, arriving
+from lyaptorch.experiments.figure import Results, Study, coordinates
+from lyaptorch.experiments.surrogate_flossing.random_binary import TITLE, copies, figure
+from lyaptorch.experiments.surrogate_flossing.trained_binary import BinaryLearning, Learning, arriving
 from lyaptorch.plots.primitives import PALETTE, TINY, learning, picture, scores
 from lyaptorch.record import Record
 from lyaptorch.schedules import Schedule
@@ -51,13 +51,11 @@ def xor(record: Record, axes: list[Axes]) -> None:
     axes[3].set(xlabel="delay", ylabel=r"$|dL/dh_0|$", title="Mean over epochs")
 
 
-@declare(
-    PAPER,
+@figure(
     "fig3",
     "adaptive surrogate flossing against none: accuracy and |dL/dh0| over delays",
     cost=("3 s", "13 min", "1 hour"),
     smoke={
-        **SMOKE,
         "delays": (2, 4),
         "late": 10,
         "floss_epochs": 4,
@@ -68,7 +66,6 @@ def xor(record: Record, axes: list[Axes]) -> None:
     small={"delays": (14, 18), "seeds": 8},
     draw=xor,
 )
-@dataclass(frozen=True)
 class Fig3(BinaryLearning):
     """Accuracy and |dL/dh0| of binary networks on the one-hot XOR: no flossing against adaptive flossing.
 
@@ -184,8 +181,7 @@ def learned(record: Record, axes: list[Axes]) -> None:
     axes[0].legend()
 
 
-@declare(
-    PAPER,
+@figure(
     "spiking",
     "LIF networks, flossed and not, on the delayed XOR and on spike patterns",
     cost=("5 s", "5 min", "20 min"),
@@ -205,7 +201,6 @@ def learned(record: Record, axes: list[Axes]) -> None:
     small={"delays": (60, 80), "seeds": 5},
     draw=learned,
 )
-@dataclass(frozen=True)
 class Spiking(Learning):
     """LIF networks on the delayed XOR of two cues and on spike patterns, flossed and not.
 

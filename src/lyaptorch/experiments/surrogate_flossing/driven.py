@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
@@ -15,18 +14,18 @@ from torch import Tensor, nn
 from lyaptorch.analysis import condition_number
 from lyaptorch.cells import BinaryCell, unroll
 from lyaptorch.experiments.check import Check, at_most, near
-from lyaptorch.experiments.figure import Results, Study, coordinates, declare
+from lyaptorch.experiments.figure import Results, Scales, Study, coordinates
 from lyaptorch.experiments.gradient_flossing.exponents import spectra
 from lyaptorch.experiments.surrogate_flossing.random_binary import (
     BITS,
     NATS,
-    PAPER,
     TITLE,
     TRANSIENT,
     RandomNetworks,
     bits,
     copies,
     exponents,
+    figure,
     growth,
     random_networks,
     random_states,
@@ -36,7 +35,6 @@ from lyaptorch.record import Given, Record
 from lyaptorch.training import floss
 
 
-@dataclass(frozen=True)
 class Control(RandomNetworks):
     """Surrogate flossing of random binary networks driven by bits; W, V and the sharpness are trained.
 
@@ -110,8 +108,7 @@ def first_exponent(record: Record, axes: list[Axes]) -> None:
     panel.legend()
 
 
-@declare(
-    PAPER,
+@figure(
     "fig2a",
     "the first surrogate exponent against flossing epochs, for sharpness 0.5 and 1",
     cost=("1 s", "2 s", "30 s"),
@@ -119,7 +116,6 @@ def first_exponent(record: Record, axes: list[Axes]) -> None:
     small={"networks": 5, "measure": 500},
     draw=first_exponent,
 )
-@dataclass(frozen=True)
 class Fig2a(Control):
     """The first surrogate exponent against flossing epochs."""
 
@@ -137,8 +133,7 @@ class Fig2a(Control):
         return found
 
 
-@declare(
-    PAPER,
+@figure(
     "fig2b",
     "the surrogate spectrum after flossing k = 1, 16, 32 exponents, sharpness 1",
     cost=("3 s", "10 s", "5 min"),
@@ -146,7 +141,6 @@ class Fig2a(Control):
     small={"networks": 3, "measure": 500},
     draw=spectra,
 )
-@dataclass(frozen=True)
 class Fig2b(Control):
     """The whole surrogate spectrum after flossing k exponents; more epochs than figure 2a (ours)."""
 
@@ -166,10 +160,6 @@ class Fig2b(Control):
         return found
 
 
-SMOKE = {"networks": 3, "hidden_size": 16, "horizons": (5, 10, 15), "measure": 50}
-
-
-@dataclass(frozen=True)
 class Driven(RandomNetworks):
     """Random binary networks driven by bits, of which gradients and exponents are measured.
 
@@ -183,6 +173,10 @@ class Driven(RandomNetworks):
     horizons: tuple[int, ...] = tuple(range(20, 201, 20))
     measure: int = 4000
 
+    scales: ClassVar[Scales] = {
+        "smoke": {"networks": 3, "hidden_size": 16, "horizons": (5, 10, 15), "measure": 50},
+        "small": {},
+    }
     measured: ClassVar[str]
     slope: ClassVar[str]
     difference: ClassVar[str]
@@ -216,16 +210,13 @@ class Driven(RandomNetworks):
         return found
 
 
-@declare(
-    PAPER,
+@figure(
     "appF",
     "norm of the gradient with respect to h0 against exp(lambda_1 T)",
     cost=("1 s", "1 s", "2 min"),
-    smoke=SMOKE,
     small={"networks": 12, "horizons": (20, 40, 60, 80, 100, 120), "measure": 1500},
     draw=growth("log_norm", "lambda1", r"$\log |dL/dh_0|$", r"$\lambda_1 T$"),
 )
-@dataclass(frozen=True)
 class AppF(Driven):
     """The norm of a gradient with respect to the initial state against the steps it travelled."""
 
@@ -250,16 +241,14 @@ class AppF(Driven):
         return self.results(torch.stack(rows, -1), rates[..., 0])
 
 
-@declare(
-    PAPER,
+@figure(
     "appG",
     "condition number of m tangent directions against exp((lambda_1 - lambda_m) T)",
     cost=("1 s", "1 s", "10 min"),
-    smoke={**SMOKE, "m": 4},
+    smoke={"m": 4},
     small={"networks": 8, "horizons": (200, 300, 400, 500, 600), "measure": 1500},
     draw=growth("log_kappa", "spread", r"$\log \kappa_m$", r"$(\lambda_1 - \lambda_m) T$"),
 )
-@dataclass(frozen=True)
 class AppG(Driven):
     """The condition number of the long-term surrogate Jacobian against its steps.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -17,11 +16,11 @@ from lyaptorch.cells import Cell, LIFCell, random_frame, surrogates, unroll
 from lyaptorch.cells.spiking import ORDERS, RESET_GRADS
 from lyaptorch.cells.weights import fluctuation_driven
 from lyaptorch.experiments.check import Check, at_most, near, slopes
-from lyaptorch.experiments.figure import Figure, Results, Study, coordinates, declare
+from lyaptorch.experiments.figure import Figure, Results, Study, coordinates
 from lyaptorch.experiments.gradient_flossing import cost
 from lyaptorch.experiments.gradient_flossing.cost import Sizes
 from lyaptorch.experiments.surrogate_flossing.adaptive import Spiking
-from lyaptorch.experiments.surrogate_flossing.random_binary import NATS, PAPER, THEORY, TITLE, copies
+from lyaptorch.experiments.surrogate_flossing.random_binary import NATS, THEORY, TITLE, copies, figure
 from lyaptorch.plots.primitives import BLUE, GREY, ORANGE, PALETTE, picture
 from lyaptorch.record import Given, Record
 from lyaptorch.schedules import FitPhase, FlossPhase
@@ -50,8 +49,7 @@ def conventions(record: Record, axes: list[Axes]) -> None:
     spectra.legend(fontsize=6)
 
 
-@declare(
-    PAPER,
+@figure(
     "fig4",
     "the LIF Jacobian, analytic against autodiff, in six conventions",
     cost=("2 s", "2 s", "3 min"),
@@ -59,7 +57,6 @@ def conventions(record: Record, axes: list[Axes]) -> None:
     small={"measure": 500},
     draw=conventions,
 )
-@dataclass(frozen=True)
 class Fig4(Figure):
     """Analytic and automatic Jacobians of a spiking network in the six conventions, and their exponents.
 
@@ -152,22 +149,14 @@ def convergence(record: Record, axes: list[Axes]) -> None:
     axes[2].legend()
 
 
-ALIKE: dict[str, Any] = {
-    "cost": ("1 s", "1 s", "2 s"),
-    "smoke": {"hidden_size": 5, "networks": 3, "steps": 60, "transient": 10, "channels": 5, "points": 12},
-    "small": {"networks": 8},
-    "draw": convergence,
-}
-"""What the two figures declare alike."""
-
-
-@declare(
-    PAPER,
+@figure(
     "fig7",
     "convergence of the exponents of LIF networks, sharpness 1, weights random or fixed",
-    **ALIKE,
+    cost=("1 s", "1 s", "2 s"),
+    smoke={"hidden_size": 5, "networks": 3, "steps": 60, "transient": 10, "channels": 5, "points": 12},
+    small={"networks": 8},
+    draw=convergence,
 )
-@dataclass(frozen=True)
 class Fig7(Figure):
     """Running estimates of all exponents of LIF networks with surrogate sharpness 1.
 
@@ -245,24 +234,18 @@ class Fig7(Figure):
         ]
 
 
-@declare(PAPER, "fig8", "convergence of the exponents of LIF networks, sharpness 20", **ALIKE)
-@dataclass(frozen=True)
+@figure("fig8", "convergence of the exponents of LIF networks, sharpness 20")
 class Fig8(Fig7):
     """Figure 7 with surrogate sharpness 20."""
 
     sharpness: float = 20.0
 
 
-@declare(
-    PAPER,
+@figure(
     "table1",
     "measured cost of LIF, Jacobian and QR steps against sizes, share of flossing",
     cost=("2 s", "2 s", "1 min"),
-    smoke=cost.Table1.scales["smoke"],
-    small=cost.Table1.scales["small"],
-    draw=cost.seconds,
 )
-@dataclass(frozen=True)
 class Table1(cost.Table1):
     """Table 1 of Gradient Flossing for LIF networks, whose state has two numbers for each neuron.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,8 @@ from lyaptorch.tasks import DelayedCopy
 from lyaptorch.tasks.batch import Draw
 from lyaptorch.theory import binary_mean_field, free_probability_spectrum, gaussian_states, triangle_law
 
-PAPER = "surrogate-flossing"
+figure = partial(declare, "surrogate-flossing")
+"""Declares a figure of this paper."""
 TITLE = "Surrogate Gradient Flossing"
 """What sources of checks begin with."""
 NATS = "(nats per step)"
@@ -65,7 +66,6 @@ def exponents(cell: BinaryCell, inputs: Tensor, transient: int = TRANSIENT, **mo
     return spectrum.exponents[..., 0, :]
 
 
-@dataclass(frozen=True)
 class RandomNetworks(Figure):
     """Groups of random binary networks.
 
@@ -142,8 +142,7 @@ def columns(record: Record, axes: list[Axes]) -> None:
     share.legend()
 
 
-@declare(
-    PAPER,
+@figure(
     "fig1b",
     "surrogate spectra of binary networks for several sharpnesses, with their theory",
     cost=("1 s", "25 s", "3 hours"),
@@ -164,7 +163,6 @@ def columns(record: Record, axes: list[Axes]) -> None:
     },
     draw=laws,
 )
-@dataclass(frozen=True)
 class Fig1b(RandomNetworks):
     """Surrogate spectra of binary networks without input, for several sharpnesses, and their theory.
 
@@ -239,8 +237,7 @@ class Fig1b(RandomNetworks):
         return exponents(cell, inputs, UNDRIVEN, k=k, h0=random_states(study, cell, ids))
 
 
-@declare(
-    PAPER,
+@figure(
     "fig1d",
     "the column-sparse surrogate Jacobian of a binary network, and its active columns",
     cost=("1 s", "1 s", "5 s"),
@@ -248,7 +245,6 @@ class Fig1b(RandomNetworks):
     small={"networks": 5},
     draw=columns,
 )
-@dataclass(frozen=True)
 class Fig1d(Figure):
     """The surrogate Jacobian W diag(sech^2(g h)): most of its columns are nearly zero.
 

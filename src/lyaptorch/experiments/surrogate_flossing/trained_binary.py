@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -15,8 +14,8 @@ from torch import Tensor, nn
 from lyaptorch._types import Number
 from lyaptorch.cells import BinaryCell
 from lyaptorch.experiments.check import Check, at_least, at_most
-from lyaptorch.experiments.figure import Figure, Results, Study, coordinates, declare
-from lyaptorch.experiments.surrogate_flossing.random_binary import PAPER, TITLE, copies
+from lyaptorch.experiments.figure import Figure, Results, Scales, Study, coordinates
+from lyaptorch.experiments.surrogate_flossing.random_binary import TITLE, copies, figure
 from lyaptorch.plots.primitives import PALETTE, TINY, learning, picture, scores
 from lyaptorch.record import Record
 from lyaptorch.schedules import FitPhase, FlossPhase, Schedule
@@ -25,13 +24,10 @@ from lyaptorch.tasks.batch import Task
 from lyaptorch.training import Model, Readout
 from lyaptorch.training.model import settled_state
 
-SMOKE = {"seeds": 2, "epochs": 15, "hidden_size": 12, "batch": 4, "extra": 10}
-"""What is small at smoke scale."""
 SOLVED = 0.95
 """Mean accuracy from which a delay counts as reached."""
 
 
-@dataclass(frozen=True)
 class Learning(Figure):
     """Networks that learn a task, some of them flossed.
 
@@ -95,7 +91,6 @@ def final_sharpness(model: Model) -> Tensor:
     return sharpness
 
 
-@dataclass(frozen=True)
 class BinaryLearning(Learning):
     """Binary networks that learn.
 
@@ -106,6 +101,11 @@ class BinaryLearning(Learning):
 
     clip: float = 1.0
     extra: int = 45
+
+    scales: ClassVar[Scales] = {
+        "smoke": {"seeds": 2, "epochs": 15, "hidden_size": 12, "batch": 4, "extra": 10},
+        "small": {},
+    }
 
     def network(
         self,
@@ -152,14 +152,12 @@ def copying(record: Record, axes: list[Axes]) -> None:
     final.legend()
 
 
-@declare(
-    PAPER,
+@figure(
     "appC-copy",
     "accuracy of binary networks on the delayed copy over delays, with and without flossing",
     cost=("1 s", "15 s", "1 hour"),
     smoke={
         "delays": (2, 3),
-        "seeds": 2,
         "epochs": 10,
         "floss_epochs": 3,
         "hidden_size": 10,
@@ -169,7 +167,6 @@ def copying(record: Record, axes: list[Axes]) -> None:
     small={"delays": (10, 16, 22, 30), "seeds": 3, "epochs": 600, "floss_epochs": 300},
     draw=copying,
 )
-@dataclass(frozen=True)
 class AppCCopy(BinaryLearning):
     """Accuracy of binary networks on the delayed copy of bits, not flossed and flossed before training.
 
@@ -224,21 +221,14 @@ def limits(record: Record, axes: list[Axes]) -> None:
     sharpness.legend()
 
 
-@declare(
-    PAPER,
+@figure(
     "limits-g",
     "the sharpness collapses when flossing trains it: copy is learned, XOR is not",
     cost=("2 s", "40 s", "10 min"),
-    smoke={
-        **SMOKE,
-        "delay": 2,
-        "floss_epochs": 5,
-        "k": 10,
-    },
+    smoke={"delay": 2, "floss_epochs": 5, "k": 10},
     small={"seeds": 4},
     draw=limits,
 )
-@dataclass(frozen=True)
 class LimitsG(BinaryLearning):
     """Flossing that trains the sharpness makes it small: the copy is still learned, the XOR is not.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -15,8 +14,8 @@ from torch import Tensor
 from lyaptorch.analysis import best_so_far, gradient_norms, hessian_spectrum, iterations_to
 from lyaptorch.cells import Cell, ElmanCell, ResidualCell, residuals, unroll
 from lyaptorch.experiments.check import Check, at_least, at_most
-from lyaptorch.experiments.figure import Results, Study, declare
-from lyaptorch.experiments.weak_coupling.trained import AUTHORS, PAPER, Trained, network, uniform
+from lyaptorch.experiments.figure import Results, Study
+from lyaptorch.experiments.weak_coupling.trained import AUTHORS, Trained, figure, network, uniform
 from lyaptorch.plots.primitives import PALETTE, bundle, level, picture, single
 from lyaptorch.record import Record
 from lyaptorch.tangent import lyapunov_spectrum
@@ -44,8 +43,7 @@ def responses(record: Record, axes: list[Axes]) -> None:
     spectra.legend(title="dashed: trained")
 
 
-@declare(
-    PAPER,
+@figure(
     "fig2",
     "trajectories, exponents, gradients over time and Hessian, for three residuals",
     cost=("2 s", "2 s", "10 min"),
@@ -62,7 +60,6 @@ def responses(record: Record, axes: list[Axes]) -> None:
     small={"hidden_size": 32, "sample": 50, "iterations": 300, "batch": 32},
     draw=responses,
 )
-@dataclass(frozen=True)
 class Fig2(Trained):
     """Sub-, critical and supercritical residuals r I on the adding problem, before and after training.
 
@@ -171,8 +168,7 @@ def errors(record: Record, axes: list[Axes]) -> None:
     panel.legend()
 
 
-@declare(
-    PAPER,
+@figure(
     "table1",
     "adding problem: homogeneous and heterogeneous residuals, Elman network; RMS error",
     cost=("1 s", "4 min", "15 min"),
@@ -188,7 +184,6 @@ def errors(record: Record, axes: list[Axes]) -> None:
     small={"seeds": 2, "iterations": 15_000},
     draw=errors,
 )
-@dataclass(frozen=True)
 class Table1(Trained):
     """RMS error on the adding problem, and the task steps until it falls below 0.3.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -15,9 +14,9 @@ from matplotlib.axes import Axes
 from lyaptorch.analysis import best_so_far
 from lyaptorch.cells import Cell, CoRNNCell, ElmanCell, LSTMCell, ResidualCell, S4DCell, URLSTMCell, residuals
 from lyaptorch.experiments.check import Check, at_least, at_most
-from lyaptorch.experiments.figure import Results, Study, declare
-from lyaptorch.experiments.weak_coupling.several_tasks import SMALL, SMOKE, SeveralTasks, named, score_of
-from lyaptorch.experiments.weak_coupling.trained import AUTHORS, PAPER, learned, stacked, uniform
+from lyaptorch.experiments.figure import Results, Study
+from lyaptorch.experiments.weak_coupling.several_tasks import SeveralTasks, named, score_of
+from lyaptorch.experiments.weak_coupling.trained import AUTHORS, figure, learned, stacked, uniform
 from lyaptorch.plots.primitives import bundle, look, picture
 from lyaptorch.record import Record
 from lyaptorch.training import Adam
@@ -53,20 +52,17 @@ def curves(record: Record, axes: list[Axes]) -> None:
     axes[0].legend()
 
 
-@declare(
-    PAPER,
+@figure(
     "table2",
     "residual networks, Elman, LSTM, UR-LSTM, S4D and coRNN on all tasks",
     cost=("5 s", "9 min", "a day on a GPU"),
     smoke={
-        **SMOKE,
         "tasks": ("mnist", "adding 8"),
         "learning_rates": (1e-3,),
         "hidden_size": 8,
         "adding_iterations": 2,
     },
     small={
-        **SMALL,
         "tasks": ("mnist", "adding 50"),
         "learning_rates": (3e-3, 1e-2),
         "seeds": 1,
@@ -76,7 +72,6 @@ def curves(record: Record, axes: list[Axes]) -> None:
     },
     draw=curves,
 )
-@dataclass(frozen=True)
 class Table2(SeveralTasks):
     """The best test score of each network on each task, with Adam and a clipped gradient for all.
 

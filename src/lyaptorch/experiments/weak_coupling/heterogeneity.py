@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -16,17 +15,15 @@ from lyaptorch.analysis import fading_memory, gradient_norms, hessian_spectrum
 from lyaptorch.cells import ResidualCell
 from lyaptorch.cells.residuals import HasFrequency
 from lyaptorch.experiments.check import Check, at_least
-from lyaptorch.experiments.figure import Results, Study, declare
+from lyaptorch.experiments.figure import Results, Study
 from lyaptorch.experiments.weak_coupling.image_runs import (
-    SMALL,
-    SMOKE,
     Conditions,
     ImageRun,
     best_of,
     best_scores,
     learning_curves,
 )
-from lyaptorch.experiments.weak_coupling.trained import AUTHORS, PAPER, network, stacked
+from lyaptorch.experiments.weak_coupling.trained import AUTHORS, figure, network, stacked
 from lyaptorch.plots.primitives import GREY, PALETTE, picture, scores
 from lyaptorch.record import Record
 from lyaptorch.tangent import lyapunov_spectrum
@@ -52,21 +49,12 @@ def spreads(record: Record, axes: list[Axes]) -> None:
     memory.legend()
 
 
-@declare(
-    PAPER,
+@figure(
     "fig5",
     "heterogeneous decays around a subcritical one: accuracy, exponents, gradients",
     cost=("5 s", "40 s", "an hour on a GPU"),
-    smoke={
-        **SMOKE,
-        "spreads": (0.0, 0.04),
-        "rank": 2,
-        "eigenvalues": 1,
-        "hessian_steps": 2,
-        "sample": 2,
-    },
+    smoke={"spreads": (0.0, 0.04), "rank": 2, "eigenvalues": 1, "hessian_steps": 2, "sample": 2},
     small={
-        **SMALL,
         "learning_rates": (3e-3, 1e-2),
         "spreads": (0.0, 0.04, 0.1),
         "eigenvalues": 5,
@@ -75,7 +63,6 @@ def spreads(record: Record, axes: list[Axes]) -> None:
     },
     draw=spreads,
 )
-@dataclass(frozen=True)
 class Fig5(ImageRun):
     """Decays drawn from U(r - delta, r + delta) around a subcritical r.
 
@@ -193,14 +180,12 @@ def sides(record: Record, axes: list[Axes]) -> None:
         left.legend()
 
 
-@declare(
-    PAPER,
+@figure(
     "fig6",
     "kinds A and B: accuracy against r, and against the angle of a rotation",
     cost=("3 s", "2 min", "two hours on a GPU"),
-    smoke={**SMOKE, "decays": (0.9, 1.0, 1.1), "multiples": (1.0,)},
+    smoke={"decays": (0.9, 1.0, 1.1), "multiples": (1.0,)},
     small={
-        **SMALL,
         "learning_rates": (1e-2,),
         "batch": 32,
         "iterations": 2500,
@@ -210,7 +195,6 @@ def sides(record: Record, axes: list[Axes]) -> None:
     },
     draw=sides,
 )
-@dataclass(frozen=True)
 class Fig6(ImageRun):
     """Kinds A, phi(A h) + eps phi(a), and B, phi(A h + eps a): over decays r, and over angles at r = 1.
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import torch
@@ -17,24 +16,13 @@ from lyaptorch.analysis import PowerSpectrum, best_so_far, characteristic_freque
 from lyaptorch.cells import ResidualCell, residuals
 from lyaptorch.cells.residuals import HasFrequency
 from lyaptorch.experiments.check import Check, at_least, at_most, near
-from lyaptorch.experiments.figure import Results, Study, declare
-from lyaptorch.experiments.weak_coupling.trained import AUTHORS, PAPER, Trained, learned, network, stacked
+from lyaptorch.experiments.figure import Results, Scales, Study
+from lyaptorch.experiments.weak_coupling.trained import AUTHORS, Trained, figure, learned, network, stacked
 from lyaptorch.plots.primitives import GREY, PALETTE, Picture, bundle, level, picture, scores
 from lyaptorch.record import Record
 from lyaptorch.tasks import SequentialImages
 from lyaptorch.tasks.batch import Draw
 
-SMALL = {"hidden_size": 32, "batch": 64, "iterations": 1200, "measure_every": 200, "test_batches": 16}
-SMOKE = {
-    "hidden_size": 4,
-    "batch": 4,
-    "iterations": 3,
-    "measure_every": 2,
-    "test_batches": 2,
-    "seeds": 1,
-    "learning_rates": (1e-3,),
-    "spectrum_images": 8,
-}
 MINIMAL = {False: 0.5, True: 0.3}
 """Accuracy that counts as minimal performance, of digits in order and permuted; the paper's are lost."""
 Conditions: TypeAlias = tuple[list[str], Tensor, Tensor, Tensor]
@@ -43,7 +31,6 @@ ROTATION = f"{AUTHORS}, section 4.2"
 least, most = (partial(side, source=ROTATION) for side in (at_least, at_most))
 
 
-@dataclass(frozen=True)
 class ImageRun(Trained):
     """Networks with different residuals on image sequences, at several learning rates.
 
@@ -66,6 +53,26 @@ class ImageRun(Trained):
     measure_every: int = 468
     test_batches: int = 78
     spectrum_images: int = 10_000
+
+    scales: ClassVar[Scales] = {
+        "smoke": {
+            "hidden_size": 4,
+            "batch": 4,
+            "iterations": 3,
+            "measure_every": 2,
+            "test_batches": 2,
+            "seeds": 1,
+            "learning_rates": (1e-3,),
+            "spectrum_images": 8,
+        },
+        "small": {
+            "hidden_size": 32,
+            "batch": 64,
+            "iterations": 1200,
+            "measure_every": 200,
+            "test_batches": 16,
+        },
+    }
 
     def conditions(self, study: Study, spectrum: HasFrequency, ids: Tensor) -> Conditions:
         """What differs between the networks."""
@@ -209,16 +216,13 @@ def beside_spectra(draw: Callable[[Axes, Record, int, str], None]) -> Picture:
     return both
 
 
-@declare(
-    PAPER,
+@figure(
     "images",
     "sequential MNIST: identity, rotation at the data's frequency, heterogeneity",
     cost=("5 s", "8 min", "2 h; minutes on a GPU"),
-    smoke=SMOKE,
-    small={**SMALL, "learning_rates": (1e-3, 3e-3)},
+    small={"learning_rates": (1e-3, 3e-3)},
     draw=beside_spectra(learning_curves),
 )
-@dataclass(frozen=True)
 class Images(ImageRun):
     """Identity, rotation at the frequency of the data, and informed heterogeneity."""
 
@@ -246,16 +250,14 @@ class Images(ImageRun):
         ]
 
 
-@declare(
-    PAPER,
+@figure(
     "fig4",
     "accuracy against rotation angle on digits in order and permuted; data's spectrum",
     cost=("5 s", "70 s", "an hour on a GPU"),
-    smoke={**SMOKE, "multiples": (0.0, 1.0)},
-    small={**SMALL, "learning_rates": (3e-3,), "multiples": (0.0, 0.5, 1.0, 1.5, 2.0)},
+    smoke={"multiples": (0.0, 1.0)},
+    small={"learning_rates": (3e-3,), "multiples": (0.0, 0.5, 1.0, 1.5, 2.0)},
     draw=beside_spectra(best_at_angles),
 )
-@dataclass(frozen=True)
 class Fig4(ImageRun):
     """Accuracy against the angle of a common rotation.
 

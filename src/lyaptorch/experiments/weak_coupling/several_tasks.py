@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -16,17 +15,13 @@ from torch import Tensor
 
 from lyaptorch.cells import Cell, ResidualCell, residuals
 from lyaptorch.experiments.check import Check, at_least, at_most
-from lyaptorch.experiments.figure import Results, Study, declare
-from lyaptorch.experiments.weak_coupling.trained import AUTHORS, PAPER, Trained, learned, network, stacked
+from lyaptorch.experiments.figure import Results, Scales, Study
+from lyaptorch.experiments.weak_coupling.trained import AUTHORS, Trained, figure, learned, network, stacked
 from lyaptorch.plots.primitives import GREY, PALETTE, bundle, picture, scores
 from lyaptorch.record import Record
 from lyaptorch.tasks import Adding, SequentialImages
 from lyaptorch.tasks.batch import Task
 from lyaptorch.training import SGD, Adam
-
-SMOKE = {"seeds": 1, "batch": 4, "iterations": 2, "measurements": 2, "test_batches": 1}
-SMALL = {"hidden_size": 32, "batch": 32, "test_batches": 10}
-"""What is small at smoke and at small scale."""
 
 
 def named(name: str) -> Task:
@@ -42,7 +37,6 @@ def score_of(name: str) -> tuple[str, str, tuple[float, float]]:
     return "accuracy", "test accuracy", (0, 1.03)
 
 
-@dataclass(frozen=True)
 class SeveralTasks(Trained):
     """Networks that are trained on images and on the adding problem.
 
@@ -70,6 +64,11 @@ class SeveralTasks(Trained):
     clip: float = 1.0
     measurements: int = 40
     test_batches: int = 20
+
+    scales: ClassVar[Scales] = {
+        "smoke": {"seeds": 1, "batch": 4, "iterations": 2, "measurements": 2, "test_batches": 1},
+        "small": {"hidden_size": 32, "batch": 32, "test_batches": 10},
+    }
 
     def learn(
         self, study: Study, name: str, cell: Cell, ids: Tensor, measurements: int, **settings: Any
@@ -123,13 +122,11 @@ def _row(row: list[Axes], record: Record, task: int) -> None:
     curvature.set(xlabel="task step", ylabel="|leading eigenvalue|", title="Hessian, clipped")
 
 
-@declare(
-    PAPER,
+@figure(
     "fig3",
     "learning curves over r on images and adding, with and without clipping; Hessian",
     cost=("3 s", "4 min", "hours on a GPU"),
     smoke={
-        **SMOKE,
         "tasks": ("mnist", "adding 8", "adding 12"),
         "decays": (0.98, 1.0, 1.02),
         "hidden_size": 4,
@@ -137,7 +134,6 @@ def _row(row: list[Axes], record: Record, task: int) -> None:
         "curvatures": 1,
     },
     small={
-        **SMALL,
         "tasks": ("mnist", "permuted mnist", "adding 50", "adding 100"),
         "decays": (0.95, 0.98, 0.995, 1.0, 1.005, 1.02),
         "seeds": 2,
@@ -149,7 +145,6 @@ def _row(row: list[Axes], record: Record, task: int) -> None:
     },
     draw=curves,
 )
-@dataclass(frozen=True)
 class Fig3(SeveralTasks):
     """Residuals r I on images, by gradient descent, and on the adding problem, by Adam; clipped and not.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,8 @@ from lyaptorch.tasks import Adding, SequentialImages
 from lyaptorch.tasks.batch import Draw, Task
 from lyaptorch.training import SGD, Model, Readout
 
-PAPER = "weak-coupling"
+figure = partial(declare, "weak-coupling")
+"""Declares a figure of this paper."""
 AUTHORS = "Dubinin & Effenberger 2024"
 
 
@@ -63,7 +64,6 @@ def stacked(dim: str, parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True)
 class Trained(Figure):
     """Networks that are trained on a task.
 
@@ -159,8 +159,7 @@ def _network(axes: Axes) -> None:
     axes.axis("off")
 
 
-@declare(
-    PAPER,
+@figure(
     "fig1",
     "the tasks, and the networks with their residuals, drawn",
     cost=("1 s", "2 s", "2 s"),
@@ -168,7 +167,6 @@ def _network(axes: Axes) -> None:
     small={"length": 100, "hidden_size": 20},
     draw=overview,
 )
-@dataclass(frozen=True)
 class Fig1(Figure):
     """A trial of each task, and the residual matrices of four kinds of networks.
 

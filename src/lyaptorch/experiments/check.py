@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tomllib
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -70,6 +71,12 @@ class Check:
     def holds(self) -> bool:
         """Whether it does; an undecided one does not."""
         return self.outcome == HOLDS
+
+
+THEORY: dict[str, Any] = {"kind": "identity", "source": "theory"}
+"""Of a check that is exact, or within the error of theory."""
+Checks: TypeAlias = Iterator[Check]
+"""What a figure yields."""
 
 
 def _sided(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lyaptorch._padded import padded
-from lyaptorch.experiments.check import Check
+from lyaptorch.experiments.check import Check, Checks
 from lyaptorch.plots.primitives import Picture
 from lyaptorch.record import Given, Record
 from lyaptorch.schedules import Schedule
@@ -80,7 +80,7 @@ class Study:
 class Figure:
     """A figure of a paper: its fields are its configuration, their defaults those of paper scale.
 
-    A subclass is made a frozen dataclass. It writes `run` and `checks` and is declared by `declare`.
+    A subclass is made a frozen dataclass. It writes `run` and `claims` and is declared by `declare`.
 
     Attributes:
         seed: determines everything.
@@ -109,9 +109,13 @@ class Figure:
         """Variables and coordinates of the Record."""
         raise NotImplementedError
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """What the figure claims, from the Record alone."""
         raise NotImplementedError
+
+    def checks(self, record: Record) -> list[Check]:
+        """The same as a list."""
+        return list(self.claims(record))
 
     def record(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
         """Run it, resuming from `checkpoint` if that exists."""

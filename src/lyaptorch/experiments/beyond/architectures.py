@@ -14,7 +14,7 @@ from lyaptorch.cells import Cell, Form, FormCell, GRUCell, LSTMCell, S4DCell
 from lyaptorch.cells.activation import activation
 from lyaptorch.cells.form import Residual
 from lyaptorch.experiments.beyond.learners import Learning, asks_at_least, asks_at_most, figure
-from lyaptorch.experiments.check import Check
+from lyaptorch.experiments.check import Checks
 from lyaptorch.experiments.figure import Results, Study, coordinates
 from lyaptorch.plots.primitives import (
     BLUE,
@@ -86,17 +86,15 @@ class FlossedCells(Learning):
         }
         return self.found(stacked, **coordinates(kind=self.kinds, flossed=(False, True)))
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """Flossing brings the exponents of each kind to zero; where they were far from it, it helps."""
-        found = []
         for i, kind in enumerate(record["kind"]):
             plain, flossed = (float((record["exponents"][i, j] ** 2).mean()) for j in (0, 1))
             sentence = f"{kind}: mean square exponent, flossed over plain"
-            found.append(asks_at_most(f"{kind} exponents", sentence, 0.5, flossed / plain))
+            yield asks_at_most(f"{kind} exponents", sentence, 0.5, flossed / plain)
             before, after = (float(value) for value in record["final_accuracy"][i].mean((1, 2)))
             sentence = f"{kind}: accuracy that flossing adds"
-            found.append(asks_at_least(f"{kind} accuracy", sentence, 0.0, after - before, 0.02))
-        return found
+            yield asks_at_least(f"{kind} accuracy", sentence, 0.0, after - before, 0.02)
 
     def _learn_kind(self, kind: str, study: Study) -> dict[str, Any]:
         """Exponents `(flossed, seed, rank)` before training, accuracy over epochs, and after."""
@@ -230,16 +228,15 @@ class UnitParameters(Learning):
         }
         return self.found(variables, **coordinates(flossed=FLOSSED))
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """Exponents that come closer to zero, and what that is worth in training."""
         squares = (record["exponents"][..., : self.k] ** 2).mean((1, 2))
-        mean, found = record["final_accuracy"].mean((1, 2)), []
+        mean = record["final_accuracy"].mean((1, 2))
         for i, name in enumerate(FLOSSED[1:], 1):
             sentence, share = f"{name}: mean square exponent over that before", squares[i] / squares[0]
-            found.append(asks_at_most(f"{name} exponents", sentence, 0.5, share))
+            yield asks_at_most(f"{name} exponents", sentence, 0.5, share)
             sentence, added = f"{name}: accuracy added to that without flossing", mean[i] - mean[0]
-            found.append(asks_at_least(f"{name} accuracy", sentence, 0.1, added))
-        return found
+            yield asks_at_least(f"{name} accuracy", sentence, 0.1, added)
 
     def _floss(
         self, study: Study, model: Model, cell: UnitCell, task: TemporalXOR, ids: Tensor

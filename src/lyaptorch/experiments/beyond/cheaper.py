@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from torch import Tensor
 
 from lyaptorch.experiments.beyond.learners import Learning, asks_at_least, asks_at_most, figure
-from lyaptorch.experiments.check import Check, at_least, at_most
+from lyaptorch.experiments.check import Checks, at_least, at_most
 from lyaptorch.experiments.figure import Results, Study, coordinates
 from lyaptorch.experiments.gradient_flossing.setting import Condition
 from lyaptorch.plots.primitives import (
@@ -108,25 +108,24 @@ class CheapFlossing(Learning):
         }
         return self.found(variables, **coordinates(way=list(ways)))
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """What keeps the accuracy of published flossing, and what the cheapest that does costs."""
         ways = record["way"].tolist()
         gained = record["final_accuracy"].mean((1, 2)) - record["final_accuracy"][0].mean()
         full = ways.index("published")
         sentence, source = "accuracy that published flossing adds", "Gradient Flossing, figure 4c"
-        found = [at_least("published", sentence, 0.1, gained[full], source=source)]
+        yield at_least("published", sentence, 0.1, gained[full], source=source)
         # a share of nothing, or of a loss, says nothing
         kept = gained / gained[full] if gained[full] > 0 else np.full(len(ways), np.nan)
         for share, way in zip(kept, ways, strict=True):
             if way not in ("none", "published"):
-                found.append(asks_at_least(way, f"{way}: share of it that remains", self.fewest, share))
+                yield asks_at_least(way, f"{way}: share of it that remains", self.fewest, share)
         enough = [i for i in range(1, len(ways)) if kept[i] >= self.fewest]
         for name, kind in (("flops", "question"), ("seconds", "timing")):
             # not decided where none keeps enough
             share = record[name][enough].min() / record[name][full] if enough else np.nan
             sentence = f"{name} of the cheapest that keeps it, over published"
-            found.append(at_most(f"cheapest {name}", sentence, 0.5, share, kind=kind))
-        return found
+            yield at_most(f"cheapest {name}", sentence, 0.5, share, kind=kind)
 
 
 WAYS = ("none", "published", "auto")
@@ -247,20 +246,19 @@ class AutoFlossing(Learning):
         }
         return self.found(variables, **coordinates(gain=self.gains, way=WAYS))
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """Chosen flossing does what published flossing does, for less."""
-        mean, found = record["final_accuracy"].mean((-1, -2)), []
+        mean = record["final_accuracy"].mean((-1, -2))
         for i, gain in enumerate(record["gain"]):
             none, published, auto = (float(value) for value in mean[i])
             key, name = f"g {gain:g}", f"g = {gain:g}"
             sentence = f"{name}: accuracy, chosen minus published"
-            found.append(asks_at_least(f"{key} published", sentence, 0.0, auto - published, 0.05))
+            yield asks_at_least(f"{key} published", sentence, 0.0, auto - published, 0.05)
             sentence = f"{name}: accuracy, chosen minus not flossed"
-            found.append(asks_at_least(f"{key} none", sentence, 0.1, auto - none))
+            yield asks_at_least(f"{key} none", sentence, 0.1, auto - none)
             sentence = f"{name}: operations of flossing, chosen over published"
             share = record["flops"][i, 2] / record["flops"][i, 1]
-            found.append(asks_at_most(f"{key} operations", sentence, 1.0, share))
-        return found
+            yield asks_at_most(f"{key} operations", sentence, 1.0, share)
 
     def _gains(self, ids: Tensor) -> Tensor:
         """Of networks `ids (gain, ..., seed)`, equal in all dimensions between."""

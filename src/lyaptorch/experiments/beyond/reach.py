@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from lyaptorch.experiments.beyond.learners import Learning, asks_at_least, figure
-from lyaptorch.experiments.check import Check, at_least
+from lyaptorch.experiments.check import Checks, at_least
 from lyaptorch.experiments.figure import Results, Study, coordinates
 from lyaptorch.plots.primitives import GREY, ORANGE, label_accuracy, level, look, picture, scores, smooth
 from lyaptorch.record import Given, Record
@@ -85,9 +85,8 @@ class HorizonPerCost(Learning):
         names = [f"n = {n}, flossed", *(f"n = {n}" for n in self.sizes)]
         return self._results(names, np.stack(padded), np.array(costs))
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """At equal operations, and at equal time, the flossed network reaches as far as each other."""
-        found = []
         for what, kind in (("flops", "question"), ("seconds", "timing")):
             reached = record[f"at_equal_{what}"]
             horizon = np.where(reached >= SOLVED, self.delays, 0).max(-1)
@@ -100,11 +99,10 @@ class HorizonPerCost(Learning):
                 short = f", which spent {share[i]:.0%} of it" if share[i] < 0.99 else ""
                 sentence = f"equal {what}: delay reached flossed, minus that of {name}{short}"
                 ahead = float(horizon[0] - horizon[i])
-                found.append(at_least(f"{what} {name} delay", sentence, 0.0, ahead, kind=kind))
+                yield at_least(f"{what} {name} delay", sentence, 0.0, ahead, kind=kind)
             sentence = f"equal {what}: mean accuracy flossed, minus the best other"
             ahead = float(reached[0].mean()) - float(reached[1:].mean(-1).max())
-            found.append(at_least(f"{what} accuracy", sentence, 0.0, ahead, kind=kind))
-        return found
+            yield at_least(f"{what} accuracy", sentence, 0.0, ahead, kind=kind)
 
     def _train(self, study: Study) -> tuple[NDArray[np.floating], tuple[float, float, float, float]]:
         """Accuracy `(delay, seed, epoch)`; operations and seconds of all flossing and of one epoch."""
@@ -197,17 +195,15 @@ class ItemsByDelay(Learning):
         variables: dict[str, Given] = {"final_accuracy": (("items", "delay", "k", "seed"), final)}
         return variables, coordinates(items=self.items, delay=self.delays, k=self.ks)
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """More items need more exponents, and that matters more than a longer delay."""
         needed, best = exponents_needed(record), record["final_accuracy"].mean(-1).max(-1)
         # last minus first along one axis, averaged over the other
         items, delay = (float(np.diff(needed.mean(axis)[[0, -1]])[0]) for axis in (1, 0))
         difference = "difference by items minus difference by delay"
-        return [
-            asks_at_least("best", "best accuracy with most items, longest delay", 0.6, best[-1, -1]),
-            asks_at_least("items", "exponents needed, with most items minus with fewest", 1.0, items),
-            asks_at_least("items and delay", difference, 0.0, items - delay),
-        ]
+        yield asks_at_least("best", "best accuracy with most items, longest delay", 0.6, best[-1, -1])
+        yield asks_at_least("items", "exponents needed, with most items minus with fewest", 1.0, items)
+        yield asks_at_least("items and delay", difference, 0.0, items - delay)
 
 
 def exponents_needed(record: Record) -> NDArray[np.float64]:
@@ -279,17 +275,16 @@ class MemoryLimit(Learning):
         _, learned = self.learn(study, model, task, (phase, fit), ids, ("one", "delay", "seed"))
         return self.found({name: (dims[1:], values[0]) for name, (dims, values) in learned.items()})
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """The paper's claim, d = 70 of 80 units, in the same proportion for other n; and d = n."""
-        found, n = [], self.hidden_size
+        n = self.hidden_size
         mean = record["final_accuracy"].mean(-1)
         for reached, delay in zip(mean, record["delay"].tolist(), strict=True):
             key, share = f"d {delay}", delay / n
             if share <= CLAIMED / 80:
                 sentence = f"accuracy at d = {delay}, {share:.0%} of n = {n}"
                 source = f"Gradient Flossing, d = {CLAIMED} of n = 80"
-                found.append(at_least(key, sentence, 0.8, reached, source=source))
+                yield at_least(key, sentence, 0.8, reached, source=source)
             else:
                 sentence = f"better than chance at d = {delay}, {share:.0%} of n"
-                found.append(asks_at_least(key, sentence, 0.55, reached))
-        return found
+                yield asks_at_least(key, sentence, 0.55, reached)

@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 from matplotlib.axes import Axes
 
-from lyaptorch.experiments.check import Check, at_least, at_most
+from lyaptorch.experiments.check import THEORY, Checks, at_least, at_most
 from lyaptorch.experiments.figure import Results, Study, coordinates, mean_field_gain
 from lyaptorch.experiments.gradient_flossing.delays import (
     A_DAY,
@@ -76,9 +76,9 @@ class Fig5(DelaySweep):
             for k in self.ks
         )
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """Longer delays need more exponents, and one exponent does not bridge a delay of 40."""
-        found, delays = [], record["delay"].tolist()
+        delays = record["delay"].tolist()
         # conditions stand schedule by schedule, each with all of `ks`
         means = record["final_accuracy"].mean(-1).reshape(len(self.schedules), len(self.ks), -1)
         for schedule, accuracy in zip(self.schedules, means, strict=True):
@@ -89,16 +89,15 @@ class Fig5(DelaySweep):
                 if k and more:
                     key = f"{schedule}, least k at d {longer}"
                     sentence = f"{schedule}: least k that solves d = {longer}, at least that of d = {d}"
-                    found.append(at_least(key, sentence, k, more, source=self.source))
+                    yield at_least(key, sentence, k, more, source=self.source)
             for j, d in enumerate(delays):
                 if d >= 40 and 1 in self.ks:
                     key, one = f"{schedule}, d {d}", accuracy[self.ks.index(1), j]
                     sentence = f"{schedule}: accuracy at d = {d} with k = 1"
-                    found.append(at_most(f"{key}, k 1", sentence, CHANCE, one, source=self.source))
+                    yield at_most(f"{key}, k 1", sentence, CHANCE, one, source=self.source)
                     gain, ends = accuracy[-1, j] - accuracy[0, j], f"k = {self.ks[-1]} over {self.ks[0]}"
                     sentence = f"{schedule}: gain in accuracy at d = {d} of {ends}"
-                    found.append(at_least(f"{key}, gain", sentence, 0.1, gain, source=self.source))
-        return found
+                    yield at_least(f"{key}, gain", sentence, 0.1, gain, source=self.source)
 
 
 @figure(
@@ -112,13 +111,14 @@ class Fig7(Fig5):
 
     schedules: tuple[str, ...] = ("before and during", "before")
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """As figure 5; and flossing all exponents before training does not replace flossing during it."""
         during, before = record["final_accuracy"].mean(-1).reshape(2, len(self.ks), -1)[:, -1]
         hard = record["delay"] >= min(HARD[0], self.delays[-1])
         both = f"k = {self.ks[-1]}, before and during"
         gains = exceeds(both, "before", record["delay"][hard], during[hard], before[hard], self.source)
-        return [*super().checks(record), *gains]
+        yield from super().claims(record)
+        yield from gains
 
 
 # a number, because every network has a bound of its own, and None would be for all of them
@@ -182,18 +182,17 @@ class Controls(DelaySweep):
             Condition("joint loss", flossing_weight=self.joint_weight),
         )
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """Controls stay at chance where flossing solves."""
-        found, source = [], "Gradient Flossing, section 9"
+        source = "Gradient Flossing, section 9"
         for j, delay in enumerate(record["delay"].tolist()):
             for i, name in enumerate(record["condition"]):
                 key, sentence = f"{name}, d {delay}", f"d = {delay}: accuracy, {name}"
                 mean = record["final_accuracy"][i, j].mean()
                 if i == 0:
-                    found.append(at_least(key, sentence, SOLVED, mean, source=source))
+                    yield at_least(key, sentence, SOLVED, mean, source=source)
                 elif name != "joint loss":
-                    found.append(at_most(key, sentence, CHANCE, mean, source=source))
-        return found
+                    yield at_most(key, sentence, CHANCE, mean, source=source)
 
 
 TASKS = ("delayed_copy", "temporal_xor")
@@ -252,15 +251,14 @@ class LinearNetworks(DelaySweep):
         }
         return self.compared(variables, **coordinates(task=TASKS))
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """Flossing helps to copy; no linear network solves the XOR."""
         # the XOR |a - b| stays as it is where the inputs a and b become 1 - a and 1 - b, which turns the sign
         # of a - 1/2 and b - 1/2: no linear function of them correlates with it
         copy, xor = record["final_accuracy"].mean(-1)
         gain, sentence = copy[1] - copy[0], "copy: variance explained, gain of flossing at its best"
-        found = [at_least("copy", sentence, 0.1, gain.max(), source="Gradient Flossing, appendix E")]
+        yield at_least("copy", sentence, 0.1, gain.max(), source="Gradient Flossing, appendix E")
         for condition, row in zip(record["condition"], xor, strict=True):
             key = f"temporal XOR, {condition}"
             sentence = f"temporal XOR: most variance explained, {in_words(condition)}"
-            found.append(at_most(key, sentence, 0.1, row.max(), kind="identity", source="theory"))
-        return found
+            yield at_most(key, sentence, 0.1, row.max(), **THEORY)

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from lyaptorch.experiments.check import Check, at_least, near
+from lyaptorch.experiments.check import Checks, at_least, near
 from lyaptorch.experiments.gradient_flossing.setting import Condition, DelaySweep, bundles, figure
 from lyaptorch.plots.primitives import Rows, level, look, picture, scores, smooth
 from lyaptorch.record import Record
@@ -80,17 +80,15 @@ class Fig3c(DelaySweep):
     epochs: int = 10_000
     level: float = 0.5
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """Flossed networks solve about twice the delay."""
         none, flossed = longest(record["delay"], record["final_accuracy"].mean(-1), self.level).tolist()
         # where neither group solves anything there is no ratio, and the check stays undecided
         ratio = flossed / none if none else float("inf") if flossed else float("nan")
         ours, source = "longest delay solved by flossed networks", self.source
         longer = "it is longer than that of networks without flossing, times"
-        return [
-            at_least("longest delay", ours, self.delays[0], flossed, source=source),
-            at_least("longest delay, ratio", longer, 1.5, ratio, source=source),
-        ]
+        yield at_least("longest delay", ours, self.delays[0], flossed, source=source)
+        yield at_least("longest delay, ratio", longer, 1.5, ratio, source=source)
 
 
 @figure(
@@ -128,17 +126,13 @@ class Fig4d(DelaySweep):
         """None, before, before and during."""
         return (*super().conditions(), Condition("before and during", before=True, episodes=(self.episode,)))
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """None < before < before and during: mean accuracy, at each delay that tells them apart."""
         delays, mean = record["delay"], record["final_accuracy"].mean(-1)
         # at shorter delays all solve, at longer ones none: equal means say nothing there
         hard = some_or_all((delays >= HARD[0]) & (delays <= HARD[1]))
-        groups = pairwise(zip(record["condition"], mean[:, hard], strict=True))
-        return [
-            check
-            for (less, lower), (more, upper) in groups
-            for check in exceeds(more, less, delays[hard], upper, lower, self.source)
-        ]
+        for (less, lower), (more, upper) in pairwise(zip(record["condition"], mean[:, hard], strict=True)):
+            yield from exceeds(more, less, delays[hard], upper, lower, self.source)
 
 
 @figure(
@@ -152,20 +146,19 @@ class Fig4c(Fig4d):
 
     task: str = "temporal_xor"
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """The table of an independent run at d <= 50 within .15, and the paper's claim at d = 70."""
-        found = super().checks(record)
+        yield from super().claims(record)
         mean, source = record["final_accuracy"].mean(-1), "an independent run of 8 seeds"
         for condition, row in zip(record["condition"], mean, strict=True):
             expected = EXPECTED[condition]
             for delay, accuracy in zip(record["delay"].tolist(), row, strict=True):
                 key, sentence = f"{condition}, d {delay}", f"accuracy at d = {delay}, {in_words(condition)}"
                 if delay in expected:
-                    found.append(near(key, sentence, expected[delay], accuracy, 0.15, source=source))
+                    yield near(key, sentence, expected[delay], accuracy, 0.15, source=source)
                 if delay == 70 and condition == "before and during":
                     sentence = "the paper's claim: above 0.8 at d = 70 with flossing during"
-                    found.append(at_least(key, sentence, 0.8, accuracy, source=self.source))
-        return found
+                    yield at_least(key, sentence, 0.8, accuracy, source=self.source)
 
 
 @figure(
@@ -219,12 +212,10 @@ def exceeds(
     upper: NDArray[np.floating],
     lower: NDArray[np.floating],
     source: str,
-) -> list[Check]:
+) -> Checks:
     """A check for each delay; one that both solve tells nothing apart, unless they solve them all."""
     # above 1 - MARGIN there is no room to exceed by MARGIN
     room = some_or_all(np.minimum(upper, lower) < 1 - MARGIN)
-    found = []
     for delay, gain in zip(delays[room].tolist(), (upper - lower)[room], strict=True):
         key, sentence = f"{more} over {less}, d {delay}", f"accuracy at d = {delay}: {more} exceeds {less} by"
-        found.append(at_least(key, sentence, MARGIN, gain, source=source))
-    return found
+        yield at_least(key, sentence, MARGIN, gain, source=source)

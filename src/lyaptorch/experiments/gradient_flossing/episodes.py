@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from lyaptorch.analysis import aligned, onset
-from lyaptorch.experiments.check import Check, at_least
+from lyaptorch.experiments.check import Checks, at_least
 from lyaptorch.experiments.figure import Results, Scales, Study, coordinates
 from lyaptorch.experiments.gradient_flossing.setting import (
     DIMS,
@@ -174,16 +174,14 @@ class Fig8(Episodes):
         norm = initial_gradient_norm(model, first).reshape(ids.shape[1:])
         return {**variables, "unflossed_norm": (DIMS[1:], norm)}, along
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """In most networks that learn, the gradient has risen tenfold before accuracy leaves chance."""
         left = onset(torch.from_numpy(record["accuracy"])).numpy()
         risen = record["gradient_norm"] >= ROSE * record["unflossed_norm"][..., None]
         before = share_before(risen, record["measured_at"], left)
         leave, rose = "share of networks that leave chance", "of these, share in which |dL/dh0| rose tenfold"
-        return [
-            at_least("learned", leave, 0.5, share(np.isfinite(left)), source=self.source),
-            at_least("rose before", f"{rose} before", 0.5, before, source=self.source),
-        ]
+        yield at_least("learned", leave, 0.5, share(np.isfinite(left)), source=self.source)
+        yield at_least("rose before", f"{rose} before", 0.5, before, source=self.source)
 
 
 def share(yes: Rows) -> float:
@@ -245,7 +243,7 @@ class Fig9(Fig8):
         )
         return {**variables, **ends}, {**along, **around}
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """Gradients are not small any more before accuracy leaves chance for good."""
         learned = np.isfinite(record["chance_ends"])
         chance, small = record["chance_ends"][learned], record["small_ends"][learned]
@@ -254,8 +252,6 @@ class Fig9(Fig8):
         lead = float(np.nanmedian(lead)) if np.isfinite(lead).any() else float("nan")
         leave, grew = "share of networks that leave chance for good", "of these, share whose gradient grew"
         ahead, source = "median lead of the gradient, epochs", self.source
-        return [
-            at_least("learned", leave, 0.5, float(learned.mean()), source=source),
-            at_least("grew before", f"{grew} before", 0.5, share(small < chance), source=source),
-            at_least("lead", ahead, float(self.every), lead, source=source),
-        ]
+        yield at_least("learned", leave, 0.5, float(learned.mean()), source=source)
+        yield at_least("grew before", f"{grew} before", 0.5, share(small < chance), source=source)
+        yield at_least("lead", ahead, float(self.every), lead, source=source)

@@ -14,7 +14,7 @@ from torch import Tensor
 from lyaptorch._random import Stream
 from lyaptorch._types import Number
 from lyaptorch.cells import Cell, LSTMCell, RateCell
-from lyaptorch.experiments.check import Check, at_least, at_most
+from lyaptorch.experiments.check import Checks, at_least, at_most
 from lyaptorch.experiments.figure import Figure, Results, Study, coordinates
 from lyaptorch.experiments.gradient_flossing.setting import figure
 from lyaptorch.plots.primitives import PALETTE, bundle, level, picture
@@ -158,23 +158,22 @@ class Fig6(NoiseDriven):
         }
         return variables, coordinates(unit=UNITS)
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """The median square falls a hundredfold; unstable networks are stabilised."""
-        found, source = [], "Gradient Flossing, figure 6"
+        source = "Gradient Flossing, figure 6"
         names = ("unit", "lambda_1", "before", "after")
         for unit, during, before, after in zip(*(record[name] for name in names), strict=True):
             # of medians, not of each network: one that starts at 0 has nowhere to fall
             falls = _median_square(during[:, 0]) / _median_square(during[:, -10:])
             sentence = f"{unit}: the median square of lambda_1 falls by 100 within {during.shape[1]} epochs"
-            found.append(at_least(f"{unit} while flossed", sentence, 100.0, falls, source=source))
+            yield at_least(f"{unit} while flossed", sentence, 100.0, falls, source=source)
             falls = _median_square(before) / _median_square(after)
             sentence = f"{unit}: so it does in a long run with other inputs"
-            found.append(at_least(f"{unit} afterwards", sentence, 100.0, falls, source=source))
+            yield at_least(f"{unit} afterwards", sentence, 100.0, falls, source=source)
             if (unstable := before > 0).any():
                 sentence = f"{unit}: of {unstable.sum()} networks with lambda_1 > 0 the largest afterwards"
                 largest = after[unstable].max()
-                found.append(at_most(f"{unit} unstable", sentence, 0.05, largest, source=source))
-        return found
+                yield at_most(f"{unit} unstable", sentence, 0.05, largest, source=source)
 
     def _lstm(self, study: Study, ids: Tensor) -> Cell:
         n, gates = self.hidden_size, LSTMCell.gates

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lyaptorch._random import Stream
 from lyaptorch.cells import random_frame
-from lyaptorch.experiments.check import Check, at_least, at_most
+from lyaptorch.experiments.check import Checks, at_least, at_most
 from lyaptorch.experiments.figure import Results, Study, coordinates
 from lyaptorch.experiments.gradient_flossing.delays import A_DAY, BESIDE, SOLVED, Fig4d
 from lyaptorch.experiments.gradient_flossing.setting import (
@@ -85,13 +85,13 @@ class Fig13(Fig4d):
         variables["exponents"] = ((*DIMS, "index"), values, {"units": "nats per step"})
         return self.compared(variables)
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """lambda_1 = -c d^-p of the solved networks; at each delay the solved lie above the others."""
         solved, source = record["final_accuracy"] >= SOLVED, self.source
         delays = np.broadcast_to(record["delay"][:, None], solved.shape)
         power, error = power_law(delays[solved], record["exponents"][solved][:, 0])
         sentence = f"solved: lambda_1 = -c d^-p, p over its standard error ({error:.2g})"
-        found = [at_least("power law", sentence, 2.0, power / error, source=source)]
+        yield at_least("power law", sentence, 2.0, power / error, source=source)
         for i in self.indices:
             values = record["exponents"][..., i - 1]
             for j, delay in enumerate(record["delay"].tolist()):
@@ -100,8 +100,7 @@ class Fig13(Fig4d):
                     key, gap = f"lambda_{i}, d {delay}", above.mean() - below.mean()
                     ahead = "mean of solved networks above that of the others by"
                     sentence = f"lambda_{i} at d = {delay}: {ahead}"
-                    found.append(at_least(key, sentence, 0.0, gap, source=source))
-        return found
+                    yield at_least(key, sentence, 0.0, gap, source=source)
 
 
 def power_law(delays: NDArray[np.integer], exponents: NDArray[np.floating]) -> tuple[float, float]:
@@ -178,18 +177,16 @@ class Frames(Setting):
         }
         return self.found(variables, **coordinates(mode=MODES))
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """The frame matters little: exponents after flossing agree, and so does success."""
-        found: list[Check] = []
         ours: dict[str, Any] = {"kind": "question", "source": "ours"}
         for i, mode in enumerate(record["mode"]):
             spread = record["exponents"][i, ..., 0].std(-1, ddof=1).mean()
             sentence = f"{mode}: standard deviation of lambda_1 over frames"
-            found.append(at_most(f"{mode} spread", sentence, 0.1, spread, **ours))
+            yield at_most(f"{mode} spread", sentence, 0.1, spread, **ours)
             success = (record["final_accuracy"][i] > SOLVED).mean()
             sentence = f"{mode}: share of frames after which the task is solved"
-            found.append(at_least(f"{mode} solved", sentence, 0.5, success, **ours))
-        return found
+            yield at_least(f"{mode} solved", sentence, 0.5, success, **ours)
 
     def _floss(self, networks: Networks) -> None:
         """Floss every network in its own way; what `train` does, but for the frames."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lyaptorch.analysis import condition_number
 from lyaptorch.cells import BinaryCell, unroll
-from lyaptorch.experiments.check import Check, at_most, near
+from lyaptorch.experiments.check import Checks, at_most, near
 from lyaptorch.experiments.figure import Results, Scales, Study, coordinates
 from lyaptorch.experiments.gradient_flossing.exponents import spectra
 from lyaptorch.experiments.surrogate_flossing.random_binary import (
@@ -121,16 +121,15 @@ class Fig2a(Control):
 
     sharpness: tuple[float, ...] = (0.5, 1.0)
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """From its mean-field value lambda_1 comes to 0."""
-        found, close = [], partial(near, tolerance=0.05, source=f"{TITLE}, figure 2a")
+        close = partial(near, tolerance=0.05, source=f"{TITLE}, figure 2a")
         for group, g in enumerate(record["sharpness"].tolist()):
             before, after = (record[name][group, :, 0].mean() for name in ("before", "after"))
             if g == 1.0:
-                found.append(close("g 1 before", "g = 1: mean lambda_1 before", -0.49, before))
+                yield close("g 1 before", "g = 1: mean lambda_1 before", -0.49, before)
             sentence = f"g = {g:g}: mean lambda_1 after {self.epochs} epochs"
-            found.append(close(f"g {g:g} after", sentence, 0.0, after))
-        return found
+            yield close(f"g {g:g} after", sentence, 0.0, after)
 
 
 @figure(
@@ -147,17 +146,16 @@ class Fig2b(Control):
     ks: tuple[int, ...] = (1, 16, 32)
     epochs: int = 500
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """In the median network the first k exponents are within .1 of 0, and the others are not."""
-        found, most = [], partial(at_most, source=f"{TITLE}, figure 2b")
+        most = partial(at_most, source=f"{TITLE}, figure 2b")
         for group, k in enumerate(record["k"].tolist()):
             # one network that flosses badly would move a mean
             middle = np.median(record["after"][group], 0)
             sentence = f"k = {k}: |lambda_i| <= 0.1 for i <= {k}, median network"
-            found.append(most(f"k {k} flossed", sentence, 0.1, np.abs(middle[:k]).max()))
+            yield most(f"k {k} flossed", sentence, 0.1, np.abs(middle[:k]).max())
             sentence = f"k = {k}: the median of the others is below -0.1"
-            found.append(most(f"k {k} others", sentence, -0.1, np.median(middle[k:])))
-        return found
+            yield most(f"k {k} others", sentence, -0.1, np.median(middle[k:]))
 
 
 class Driven(RandomNetworks):
@@ -195,9 +193,8 @@ class Driven(RandomNetworks):
         }
         return variables, {"sharpness": (("group",), self.sharpness), **coordinates(horizon=self.horizons)}
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """What is measured grows as theory says, within two standard errors over networks."""
-        found = []
         sure = partial(near, kind="identity", source=f"theory ({TITLE}, appendix {self.figure[-1]})")
         for group, g in enumerate(record["sharpness"].tolist()):
             # what is measured is rate T + constant, and the constant depends on the vectors that were taken
@@ -206,8 +203,7 @@ class Driven(RandomNetworks):
             # networks are independent, horizons of one network are not
             error = 2 * away.std(ddof=1) / math.sqrt(len(away))
             sentence = f"g = {g:g}: slope of {self.difference}, within two standard errors"
-            found.append(sure(f"g {g:g}", sentence, 0.0, away.mean(), error))
-        return found
+            yield sure(f"g {g:g}", sentence, 0.0, away.mean(), error)
 
 
 @figure(

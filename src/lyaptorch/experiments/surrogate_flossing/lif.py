@@ -15,12 +15,12 @@ from lyaptorch._random import Stream
 from lyaptorch.cells import Cell, LIFCell, random_frame, surrogates, unroll
 from lyaptorch.cells.spiking import ORDERS, RESET_GRADS
 from lyaptorch.cells.weights import fluctuation_driven
-from lyaptorch.experiments.check import Check, at_most, near, slopes
+from lyaptorch.experiments.check import THEORY, Checks, at_most, near, slopes
 from lyaptorch.experiments.figure import Figure, Results, Study, coordinates
 from lyaptorch.experiments.gradient_flossing import cost
 from lyaptorch.experiments.gradient_flossing.cost import Sizes
 from lyaptorch.experiments.surrogate_flossing.adaptive import Spiking
-from lyaptorch.experiments.surrogate_flossing.random_binary import NATS, THEORY, TITLE, copies, figure
+from lyaptorch.experiments.surrogate_flossing.random_binary import NATS, TITLE, copies, figure
 from lyaptorch.plots.primitives import BLUE, GREY, ORANGE, PALETTE, picture
 from lyaptorch.record import Given, Record
 from lyaptorch.schedules import FitPhase, FlossPhase
@@ -89,16 +89,15 @@ class Fig4(Figure):
         }
         return variables, coordinates(mode=[f"{grad}, {order}" for grad, order in MODES])
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """The step's Jacobian is that of autodiff, and its products are what backpropagation computes."""
-        found, exact = [], partial(at_most, kind="identity", source="autodiff")
+        exact = partial(at_most, kind="identity", source="autodiff")
         errors = (record["jacobian_error"], record["product_error"])
         for mode, step, product in zip(record["mode"], *errors, strict=True):
             sentence = f"{mode}: largest entry of analytic - automatic Jacobian"
-            found.append(exact(f"{mode}, step", sentence, 1e-14, step))
+            yield exact(f"{mode}, step", sentence, 1e-14, step)
             sentence = f"{mode}: backpropagation through {self.steps} steps - product, relative"
-            found.append(exact(f"{mode}, product", sentence, 1e-12, product))
-        return found
+            yield exact(f"{mode}, product", sentence, 1e-12, product)
 
     def _mode(self, study: Study, inputs: Tensor, grad: str, order: str) -> tuple[float, float, Tensor]:
         """Errors of a step and of a product, and the exponents."""
@@ -215,7 +214,7 @@ class Fig7(Figure):
         variables = {"running": (dims, running, {"units": "nats per step"})}
         return variables, coordinates(weights=WEIGHTS, time=kept.tolist())
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """Fixed weights scatter less, and their scatter falls like t^-1/2."""
         time, scatter = record["time"], record["running"].std(2, ddof=1)
         random, fixed = scatter[:, -1]
@@ -226,12 +225,11 @@ class Fig7(Figure):
         ratio, first = np.exp(np.log(fixed / random).mean()), fixed[0] / random[0]
         less = partial(at_most, source=f"{TITLE}, figures 7 and 8")
         sentence = "scatter, fixed over random weights, geometric mean of all exponents"
-        return [
-            less("scatter", sentence, 1.0, ratio),
-            less("scatter lambda_1", "scatter of lambda_1, fixed over random weights", 1.0, first),
-            # means over t steps, whose correlations die out, scatter as t^-1/2
-            near("power", "scatter with fixed weights, power of t", -0.5, power, 0.15, **THEORY),
-        ]
+        yield less("scatter", sentence, 1.0, ratio)
+        yield less("scatter lambda_1", "scatter of lambda_1, fixed over random weights", 1.0, first)
+        # means over t steps, whose correlations die out, scatter as t^-1/2
+        # means over t steps, whose correlations die out, scatter as t^-1/2
+        yield near("power", "scatter with fixed weights, power of t", -0.5, power, 0.15, **THEORY)
 
 
 @figure("fig8", "convergence of the exponents of LIF networks, sharpness 20")

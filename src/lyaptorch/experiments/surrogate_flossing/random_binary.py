@@ -14,7 +14,7 @@ from torch import Tensor
 from lyaptorch._random import Stream
 from lyaptorch._types import Number
 from lyaptorch.cells import BinaryCell, unroll
-from lyaptorch.experiments.check import Check, at_most, near
+from lyaptorch.experiments.check import THEORY, Checks, at_most, near
 from lyaptorch.experiments.figure import Figure, Results, Study, declare
 from lyaptorch.plots.primitives import BLUE, GREY, PALETTE, Picture, bundle, picture, single
 from lyaptorch.record import Record
@@ -33,7 +33,6 @@ TRANSIENT = 50
 UNDRIVEN = 20
 BITS = DelayedCopy(1, binary=True)
 """Whose inputs are bits."""
-THEORY: dict[str, Any] = {"kind": "identity", "source": "theory"}
 
 
 def copies(*shape: int) -> tuple[Tensor, Tensor]:
@@ -212,14 +211,13 @@ class Fig1b(RandomNetworks):
         }
         return variables, {"sharpness": (("group",), g)}
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """The first exponent is that of mean-field theory, the spectrum that of free probability."""
-        found = []
         for group, g in enumerate(record["sharpness"].tolist()):
             if g <= 10:
                 measured, expected = record["lambda1"][group].mean(), record["theory"][group]
                 sentence = f"g = {g:g}: lambda_1 of n = {self.hidden_size}"
-                found.append(near(f"g {g:g} lambda_1", sentence, expected, measured, 0.02, **THEORY))
+                yield near(f"g {g:g} lambda_1", sentence, expected, measured, 0.02, **THEORY)
             if g <= 5:
                 away = record["spectrum"][group] - record["free"][group]
                 # the last exponents of a finite network feel its edge, and beyond float64 they are dead
@@ -228,8 +226,7 @@ class Fig1b(RandomNetworks):
                     part = part[np.isfinite(part)]
                     sentence = f"g = {g:g}: rms distance from free probability, {what} of n = {len(away)}"
                     rms, bound = np.sqrt((part**2).mean()), 0.02 if g <= 2 else 0.04
-                    found.append(at_most(f"g {g:g} {key}", sentence, bound, rms, **THEORY))
-        return found
+                    yield at_most(f"g {g:g} {key}", sentence, bound, rms, **THEORY)
 
     def _exponents(self, study: Study, n: int, networks: int, steps: int, k: int) -> Tensor:
         cell, ids = self.cell(study, n, networks)
@@ -284,7 +281,7 @@ class Fig1d(Figure):
         }
         return variables, {}
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """The share of columns with |h| < 1/g is that of a standard normal h."""
         expected, measured = record["expected"][0], record["active"].mean()
-        return [near("active", "share of active columns, |h| < 1/g", expected, measured, 0.01, **THEORY)]
+        yield near("active", "share of active columns, |h| < 1/g", expected, measured, 0.01, **THEORY)

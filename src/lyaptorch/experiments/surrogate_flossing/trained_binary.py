@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lyaptorch._types import Number
 from lyaptorch.cells import BinaryCell
-from lyaptorch.experiments.check import Check, at_least, at_most
+from lyaptorch.experiments.check import Checks, at_least, at_most
 from lyaptorch.experiments.figure import Figure, Results, Scales, Study, coordinates
 from lyaptorch.experiments.surrogate_flossing.random_binary import TITLE, copies, figure
 from lyaptorch.plots.primitives import PALETTE, TINY, learning, picture, scores
@@ -194,18 +194,16 @@ class AppCCopy(BinaryLearning):
         variables = self.learn(study, model, task, schedule, ids, length, lr=self.lr)
         return variables, coordinates(condition=("none", "before"), delay=self.delays)
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """Flossed networks solve a longer delay, and one that networks without flossing do not."""
         means, delays = record["final_accuracy"].mean(-1), record["delay"]
         # 0 where none is solved
         none, flossed = (float(delays[row >= SOLVED].max(initial=0)) for row in means)
         gain, least = means[1] - means[0], partial(at_least, source=f"{TITLE}, appendix C")
         sentence = "longest delay solved with flossing, beyond that without"
-        return [
-            least("longest delay", sentence, none + 1, flossed),
-            least("largest gain", "largest gain in accuracy at one delay", 0.2, gain.max()),
-            least("mean gain", "gain in accuracy, mean over delays", 0.0, gain.mean()),
-        ]
+        yield least("longest delay", sentence, none + 1, flossed)
+        yield least("largest gain", "largest gain in accuracy at one delay", 0.2, gain.max())
+        yield least("mean gain", "gain in accuracy, mean over delays", 0.0, gain.mean())
 
 
 @picture(3)
@@ -260,14 +258,12 @@ class LimitsG(BinaryLearning):
         variables["sharpness"] = (("condition", "seed"), final_sharpness(model))
         return variables, coordinates(condition=("none", "flossed"))
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """G falls below half; the copy is learned, the XOR is not, which unflossed networks learn."""
         # over the last 50 epochs, of 16 trials each, and over seeds
         copy, xor = (record[name][..., -50:].mean(-1).mean(-1) for name in ("copy", "xor"))
         least, most = (partial(side, source=f"{TITLE}, section 6") for side in (at_least, at_most))
-        return [
-            most("sharpness", "flossed: mean sharpness, from 1", 0.5, record["sharpness"][1].mean()),
-            least("flossed copy", "flossed: accuracy of the copy", 0.95, copy[1]),
-            most("flossed xor", "flossed: accuracy of the XOR", 0.75, xor[1]),
-            least("plain xor", "not flossed: accuracy of the XOR", 0.95, xor[0]),
-        ]
+        yield most("sharpness", "flossed: mean sharpness, from 1", 0.5, record["sharpness"][1].mean())
+        yield least("flossed copy", "flossed: accuracy of the copy", 0.95, copy[1])
+        yield most("flossed xor", "flossed: accuracy of the XOR", 0.75, xor[1])
+        yield least("plain xor", "not flossed: accuracy of the XOR", 0.95, xor[0])

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lyaptorch.analysis import best_so_far, gradient_norms, hessian_spectrum, iterations_to
 from lyaptorch.cells import Cell, ElmanCell, ResidualCell, residuals, unroll
-from lyaptorch.experiments.check import Check, at_least, at_most
+from lyaptorch.experiments.check import Checks, at_least, at_most
 from lyaptorch.experiments.figure import Results, Study
 from lyaptorch.experiments.weak_coupling.trained import AUTHORS, Trained, figure, network, uniform
 from lyaptorch.plots.primitives import PALETTE, bundle, level, picture, single
@@ -123,12 +123,12 @@ class Fig2(Trained):
     def _spectrum(self, cell: ResidualCell, inputs: Tensor) -> Tensor:
         return lyapunov_spectrum(cell, inputs, tangent_transient=self.measure // 4).exponents[..., 0, :]
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """Exponents and the slope of the gradient are log r, and curvature grows with r."""
         # the step's Jacobian is r + eps diag(phi') W; entries of W have the variance 1 / (3n), so by the
         # circular law |z| <= 3^-1/2 = 0.58 for its eigenvalues z, and log|r + eps z| differs from log r by
         # at most 0.58 eps / r, to first order in eps
-        found, bound = [], 0.6 * self.coupling
+        bound = 0.6 * self.coupling
         theory = partial(at_most, kind="identity", source=f"{AUTHORS}, equation 13")
         source = f"{AUTHORS}, section 4.1"
         for i, r in enumerate(self.decays):
@@ -141,15 +141,13 @@ class Fig2(Trained):
             drift = np.abs(record["after"][i] - record["before"][i]).max()
             sentence = f"{name}: the gradient changes by log r a step, to 10% or 0.6 eps"
             moved = f"{name}: training moves no exponent by more than 0.05"
-            found += [
-                theory(f"r {r:g} exponents", f"{name}: exponents are log r, to 0.6 eps / r", bound / r, off),
-                theory(f"r {r:g} gradient", sentence, largest, error),
-                at_most(f"r {r:g} training", moved, 0.05, drift, source=source),
-            ]
+            yield theory(f"r {r:g} exponents", f"{name}: exponents are log r, to 0.6 eps / r", bound / r, off)
+            yield theory(f"r {r:g} gradient", sentence, largest, error)
+            yield at_most(f"r {r:g} training", moved, 0.05, drift, source=source)
         leading = np.abs(record["hessian"][:, 0])
         factor = (leading[1:] / leading[:-1]).min()
         sentence = "the leading Hessian eigenvalue grows with r: its least factor"
-        return [*found, at_least("curvature", sentence, 1.0, factor, source=source)]
+        yield at_least("curvature", sentence, 1.0, factor, source=source)
 
 
 # who always answers the mean is wrong by the deviation of a sum of two U(0, 1), of variance 1/12 each
@@ -274,14 +272,12 @@ class Table1(Trained):
             at.append(np.nanmax(record["measured_at"], 0) + before)
         return np.concatenate(losses, 1), np.concatenate(at)
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """Residual networks add, an Elman network stays at the mean."""
         homogeneous, heterogeneous, elman = record["best_loss"]
         low = partial(at_most, source=f"{AUTHORS}, table 1")
         sentence = "RMS of Elman networks, the best one: near the mean's 0.408"
         source = f"{AUTHORS}, section 4.4"
-        return [
-            low("homogeneous", "RMS of homogeneous residuals, median", 0.1, np.median(homogeneous)),
-            low("heterogeneous", "RMS of heterogeneous residuals, median", 0.1, np.median(heterogeneous)),
-            at_least("Elman", sentence, MEAN_PREDICTOR, elman.min(), 0.05, source=source),
-        ]
+        yield low("homogeneous", "RMS of homogeneous residuals, median", 0.1, np.median(homogeneous))
+        yield low("heterogeneous", "RMS of heterogeneous residuals, median", 0.1, np.median(heterogeneous))
+        yield at_least("Elman", sentence, MEAN_PREDICTOR, elman.min(), 0.05, source=source)

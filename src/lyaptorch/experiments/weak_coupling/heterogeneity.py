@@ -14,7 +14,7 @@ from lyaptorch._random import Stream
 from lyaptorch.analysis import fading_memory, gradient_norms, hessian_spectrum
 from lyaptorch.cells import ResidualCell
 from lyaptorch.cells.residuals import HasFrequency
-from lyaptorch.experiments.check import Check, at_least
+from lyaptorch.experiments.check import Checks, at_least
 from lyaptorch.experiments.figure import Results, Study
 from lyaptorch.experiments.weak_coupling.image_runs import (
     Conditions,
@@ -129,7 +129,7 @@ class Fig5(ImageRun):
             "hessian": (("condition", "seed", "index"), found.eigenvalues),
         }
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """Heterogeneity lengthens memory; a moderate one helps, a strong one makes learning unstable."""
         best, leading = best_of(record), record["exponents"][..., 0].mean(-1)
         # logarithms, because gradients and curvature of the groups differ by decades
@@ -146,14 +146,13 @@ class Fig5(ImageRun):
             ),
             ("curvature", "the leading Hessian eigenvalue rises: least rise of its logarithm", curvature),
         )
-        found = [least(key, sentence, 0.0, np.diff(values).min()) for key, sentence, values in rising]
+        yield from [least(key, sentence, 0.0, np.diff(values).min()) for key, sentence, values in rising]
         # r + delta < 1: no unit's memory grows
         moderate = [best[name] for name in names if 0 < float(name) < 1 - self.decay]
         if moderate and "0" in best:
             gain, loss = (max(moderate) - best[name] for name in ("0", names[-1]))
-            found.append(least("moderate", "moderate heterogeneity does not lose accuracy", 0.0, gain, 0.02))
-            found.append(least("strongest", "the strongest loses some", 0.0, loss))
-        return found
+            yield least("moderate", "moderate heterogeneity does not lose accuracy", 0.0, gain, 0.02)
+            yield least("strongest", "the strongest loses some", 0.0, loss)
 
 
 KINDS = ("A", "B")
@@ -220,9 +219,9 @@ class Fig6(ImageRun):
         variables = stacked("kind", [variables for variables, _ in parts])
         return variables, {**parts[0][1], "kind_name": (("kind",), list(KINDS))}
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """A wants r < 1 and B r > 1, and B minds the angle more."""
-        found, spans, r = [], [], np.array(self.decays)
+        spans, r = [], np.array(self.decays)
         least = partial(at_least, source=f"{AUTHORS}, section 4.4")
         # of digits in order
         for kind, accuracy in zip(KINDS, best_scores(record)[:, 0], strict=True):
@@ -233,7 +232,7 @@ class Fig6(ImageRun):
             better, worse, words = (below, above, "r < 1") if kind == "A" else (above, below, "r > 1")
             gain = turned[self.multiples.index(1.0)] - at_rest
             side = f"kind {kind}: {words} is better than the other side"
-            found.append(least(f"kind {kind} side", side, worse, better))
+            yield least(f"kind {kind} side", side, worse, better)
             sentence = f"kind {kind}: the characteristic frequency helps"
-            found.append(least(f"kind {kind} rotation", sentence, 0.0, gain))
-        return [*found, least("sensitivity", "B is more sensitive to the angle than A", *spans)]
+            yield least(f"kind {kind} rotation", sentence, 0.0, gain)
+        yield least("sensitivity", "B is more sensitive to the angle than A", *spans)

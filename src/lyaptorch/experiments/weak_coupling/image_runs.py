@@ -15,7 +15,7 @@ from torch import Tensor
 from lyaptorch.analysis import PowerSpectrum, best_so_far, characteristic_frequency, iterations_to
 from lyaptorch.cells import ResidualCell, residuals
 from lyaptorch.cells.residuals import HasFrequency
-from lyaptorch.experiments.check import Check, at_least, at_most, near
+from lyaptorch.experiments.check import Checks, at_least, at_most, near
 from lyaptorch.experiments.figure import Results, Scales, Study
 from lyaptorch.experiments.weak_coupling.trained import AUTHORS, Trained, figure, learned, network, stacked
 from lyaptorch.plots.primitives import GREY, PALETTE, Picture, bundle, level, picture, scores
@@ -163,23 +163,19 @@ def best_of(record: Record, order: int = 0) -> dict[str, float]:
     return dict(zip(map(str, record["condition"]), best_scores(record)[order].tolist(), strict=True))
 
 
-def spectrum_checks(record: Record) -> list[Check]:
+def spectrum_checks(record: Record) -> Checks:
     """Bin 28 stands out of the digits in order, and none of the permuted ones."""
-    found = []
     for order, permuted in enumerate(record["permuted"]):
         # bin 0 is the mean, no frequency
         power = record["power"][order][1:]
         ratio = power / power.mean()
         if permuted:
-            found.append(
-                most("permuted spectrum", "permuted, no bin exceeds 5 times the mean", 5.0, ratio.max())
-            )
+            yield most("permuted spectrum", "permuted, no bin exceeds 5 times the mean", 5.0, ratio.max())
         else:
             # what goes on from row to row, of 28 of the 784 pixels, has 784 / 28 = 28 periods
             largest, sentence = ratio.argmax() + 1, "the largest bin above zero is 28"
-            found.append(near("frequency", sentence, 28.0, largest, 0.0, source=ROTATION))
-            found.append(least("peak", "it is 30 times the mean", 30.0, ratio.max()))
-    return found
+            yield near("frequency", sentence, 28.0, largest, 0.0, source=ROTATION)
+            yield least("peak", "it is 30 times the mean", 30.0, ratio.max())
 
 
 def learning_curves(axes: Axes, record: Record, order: int, title: str) -> None:
@@ -238,16 +234,14 @@ class Images(ImageRun):
             torch.stack([self.coupling * ones, self.coupling * ones, drawn.couplings]),
         )
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """Rotation beats the identity by ten points, and heterogeneity is not far behind."""
         best = best_of(record)
         gain, lag = (best["rotation"] - best[other] for other in ("identity", "heterogeneous"))
         sentence, source = "heterogeneity is within 0.05 of rotation", f"{AUTHORS}, table 1"
-        return [
-            least("rotation", "rotation beats identity by 0.1 in test accuracy", 0.1, gain),
-            at_most("heterogeneity", sentence, 0.05, lag, source=source),
-            *spectrum_checks(record),
-        ]
+        yield least("rotation", "rotation beats identity by 0.1 in test accuracy", 0.1, gain)
+        yield at_most("heterogeneity", sentence, 0.05, lag, source=source)
+        yield from spectrum_checks(record)
 
 
 @figure(
@@ -277,18 +271,16 @@ class Fig4(ImageRun):
         )
         return self.common(names, torch.ones_like(angles), angles, ids)
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """The characteristic frequency helps in order, and matters less when pixels are permuted."""
-        found, spans = spectrum_checks(record), {}
+        yield from spectrum_checks(record)
+        spans = {}
         for order, permuted in enumerate(record["permuted"]):
             best = best_of(record, order)
             spans[bool(permuted)] = max(best.values()) - min(best.values())
             if not permuted:
                 gain = best["1 w0"] - best["0 w0"]
-                found.append(
-                    least("rotation", "the characteristic frequency beats no rotation by 0.1", 0.1, gain)
-                )
+                yield least("rotation", "the characteristic frequency beats no rotation by 0.1", 0.1, gain)
         if len(spans) == 2:
             sentence = "permuted, the angle matters less than half as much"
-            found.append(most("permuted angle", sentence, spans[False] / 2, spans[True]))
-        return found
+            yield most("permuted angle", sentence, spans[False] / 2, spans[True])

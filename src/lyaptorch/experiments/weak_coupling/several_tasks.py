@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lyaptorch.cells import Cell, ResidualCell, residuals
-from lyaptorch.experiments.check import Check, at_least, at_most
+from lyaptorch.experiments.check import Checks, at_least, at_most
 from lyaptorch.experiments.figure import Results, Scales, Study
 from lyaptorch.experiments.weak_coupling.trained import AUTHORS, Trained, figure, learned, network, stacked
 from lyaptorch.plots.primitives import GREY, PALETTE, bundle, picture, scores
@@ -33,8 +33,8 @@ def named(name: str) -> Task:
 def score_of(name: str) -> tuple[str, str, tuple[float, float]]:
     """The score of the task called so, as a Record has it; what an axis says of it, and where that ends."""
     if name.startswith("adding"):
-        return "loss", "RMS error", (0, 0.8)
-    return "accuracy", "test accuracy", (0, 1.03)
+        return "loss", "RMS error", (0.0, 0.8)
+    return "accuracy", "test accuracy", (0.0, 1.03)
 
 
 class SeveralTasks(Trained):
@@ -215,32 +215,32 @@ class Fig3(SeveralTasks):
             metrics=(metric,),
         )
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """Curvature grows or shrinks, images and sums want another r, and clipping helps where r > 1."""
-        r, best, found, off = record["r"], known_scores(record).max(-1), [], {}
+        r, best, off = record["r"], known_scores(record).max(-1), {}
         least, most = (partial(side, source=f"{AUTHORS}, section 4.1") for side in (at_least, at_most))
         for i, name in enumerate(map(str, record["name"])):
             # of the leading eigenvalue, whose sign may change, after training over before
             changes = np.abs(record["curvature"][i, :, -1] / record["curvature"][i, :, 0])
             grown, kept = changes[r < 1].min(), changes[r >= 1].max()
             sentence = f"{name}: curvature grows where r < 1: its least factor"
-            found.append(least(f"{name} growth", sentence, 1.0, grown))
-            found.append(most(f"{name} decline", f"{name}: and shrinks elsewhere: its largest", 1.0, kept))
+            yield least(f"{name} growth", sentence, 1.0, grown)
+            yield most(f"{name} decline", f"{name}: and shrinks elsewhere: its largest", 1.0, kept)
             # of clipped networks, the median over seeds
             accuracy = np.median(best[i, -1], -1)
             below, above = accuracy[r < 1].max(), accuracy[r > 1].max()
             if name.startswith("adding"):
                 off[int(name.split()[1])] = abs(1 - r[accuracy.argmax()])
-                found.append(least(f"{name} side", f"{name}: r < 1 explains more than r > 1", above, below))
+                yield least(f"{name} side", f"{name}: r < 1 explains more than r > 1", above, below)
             else:
-                found.append(least(f"{name} side", f"{name}: r > 1 is better than r < 1", below, above))
+                yield least(f"{name} side", f"{name}: r > 1 is better than r < 1", below, above)
         if len(off) > 1:
             # |1 - 0.98| and |1 - 1.02| may differ by round-off
             rise = np.diff([off[length] for length in sorted(off)]).max()
-            found.append(most("length", "the longer the sum, the nearer the best r is to 1", 0.0, rise, 1e-6))
+            yield most("length", "the longer the sum, the nearer the best r is to 1", 0.0, rise, 1e-6)
         # over all tasks and seeds
         plain, clipped = (lost[r > 1].mean() for lost in unsteadiness(record).mean((0, -1)))
-        return [*found, most("clipped", "clipped, networks with r > 1 fall back less", plain, clipped)]
+        yield most("clipped", "clipped, networks with r > 1 fall back less", plain, clipped)
 
 
 def known_scores(record: Record) -> NDArray[np.floating]:

@@ -73,9 +73,7 @@ class Demo:
             task,
             hidden_size=self.hidden_size,
             rows=self.batch,
-            ensemble=(2, self.seeds),
-            member_ids=networks,
-            generator=study.generator(),
+            **study.ensemble(networks),
         )
         # a trial that is too short for the delay is refused now, not after the flossing
         task.draw(Draw(0, self.length, member_ids=networks))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias, TypeVar, dataclass_transform
@@ -69,6 +69,32 @@ class Study:
             show_progress=self.show_progress,
             **settings,
         )
+
+    def learn(
+        self,
+        model: Model,
+        task: Task,
+        ids: Tensor,
+        dims: Sequence[str],
+        scores: Sequence[str] = ("accuracy",),
+        *,
+        batch: int,
+        steps: int,
+        **settings: Any,
+    ) -> tuple[Record, dict[str, Any]]:
+        """Train and test networks `ids (*dims)`.
+
+        Returns the Record of `lt.train`, and of each score its curve `(*dims, epoch)`, and `final_...
+        (*dims)` on batches of the same size that training never saw.
+        """
+        trial: dict[str, Any] = {"member_ids": ids, "batch": batch, "steps": steps}
+        record = self.train(model, task, **trial, **settings)
+        final = self.evaluate(model, task, **trial)
+        curves = over_epochs(record, scores, ids.shape, dims)
+        return record, {
+            **curves,
+            **{f"final_{name}": (dims, final[name].reshape(ids.shape)) for name in scores},
+        }
 
     def evaluate(self, model: Model, task: Task, **settings: Any) -> Record:
         """The Record of `lt.evaluate`."""
@@ -169,6 +195,23 @@ def declare(
         return cls
 
     return decorate
+
+
+def over_epochs(
+    record: Record, names: Iterable[str], shape: Sequence[int], dims: Sequence[str]
+) -> dict[str, Given]:
+    """Curves of a Record of `lt.train`, with networks in dimensions of this shape instead of one."""
+    return {name: ((*dims, "epoch"), record[name].reshape(*shape, -1)) for name in names}
+
+
+def stacked(dim: str, parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The variables that all parts have, along a dimension in front."""
+    # attributes, such as units, are those of the first part
+    first, rest = parts[0], slice(2, None)
+    return {
+        name: ((dim, *given[0]), np.stack([part[name][1] for part in parts]), *given[rest])
+        for name, given in first.items()
+    }
 
 
 Figures: TypeAlias = Mapping[str, Mapping[str, type[Figure]]]

@@ -142,9 +142,7 @@ def train_networks(
         gain=_shared([mean_field_gain(_task([s])) if s.gain == "mean-field" else s.gain for s in settings]),
         weights=first.weights,
         rows=first.batch,
-        ensemble=(len(settings),),
-        member_ids=ids,
-        generator=study.generator(),
+        **study.ensemble(ids),
     )
     record = study.train(
         model,

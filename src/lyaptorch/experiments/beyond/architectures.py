@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from matplotlib.axes import Axes
 from torch import Tensor, nn
@@ -15,7 +14,7 @@ from lyaptorch.cells.activation import activation
 from lyaptorch.cells.form import Residual
 from lyaptorch.experiments.beyond.learners import Learning, asks_at_least, asks_at_most, figure
 from lyaptorch.experiments.check import Checks
-from lyaptorch.experiments.figure import Results, Study, coordinates
+from lyaptorch.experiments.figure import Results, Study, coordinates, stacked
 from lyaptorch.plots.primitives import (
     BLUE,
     ORANGE,
@@ -80,11 +79,7 @@ class FlossedCells(Learning):
     def run(self, study: Study) -> Results:
         """`exponents (kind, flossed, seed, rank)` before training, `final_accuracy (kind, flossed, ...)`."""
         parts = [self._learn_kind(kind, study.part(kind)) for kind in self.kinds]
-        stacked: dict[str, Given] = {
-            name: (("kind", *dims), np.stack([np.asarray(part[name][1]) for part in parts]), *units)
-            for name, (dims, _, *units) in parts[0].items()
-        }
-        return self.found(stacked, **coordinates(kind=self.kinds, flossed=(False, True)))
+        return self.found(stacked("kind", parts), **coordinates(kind=self.kinds, flossed=(False, True)))
 
     def claims(self, record: Record) -> Checks:
         """Flossing brings the exponents of each kind to zero; where they were far from it, it helps."""
@@ -102,25 +97,25 @@ class FlossedCells(Learning):
         ids = torch.arange(self.seeds).expand(shape)
         task = DelayedCopy(torch.tensor(self.delays)[None, :, None].expand(shape), binary=True)
         cell = self._cell(kind, ids, study)
-        readout = Readout(cell.output_size, 1, ensemble=shape, member_ids=ids, generator=study.generator())
+        readout = Readout(cell.output_size, 1, **study.ensemble(ids))
         model = Model(cell, readout, loss=task.loss)
         flossed = torch.arange(2)[:, None, None].expand(shape) == 1
         dims = ("flossed", "delay", "seed")
         phase = self.flossing(flossed, lr=self.floss_lr)
-        self.learn(study.part("flossing"), model, task, (phase,), ids, dims)
+        study.part("flossing").train(model, task, (phase,), member_ids=ids, **self.trial)
         # networks of all delays are equal until they are trained
-        before = self.spectrum(model, task, ids, 150, self.k).exponents[:, 0, :, 0]
-        _, learned = self.learn(study, model, task, (FitPhase(self.epochs),), ids, dims, lr=self.lr)
+        before = self.spectrum(model, task, ids, 150, self.k, 50).exponents[:, 0, :, 0]
+        fit: dict[str, Any] = {"schedule": (FitPhase(self.epochs),), "lr": self.lr, **self.trial}
+        _, learned = study.learn(model, task, ids, dims, **fit)
         return {"exponents": (("flossed", "seed", "rank"), before, {"units": "nats per step"}), **learned}
 
     def _cell(self, kind: str, ids: Tensor, study: Study) -> Cell:
-        shape, generator = tuple(ids.shape), study.generator()
         if kind == "S4":
             # a mode is complex, and so two numbers of the state
             channels = self.hidden_size // (2 * MODES)
-            return S4DCell(1, channels, MODES, ensemble=shape, member_ids=ids, generator=generator)
+            return S4DCell(1, channels, MODES, **study.ensemble(ids))
         make = GRUCell if kind == "GRU" else LSTMCell
-        return make(1, self.hidden_size, ensemble=shape, member_ids=ids, generator=generator)
+        return make(1, self.hidden_size, **study.ensemble(ids))
 
 
 FLOSSED = ("none", "gains", "time constants", "both", "weights")
@@ -214,12 +209,12 @@ class UnitParameters(Learning):
         ids = torch.arange(self.seeds).expand(shape)
         task = TemporalXOR(torch.tensor(self.delays)[None, :, None].expand(shape))
         cell = UnitCell(1, self.hidden_size, ids, self.seed)
-        readout = Readout(self.hidden_size, 1, ensemble=shape, member_ids=ids, generator=study.generator())
+        readout = Readout(self.hidden_size, 1, **study.ensemble(ids))
         h0 = settled_state(cell, self.batch, member_ids=ids, generator=study.generator())
         model = Model(cell, readout, h0=h0, loss=task.loss)
         exponents, rates, gains = self._floss(study, model, cell, task, ids)
         dims, each = ("flossed", "delay", "seed"), ("flossed", "seed", "unit")
-        _, learned = self.learn(study, model, task, (FitPhase(self.epochs),), ids, dims)
+        _, learned = study.learn(model, task, ids, dims, schedule=(FitPhase(self.epochs),), **self.trial)
         variables: dict[str, Given] = {
             "exponents": (("flossed", "seed", "rank"), exponents, {"units": "nats per step"}),
             "gain": (each, gains),
@@ -248,11 +243,10 @@ class UnitParameters(Learning):
         for name, groups in opened.items():
             setattr(cell, name, torch.isin(group, torch.tensor(groups)))
         phase = self.flossing(group > 0, lr=self.floss_lr)
-        sizes = {"batch": self.batch, "steps": self.length}
-        study.part("flossing").train(model, task, (phase,), member_ids=ids, **sizes)
+        study.part("flossing").train(model, task, (phase,), member_ids=ids, **self.trial)
         for name in opened:
             setattr(cell, name, torch.ones_like(group, dtype=torch.bool))
-        after = self.spectrum(model, task, ids, 300).exponents[:, 0, :, 0]
+        after = self.spectrum(model, task, ids, 300, transient=50).exponents[:, 0, :, 0]
         with torch.no_grad():
             rates, gains = cell.logit_rate.sigmoid(), cell.log_gain.exp()
         return after, rates[:, 0], gains[:, 0]

@@ -110,15 +110,8 @@ class InputSuppressesChaos(Figure):
         # the same weights and inputs at every gain and strength
         ids = torch.arange(self.networks).expand(shape)
         channels = n if kind == "private" else 1
-        cell = RateCell(
-            channels,
-            n,
-            gain=torch.tensor(self.gains)[:, None, None].expand(shape),
-            bias=False,
-            ensemble=shape,
-            member_ids=ids,
-            generator=study.generator(),
-        )
+        gain = torch.tensor(self.gains)[:, None, None].expand(shape)
+        cell = RateCell(channels, n, gain=gain, bias=False, **study.ensemble(ids))
         s = torch.tensor(self.strengths)[None, :, None, None, None]
         cell.weight_ih.copy_(s * (torch.eye(n) if kind == "private" else cell.weight_ih))
         # a view: inputs of every gain and strength would take that much more memory

@@ -93,14 +93,15 @@ class CheapFlossing(Learning):
     def run(self, study: Study) -> Results:
         """`accuracy (way, delay, seed, epoch)`, `final_accuracy`, and the cost of flossing of each way."""
         ways = self.ways()
-        model, task, ids = self.networks([Condition("")] * len(ways))
-        group = torch.arange(len(ways))[:, None, None].expand(ids.shape)
+        networks = self.networks([Condition("")] * len(ways))
+        shape = networks.ids.shape
+        group = torch.arange(len(ways))[:, None, None].expand(shape)
         phases = tuple(replace(p, who=group == i) for i, p in enumerate(ways.values()) if p is not None)
         seconds = [p.epochs * self.seconds(p) if p else 0.0 for p in ways.values()]
         schedule: Schedule = (*phases, FitPhase(self.epochs))
-        record, learned = self.learn(study, model, task, schedule, ids, ("way", "delay", "seed"))
+        record, learned = study.learn(*networks, ("way", "delay", "seed"), schedule=schedule, **self.trial)
         # networks that are never flossed have no operations of it: NaN
-        flops = np.nan_to_num(record["floss_flops"]).reshape(ids.shape)[:, 0, 0]
+        flops = np.nan_to_num(record["floss_flops"]).reshape(shape)[:, 0, 0]
         variables: dict[str, Given] = {
             **learned,
             "flops": (("way",), flops),
@@ -220,7 +221,7 @@ class AutoFlossing(Learning):
         shape = (len(self.gains), len(WAYS), len(self.delays), self.seeds)
         ids = torch.arange(self.seeds).expand(shape)
         task = TemporalXOR(torch.tensor(self.delays)[:, None].expand(shape))
-        model = self.model(study, task, ids, gain=self._gains(ids))
+        model = self.model(task, ids, gain=self._gains(ids))
         exponents, fluctuation = self._spectra(study)
         chosen = [
             chosen_flossing(*pair, self.floss_epochs) for pair in zip(exponents, fluctuation, strict=True)
@@ -235,7 +236,7 @@ class AutoFlossing(Learning):
         ]
         schedule: Schedule = (published, *own, FitPhase(self.epochs))
         dims = ("gain", "way", "delay", "seed")
-        record, learned = self.learn(study, model, task, schedule, ids, dims)
+        record, learned = study.learn(model, task, ids, dims, schedule=schedule, **self.trial)
         flops = np.nan_to_num(record["floss_flops"]).reshape(shape)[:, :, 0, 0]
         settings = ("k", "steps", "tangent_transient", "interval")
         variables: dict[str, Given] = {
@@ -267,6 +268,7 @@ class AutoFlossing(Learning):
     def _spectra(self, study: Study) -> tuple[Tensor, Tensor]:
         """Exponents `(gain, seed, n)` on inputs of the task, and their fluctuation from step to step."""
         ids, task = torch.arange(self.seeds).expand(len(self.gains), self.seeds), TemporalXOR(self.delays[0])
-        found = self.spectrum(self.model(study, task, ids, gain=self._gains(ids)), task, ids, MEASURED)
+        model = self.model(task, ids, gain=self._gains(ids))
+        found = self.spectrum(model, task, ids, MEASURED, transient=50)
         # stderr = s / sqrt(steps)
         return found.exponents[..., 0, :], found.stderr()[..., 0, :] * MEASURED**0.5

@@ -106,9 +106,10 @@ class HorizonPerCost(Learning):
 
     def _train(self, study: Study) -> tuple[NDArray[np.floating], tuple[float, float, float, float]]:
         """Accuracy `(delay, seed, epoch)`; operations and seconds of all flossing and of one epoch."""
-        model, task, ids = self.networks()
-        floss, fit = self.flossing(ids >= 0), FitPhase(self.epochs)
-        record, learned = self.learn(study, model, task, (floss, fit), ids, ("one", "delay", "seed"))
+        networks = self.networks()
+        floss, fit = self.flossing(networks.ids >= 0), FitPhase(self.epochs)
+        schedule, dims = (floss, fit), ("one", "delay", "seed")
+        record, learned = study.learn(*networks, dims, schedule=schedule, **self.trial)
         flops = float(record["floss_flops"][0]) if self.floss_epochs else 0.0
         seconds = self.floss_epochs * self.seconds(floss) if self.floss_epochs else 0.0
         return learned["accuracy"][1][0], (flops, self._work(self.hidden_size), seconds, self.seconds(fit))
@@ -187,9 +188,9 @@ class ItemsByDelay(Learning):
         for items in self.items:
             for delay in self.delays:
                 task = Recall(items, delay)
-                model = self.model(study, task, ids)
-                part = study.part(items, delay)
-                rows.append(self.learn(part, model, task, schedule, ids, ("k", "seed"))[1])
+                model, part = self.model(task, ids), study.part(items, delay)
+                trained = part.learn(model, task, ids, ("k", "seed"), schedule=schedule, **self.trial)
+                rows.append(trained[1])
         final = np.stack([np.asarray(row["final_accuracy"][1]) for row in rows])
         final = final.reshape(len(self.items), len(self.delays), *shape)
         variables: dict[str, Given] = {"final_accuracy": (("items", "delay", "k", "seed"), final)}
@@ -266,13 +267,14 @@ class MemoryLimit(Learning):
 
     def run(self, study: Study) -> Results:
         """`accuracy (delay, seed, epoch)`, `final_accuracy (delay, seed)`."""
-        model, task, ids = self.networks()
-        phase = self.flossing(ids >= 0)
+        networks = self.networks()
+        phase = self.flossing(networks.ids >= 0)
         early = Trigger(At(*self.episodes), phase)
         # one epoch after the last early episode, or both would fire in the same one
         late = Trigger(When(accuracy < self.chance, after=self.episodes[-1] + 1), phase)
         fit = FitPhase(self.epochs, triggers=(early, late), check_every=self.every)
-        _, learned = self.learn(study, model, task, (phase, fit), ids, ("one", "delay", "seed"))
+        schedule, dims = (phase, fit), ("one", "delay", "seed")
+        _, learned = study.learn(*networks, dims, schedule=schedule, **self.trial)
         return self.found({name: (dims[1:], values[0]) for name, (dims, values) in learned.items()})
 
     def claims(self, record: Record) -> Checks:

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from lyaptorch.experiments.check import THEORY, Checks, at_least, at_most
-from lyaptorch.experiments.figure import Results, Study, coordinates, mean_field_gain
+from lyaptorch.experiments.figure import Results, Study, coordinates, mean_field_gain, stacked
 from lyaptorch.experiments.gradient_flossing.delays import (
     A_DAY,
     BESIDE,
@@ -22,7 +22,7 @@ from lyaptorch.experiments.gradient_flossing.delays import (
 )
 from lyaptorch.experiments.gradient_flossing.setting import Condition, DelaySweep, bundles, figure
 from lyaptorch.plots.primitives import GREY, label_accuracy, level, look, picture, smooth
-from lyaptorch.record import Given, Record
+from lyaptorch.record import Record
 from lyaptorch.tasks import make_task
 
 CHANCE = 0.6
@@ -245,11 +245,7 @@ class LinearNetworks(DelaySweep):
         """The variables of a sweep, each with `task` as first dimension."""
         # an ensemble has one task: two trainings, each with a checkpoint of its own
         each = [replace(self, task=task).swept(study.part(task))[0] for task in TASKS]
-        variables: dict[str, Given] = {
-            name: (("task", *given[0]), np.stack([np.asarray(one[name][1]) for one in each]))
-            for name, given in each[0].items()
-        }
-        return self.compared(variables, **coordinates(task=TASKS))
+        return self.compared(stacked("task", each), **coordinates(task=TASKS))
 
     def claims(self, record: Record) -> Checks:
         """Flossing helps to copy; no linear network solves the XOR."""

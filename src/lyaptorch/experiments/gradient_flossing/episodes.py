@@ -13,15 +13,8 @@ from numpy.typing import NDArray
 
 from lyaptorch.analysis import aligned, onset
 from lyaptorch.experiments.check import Checks, at_least
-from lyaptorch.experiments.figure import Results, Scales, Study, coordinates
-from lyaptorch.experiments.gradient_flossing.setting import (
-    DIMS,
-    SMOKE,
-    Condition,
-    Setting,
-    figure,
-    over_epochs,
-)
+from lyaptorch.experiments.figure import Results, Scales, Study, coordinates, over_epochs
+from lyaptorch.experiments.gradient_flossing.setting import DIMS, SMOKE, Condition, Setting, figure
 from lyaptorch.plots.primitives import (
     BLUE,
     GREY,
@@ -80,7 +73,9 @@ class Episodes(Setting):
         Of one condition alone there is no dimension for it.
         """
         (metric, name), networks = self.measured, self.networks(self.conditions())
-        record = self.train(study, networks, (metric,), self.every)
+        treatment = {"metrics": (metric,), "metrics_every": self.every, **self.treatment()}
+        model, task, ids = networks
+        record = study.train(model, task, member_ids=ids, **treatment)
         left_out = 1 if len(networks.ids) == 1 else 0
         shape, dims = networks.ids.shape[left_out:], DIMS[left_out:]
         values = record[metric]

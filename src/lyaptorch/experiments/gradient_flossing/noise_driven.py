@@ -58,15 +58,8 @@ class NoiseDriven(Figure):
 
     def cell(self, ids: Tensor, gain: Number, hidden_size: int | None = None, **settings: Any) -> RateCell:
         """The networks `ids`, with more `settings` of `RateCell`, in float64."""
-        return RateCell(
-            1,
-            hidden_size or self.hidden_size,
-            gain=gain,
-            ensemble=tuple(ids.shape),
-            member_ids=ids,
-            generator=Study(self.seed).generator(),
-            **settings,
-        ).double()
+        n, networks = hidden_size or self.hidden_size, Study(self.seed).ensemble(ids)
+        return RateCell(1, n, gain=gain, **networks, **settings).double()
 
     def floss(self, study: Study, cell: Cell, ids: Tensor, **settings: Any) -> NDArray[np.floating]:
         """Floss in place, with more `settings` of `lt.floss`; the exponents `(*e, floss_epoch, index)`."""
@@ -181,15 +174,7 @@ class Fig6(NoiseDriven):
             {g: Stream(self.seed, f"gain {g} {to}").uniform((), member_ids=ids) for g in gates}
             for to in ("hh", "ih")
         )
-        cell = LSTMCell(
-            1,
-            n,
-            weights="gaussian",
-            gain=recurrent,
-            ensemble=tuple(ids.shape),
-            member_ids=ids,
-            generator=study.generator(),
-        )
+        cell = LSTMCell(1, n, weights="gaussian", gain=recurrent, **study.ensemble(ids))
         with torch.no_grad():
             # the rows of a gate are n of 4 n, in the order of `gates`; the cell has one gain for V, not four
             scale = torch.stack([driving[g] for g in gates], -1).repeat_interleave(n, -1)

@@ -15,14 +15,7 @@ from lyaptorch.cells import random_frame
 from lyaptorch.experiments.check import Checks, at_least, at_most
 from lyaptorch.experiments.figure import Results, Study, coordinates
 from lyaptorch.experiments.gradient_flossing.delays import A_DAY, BESIDE, SOLVED, Fig4d
-from lyaptorch.experiments.gradient_flossing.setting import (
-    DIMS,
-    Condition,
-    Networks,
-    Setting,
-    figure,
-    over_epochs,
-)
+from lyaptorch.experiments.gradient_flossing.setting import DIMS, Condition, Networks, Setting, figure
 from lyaptorch.plots.primitives import (
     BLUE,
     GREY,
@@ -34,7 +27,7 @@ from lyaptorch.plots.primitives import (
     picture,
     scores,
 )
-from lyaptorch.record import Given, Record
+from lyaptorch.record import Record
 from lyaptorch.schedules import FlossPhase, flossing_loss
 from lyaptorch.tangent import lyapunov_spectrum
 from lyaptorch.tasks.batch import Draw
@@ -81,7 +74,7 @@ class Fig13(Fig4d):
     def run(self, study: Study) -> Results:
         """That of figure 4d, and `exponents (condition, delay, seed, index)`."""
         variables, networks = self.swept(study)
-        values = self.exponents(networks, max(self.indices), self.measure)
+        values = self.spectrum(*networks, self.measure, max(self.indices)).exponents[..., 0, :]
         variables["exponents"] = ((*DIMS, "index"), values, {"units": "nats per step"})
         return self.compared(variables)
 
@@ -166,15 +159,10 @@ class Frames(Setting):
         """`exponents (mode, delay, frame, index)` after flossing, `accuracy`, `final_accuracy`."""
         networks = self.networks(self.conditions(), same=True)
         self._floss(networks)
-        exponents = self.exponents(networks, self.k, self.measure)
-        record = self.train(study, networks)
-        final = self.test(study, *networks)["accuracy"]
+        exponents = self.spectrum(*networks, self.measure, self.k).exponents[..., 0, :]
         dims = ("mode", "delay", "frame")
-        variables: dict[str, Given] = {
-            "exponents": ((*dims, "index"), exponents, {"units": "nats per step"}),
-            **over_epochs(record, ("accuracy",), networks.ids.shape, dims),
-            "final_accuracy": (dims, final.reshape(networks.ids.shape)),
-        }
+        _, variables = study.learn(*networks, dims, **self.treatment())
+        variables["exponents"] = ((*dims, "index"), exponents, {"units": "nats per step"})
         return self.found(variables, **coordinates(mode=MODES))
 
     def claims(self, record: Record) -> Checks:

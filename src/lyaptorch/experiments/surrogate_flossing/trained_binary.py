@@ -68,18 +68,13 @@ class Learning(Figure):
         the sharpness in the end. Then members that overflow are marked and left out from there on.
         """
         # sharp surrogates make gradients overflow
-        measured = {"metrics": ("initial_gradient_norm",), "metrics_every": every, "unstable": "mark"}
-        trial: dict[str, Any] = {"batch": self.batch, "steps": length, "member_ids": ids}
-        record = study.train(model, task, schedule, **settings, **trial, **(measured if every else {}))
-        final = study.evaluate(model, task, **trial)["accuracy"]
-        dims = ("condition", "delay", "seed") if ids.dim() == 3 else ("condition", "seed")
-        shape = tuple(ids.shape)
-        found: dict[str, Any] = {
-            "accuracy": ((*dims, "epoch"), record["accuracy"].reshape(*shape, -1)),
-            "final_accuracy": (dims, final.reshape(shape)),
-        }
         if every:
-            norms = record["initial_gradient_norm"].reshape(*shape, -1)
+            settings |= {"metrics": ("initial_gradient_norm",), "metrics_every": every, "unstable": "mark"}
+        settings |= {"schedule": schedule, "batch": self.batch, "steps": length}
+        dims = ("condition", "delay", "seed") if ids.dim() == 3 else ("condition", "seed")
+        record, found = study.learn(model, task, ids, dims, **settings)
+        if every:
+            norms = record["initial_gradient_norm"].reshape(*ids.shape, -1)
             found["gradient_norm"] = ((*dims, "measurement"), norms)
             found["sharpness"] = (dims, final_sharpness(model))
         return found

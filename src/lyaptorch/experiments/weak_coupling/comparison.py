@@ -14,9 +14,9 @@ from matplotlib.axes import Axes
 from lyaptorch.analysis import best_so_far
 from lyaptorch.cells import Cell, CoRNNCell, ElmanCell, LSTMCell, ResidualCell, S4DCell, URLSTMCell, residuals
 from lyaptorch.experiments.check import Checks, at_least, at_most
-from lyaptorch.experiments.figure import Results, Study
+from lyaptorch.experiments.figure import Results, Study, stacked
 from lyaptorch.experiments.weak_coupling.several_tasks import SeveralTasks, named, score_of
-from lyaptorch.experiments.weak_coupling.trained import AUTHORS, figure, learned, stacked, uniform
+from lyaptorch.experiments.weak_coupling.trained import AUTHORS, figure, learned, uniform
 from lyaptorch.plots.primitives import bundle, look, picture
 from lyaptorch.record import Record
 from lyaptorch.training import Adam

@@ -15,7 +15,7 @@ from lyaptorch.analysis import fading_memory, gradient_norms, hessian_spectrum
 from lyaptorch.cells import ResidualCell
 from lyaptorch.cells.residuals import HasFrequency
 from lyaptorch.experiments.check import Checks, at_least
-from lyaptorch.experiments.figure import Results, Study
+from lyaptorch.experiments.figure import Results, Study, stacked
 from lyaptorch.experiments.weak_coupling.image_runs import (
     Conditions,
     ImageRun,
@@ -23,7 +23,7 @@ from lyaptorch.experiments.weak_coupling.image_runs import (
     best_scores,
     learning_curves,
 )
-from lyaptorch.experiments.weak_coupling.trained import AUTHORS, figure, network, stacked
+from lyaptorch.experiments.weak_coupling.trained import AUTHORS, figure, network
 from lyaptorch.plots.primitives import GREY, PALETTE, picture, scores
 from lyaptorch.record import Record
 from lyaptorch.tangent import lyapunov_spectrum

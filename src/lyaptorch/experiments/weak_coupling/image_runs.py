@@ -16,8 +16,8 @@ from lyaptorch.analysis import PowerSpectrum, best_so_far, characteristic_freque
 from lyaptorch.cells import ResidualCell, residuals
 from lyaptorch.cells.residuals import HasFrequency
 from lyaptorch.experiments.check import Checks, at_least, at_most, near
-from lyaptorch.experiments.figure import Results, Scales, Study
-from lyaptorch.experiments.weak_coupling.trained import AUTHORS, Trained, figure, learned, network, stacked
+from lyaptorch.experiments.figure import Results, Scales, Study, stacked
+from lyaptorch.experiments.weak_coupling.trained import AUTHORS, Trained, figure, learned, network
 from lyaptorch.plots.primitives import GREY, PALETTE, Picture, bundle, level, picture, scores
 from lyaptorch.record import Record
 from lyaptorch.tasks import SequentialImages

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from lyaptorch.cells import Cell, ResidualCell, residuals
 from lyaptorch.experiments.check import Checks, at_least, at_most
-from lyaptorch.experiments.figure import Results, Scales, Study
-from lyaptorch.experiments.weak_coupling.trained import AUTHORS, Trained, figure, learned, network, stacked
+from lyaptorch.experiments.figure import Results, Scales, Study, stacked
+from lyaptorch.experiments.weak_coupling.trained import AUTHORS, Trained, figure, learned, network
 from lyaptorch.plots.primitives import GREY, PALETTE, bundle, picture, scores
 from lyaptorch.record import Record
 from lyaptorch.tasks import Adding, SequentialImages

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -51,16 +50,6 @@ def learned(record: Record, ids: Tensor, dims: tuple[str, ...]) -> dict[str, Any
         "unstable_at": (dims, np.nan_to_num(unstable, nan=-1.0).reshape(ids.shape)),
         # of members that overflowed the last times are NaN
         "measured_at": (("measurement",), np.nanmax(record["measured_at"], 0)),
-    }
-
-
-def stacked(dim: str, parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The variables that all parts have, along a dimension in front."""
-    # attributes, such as units, are those of the first part
-    first, rest = parts[0], slice(2, None)
-    return {
-        name: ((dim, *given[0]), np.stack([part[name][1] for part in parts]), *given[rest])
-        for name, given in first.items()
     }
 
 

@@ -214,10 +214,7 @@ def stacked(dim: str, parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-Figures: TypeAlias = Mapping[str, Mapping[str, type[Figure]]]
-
-
-def figure_of(record: Record, figures: Figures) -> type[Figure] | None:
+def figure_of(record: Record, figures: Mapping[str, Mapping[str, type[Figure]]]) -> type[Figure] | None:
     """The figure whose Record it is, if any."""
     paper, _, name = record.kind.partition(" ")
     return figures.get(paper, {}).get(name)

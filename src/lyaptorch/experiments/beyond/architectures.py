@@ -79,7 +79,7 @@ class FlossedCells(Learning):
     def run(self, study: Study) -> Results:
         """`exponents (kind, flossed, seed, rank)` before training, `final_accuracy (kind, flossed, ...)`."""
         parts = [self._learn_kind(kind, study.part(kind)) for kind in self.kinds]
-        return self.found(stacked("kind", parts), **coordinates(kind=self.kinds, flossed=(False, True)))
+        return stacked("kind", parts), coordinates(delay=self.delays, kind=self.kinds, flossed=(False, True))
 
     def claims(self, record: Record) -> Checks:
         """Flossing brings the exponents of each kind to zero; where they were far from it, it helps."""
@@ -221,7 +221,7 @@ class UnitParameters(Learning):
             "time_constant": (each, 1 / rates, {"units": "steps"}),
             **learned,
         }
-        return self.found(variables, **coordinates(flossed=FLOSSED))
+        return variables, coordinates(delay=self.delays, flossed=FLOSSED)
 
     def claims(self, record: Record) -> Checks:
         """Exponents that come closer to zero, and what that is worth in training."""

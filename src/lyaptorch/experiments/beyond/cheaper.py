@@ -107,7 +107,7 @@ class CheapFlossing(Learning):
             "flops": (("way",), flops),
             "seconds": (("way",), np.array(seconds), {"units": "s of one core, for each network"}),
         }
-        return self.found(variables, **coordinates(way=list(ways)))
+        return variables, coordinates(delay=self.delays, way=list(ways))
 
     def claims(self, record: Record) -> Checks:
         """What keeps the accuracy of published flossing, and what the cheapest that does costs."""
@@ -245,7 +245,7 @@ class AutoFlossing(Learning):
             "exponents": (("gain", "seed", "rank"), exponents, {"units": "nats per step"}),
             **{name: (("gain",), np.array([getattr(p, name) for p in chosen])) for name in settings},
         }
-        return self.found(variables, **coordinates(gain=self.gains, way=WAYS))
+        return variables, coordinates(delay=self.delays, gain=self.gains, way=WAYS)
 
     def claims(self, record: Record) -> Checks:
         """Chosen flossing does what published flossing does, for less."""

@@ -49,8 +49,7 @@ class Learning(Setting):
 
     def flossing(self, who: Tensor | None = None, **changed: Any) -> FlossPhase:
         """An episode for the networks where `who` is true, or for all."""
-        settings = {"k": self.k, "clip": self.floss_clip, "who": who, **changed}
-        return FlossPhase(self.floss_epochs, **settings)
+        return FlossPhase(self.floss_epochs, who=who, **{"k": self.k, "clip": self.floss_clip, **changed})
 
     def seconds(self, phase: Phase) -> float:
         """Seconds of one core that an epoch of a phase takes for one network, from a few measured ones."""

@@ -140,7 +140,7 @@ class HorizonPerCost(Learning):
                 f"{what}_of_an_epoch": (("network",), each),
                 f"at_equal_{what}": (("network", "delay"), np.stack(at)),
             }
-        return self.found(variables, **coordinates(network=names))
+        return variables, coordinates(delay=self.delays, network=names)
 
 
 @picture(lambda record: len(record["items"]), width=3.2)
@@ -275,7 +275,8 @@ class MemoryLimit(Learning):
         fit = FitPhase(self.epochs, triggers=(early, late), check_every=self.every)
         schedule, dims = (phase, fit), ("one", "delay", "seed")
         _, learned = study.learn(*networks, dims, schedule=schedule, **self.trial)
-        return self.found({name: (dims[1:], values[0]) for name, (dims, values) in learned.items()})
+        variables = {name: (dims[1:], values[0]) for name, (dims, values) in learned.items()}
+        return variables, coordinates(delay=self.delays)
 
     def claims(self, record: Record) -> Checks:
         """The paper's claim, d = 70 of 80 units, in the same proportion for other n; and d = n."""

@@ -72,12 +72,11 @@ class Episodes(Setting):
 
         Of one condition alone there is no dimension for it.
         """
-        (metric, name), networks = self.measured, self.networks(self.conditions())
+        (metric, name), (model, task, ids) = self.measured, self.networks(self.conditions())
         treatment = {"metrics": (metric,), "metrics_every": self.every, **self.treatment()}
-        model, task, ids = networks
         record = study.train(model, task, member_ids=ids, **treatment)
-        left_out = 1 if len(networks.ids) == 1 else 0
-        shape, dims = networks.ids.shape[left_out:], DIMS[left_out:]
+        left_out = 1 if len(ids) == 1 else 0
+        shape, dims = ids.shape[left_out:], DIMS[left_out:]
         values = record[metric]
         values = values.reshape(*shape, *values.shape[1:])
         variables: dict[str, Given] = {
@@ -86,7 +85,7 @@ class Episodes(Setting):
             # every network is measured at the same epochs
             "measured_at": (("measurement",), record["measured_at"][0].astype(np.int64)),
         }
-        return self.found(variables) if left_out else self.compared(variables)
+        return (variables, coordinates(delay=self.delays)) if left_out else self.compared(variables)
 
 
 def of_each_delay(count: int) -> Callable[[DrawDelay], Picture]:

@@ -80,9 +80,8 @@ class NoiseDriven(Figure):
 
     def noise(self, ids: Tensor, length: int, batch: int = 1, epoch: int = 0) -> Tensor:
         """Inputs that flossing never sees."""
-        return Noise().inputs(
-            Draw(self.seed, length, batch, epoch, ids, stream="measure", dtype=torch.float64)
-        )
+        drawn = Draw(self.seed, length, batch, epoch, ids, stream="measure", dtype=torch.float64)
+        return Noise().inputs(drawn)
 
     @torch.no_grad()
     def spectrum(self, cell: Cell, ids: Tensor, k: int | None = None) -> Tensor:

@@ -197,14 +197,10 @@ class Setting(Figure):
         h0 = model.initial_state(1)
         return lyapunov_spectrum(model.cell, inputs, k=k, h0=h0, tangent_transient=transient)
 
-    def found(self, variables: Mapping[str, Given], **along: Given) -> Results:
-        """What `run` returns: the variables, these coordinates, and the delays."""
-        return variables, {**along, **coordinates(delay=self.delays)}
-
     def compared(self, variables: Mapping[str, Given], **along: Given) -> Results:
-        """The same of variables along the conditions."""
+        """What `run` returns of variables along conditions and delays, and more coordinates."""
         names = [c.name for c in self.conditions()]
-        return self.found(variables, **coordinates(condition=names), **along)
+        return variables, {**coordinates(condition=names, delay=self.delays), **along}
 
     def _each(self, values: Sequence[Any]) -> Tensor:
         """One value for each condition, over its delays and seeds."""

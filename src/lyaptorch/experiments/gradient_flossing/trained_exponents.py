@@ -163,7 +163,7 @@ class Frames(Setting):
         dims = ("mode", "delay", "frame")
         _, variables = study.learn(*networks, dims, **self.treatment())
         variables["exponents"] = ((*dims, "index"), exponents, {"units": "nats per step"})
-        return self.found(variables, **coordinates(mode=MODES))
+        return variables, coordinates(delay=self.delays, mode=MODES)
 
     def claims(self, record: Record) -> Checks:
         """The frame matters little: exponents after flossing agree, and so does success."""

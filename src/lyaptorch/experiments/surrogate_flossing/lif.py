@@ -21,7 +21,7 @@ from lyaptorch.experiments.gradient_flossing import cost
 from lyaptorch.experiments.gradient_flossing.cost import Sizes
 from lyaptorch.experiments.surrogate_flossing.adaptive import Spiking
 from lyaptorch.experiments.surrogate_flossing.random_binary import NATS, TITLE, copies, figure
-from lyaptorch.plots.primitives import BLUE, GREY, ORANGE, PALETTE, picture
+from lyaptorch.plots.primitives import BLUE, GREY, ORANGE, PALETTE, geometric_mean, picture
 from lyaptorch.record import Given, Record
 from lyaptorch.schedules import FitPhase, FlossPhase
 from lyaptorch.tangent import lyapunov_spectrum
@@ -140,7 +140,7 @@ def convergence(record: Record, axes: list[Axes]) -> None:
             panel.semilogx(time, rows[:, :, i], color=color, linewidth=0.7, alpha=0.6)
             panel.plot([], [], color=color, label=rf"$\lambda_{{{i + 1}}}$")
         panel.set(xlabel="steps", ylabel=rf"$\lambda_i$ {NATS}", title=f"{weights} weights")
-        scatter = np.exp(np.log(np.maximum(rows.std(1, ddof=1), 1e-30)).mean(-1))
+        scatter = geometric_mean(rows.std(1, ddof=1), -1)
         axes[2].loglog(time, scatter, color=mean, label=f"{weights} weights")
     axes[1].legend(loc="center left", bbox_to_anchor=(1, 0.5))
     axes[2].loglog(time, scatter[-1] * (time / time[-1]) ** -0.5, ":", color=GREY, label=r"$t^{-1/2}$")

@@ -197,10 +197,7 @@ class Fig1b(RandomNetworks):
         free = [free_probability_spectrum(n, own, weights=weights) for own in slopes]
         # of a standard normal h: P(|h| < 1/g) = erf(1 / (sqrt(2) g))
         active = torch.erf(1 / (math.sqrt(2) * g))
-        triangle = [
-            triangle_law(n, top, share)
-            for top, share in zip(field.lambda_max.tolist(), active.tolist(), strict=True)
-        ]
+        triangle = list(map(partial(triangle_law, n), field.lambda_max.tolist(), active.tolist()))
         nats, dims = {"units": "nats per step"}, ("group", "rank")
         variables = {
             "lambda1": (("group", "network"), first, nats),

@@ -137,16 +137,13 @@ class Fig5(ImageRun):
         curvature = np.log(np.abs(record["hessian"][..., 0])).mean(-1)
         names = [str(name) for name in record["condition"]]
         least = partial(at_least, source=f"{AUTHORS}, section 4.3")
-        rising = (
+        arriving, least_rise = norms[:, 0] - norms[:, -1], "least rise of its logarithm"
+        for key, sentence, values in (
             ("exponents", "lambda_1 rises with the spread: its least rise", leading),
-            (
-                "gradient",
-                "more of the gradient arrives at the first step: least rise of its logarithm",
-                norms[:, 0] - norms[:, -1],
-            ),
-            ("curvature", "the leading Hessian eigenvalue rises: least rise of its logarithm", curvature),
-        )
-        yield from [least(key, sentence, 0.0, np.diff(values).min()) for key, sentence, values in rising]
+            ("gradient", f"more of the gradient arrives at the first step: {least_rise}", arriving),
+            ("curvature", f"the leading Hessian eigenvalue rises: {least_rise}", curvature),
+        ):
+            yield least(key, sentence, 0.0, np.diff(values).min())
         # r + delta < 1: no unit's memory grows
         moderate = [best[name] for name in names if 0 < float(name) < 1 - self.decay]
         if moderate and "0" in best:

@@ -265,10 +265,8 @@ class Fig4(ImageRun):
 
     def conditions(self, study: Study, spectrum: HasFrequency, ids: Tensor) -> Conditions:
         """A rotation for each multiple."""
-        angles, names = (
-            spectrum.frequency * torch.tensor(self.multiples),
-            [f"{m:g} w0" for m in self.multiples],
-        )
+        angles = spectrum.frequency * torch.tensor(self.multiples)
+        names = [f"{m:g} w0" for m in self.multiples]
         return self.common(names, torch.ones_like(angles), angles, ids)
 
     def claims(self, record: Record) -> Checks:

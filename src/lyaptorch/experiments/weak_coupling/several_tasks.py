@@ -195,13 +195,8 @@ class Fig3(SeveralTasks):
         adding, n, r = name.startswith("adding"), self.hidden_size, torch.tensor(self.decays)
         # one r for all units, and for all seeds where there are several
         r = r[:, None] if ids.dim() == 1 else r[:, None, None]
-        cell = ResidualCell(
-            named(name).input_size,
-            n,
-            residual=residuals.decay(r.expand(*ids.shape, n)),
-            coupling=self.coupling,
-            **study.ensemble(ids),
-        )
+        networks = {"residual": residuals.decay(r.expand(*ids.shape, n)), **study.ensemble(ids)}
+        cell = ResidualCell(named(name).input_size, n, coupling=self.coupling, **networks)
         return self.learn(
             study,
             name,

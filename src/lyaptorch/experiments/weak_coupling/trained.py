@@ -127,8 +127,8 @@ def _network(axes: Axes) -> None:
         r"$\epsilon\,\phi(a)$": (1.5, 1.0),
         "$+$": (2.8, 1.0),
         "$h_t$": (3.8, 1.0),
+        "$x_t$": (1.5, 0.0),
     }
-    boxes["$x_t$"] = (1.5, 0.0)
     for text, at in boxes.items():
         box = {"boxstyle": "round", "facecolor": "white", "edgecolor": BLUE if "h_" in text else GREY}
         axes.text(*at, text, ha="center", va="center", bbox=box)

@@ -13,6 +13,7 @@ from lyaptorch.experiments import FIGURES
 from lyaptorch.experiments.check import at_least, near
 from lyaptorch.experiments.figure import figure_of, recorded_checks, recorded_scale
 from lyaptorch.plots import html as pages
+from lyaptorch.plots.primitives import Drawing
 from lyaptorch.record import Record
 from pages import Reader
 
@@ -123,10 +124,10 @@ def _missed():
 def test_a_heavy_figure_is_drawn_as_pixels_and_a_wide_one_scrolls(monkeypatch):
     curves = {name: (("member", "epoch"), torch.rand(4, 3000)) for name in ("loss", "accuracy")}
     drawn = Record("train", {}, curves).plot()
-    small = pages.figure(drawn, "a", "alt", "", "")
+    small = pages.figure(Drawing("a", drawn, "", "alt", (), ()))
     assert 'class="scroll wide"' in small
     monkeypatch.setattr(pages, "HEAVY", 20_000)
-    heavy = pages.figure(drawn, "a", "alt", "", "")
+    heavy = pages.figure(Drawing("a", drawn, "", "alt", (), ()))
     assert len(heavy) < len(small)
     assert 'href="data:image/png;base64' in heavy
     assert "data:image" not in small

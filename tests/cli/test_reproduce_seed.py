@@ -10,7 +10,7 @@ import lyaptorch
 from command import command, files
 from figures import NAMES, TIMED, every_figure, smoke
 from lyaptorch.experiments import FIGURES, SCALES
-from lyaptorch.experiments.figure import declare, recorded_scale
+from lyaptorch.experiments.figure import Figure, declare, recorded_scale
 from lyaptorch.record import Record
 
 PAPER = "gradient-flossing"
@@ -113,7 +113,7 @@ def test_all_figures_of_a_seed_are_those_of_this_seed(lyap, tmp_path):
 
 def test_a_figure_without_a_picture_cannot_be_declared():
     with pytest.raises(TypeError, match="draw"):
-        declare(PAPER, "fig0", "nothing", cost=("1 s", "1 s", "1 s"))
+        declare(PAPER, "fig0", "nothing", cost=("1 s", "1 s", "1 s"))(Figure)
 
 
 @pytest.mark.parametrize("figure", ["fig15", "all"])

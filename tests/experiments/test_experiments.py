@@ -67,8 +67,7 @@ def test_checks_are_data_that_agree_with_themselves(paper, figure, record, tmp_p
 
 
 def test_every_reason_is_of_a_figure():
-    for paper, reasons in REASONS.items():
-        assert reasons.keys() <= FIGURES[paper].keys()
+    assert all(figures.keys() <= FIGURES[paper].keys() for paper, figures in REASONS.items())
 
 
 @pytest.mark.parametrize(("paper", "figure"), [("beyond", figure) for figure in REASONS["beyond"]])

@@ -9,6 +9,7 @@ import torch
 import lyaptorch as lt
 from figures import holds, record
 from lyaptorch.experiments.check import slopes
+from lyaptorch.experiments.figure import coordinates
 from lyaptorch.experiments.gradient_flossing.conditioning import Fig2a, Fig2b, Fig2c
 from lyaptorch.experiments.gradient_flossing.cost import PARTS, Fig16, Sizes, Table1
 from lyaptorch.experiments.gradient_flossing.directions import CovariantOverlap, Fig10, Fig11
@@ -84,13 +85,12 @@ def test_a_gradient_that_fades_after_learning_was_not_small(monkeypatch):
     accuracy = np.concatenate([np.full(50, 0.5), np.ones(50)])[None, None]
     norms = np.array([1e-9, 1e-9, 1e-9, 1.0, 1.0, 1.0, 1e-9, 1e-9, 1e-9, 1e-9])[None, None]
     figure = Fig9(delays=(4,), seeds=1, epochs=100, window=20)
-    made = figure.found(
-        {
-            "accuracy": (("delay", "seed", "epoch"), accuracy),
-            "gradient_norm": (("delay", "seed", "measurement"), norms),
-            "measured_at": (("measurement",), np.arange(0, 100, 10)),
-        }
-    )
+    variables = {
+        "accuracy": (("delay", "seed", "epoch"), accuracy),
+        "gradient_norm": (("delay", "seed", "measurement"), norms),
+        "measured_at": (("measurement",), np.arange(0, 100, 10)),
+    }
+    made = variables, coordinates(delay=figure.delays)
     monkeypatch.setattr(Fig9.__mro__[1], "run", lambda *_: made)
     found = figure.record()
     assert found["chance_ends"].item() == 49 - 6

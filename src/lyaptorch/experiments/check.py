@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tomllib
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -72,6 +73,12 @@ class Check:
         return self.outcome == HOLDS
 
 
+THEORY: dict[str, Any] = {"kind": "identity", "source": "theory"}
+"""Of a check that is exact, or within the error of theory."""
+Checks: TypeAlias = Iterator[Check]
+"""What a figure yields."""
+
+
 def _sided(
     side: Side,
     key: str,
@@ -103,12 +110,9 @@ def slopes(x: NDArray[Any], y: NDArray[np.floating]) -> NDArray[np.floating]:
 REASONS: dict[str, dict[str, dict[str, str]]] = tomllib.loads(
     Path(__file__).with_name("reasons.toml").read_text(encoding="utf-8")
 )
-"""By paper, figure and key of the check; of checks without one, by the beginning of the sentence."""
+"""By paper, figure and key of the check."""
 
 
 def reason(paper: str, figure: str, check: Check) -> str:
     """Why a check does not hold; empty where nobody knows."""
-    known = REASONS.get(paper, {}).get(figure, {})
-    if check.key and check.key in known:
-        return known[check.key]
-    return next((why for beginning, why in known.items() if check.sentence.startswith(beginning)), "")
+    return REASONS.get(paper, {}).get(figure, {}).get(check.key, "")

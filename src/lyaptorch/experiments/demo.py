@@ -69,14 +69,7 @@ class Demo:
         networks = torch.arange(self.seeds).repeat(2, 1)
         flossed = torch.tensor([False, True])[:, None].expand(2, self.seeds)
         task = TemporalXOR(self.delay)
-        model = gf2023(
-            task,
-            hidden_size=self.hidden_size,
-            rows=self.batch,
-            ensemble=(2, self.seeds),
-            member_ids=networks,
-            generator=study.generator(),
-        )
+        model = gf2023(task, hidden_size=self.hidden_size, rows=self.batch, **study.ensemble(networks))
         # a trial that is too short for the delay is refused now, not after the flossing
         task.draw(Draw(0, self.length, member_ids=networks))
         sizes: dict[str, Any] = {"batch": self.batch, "steps": self.length, "member_ids": networks}

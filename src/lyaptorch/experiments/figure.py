@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias, TypeVar, dataclass_transform
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lyaptorch._padded import padded
-from lyaptorch.experiments.check import Check
+from lyaptorch.experiments.check import Check, Checks
 from lyaptorch.plots.primitives import Picture
 from lyaptorch.record import Given, Record
 from lyaptorch.schedules import Schedule
@@ -24,7 +24,9 @@ from lyaptorch.training import Model, evaluate, train
 SCALES = ("smoke", "small", "paper")
 Results: TypeAlias = tuple[Mapping[str, Given], Mapping[str, Given]]
 """Variables and coordinates of a Record."""
-F = TypeVar("F", bound="type[Figure]")
+Scales: TypeAlias = Mapping[str, Mapping[str, Any]]
+"""For "smoke" and "small", the fields that differ from paper scale."""
+F = TypeVar("F", bound="Figure")
 
 
 @dataclass(frozen=True)
@@ -68,16 +70,43 @@ class Study:
             **settings,
         )
 
+    def learn(
+        self,
+        model: Model,
+        task: Task,
+        ids: Tensor,
+        dims: Sequence[str],
+        scores: Sequence[str] = ("accuracy",),
+        *,
+        batch: int,
+        steps: int,
+        **settings: Any,
+    ) -> tuple[Record, dict[str, Any]]:
+        """Train and test networks `ids (*dims)`.
+
+        Returns the Record of `lt.train`, and of each score its curve `(*dims, epoch)`, and `final_...
+        (*dims)` on batches of the same size that training never saw.
+        """
+        trial: dict[str, Any] = {"member_ids": ids, "batch": batch, "steps": steps}
+        record = self.train(model, task, **trial, **settings)
+        final = self.evaluate(model, task, **trial)
+        curves = over_epochs(record, scores, ids.shape, dims)
+        return record, {
+            **curves,
+            **{f"final_{name}": (dims, final[name].reshape(ids.shape)) for name in scores},
+        }
+
     def evaluate(self, model: Model, task: Task, **settings: Any) -> Record:
         """The Record of `lt.evaluate`."""
         return evaluate(model, task, generator=self.generator(), **settings)
 
 
+@dataclass_transform(frozen_default=True)
 @dataclass(frozen=True)
 class Figure:
     """A figure of a paper: its fields are its configuration, their defaults those of paper scale.
 
-    A subclass writes `run` and `checks` and is declared by `declare`.
+    A subclass is made a frozen dataclass. It writes `run` and `claims` and is declared by `declare`.
 
     Attributes:
         seed: determines everything.
@@ -94,17 +123,25 @@ class Figure:
     paper: ClassVar[str]
     figure: ClassVar[str]
     shows: ClassVar[str]
-    scales: ClassVar[Mapping[str, Mapping[str, Any]]]
+    scales: ClassVar[Scales] = {"smoke": {}, "small": {}}
     cost: ClassVar[Mapping[str, str]]
     draw: ClassVar[Picture]
+
+    def __init_subclass__(cls) -> None:
+        # in place, as without slots
+        dataclass(frozen=True)(cls)
 
     def run(self, study: Study) -> Results:
         """Variables and coordinates of the Record."""
         raise NotImplementedError
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """What the figure claims, from the Record alone."""
         raise NotImplementedError
+
+    def checks(self, record: Record) -> list[Check]:
+        """The same as a list."""
+        return list(self.claims(record))
 
     def record(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
         """Run it, resuming from `checkpoint` if that exists."""
@@ -117,18 +154,17 @@ def coordinates(**values: Sequence[Any]) -> dict[str, Given]:
     return {name: ((name,), np.array(along)) for name, along in values.items()}
 
 
-@dataclass_transform(frozen_default=True)
 def declare(
     paper: str,
     name: str,
     shows: str,
     *,
-    cost: tuple[str, str, str],
-    draw: Picture,
+    cost: tuple[str, str, str] | None = None,
+    draw: Picture | None = None,
     smoke: Mapping[str, Any] | None = None,
     small: Mapping[str, Any] | None = None,
-) -> Callable[[F], F]:
-    """Declare a subclass of `Figure` and make it a frozen dataclass, if it is none.
+) -> Callable[[type[F]], type[F]]:
+    """Declare a subclass of `Figure`; what is missing is that of the figure that it extends.
 
     Args:
         paper: where the figure is from.
@@ -136,29 +172,49 @@ def declare(
         shows: what it shows, in a sentence.
         cost: the processor time it takes at each of the three scales.
         draw: its picture, from its Record alone.
-        smoke: fields that differ from paper scale.
+        smoke: fields that differ from paper scale, beside those that differ in the class that it extends.
         small: likewise.
+
+    Raises:
+        TypeError: if neither it nor what it extends has a picture.
     """
 
-    def decorate(cls: F) -> F:
-        # of its own attributes: the mark is inherited, the fields that a subclass adds are not in it
-        if "__dataclass_fields__" not in vars(cls):
-            # in place, as without slots
-            dataclass(frozen=True)(cls)
+    def decorate(cls: type[F]) -> type[F]:
+        if not (draw or hasattr(cls, "draw")):
+            raise TypeError(f"{cls.__name__} has no picture; give draw")
         cls.paper, cls.figure, cls.shows = paper, name, shows
-        cls.cost = dict(zip(SCALES, cost, strict=True))
-        cls.scales = {"smoke": smoke or {}, "small": small or {}}
-        # a plain function would become a method
-        cls.draw = staticmethod(draw)
+        cls.scales = {
+            "smoke": {**cls.scales["smoke"], **(smoke or {})},
+            "small": {**cls.scales["small"], **(small or {})},
+        }
+        if cost:
+            cls.cost = dict(zip(SCALES, cost, strict=True))
+        if draw:
+            # a plain function would become a method
+            cls.draw = staticmethod(draw)
         return cls
 
     return decorate
 
 
-Figures: TypeAlias = Mapping[str, Mapping[str, type[Figure]]]
+def over_epochs(
+    record: Record, names: Iterable[str], shape: Sequence[int], dims: Sequence[str]
+) -> dict[str, Given]:
+    """Curves of a Record of `lt.train`, with networks in dimensions of this shape instead of one."""
+    return {name: ((*dims, "epoch"), record[name].reshape(*shape, -1)) for name in names}
 
 
-def figure_of(record: Record, figures: Figures) -> type[Figure] | None:
+def stacked(dim: str, parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The variables that all parts have, along a dimension in front."""
+    # attributes, such as units, are those of the first part
+    first, rest = parts[0], slice(2, None)
+    return {
+        name: ((dim, *given[0]), np.stack([part[name][1] for part in parts]), *given[rest])
+        for name, given in first.items()
+    }
+
+
+def figure_of(record: Record, figures: Mapping[str, Mapping[str, type[Figure]]]) -> type[Figure] | None:
     """The figure whose Record it is, if any."""
     paper, _, name = record.kind.partition(" ")
     return figures.get(paper, {}).get(name)

@@ -142,9 +142,7 @@ def train_networks(
         gain=_shared([mean_field_gain(_task([s])) if s.gain == "mean-field" else s.gain for s in settings]),
         weights=first.weights,
         rows=first.batch,
-        ensemble=(len(settings),),
-        member_ids=ids,
-        generator=study.generator(),
+        **study.ensemble(ids),
     )
     record = study.train(
         model,
@@ -168,8 +166,7 @@ def train_runs(runs: Sequence[Mapping[str, Any]], checkpoint: Path, *, threads: 
     """
     torch.set_num_threads(threads)
     keep_pages()
-    pairs = [_split(run) for run in runs]
-    settings, networks = [s for s, _ in pairs], [i for _, i in pairs]
+    settings, networks = zip(*map(_split, runs), strict=True)
     record, model, task = train_networks(settings, networks, checkpoint, False, "mark")
     batch, length = settings[0].batch, settings[0].length
     scores = evaluate(model, task, batch=batch, steps=length, member_ids=torch.tensor(networks))
@@ -203,7 +200,7 @@ def cost(runs: Sequence[Mapping[str, Any]]) -> float:
 
     Episodes that depend on what happens in the training are not counted.
     """
-    settings, networks = [_split(run)[0] for run in runs], [_split(run)[1] for run in runs]
+    settings, networks = zip(*map(_split, runs), strict=True)
 
     def seconds(schedule: str, fits: int, flosses: int) -> float:
         few = [replace(s, schedule=schedule, epochs=fits, floss_epochs=flosses) for s in settings]

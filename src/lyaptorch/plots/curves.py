@@ -184,12 +184,9 @@ def draw_flossing(record: Record, axes: Axes, color: str, who: Rows | None = Non
     axes.legend()
 
 
-FIRST = ("final_accuracy", "final_loss")
-"""What is drawn of a sweep, where it is there."""
-
-
 def _scores(record: Record) -> list[str]:
-    return [n for n in FIRST if n in record] or list(record.variables)[:2]
+    """What is drawn of a sweep."""
+    return [n for n in ("final_accuracy", "final_loss") if n in record] or list(record.variables)[:2]
 
 
 @picture(lambda record: max(1, len(_scores(record))), width=4.0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from matplotlib.axes import Axes
 from torch import Tensor, nn
@@ -13,9 +12,9 @@ from lyaptorch._random import Stream
 from lyaptorch.cells import Cell, Form, FormCell, GRUCell, LSTMCell, S4DCell
 from lyaptorch.cells.activation import activation
 from lyaptorch.cells.form import Residual
-from lyaptorch.experiments.beyond.learners import Learning, asks_at_least, asks_at_most, learns
-from lyaptorch.experiments.check import Check
-from lyaptorch.experiments.figure import Results, Study, coordinates
+from lyaptorch.experiments.beyond.learners import Learning, asks_at_least, asks_at_most, figure
+from lyaptorch.experiments.check import Checks
+from lyaptorch.experiments.figure import Results, Study, coordinates, stacked
 from lyaptorch.plots.primitives import (
     BLUE,
     ORANGE,
@@ -50,7 +49,7 @@ def cells(record: Record, axes: list[Axes]) -> None:
     axes[len(kinds)].legend()
 
 
-@learns(
+@figure(
     "flossed-cells",
     "flossed GRU, LSTM and S4: exponents, and learning the delayed copy",
     cost=("5 s", "70 s", "days; hours on a GPU"),
@@ -80,23 +79,17 @@ class FlossedCells(Learning):
     def run(self, study: Study) -> Results:
         """`exponents (kind, flossed, seed, rank)` before training, `final_accuracy (kind, flossed, ...)`."""
         parts = [self._learn_kind(kind, study.part(kind)) for kind in self.kinds]
-        stacked: dict[str, Given] = {
-            name: (("kind", *dims), np.stack([np.asarray(part[name][1]) for part in parts]), *units)
-            for name, (dims, _, *units) in parts[0].items()
-        }
-        return self.found(stacked, **coordinates(kind=self.kinds, flossed=(False, True)))
+        return stacked("kind", parts), coordinates(delay=self.delays, kind=self.kinds, flossed=(False, True))
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """Flossing brings the exponents of each kind to zero; where they were far from it, it helps."""
-        found = []
         for i, kind in enumerate(record["kind"]):
             plain, flossed = (float((record["exponents"][i, j] ** 2).mean()) for j in (0, 1))
             sentence = f"{kind}: mean square exponent, flossed over plain"
-            found.append(asks_at_most(f"{kind} exponents", sentence, 0.5, flossed / plain))
+            yield asks_at_most(f"{kind} exponents", sentence, 0.5, flossed / plain)
             before, after = (float(value) for value in record["final_accuracy"][i].mean((1, 2)))
             sentence = f"{kind}: accuracy that flossing adds"
-            found.append(asks_at_least(f"{kind} accuracy", sentence, 0.0, after - before, 0.02))
-        return found
+            yield asks_at_least(f"{kind} accuracy", sentence, 0.0, after - before, 0.02)
 
     def _learn_kind(self, kind: str, study: Study) -> dict[str, Any]:
         """Exponents `(flossed, seed, rank)` before training, accuracy over epochs, and after."""
@@ -104,25 +97,25 @@ class FlossedCells(Learning):
         ids = torch.arange(self.seeds).expand(shape)
         task = DelayedCopy(torch.tensor(self.delays)[None, :, None].expand(shape), binary=True)
         cell = self._cell(kind, ids, study)
-        readout = Readout(cell.output_size, 1, ensemble=shape, member_ids=ids, generator=study.generator())
+        readout = Readout(cell.output_size, 1, **study.ensemble(ids))
         model = Model(cell, readout, loss=task.loss)
         flossed = torch.arange(2)[:, None, None].expand(shape) == 1
         dims = ("flossed", "delay", "seed")
         phase = self.flossing(flossed, lr=self.floss_lr)
-        self.learn(study.part("flossing"), model, task, (phase,), ids, dims)
+        study.part("flossing").train(model, task, (phase,), member_ids=ids, **self.trial)
         # networks of all delays are equal until they are trained
-        before = self.spectrum(model, task, ids, 150, self.k).exponents[:, 0, :, 0]
-        _, learned = self.learn(study, model, task, (FitPhase(self.epochs),), ids, dims, lr=self.lr)
+        before = self.spectrum(model, task, ids, 150, self.k, 50).exponents[:, 0, :, 0]
+        fit: dict[str, Any] = {"schedule": (FitPhase(self.epochs),), "lr": self.lr, **self.trial}
+        _, learned = study.learn(model, task, ids, dims, **fit)
         return {"exponents": (("flossed", "seed", "rank"), before, {"units": "nats per step"}), **learned}
 
     def _cell(self, kind: str, ids: Tensor, study: Study) -> Cell:
-        shape, generator = tuple(ids.shape), study.generator()
         if kind == "S4":
             # a mode is complex, and so two numbers of the state
             channels = self.hidden_size // (2 * MODES)
-            return S4DCell(1, channels, MODES, ensemble=shape, member_ids=ids, generator=generator)
+            return S4DCell(1, channels, MODES, **study.ensemble(ids))
         make = GRUCell if kind == "GRU" else LSTMCell
-        return make(1, self.hidden_size, ensemble=shape, member_ids=ids, generator=generator)
+        return make(1, self.hidden_size, **study.ensemble(ids))
 
 
 FLOSSED = ("none", "gains", "time constants", "both", "weights")
@@ -191,7 +184,7 @@ def units(record: Record, axes: list[Axes]) -> None:
     spectra.legend(title="flossed by")
 
 
-@learns(
+@figure(
     "unit-parameters",
     "flossing gains and time constants alone: exponents, and learning the temporal XOR",
     cost=("2 s", "20 s", "a day; 1 h on a GPU"),
@@ -216,30 +209,29 @@ class UnitParameters(Learning):
         ids = torch.arange(self.seeds).expand(shape)
         task = TemporalXOR(torch.tensor(self.delays)[None, :, None].expand(shape))
         cell = UnitCell(1, self.hidden_size, ids, self.seed)
-        readout = Readout(self.hidden_size, 1, ensemble=shape, member_ids=ids, generator=study.generator())
+        readout = Readout(self.hidden_size, 1, **study.ensemble(ids))
         h0 = settled_state(cell, self.batch, member_ids=ids, generator=study.generator())
         model = Model(cell, readout, h0=h0, loss=task.loss)
         exponents, rates, gains = self._floss(study, model, cell, task, ids)
         dims, each = ("flossed", "delay", "seed"), ("flossed", "seed", "unit")
-        _, learned = self.learn(study, model, task, (FitPhase(self.epochs),), ids, dims)
+        _, learned = study.learn(model, task, ids, dims, schedule=(FitPhase(self.epochs),), **self.trial)
         variables: dict[str, Given] = {
             "exponents": (("flossed", "seed", "rank"), exponents, {"units": "nats per step"}),
             "gain": (each, gains),
             "time_constant": (each, 1 / rates, {"units": "steps"}),
             **learned,
         }
-        return self.found(variables, **coordinates(flossed=FLOSSED))
+        return variables, coordinates(delay=self.delays, flossed=FLOSSED)
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """Exponents that come closer to zero, and what that is worth in training."""
         squares = (record["exponents"][..., : self.k] ** 2).mean((1, 2))
-        mean, found = record["final_accuracy"].mean((1, 2)), []
+        mean = record["final_accuracy"].mean((1, 2))
         for i, name in enumerate(FLOSSED[1:], 1):
             sentence, share = f"{name}: mean square exponent over that before", squares[i] / squares[0]
-            found.append(asks_at_most(f"{name} exponents", sentence, 0.5, share))
+            yield asks_at_most(f"{name} exponents", sentence, 0.5, share)
             sentence, added = f"{name}: accuracy added to that without flossing", mean[i] - mean[0]
-            found.append(asks_at_least(f"{name} accuracy", sentence, 0.1, added))
-        return found
+            yield asks_at_least(f"{name} accuracy", sentence, 0.1, added)
 
     def _floss(
         self, study: Study, model: Model, cell: UnitCell, task: TemporalXOR, ids: Tensor
@@ -251,11 +243,10 @@ class UnitParameters(Learning):
         for name, groups in opened.items():
             setattr(cell, name, torch.isin(group, torch.tensor(groups)))
         phase = self.flossing(group > 0, lr=self.floss_lr)
-        sizes = {"batch": self.batch, "steps": self.length}
-        study.part("flossing").train(model, task, (phase,), member_ids=ids, **sizes)
+        study.part("flossing").train(model, task, (phase,), member_ids=ids, **self.trial)
         for name in opened:
             setattr(cell, name, torch.ones_like(group, dtype=torch.bool))
-        after = self.spectrum(model, task, ids, 300).exponents[:, 0, :, 0]
+        after = self.spectrum(model, task, ids, 300, transient=50).exponents[:, 0, :, 0]
         with torch.no_grad():
             rates, gains = cell.logit_rate.sigmoid(), cell.log_gain.exp()
         return after, rates[:, 0], gains[:, 0]

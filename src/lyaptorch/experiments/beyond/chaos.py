@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from matplotlib.axes import Axes
@@ -11,8 +9,9 @@ from torch import Tensor
 
 from lyaptorch._random import Stream
 from lyaptorch.cells import RateCell
-from lyaptorch.experiments.check import Check, at_least, at_most, near
-from lyaptorch.experiments.figure import Figure, Results, Study, coordinates, declare
+from lyaptorch.experiments.beyond.learners import figure
+from lyaptorch.experiments.check import THEORY, Checks, at_least, at_most, near
+from lyaptorch.experiments.figure import Figure, Results, Study, coordinates
 from lyaptorch.plots.primitives import level, look, picture
 from lyaptorch.record import Given, Record
 from lyaptorch.tangent import lyapunov_spectrum
@@ -38,8 +37,7 @@ def suppression(record: Record, axes: list[Axes]) -> None:
     axes[0].legend()
 
 
-@declare(
-    "beyond",
+@figure(
     "input-suppresses-chaos",
     "lambda_1 against the strength of the input: mean-field theory and simulation",
     cost=("1 s", "20 s", "2 min"),
@@ -83,29 +81,26 @@ class InputSuppressesChaos(Figure):
         }
         return variables, coordinates(noise=NOISE, gain=self.gains, strength=self.strengths)
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """Chaos without input, order beyond the critical strength, and theory in between."""
-        found = []
-        theory: dict[str, Any] = {"kind": "identity", "source": "theory"}
         for i, kind in enumerate(NOISE):
             error = record["lambda_1"][i].mean(-1) - record["theory"][i]
             for j, gain in enumerate(self.gains):
                 name, key = f"{kind} input, g = {gain:g}", f"{kind} g {gain:g}"
                 silent = float(record["lambda_1"][i, j, 0].mean())
                 sentence = f"{name}: lambda_1 without input"
-                found.append(at_least(f"{key} chaos", sentence, 0.0, silent, **theory))
+                yield at_least(f"{key} chaos", sentence, 0.0, silent, **THEORY)
                 # 20% beyond, because at finite n lambda_1 crosses 0 with a spread
                 critical = record["critical"][j]
                 beyond = record["strength"] > critical * 1.2
                 if kind == "private" and beyond.any():
                     top = float(record["lambda_1"][i, j, beyond].max())
                     sentence = f"{name}: lambda_1 beyond the critical s = {critical:.2f}"
-                    found.append(at_most(f"{key} order", sentence, 0.0, top, **theory))
+                    yield at_most(f"{key} order", sentence, 0.0, top, **THEORY)
                 # networks differ from theory, and from each other, by terms of order n^(-1/2)
                 off, away = float(np.abs(error[j]).max()), 0.5 / self.hidden_size**0.5
                 sentence = f"{name}: largest distance from theory"
-                found.append(near(f"{key} theory", sentence, 0.0, off, away, **theory))
-        return found
+                yield near(f"{key} theory", sentence, 0.0, off, away, **THEORY)
 
     @torch.no_grad()
     def _simulate(self, kind: str, study: Study) -> Tensor:
@@ -115,15 +110,8 @@ class InputSuppressesChaos(Figure):
         # the same weights and inputs at every gain and strength
         ids = torch.arange(self.networks).expand(shape)
         channels = n if kind == "private" else 1
-        cell = RateCell(
-            channels,
-            n,
-            gain=torch.tensor(self.gains)[:, None, None].expand(shape),
-            bias=False,
-            ensemble=shape,
-            member_ids=ids,
-            generator=study.generator(),
-        )
+        gain = torch.tensor(self.gains)[:, None, None].expand(shape)
+        cell = RateCell(channels, n, gain=gain, bias=False, **study.ensemble(ids))
         s = torch.tensor(self.strengths)[None, :, None, None, None]
         cell.weight_ih.copy_(s * (torch.eye(n) if kind == "private" else cell.weight_ih))
         # a view: inputs of every gain and strength would take that much more memory

@@ -10,8 +10,8 @@ import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from lyaptorch.experiments.beyond.learners import Learning, asks_at_least, asks_at_most, learns
-from lyaptorch.experiments.check import Check, at_least, at_most
+from lyaptorch.experiments.beyond.learners import Learning, asks_at_least, asks_at_most, figure
+from lyaptorch.experiments.check import Checks, at_least, at_most
 from lyaptorch.experiments.figure import Results, Study, coordinates
 from lyaptorch.experiments.gradient_flossing.setting import Condition
 from lyaptorch.plots.primitives import (
@@ -49,7 +49,7 @@ def costs(record: Record, axes: list[Axes]) -> None:
     axes[1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=7)
 
 
-@learns(
+@figure(
     "cheap-flossing",
     "accuracy against the cost of flossing, over interval, steps, k and state_grad",
     cost=("3 s", "25 s", "a day; 1 h on a GPU"),
@@ -93,40 +93,40 @@ class CheapFlossing(Learning):
     def run(self, study: Study) -> Results:
         """`accuracy (way, delay, seed, epoch)`, `final_accuracy`, and the cost of flossing of each way."""
         ways = self.ways()
-        model, task, ids = self.networks([Condition("")] * len(ways))
-        group = torch.arange(len(ways))[:, None, None].expand(ids.shape)
+        networks = self.networks([Condition("")] * len(ways))
+        shape = networks.ids.shape
+        group = torch.arange(len(ways))[:, None, None].expand(shape)
         phases = tuple(replace(p, who=group == i) for i, p in enumerate(ways.values()) if p is not None)
         seconds = [p.epochs * self.seconds(p) if p else 0.0 for p in ways.values()]
         schedule: Schedule = (*phases, FitPhase(self.epochs))
-        record, learned = self.learn(study, model, task, schedule, ids, ("way", "delay", "seed"))
+        record, learned = study.learn(*networks, ("way", "delay", "seed"), schedule=schedule, **self.trial)
         # networks that are never flossed have no operations of it: NaN
-        flops = np.nan_to_num(record["floss_flops"]).reshape(ids.shape)[:, 0, 0]
+        flops = np.nan_to_num(record["floss_flops"]).reshape(shape)[:, 0, 0]
         variables: dict[str, Given] = {
             **learned,
             "flops": (("way",), flops),
             "seconds": (("way",), np.array(seconds), {"units": "s of one core, for each network"}),
         }
-        return self.found(variables, **coordinates(way=list(ways)))
+        return variables, coordinates(delay=self.delays, way=list(ways))
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """What keeps the accuracy of published flossing, and what the cheapest that does costs."""
         ways = record["way"].tolist()
         gained = record["final_accuracy"].mean((1, 2)) - record["final_accuracy"][0].mean()
         full = ways.index("published")
         sentence, source = "accuracy that published flossing adds", "Gradient Flossing, figure 4c"
-        found = [at_least("published", sentence, 0.1, gained[full], source=source)]
+        yield at_least("published", sentence, 0.1, gained[full], source=source)
         # a share of nothing, or of a loss, says nothing
         kept = gained / gained[full] if gained[full] > 0 else np.full(len(ways), np.nan)
         for share, way in zip(kept, ways, strict=True):
             if way not in ("none", "published"):
-                found.append(asks_at_least(way, f"{way}: share of it that remains", self.fewest, share))
+                yield asks_at_least(way, f"{way}: share of it that remains", self.fewest, share)
         enough = [i for i in range(1, len(ways)) if kept[i] >= self.fewest]
         for name, kind in (("flops", "question"), ("seconds", "timing")):
             # not decided where none keeps enough
             share = record[name][enough].min() / record[name][full] if enough else np.nan
             sentence = f"{name} of the cheapest that keeps it, over published"
-            found.append(at_most(f"cheapest {name}", sentence, 0.5, share, kind=kind))
-        return found
+            yield at_most(f"cheapest {name}", sentence, 0.5, share, kind=kind)
 
 
 WAYS = ("none", "published", "auto")
@@ -197,7 +197,7 @@ def choices(record: Record, axes: list[Axes]) -> None:
     learning[0].legend()
 
 
-@learns(
+@figure(
     "auto-flossing",
     "k, steps and interval chosen from the spectrum, against the published ones",
     cost=("2 s", "15 s", "a day; 1 h on a GPU"),
@@ -221,7 +221,7 @@ class AutoFlossing(Learning):
         shape = (len(self.gains), len(WAYS), len(self.delays), self.seeds)
         ids = torch.arange(self.seeds).expand(shape)
         task = TemporalXOR(torch.tensor(self.delays)[:, None].expand(shape))
-        model = self.model(study, task, ids, gain=self._gains(ids))
+        model = self.model(task, ids, gain=self._gains(ids))
         exponents, fluctuation = self._spectra(study)
         chosen = [
             chosen_flossing(*pair, self.floss_epochs) for pair in zip(exponents, fluctuation, strict=True)
@@ -236,7 +236,7 @@ class AutoFlossing(Learning):
         ]
         schedule: Schedule = (published, *own, FitPhase(self.epochs))
         dims = ("gain", "way", "delay", "seed")
-        record, learned = self.learn(study, model, task, schedule, ids, dims)
+        record, learned = study.learn(model, task, ids, dims, schedule=schedule, **self.trial)
         flops = np.nan_to_num(record["floss_flops"]).reshape(shape)[:, :, 0, 0]
         settings = ("k", "steps", "tangent_transient", "interval")
         variables: dict[str, Given] = {
@@ -245,22 +245,21 @@ class AutoFlossing(Learning):
             "exponents": (("gain", "seed", "rank"), exponents, {"units": "nats per step"}),
             **{name: (("gain",), np.array([getattr(p, name) for p in chosen])) for name in settings},
         }
-        return self.found(variables, **coordinates(gain=self.gains, way=WAYS))
+        return variables, coordinates(delay=self.delays, gain=self.gains, way=WAYS)
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """Chosen flossing does what published flossing does, for less."""
-        mean, found = record["final_accuracy"].mean((-1, -2)), []
+        mean = record["final_accuracy"].mean((-1, -2))
         for i, gain in enumerate(record["gain"]):
             none, published, auto = (float(value) for value in mean[i])
             key, name = f"g {gain:g}", f"g = {gain:g}"
             sentence = f"{name}: accuracy, chosen minus published"
-            found.append(asks_at_least(f"{key} published", sentence, 0.0, auto - published, 0.05))
+            yield asks_at_least(f"{key} published", sentence, 0.0, auto - published, 0.05)
             sentence = f"{name}: accuracy, chosen minus not flossed"
-            found.append(asks_at_least(f"{key} none", sentence, 0.1, auto - none))
+            yield asks_at_least(f"{key} none", sentence, 0.1, auto - none)
             sentence = f"{name}: operations of flossing, chosen over published"
             share = record["flops"][i, 2] / record["flops"][i, 1]
-            found.append(asks_at_most(f"{key} operations", sentence, 1.0, share))
-        return found
+            yield asks_at_most(f"{key} operations", sentence, 1.0, share)
 
     def _gains(self, ids: Tensor) -> Tensor:
         """Of networks `ids (gain, ..., seed)`, equal in all dimensions between."""
@@ -269,6 +268,7 @@ class AutoFlossing(Learning):
     def _spectra(self, study: Study) -> tuple[Tensor, Tensor]:
         """Exponents `(gain, seed, n)` on inputs of the task, and their fluctuation from step to step."""
         ids, task = torch.arange(self.seeds).expand(len(self.gains), self.seeds), TemporalXOR(self.delays[0])
-        found = self.spectrum(self.model(study, task, ids, gain=self._gains(ids)), task, ids, MEASURED)
+        model = self.model(task, ids, gain=self._gains(ids))
+        found = self.spectrum(model, task, ids, MEASURED, transient=50)
         # stderr = s / sqrt(steps)
         return found.exponents[..., 0, :], found.stderr()[..., 0, :] * MEASURED**0.5

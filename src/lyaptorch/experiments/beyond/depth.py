@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from lyaptorch._random import Stream
 from lyaptorch.cells import Depth, surrogates
-from lyaptorch.experiments.beyond.learners import asks_at_least, asks_at_most
-from lyaptorch.experiments.check import Check
-from lyaptorch.experiments.figure import Figure, Results, Study, coordinates, declare
+from lyaptorch.experiments.beyond.learners import asks_at_least, asks_at_most, figure
+from lyaptorch.experiments.check import Checks
+from lyaptorch.experiments.figure import Figure, Results, Study, coordinates
 from lyaptorch.plots.primitives import BLUE, ORANGE, label_spectra, picture, spectrum
 from lyaptorch.record import Given, Record
 from lyaptorch.schedules import flossing_loss
@@ -41,8 +41,7 @@ def stacks(record: Record, axes: list[Axes]) -> None:
     axes[2].legend()
 
 
-@declare(
-    "beyond",
+@figure(
     "depth",
     "exponents and gradients over the layers of deep stacks, before and after flossing",
     cost=("2 s", "2 min", "an hour"),
@@ -96,26 +95,24 @@ class Depths(Figure):
         }
         return variables, coordinates(kind=self.kinds, flossed=(False, True))
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """Where the gradient was lost, flossing brings it back; elsewhere it does no harm."""
         exponents = record["exponents"][..., : self.k]
         # a gradient may be lost altogether, and has a logarithm all the same
         norms = np.maximum(record["gradient"].astype(float), np.finfo(np.float32).tiny)
         reaching = np.log(norms[..., 0] / norms[..., -1]).mean(-1)
         accuracy = record["accuracy"][..., -max(1, self.epochs // 10) :].mean((-1, -2))
-        found = []
         for i, kind in enumerate(self.kinds):
             plain, flossed = np.sqrt((exponents[i] ** 2).mean((-1, -2)))
             sentence = f"{kind}: rms exponent, flossed over plain"
-            found.append(asks_at_most(f"{kind} exponents", sentence, 0.5, flossed / plain))
+            yield asks_at_most(f"{kind} exponents", sentence, 0.5, flossed / plain)
             sentence, gain = f"{kind}: accuracy that flossing adds", np.diff(accuracy[i])[0]
-            found.append(asks_at_least(f"{kind} accuracy", sentence, 0.0, gain, 0.05))
+            yield asks_at_least(f"{kind} accuracy", sentence, 0.0, gain, 0.05)
         for kind in (kind for kind in ("tanh", "binary") if kind in self.kinds):
             lost, left = reaching[self.kinds.index(kind)]
             name = f"{kind}: log of the part of the gradient that reaches the first block"
-            found.append(asks_at_most(f"{kind} gradient plain", name, -5.0, lost))
-            found.append(asks_at_least(f"{kind} gradient flossed", f"{name}, flossed", -3.0, left))
-        return found
+            yield asks_at_most(f"{kind} gradient plain", name, -5.0, lost)
+            yield asks_at_least(f"{kind} gradient flossed", f"{name}, flossed", -3.0, left)
 
     def _network(self, kind: str, flossed: bool, seed: int) -> tuple[Tensor, Tensor, Tensor]:
         """One network: exponents and gradients before training, and its accuracy while it learns."""

@@ -9,8 +9,8 @@ import torch
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from lyaptorch.experiments.beyond.learners import Learning, asks_at_least, learns
-from lyaptorch.experiments.check import Check, at_least
+from lyaptorch.experiments.beyond.learners import Learning, asks_at_least, figure
+from lyaptorch.experiments.check import Checks, at_least
 from lyaptorch.experiments.figure import Results, Study, coordinates
 from lyaptorch.plots.primitives import GREY, ORANGE, label_accuracy, level, look, picture, scores, smooth
 from lyaptorch.record import Given, Record
@@ -44,7 +44,7 @@ def per_cost(record: Record, axes: list[Axes]) -> None:
     axes[0].legend()
 
 
-@learns(
+@figure(
     "horizon-per-cost",
     "the longest delay reached, flossed or with more units, at equal operations and time",
     cost=("3 s", "20 s", "days; hours on a GPU"),
@@ -85,9 +85,8 @@ class HorizonPerCost(Learning):
         names = [f"n = {n}, flossed", *(f"n = {n}" for n in self.sizes)]
         return self._results(names, np.stack(padded), np.array(costs))
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """At equal operations, and at equal time, the flossed network reaches as far as each other."""
-        found = []
         for what, kind in (("flops", "question"), ("seconds", "timing")):
             reached = record[f"at_equal_{what}"]
             horizon = np.where(reached >= SOLVED, self.delays, 0).max(-1)
@@ -100,17 +99,17 @@ class HorizonPerCost(Learning):
                 short = f", which spent {share[i]:.0%} of it" if share[i] < 0.99 else ""
                 sentence = f"equal {what}: delay reached flossed, minus that of {name}{short}"
                 ahead = float(horizon[0] - horizon[i])
-                found.append(at_least(f"{what} {name} delay", sentence, 0.0, ahead, kind=kind))
+                yield at_least(f"{what} {name} delay", sentence, 0.0, ahead, kind=kind)
             sentence = f"equal {what}: mean accuracy flossed, minus the best other"
             ahead = float(reached[0].mean()) - float(reached[1:].mean(-1).max())
-            found.append(at_least(f"{what} accuracy", sentence, 0.0, ahead, kind=kind))
-        return found
+            yield at_least(f"{what} accuracy", sentence, 0.0, ahead, kind=kind)
 
     def _train(self, study: Study) -> tuple[NDArray[np.floating], tuple[float, float, float, float]]:
         """Accuracy `(delay, seed, epoch)`; operations and seconds of all flossing and of one epoch."""
-        model, task, ids = self.networks()
-        floss, fit = self.flossing(ids >= 0), FitPhase(self.epochs)
-        record, learned = self.learn(study, model, task, (floss, fit), ids, ("one", "delay", "seed"))
+        networks = self.networks()
+        floss, fit = self.flossing(networks.ids >= 0), FitPhase(self.epochs)
+        schedule, dims = (floss, fit), ("one", "delay", "seed")
+        record, learned = study.learn(*networks, dims, schedule=schedule, **self.trial)
         flops = float(record["floss_flops"][0]) if self.floss_epochs else 0.0
         seconds = self.floss_epochs * self.seconds(floss) if self.floss_epochs else 0.0
         return learned["accuracy"][1][0], (flops, self._work(self.hidden_size), seconds, self.seconds(fit))
@@ -141,7 +140,7 @@ class HorizonPerCost(Learning):
                 f"{what}_of_an_epoch": (("network",), each),
                 f"at_equal_{what}": (("network", "delay"), np.stack(at)),
             }
-        return self.found(variables, **coordinates(network=names))
+        return variables, coordinates(delay=self.delays, network=names)
 
 
 @picture(lambda record: len(record["items"]), width=3.2)
@@ -157,7 +156,7 @@ def memories(record: Record, axes: list[Axes]) -> None:
     axes[0].legend()
 
 
-@learns(
+@figure(
     "items-x-delay",
     "the Recall task: whether more items or a longer delay needs more exponents",
     cost=("2 s", "20 s", "a day; 1 h on a GPU"),
@@ -189,25 +188,23 @@ class ItemsByDelay(Learning):
         for items in self.items:
             for delay in self.delays:
                 task = Recall(items, delay)
-                model = self.model(study, task, ids)
-                part = study.part(items, delay)
-                rows.append(self.learn(part, model, task, schedule, ids, ("k", "seed"))[1])
+                model, part = self.model(task, ids), study.part(items, delay)
+                trained = part.learn(model, task, ids, ("k", "seed"), schedule=schedule, **self.trial)
+                rows.append(trained[1])
         final = np.stack([np.asarray(row["final_accuracy"][1]) for row in rows])
         final = final.reshape(len(self.items), len(self.delays), *shape)
         variables: dict[str, Given] = {"final_accuracy": (("items", "delay", "k", "seed"), final)}
         return variables, coordinates(items=self.items, delay=self.delays, k=self.ks)
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """More items need more exponents, and that matters more than a longer delay."""
         needed, best = exponents_needed(record), record["final_accuracy"].mean(-1).max(-1)
         # last minus first along one axis, averaged over the other
         items, delay = (float(np.diff(needed.mean(axis)[[0, -1]])[0]) for axis in (1, 0))
         difference = "difference by items minus difference by delay"
-        return [
-            asks_at_least("best", "best accuracy with most items, longest delay", 0.6, best[-1, -1]),
-            asks_at_least("items", "exponents needed, with most items minus with fewest", 1.0, items),
-            asks_at_least("items and delay", difference, 0.0, items - delay),
-        ]
+        yield asks_at_least("best", "best accuracy with most items, longest delay", 0.6, best[-1, -1])
+        yield asks_at_least("items", "exponents needed, with most items minus with fewest", 1.0, items)
+        yield asks_at_least("items and delay", difference, 0.0, items - delay)
 
 
 def exponents_needed(record: Record) -> NDArray[np.float64]:
@@ -239,7 +236,7 @@ def limit(record: Record, axes: list[Axes]) -> None:
     curves.legend()
 
 
-@learns(
+@figure(
     "memory-limit",
     "accuracy against delay for n = 80, under the best schedule found",
     cost=("2 s", "20 s", "a day; 1 h on a GPU"),
@@ -270,26 +267,27 @@ class MemoryLimit(Learning):
 
     def run(self, study: Study) -> Results:
         """`accuracy (delay, seed, epoch)`, `final_accuracy (delay, seed)`."""
-        model, task, ids = self.networks()
-        phase = self.flossing(ids >= 0)
+        networks = self.networks()
+        phase = self.flossing(networks.ids >= 0)
         early = Trigger(At(*self.episodes), phase)
         # one epoch after the last early episode, or both would fire in the same one
         late = Trigger(When(accuracy < self.chance, after=self.episodes[-1] + 1), phase)
         fit = FitPhase(self.epochs, triggers=(early, late), check_every=self.every)
-        _, learned = self.learn(study, model, task, (phase, fit), ids, ("one", "delay", "seed"))
-        return self.found({name: (dims[1:], values[0]) for name, (dims, values) in learned.items()})
+        schedule, dims = (phase, fit), ("one", "delay", "seed")
+        _, learned = study.learn(*networks, dims, schedule=schedule, **self.trial)
+        variables = {name: (dims[1:], values[0]) for name, (dims, values) in learned.items()}
+        return variables, coordinates(delay=self.delays)
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """The paper's claim, d = 70 of 80 units, in the same proportion for other n; and d = n."""
-        found, n = [], self.hidden_size
+        n = self.hidden_size
         mean = record["final_accuracy"].mean(-1)
         for reached, delay in zip(mean, record["delay"].tolist(), strict=True):
             key, share = f"d {delay}", delay / n
             if share <= CLAIMED / 80:
                 sentence = f"accuracy at d = {delay}, {share:.0%} of n = {n}"
                 source = f"Gradient Flossing, d = {CLAIMED} of n = 80"
-                found.append(at_least(key, sentence, 0.8, reached, source=source))
+                yield at_least(key, sentence, 0.8, reached, source=source)
             else:
                 sentence = f"better than chance at d = {delay}, {share:.0%} of n"
-                found.append(asks_at_least(key, sentence, 0.55, reached))
-        return found
+                yield asks_at_least(key, sentence, 0.55, reached)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lyaptorch.analysis import condition_number, usable_dimensions
 from lyaptorch.cells import RateCell
-from lyaptorch.experiments.check import Check, at_least, at_most, near, slopes
+from lyaptorch.experiments.check import THEORY, Checks, at_least, at_most, near, slopes
 from lyaptorch.experiments.figure import Results, Study, coordinates
 from lyaptorch.experiments.gradient_flossing.noise_driven import NATS, NoiseDriven
 from lyaptorch.experiments.gradient_flossing.setting import bundles, figure
@@ -128,31 +128,28 @@ class Fig2a(NoiseDriven):
         )
         return enough.log_kappa[:, 0, 0], paper.log_kappa[:, 0, 0], enough.bits
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """Log kappa grows at lambda_1 - lambda_n; enough bits agree with float64; 256 saturate."""
-        found = []
         gap = record["exponents"][..., 0] - record["exponents"][..., -1]
         # log kappa(t) = (lambda_1 - lambda_n) t + O(1); of the slope the constant is no part
         slope = slopes(record["time"], record["log_kappa"])
-        exact = {"kind": "identity", "source": "theory"}
         for i, group in enumerate(record["group"]):
             # both are of the same network, so that the error of the mean is that of their difference
             error = 2 * (slope[i] - gap[i]).std(ddof=1) / math.sqrt(self.networks)
             sentence = f"{group}: slope of log kappa is lambda_1 - lambda_n, within 2 standard errors"
-            found.append(near(f"{group} slope", sentence, gap[i].mean(), slope[i].mean(), error, **exact))
+            yield near(f"{group} slope", sentence, gap[i].mean(), slope[i].mean(), error, **THEORY)
             enough, plain = record["log_kappa_enough_bits"][i, -1], record["log_kappa"][i, 0, -1]
             sentence = f"{group}: log kappa at the end, float64 against {record['bits'][i]} bits"
-            found.append(near(f"{group} enough bits", sentence, enough, plain, 1e-3, **exact))
+            yield near(f"{group} enough bits", sentence, enough, plain, 1e-3, **THEORY)
             # rounding to p bits leaves a floor of 2^-p sigma_1 times a constant under sigma_n, so that
             # log kappa stops at p ln 2 and a constant
             most, limit = record["log_kappa_paper_bits"][i].max(), PAPER_BITS * math.log(2)
             sentence = f"{group}: log kappa multiplied out with {PAPER_BITS} bits stays below their range"
-            found.append(at_most(f"{group} few bits", sentence, limit, most, 15.0, **exact))
+            yield at_most(f"{group} few bits", sentence, limit, most, 15.0, **THEORY)
         random, flossed = record["log_kappa"][..., -1].mean(1)
         sentence = "flossed: mean log kappa at the end is at most half that of the random networks"
         source = "Gradient Flossing, figure 2a"
-        found.append(at_most("flossed over random", sentence, random / 2, flossed, source=source))
-        return found
+        yield at_most("flossed over random", sentence, random / 2, flossed, source=source)
 
 
 @figure(
@@ -164,13 +161,12 @@ class Fig2a(NoiseDriven):
 class Fig2b(Fig2a):
     """How many gradient directions are left at a given condition number."""
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """Flossing leaves more at every condition number."""
-        found, source = [], "Gradient Flossing, figure 2b"
+        source = "Gradient Flossing, figure 2b"
         for kappa, random, flossed in zip(record["kappa"], *record["usable"].mean(1), strict=True):
             sentence = f"kappa = {kappa:.0e}: more dimensions than without flossing"
-            found.append(at_least(f"kappa {kappa:.0e}", sentence, random + 1, flossed, source=source))
-        return found
+            yield at_least(f"kappa {kappa:.0e}", sentence, random + 1, flossed, source=source)
 
 
 @figure(
@@ -210,15 +206,12 @@ class Fig2c(NoiseDriven):
         variables = {"rate": (dims, torch.stack(rates), nats), "gap": (dims, torch.stack(gaps), nats)}
         return variables, coordinates(size=self.sizes)
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """The exponents predict the condition number of each network, sizes apart."""
-        found = []
         for n, gap, rate in zip(record["size"], record["gap"], record["rate"], strict=True):
             both, source = np.corrcoef(gap, rate)[0, 1], "Gradient Flossing, figure 2c"
             sentence = f"n = {n}: correlation of measured and predicted"
-            found.append(at_least(f"n {n} correlation", sentence, 0.7, both, source=source))
+            yield at_least(f"n {n} correlation", sentence, 0.7, both, source=source)
             sentence, expected = f"n = {n}: mean of log kappa over t is lambda_1 - lambda_n", gap.mean()
             # log kappa / t = lambda_1 - lambda_n + O(1) / t: a tenth is for the O(1)
-            exact = {"kind": "identity", "source": "theory"}
-            found.append(near(f"n {n} mean", sentence, expected, rate.mean(), 0.1 * expected, **exact))
-        return found
+            yield near(f"n {n} mean", sentence, expected, rate.mean(), 0.1 * expected, **THEORY)

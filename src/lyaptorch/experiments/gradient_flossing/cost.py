@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lyaptorch._random import Stream
 from lyaptorch.cells import Cell, RateCell, unroll
-from lyaptorch.experiments.check import Check, at_most, near, slopes
+from lyaptorch.experiments.check import THEORY, Checks, at_most, near, slopes
 from lyaptorch.experiments.figure import Figure, Results, Study, coordinates
 from lyaptorch.experiments.gradient_flossing.setting import figure
 from lyaptorch.plots.primitives import BLUE, GREY, ORANGE, PALETTE, geometric_mean, picture
@@ -184,24 +184,23 @@ class Table1(Figure):
         }
         return variables, {"part": (("row",), np.array(parts)), "doubled": (("row",), np.array(names))}
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """Powers within .3 of theory; flossing takes a small share of training."""
         timing: dict[str, Any] = {"kind": "timing", "source": "Gradient Flossing, table 1"}
-        found = []
         for i, (part, size) in enumerate(zip(record["part"], record["doubled"], strict=True)):
             key, theory, power = f"{part} {size}", record["theory"][i], record["power"][i]
             if size == "interval":
                 # a longer interval saves QR and leaves D Q: theory names a sign, no power
                 sentence = "flossing: time falls with the interval, power"
-                found.append(at_most(key, sentence, 0.0, power, **timing))
+                yield at_most(key, sentence, 0.0, power, **timing)
             else:
                 sentence = f"{part}: time grows with {size}, power"
-                found.append(near(key, sentence, theory, power, 0.3, **timing))
+                yield near(key, sentence, theory, power, 0.3, **timing)
         floss = self.floss_epochs * float(record["flossing_epoch"])
         fit = self.task_epochs * float(record["task_epoch"])
         few, many = f"{self.floss_epochs} flossing steps", f"{self.task_epochs} task steps"
         sentence = f"share of {few} in a training of {many}"
-        return [*found, at_most("share", sentence, 0.1, floss / (floss + fit), **timing)]
+        yield at_most("share", sentence, 0.1, floss / (floss + fit), **timing)
 
 
 def _timed(call: Callable[[], object]) -> float:
@@ -277,15 +276,13 @@ class Fig16(Figure):
         running = (("time", "state", "index"), spectrum.running()[kept - 1], {"units": "nats per step"})
         return {"running": running}, coordinates(time=kept.tolist())
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """The spread over initial states falls like t^-1/2."""
         time, spread = record["time"], record["running"].std(1, ddof=1)
         # a running estimate is the mean of t local exponents, which scatters like t^-1/2 once t is many of
         # their correlation times
         late = time >= self.steps / 100
         power = slopes(np.log(time[late]), np.log(spread[late]).mean(-1))
-        end, falls = spread[-1, 0], "spread over initial states, power of t"
-        return [
-            near("power", falls, -0.5, power, 0.15, kind="identity", source="theory"),
-            at_most("end", "spread of lambda_1 at the end", 0.02, end, source="Gradient Flossing, figure 16"),
-        ]
+        falls, source = "spread over initial states, power of t", "Gradient Flossing, figure 16"
+        yield near("power", falls, -0.5, power, 0.15, **THEORY)
+        yield at_most("end", "spread of lambda_1 at the end", 0.02, spread[-1, 0], source=source)

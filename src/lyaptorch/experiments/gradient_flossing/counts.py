@@ -8,8 +8,8 @@ from itertools import pairwise
 import numpy as np
 from matplotlib.axes import Axes
 
-from lyaptorch.experiments.check import Check, at_least, at_most
-from lyaptorch.experiments.figure import Results, Study, coordinates, mean_field_gain
+from lyaptorch.experiments.check import THEORY, Checks, at_least, at_most
+from lyaptorch.experiments.figure import Results, Study, coordinates, mean_field_gain, stacked
 from lyaptorch.experiments.gradient_flossing.delays import (
     A_DAY,
     BESIDE,
@@ -20,9 +20,9 @@ from lyaptorch.experiments.gradient_flossing.delays import (
     in_words,
     points,
 )
-from lyaptorch.experiments.gradient_flossing.setting import SMOKE, Condition, DelaySweep, bundles, figure
+from lyaptorch.experiments.gradient_flossing.setting import Condition, DelaySweep, bundles, figure
 from lyaptorch.plots.primitives import GREY, label_accuracy, level, look, picture, smooth
-from lyaptorch.record import Given, Record
+from lyaptorch.record import Record
 from lyaptorch.tasks import make_task
 
 CHANCE = 0.6
@@ -48,8 +48,8 @@ def counts(record: Record, axes: list[Axes]) -> None:
     "fig5",
     "accuracy on binary temporal XOR over k and delay, flossed during training (a, b)",
     cost=("2 s", "2 min", A_DAY),
-    smoke={**SMOKE, "ks": (1, 12), "episode": 5},
-    small={"delays": (20, 40), "ks": (1, 16, 75), "seeds": 3, "epochs": 1200, "floss_clip": 1.0},
+    smoke={"ks": (1, 12), "episode": 5},
+    small={"delays": (20, 40), "ks": (1, 16, 75), "seeds": 3, "epochs": 1200},
     draw=counts,
 )
 class Fig5(DelaySweep):
@@ -76,9 +76,9 @@ class Fig5(DelaySweep):
             for k in self.ks
         )
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """Longer delays need more exponents, and one exponent does not bridge a delay of 40."""
-        found, delays = [], record["delay"].tolist()
+        delays = record["delay"].tolist()
         # conditions stand schedule by schedule, each with all of `ks`
         means = record["final_accuracy"].mean(-1).reshape(len(self.schedules), len(self.ks), -1)
         for schedule, accuracy in zip(self.schedules, means, strict=True):
@@ -89,36 +89,35 @@ class Fig5(DelaySweep):
                 if k and more:
                     key = f"{schedule}, least k at d {longer}"
                     sentence = f"{schedule}: least k that solves d = {longer}, at least that of d = {d}"
-                    found.append(at_least(key, sentence, k, more, source=self.source))
+                    yield at_least(key, sentence, k, more, source=self.source)
             for j, d in enumerate(delays):
                 if d >= 40 and 1 in self.ks:
                     key, one = f"{schedule}, d {d}", accuracy[self.ks.index(1), j]
                     sentence = f"{schedule}: accuracy at d = {d} with k = 1"
-                    found.append(at_most(f"{key}, k 1", sentence, CHANCE, one, source=self.source))
+                    yield at_most(f"{key}, k 1", sentence, CHANCE, one, source=self.source)
                     gain, ends = accuracy[-1, j] - accuracy[0, j], f"k = {self.ks[-1]} over {self.ks[0]}"
                     sentence = f"{schedule}: gain in accuracy at d = {d} of {ends}"
-                    found.append(at_least(f"{key}, gain", sentence, 0.1, gain, source=self.source))
-        return found
+                    yield at_least(f"{key}, gain", sentence, 0.1, gain, source=self.source)
 
 
 @figure(
     "fig7",
     "accuracy over k and delay, flossed during training (a-c) or before it alone (d)",
     cost=("2 s", "2 min", A_DAY),
-    small={**Fig5.scales["small"], "delays": (40, 60), "ks": (16, 75), "seeds": 2},
+    small={"delays": (40, 60), "ks": (16, 75), "seeds": 2},
 )
 class Fig7(Fig5):
     """Figure 5 with flossing before training alone beside flossing during training."""
 
     schedules: tuple[str, ...] = ("before and during", "before")
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """As figure 5; and flossing all exponents before training does not replace flossing during it."""
         during, before = record["final_accuracy"].mean(-1).reshape(2, len(self.ks), -1)[:, -1]
         hard = record["delay"] >= min(HARD[0], self.delays[-1])
         both = f"k = {self.ks[-1]}, before and during"
-        gains = exceeds(both, "before", record["delay"][hard], during[hard], before[hard], self.source)
-        return [*super().checks(record), *gains]
+        yield from super().claims(record)
+        yield from exceeds(both, "before", record["delay"][hard], during[hard], before[hard], self.source)
 
 
 # a number, because every network has a bound of its own, and None would be for all of them
@@ -150,8 +149,8 @@ def conditions(record: Record, axes: list[Axes]) -> None:
     "controls",
     "penalties on single steps, gain and clipping in place of flossing; joint loss",
     cost=("2 s", "2 min", A_DAY),
-    smoke={**SMOKE, "delays": (4,)},
-    small={"delays": (30,), "seeds": 2, "epochs": 1000, "floss_epochs": 400, "floss_clip": 1.0},
+    smoke={"delays": (4,)},
+    small={"delays": (30,), "seeds": 2, "epochs": 1000, "floss_epochs": 400},
     draw=conditions,
 )
 class Controls(DelaySweep):
@@ -182,18 +181,17 @@ class Controls(DelaySweep):
             Condition("joint loss", flossing_weight=self.joint_weight),
         )
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """Controls stay at chance where flossing solves."""
-        found, source = [], "Gradient Flossing, section 9"
+        source = "Gradient Flossing, section 9"
         for j, delay in enumerate(record["delay"].tolist()):
             for i, name in enumerate(record["condition"]):
                 key, sentence = f"{name}, d {delay}", f"d = {delay}: accuracy, {name}"
                 mean = record["final_accuracy"][i, j].mean()
                 if i == 0:
-                    found.append(at_least(key, sentence, SOLVED, mean, source=source))
+                    yield at_least(key, sentence, SOLVED, mean, source=source)
                 elif name != "joint loss":
-                    found.append(at_most(key, sentence, CHANCE, mean, source=source))
-        return found
+                    yield at_most(key, sentence, CHANCE, mean, source=source)
 
 
 TASKS = ("delayed_copy", "temporal_xor")
@@ -218,8 +216,7 @@ def explained(record: Record, axes: list[Axes]) -> None:
     "appE",
     "linear networks, preflossed or not, on the copy and the temporal XOR of numbers",
     cost=("2 s", "50 s", A_DAY),
-    smoke=SMOKE,
-    small={"delays": (20, 40), "seeds": 2, "epochs": 600, "floss_clip": 1.0},
+    small={"delays": (20, 40), "seeds": 2, "epochs": 600},
     draw=explained,
 )
 class LinearNetworks(DelaySweep):
@@ -247,21 +244,16 @@ class LinearNetworks(DelaySweep):
         """The variables of a sweep, each with `task` as first dimension."""
         # an ensemble has one task: two trainings, each with a checkpoint of its own
         each = [replace(self, task=task).swept(study.part(task))[0] for task in TASKS]
-        variables: dict[str, Given] = {
-            name: (("task", *given[0]), np.stack([np.asarray(one[name][1]) for one in each]))
-            for name, given in each[0].items()
-        }
-        return self.compared(variables, **coordinates(task=TASKS))
+        return self.compared(stacked("task", each), **coordinates(task=TASKS))
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """Flossing helps to copy; no linear network solves the XOR."""
         # the XOR |a - b| stays as it is where the inputs a and b become 1 - a and 1 - b, which turns the sign
         # of a - 1/2 and b - 1/2: no linear function of them correlates with it
         copy, xor = record["final_accuracy"].mean(-1)
         gain, sentence = copy[1] - copy[0], "copy: variance explained, gain of flossing at its best"
-        found = [at_least("copy", sentence, 0.1, gain.max(), source="Gradient Flossing, appendix E")]
+        yield at_least("copy", sentence, 0.1, gain.max(), source="Gradient Flossing, appendix E")
         for condition, row in zip(record["condition"], xor, strict=True):
             key = f"temporal XOR, {condition}"
             sentence = f"temporal XOR: most variance explained, {in_words(condition)}"
-            found.append(at_most(key, sentence, 0.1, row.max(), kind="identity", source="theory"))
-        return found
+            yield at_most(key, sentence, 0.1, row.max(), **THEORY)

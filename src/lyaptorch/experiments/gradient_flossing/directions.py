@@ -10,12 +10,10 @@ from matplotlib.axes import Axes
 from torch import Tensor
 
 from lyaptorch.analysis import onset
-from lyaptorch.experiments.check import Check, at_least
+from lyaptorch.experiments.check import Checks, at_least
 from lyaptorch.experiments.figure import Results, Study
 from lyaptorch.experiments.gradient_flossing.episodes import (
-    FEWER,
     LONG,
-    QUICK,
     ROSE,
     Episodes,
     draw_norms,
@@ -82,8 +80,7 @@ def by_schedule(record: Record, delay: int, axes: list[Axes]) -> None:
     "fig10",
     "singular values of dL/dW over epochs, with and without flossing, and accuracy",
     cost=("10 s", "2 min", LONG),
-    smoke={**QUICK, "ranks": (2, 4)},
-    small=FEWER,
+    smoke={"ranks": (2, 4)},
     draw=singular_values,
 )
 class Fig10(Episodes):
@@ -109,22 +106,21 @@ class Fig10(Episodes):
         # argmin takes NaN before any number: here that is a network that never leaves chance
         return left_chance.nan_to_num(nan=torch.inf).argmin(-1)
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """Subordinate values jump at each episode, and exceed those without flossing before chance ends."""
         (none, flossed), at = np.maximum(record["singular_values"], TINY), record["measured_at"]
         # the first measurement after an episode, and the last before it
         place = np.searchsorted(at, self.episodes)
         jumps = np.median(flossed[..., place, :] / flossed[..., place - 1, :], (0, 1, 2))
         left = onset(torch.from_numpy(record["accuracy"][1]), which="last").numpy()
-        rose, found = "share that exceeds tenfold that of no flossing before learning", []
+        rose = "share that exceeds tenfold that of no flossing before learning"
         for rank in self.ranks:
             sentence = f"singular value {rank}: median jump at an episode"
-            found.append(at_least(f"jump {rank}", sentence, 1.5, jumps[rank - 1], source=self.source))
+            yield at_least(f"jump {rank}", sentence, 1.5, jumps[rank - 1], source=self.source)
         for rank in self.ranks:
             risen = share_before((flossed >= ROSE * none)[..., rank - 1], at, left)
             sentence = f"singular value {rank}: {rose}"
-            found.append(at_least(f"rose before {rank}", sentence, 0.5, risen, source=self.source))
-        return found
+            yield at_least(f"rose before {rank}", sentence, 0.5, risen, source=self.source)
 
 
 @figure(
@@ -144,8 +140,7 @@ class Fig11(Fig10):
     "appD-clv",
     "overlap of dL/dh with the first covariant vector over epochs, flossed or not",
     cost=("10 s", "80 s", LONG),
-    smoke=QUICK,
-    small={**FEWER, "delays": (20,)},
+    small={"delays": (20,)},
     draw=overlaps,
 )
 class CovariantOverlap(Episodes):
@@ -161,9 +156,9 @@ class CovariantOverlap(Episodes):
 
     measured: ClassVar[tuple[str, str]] = ("covariant_overlap", "overlap")
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """The overlap rises around the epoch at which accuracy leaves chance for good."""
-        found, at, source = [], record["measured_at"], "Gradient Flossing, appendix D"
+        at, source = record["measured_at"], "Gradient Flossing, appendix D"
         for i, condition in enumerate(record["condition"]):
             left = onset(torch.from_numpy(record["accuracy"][i]), which="last").numpy().reshape(-1)
             changes = []
@@ -175,16 +170,15 @@ class CovariantOverlap(Episodes):
                     changes.append(after.mean() / before.mean())
             change = float(np.median(changes)) if changes else float("nan")
             sentence = f"{condition}: overlap after leaving chance over before, median"
-            found.append(at_least(f"{condition} rise", sentence, 1.0, change, source=source))
-        return found
+            yield at_least(f"{condition} rise", sentence, 1.0, change, source=source)
 
 
 @figure(
     "fig12",
     "flossing every 100 epochs to the end: accuracy, error, |dL/dh0| (a-c)",
     cost=("10 s", "1 min", LONG),
-    smoke={**QUICK, "period": 4},
-    small={"delays": (30,), "seeds": 2, "epochs": 1200, "floss_epochs": 200, "floss_clip": 1.0},
+    smoke={"period": 4},
+    small={"delays": (30,), "seeds": 2, "epochs": 1200, "floss_epochs": 200},
     draw=by_schedule,
 )
 class Fig12(Episodes):
@@ -207,7 +201,7 @@ class Fig12(Episodes):
             Condition("throughout", before=True, episodes=throughout),
         )
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """Accuracy drops at late episodes, and ends lower than with early episodes alone."""
         early, throughout = record["accuracy"][1:].reshape(2, -1, self.epochs)
         late = [e for e in range(self.period, self.epochs, self.period) if e > max(self.episodes)]
@@ -222,8 +216,6 @@ class Fig12(Episodes):
         number = "networks and late episodes before which accuracy is above 0.6"
         lower = "of these, share after which accuracy is lower by 0.05"
         end = "accuracy at the end, early episodes alone above episodes to the end by"
-        return [
-            at_least("above", number, 1.0, float(above.sum()), source=self.source),
-            at_least("drops", lower, 0.8, drops, source=self.source),
-            at_least("end", end, 0.02, lead, source=self.source),
-        ]
+        yield at_least("above", number, 1.0, float(above.sum()), source=self.source)
+        yield at_least("drops", lower, 0.8, drops, source=self.source)
+        yield at_least("end", end, 0.02, lead, source=self.source)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
@@ -13,16 +12,9 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from lyaptorch.analysis import aligned, onset
-from lyaptorch.experiments.check import Check, at_least
-from lyaptorch.experiments.figure import Results, Study, coordinates
-from lyaptorch.experiments.gradient_flossing.setting import (
-    DIMS,
-    SMOKE,
-    Condition,
-    Setting,
-    figure,
-    over_epochs,
-)
+from lyaptorch.experiments.check import Checks, at_least
+from lyaptorch.experiments.figure import Results, Scales, Study, coordinates, over_epochs
+from lyaptorch.experiments.gradient_flossing.setting import DIMS, SMOKE, Condition, Setting, figure
 from lyaptorch.plots.primitives import (
     BLUE,
     GREY,
@@ -42,17 +34,12 @@ from lyaptorch.tasks.batch import Draw
 from lyaptorch.training.metrics import initial_gradient_norm
 
 DrawDelay: TypeAlias = Callable[[Record, int, list[Axes]], None]
-QUICK: dict[str, Any] = {**SMOKE, "delays": (4,), "floss_epochs": 3, "episodes": (5, 10), "every": 2}
-"""What is small at smoke scale."""
-FEWER: dict[str, Any] = {"delays": (20, 40), "seeds": 3, "epochs": 1500, "floss_clip": 1.0}
-"""What is small at small scale."""
 LONG = "hours; minutes on a GPU"
 """The cost at paper scale."""
 ROSE = 10.0
 """How many times a gradient must exceed that of the network without flossing to count as risen."""
 
 
-@dataclass(frozen=True)
 class Episodes(Setting):
     """Networks that are flossed before training and in several episodes early in it.
 
@@ -71,6 +58,11 @@ class Episodes(Setting):
     axes: ClassVar[tuple[str, ...]] = ()
     curves: ClassVar[tuple[str, ...]] = ("accuracy",)
 
+    scales: ClassVar[Scales] = {
+        "smoke": {**SMOKE, "delays": (4,), "floss_epochs": 3, "episodes": (5, 10), "every": 2},
+        "small": {"delays": (20, 40), "seeds": 3, "epochs": 1500, "floss_clip": 1.0},
+    }
+
     def conditions(self) -> tuple[Condition, ...]:
         """Networks without flossing, and their twins with it."""
         return Condition("none"), Condition("flossed", before=True, episodes=self.episodes)
@@ -80,10 +72,11 @@ class Episodes(Setting):
 
         Of one condition alone there is no dimension for it.
         """
-        (metric, name), networks = self.measured, self.networks(self.conditions())
-        record = self.train(study, networks, (metric,), self.every)
-        left_out = 1 if len(networks.ids) == 1 else 0
-        shape, dims = networks.ids.shape[left_out:], DIMS[left_out:]
+        (metric, name), (model, task, ids) = self.measured, self.networks(self.conditions())
+        treatment = {"metrics": (metric,), "metrics_every": self.every, **self.treatment()}
+        record = study.train(model, task, member_ids=ids, **treatment)
+        left_out = 1 if len(ids) == 1 else 0
+        shape, dims = ids.shape[left_out:], DIMS[left_out:]
         values = record[metric]
         values = values.reshape(*shape, *values.shape[1:])
         variables: dict[str, Given] = {
@@ -92,7 +85,7 @@ class Episodes(Setting):
             # every network is measured at the same epochs
             "measured_at": (("measurement",), record["measured_at"][0].astype(np.int64)),
         }
-        return self.found(variables) if left_out else self.compared(variables)
+        return (variables, coordinates(delay=self.delays)) if left_out else self.compared(variables)
 
 
 def of_each_delay(count: int) -> Callable[[DrawDelay], Picture]:
@@ -157,8 +150,6 @@ def around_ends(record: Record, delay: int, axes: list[Axes]) -> None:
     "fig8",
     "|dL/dh0| and accuracy over epochs, with flossing episodes at 0, 100, ..., 400",
     cost=("10 s", "80 s", LONG),
-    smoke=QUICK,
-    small=FEWER,
     draw=norms_and_accuracy,
 )
 class Fig8(Episodes):
@@ -177,16 +168,14 @@ class Fig8(Episodes):
         norm = initial_gradient_norm(model, first).reshape(ids.shape[1:])
         return {**variables, "unflossed_norm": (DIMS[1:], norm)}, along
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """In most networks that learn, the gradient has risen tenfold before accuracy leaves chance."""
         left = onset(torch.from_numpy(record["accuracy"])).numpy()
         risen = record["gradient_norm"] >= ROSE * record["unflossed_norm"][..., None]
         before = share_before(risen, record["measured_at"], left)
         leave, rose = "share of networks that leave chance", "of these, share in which |dL/dh0| rose tenfold"
-        return [
-            at_least("learned", leave, 0.5, share(np.isfinite(left)), source=self.source),
-            at_least("rose before", f"{rose} before", 0.5, before, source=self.source),
-        ]
+        yield at_least("learned", leave, 0.5, share(np.isfinite(left)), source=self.source)
+        yield at_least("rose before", f"{rose} before", 0.5, before, source=self.source)
 
 
 def share(yes: Rows) -> float:
@@ -206,8 +195,8 @@ def share_before(risen: NDArray[np.bool_], at: Rows, left: Rows) -> float:
     "fig9",
     "|dL/dh0| and accuracy aligned to the last epoch at chance, and of small gradients",
     cost=("10 s", "80 s", LONG),
-    smoke={**QUICK, "window": 8, "accuracy_level": 0.3},
-    small={**FEWER, "window": 500},
+    smoke={"window": 8, "accuracy_level": 0.3},
+    small={"window": 500},
     draw=around_ends,
 )
 class Fig9(Fig8):
@@ -248,7 +237,7 @@ class Fig9(Fig8):
         )
         return {**variables, **ends}, {**along, **around}
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """Gradients are not small any more before accuracy leaves chance for good."""
         learned = np.isfinite(record["chance_ends"])
         chance, small = record["chance_ends"][learned], record["small_ends"][learned]
@@ -257,8 +246,6 @@ class Fig9(Fig8):
         lead = float(np.nanmedian(lead)) if np.isfinite(lead).any() else float("nan")
         leave, grew = "share of networks that leave chance for good", "of these, share whose gradient grew"
         ahead, source = "median lead of the gradient, epochs", self.source
-        return [
-            at_least("learned", leave, 0.5, float(learned.mean()), source=source),
-            at_least("grew before", f"{grew} before", 0.5, share(small < chance), source=source),
-            at_least("lead", ahead, float(self.every), lead, source=source),
-        ]
+        yield at_least("learned", leave, 0.5, float(learned.mean()), source=source)
+        yield at_least("grew before", f"{grew} before", 0.5, share(small < chance), source=source)
+        yield at_least("lead", ahead, float(self.every), lead, source=source)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from lyaptorch._random import Stream
 from lyaptorch.analysis import step_jacobians
 from lyaptorch.cells import RateCell, random_frame
-from lyaptorch.experiments.check import Check, at_least, at_most, near
+from lyaptorch.experiments.check import THEORY, Checks, at_least, at_most, near
 from lyaptorch.experiments.figure import Figure, Results, Study
 from lyaptorch.experiments.gradient_flossing.noise_driven import NATS, NoiseDriven
 from lyaptorch.experiments.gradient_flossing.setting import bundles, figure
@@ -103,20 +103,17 @@ class Fig15(Figure):
             }
         return variables, {}
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """Frames are orthonormal, and volumes are the products of the diagonals."""
-        found: list[Check] = []
-        exact: dict[str, Any] = {"kind": "identity", "source": "theory"}
         for n in (2, 3):
             frames, evolved, factors = (record[f"{name}{n}"] for name in ("frames", "evolved", "factors"))
             off = np.abs(frames.swapaxes(-1, -2) @ frames - np.eye(n)).max()
-            found.append(at_most(f"n {n} orthonormal", f"n = {n}: |Q^T Q - 1|", 1e-13, off, **exact))
+            yield at_most(f"n {n} orthonormal", f"n = {n}: |Q^T Q - 1|", 1e-13, off, **THEORY)
             # D Q = Q' R and |det Q'| = 1, so |det D Q| = prod_i R_ii in each step
             volume = np.abs(np.linalg.det(evolved)).prod()
             diagonal = np.diagonal(factors, axis1=-2, axis2=-1).prod()
             key, sentence = f"n {n} volume", f"n = {n}: growth of volume is the product of R_ii"
-            found.append(near(key, sentence, volume, diagonal, 1e-12 * float(volume), **exact))
-        return found
+            yield near(key, sentence, volume, diagonal, 1e-12 * float(volume), **THEORY)
 
 
 @single
@@ -194,18 +191,16 @@ class Fig1b(NoiseDriven):
         }
         return variables, {"target": (("group",), target), "k": (("group",), k)}
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """Every target but the positive one is reached."""
-        found = []
         for group, target in enumerate(record["target"].tolist()):
             reached = float(record["after"][group, :, 0].mean())
             if target <= 0:
                 sentence = f"mean lambda_1 is {target:+.2f} after {self.epochs} epochs"
-                found.append(near(f"target {target:g}", sentence, target, reached, 0.05))
+                yield near(f"target {target:g}", sentence, target, reached, 0.05)
             else:
                 sentence = f"target {target:+.2f} is not reached: lambda_1 stays below half of it"
-                found.append(at_most(f"target {target:g}", sentence, target / 2, reached))
-        return found
+                yield at_most(f"target {target:g}", sentence, target / 2, reached)
 
 
 @figure(
@@ -222,16 +217,14 @@ class Fig1c(Fig1b):
     epochs: int = 1000
     batch: int = 1
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """The sum of squares falls at least a hundredfold for each k."""
-        found = []
         for group, k in enumerate(record["k"]):
             rows = (record["exponents"][group, :, :, :k] ** 2).sum(-1)
             # the mean of ten epochs, because lambda_1 goes on wandering from one to the next
             ratio = float(np.median(rows[:, 0] / rows[:, -10:].mean(1)))
             sentence = f"k = {k}: the sum of squares falls by 100 (median)"
-            found.append(at_least(f"k {k}", sentence, 100.0, ratio))
-        return found
+            yield at_least(f"k {k}", sentence, 100.0, ratio)
 
 
 @figure(
@@ -243,17 +236,15 @@ class Fig1c(Fig1b):
 class Fig1d(Fig1c):
     """The whole spectrum after flossing k exponents."""
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """The first k exponents are within .1 of 0 in the median network, the next ones are not."""
-        found = []
         for k, after in zip(record["k"], record["after"], strict=True):
             middle, largest = np.median(after, 0), np.abs(after[:, :k]).max(1)
             worst, close = float(np.abs(middle[:k]).max()), float((largest <= 0.2).mean())
             sentence = f"k = {k}: |lambda_i| <= 0.1 for i <= {k}, median network"
-            found.append(at_most(f"k {k} flossed", sentence, 0.1, worst))
+            yield at_most(f"k {k} flossed", sentence, 0.1, worst)
             sentence = f"k = {k}: share of networks with all of these within 0.2"
-            found.append(at_least(f"k {k} share", sentence, 0.8, close))
+            yield at_least(f"k {k} share", sentence, 0.8, close)
             if k < len(middle):
                 sentence = f"k = {k}: the others are not: their median is below -0.1"
-                found.append(at_most(f"k {k} others", sentence, -0.1, float(np.median(middle[k:]))))
-        return found
+                yield at_most(f"k {k} others", sentence, -0.1, float(np.median(middle[k:])))

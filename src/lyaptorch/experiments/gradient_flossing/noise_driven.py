@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from torch import Tensor
 from lyaptorch._random import Stream
 from lyaptorch._types import Number
 from lyaptorch.cells import Cell, LSTMCell, RateCell
-from lyaptorch.experiments.check import Check, at_least, at_most
+from lyaptorch.experiments.check import Checks, at_least, at_most
 from lyaptorch.experiments.figure import Figure, Results, Study, coordinates
 from lyaptorch.experiments.gradient_flossing.setting import figure
 from lyaptorch.plots.primitives import PALETTE, bundle, level, picture
@@ -30,7 +29,6 @@ NATS = "(nats per step)"
 UNITS = ("LSTM", "ReLU")
 
 
-@dataclass(frozen=True)
 class NoiseDriven(Figure):
     """Random tanh networks driven by noise, and how they are flossed.
 
@@ -60,15 +58,8 @@ class NoiseDriven(Figure):
 
     def cell(self, ids: Tensor, gain: Number, hidden_size: int | None = None, **settings: Any) -> RateCell:
         """The networks `ids`, with more `settings` of `RateCell`, in float64."""
-        return RateCell(
-            1,
-            hidden_size or self.hidden_size,
-            gain=gain,
-            ensemble=tuple(ids.shape),
-            member_ids=ids,
-            generator=Study(self.seed).generator(),
-            **settings,
-        ).double()
+        n, networks = hidden_size or self.hidden_size, Study(self.seed).ensemble(ids)
+        return RateCell(1, n, gain=gain, **networks, **settings).double()
 
     def floss(self, study: Study, cell: Cell, ids: Tensor, **settings: Any) -> NDArray[np.floating]:
         """Floss in place, with more `settings` of `lt.floss`; the exponents `(*e, floss_epoch, index)`."""
@@ -89,9 +80,8 @@ class NoiseDriven(Figure):
 
     def noise(self, ids: Tensor, length: int, batch: int = 1, epoch: int = 0) -> Tensor:
         """Inputs that flossing never sees."""
-        return Noise().inputs(
-            Draw(self.seed, length, batch, epoch, ids, stream="measure", dtype=torch.float64)
-        )
+        drawn = Draw(self.seed, length, batch, epoch, ids, stream="measure", dtype=torch.float64)
+        return Noise().inputs(drawn)
 
     @torch.no_grad()
     def spectrum(self, cell: Cell, ids: Tensor, k: int | None = None) -> Tensor:
@@ -160,23 +150,22 @@ class Fig6(NoiseDriven):
         }
         return variables, coordinates(unit=UNITS)
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """The median square falls a hundredfold; unstable networks are stabilised."""
-        found, source = [], "Gradient Flossing, figure 6"
+        source = "Gradient Flossing, figure 6"
         names = ("unit", "lambda_1", "before", "after")
         for unit, during, before, after in zip(*(record[name] for name in names), strict=True):
             # of medians, not of each network: one that starts at 0 has nowhere to fall
             falls = _median_square(during[:, 0]) / _median_square(during[:, -10:])
             sentence = f"{unit}: the median square of lambda_1 falls by 100 within {during.shape[1]} epochs"
-            found.append(at_least(f"{unit} while flossed", sentence, 100.0, falls, source=source))
+            yield at_least(f"{unit} while flossed", sentence, 100.0, falls, source=source)
             falls = _median_square(before) / _median_square(after)
             sentence = f"{unit}: so it does in a long run with other inputs"
-            found.append(at_least(f"{unit} afterwards", sentence, 100.0, falls, source=source))
+            yield at_least(f"{unit} afterwards", sentence, 100.0, falls, source=source)
             if (unstable := before > 0).any():
                 sentence = f"{unit}: of {unstable.sum()} networks with lambda_1 > 0 the largest afterwards"
                 largest = after[unstable].max()
-                found.append(at_most(f"{unit} unstable", sentence, 0.05, largest, source=source))
-        return found
+                yield at_most(f"{unit} unstable", sentence, 0.05, largest, source=source)
 
     def _lstm(self, study: Study, ids: Tensor) -> Cell:
         n, gates = self.hidden_size, LSTMCell.gates
@@ -184,15 +173,7 @@ class Fig6(NoiseDriven):
             {g: Stream(self.seed, f"gain {g} {to}").uniform((), member_ids=ids) for g in gates}
             for to in ("hh", "ih")
         )
-        cell = LSTMCell(
-            1,
-            n,
-            weights="gaussian",
-            gain=recurrent,
-            ensemble=tuple(ids.shape),
-            member_ids=ids,
-            generator=study.generator(),
-        )
+        cell = LSTMCell(1, n, weights="gaussian", gain=recurrent, **study.ensemble(ids))
         with torch.no_grad():
             # the rows of a gate are n of 4 n, in the order of `gates`; the cell has one gain for V, not four
             scale = torch.stack([driving[g] for g in gates], -1).repeat_interleave(n, -1)

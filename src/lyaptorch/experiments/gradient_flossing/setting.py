@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar, dataclass_transform
+from functools import partial
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from lyaptorch.experiments.figure import Figure, Results, Study, coordinates, declare
+from lyaptorch.experiments.figure import Figure, Results, Scales, Study, coordinates, declare
 from lyaptorch.plots.primitives import Rows, bundle, look
-from lyaptorch.record import Given, Record
+from lyaptorch.record import Given
 from lyaptorch.schedules import At, FitPhase, FlossPhase, Schedule, Trigger
-from lyaptorch.tangent import lyapunov_spectrum
+from lyaptorch.tangent import Spectrum, lyapunov_spectrum
 from lyaptorch.tasks import TASKS, Task
 from lyaptorch.tasks.batch import Draw
 from lyaptorch.tasks.delayed import LaggedTask
 from lyaptorch.training import Model
 from lyaptorch.training.presets import gf2023
 
-T = TypeVar("T", bound=Figure)
 SMOKE: dict[str, Any] = {
     "delays": (2, 4),
     "seeds": 2,
@@ -36,20 +36,8 @@ SMOKE: dict[str, Any] = {
 DIMS = ("condition", "delay", "seed")
 
 
-@dataclass_transform(frozen_default=True)
-def figure(name: str, shows: str, cost: tuple[str, str, str], **changed: Any) -> Callable[[type[T]], type[T]]:
-    """Make a class a figure of this paper: a frozen dataclass, declared as by `declare`.
-
-    Its scales and its picture are those of the figure that it extends, but for what is `changed`.
-    """
-
-    def decorate(cls: type[T]) -> type[T]:
-        # ClassVars of a figure that was declared before, and nothing of a class that was not
-        inherited = {**cls.scales, "draw": cls.draw} if hasattr(cls, "draw") else {}
-        declared = declare("gradient-flossing", name, shows, cost=cost, **{**inherited, **changed})
-        return declared(dataclass(frozen=True)(cls))
-
-    return decorate
+figure = partial(declare, "gradient-flossing")
+"""Declares a figure of this paper."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +73,6 @@ class Networks(NamedTuple):
     ids: Tensor
 
 
-@dataclass(frozen=True)
 class Setting(Figure):
     """Ensembles of `gf2023` networks trained on a task with a lag.
 
@@ -120,6 +107,8 @@ class Setting(Figure):
     batch: int = 16
     length: int = 300
 
+    scales: ClassVar[Scales] = {"smoke": SMOKE, "small": {"floss_clip": 1.0}}
+
     @property
     def source(self) -> str:
         """Where the paper makes the claims of this figure."""
@@ -140,18 +129,20 @@ class Setting(Figure):
         # an id names weights and batches: with equal ids under each condition twins differ by what is done
         # to them alone, and a difference of means is one of pairs
         ids = torch.zeros(shape, dtype=torch.int64) if same else torch.arange(self.seeds).expand(shape)
-        model = gf2023(
+        gain = self._shared([c.gain for c in conditions])
+        return Networks(self.model(task, ids, gain=gain), task, ids)
+
+    def model(self, task: Task, ids: Tensor, **settings: Any) -> Model:
+        """The networks `ids`."""
+        return gf2023(
             task,
             hidden_size=self.hidden_size,
-            gain=self._shared([c.gain for c in conditions]),
             activation=self.activation,
             weights=self.weights,
             rows=self.batch,
-            ensemble=shape,
-            member_ids=ids,
-            generator=Study(self.seed).generator(),
+            **Study(self.seed).ensemble(ids),
+            **settings,
         )
-        return Networks(model, task, ids)
 
     def schedule(self, conditions: Sequence[Condition]) -> Schedule:
         """Who is flossed when: networks that are treated alike share their phases."""
@@ -184,46 +175,32 @@ class Setting(Figure):
         )
         return (*(flossing([c.before for c in conditions], penalty) for penalty in first), *fits)
 
-    def train(
-        self, study: Study, networks: Networks, metrics: tuple[str, ...] = (), every: int = 100
-    ) -> Record:
-        """The Record of `lt.train` under the conditions, with the networks in one dimension."""
-        conditions = self.conditions()
-        return study.train(
-            networks.model,
-            networks.task,
-            self.schedule(conditions),
-            batch=self.batch,
-            steps=self.length,
-            clip=self._shared([c.clip for c in conditions]),
-            metrics=metrics,
-            metrics_every=every,
-            member_ids=networks.ids,
-        )
+    @property
+    def trial(self) -> dict[str, Any]:
+        """How many trajectories a task step has, and how long they are."""
+        return {"batch": self.batch, "steps": self.length}
 
-    def test(self, study: Study, model: Model, task: Task, ids: Tensor) -> Record:
-        """`loss` and `accuracy (member)` on batches of the same size that training never saw."""
-        return study.evaluate(model, task, batch=self.batch, steps=self.length, member_ids=ids)
+    def treatment(self) -> dict[str, Any]:
+        """The arguments of `lt.train` that follow from the conditions."""
+        conditions = self.conditions()
+        clip = self._shared([c.clip for c in conditions])
+        return {"schedule": self.schedule(conditions), "clip": clip, **self.trial}
 
     @torch.no_grad()
-    def exponents(self, networks: Networks, k: int, steps: int) -> Tensor:
-        """The first k exponents `(condition, delay, seed, k)` over so many steps of one trajectory."""
-        model, task, ids = networks
-        # the frame takes its 100 steps to turn; states start where those of training do
-        inputs = task.inputs(Draw(self.seed, 100 + steps, member_ids=ids, stream="measure"))
-        spectrum = lyapunov_spectrum(
-            model.cell, inputs, k=k, h0=model.initial_state(1), tangent_transient=100
-        )
-        return spectrum.exponents[..., 0, :]
-
-    def found(self, variables: Mapping[str, Given], **along: Given) -> Results:
-        """What `run` returns: the variables, these coordinates, and the delays."""
-        return variables, {**along, **coordinates(delay=self.delays)}
+    def spectrum(
+        self, model: Model, task: Task, ids: Tensor, steps: int, k: int | None = None, transient: int = 100
+    ) -> Spectrum:
+        """Exponents of the networks `(*e, 1, k)` over so many steps of one trajectory of the task."""
+        # the frame takes its transient to turn towards the directions that grow most; states start where
+        # those of training do
+        inputs = task.inputs(Draw(self.seed, transient + steps, member_ids=ids, stream="measure"))
+        h0 = model.initial_state(1)
+        return lyapunov_spectrum(model.cell, inputs, k=k, h0=h0, tangent_transient=transient)
 
     def compared(self, variables: Mapping[str, Given], **along: Given) -> Results:
-        """The same of variables along the conditions."""
+        """What `run` returns of variables along conditions and delays, and more coordinates."""
         names = [c.name for c in self.conditions()]
-        return self.found(variables, **coordinates(condition=names), **along)
+        return variables, {**coordinates(condition=names, delay=self.delays), **along}
 
     def _each(self, values: Sequence[Any]) -> Tensor:
         """One value for each condition, over its delays and seeds."""
@@ -234,14 +211,6 @@ class Setting(Figure):
         return values[0] if len(set(values)) == 1 else self._each(values)
 
 
-def over_epochs(
-    record: Record, names: Iterable[str], shape: Sequence[int], dims: Sequence[str] = DIMS
-) -> dict[str, Given]:
-    """Curves of a Record of `lt.train`, with networks in dimensions of this shape instead of one."""
-    return {name: ((*dims, "epoch"), record[name].reshape(*shape, -1)) for name in names}
-
-
-@dataclass(frozen=True)
 class DelaySweep(Setting):
     """Networks under several conditions, trained at several delays and tested."""
 
@@ -252,17 +221,11 @@ class DelaySweep(Setting):
     def swept(self, study: Study) -> tuple[dict[str, Given], Networks]:
         """What every Record of a sweep holds, and the trained networks."""
         networks = self.networks(self.conditions())
-        record, shape = self.train(study, networks), networks.ids.shape
-        scores = self.test(study, *networks)
+        record, variables = study.learn(*networks, DIMS, ("accuracy", "loss"), **self.treatment())
         # a Record has no flossing where no phase flosses
         flops = record["floss_flops"] if "floss_flops" in record else 0 * record["fit_flops"]
         share = flops / (flops + record["fit_flops"])
-        variables: dict[str, Given] = {
-            **over_epochs(record, ("accuracy", "loss"), shape),
-            "final_accuracy": (DIMS, scores["accuracy"].reshape(shape)),
-            "final_loss": (DIMS, scores["loss"].reshape(shape)),
-            "floss_share": (DIMS, share.reshape(shape)),
-        }
+        variables["floss_share"] = (DIMS, share.reshape(networks.ids.shape))
         return variables, networks
 
 

@@ -12,18 +12,10 @@ from torch import Tensor
 
 from lyaptorch._random import Stream
 from lyaptorch.cells import random_frame
-from lyaptorch.experiments.check import Check, at_least, at_most
+from lyaptorch.experiments.check import Checks, at_least, at_most
 from lyaptorch.experiments.figure import Results, Study, coordinates
 from lyaptorch.experiments.gradient_flossing.delays import A_DAY, BESIDE, SOLVED, Fig4d
-from lyaptorch.experiments.gradient_flossing.setting import (
-    DIMS,
-    SMOKE,
-    Condition,
-    Networks,
-    Setting,
-    figure,
-    over_epochs,
-)
+from lyaptorch.experiments.gradient_flossing.setting import DIMS, Condition, Networks, Setting, figure
 from lyaptorch.plots.primitives import (
     BLUE,
     GREY,
@@ -35,7 +27,7 @@ from lyaptorch.plots.primitives import (
     picture,
     scores,
 )
-from lyaptorch.record import Given, Record
+from lyaptorch.record import Record
 from lyaptorch.schedules import FlossPhase, flossing_loss
 from lyaptorch.tangent import lyapunov_spectrum
 from lyaptorch.tasks.batch import Draw
@@ -64,8 +56,8 @@ def exponents(record: Record, axes: list[Axes]) -> None:
     "fig13",
     "exponents after training on spatial XOR against delay, solved or not (a-d)",
     cost=("2 s", "2 min", A_DAY),
-    smoke={**Fig4d.scales["smoke"], "measure": 60},
-    small={**Fig4d.scales["small"], "delays": (10, 20, 40), "seeds": 2, "epochs": 1000},
+    smoke={"measure": 60},
+    small={"delays": (10, 20, 40), "seeds": 2, "epochs": 1000},
     draw=exponents,
 )
 class Fig13(Fig4d):
@@ -82,17 +74,17 @@ class Fig13(Fig4d):
     def run(self, study: Study) -> Results:
         """That of figure 4d, and `exponents (condition, delay, seed, index)`."""
         variables, networks = self.swept(study)
-        values = self.exponents(networks, max(self.indices), self.measure)
+        values = self.spectrum(*networks, self.measure, max(self.indices)).exponents[..., 0, :]
         variables["exponents"] = ((*DIMS, "index"), values, {"units": "nats per step"})
         return self.compared(variables)
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """lambda_1 = -c d^-p of the solved networks; at each delay the solved lie above the others."""
         solved, source = record["final_accuracy"] >= SOLVED, self.source
         delays = np.broadcast_to(record["delay"][:, None], solved.shape)
         power, error = power_law(delays[solved], record["exponents"][solved][:, 0])
         sentence = f"solved: lambda_1 = -c d^-p, p over its standard error ({error:.2g})"
-        found = [at_least("power law", sentence, 2.0, power / error, source=source)]
+        yield at_least("power law", sentence, 2.0, power / error, source=source)
         for i in self.indices:
             values = record["exponents"][..., i - 1]
             for j, delay in enumerate(record["delay"].tolist()):
@@ -101,8 +93,7 @@ class Fig13(Fig4d):
                     key, gap = f"lambda_{i}, d {delay}", above.mean() - below.mean()
                     ahead = "mean of solved networks above that of the others by"
                     sentence = f"lambda_{i} at d = {delay}: {ahead}"
-                    found.append(at_least(key, sentence, 0.0, gap, source=source))
-        return found
+                    yield at_least(key, sentence, 0.0, gap, source=source)
 
 
 def power_law(delays: NDArray[np.integer], exponents: NDArray[np.floating]) -> tuple[float, float]:
@@ -142,8 +133,8 @@ def exponents_and_accuracy(record: Record, axes: list[Axes]) -> None:
     "frames",
     "spread of exponents and success over initial frames: fixed, redrawn, carried over",
     cost=("3 s", "30 s", A_DAY),
-    smoke={**SMOKE, "delays": (4,), "epochs": 10, "floss_epochs": 4, "measure": 60},
-    small={"delays": (20,), "seeds": 3, "epochs": 600, "floss_clip": 1.0},
+    smoke={"delays": (4,), "epochs": 10, "floss_epochs": 4, "measure": 60},
+    small={"delays": (20,), "seeds": 3, "epochs": 600},
     draw=exponents_and_accuracy,
 )
 class Frames(Setting):
@@ -168,29 +159,22 @@ class Frames(Setting):
         """`exponents (mode, delay, frame, index)` after flossing, `accuracy`, `final_accuracy`."""
         networks = self.networks(self.conditions(), same=True)
         self._floss(networks)
-        exponents = self.exponents(networks, self.k, self.measure)
-        record = self.train(study, networks)
-        final = self.test(study, *networks)["accuracy"]
+        exponents = self.spectrum(*networks, self.measure, self.k).exponents[..., 0, :]
         dims = ("mode", "delay", "frame")
-        variables: dict[str, Given] = {
-            "exponents": ((*dims, "index"), exponents, {"units": "nats per step"}),
-            **over_epochs(record, ("accuracy",), networks.ids.shape, dims),
-            "final_accuracy": (dims, final.reshape(networks.ids.shape)),
-        }
-        return self.found(variables, **coordinates(mode=MODES))
+        _, variables = study.learn(*networks, dims, **self.treatment())
+        variables["exponents"] = ((*dims, "index"), exponents, {"units": "nats per step"})
+        return variables, coordinates(delay=self.delays, mode=MODES)
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """The frame matters little: exponents after flossing agree, and so does success."""
-        found: list[Check] = []
         ours: dict[str, Any] = {"kind": "question", "source": "ours"}
         for i, mode in enumerate(record["mode"]):
             spread = record["exponents"][i, ..., 0].std(-1, ddof=1).mean()
             sentence = f"{mode}: standard deviation of lambda_1 over frames"
-            found.append(at_most(f"{mode} spread", sentence, 0.1, spread, **ours))
+            yield at_most(f"{mode} spread", sentence, 0.1, spread, **ours)
             success = (record["final_accuracy"][i] > SOLVED).mean()
             sentence = f"{mode}: share of frames after which the task is solved"
-            found.append(at_least(f"{mode} solved", sentence, 0.5, success, **ours))
-        return found
+            yield at_least(f"{mode} solved", sentence, 0.5, success, **ours)
 
     def _floss(self, networks: Networks) -> None:
         """Floss every network in its own way; what `train` does, but for the frames."""

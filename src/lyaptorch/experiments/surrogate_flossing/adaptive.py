@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from lyaptorch.analysis import spike_statistics
 from lyaptorch.cells import LeakyReadout, LIFCell, surrogates
 from lyaptorch.cells.weights import fluctuation_driven
-from lyaptorch.experiments.check import Check, at_least, at_most
-from lyaptorch.experiments.figure import Results, Study, coordinates, declare
-from lyaptorch.experiments.surrogate_flossing.random_binary import PAPER, TITLE, copies
-from lyaptorch.experiments.surrogate_flossing.trained_binary import SMOKE, BinaryLearning, Learning, arriving
+from lyaptorch.experiments.check import Checks, at_least, at_most
+from lyaptorch.experiments.figure import Results, Study, coordinates
+from lyaptorch.experiments.surrogate_flossing.random_binary import TITLE, copies, figure
+from lyaptorch.experiments.surrogate_flossing.trained_binary import BinaryLearning, Learning, arriving
 from lyaptorch.plots.primitives import PALETTE, TINY, learning, picture, scores
 from lyaptorch.record import Record
 from lyaptorch.schedules import Schedule
@@ -51,13 +51,11 @@ def xor(record: Record, axes: list[Axes]) -> None:
     axes[3].set(xlabel="delay", ylabel=r"$|dL/dh_0|$", title="Mean over epochs")
 
 
-@declare(
-    PAPER,
+@figure(
     "fig3",
     "adaptive surrogate flossing against none: accuracy and |dL/dh0| over delays",
     cost=("3 s", "13 min", "1 hour"),
     smoke={
-        **SMOKE,
         "delays": (2, 4),
         "late": 10,
         "floss_epochs": 4,
@@ -68,7 +66,6 @@ def xor(record: Record, axes: list[Axes]) -> None:
     small={"delays": (14, 18), "seeds": 8},
     draw=xor,
 )
-@dataclass(frozen=True)
 class Fig3(BinaryLearning):
     """Accuracy and |dL/dh0| of binary networks on the one-hot XOR: no flossing against adaptive flossing.
 
@@ -144,28 +141,26 @@ class Fig3(BinaryLearning):
         early = replace(fit, epochs=min(self.late, self.epochs))
         return floss, early, replace(fit, epochs=self.epochs - early.epochs, lr=self.late_lr)
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """D = 14 is solved with and without flossing, d = 18 with it alone; gradients arrive with it."""
-        found, delays = [], record["delay"].tolist()
+        delays = record["delay"].tolist()
         least, most = (partial(side, source=f"{TITLE}, figure 3") for side in (at_least, at_most))
         if 14 in delays:
             finals = record["final_accuracy"][:, delays.index(14)]
             for condition, final in zip(CONDITIONS[::2], finals, strict=True):
                 sentence = f"d = 14, {condition}: median accuracy"
-                found.append(least(f"d 14 {condition}", sentence, 0.95, np.median(final)))
+                yield least(f"d 14 {condition}", sentence, 0.95, np.median(final))
         if 18 in delays:
             none, flossed = record["final_accuracy"][:, delays.index(18)]
             solved, sentence = (flossed >= 0.95).mean(), "d = 18, adaptive: share of networks that reach 95%"
-            found += [
-                least("d 18 share", sentence, 0.5, solved),
-                least("d 18 adaptive", "d = 18, adaptive: mean accuracy", 0.8, flossed.mean()),
-                most("d 18 none", "d = 18, none: best accuracy", 0.6, none.max()),
-            ]
+            yield least("d 18 share", sentence, 0.5, solved)
+            yield least("d 18 adaptive", "d = 18, adaptive: mean accuracy", 0.8, flossed.mean())
+            yield most("d 18 none", "d = 18, none: best accuracy", 0.6, none.max())
         # as in the paper, averaged over epochs; the mean of logarithms, because the norms span decades
         norms = np.log10(np.maximum(record["gradient_norm"][:, -1], TINY))
         apart = np.diff(np.nanmean(norms, (1, 2)))[0]
         sentence = f"d = {delays[-1]}: log10 of |dL/dh0| with flossing over without"
-        return [*found, least("gradient", sentence, 4.0, apart)]
+        yield least("gradient", sentence, 4.0, apart)
 
 
 def tasks_of(record: Record) -> list[str]:
@@ -184,8 +179,7 @@ def learned(record: Record, axes: list[Axes]) -> None:
     axes[0].legend()
 
 
-@declare(
-    PAPER,
+@figure(
     "spiking",
     "LIF networks, flossed and not, on the delayed XOR and on spike patterns",
     cost=("5 s", "5 min", "20 min"),
@@ -205,7 +199,6 @@ def learned(record: Record, axes: list[Axes]) -> None:
     small={"delays": (60, 80), "seeds": 5},
     draw=learned,
 )
-@dataclass(frozen=True)
 class Spiking(Learning):
     """LIF networks on the delayed XOR of two cues and on spike patterns, flossed and not.
 
@@ -250,22 +243,19 @@ class Spiking(Learning):
         }
         return variables, coordinates(condition=CONDITIONS)
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """At the longest delay flossed networks solve the XOR that plain surrogate training fails."""
         none, before, flossed = record[f"xor{self.delays[-1]}_final"]
         what, spread = f"XOR at a delay of {self.delays[-1]}", "standard deviation over seeds"
         least, most = (partial(side, kind="question") for side in (at_least, at_most))
-        found = [
-            most("xor none", f"{what}, not flossed: mean accuracy", 0.75, none.mean()),
-            least("xor before", f"{what}, flossed before: mean accuracy", 0.9, before.mean()),
-            least("xor adaptive", f"{what}, adaptive: mean accuracy", 0.9, flossed.mean()),
-            most("xor adaptive spread", f"{what}, adaptive: {spread}", 0.1, flossed.std()),
-        ]
+        yield most("xor none", f"{what}, not flossed: mean accuracy", 0.75, none.mean())
+        yield least("xor before", f"{what}, flossed before: mean accuracy", 0.9, before.mean())
+        yield least("xor adaptive", f"{what}, adaptive: mean accuracy", 0.9, flossed.mean())
+        yield most("xor adaptive spread", f"{what}, adaptive: {spread}", 0.1, flossed.std())
         for code in CODES:
             means = record[f"{code}_final"].mean(-1)
             gain, sentence = means[1:].max() - means[0], f"{code} patterns: accuracy gained by flossing"
-            found.append(least(f"{code} gain", sentence, 0.0, gain))
-        return found
+            yield least(f"{code} gain", sentence, 0.0, gain)
 
     def model(self, task: SpikingXOR | SpikePatterns, ids: Tensor) -> Model:
         """The networks `ids`, untrained."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
@@ -14,19 +13,19 @@ from torch import Tensor, nn
 
 from lyaptorch.analysis import condition_number
 from lyaptorch.cells import BinaryCell, unroll
-from lyaptorch.experiments.check import Check, at_most, near
-from lyaptorch.experiments.figure import Results, Study, coordinates, declare
+from lyaptorch.experiments.check import Checks, at_most, near
+from lyaptorch.experiments.figure import Results, Scales, Study, coordinates
 from lyaptorch.experiments.gradient_flossing.exponents import spectra
 from lyaptorch.experiments.surrogate_flossing.random_binary import (
     BITS,
     NATS,
-    PAPER,
     TITLE,
     TRANSIENT,
     RandomNetworks,
     bits,
     copies,
     exponents,
+    figure,
     growth,
     random_networks,
     random_states,
@@ -36,7 +35,6 @@ from lyaptorch.record import Given, Record
 from lyaptorch.training import floss
 
 
-@dataclass(frozen=True)
 class Control(RandomNetworks):
     """Surrogate flossing of random binary networks driven by bits; W, V and the sharpness are trained.
 
@@ -110,8 +108,7 @@ def first_exponent(record: Record, axes: list[Axes]) -> None:
     panel.legend()
 
 
-@declare(
-    PAPER,
+@figure(
     "fig2a",
     "the first surrogate exponent against flossing epochs, for sharpness 0.5 and 1",
     cost=("1 s", "2 s", "30 s"),
@@ -119,26 +116,23 @@ def first_exponent(record: Record, axes: list[Axes]) -> None:
     small={"networks": 5, "measure": 500},
     draw=first_exponent,
 )
-@dataclass(frozen=True)
 class Fig2a(Control):
     """The first surrogate exponent against flossing epochs."""
 
     sharpness: tuple[float, ...] = (0.5, 1.0)
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """From its mean-field value lambda_1 comes to 0."""
-        found, close = [], partial(near, tolerance=0.05, source=f"{TITLE}, figure 2a")
+        close = partial(near, tolerance=0.05, source=f"{TITLE}, figure 2a")
         for group, g in enumerate(record["sharpness"].tolist()):
             before, after = (record[name][group, :, 0].mean() for name in ("before", "after"))
             if g == 1.0:
-                found.append(close("g 1 before", "g = 1: mean lambda_1 before", -0.49, before))
+                yield close("g 1 before", "g = 1: mean lambda_1 before", -0.49, before)
             sentence = f"g = {g:g}: mean lambda_1 after {self.epochs} epochs"
-            found.append(close(f"g {g:g} after", sentence, 0.0, after))
-        return found
+            yield close(f"g {g:g} after", sentence, 0.0, after)
 
 
-@declare(
-    PAPER,
+@figure(
     "fig2b",
     "the surrogate spectrum after flossing k = 1, 16, 32 exponents, sharpness 1",
     cost=("3 s", "10 s", "5 min"),
@@ -146,30 +140,24 @@ class Fig2a(Control):
     small={"networks": 3, "measure": 500},
     draw=spectra,
 )
-@dataclass(frozen=True)
 class Fig2b(Control):
     """The whole surrogate spectrum after flossing k exponents; more epochs than figure 2a (ours)."""
 
     ks: tuple[int, ...] = (1, 16, 32)
     epochs: int = 500
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """In the median network the first k exponents are within .1 of 0, and the others are not."""
-        found, most = [], partial(at_most, source=f"{TITLE}, figure 2b")
+        most = partial(at_most, source=f"{TITLE}, figure 2b")
         for group, k in enumerate(record["k"].tolist()):
             # one network that flosses badly would move a mean
             middle = np.median(record["after"][group], 0)
             sentence = f"k = {k}: |lambda_i| <= 0.1 for i <= {k}, median network"
-            found.append(most(f"k {k} flossed", sentence, 0.1, np.abs(middle[:k]).max()))
+            yield most(f"k {k} flossed", sentence, 0.1, np.abs(middle[:k]).max())
             sentence = f"k = {k}: the median of the others is below -0.1"
-            found.append(most(f"k {k} others", sentence, -0.1, np.median(middle[k:])))
-        return found
+            yield most(f"k {k} others", sentence, -0.1, np.median(middle[k:]))
 
 
-SMOKE = {"networks": 3, "hidden_size": 16, "horizons": (5, 10, 15), "measure": 50}
-
-
-@dataclass(frozen=True)
 class Driven(RandomNetworks):
     """Random binary networks driven by bits, of which gradients and exponents are measured.
 
@@ -183,6 +171,10 @@ class Driven(RandomNetworks):
     horizons: tuple[int, ...] = tuple(range(20, 201, 20))
     measure: int = 4000
 
+    scales: ClassVar[Scales] = {
+        "smoke": {"networks": 3, "hidden_size": 16, "horizons": (5, 10, 15), "measure": 50},
+        "small": {},
+    }
     measured: ClassVar[str]
     slope: ClassVar[str]
     difference: ClassVar[str]
@@ -201,9 +193,8 @@ class Driven(RandomNetworks):
         }
         return variables, {"sharpness": (("group",), self.sharpness), **coordinates(horizon=self.horizons)}
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """What is measured grows as theory says, within two standard errors over networks."""
-        found = []
         sure = partial(near, kind="identity", source=f"theory ({TITLE}, appendix {self.figure[-1]})")
         for group, g in enumerate(record["sharpness"].tolist()):
             # what is measured is rate T + constant, and the constant depends on the vectors that were taken
@@ -212,20 +203,16 @@ class Driven(RandomNetworks):
             # networks are independent, horizons of one network are not
             error = 2 * away.std(ddof=1) / math.sqrt(len(away))
             sentence = f"g = {g:g}: slope of {self.difference}, within two standard errors"
-            found.append(sure(f"g {g:g}", sentence, 0.0, away.mean(), error))
-        return found
+            yield sure(f"g {g:g}", sentence, 0.0, away.mean(), error)
 
 
-@declare(
-    PAPER,
+@figure(
     "appF",
     "norm of the gradient with respect to h0 against exp(lambda_1 T)",
     cost=("1 s", "1 s", "2 min"),
-    smoke=SMOKE,
     small={"networks": 12, "horizons": (20, 40, 60, 80, 100, 120), "measure": 1500},
     draw=growth("log_norm", "lambda1", r"$\log |dL/dh_0|$", r"$\lambda_1 T$"),
 )
-@dataclass(frozen=True)
 class AppF(Driven):
     """The norm of a gradient with respect to the initial state against the steps it travelled."""
 
@@ -250,16 +237,14 @@ class AppF(Driven):
         return self.results(torch.stack(rows, -1), rates[..., 0])
 
 
-@declare(
-    PAPER,
+@figure(
     "appG",
     "condition number of m tangent directions against exp((lambda_1 - lambda_m) T)",
     cost=("1 s", "1 s", "10 min"),
-    smoke={**SMOKE, "m": 4},
+    smoke={"m": 4},
     small={"networks": 8, "horizons": (200, 300, 400, 500, 600), "measure": 1500},
     draw=growth("log_kappa", "spread", r"$\log \kappa_m$", r"$(\lambda_1 - \lambda_m) T$"),
 )
-@dataclass(frozen=True)
 class AppG(Driven):
     """The condition number of the long-term surrogate Jacobian against its steps.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -16,13 +15,13 @@ from lyaptorch._random import Stream
 from lyaptorch.cells import Cell, LIFCell, random_frame, surrogates, unroll
 from lyaptorch.cells.spiking import ORDERS, RESET_GRADS
 from lyaptorch.cells.weights import fluctuation_driven
-from lyaptorch.experiments.check import Check, at_most, near, slopes
-from lyaptorch.experiments.figure import Figure, Results, Study, coordinates, declare
+from lyaptorch.experiments.check import THEORY, Checks, at_most, near, slopes
+from lyaptorch.experiments.figure import Figure, Results, Study, coordinates
 from lyaptorch.experiments.gradient_flossing import cost
 from lyaptorch.experiments.gradient_flossing.cost import Sizes
 from lyaptorch.experiments.surrogate_flossing.adaptive import Spiking
-from lyaptorch.experiments.surrogate_flossing.random_binary import NATS, PAPER, THEORY, TITLE, copies
-from lyaptorch.plots.primitives import BLUE, GREY, ORANGE, PALETTE, picture
+from lyaptorch.experiments.surrogate_flossing.random_binary import NATS, TITLE, copies, figure
+from lyaptorch.plots.primitives import BLUE, GREY, ORANGE, PALETTE, geometric_mean, picture
 from lyaptorch.record import Given, Record
 from lyaptorch.schedules import FitPhase, FlossPhase
 from lyaptorch.tangent import lyapunov_spectrum
@@ -50,8 +49,7 @@ def conventions(record: Record, axes: list[Axes]) -> None:
     spectra.legend(fontsize=6)
 
 
-@declare(
-    PAPER,
+@figure(
     "fig4",
     "the LIF Jacobian, analytic against autodiff, in six conventions",
     cost=("2 s", "2 s", "3 min"),
@@ -59,7 +57,6 @@ def conventions(record: Record, axes: list[Axes]) -> None:
     small={"measure": 500},
     draw=conventions,
 )
-@dataclass(frozen=True)
 class Fig4(Figure):
     """Analytic and automatic Jacobians of a spiking network in the six conventions, and their exponents.
 
@@ -92,16 +89,15 @@ class Fig4(Figure):
         }
         return variables, coordinates(mode=[f"{grad}, {order}" for grad, order in MODES])
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """The step's Jacobian is that of autodiff, and its products are what backpropagation computes."""
-        found, exact = [], partial(at_most, kind="identity", source="autodiff")
+        exact = partial(at_most, kind="identity", source="autodiff")
         errors = (record["jacobian_error"], record["product_error"])
         for mode, step, product in zip(record["mode"], *errors, strict=True):
             sentence = f"{mode}: largest entry of analytic - automatic Jacobian"
-            found.append(exact(f"{mode}, step", sentence, 1e-14, step))
+            yield exact(f"{mode}, step", sentence, 1e-14, step)
             sentence = f"{mode}: backpropagation through {self.steps} steps - product, relative"
-            found.append(exact(f"{mode}, product", sentence, 1e-12, product))
-        return found
+            yield exact(f"{mode}, product", sentence, 1e-12, product)
 
     def _mode(self, study: Study, inputs: Tensor, grad: str, order: str) -> tuple[float, float, Tensor]:
         """Errors of a step and of a product, and the exponents."""
@@ -144,7 +140,7 @@ def convergence(record: Record, axes: list[Axes]) -> None:
             panel.semilogx(time, rows[:, :, i], color=color, linewidth=0.7, alpha=0.6)
             panel.plot([], [], color=color, label=rf"$\lambda_{{{i + 1}}}$")
         panel.set(xlabel="steps", ylabel=rf"$\lambda_i$ {NATS}", title=f"{weights} weights")
-        scatter = np.exp(np.log(np.maximum(rows.std(1, ddof=1), 1e-30)).mean(-1))
+        scatter = geometric_mean(rows.std(1, ddof=1), -1)
         axes[2].loglog(time, scatter, color=mean, label=f"{weights} weights")
     axes[1].legend(loc="center left", bbox_to_anchor=(1, 0.5))
     axes[2].loglog(time, scatter[-1] * (time / time[-1]) ** -0.5, ":", color=GREY, label=r"$t^{-1/2}$")
@@ -152,22 +148,14 @@ def convergence(record: Record, axes: list[Axes]) -> None:
     axes[2].legend()
 
 
-ALIKE: dict[str, Any] = {
-    "cost": ("1 s", "1 s", "2 s"),
-    "smoke": {"hidden_size": 5, "networks": 3, "steps": 60, "transient": 10, "channels": 5, "points": 12},
-    "small": {"networks": 8},
-    "draw": convergence,
-}
-"""What the two figures declare alike."""
-
-
-@declare(
-    PAPER,
+@figure(
     "fig7",
     "convergence of the exponents of LIF networks, sharpness 1, weights random or fixed",
-    **ALIKE,
+    cost=("1 s", "1 s", "2 s"),
+    smoke={"hidden_size": 5, "networks": 3, "steps": 60, "transient": 10, "channels": 5, "points": 12},
+    small={"networks": 8},
+    draw=convergence,
 )
-@dataclass(frozen=True)
 class Fig7(Figure):
     """Running estimates of all exponents of LIF networks with surrogate sharpness 1.
 
@@ -226,7 +214,7 @@ class Fig7(Figure):
         variables = {"running": (dims, running, {"units": "nats per step"})}
         return variables, coordinates(weights=WEIGHTS, time=kept.tolist())
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """Fixed weights scatter less, and their scatter falls like t^-1/2."""
         time, scatter = record["time"], record["running"].std(2, ddof=1)
         random, fixed = scatter[:, -1]
@@ -237,32 +225,25 @@ class Fig7(Figure):
         ratio, first = np.exp(np.log(fixed / random).mean()), fixed[0] / random[0]
         less = partial(at_most, source=f"{TITLE}, figures 7 and 8")
         sentence = "scatter, fixed over random weights, geometric mean of all exponents"
-        return [
-            less("scatter", sentence, 1.0, ratio),
-            less("scatter lambda_1", "scatter of lambda_1, fixed over random weights", 1.0, first),
-            # means over t steps, whose correlations die out, scatter as t^-1/2
-            near("power", "scatter with fixed weights, power of t", -0.5, power, 0.15, **THEORY),
-        ]
+        yield less("scatter", sentence, 1.0, ratio)
+        yield less("scatter lambda_1", "scatter of lambda_1, fixed over random weights", 1.0, first)
+        # means over t steps, whose correlations die out, scatter as t^-1/2
+        # means over t steps, whose correlations die out, scatter as t^-1/2
+        yield near("power", "scatter with fixed weights, power of t", -0.5, power, 0.15, **THEORY)
 
 
-@declare(PAPER, "fig8", "convergence of the exponents of LIF networks, sharpness 20", **ALIKE)
-@dataclass(frozen=True)
+@figure("fig8", "convergence of the exponents of LIF networks, sharpness 20")
 class Fig8(Fig7):
     """Figure 7 with surrogate sharpness 20."""
 
     sharpness: float = 20.0
 
 
-@declare(
-    PAPER,
+@figure(
     "table1",
     "measured cost of LIF, Jacobian and QR steps against sizes, share of flossing",
     cost=("2 s", "2 s", "1 min"),
-    smoke=cost.Table1.scales["smoke"],
-    small=cost.Table1.scales["small"],
-    draw=cost.seconds,
 )
-@dataclass(frozen=True)
 class Table1(cost.Table1):
     """Table 1 of Gradient Flossing for LIF networks, whose state has two numbers for each neuron.
 

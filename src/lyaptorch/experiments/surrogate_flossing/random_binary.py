@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch import Tensor
 from lyaptorch._random import Stream
 from lyaptorch._types import Number
 from lyaptorch.cells import BinaryCell, unroll
-from lyaptorch.experiments.check import Check, at_most, near
+from lyaptorch.experiments.check import THEORY, Checks, at_most, near
 from lyaptorch.experiments.figure import Figure, Results, Study, declare
 from lyaptorch.plots.primitives import BLUE, GREY, PALETTE, Picture, bundle, picture, single
 from lyaptorch.record import Record
@@ -23,7 +23,8 @@ from lyaptorch.tasks import DelayedCopy
 from lyaptorch.tasks.batch import Draw
 from lyaptorch.theory import binary_mean_field, free_probability_spectrum, gaussian_states, triangle_law
 
-PAPER = "surrogate-flossing"
+figure = partial(declare, "surrogate-flossing")
+"""Declares a figure of this paper."""
 TITLE = "Surrogate Gradient Flossing"
 """What sources of checks begin with."""
 NATS = "(nats per step)"
@@ -32,7 +33,6 @@ TRANSIENT = 50
 UNDRIVEN = 20
 BITS = DelayedCopy(1, binary=True)
 """Whose inputs are bits."""
-THEORY: dict[str, Any] = {"kind": "identity", "source": "theory"}
 
 
 def copies(*shape: int) -> tuple[Tensor, Tensor]:
@@ -65,7 +65,6 @@ def exponents(cell: BinaryCell, inputs: Tensor, transient: int = TRANSIENT, **mo
     return spectrum.exponents[..., 0, :]
 
 
-@dataclass(frozen=True)
 class RandomNetworks(Figure):
     """Groups of random binary networks.
 
@@ -142,8 +141,7 @@ def columns(record: Record, axes: list[Axes]) -> None:
     share.legend()
 
 
-@declare(
-    PAPER,
+@figure(
     "fig1b",
     "surrogate spectra of binary networks for several sharpnesses, with their theory",
     cost=("1 s", "25 s", "3 hours"),
@@ -164,7 +162,6 @@ def columns(record: Record, axes: list[Axes]) -> None:
     },
     draw=laws,
 )
-@dataclass(frozen=True)
 class Fig1b(RandomNetworks):
     """Surrogate spectra of binary networks without input, for several sharpnesses, and their theory.
 
@@ -200,10 +197,7 @@ class Fig1b(RandomNetworks):
         free = [free_probability_spectrum(n, own, weights=weights) for own in slopes]
         # of a standard normal h: P(|h| < 1/g) = erf(1 / (sqrt(2) g))
         active = torch.erf(1 / (math.sqrt(2) * g))
-        triangle = [
-            triangle_law(n, top, share)
-            for top, share in zip(field.lambda_max.tolist(), active.tolist(), strict=True)
-        ]
+        triangle = list(map(partial(triangle_law, n), field.lambda_max.tolist(), active.tolist()))
         nats, dims = {"units": "nats per step"}, ("group", "rank")
         variables = {
             "lambda1": (("group", "network"), first, nats),
@@ -214,14 +208,13 @@ class Fig1b(RandomNetworks):
         }
         return variables, {"sharpness": (("group",), g)}
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """The first exponent is that of mean-field theory, the spectrum that of free probability."""
-        found = []
         for group, g in enumerate(record["sharpness"].tolist()):
             if g <= 10:
                 measured, expected = record["lambda1"][group].mean(), record["theory"][group]
                 sentence = f"g = {g:g}: lambda_1 of n = {self.hidden_size}"
-                found.append(near(f"g {g:g} lambda_1", sentence, expected, measured, 0.02, **THEORY))
+                yield near(f"g {g:g} lambda_1", sentence, expected, measured, 0.02, **THEORY)
             if g <= 5:
                 away = record["spectrum"][group] - record["free"][group]
                 # the last exponents of a finite network feel its edge, and beyond float64 they are dead
@@ -230,8 +223,7 @@ class Fig1b(RandomNetworks):
                     part = part[np.isfinite(part)]
                     sentence = f"g = {g:g}: rms distance from free probability, {what} of n = {len(away)}"
                     rms, bound = np.sqrt((part**2).mean()), 0.02 if g <= 2 else 0.04
-                    found.append(at_most(f"g {g:g} {key}", sentence, bound, rms, **THEORY))
-        return found
+                    yield at_most(f"g {g:g} {key}", sentence, bound, rms, **THEORY)
 
     def _exponents(self, study: Study, n: int, networks: int, steps: int, k: int) -> Tensor:
         cell, ids = self.cell(study, n, networks)
@@ -239,8 +231,7 @@ class Fig1b(RandomNetworks):
         return exponents(cell, inputs, UNDRIVEN, k=k, h0=random_states(study, cell, ids))
 
 
-@declare(
-    PAPER,
+@figure(
     "fig1d",
     "the column-sparse surrogate Jacobian of a binary network, and its active columns",
     cost=("1 s", "1 s", "5 s"),
@@ -248,7 +239,6 @@ class Fig1b(RandomNetworks):
     small={"networks": 5},
     draw=columns,
 )
-@dataclass(frozen=True)
 class Fig1d(Figure):
     """The surrogate Jacobian W diag(sech^2(g h)): most of its columns are nearly zero.
 
@@ -288,7 +278,7 @@ class Fig1d(Figure):
         }
         return variables, {}
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """The share of columns with |h| < 1/g is that of a standard normal h."""
         expected, measured = record["expected"][0], record["active"].mean()
-        return [near("active", "share of active columns, |h| < 1/g", expected, measured, 0.01, **THEORY)]
+        yield near("active", "share of active columns, |h| < 1/g", expected, measured, 0.01, **THEORY)

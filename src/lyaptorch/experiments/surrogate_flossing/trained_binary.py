@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -14,9 +13,9 @@ from torch import Tensor, nn
 
 from lyaptorch._types import Number
 from lyaptorch.cells import BinaryCell
-from lyaptorch.experiments.check import Check, at_least, at_most
-from lyaptorch.experiments.figure import Figure, Results, Study, coordinates, declare
-from lyaptorch.experiments.surrogate_flossing.random_binary import PAPER, TITLE, copies
+from lyaptorch.experiments.check import Checks, at_least, at_most
+from lyaptorch.experiments.figure import Figure, Results, Scales, Study, coordinates
+from lyaptorch.experiments.surrogate_flossing.random_binary import TITLE, copies, figure
 from lyaptorch.plots.primitives import PALETTE, TINY, learning, picture, scores
 from lyaptorch.record import Record
 from lyaptorch.schedules import FitPhase, FlossPhase, Schedule
@@ -25,13 +24,10 @@ from lyaptorch.tasks.batch import Task
 from lyaptorch.training import Model, Readout
 from lyaptorch.training.model import settled_state
 
-SMOKE = {"seeds": 2, "epochs": 15, "hidden_size": 12, "batch": 4, "extra": 10}
-"""What is small at smoke scale."""
 SOLVED = 0.95
 """Mean accuracy from which a delay counts as reached."""
 
 
-@dataclass(frozen=True)
 class Learning(Figure):
     """Networks that learn a task, some of them flossed.
 
@@ -72,18 +68,13 @@ class Learning(Figure):
         the sharpness in the end. Then members that overflow are marked and left out from there on.
         """
         # sharp surrogates make gradients overflow
-        measured = {"metrics": ("initial_gradient_norm",), "metrics_every": every, "unstable": "mark"}
-        trial: dict[str, Any] = {"batch": self.batch, "steps": length, "member_ids": ids}
-        record = study.train(model, task, schedule, **settings, **trial, **(measured if every else {}))
-        final = study.evaluate(model, task, **trial)["accuracy"]
-        dims = ("condition", "delay", "seed") if ids.dim() == 3 else ("condition", "seed")
-        shape = tuple(ids.shape)
-        found: dict[str, Any] = {
-            "accuracy": ((*dims, "epoch"), record["accuracy"].reshape(*shape, -1)),
-            "final_accuracy": (dims, final.reshape(shape)),
-        }
         if every:
-            norms = record["initial_gradient_norm"].reshape(*shape, -1)
+            settings |= {"metrics": ("initial_gradient_norm",), "metrics_every": every, "unstable": "mark"}
+        settings |= {"schedule": schedule, "batch": self.batch, "steps": length}
+        dims = ("condition", "delay", "seed") if ids.dim() == 3 else ("condition", "seed")
+        record, found = study.learn(model, task, ids, dims, **settings)
+        if every:
+            norms = record["initial_gradient_norm"].reshape(*ids.shape, -1)
             found["gradient_norm"] = ((*dims, "measurement"), norms)
             found["sharpness"] = (dims, final_sharpness(model))
         return found
@@ -95,7 +86,6 @@ def final_sharpness(model: Model) -> Tensor:
     return sharpness
 
 
-@dataclass(frozen=True)
 class BinaryLearning(Learning):
     """Binary networks that learn.
 
@@ -106,6 +96,11 @@ class BinaryLearning(Learning):
 
     clip: float = 1.0
     extra: int = 45
+
+    scales: ClassVar[Scales] = {
+        "smoke": {"seeds": 2, "epochs": 15, "hidden_size": 12, "batch": 4, "extra": 10},
+        "small": {},
+    }
 
     def network(
         self,
@@ -152,14 +147,12 @@ def copying(record: Record, axes: list[Axes]) -> None:
     final.legend()
 
 
-@declare(
-    PAPER,
+@figure(
     "appC-copy",
     "accuracy of binary networks on the delayed copy over delays, with and without flossing",
     cost=("1 s", "15 s", "1 hour"),
     smoke={
         "delays": (2, 3),
-        "seeds": 2,
         "epochs": 10,
         "floss_epochs": 3,
         "hidden_size": 10,
@@ -169,7 +162,6 @@ def copying(record: Record, axes: list[Axes]) -> None:
     small={"delays": (10, 16, 22, 30), "seeds": 3, "epochs": 600, "floss_epochs": 300},
     draw=copying,
 )
-@dataclass(frozen=True)
 class AppCCopy(BinaryLearning):
     """Accuracy of binary networks on the delayed copy of bits, not flossed and flossed before training.
 
@@ -197,18 +189,16 @@ class AppCCopy(BinaryLearning):
         variables = self.learn(study, model, task, schedule, ids, length, lr=self.lr)
         return variables, coordinates(condition=("none", "before"), delay=self.delays)
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """Flossed networks solve a longer delay, and one that networks without flossing do not."""
         means, delays = record["final_accuracy"].mean(-1), record["delay"]
         # 0 where none is solved
         none, flossed = (float(delays[row >= SOLVED].max(initial=0)) for row in means)
         gain, least = means[1] - means[0], partial(at_least, source=f"{TITLE}, appendix C")
         sentence = "longest delay solved with flossing, beyond that without"
-        return [
-            least("longest delay", sentence, none + 1, flossed),
-            least("largest gain", "largest gain in accuracy at one delay", 0.2, gain.max()),
-            least("mean gain", "gain in accuracy, mean over delays", 0.0, gain.mean()),
-        ]
+        yield least("longest delay", sentence, none + 1, flossed)
+        yield least("largest gain", "largest gain in accuracy at one delay", 0.2, gain.max())
+        yield least("mean gain", "gain in accuracy, mean over delays", 0.0, gain.mean())
 
 
 @picture(3)
@@ -224,21 +214,14 @@ def limits(record: Record, axes: list[Axes]) -> None:
     sharpness.legend()
 
 
-@declare(
-    PAPER,
+@figure(
     "limits-g",
     "the sharpness collapses when flossing trains it: copy is learned, XOR is not",
     cost=("2 s", "40 s", "10 min"),
-    smoke={
-        **SMOKE,
-        "delay": 2,
-        "floss_epochs": 5,
-        "k": 10,
-    },
+    smoke={"delay": 2, "floss_epochs": 5, "k": 10},
     small={"seeds": 4},
     draw=limits,
 )
-@dataclass(frozen=True)
 class LimitsG(BinaryLearning):
     """Flossing that trains the sharpness makes it small: the copy is still learned, the XOR is not.
 
@@ -270,14 +253,12 @@ class LimitsG(BinaryLearning):
         variables["sharpness"] = (("condition", "seed"), final_sharpness(model))
         return variables, coordinates(condition=("none", "flossed"))
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """G falls below half; the copy is learned, the XOR is not, which unflossed networks learn."""
         # over the last 50 epochs, of 16 trials each, and over seeds
         copy, xor = (record[name][..., -50:].mean(-1).mean(-1) for name in ("copy", "xor"))
         least, most = (partial(side, source=f"{TITLE}, section 6") for side in (at_least, at_most))
-        return [
-            most("sharpness", "flossed: mean sharpness, from 1", 0.5, record["sharpness"][1].mean()),
-            least("flossed copy", "flossed: accuracy of the copy", 0.95, copy[1]),
-            most("flossed xor", "flossed: accuracy of the XOR", 0.75, xor[1]),
-            least("plain xor", "not flossed: accuracy of the XOR", 0.95, xor[0]),
-        ]
+        yield most("sharpness", "flossed: mean sharpness, from 1", 0.5, record["sharpness"][1].mean())
+        yield least("flossed copy", "flossed: accuracy of the copy", 0.95, copy[1])
+        yield most("flossed xor", "flossed: accuracy of the XOR", 0.75, xor[1])
+        yield least("plain xor", "not flossed: accuracy of the XOR", 0.95, xor[0])

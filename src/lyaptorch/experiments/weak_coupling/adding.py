@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -14,9 +13,9 @@ from torch import Tensor
 
 from lyaptorch.analysis import best_so_far, gradient_norms, hessian_spectrum, iterations_to
 from lyaptorch.cells import Cell, ElmanCell, ResidualCell, residuals, unroll
-from lyaptorch.experiments.check import Check, at_least, at_most
-from lyaptorch.experiments.figure import Results, Study, declare
-from lyaptorch.experiments.weak_coupling.trained import AUTHORS, PAPER, Trained, network, uniform
+from lyaptorch.experiments.check import Checks, at_least, at_most
+from lyaptorch.experiments.figure import Results, Study
+from lyaptorch.experiments.weak_coupling.trained import AUTHORS, Trained, figure, network, uniform
 from lyaptorch.plots.primitives import PALETTE, bundle, level, picture, single
 from lyaptorch.record import Record
 from lyaptorch.tangent import lyapunov_spectrum
@@ -44,8 +43,7 @@ def responses(record: Record, axes: list[Axes]) -> None:
     spectra.legend(title="dashed: trained")
 
 
-@declare(
-    PAPER,
+@figure(
     "fig2",
     "trajectories, exponents, gradients over time and Hessian, for three residuals",
     cost=("2 s", "2 s", "10 min"),
@@ -62,7 +60,6 @@ def responses(record: Record, axes: list[Axes]) -> None:
     small={"hidden_size": 32, "sample": 50, "iterations": 300, "batch": 32},
     draw=responses,
 )
-@dataclass(frozen=True)
 class Fig2(Trained):
     """Sub-, critical and supercritical residuals r I on the adding problem, before and after training.
 
@@ -126,12 +123,12 @@ class Fig2(Trained):
     def _spectrum(self, cell: ResidualCell, inputs: Tensor) -> Tensor:
         return lyapunov_spectrum(cell, inputs, tangent_transient=self.measure // 4).exponents[..., 0, :]
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """Exponents and the slope of the gradient are log r, and curvature grows with r."""
         # the step's Jacobian is r + eps diag(phi') W; entries of W have the variance 1 / (3n), so by the
         # circular law |z| <= 3^-1/2 = 0.58 for its eigenvalues z, and log|r + eps z| differs from log r by
         # at most 0.58 eps / r, to first order in eps
-        found, bound = [], 0.6 * self.coupling
+        bound = 0.6 * self.coupling
         theory = partial(at_most, kind="identity", source=f"{AUTHORS}, equation 13")
         source = f"{AUTHORS}, section 4.1"
         for i, r in enumerate(self.decays):
@@ -144,15 +141,13 @@ class Fig2(Trained):
             drift = np.abs(record["after"][i] - record["before"][i]).max()
             sentence = f"{name}: the gradient changes by log r a step, to 10% or 0.6 eps"
             moved = f"{name}: training moves no exponent by more than 0.05"
-            found += [
-                theory(f"r {r:g} exponents", f"{name}: exponents are log r, to 0.6 eps / r", bound / r, off),
-                theory(f"r {r:g} gradient", sentence, largest, error),
-                at_most(f"r {r:g} training", moved, 0.05, drift, source=source),
-            ]
+            yield theory(f"r {r:g} exponents", f"{name}: exponents are log r, to 0.6 eps / r", bound / r, off)
+            yield theory(f"r {r:g} gradient", sentence, largest, error)
+            yield at_most(f"r {r:g} training", moved, 0.05, drift, source=source)
         leading = np.abs(record["hessian"][:, 0])
         factor = (leading[1:] / leading[:-1]).min()
         sentence = "the leading Hessian eigenvalue grows with r: its least factor"
-        return [*found, at_least("curvature", sentence, 1.0, factor, source=source)]
+        yield at_least("curvature", sentence, 1.0, factor, source=source)
 
 
 # who always answers the mean is wrong by the deviation of a sum of two U(0, 1), of variance 1/12 each
@@ -171,8 +166,7 @@ def errors(record: Record, axes: list[Axes]) -> None:
     panel.legend()
 
 
-@declare(
-    PAPER,
+@figure(
     "table1",
     "adding problem: homogeneous and heterogeneous residuals, Elman network; RMS error",
     cost=("1 s", "4 min", "15 min"),
@@ -188,7 +182,6 @@ def errors(record: Record, axes: list[Axes]) -> None:
     small={"seeds": 2, "iterations": 15_000},
     draw=errors,
 )
-@dataclass(frozen=True)
 class Table1(Trained):
     """RMS error on the adding problem, and the task steps until it falls below 0.3.
 
@@ -279,14 +272,12 @@ class Table1(Trained):
             at.append(np.nanmax(record["measured_at"], 0) + before)
         return np.concatenate(losses, 1), np.concatenate(at)
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """Residual networks add, an Elman network stays at the mean."""
         homogeneous, heterogeneous, elman = record["best_loss"]
         low = partial(at_most, source=f"{AUTHORS}, table 1")
         sentence = "RMS of Elman networks, the best one: near the mean's 0.408"
         source = f"{AUTHORS}, section 4.4"
-        return [
-            low("homogeneous", "RMS of homogeneous residuals, median", 0.1, np.median(homogeneous)),
-            low("heterogeneous", "RMS of heterogeneous residuals, median", 0.1, np.median(heterogeneous)),
-            at_least("Elman", sentence, MEAN_PREDICTOR, elman.min(), 0.05, source=source),
-        ]
+        yield low("homogeneous", "RMS of homogeneous residuals, median", 0.1, np.median(homogeneous))
+        yield low("heterogeneous", "RMS of heterogeneous residuals, median", 0.1, np.median(heterogeneous))
+        yield at_least("Elman", sentence, MEAN_PREDICTOR, elman.min(), 0.05, source=source)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -15,18 +14,16 @@ from lyaptorch._random import Stream
 from lyaptorch.analysis import fading_memory, gradient_norms, hessian_spectrum
 from lyaptorch.cells import ResidualCell
 from lyaptorch.cells.residuals import HasFrequency
-from lyaptorch.experiments.check import Check, at_least
-from lyaptorch.experiments.figure import Results, Study, declare
+from lyaptorch.experiments.check import Checks, at_least
+from lyaptorch.experiments.figure import Results, Study, stacked
 from lyaptorch.experiments.weak_coupling.image_runs import (
-    SMALL,
-    SMOKE,
     Conditions,
     ImageRun,
     best_of,
     best_scores,
     learning_curves,
 )
-from lyaptorch.experiments.weak_coupling.trained import AUTHORS, PAPER, network, stacked
+from lyaptorch.experiments.weak_coupling.trained import AUTHORS, figure, network
 from lyaptorch.plots.primitives import GREY, PALETTE, picture, scores
 from lyaptorch.record import Record
 from lyaptorch.tangent import lyapunov_spectrum
@@ -52,21 +49,12 @@ def spreads(record: Record, axes: list[Axes]) -> None:
     memory.legend()
 
 
-@declare(
-    PAPER,
+@figure(
     "fig5",
     "heterogeneous decays around a subcritical one: accuracy, exponents, gradients",
     cost=("5 s", "40 s", "an hour on a GPU"),
-    smoke={
-        **SMOKE,
-        "spreads": (0.0, 0.04),
-        "rank": 2,
-        "eigenvalues": 1,
-        "hessian_steps": 2,
-        "sample": 2,
-    },
+    smoke={"spreads": (0.0, 0.04), "rank": 2, "eigenvalues": 1, "hessian_steps": 2, "sample": 2},
     small={
-        **SMALL,
         "learning_rates": (3e-3, 1e-2),
         "spreads": (0.0, 0.04, 0.1),
         "eigenvalues": 5,
@@ -75,7 +63,6 @@ def spreads(record: Record, axes: list[Axes]) -> None:
     },
     draw=spreads,
 )
-@dataclass(frozen=True)
 class Fig5(ImageRun):
     """Decays drawn from U(r - delta, r + delta) around a subcritical r.
 
@@ -142,7 +129,7 @@ class Fig5(ImageRun):
             "hessian": (("condition", "seed", "index"), found.eigenvalues),
         }
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """Heterogeneity lengthens memory; a moderate one helps, a strong one makes learning unstable."""
         best, leading = best_of(record), record["exponents"][..., 0].mean(-1)
         # logarithms, because gradients and curvature of the groups differ by decades
@@ -150,23 +137,19 @@ class Fig5(ImageRun):
         curvature = np.log(np.abs(record["hessian"][..., 0])).mean(-1)
         names = [str(name) for name in record["condition"]]
         least = partial(at_least, source=f"{AUTHORS}, section 4.3")
-        rising = (
+        arriving, least_rise = norms[:, 0] - norms[:, -1], "least rise of its logarithm"
+        for key, sentence, values in (
             ("exponents", "lambda_1 rises with the spread: its least rise", leading),
-            (
-                "gradient",
-                "more of the gradient arrives at the first step: least rise of its logarithm",
-                norms[:, 0] - norms[:, -1],
-            ),
-            ("curvature", "the leading Hessian eigenvalue rises: least rise of its logarithm", curvature),
-        )
-        found = [least(key, sentence, 0.0, np.diff(values).min()) for key, sentence, values in rising]
+            ("gradient", f"more of the gradient arrives at the first step: {least_rise}", arriving),
+            ("curvature", f"the leading Hessian eigenvalue rises: {least_rise}", curvature),
+        ):
+            yield least(key, sentence, 0.0, np.diff(values).min())
         # r + delta < 1: no unit's memory grows
         moderate = [best[name] for name in names if 0 < float(name) < 1 - self.decay]
         if moderate and "0" in best:
             gain, loss = (max(moderate) - best[name] for name in ("0", names[-1]))
-            found.append(least("moderate", "moderate heterogeneity does not lose accuracy", 0.0, gain, 0.02))
-            found.append(least("strongest", "the strongest loses some", 0.0, loss))
-        return found
+            yield least("moderate", "moderate heterogeneity does not lose accuracy", 0.0, gain, 0.02)
+            yield least("strongest", "the strongest loses some", 0.0, loss)
 
 
 KINDS = ("A", "B")
@@ -193,14 +176,12 @@ def sides(record: Record, axes: list[Axes]) -> None:
         left.legend()
 
 
-@declare(
-    PAPER,
+@figure(
     "fig6",
     "kinds A and B: accuracy against r, and against the angle of a rotation",
     cost=("3 s", "2 min", "two hours on a GPU"),
-    smoke={**SMOKE, "decays": (0.9, 1.0, 1.1), "multiples": (1.0,)},
+    smoke={"decays": (0.9, 1.0, 1.1), "multiples": (1.0,)},
     small={
-        **SMALL,
         "learning_rates": (1e-2,),
         "batch": 32,
         "iterations": 2500,
@@ -210,7 +191,6 @@ def sides(record: Record, axes: list[Axes]) -> None:
     },
     draw=sides,
 )
-@dataclass(frozen=True)
 class Fig6(ImageRun):
     """Kinds A, phi(A h) + eps phi(a), and B, phi(A h + eps a): over decays r, and over angles at r = 1.
 
@@ -236,9 +216,9 @@ class Fig6(ImageRun):
         variables = stacked("kind", [variables for variables, _ in parts])
         return variables, {**parts[0][1], "kind_name": (("kind",), list(KINDS))}
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """A wants r < 1 and B r > 1, and B minds the angle more."""
-        found, spans, r = [], [], np.array(self.decays)
+        spans, r = [], np.array(self.decays)
         least = partial(at_least, source=f"{AUTHORS}, section 4.4")
         # of digits in order
         for kind, accuracy in zip(KINDS, best_scores(record)[:, 0], strict=True):
@@ -249,7 +229,7 @@ class Fig6(ImageRun):
             better, worse, words = (below, above, "r < 1") if kind == "A" else (above, below, "r > 1")
             gain = turned[self.multiples.index(1.0)] - at_rest
             side = f"kind {kind}: {words} is better than the other side"
-            found.append(least(f"kind {kind} side", side, worse, better))
+            yield least(f"kind {kind} side", side, worse, better)
             sentence = f"kind {kind}: the characteristic frequency helps"
-            found.append(least(f"kind {kind} rotation", sentence, 0.0, gain))
-        return [*found, least("sensitivity", "B is more sensitive to the angle than A", *spans)]
+            yield least(f"kind {kind} rotation", sentence, 0.0, gain)
+        yield least("sensitivity", "B is more sensitive to the angle than A", *spans)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import torch
@@ -16,25 +15,14 @@ from torch import Tensor
 from lyaptorch.analysis import PowerSpectrum, best_so_far, characteristic_frequency, iterations_to
 from lyaptorch.cells import ResidualCell, residuals
 from lyaptorch.cells.residuals import HasFrequency
-from lyaptorch.experiments.check import Check, at_least, at_most, near
-from lyaptorch.experiments.figure import Results, Study, declare
-from lyaptorch.experiments.weak_coupling.trained import AUTHORS, PAPER, Trained, learned, network, stacked
+from lyaptorch.experiments.check import Checks, at_least, at_most, near
+from lyaptorch.experiments.figure import Results, Scales, Study, stacked
+from lyaptorch.experiments.weak_coupling.trained import AUTHORS, Trained, figure, learned, network
 from lyaptorch.plots.primitives import GREY, PALETTE, Picture, bundle, level, picture, scores
 from lyaptorch.record import Record
 from lyaptorch.tasks import SequentialImages
 from lyaptorch.tasks.batch import Draw
 
-SMALL = {"hidden_size": 32, "batch": 64, "iterations": 1200, "measure_every": 200, "test_batches": 16}
-SMOKE = {
-    "hidden_size": 4,
-    "batch": 4,
-    "iterations": 3,
-    "measure_every": 2,
-    "test_batches": 2,
-    "seeds": 1,
-    "learning_rates": (1e-3,),
-    "spectrum_images": 8,
-}
 MINIMAL = {False: 0.5, True: 0.3}
 """Accuracy that counts as minimal performance, of digits in order and permuted; the paper's are lost."""
 Conditions: TypeAlias = tuple[list[str], Tensor, Tensor, Tensor]
@@ -43,7 +31,6 @@ ROTATION = f"{AUTHORS}, section 4.2"
 least, most = (partial(side, source=ROTATION) for side in (at_least, at_most))
 
 
-@dataclass(frozen=True)
 class ImageRun(Trained):
     """Networks with different residuals on image sequences, at several learning rates.
 
@@ -66,6 +53,26 @@ class ImageRun(Trained):
     measure_every: int = 468
     test_batches: int = 78
     spectrum_images: int = 10_000
+
+    scales: ClassVar[Scales] = {
+        "smoke": {
+            "hidden_size": 4,
+            "batch": 4,
+            "iterations": 3,
+            "measure_every": 2,
+            "test_batches": 2,
+            "seeds": 1,
+            "learning_rates": (1e-3,),
+            "spectrum_images": 8,
+        },
+        "small": {
+            "hidden_size": 32,
+            "batch": 64,
+            "iterations": 1200,
+            "measure_every": 200,
+            "test_batches": 16,
+        },
+    }
 
     def conditions(self, study: Study, spectrum: HasFrequency, ids: Tensor) -> Conditions:
         """What differs between the networks."""
@@ -156,23 +163,19 @@ def best_of(record: Record, order: int = 0) -> dict[str, float]:
     return dict(zip(map(str, record["condition"]), best_scores(record)[order].tolist(), strict=True))
 
 
-def spectrum_checks(record: Record) -> list[Check]:
+def spectrum_checks(record: Record) -> Checks:
     """Bin 28 stands out of the digits in order, and none of the permuted ones."""
-    found = []
     for order, permuted in enumerate(record["permuted"]):
         # bin 0 is the mean, no frequency
         power = record["power"][order][1:]
         ratio = power / power.mean()
         if permuted:
-            found.append(
-                most("permuted spectrum", "permuted, no bin exceeds 5 times the mean", 5.0, ratio.max())
-            )
+            yield most("permuted spectrum", "permuted, no bin exceeds 5 times the mean", 5.0, ratio.max())
         else:
             # what goes on from row to row, of 28 of the 784 pixels, has 784 / 28 = 28 periods
             largest, sentence = ratio.argmax() + 1, "the largest bin above zero is 28"
-            found.append(near("frequency", sentence, 28.0, largest, 0.0, source=ROTATION))
-            found.append(least("peak", "it is 30 times the mean", 30.0, ratio.max()))
-    return found
+            yield near("frequency", sentence, 28.0, largest, 0.0, source=ROTATION)
+            yield least("peak", "it is 30 times the mean", 30.0, ratio.max())
 
 
 def learning_curves(axes: Axes, record: Record, order: int, title: str) -> None:
@@ -209,16 +212,13 @@ def beside_spectra(draw: Callable[[Axes, Record, int, str], None]) -> Picture:
     return both
 
 
-@declare(
-    PAPER,
+@figure(
     "images",
     "sequential MNIST: identity, rotation at the data's frequency, heterogeneity",
     cost=("5 s", "8 min", "2 h; minutes on a GPU"),
-    smoke=SMOKE,
-    small={**SMALL, "learning_rates": (1e-3, 3e-3)},
+    small={"learning_rates": (1e-3, 3e-3)},
     draw=beside_spectra(learning_curves),
 )
-@dataclass(frozen=True)
 class Images(ImageRun):
     """Identity, rotation at the frequency of the data, and informed heterogeneity."""
 
@@ -234,28 +234,24 @@ class Images(ImageRun):
             torch.stack([self.coupling * ones, self.coupling * ones, drawn.couplings]),
         )
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """Rotation beats the identity by ten points, and heterogeneity is not far behind."""
         best = best_of(record)
         gain, lag = (best["rotation"] - best[other] for other in ("identity", "heterogeneous"))
         sentence, source = "heterogeneity is within 0.05 of rotation", f"{AUTHORS}, table 1"
-        return [
-            least("rotation", "rotation beats identity by 0.1 in test accuracy", 0.1, gain),
-            at_most("heterogeneity", sentence, 0.05, lag, source=source),
-            *spectrum_checks(record),
-        ]
+        yield least("rotation", "rotation beats identity by 0.1 in test accuracy", 0.1, gain)
+        yield at_most("heterogeneity", sentence, 0.05, lag, source=source)
+        yield from spectrum_checks(record)
 
 
-@declare(
-    PAPER,
+@figure(
     "fig4",
     "accuracy against rotation angle on digits in order and permuted; data's spectrum",
     cost=("5 s", "70 s", "an hour on a GPU"),
-    smoke={**SMOKE, "multiples": (0.0, 1.0)},
-    small={**SMALL, "learning_rates": (3e-3,), "multiples": (0.0, 0.5, 1.0, 1.5, 2.0)},
+    smoke={"multiples": (0.0, 1.0)},
+    small={"learning_rates": (3e-3,), "multiples": (0.0, 0.5, 1.0, 1.5, 2.0)},
     draw=beside_spectra(best_at_angles),
 )
-@dataclass(frozen=True)
 class Fig4(ImageRun):
     """Accuracy against the angle of a common rotation.
 
@@ -269,24 +265,20 @@ class Fig4(ImageRun):
 
     def conditions(self, study: Study, spectrum: HasFrequency, ids: Tensor) -> Conditions:
         """A rotation for each multiple."""
-        angles, names = (
-            spectrum.frequency * torch.tensor(self.multiples),
-            [f"{m:g} w0" for m in self.multiples],
-        )
+        angles = spectrum.frequency * torch.tensor(self.multiples)
+        names = [f"{m:g} w0" for m in self.multiples]
         return self.common(names, torch.ones_like(angles), angles, ids)
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """The characteristic frequency helps in order, and matters less when pixels are permuted."""
-        found, spans = spectrum_checks(record), {}
+        yield from spectrum_checks(record)
+        spans = {}
         for order, permuted in enumerate(record["permuted"]):
             best = best_of(record, order)
             spans[bool(permuted)] = max(best.values()) - min(best.values())
             if not permuted:
                 gain = best["1 w0"] - best["0 w0"]
-                found.append(
-                    least("rotation", "the characteristic frequency beats no rotation by 0.1", 0.1, gain)
-                )
+                yield least("rotation", "the characteristic frequency beats no rotation by 0.1", 0.1, gain)
         if len(spans) == 2:
             sentence = "permuted, the angle matters less than half as much"
-            found.append(most("permuted angle", sentence, spans[False] / 2, spans[True]))
-        return found
+            yield most("permuted angle", sentence, spans[False] / 2, spans[True])

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -15,18 +14,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lyaptorch.cells import Cell, ResidualCell, residuals
-from lyaptorch.experiments.check import Check, at_least, at_most
-from lyaptorch.experiments.figure import Results, Study, declare
-from lyaptorch.experiments.weak_coupling.trained import AUTHORS, PAPER, Trained, learned, network, stacked
+from lyaptorch.experiments.check import Checks, at_least, at_most
+from lyaptorch.experiments.figure import Results, Scales, Study, stacked
+from lyaptorch.experiments.weak_coupling.trained import AUTHORS, Trained, figure, learned, network
 from lyaptorch.plots.primitives import GREY, PALETTE, bundle, picture, scores
 from lyaptorch.record import Record
 from lyaptorch.tasks import Adding, SequentialImages
 from lyaptorch.tasks.batch import Task
 from lyaptorch.training import SGD, Adam
-
-SMOKE = {"seeds": 1, "batch": 4, "iterations": 2, "measurements": 2, "test_batches": 1}
-SMALL = {"hidden_size": 32, "batch": 32, "test_batches": 10}
-"""What is small at smoke and at small scale."""
 
 
 def named(name: str) -> Task:
@@ -42,7 +37,6 @@ def score_of(name: str) -> tuple[str, str, tuple[float, float]]:
     return "accuracy", "test accuracy", (0.0, 1.03)
 
 
-@dataclass(frozen=True)
 class SeveralTasks(Trained):
     """Networks that are trained on images and on the adding problem.
 
@@ -70,6 +64,11 @@ class SeveralTasks(Trained):
     clip: float = 1.0
     measurements: int = 40
     test_batches: int = 20
+
+    scales: ClassVar[Scales] = {
+        "smoke": {"seeds": 1, "batch": 4, "iterations": 2, "measurements": 2, "test_batches": 1},
+        "small": {"hidden_size": 32, "batch": 32, "test_batches": 10},
+    }
 
     def learn(
         self, study: Study, name: str, cell: Cell, ids: Tensor, measurements: int, **settings: Any
@@ -123,13 +122,11 @@ def _row(row: list[Axes], record: Record, task: int) -> None:
     curvature.set(xlabel="task step", ylabel="|leading eigenvalue|", title="Hessian, clipped")
 
 
-@declare(
-    PAPER,
+@figure(
     "fig3",
     "learning curves over r on images and adding, with and without clipping; Hessian",
     cost=("3 s", "4 min", "hours on a GPU"),
     smoke={
-        **SMOKE,
         "tasks": ("mnist", "adding 8", "adding 12"),
         "decays": (0.98, 1.0, 1.02),
         "hidden_size": 4,
@@ -137,7 +134,6 @@ def _row(row: list[Axes], record: Record, task: int) -> None:
         "curvatures": 1,
     },
     small={
-        **SMALL,
         "tasks": ("mnist", "permuted mnist", "adding 50", "adding 100"),
         "decays": (0.95, 0.98, 0.995, 1.0, 1.005, 1.02),
         "seeds": 2,
@@ -149,7 +145,6 @@ def _row(row: list[Axes], record: Record, task: int) -> None:
     },
     draw=curves,
 )
-@dataclass(frozen=True)
 class Fig3(SeveralTasks):
     """Residuals r I on images, by gradient descent, and on the adding problem, by Adam; clipped and not.
 
@@ -200,13 +195,8 @@ class Fig3(SeveralTasks):
         adding, n, r = name.startswith("adding"), self.hidden_size, torch.tensor(self.decays)
         # one r for all units, and for all seeds where there are several
         r = r[:, None] if ids.dim() == 1 else r[:, None, None]
-        cell = ResidualCell(
-            named(name).input_size,
-            n,
-            residual=residuals.decay(r.expand(*ids.shape, n)),
-            coupling=self.coupling,
-            **study.ensemble(ids),
-        )
+        networks = {"residual": residuals.decay(r.expand(*ids.shape, n)), **study.ensemble(ids)}
+        cell = ResidualCell(named(name).input_size, n, coupling=self.coupling, **networks)
         return self.learn(
             study,
             name,
@@ -220,32 +210,32 @@ class Fig3(SeveralTasks):
             metrics=(metric,),
         )
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """Curvature grows or shrinks, images and sums want another r, and clipping helps where r > 1."""
-        r, best, found, off = record["r"], known_scores(record).max(-1), [], {}
+        r, best, off = record["r"], known_scores(record).max(-1), {}
         least, most = (partial(side, source=f"{AUTHORS}, section 4.1") for side in (at_least, at_most))
         for i, name in enumerate(map(str, record["name"])):
             # of the leading eigenvalue, whose sign may change, after training over before
             changes = np.abs(record["curvature"][i, :, -1] / record["curvature"][i, :, 0])
             grown, kept = changes[r < 1].min(), changes[r >= 1].max()
             sentence = f"{name}: curvature grows where r < 1: its least factor"
-            found.append(least(f"{name} growth", sentence, 1.0, grown))
-            found.append(most(f"{name} decline", f"{name}: and shrinks elsewhere: its largest", 1.0, kept))
+            yield least(f"{name} growth", sentence, 1.0, grown)
+            yield most(f"{name} decline", f"{name}: and shrinks elsewhere: its largest", 1.0, kept)
             # of clipped networks, the median over seeds
             accuracy = np.median(best[i, -1], -1)
             below, above = accuracy[r < 1].max(), accuracy[r > 1].max()
             if name.startswith("adding"):
                 off[int(name.split()[1])] = abs(1 - r[accuracy.argmax()])
-                found.append(least(f"{name} side", f"{name}: r < 1 explains more than r > 1", above, below))
+                yield least(f"{name} side", f"{name}: r < 1 explains more than r > 1", above, below)
             else:
-                found.append(least(f"{name} side", f"{name}: r > 1 is better than r < 1", below, above))
+                yield least(f"{name} side", f"{name}: r > 1 is better than r < 1", below, above)
         if len(off) > 1:
             # |1 - 0.98| and |1 - 1.02| may differ by round-off
             rise = np.diff([off[length] for length in sorted(off)]).max()
-            found.append(most("length", "the longer the sum, the nearer the best r is to 1", 0.0, rise, 1e-6))
+            yield most("length", "the longer the sum, the nearer the best r is to 1", 0.0, rise, 1e-6)
         # over all tasks and seeds
         plain, clipped = (lost[r > 1].mean() for lost in unsteadiness(record).mean((0, -1)))
-        return [*found, most("clipped", "clipped, networks with r > 1 fall back less", plain, clipped)]
+        yield most("clipped", "clipped, networks with r > 1 fall back less", plain, clipped)
 
 
 def known_scores(record: Record) -> NDArray[np.floating]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from lyaptorch._random import Stream
 from lyaptorch.cells import Cell, residuals
-from lyaptorch.experiments.check import Check, at_most, near
+from lyaptorch.experiments.check import THEORY, Checks, at_most, near
 from lyaptorch.experiments.figure import Figure, Results, Study, declare
 from lyaptorch.plots.primitives import BLUE, GREY, ORANGE, PALETTE, picture
 from lyaptorch.record import Record
@@ -23,7 +22,8 @@ from lyaptorch.tasks import Adding, SequentialImages
 from lyaptorch.tasks.batch import Draw, Task
 from lyaptorch.training import SGD, Model, Readout
 
-PAPER = "weak-coupling"
+figure = partial(declare, "weak-coupling")
+"""Declares a figure of this paper."""
 AUTHORS = "Dubinin & Effenberger 2024"
 
 
@@ -53,17 +53,6 @@ def learned(record: Record, ids: Tensor, dims: tuple[str, ...]) -> dict[str, Any
     }
 
 
-def stacked(dim: str, parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The variables that all parts have, along a dimension in front."""
-    # attributes, such as units, are those of the first part
-    first, rest = parts[0], slice(2, None)
-    return {
-        name: ((dim, *given[0]), np.stack([part[name][1] for part in parts]), *given[rest])
-        for name, given in first.items()
-    }
-
-
-@dataclass(frozen=True)
 class Trained(Figure):
     """Networks that are trained on a task.
 
@@ -138,8 +127,8 @@ def _network(axes: Axes) -> None:
         r"$\epsilon\,\phi(a)$": (1.5, 1.0),
         "$+$": (2.8, 1.0),
         "$h_t$": (3.8, 1.0),
+        "$x_t$": (1.5, 0.0),
     }
-    boxes["$x_t$"] = (1.5, 0.0)
     for text, at in boxes.items():
         box = {"boxstyle": "round", "facecolor": "white", "edgecolor": BLUE if "h_" in text else GREY}
         axes.text(*at, text, ha="center", va="center", bbox=box)
@@ -159,8 +148,7 @@ def _network(axes: Axes) -> None:
     axes.axis("off")
 
 
-@declare(
-    PAPER,
+@figure(
     "fig1",
     "the tasks, and the networks with their residuals, drawn",
     cost=("1 s", "2 s", "2 s"),
@@ -168,7 +156,6 @@ def _network(axes: Axes) -> None:
     small={"length": 100, "hidden_size": 20},
     draw=overview,
 )
-@dataclass(frozen=True)
 class Fig1(Figure):
     """A trial of each task, and the residual matrices of four kinds of networks.
 
@@ -219,7 +206,7 @@ class Fig1(Figure):
         }
         return variables, coordinates
 
-    def checks(self, record: Record) -> list[Check]:
+    def claims(self, record: Record) -> Checks:
         """What is drawn is what it says."""
         numbers, cues = record["addends"]
         ordered, permuted = np.sort(record["pixels"], -1)
@@ -227,11 +214,8 @@ class Fig1(Figure):
         sizes = np.hypot(*np.moveaxis(record["eigenvalues"], -1, 0))
         off = np.abs(sizes - np.array([self.decay, 1.0, self.decay, 1.0])[:, None]).max(-1)
         same, total = float(abs(ordered - permuted).max()), float(record["sum"])
-        exact: dict[str, Any] = {"kind": "identity", "source": "theory"}
-        return [
-            at_most("pixels", "permuted, the pixels are the same ones", 0.0, same, **exact),
-            near("sum", "the sum is that of the cued numbers", numbers @ cues, total, 1e-12, **exact),
-            at_most("decays", "homogeneous decays: |eigenvalues| are r", 1e-6, off[0], **exact),
-            at_most("turns", "rotations and orthogonal ones: they are 1", 1e-6, max(off[1], off[3]), **exact),
-            near("spread", "heterogeneous ones: they reach r + delta", self.spread, off[2], 1e-6, **exact),
-        ]
+        yield at_most("pixels", "permuted, the pixels are the same ones", 0.0, same, **THEORY)
+        yield near("sum", "the sum is that of the cued numbers", numbers @ cues, total, 1e-12, **THEORY)
+        yield at_most("decays", "homogeneous decays: |eigenvalues| are r", 1e-6, off[0], **THEORY)
+        yield at_most("turns", "rotations and orthogonal ones: they are 1", 1e-6, off[1::2].max(), **THEORY)
+        yield near("spread", "heterogeneous ones: they reach r + delta", self.spread, off[2], 1e-6, **THEORY)

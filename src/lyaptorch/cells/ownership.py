@@ -73,8 +73,7 @@ def refuse_shared(
     asked = [p for p in leaves if id(p) not in own_ids]
     titles = [f"parameter {names[id(p)]}" if id(p) in names else "a tensor of the step" for p in asked]
     for title, p in zip(titles, asked, strict=True):
-        said = id(p) in names and cell.ensemble == ensemble
-        if said or tuple(p.shape[: len(ensemble)]) != ensemble:
+        if (id(p) in names and cell.ensemble == ensemble) or tuple(p.shape[: len(ensemble)]) != ensemble:
             raise shared_parameter(title, p, ensemble)
     for title, p, reached in zip(titles, asked, _reached(cell, asked, x, h), strict=True):
         if reached:

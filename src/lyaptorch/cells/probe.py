@@ -45,12 +45,13 @@ def probe(cell: Cell, x: Tensor, h: Tensor) -> None:
 
 
 def _probe(cell: Cell, x: Tensor, h: Tensor, run: Run) -> None:
-    after = _call(cell, x, h)
-    if not torch.isfinite(after).all():
+    if not torch.isfinite(_call(cell, x, h)).all():
         raise ValueError(
             "step(x, h) must be finite at h0, got NaN or inf; choose another h0 or lower the gain"
         )
-    h = _beside(cell, x, h)
+    # at rest, where h0 often is, dropout and factors of zero do not show: the rest is asked beside it
+    beside = _moved(h, 3)
+    h = beside if torch.isfinite(_call(cell, x, beside)).all() else h
     if not torch.equal(_call(cell, x, h), _call(cell, x, h)):
         raise ValueError(
             "step(x, h) must give the same answer twice, got two different ones; a random or stateful step "
@@ -97,12 +98,6 @@ def _call(cell: Cell, x: Tensor, h: Tensor) -> Tensor:
             f"step(x, h) must return one tensor like the state, {describe(h)}, got {describe(after)}"
         )
     return after.detach()
-
-
-def _beside(cell: Cell, x: Tensor, h: Tensor) -> Tensor:
-    """A state beside h: at rest, where h0 often is, dropout and factors of zero do not show."""
-    beside = _moved(h, 3)
-    return beside if torch.isfinite(_call(cell, x, beside)).all() else h
 
 
 def _noise(like: Tensor, draw: int, *columns: int) -> Tensor:

@@ -245,7 +245,11 @@ class ResidualCell(FormCell):
         self.register_buffer("residual", made.matrix.clone())
         self.coupling: Tensor
         if isinstance(coupling, nn.Parameter):
-            _check_coupling(coupling, self.ensemble, n)
+            if tuple(coupling.shape) not in (self.ensemble, (*self.ensemble, n)):
+                raise ValueError(
+                    f"a trained coupling must have shape *e = {self.ensemble} or (*e, n) = "
+                    f"{(*self.ensemble, n)}, got {tuple(coupling.shape)}"
+                )
             self.coupling = coupling
         else:
             self.register_buffer("coupling", spread("coupling", coupling, n, draw.ids).clone())
@@ -276,11 +280,3 @@ class ResidualCell(FormCell):
     def extra_repr(self) -> str:
         """Sizes, kind and structure."""
         return f'{super().extra_repr()}, kind="{self.kind}", residual={self.structure}'
-
-
-def _check_coupling(coupling: Tensor, ensemble: tuple[int, ...], n: int) -> None:
-    if tuple(coupling.shape) not in (ensemble, (*ensemble, n)):
-        raise ValueError(
-            f"a trained coupling must have shape *e = {ensemble} or (*e, n) = {(*ensemble, n)}, "
-            f"got {tuple(coupling.shape)}"
-        )

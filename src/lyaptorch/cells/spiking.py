@@ -281,5 +281,4 @@ class AdaptiveLIFCell(SpikingCell):
         """The next state. Cost O(b n^2)."""
         after, current, _, S = self._step(x, h)
         rho = torch.exp(-self.dt / self.tau_adapt).unsqueeze(-2)
-        A = h[..., 2 * self.hidden_size :]
-        return torch.cat([after, current, rho * A + (1 - rho) * S], -1)
+        return torch.cat([after, current, rho * h[..., 2 * self.hidden_size :] + (1 - rho) * S], -1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -188,8 +188,6 @@ class Depth(Cell):
 
     def leaves(self, x: Tensor, h: Tensor) -> list[Tensor]:
         """The tensors with `requires_grad` that any block depends on."""
-        found = {id(leaf): leaf for number in self._each(x) for leaf in super(Depth, self).leaves(number, h)}
+        numbers = (torch.full_like(x, i) for i in range(len(self)))
+        found = {id(leaf): leaf for number in numbers for leaf in super(Depth, self).leaves(number, h)}
         return list(found.values())
-
-    def _each(self, x: Tensor) -> Iterator[Tensor]:
-        return (torch.full_like(x, i) for i in range(len(self)))

@@ -17,24 +17,6 @@ from lyaptorch.cells.form import Residual
 
 __all__ = [
     "WEIGHTS",
-    "balanced",
-    "by_cholesky",
-    "by_householder",
-    "dale",
-    "fan_in",
-    "fluctuation_driven",
-    "gaussian",
-    "identity",
-    "orthogonal",
-    "random_frame",
-    "shifted_mean",
-    "uniform",
-    "weakly_coupled",
-    "weights",
-]
-
-__all__ = [
-    "WEIGHTS",
     "Weights",
     "balanced",
     "dale",
@@ -54,8 +36,7 @@ Weights: TypeAlias = Callable[[int, Stream, Tensor], Tensor]
 
 def per_matrix(number: Number, like: Tensor) -> Tensor:
     """A hyperparameter of shape `()` or `*e`, shaped to scale `(*e, n, n)`."""
-    value = torch.as_tensor(number, dtype=like.dtype, device=like.device)
-    return value[..., None, None]
+    return torch.as_tensor(number, dtype=like.dtype, device=like.device)[..., None, None]
 
 
 def gaussian(gain: Number = 1.0) -> Weights:
@@ -250,8 +231,7 @@ def by_householder(A: Tensor) -> Tensor:
     """Q of A = Q R with R_ii > 0, of each matrix by itself: the same bits alone and among others."""
     Q, R = torch.linalg.qr(A)
     signs = torch.where(R.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0)
-    frame: Tensor = Q * signs.unsqueeze(-2)
-    return frame
+    return torch.mul(Q, signs.unsqueeze(-2))
 
 
 def by_cholesky(A: Tensor) -> Tensor:

@@ -154,11 +154,7 @@ def _choose_mode(cell: Cell, x: Tensor, h: Tensor) -> None:
     y = h.clone().requires_grad_()
     wanted = [y, *graph_leaves(cell, x, h)]
     with torch.enable_grad():
-        after = cell.step(x, y)
-        pulled = torch.zeros_like(y)
-        if after.requires_grad:
-            pulled = _pulled(after, y, v.squeeze(-1))
-        reverse = (pulled * q.squeeze(-1)).sum(-1)
+        reverse = (pull(cell.step(x, y), y, v.squeeze(-1)) * q.squeeze(-1)).sum(-1)
     try:
         expected = _gradient(reverse, wanted)
     except Exception:  # second derivatives may be missing in any way
@@ -200,12 +196,13 @@ def _choose_mode(cell: Cell, x: Tensor, h: Tensor) -> None:
     warnings.warn(f"{cause}; using reverse mode for this step, at n vector products a step", stacklevel=6)
 
 
-def _pulled(after: Tensor, y: Tensor, v: Tensor) -> Tensor:
+def pull(after: Tensor, y: Tensor, v: Tensor) -> Tensor:
     """D^T v."""
+    if not after.requires_grad:
+        return torch.zeros_like(y)
     try:
-        return torch.autograd.grad(after, y, v, create_graph=True, allow_unused=True, materialize_grads=True)[
-            0
-        ]
+        (bar,) = torch.autograd.grad(after, y, v, None, True, allow_unused=True, materialize_grads=True)
+        return bar
     except Exception as error:
         raise ValueError(
             f"step(x, h) must have a gradient, got an error from its backward pass: {error}; inside "

@@ -128,7 +128,6 @@ def _name(subject: Subject, network: object) -> str:
 
 def _of_diagnosis(found: Diagnosis) -> dict[str, object]:
     s = found.measured
-    rates = dict(zip(s.parts.names, s.parts.rates.tolist(), strict=True))
     return {
         "verdict": found.verdict,
         "findings": {finding.name: finding.text for finding in found.findings},
@@ -141,7 +140,7 @@ def _of_diagnosis(found: Diagnosis) -> dict[str, object]:
         "exponents": s.exponents.tolist(),
         "stderr": s.error.tolist(),
         "reliable": s.reliable.tolist(),
-        "growth_of_parts": rates,
+        "growth_of_parts": dict(zip(s.parts.names, s.parts.rates.tolist(), strict=True)),
     }
 
 

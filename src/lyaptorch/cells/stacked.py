@@ -173,8 +173,7 @@ class Depth(Cell):
 
     def step(self, x: Input, h: State) -> State:
         """Through the block whose number is x."""
-        after: Tensor = self._blocks[int(x.reshape(-1)[0])](self.unpack(h))
-        return after.flatten(1)
+        return self._blocks[int(x.reshape(-1)[0])](self.unpack(h)).flatten(1)
 
     def pack(self, state: Any) -> Tensor:
         """Examples `(b, *shape)` as rows."""

@@ -12,7 +12,7 @@ from lyaptorch import _checks
 from lyaptorch._types import Inputs, LastStates, State
 from lyaptorch.cells.cell import ADVICE as ADVICE
 from lyaptorch.cells.cell import Cell
-from lyaptorch.cells.form import AnyForm, Bars, Form, linear, time_in_batch, weight_gradients
+from lyaptorch.cells.form import AnyForm, Bars, Form, Ran, linear, time_in_batch, weight_gradients
 
 SETTLE_STEPS = 256
 Operator: TypeAlias = Callable[[AnyForm, Tensor, Tensor], Tensor | None]
@@ -30,19 +30,10 @@ class Recurrence(Protocol):
     ) -> tuple[Tensor, Any]:
         """The states after step `first` and later, and what the adjoint needs besides (when `keep`)."""
 
-    def adjoint(
-        self,
-        form: Any,
-        leaves: Sequence[Tensor],
-        inputs: Tensor,
-        h0: Tensor,
-        states: Tensor,
-        kept: Any,
-        states_bar: Tensor,
-    ) -> list[Tensor | None]:
-        """Gradients of inputs (None where not wanted), h0 and leaves, which are tensors of the form.
+    def adjoint(self, ran: Ran, states_bar: Tensor) -> list[Tensor | None]:
+        """Gradients of inputs (None where not wanted), h0 and leaves.
 
-        `states` are those that `forward` gave, with cotangents `states_bar`.
+        The states are those that `forward` gave, with cotangents `states_bar`.
         """
 
 
@@ -157,7 +148,8 @@ class _Unroll(torch.autograd.Function):
     def backward(ctx: Any, states_bar: Tensor) -> tuple[Tensor | None, ...]:
         inputs, h0, states, *_ = ctx.saved_tensors
         with torch.no_grad():
-            bars = ctx.recurrence.adjoint(ctx.form, ctx.leaves, inputs, h0, states, ctx.kept, states_bar)
+            ran = Ran(ctx.form, ctx.leaves, inputs, h0, states, ctx.kept)
+            bars = ctx.recurrence.adjoint(ran, states_bar)
         if torch.is_grad_enabled():
             bars = once(bars, ctx.saved_tensors, "call unroll(..., plain=True)")
         return None, None, None, None, *bars
@@ -181,18 +173,9 @@ class _Plain:
             states[s] = h
         return states[first:], (drive, states) if keep else None
 
-    def adjoint(
-        self,
-        form: Form,
-        leaves: Sequence[Tensor],
-        inputs: Tensor,
-        h0: Tensor,
-        states: Tensor,
-        kept: Any,
-        states_bar: Tensor,
-    ) -> list[Tensor | None]:
-        W, residual, coupling, first = form.weight_hh, form.residual, form.coupling, len(inputs) - len(states)
-        drive, states = kept
+    def adjoint(self, ran: Ran, states_bar: Tensor) -> list[Tensor | None]:
+        (form, leaves, inputs, h0, counted, (drive, states)), residual = ran, ran.form.residual
+        W, coupling, first = form.weight_hh, form.coupling, len(inputs) - len(counted)
         before = torch.cat([h0.unsqueeze(0), states[:-1]])
         values, g1, f1, p1 = before, None, None, None
         if form.inner is not None:

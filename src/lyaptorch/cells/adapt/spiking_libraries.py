@@ -189,7 +189,7 @@ def spiking(network: nn.Module) -> Cell | None:
     """The cell of a network with layers of snntorch, norse or spikingjelly; None for any other."""
     library = {type(m).__module__.partition(".")[0] for m in network.modules()}
     if "norse" in library:
-        return _norse(network)
+        return NorseCell(network)
     if "spikingjelly" in library and (layers := _jelly(network)):
         return HeldCell(network, layers)
     if "snntorch" in library:
@@ -244,15 +244,6 @@ def _jelly(network: nn.Module) -> list[JellyLayer]:
     return layers
 
 
-def _norse(network: nn.Module) -> NorseCell:
-    if type(network).__name__ not in NORSE:
-        raise ValueError(
-            f"as_cell knows the recurrent layers {', '.join(NORSE)} of norse, got a {type(network).__name__} "
-            "with norse inside; pass the recurrent layer itself, or write step(x, h)"
-        )
-    return NorseCell(network)
-
-
 NORSE = ("LIFRecurrent", "LIFRecurrentCell", "LSNNRecurrent", "LSNNRecurrentCell")
 
 
@@ -260,6 +251,12 @@ class NorseCell(Cell):
     """A recurrent layer of norse, LIF or LSNN: state (v, i) or (v, i, b), v and b before spike and reset."""
 
     def __init__(self, module: Any) -> None:
+        if type(module).__name__ not in NORSE:
+            raise ValueError(
+                f"as_cell knows the recurrent layers {', '.join(NORSE)} of norse, got a "
+                f"{type(module).__name__} with norse inside; pass the recurrent layer itself, or write "
+                "step(x, h)"
+            )
         super().__init__(int(module.input_size), 0)
         self.network = module
         self.adapts = type(module).__name__.startswith("LSNN")

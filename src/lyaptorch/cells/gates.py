@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, TypeAlias, TypeVar
+from typing import ClassVar, TypeAlias, TypedDict, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,16 @@ Gains: TypeAlias = Number | Mapping[str, Number]
 """One gain for all gates, or one for each gate by name (1 for those left out)."""
 GateWeights: TypeAlias = str | Weights | Mapping[str, str | Weights]
 """One weight ensemble for all gates, or one for each gate by name ("uniform" for those left out)."""
+
+
+class GatedDraws(TypedDict, total=False):
+    """How the weights of a new gated cell are drawn, as `LSTMCell` says it."""
+
+    gain: Gains
+    weights: GateWeights
+    ensemble: tuple[int, ...]
+    member_ids: int | Tensor | None
+    generator: torch.Generator | None
 
 
 class GatedCell(Cell):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from torch import Tensor
 from lyaptorch._random import Stream, ids_of, seed_from
 from lyaptorch._types import Input, State
 from lyaptorch.cells.activation import sech2
-from lyaptorch.cells.gates import Gains, GatedCell, GateWeights, over_columns, slope, two_sided
+from lyaptorch.cells.gates import GatedCell, GatedDraws, over_columns, slope, two_sided
 
 
 class PairCell(GatedCell):
@@ -123,31 +123,12 @@ class URLSTMCell(PairCell):
 
     gates: ClassVar[tuple[str, ...]] = ("forget", "refine", "cell", "output")
 
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        *,
-        gain: Gains = 1.0,
-        weights: GateWeights = "uniform",
-        ensemble: tuple[int, ...] = (),
-        member_ids: int | Tensor | None = None,
-        generator: torch.Generator | None = None,
-    ) -> None:
-        seed = seed_from(generator)
-        super().__init__(
-            input_size,
-            hidden_size,
-            gain=gain,
-            weights=weights,
-            ensemble=ensemble,
-            member_ids=member_ids,
-            generator=generator,
-        )
-        n = hidden_size
-        drawn = Stream(seed, "forget").uniform((n,), member_ids=ids_of(self.ensemble, member_ids))
-        least = 1 / max(n, 2)
-        forget = (least + (1 - 2 * least) * drawn).logit()
+    def __init__(self, input_size: int, hidden_size: int, **drawn: Unpack[GatedDraws]) -> None:
+        seed, n = seed_from(drawn.get("generator")), hidden_size
+        super().__init__(input_size, n, bias=True, **drawn)
+        ids, least = ids_of(self.ensemble, drawn.get("member_ids")), 1 / max(n, 2)
+        # a memory lasts about 1 / (1 - f) steps: from one to n where f is uniform in [1/n, 1 - 1/n]
+        forget = (least + (1 - 2 * least) * Stream(seed, "forget").uniform((n,), member_ids=ids)).logit()
         assert self.bias_ih is not None
         assert self.bias_hh is not None
         with torch.no_grad():

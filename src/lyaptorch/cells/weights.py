@@ -187,13 +187,7 @@ def balanced(gain: Number = 1.0, excitatory: float = 0.8) -> Weights:
 
 
 WEIGHTS: dict[str, Callable[[Number], Weights]] = {
-    "gaussian": gaussian,
-    "uniform": uniform,
-    "orthogonal": orthogonal,
-    "identity": identity,
-    "shifted_mean": shifted_mean,
-    "dale": dale,
-    "balanced": balanced,
+    make.__name__: make for make in (gaussian, uniform, orthogonal, identity, shifted_mean, dale, balanced)
 }
 
 

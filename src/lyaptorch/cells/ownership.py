@@ -67,8 +67,7 @@ def refuse_shared(
     """
     if not ensemble:
         return
-    own = of_members(cell, ensemble) if cell.ensemble == ensemble else {}
-    own_ids = {id(p) for p in own.values()}
+    own_ids = {id(p) for p in (of_members(cell, ensemble) if cell.ensemble == ensemble else {}).values()}
     names = {id(p): name for name, p in cell.named_parameters()}
     asked = [p for p in leaves if id(p) not in own_ids]
     titles = [f"parameter {names[id(p)]}" if id(p) in names else "a tensor of the step" for p in asked]

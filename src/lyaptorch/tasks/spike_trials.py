@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from lyaptorch.tasks.batch import Batch, Draw
 CODES = ("poisson", "latency")
 
 
-class SpikeTask:
+class SpikeTask(Protocol):
     """Trials one after the other, each with a class that is to be named in its last steps.
 
     A subclass says how long a trial is, where in it the answer begins, and gives the spikes.
@@ -24,7 +25,7 @@ class SpikeTask:
     delay: int
     answer: int
     channels: int
-    loss = "cross_entropy"
+    loss: str = "cross_entropy"
 
     @property
     def input_size(self) -> int:
@@ -34,16 +35,13 @@ class SpikeTask:
     @property
     def output_size(self) -> int:
         """The number of classes."""
-        raise NotImplementedError
 
     @property
     def period(self) -> int:
         """Steps of a trial."""
-        raise NotImplementedError
 
     def trials(self, d: Draw) -> Tensor:
         """What each of `d.steps` trials shows, `(count, *e, b)` integers."""
-        raise NotImplementedError
 
     def classes_of(self, shown: Tensor) -> Tensor:
         """The class of each trial; what it shows, unless a subclass says otherwise."""
@@ -51,7 +49,6 @@ class SpikeTask:
 
     def spikes(self, d: Draw, shown: Tensor) -> Tensor:
         """Spikes of whole trials, bool `(period, count, *e, b, m)`."""
-        raise NotImplementedError
 
     def inputs(self, d: Draw) -> Inputs:
         """The spikes, 0 or 1, alone."""

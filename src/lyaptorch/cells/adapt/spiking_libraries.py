@@ -228,8 +228,7 @@ def _jelly(network: nn.Module) -> list[JellyLayer]:
             )
         if name in CONTAINERS:
             inside = module.sub_module
-            last = inside[-1] if isinstance(inside, nn.Sequential) else inside
-            owner[id(last)] = module
+            owner[id(inside[-1] if isinstance(inside, nn.Sequential) else inside)] = module
         elif name in JELLY:
             layers.append(JellyLayer(module, owner.pop(id(module), None)))
         else:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -73,11 +71,15 @@ class Benchmark:
             raise ValueError(f"the compiled kernels are what is timed, and {cpu.detail}")
         shape = (len(rows), len(METHODS), self.rounds)
         seconds, limit, load = np.full(shape, np.nan), np.zeros(len(rows)), np.zeros(len(rows))
-        with progress("bench", len(rows) * self.rounds, show_progress) as advance:
-            for i, row in enumerate(rows):
-                load[i] = os.getloadavg()[0]
-                with _threads(row.threads):
+        before = torch.get_num_threads()
+        try:
+            with progress("bench", len(rows) * self.rounds, show_progress) as advance:
+                for i, row in enumerate(rows):
+                    load[i] = os.getloadavg()[0]
+                    torch.set_num_threads(row.threads)
                     limit[i] = self._time(row, seconds[i], advance)
+        finally:
+            torch.set_num_threads(before)
         variables: dict[str, Any] = {
             "seconds": (("row", "method", "run"), seconds, {"units": "s"}),
             "limit": (("row",), limit, {"units": "operations per second"}),
@@ -137,13 +139,3 @@ def summary(record: Record) -> list[dict[str, Any]]:
         entry["share_of_limit"] = float(record["operations"][i] / fused / record["limit"][i])
         table.append(entry)
     return table
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

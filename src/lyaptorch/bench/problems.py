@@ -143,8 +143,7 @@ def _elman(row: Row, seed: int) -> dict[str, Run]:
             states.append(h)
         return states
 
-    criterion = nn.functional.binary_cross_entropy_with_logits
-    return _trainings(lambda: ElmanCell(2, row.n), loop, x, lambda z: criterion(z, y), rnn=rnn)
+    return _trainings(lambda: ElmanCell(2, row.n), loop, x, y, rnn=rnn)
 
 
 def _residual(row: Row, seed: int) -> dict[str, Run]:
@@ -160,7 +159,7 @@ def _residual(row: Row, seed: int) -> dict[str, Run]:
     def make() -> ResidualCell:
         return ResidualCell(1, row.n, residual=decay(DECAY), coupling=COUPLING)
 
-    return _trainings(make, loop, x, lambda z: nn.functional.cross_entropy(z, y), CLASSES)
+    return _trainings(make, loop, x, y, CLASSES)
 
 
 def _spiking(row: Row, seed: int) -> dict[str, Run]:
@@ -177,16 +176,13 @@ def _spiking(row: Row, seed: int) -> dict[str, Run]:
             U = (beta * U + (1 - beta) * I) * (1 - S.detach())
         return [torch.cat([U, I], -1)]
 
-    return _trainings(
-        lambda: LIFCell(2, row.n), loop, x, lambda z: nn.functional.cross_entropy(z, y), CLASSES
-    )
+    return _trainings(lambda: LIFCell(2, row.n), loop, x, y, CLASSES)
 
 
 def _drawn(row: Row, seed: int, channels: int) -> tuple[Tensor, Tensor]:
     """Inputs and classes."""
     x = Stream(seed, "inputs").normal((row.steps, row.batch, channels), member_ids=0)
-    classes = Stream(seed, "targets").uniform((row.batch,), member_ids=0)
-    return x, (CLASSES * classes).long()
+    return x, (CLASSES * Stream(seed, "targets").uniform((row.batch,), member_ids=0)).long()
 
 
 C = TypeVar("C", bound=Cell)
@@ -196,7 +192,7 @@ def _trainings(
     make: Callable[[], C],
     loop: Callable[[C, Tensor], list[Tensor]],
     x: Tensor,
-    criterion: Callable[[Tensor], Tensor],
+    targets: Tensor,
     classes: int = 0,
     rnn: nn.RNN | None = None,
 ) -> dict[str, Run]:
@@ -204,6 +200,8 @@ def _trainings(
     looped, plain, fused = (make() for _ in range(3))
     h0 = x.new_zeros(x.shape[1], looped.state_size)
     first = len(x) - 1 if classes else 0
+    losses = nn.functional
+    criterion = losses.cross_entropy if classes else losses.binary_cross_entropy_with_logits
 
     def training(network: nn.Module, states: Callable[[], Tensor]) -> Run:
         # without the scale of 1 / sqrt(n), logits of n units would grow with n
@@ -217,7 +215,7 @@ def _trainings(
         def step() -> Tensor:
             optimiser.zero_grad()
             h = states()[-1] if classes else states()
-            loss = criterion(h @ weight.mT + bias)
+            loss = criterion(h @ weight.mT + bias, targets)
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             return loss.detach()

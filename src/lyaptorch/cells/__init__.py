@@ -3,6 +3,7 @@
 from lyaptorch.cells import surrogates
 from lyaptorch.cells.activation import ACTIVATIONS, Activation
 from lyaptorch.cells.adapt import FunctionCell, Network, as_cell, copied, owned, unwrap
+from lyaptorch.cells.adaptive_lif import AdaptiveLIFCell
 from lyaptorch.cells.cell import Cell, FormCell
 from lyaptorch.cells.flow import Flow
 from lyaptorch.cells.form import AnyForm, Form, LIFForm
@@ -13,7 +14,7 @@ from lyaptorch.cells.modern import CoRNNCell, S4DCell
 from lyaptorch.cells.ownership import Substituted
 from lyaptorch.cells.probe import fit, probe
 from lyaptorch.cells.rate import BinaryCell, ElmanCell, RateCell, ResidualCell
-from lyaptorch.cells.spiking import AdaptiveLIFCell, LIFCell, SpikingCell
+from lyaptorch.cells.spiking import LIFCell, SpikingCell
 from lyaptorch.cells.stacked import Block, Depth, Stacked
 from lyaptorch.cells.unroll import settle, unroll
 from lyaptorch.cells.weights import WEIGHTS, random_frame

@@ -169,8 +169,7 @@ class Cell(nn.Module):
     def leaves(self, x: Tensor, h: Tensor) -> list[Tensor]:
         """The tensors with `requires_grad` that the step depends on, in the cell or closed over."""
         own = [p for p in [*self.parameters(), *self.buffers()] if p.requires_grad and p.is_leaf]
-        known = {id(p) for p in own}
-        return own + [p for p in graph_leaves(self, x, h) if id(p) not in known]
+        return list({id(p): p for p in (*own, *graph_leaves(self, x, h))}.values())
 
     def tensors(self) -> list[Tensor]:
         """Every floating parameter and buffer: they share one dtype and device with the state."""

@@ -12,19 +12,11 @@ from lyaptorch._random import Stream, ids_of, seed_from
 
 
 class Spiking(Protocol):
-    """What is read of a spiking cell: sizes, constants, and the weights that are set."""
+    """What is read of a spiking cell, whose `weight_ih` and `weight_hh` are set."""
 
     dt: float
     threshold: Tensor
     ensemble: tuple[int, ...]
-
-    @property
-    def weight_hh(self) -> Tensor:
-        """From spikes to currents, `(*e, n, n)`."""
-
-    @property
-    def weight_ih(self) -> Tensor:
-        """From inputs to currents, `(*e, n, m)`."""
 
     def decays(self) -> tuple[Tensor, Tensor]:
         """alpha and beta, `(*e, 1, n)`."""
@@ -82,7 +74,7 @@ def fluctuation_driven(
     Source: Rossbroich, Gygax & Zenke (2022), Fluctuation-driven initialization for spiking neural network
     training, here for the exact sums of discrete time; Surrogate Gradient Flossing, appendix D.
     """
-    ids, seed = ids_of(cell.ensemble, member_ids, cell.weight_hh.device), seed_from(generator)
+    ids, seed = ids_of(cell.ensemble, member_ids, cell.threshold.device), seed_from(generator)
     _checks.share("recurrent", recurrent)
     _checks.positive("std", std)
     alpha, beta = (decay.squeeze(-2) for decay in cell.decays())

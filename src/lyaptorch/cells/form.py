@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -207,6 +207,17 @@ AnyForm: TypeAlias = Form | LIFForm
 
 def _trained(tensors: Sequence[Tensor]) -> list[Tensor]:
     return list({id(z): z for z in tensors if z.requires_grad}.values())
+
+
+class Ran(NamedTuple):
+    """A sequence that was run, as its adjoint reads it; `leaves`, tensors of the form, want gradients."""
+
+    form: Any
+    leaves: Sequence[Tensor]
+    inputs: Tensor
+    h0: Tensor
+    states: Tensor
+    kept: Any
 
 
 class Bars(NamedTuple):

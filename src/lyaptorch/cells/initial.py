@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypedDict
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -14,17 +14,6 @@ from lyaptorch._random import Stream, ids_of, seed_from
 from lyaptorch._types import Number
 from lyaptorch.cells.weights import Weights, fan_in
 from lyaptorch.cells.weights import weights as weights_of
-
-
-class Drawn(TypedDict, total=False):
-    """How the weights of a new cell are drawn."""
-
-    gain: Number
-    weights: str | Weights
-    bias: bool
-    ensemble: tuple[int, ...]
-    member_ids: int | Tensor | None
-    generator: torch.Generator | None
 
 
 class Draws:

@@ -74,8 +74,7 @@ class S4DCell(Cell):
     def pushforward(self, x: Input, h: State, Q: Frame) -> tuple[State, Frame]:
         """The next state and D Q; D does not depend on where the state is. Cost O(b n k)."""
         factor, _ = self._modes()
-        pushed = factor[..., None, None, :, :] * self._unpacked(Q.mT)
-        return self.step(x, h), _packed(pushed).mT
+        return self.step(x, h), _packed(factor[..., None, None, :, :] * self._unpacked(Q.mT)).mT
 
     def convolve(self, inputs: Inputs) -> States:
         """All states from rest at once, as the convolution of the inputs with e^(dt A s); O(t log t).

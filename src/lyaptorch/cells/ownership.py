@@ -67,14 +67,12 @@ def refuse_shared(
     """
     if not ensemble:
         return
-    own = of_members(cell, ensemble) if cell.ensemble == ensemble else {}
-    own_ids = {id(p) for p in own.values()}
+    own_ids = {id(p) for p in (of_members(cell, ensemble) if cell.ensemble == ensemble else {}).values()}
     names = {id(p): name for name, p in cell.named_parameters()}
     asked = [p for p in leaves if id(p) not in own_ids]
     titles = [f"parameter {names[id(p)]}" if id(p) in names else "a tensor of the step" for p in asked]
     for title, p in zip(titles, asked, strict=True):
-        said = id(p) in names and cell.ensemble == ensemble
-        if said or tuple(p.shape[: len(ensemble)]) != ensemble:
+        if (id(p) in names and cell.ensemble == ensemble) or tuple(p.shape[: len(ensemble)]) != ensemble:
             raise shared_parameter(title, p, ensemble)
     for title, p, reached in zip(titles, asked, _reached(cell, asked, x, h), strict=True):
         if reached:

@@ -45,12 +45,13 @@ def probe(cell: Cell, x: Tensor, h: Tensor) -> None:
 
 
 def _probe(cell: Cell, x: Tensor, h: Tensor, run: Run) -> None:
-    after = _call(cell, x, h)
-    if not torch.isfinite(after).all():
+    if not torch.isfinite(_call(cell, x, h)).all():
         raise ValueError(
             "step(x, h) must be finite at h0, got NaN or inf; choose another h0 or lower the gain"
         )
-    h = _beside(cell, x, h)
+    # at rest, where h0 often is, dropout and factors of zero do not show: the rest is asked beside it
+    beside = _moved(h, 3)
+    h = beside if torch.isfinite(_call(cell, x, beside)).all() else h
     if not torch.equal(_call(cell, x, h), _call(cell, x, h)):
         raise ValueError(
             "step(x, h) must give the same answer twice, got two different ones; a random or stateful step "
@@ -98,12 +99,6 @@ def _call(cell: Cell, x: Tensor, h: Tensor) -> Tensor:
             f"step(x, h) must return one tensor like the state, {describe(h)}, got {describe(after)}"
         )
     return after.detach()
-
-
-def _beside(cell: Cell, x: Tensor, h: Tensor) -> Tensor:
-    """A state beside h: at rest, where h0 often is, dropout and factors of zero do not show."""
-    beside = _moved(h, 3)
-    return beside if torch.isfinite(_call(cell, x, beside)).all() else h
 
 
 def _noise(like: Tensor, draw: int, *columns: int) -> Tensor:
@@ -163,11 +158,7 @@ def _choose_mode(cell: Cell, x: Tensor, h: Tensor) -> None:
     y = h.clone().requires_grad_()
     wanted = [y, *graph_leaves(cell, x, h)]
     with torch.enable_grad():
-        after = cell.step(x, y)
-        pulled = torch.zeros_like(y)
-        if after.requires_grad:
-            pulled = _pulled(after, y, v.squeeze(-1))
-        reverse = (pulled * q.squeeze(-1)).sum(-1)
+        reverse = (pull(cell.step(x, y), y, v.squeeze(-1)) * q.squeeze(-1)).sum(-1)
     try:
         expected = _gradient(reverse, wanted)
     except Exception:  # second derivatives may be missing in any way
@@ -209,12 +200,13 @@ def _choose_mode(cell: Cell, x: Tensor, h: Tensor) -> None:
     warnings.warn(f"{cause}; using reverse mode for this step, at n vector products a step", stacklevel=6)
 
 
-def _pulled(after: Tensor, y: Tensor, v: Tensor) -> Tensor:
+def pull(after: Tensor, y: Tensor, v: Tensor) -> Tensor:
     """D^T v."""
+    if not after.requires_grad:
+        return torch.zeros_like(y)
     try:
-        return torch.autograd.grad(after, y, v, create_graph=True, allow_unused=True, materialize_grads=True)[
-            0
-        ]
+        (bar,) = torch.autograd.grad(after, y, v, None, True, allow_unused=True, materialize_grads=True)
+        return bar
     except Exception as error:
         raise ValueError(
             f"step(x, h) must have a gradient, got an error from its backward pass: {error}; inside "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal, Unpack
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from lyaptorch.cells.activation import Activation
 from lyaptorch.cells.activation import activation as activation_of
 from lyaptorch.cells.cell import FormCell
 from lyaptorch.cells.form import Form, Residual
-from lyaptorch.cells.initial import Drawn, Draws
+from lyaptorch.cells.initial import Draws
 from lyaptorch.cells.residuals import Recipe, decay, spread
 from lyaptorch.cells.surrogates import sech2
 from lyaptorch.cells.weights import Weights
@@ -113,14 +113,27 @@ class BinaryCell(RateCell):
         *,
         sharpness: Number = 1.0,
         upper: bool = False,
-        **drawn: Unpack[Drawn],
+        gain: Number = 1.0,
+        weights: str | Weights = "gaussian",
+        bias: bool = True,
+        ensemble: tuple[int, ...] = (),
+        member_ids: int | Tensor | None = None,
+        generator: torch.Generator | None = None,
     ) -> None:
         if not isinstance(sharpness, Tensor) or sharpness.dim() == 0:
             # one for each member, which an action may change
-            one = torch.as_tensor(sharpness, dtype=torch.get_default_dtype())
-            sharpness = one.expand(drawn.get("ensemble", ())).clone()
-        sign = sech2(sharpness, value="upper_sign" if upper else "sign")
-        super().__init__(input_size, hidden_size, activation=sign, **drawn)
+            sharpness = torch.as_tensor(sharpness, dtype=torch.get_default_dtype()).expand(ensemble).clone()
+        super().__init__(
+            input_size,
+            hidden_size,
+            gain=gain,
+            activation=sech2(sharpness, value="upper_sign" if upper else "sign"),
+            weights=weights,
+            bias=bias,
+            ensemble=ensemble,
+            member_ids=member_ids,
+            generator=generator,
+        )
 
 
 class ElmanCell(FormCell):
@@ -245,7 +258,11 @@ class ResidualCell(FormCell):
         self.register_buffer("residual", made.matrix.clone())
         self.coupling: Tensor
         if isinstance(coupling, nn.Parameter):
-            _check_coupling(coupling, self.ensemble, n)
+            if tuple(coupling.shape) not in (self.ensemble, (*self.ensemble, n)):
+                raise ValueError(
+                    f"a trained coupling must have shape *e = {self.ensemble} or (*e, n) = "
+                    f"{(*self.ensemble, n)}, got {tuple(coupling.shape)}"
+                )
             self.coupling = coupling
         else:
             self.register_buffer("coupling", spread("coupling", coupling, n, draw.ids).clone())
@@ -277,11 +294,3 @@ class ResidualCell(FormCell):
     def extra_repr(self) -> str:
         """Sizes, kind and structure."""
         return f'{super().extra_repr()}, kind="{self.kind}", residual={self.structure}'
-
-
-def _check_coupling(coupling: Tensor, ensemble: tuple[int, ...], n: int) -> None:
-    if tuple(coupling.shape) not in (ensemble, (*ensemble, n)):
-        raise ValueError(
-            f"a trained coupling must have shape *e = {ensemble} or (*e, n) = {(*ensemble, n)}, "
-            f"got {tuple(coupling.shape)}"
-        )

@@ -60,11 +60,7 @@ def decay(r: Number) -> Recipe:
 
     Source: Fading memory as inductive bias in residual recurrent networks, section 4.1 and eq 17.
     """
-
-    def make(n: int, member_ids: Tensor) -> Residual:
-        return Residual(spread("r", r, n, member_ids), "diagonal")
-
-    return Recipe(f"decay({_shown(r)})", make)
+    return Recipe(f"decay({_shown(r)})", lambda n, ids: Residual(spread("r", r, n, ids), "diagonal"))
 
 
 def rotation(w: Number) -> Recipe:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Unpack
-
 import torch
 from torch import Tensor, nn
 
@@ -12,26 +10,13 @@ from lyaptorch._types import Frame, Input, Number, State
 from lyaptorch.cells.activation import Activation
 from lyaptorch.cells.cell import Cell
 from lyaptorch.cells.form import LIFForm, linear, rows
-from lyaptorch.cells.initial import Drawn, Draws
+from lyaptorch.cells.initial import Draws
 from lyaptorch.cells.surrogates import Surrogate, fast_sigmoid
 from lyaptorch.cells.weights import Weights
 
 RESETS = ("product", "subtract")
 RESET_GRADS = ("detach", "full", "ignore")
 ORDERS = ("sequential", "simultaneous")
-
-
-class Neurons(Drawn, total=False):
-    """The settings of spiking cells, as `LIFCell` says them."""
-
-    dt: float
-    tau_mem: Number
-    tau_syn: Number
-    threshold: Number
-    surrogate: Activation | None
-    reset: str
-    reset_grad: str
-    order: str
 
 
 class SpikingCell(Cell):
@@ -227,68 +212,3 @@ class LIFCell(SpikingCell):
         if self.reset_grad == "full":
             pushed = pushed - (v if self.reset == "product" else theta.expand_as(v)).unsqueeze(-1) * spikes
         return torch.cat([after, arriving], -1), torch.cat([pushed, current], -2)
-
-
-class AdaptiveLIFCell(SpikingCell):
-    """`LIFCell` whose threshold rises with every spike and falls back; state (U, I, A).
-
-    S = Theta(U - theta - jump A) and A' = rho A + (1 - rho) S with rho = exp(-dt / tau_adapt); all else is
-    as in `LIFCell`.
-
-    Args:
-        input_size: m.
-        hidden_size: n neurons; the state has 3 n entries.
-        jump: how far the threshold rises, a number, `*e` or `(*e, n)`.
-        tau_adapt: time constant of the adaptation in seconds, likewise.
-        dt: seconds per step; this and what follows as of an `LIFCell`.
-        tau_mem: membrane time constant in seconds.
-        tau_syn: synaptic time constant in seconds.
-        threshold: theta, where nothing spiked before.
-        surrogate: of the step.
-        reset, reset_grad, order: conventions of the reset and of the order of updates.
-        gain: scale of the initial recurrent weights.
-        weights: ensemble of the initial recurrent weights.
-        bias: whether there is a bias.
-        ensemble: leading dimensions `*e` of every parameter.
-        member_ids: ids of shape `*e`.
-        generator: seeds the weights; None is a fixed seed.
-
-    Raises:
-        ValueError: as `LIFCell`, and for a jump or a time constant that is not above 0 or does not fit.
-
-    Example:
-        >>> AdaptiveLIFCell(2, 8, tau_adapt=0.5).state_size
-        24
-
-    Source: Bellec et al. (2018), Long short-term memory and learning-to-learn in networks of spiking neurons.
-    """
-
-    variables = 3
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        *,
-        jump: Number = 1.0,
-        tau_adapt: Number = 0.2,
-        **neurons: Unpack[Neurons],
-    ) -> None:
-        super().__init__(input_size, hidden_size, **neurons)
-        self.jump: Tensor
-        self.tau_adapt: Tensor
-        self.per_neuron("jump", jump)
-        self.per_neuron("tau_adapt", tau_adapt)
-
-    def spikes(self, h: Tensor) -> Tensor:
-        """S of whole states."""
-        U, _, A = torch.split(h, self.hidden_size, -1)
-        return super().spikes(U - self.jump.unsqueeze(-2) * A)
-
-    def step(self, x: Input, h: State) -> State:
-        """The next state. Cost O(b n^2)."""
-        after, current, _, S = self._step(x, h)
-        # S saw the threshold of this step; what it adds to A raises that of the next
-        rho = torch.exp(-self.dt / self.tau_adapt).unsqueeze(-2)
-        A = h[..., 2 * self.hidden_size :]
-        return torch.cat([after, current, rho * A + (1 - rho) * S], -1)

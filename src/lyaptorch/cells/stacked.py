@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -176,8 +176,7 @@ class Depth(Cell):
 
     def step(self, x: Input, h: State) -> State:
         """Through the block whose number is x."""
-        after: Tensor = self._blocks[int(x.reshape(-1)[0])](self.unpack(h))
-        return after.flatten(1)
+        return self._blocks[int(x.reshape(-1)[0])](self.unpack(h)).flatten(1)
 
     def pack(self, state: Any) -> Tensor:
         """Examples `(b, *shape)` as rows."""
@@ -191,8 +190,6 @@ class Depth(Cell):
 
     def leaves(self, x: Tensor, h: Tensor) -> list[Tensor]:
         """The tensors with `requires_grad` that any block depends on."""
-        found = {id(leaf): leaf for number in self._each(x) for leaf in super(Depth, self).leaves(number, h)}
+        numbers = (torch.full_like(x, i) for i in range(len(self)))
+        found = {id(leaf): leaf for number in numbers for leaf in super(Depth, self).leaves(number, h)}
         return list(found.values())
-
-    def _each(self, x: Tensor) -> Iterator[Tensor]:
-        return (torch.full_like(x, i) for i in range(len(self)))

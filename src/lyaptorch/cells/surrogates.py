@@ -101,7 +101,11 @@ class Surrogate(Activation):
     def __init__(self, bump: Bump, sharpness: Number, norm: str, value: str, through: str) -> None:
         _checks.positive("sharpness", _checks.numbers(sharpness).detach())
         if isinstance(sharpness, nn.Parameter):
-            _check_parameter(sharpness)
+            if sharpness.dim() and (sharpness.dim() < 3 or sharpness.shape[-2:] != (1, 1)):
+                raise ValueError(
+                    "a trained sharpness must have shape () or (*e, 1, 1), to stand beside states "
+                    f"(*e, b, n), got {tuple(sharpness.shape)}; write nn.Parameter(g[..., None, None])"
+                )
         elif isinstance(sharpness, Tensor) and sharpness.dim() and sharpness.shape[-2:] != (1, 1):
             sharpness = sharpness[..., None, None]
         self.bump, self.norm = bump, _checks.choice("norm", norm, NORMS)
@@ -170,14 +174,6 @@ def _wide(x: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
     """Both in one dtype, where g x does not overflow and s keeps its precision: float32 at least."""
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     return wide, g.to(wide.dtype)
-
-
-def _check_parameter(sharpness: nn.Parameter) -> None:
-    if sharpness.dim() and (sharpness.dim() < 3 or sharpness.shape[-2:] != (1, 1)):
-        raise ValueError(
-            f"a trained sharpness must have shape () or (*e, 1, 1), to stand beside states (*e, b, n), got "
-            f"{tuple(sharpness.shape)}; write nn.Parameter(g[..., None, None])"
-        )
 
 
 sech2 = Bump("sech2", sech_squared, lambda y: -2 * torch.tanh(y) * sech_squared(y), torch.tanh, 2.0)

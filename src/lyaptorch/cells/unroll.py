@@ -12,7 +12,7 @@ from lyaptorch import _checks
 from lyaptorch._types import Inputs, LastStates, State
 from lyaptorch.cells.cell import ADVICE as ADVICE
 from lyaptorch.cells.cell import Cell
-from lyaptorch.cells.form import AnyForm, Bars, Form, linear, time_in_batch, weight_gradients
+from lyaptorch.cells.form import AnyForm, Bars, Form, Ran, linear, time_in_batch, weight_gradients
 
 SETTLE_STEPS = 256
 Operator: TypeAlias = Callable[[AnyForm, Tensor, Tensor], Tensor | None]
@@ -30,19 +30,10 @@ class Recurrence(Protocol):
     ) -> tuple[Tensor, Any]:
         """The states after step `first` and later, and what the adjoint needs besides (when `keep`)."""
 
-    def adjoint(
-        self,
-        form: Any,
-        leaves: Sequence[Tensor],
-        inputs: Tensor,
-        h0: Tensor,
-        states: Tensor,
-        kept: Any,
-        states_bar: Tensor,
-    ) -> list[Tensor | None]:
-        """Gradients of inputs (None where not wanted), h0 and leaves, which are tensors of the form.
+    def adjoint(self, ran: Ran, states_bar: Tensor) -> list[Tensor | None]:
+        """Gradients of inputs (None where not wanted), h0 and leaves.
 
-        `states` are those that `forward` gave, with cotangents `states_bar`.
+        The states are those that `forward` gave, with cotangents `states_bar`.
         """
 
 
@@ -158,7 +149,8 @@ class _Unroll(torch.autograd.Function):
     def backward(ctx: Any, states_bar: Tensor) -> tuple[Tensor | None, ...]:
         inputs, h0, states, *_ = ctx.saved_tensors
         with torch.no_grad():
-            bars = ctx.recurrence.adjoint(ctx.form, ctx.leaves, inputs, h0, states, ctx.kept, states_bar)
+            ran = Ran(ctx.form, ctx.leaves, inputs, h0, states, ctx.kept)
+            bars = ctx.recurrence.adjoint(ran, states_bar)
         if torch.is_grad_enabled():
             bars = once(bars, ctx.saved_tensors, "call unroll(..., plain=True)")
         return None, None, None, None, *bars
@@ -183,23 +175,14 @@ class _Plain:
             states[s] = h
         return states[first:], (drive, states) if keep else None
 
-    def adjoint(
-        self,
-        form: Form,
-        leaves: Sequence[Tensor],
-        inputs: Tensor,
-        h0: Tensor,
-        states: Tensor,
-        kept: Any,
-        states_bar: Tensor,
-    ) -> list[Tensor | None]:
-        W, residual, coupling, first = form.weight_hh, form.residual, form.coupling, len(inputs) - len(states)
+    def adjoint(self, ran: Ran, states_bar: Tensor) -> list[Tensor | None]:
+        (form, leaves, inputs, h0, counted, (drive, states)), residual = ran, ran.form.residual
+        W, coupling, first = form.weight_hh, form.coupling, len(inputs) - len(counted)
         # With o = out_bar the cotangent of h', p = A h and a as in `Form`, transposed step by step:
         #   a_bar = f'(a) c o,  h_bar = g'(h) W^T a_bar + A^T phi'(p) o,
         # and summed over all steps, afterwards, in one product each:
         #   W_bar = a_bar g(h)^T,  A_bar = phi'(p) o h^T,  c_bar = f(a) o,  b_bar = a_bar,  V_bar = a_bar x^T.
         # Plain autograd of `Form.step` takes 1.1 to 1.6 times as long on a CPU (300 steps, 64 states of 80).
-        drive, states = kept
         before = torch.cat([h0.unsqueeze(0), states[:-1]])
         values, g1, f1, p1 = before, None, None, None
         # all slopes are known beforehand: only the recursion in h_bar is a loop

@@ -17,24 +17,6 @@ from lyaptorch.cells.form import Residual
 
 __all__ = [
     "WEIGHTS",
-    "balanced",
-    "by_cholesky",
-    "by_householder",
-    "dale",
-    "fan_in",
-    "fluctuation_driven",
-    "gaussian",
-    "identity",
-    "orthogonal",
-    "random_frame",
-    "shifted_mean",
-    "uniform",
-    "weakly_coupled",
-    "weights",
-]
-
-__all__ = [
-    "WEIGHTS",
     "Weights",
     "balanced",
     "dale",
@@ -54,8 +36,7 @@ Weights: TypeAlias = Callable[[int, Stream, Tensor], Tensor]
 
 def per_matrix(number: Number, like: Tensor) -> Tensor:
     """A hyperparameter of shape `()` or `*e`, shaped to scale `(*e, n, n)`."""
-    value = torch.as_tensor(number, dtype=like.dtype, device=like.device)
-    return value[..., None, None]
+    return torch.as_tensor(number, dtype=like.dtype, device=like.device)[..., None, None]
 
 
 def gaussian(gain: Number = 1.0) -> Weights:
@@ -208,13 +189,7 @@ def balanced(gain: Number = 1.0, excitatory: float = 0.8) -> Weights:
 
 
 WEIGHTS: dict[str, Callable[[Number], Weights]] = {
-    "gaussian": gaussian,
-    "uniform": uniform,
-    "orthogonal": orthogonal,
-    "identity": identity,
-    "shifted_mean": shifted_mean,
-    "dale": dale,
-    "balanced": balanced,
+    make.__name__: make for make in (gaussian, uniform, orthogonal, identity, shifted_mean, dale, balanced)
 }
 
 
@@ -253,8 +228,7 @@ def by_householder(A: Tensor) -> Tensor:
     # of a Gaussian A, Q is Haar-distributed only with the signs of R fixed: LAPACK's depend on the columns
     Q, R = torch.linalg.qr(A)
     signs = torch.where(R.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0)
-    frame: Tensor = Q * signs.unsqueeze(-2)
-    return frame
+    return torch.mul(Q, signs.unsqueeze(-2))
 
 
 def by_cholesky(A: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 import tyro
 from rich.table import Table
 from rich.text import Text
-from torch import Tensor, nn
+from torch import nn
 
 from lyaptorch.bench import METHODS, Benchmark, summary
 from lyaptorch.cli.output import Outputs, Work, Works, markdown, tabulated
@@ -71,16 +71,11 @@ def _why_not(measured: Spectrum, i: int) -> str:
     return "lost to round-off"
 
 
-def _reliable(measured: Spectrum) -> Tensor:
-    """Which means to trust: of what lives in any trajectory, and is reliable wherever it does."""
-    # a column that died has -inf in its trajectory, which the mean leaves out
-    alive = measured.growth.healthy[-1]
-    return (measured.reliable | ~alive).all(0) & alive.any(0)
-
-
 def _exponents(measured: Spectrum) -> Table:
     b, k = measured.exponents.shape
-    value, reliable = mean_over_trajectories(measured.exponents), _reliable(measured)
+    value, alive = mean_over_trajectories(measured.exponents), measured.growth.healthy[-1]
+    # means of what lives in any trajectory, and is reliable wherever it does; what died is left out of them
+    reliable = (measured.reliable | ~alive).all(0) & alive.any(0)
     error, rows = measured.stderr_of_mean(), []
     for i in range(k):
         note = "" if reliable[i] else _why_not(measured, i)
@@ -128,7 +123,6 @@ def _name(subject: Subject, network: object) -> str:
 
 def _of_diagnosis(found: Diagnosis) -> dict[str, object]:
     s = found.measured
-    rates = dict(zip(s.parts.names, s.parts.rates.tolist(), strict=True))
     return {
         "verdict": found.verdict,
         "findings": {finding.name: finding.text for finding in found.findings},
@@ -141,7 +135,7 @@ def _of_diagnosis(found: Diagnosis) -> dict[str, object]:
         "exponents": s.exponents.tolist(),
         "stderr": s.error.tolist(),
         "reliable": s.reliable.tolist(),
-        "growth_of_parts": rates,
+        "growth_of_parts": dict(zip(s.parts.names, s.parts.rates.tolist(), strict=True)),
     }
 
 

@@ -126,8 +126,7 @@ def diff(
     a, b = (Record.load(_find(path, output.runs)) for path in (first, second))
     kept = [{"kind": record.kind, **record.config} for record in (a, b)]
     names = ["kind", *sorted({*a.config, *b.config} - {"kind"})]
-    both = {name: [config.get(name) for config in kept] for name in names}
-    settings = {name: [left, right] for name, (left, right) in both.items() if left != right}
+    settings = {n: [c.get(n) for c in kept] for n in names if kept[0].get(n) != kept[1].get(n)}
     values = {name: _difference(name, a, b) for name in dict.fromkeys((*a, *b))}
     # values that agree are left out of the table, but not of JSON
     rows = [(name, shortened(left), shortened(right)) for name, (left, right) in settings.items()]

@@ -23,7 +23,7 @@ from lyaptorch._random import Stream
 from lyaptorch.cells import Cell, ElmanCell, GRUCell, LSTMCell, RateCell, as_cell
 from lyaptorch.cli.files import is_file, read
 from lyaptorch.diagnosis.trial import cell_of
-from lyaptorch.tasks import TASKS, Recall, Task
+from lyaptorch.tasks import TASKS, Task, make_task
 from lyaptorch.tasks.batch import Draw
 
 CELLS: dict[str, Callable[..., Cell]] = {
@@ -201,8 +201,7 @@ def _task(name: str, delay: int, items: int) -> Task | None:
     if name in ("noise", "zero"):
         return None
     _checks.choice("inputs", name, {"noise", "zero", "a file .npy, .npz, .pt or .csv", *TASKS})
-    task: Task = Recall(items, delay) if TASKS[name] is Recall else TASKS[name](delay)
-    return task
+    return make_task(name, delay=delay, items=items)
 
 
 def load(target: str) -> Any:
@@ -227,9 +226,8 @@ def load(target: str) -> Any:
         raise ValueError(f"cannot load {target}: {type(error).__name__}: {error}{at}; correct it") from error
     # what is called on the way to a part, a class or `make`, is called once: whole.rnn of make()
     for name in names.split("."):
-        made = found if hasattr(found, name) else _made(found, target)
         try:
-            found = getattr(made, name)
+            found = getattr(found if hasattr(found, name) else _made(found, target), name)
         except AttributeError as error:
             raise ValueError(f"cannot load {target}: {error}; check the module and the name") from error
     return _made(found, target)

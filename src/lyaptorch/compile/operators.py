@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lyaptorch import kernels
 from lyaptorch.cells.activation import ACTIVATIONS, Activation
-from lyaptorch.cells.form import AnyForm, Form, LIFForm, Residual
+from lyaptorch.cells.form import AnyForm, Form, LIFForm, Ran, Residual
 from lyaptorch.cells.surrogates import SURROGATES, Surrogate
 from lyaptorch.cells.unroll import Recurrence, serving
 from lyaptorch.cells.unroll import trace_with as trace_unroll
@@ -113,7 +113,7 @@ def unroll_adjoint(
     recurrence = _serving(form, h0)
     with torch.no_grad():
         states, kept = recurrence.forward(form, inputs, h0, keep=True)
-        return own_memory(recurrence.adjoint(form, form.trained(), inputs, h0, states, kept, bar))
+        return own_memory(recurrence.adjoint(Ran(form, form.trained(), inputs, h0, states, kept), bar))
 
 
 def _serving(form: AnyForm, h0: Tensor) -> Recurrence:

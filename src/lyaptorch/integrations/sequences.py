@@ -42,25 +42,22 @@ class Sequences:
                 f"inputs must have shape (t, b, m), time first, got {tuple(inputs.shape)}; of a batch-first "
                 "batch pass x.transpose(0, 1)"
             )
-        self._inputs, self._lengths = _checks.finite("inputs", inputs.detach()), lengths
+        inputs = _checks.finite("inputs", inputs.detach())
         if lengths is not None:
-            self._keep(lengths > longer_than, longer_than)
-
-    def _keep(self, enough: Tensor, longer_than: int) -> None:
-        """Forget sequences that are too short."""
-        if not enough.any():
-            raise ValueError(
-                f"lengths must be above the {longer_than} steps of the transient for some sequence, got "
-                f"at most {len(self._inputs)}; shorten the transient"
-            )
-        if not enough.all():
-            warnings.warn(
-                f"sequences {(~enough).nonzero().flatten().tolist()} end within the {longer_than} steps of "
-                "the transient and are not drawn",
-                stacklevel=4,
-            )
-        assert self._lengths is not None
-        self._inputs, self._lengths = self._inputs[:, enough], self._lengths[enough]
+            enough = lengths > longer_than
+            if not enough.any():
+                raise ValueError(
+                    f"lengths must be above the {longer_than} steps of the transient for some sequence, got "
+                    f"at most {len(inputs)}; shorten the transient"
+                )
+            if not enough.all():
+                warnings.warn(
+                    f"sequences {(~enough).nonzero().flatten().tolist()} end within the {longer_than} steps "
+                    "of the transient and are not drawn",
+                    stacklevel=3,
+                )
+            inputs, lengths = inputs[:, enough], lengths[enough]
+        self._inputs, self._lengths = inputs, lengths
 
     def inputs(self, d: Draw) -> Inputs | Padded:
         """The inputs of one epoch `(d.steps, d.batch, m)`, the same for all members.

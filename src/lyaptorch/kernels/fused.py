@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lyaptorch.cells.form import AnyForm, LIFForm
+from lyaptorch.cells.form import AnyForm, LIFForm, Ran
 from lyaptorch.kernels.arguments import KernelArguments, Saved, Scanned, Settings
 from lyaptorch.kernels.dispatch import preferred, refusal
 from lyaptorch.kernels.footprint import check_memory, scan_need, unroll_need
@@ -54,17 +54,9 @@ class FusedRecurrence:
             return states[first:].clone() if first else states, None
         return states[first:], (states.detach(), tape)
 
-    def adjoint(
-        self,
-        form: AnyForm,
-        leaves: Sequence[Tensor],
-        inputs: Tensor,
-        h0: Tensor,
-        states: Tensor,
-        kept: Any,
-        states_bar: Tensor,
-    ) -> list[Tensor | None]:
+    def adjoint(self, ran: Ran, states_bar: Tensor) -> list[Tensor | None]:
         """Gradients of inputs (None where not wanted), h0 and leaves."""
+        form, leaves, inputs, h0, states, kept = ran
         first = len(inputs) - len(states)
         if self.backend == "triton":
             from lyaptorch.kernels.triton.recurrence import unroll_adjoint

@@ -49,23 +49,20 @@ class Batch:
             do="pad it with torch.nn.utils.rnn.pad_packed_sequence and give the lengths",
         )
         if self.lengths is not None:
-            self._take_out_padding(self.lengths)
+            inputs, own = padded(self.inputs, self.lengths)
+            assert own is not None
+            mask = real(own, inputs.shape[:-1])
+            # the class is frozen for its users; its own constructor finishes what it was given
+            object.__setattr__(self, "inputs", inputs)
+            object.__setattr__(self, "lengths", own)
+            # taken out of the targets, too: a cotangent of 0 times NaN would be NaN
+            object.__setattr__(self, "targets", torch.where(mask.unsqueeze(-1), self.targets, 0.0))
+            object.__setattr__(self, "mask", mask & self.counts)
         if since is None:
             counts = self.mask.reshape(len(self.mask), -1).any(1)
             # argmax finds the first of equal values; where no step counts, it is 0
             since = int(counts.int().argmax()) if _checks.can_look() else 0
         object.__setattr__(self, "first", since)
-
-    def _take_out_padding(self, lengths: Tensor) -> None:
-        """From inputs, targets and the mask: a cotangent of 0 times NaN would be NaN."""
-        inputs, own = padded(self.inputs, lengths)
-        assert own is not None
-        mask = real(own, inputs.shape[:-1])
-        # the class is frozen for its users; its own constructor finishes what it was given
-        object.__setattr__(self, "inputs", inputs)
-        object.__setattr__(self, "lengths", own)
-        object.__setattr__(self, "targets", torch.where(mask.unsqueeze(-1), self.targets, 0.0))
-        object.__setattr__(self, "mask", mask & self.counts)
 
     @property
     def counts(self) -> Bool[Tensor, "t *e #b"]:

@@ -285,9 +285,8 @@ class Adding:
         """Numbers and cues, one in each half of whatever length."""
         numbers, half = d.uniform(), d.steps // 2
         # float64, so that the place does not depend on the dtype
-        where = replace(d, steps=2, stream=f"{d.stream} cues", dtype=torch.float64).uniform()
+        first, second = replace(d, steps=2, stream=f"{d.stream} cues", dtype=torch.float64).uniform()
         # floor(u * size) is uniform over 0..size-1, because u < 1; the halves differ by a step where t is odd
-        first, second = where
         places = torch.stack([(first * half).long(), (second * (d.steps - half)).long() + half])
         return torch.cat([numbers, torch.zeros_like(numbers).scatter_(0, places, 1.0)], -1)
 

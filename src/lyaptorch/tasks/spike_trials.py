@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from lyaptorch.tasks.batch import Batch, Draw
 CODES = ("poisson", "latency")
 
 
-class SpikeTask:
+class SpikeTask(Protocol):
     """Trials one after the other, each with a class that is to be named in its last steps.
 
     A subclass says how long a trial is, where in it the answer begins, and gives the spikes.
@@ -24,7 +25,7 @@ class SpikeTask:
     delay: int
     answer: int
     channels: int
-    loss = "cross_entropy"
+    loss: str = "cross_entropy"
 
     @property
     def input_size(self) -> int:
@@ -34,24 +35,20 @@ class SpikeTask:
     @property
     def output_size(self) -> int:
         """The number of classes."""
-        raise NotImplementedError
 
     @property
     def period(self) -> int:
         """Steps of a trial."""
-        raise NotImplementedError
 
     def trials(self, d: Draw) -> Tensor:
         """What each of `d.steps` trials shows, `(count, *e, b)` integers."""
-        raise NotImplementedError
 
     def classes_of(self, shown: Tensor) -> Tensor:
-        """The class of each trial."""
-        raise NotImplementedError
+        """The class of each trial; what it shows, unless a subclass says otherwise."""
+        return shown
 
     def spikes(self, d: Draw, shown: Tensor) -> Tensor:
         """Spikes of whole trials, bool `(period, count, *e, b, m)`."""
-        raise NotImplementedError
 
     def inputs(self, d: Draw) -> Inputs:
         """The spikes, 0 or 1, alone."""
@@ -202,10 +199,6 @@ class SpikePatterns(SpikeTask):
         """Classes, each as likely."""
         return (replace(d, dtype=torch.float64).uniform().squeeze(-1) * self.classes).long()
 
-    def classes_of(self, shown: Tensor) -> Tensor:
-        """Themselves."""
-        return shown
-
     def spikes(self, d: Draw, shown: Tensor) -> Tensor:
         """Spikes of the pattern of each trial."""
         # not of the run's seed: training and tests, and all members, see the same classes
@@ -213,16 +206,14 @@ class SpikePatterns(SpikeTask):
             (self.classes, self.channels), member_ids=0, dtype=torch.float64, device=shown.device
         )[shown]
         steps = torch.arange(self.period, device=shown.device).reshape(-1, *[1] * patterns.dim())
-        draws = self.period if self.code == "poisson" else 1
-        noise = _noise(d, draws, shown, self.channels)
+        noise = _noise(d, self.period if self.code == "poisson" else 1, shown, self.channels)
         if self.code == "poisson":
             # rate 2 p u with u ~ U(0, 1) has the mean p, the probability that is asked for
             return (steps < self.steps) & (noise < 2 * self.probability * patterns)
         # u = 0 is as improbable as the rest of the tail that the bound cuts off
         # a spike time is the class's plus N(0, jitter^2), through the inverse of the normal distribution
         shift = self.jitter * torch.special.ndtri(noise.clamp_min(1e-12))
-        when: Tensor = (patterns * self.steps + shift).floor().clamp(0, self.steps - 1)
-        return steps == when
+        return torch.eq(steps, (patterns * self.steps + shift).floor().clamp(0, self.steps - 1))
 
 
 def _noise(d: Draw, steps: int, shown: Tensor, channels: int) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 from lyaptorch._random import DEFAULT_SEED, Stream
 from lyaptorch.cells import Cell, Network, as_cell, fit, unroll
 from lyaptorch.cells.cell import pushforward_forward_mode
-from lyaptorch.cells.probe import probe
+from lyaptorch.cells.probe import probe, pull
 from lyaptorch.tangent import lyapunov_spectrum
 
 STEPS, TRAJECTORIES, COLUMNS = 6, 3, 3
@@ -117,10 +117,12 @@ def _check_products(cell: Cell, x: Tensor, h: Tensor, report: CellReport) -> Non
     forward_works = not cell.reverse_mode
     if type(cell).pushforward is not Cell.pushforward:
         cell.reverse_mode = False
-    k = min(COLUMNS, h.shape[-1])
-    Q, V = (_noise(h, number, (*h.shape, k)) for number in (2, 3))
+    Q, V = (_noise(h, number, (*h.shape, min(COLUMNS, h.shape[-1]))) for number in (2, 3))
     # D Q is compared with D^T V without ever forming D: V^T (D Q) = (D^T V)^T Q for random Q and V
-    pulled = torch.stack([_pull(cell, x, h, v) for v in V.unbind(-1)], -1)
+    y = h.detach().requires_grad_()
+    with torch.enable_grad():
+        stepped = cell.step(x, y)
+    pulled = torch.stack([pull(stepped, y, v) for v in V.unbind(-1)], -1)
     with torch.no_grad():
         after, pushed = cell.pushforward(x, h, Q)
         _compare(report, "state of pushforward", after, cell.step(x, h), "pushforward must return step(x, h)")
@@ -134,17 +136,6 @@ def _check_products(cell: Cell, x: Tensor, h: Tensor, report: CellReport) -> Non
             _, forward = pushforward_forward_mode(cell, x, h, Q)
             both = "forward and reverse mode must agree"
             _compare(report, "forward against reverse", V.mT @ forward, pulled.mT @ Q, both)
-
-
-def _pull(cell: Cell, x: Tensor, h: Tensor, v: Tensor) -> Tensor:
-    """D^T v."""
-    y = h.detach().requires_grad_()
-    with torch.enable_grad():
-        after = cell.step(x, y)
-    if not after.requires_grad:
-        return torch.zeros_like(h)
-    (pulled,) = torch.autograd.grad(after, y, v, allow_unused=True, materialize_grads=True)
-    return pulled
 
 
 def _check_spectrum(cell: Cell, inputs: Tensor, h: Tensor, report: CellReport) -> None:

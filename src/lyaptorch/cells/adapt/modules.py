@@ -130,8 +130,7 @@ class _Owned(Parallel):
             self.register_parameter(own, nn.Parameter(stacked.detach().clone(), any(trained)))
             self._names[name] = own
             if any(trained) and not all(trained):
-                frozen = ~torch.tensor(trained, device=stacked.device)
-                self.register_buffer(f"frozen_{i}", frozen)
+                self.register_buffer(f"frozen_{i}", ~torch.tensor(trained, device=stacked.device))
                 self.per_member, self._frozen[name] = (*self.per_member, f"frozen_{i}"), f"frozen_{i}"
 
     def weights(self) -> dict[str, Tensor]:

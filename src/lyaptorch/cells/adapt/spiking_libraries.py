@@ -33,6 +33,9 @@ JELLY = ("IFNode", "LIFNode", "ParametricLIFNode", "QIFNode", "EIFNode")
 
 CONTAINERS = ("ElementWiseRecurrentContainer", "LinearRecurrentContainer")
 
+Place: TypeAlias = tuple[Any, str]
+"""A module, and an attribute of it."""
+
 
 class SnntorchLayer:
     """A layer of snntorch, which resets in the NEXT step: its spikes follow from its potentials."""
@@ -63,13 +66,8 @@ class SnntorchLayer:
     def get(self) -> list[Tensor]:
         return [getattr(self.module, name) for name in self.names]
 
-    def held(self) -> dict[str, Any]:
-        names = {*self.names, *(("spk",) if self.recurrent else ())}
-        return {name: getattr(self.module, name) for name in names}
-
-    def restore(self, held: dict[str, Any]) -> None:
-        for name, value in held.items():
-            setattr(self.module, name, value)
+    def places(self) -> list[Place]:
+        return [(self.module, name) for name in {*self.names, *(("spk",) if self.recurrent else ())}]
 
 
 class JellyLayer:
@@ -86,6 +84,7 @@ class JellyLayer:
 
     def rest(self) -> None:
         self.node.reset()
+        self.listen()
         if self.container is not None:
             self.container.reset()
 
@@ -100,21 +99,17 @@ class JellyLayer:
             node.v = node.apply_hard_reset(v, used, node.v_reset)
         if self.container is not None:
             self.container.y = spike
+        self.listen()
+
+    def listen(self) -> None:
+        self.node.surrogate_function = _Overhear(self.node.surrogate_function)
 
     def get(self) -> list[Tensor]:
         return [self.node.surrogate_function.heard + self.node.v_threshold]
 
-    def held(self) -> dict[str, Any]:
-        held = {"v": self.node.v, "function": self.node.surrogate_function}
-        if self.container is not None:
-            held["y"] = self.container.y
-        self.node.surrogate_function = _Overhear(self.node.surrogate_function)
-        return held
-
-    def restore(self, held: dict[str, Any]) -> None:
-        self.node.v, self.node.surrogate_function = held["v"], held["function"]
-        if self.container is not None:
-            self.container.y = held["y"]
+    def places(self) -> list[Place]:
+        own = [(self.node, "v"), (self.node, "surrogate_function")]
+        return own if self.container is None else [*own, (self.container, "y")]
 
 
 class _Overhear(nn.Module):
@@ -130,7 +125,7 @@ class _Overhear(nn.Module):
 
 
 Layer: TypeAlias = SnntorchLayer | JellyLayer
-"""`put` sets its state and `get` tells it; `held` is all that `put` overwrites, `restore` puts it back."""
+"""`put` sets its state and `get` tells it; `places` are all that they overwrite."""
 
 
 class HeldCell(Cell):
@@ -185,19 +180,19 @@ class HeldCell(Cell):
 
     @contextmanager
     def _borrowed(self) -> Iterator[None]:
-        held = [layer.held() for layer in self._layers]
+        held = [(*place, getattr(*place)) for layer in self._layers for place in layer.places()]
         try:
             yield
         finally:
-            for layer, was in zip(self._layers, held, strict=True):
-                layer.restore(was)
+            for place in held:
+                setattr(*place)
 
 
 def spiking(network: nn.Module) -> Cell | None:
     """The cell of a network with layers of snntorch, norse or spikingjelly; None for any other."""
     library = {type(m).__module__.partition(".")[0] for m in network.modules()}
     if "norse" in library:
-        return _norse(network)
+        return NorseCell(network)
     if "spikingjelly" in library and (layers := _jelly(network)):
         return HeldCell(network, layers)
     if "snntorch" in library:
@@ -236,8 +231,7 @@ def _jelly(network: nn.Module) -> list[JellyLayer]:
             )
         if name in CONTAINERS:
             inside = module.sub_module
-            last = inside[-1] if isinstance(inside, nn.Sequential) else inside
-            owner[id(last)] = module
+            owner[id(inside[-1] if isinstance(inside, nn.Sequential) else inside)] = module
         elif name in JELLY:
             layers.append(JellyLayer(module, owner.pop(id(module), None)))
         else:
@@ -252,15 +246,6 @@ def _jelly(network: nn.Module) -> list[JellyLayer]:
     return layers
 
 
-def _norse(network: nn.Module) -> NorseCell:
-    if type(network).__name__ not in NORSE:
-        raise ValueError(
-            f"as_cell knows the recurrent layers {', '.join(NORSE)} of norse, got a {type(network).__name__} "
-            "with norse inside; pass the recurrent layer itself, or write step(x, h)"
-        )
-    return NorseCell(network)
-
-
 NORSE = ("LIFRecurrent", "LIFRecurrentCell", "LSNNRecurrent", "LSNNRecurrentCell")
 
 
@@ -268,6 +253,12 @@ class NorseCell(Cell):
     """A recurrent layer of norse, LIF or LSNN: state (v, i) or (v, i, b), v and b before spike and reset."""
 
     def __init__(self, module: Any) -> None:
+        if type(module).__name__ not in NORSE:
+            raise ValueError(
+                f"as_cell knows the recurrent layers {', '.join(NORSE)} of norse, got a "
+                f"{type(module).__name__} with norse inside; pass the recurrent layer itself, or write "
+                "step(x, h)"
+            )
         super().__init__(int(module.input_size), 0)
         self.network = module
         self.adapts = type(module).__name__.startswith("LSNN")

@@ -143,14 +143,13 @@ def _weight(module: Any, name: str) -> Tensor:
     """A weight as the module's next call would have it, but for iterations of training mode."""
     parametrised = getattr(module, "parametrizations", {})
     if name in parametrised:
-        parts = list(parametrised[name].modules())
-        modes = [part.training for part in parts]
+        training = [part for part in parametrised[name].modules() if part.training]
         parametrised[name].eval()
         try:
             return getattr(module, name)  # type: ignore[no-any-return]
         finally:
-            for part, mode in zip(parts, modes, strict=True):
-                part.training = mode
+            for part in training:
+                part.training = True
     # the older way: hooks that compute it before each call
     for hook in module._forward_pre_hooks.values():
         if getattr(hook, "_tensor_name", None) == name:

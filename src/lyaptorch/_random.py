@@ -41,8 +41,7 @@ def seed_from(generator: torch.Generator | None) -> int:
         raise ValueError(
             f"generator must be a torch.Generator or None, got {got}; use torch.Generator().manual_seed(seed)"
         )
-    drawn = torch.empty((), dtype=torch.int64, device=generator.device).random_(generator=generator)
-    return int(drawn.item())
+    return int(torch.empty((), dtype=torch.int64, device=generator.device).random_(generator=generator))
 
 
 def ids_of(ensemble: Shape, member_ids: Ids | None = None, device: Device = None) -> Tensor:

@@ -120,15 +120,19 @@ class KernelArguments:
         return [*self._operands(), *biases, *slopes]
 
     def _activation(self, args: ActivationArgs, f: Activation | None, n: int) -> None:
-        if not isinstance(f, Surrogate):
-            args.value = 0 if f is None else VALUES[f.known]
-            return
-        sharpness = f.arguments[0].detach().to(self.h.dtype)
-        sharpness = sharpness.expand(*self.e, 1, n).contiguous()
-        self._alive.append(sharpness)
-        args.value, (args.shape, args.scale) = VALUES[f.value], BUMPS[f.known]
-        args.area = JUMPS[f.value][1] / f.bump.area if f.norm == "area" else 0.0
-        args.sharpness = sharpness.data_ptr()
+        args.value, args.shape, args.scale, args.area = numbers(f)
+        if isinstance(f, Surrogate):
+            sharpness = f.arguments[0].detach().to(self.h.dtype).expand(*self.e, 1, n).contiguous()
+            self._alive.append(sharpness)
+            args.sharpness = sharpness.data_ptr()
+
+
+def numbers(f: Activation | None) -> tuple[int, int, float, float]:
+    """(value, bump, scale, area) of an activation, None being the identity."""
+    if not isinstance(f, Surrogate):
+        return (0 if f is None else VALUES[f.known], 0, 1.0, 0.0)
+    area = JUMPS[f.value][1] / f.bump.area if f.norm == "area" else 0.0
+    return (VALUES[f.value], *BUMPS[f.known], area)
 
 
 def _activations(form: AnyForm) -> dict[str, Activation | None]:
@@ -141,6 +145,14 @@ def _activations(form: AnyForm) -> dict[str, Activation | None]:
 
 def _matrix_shape(residual: Residual, n: int) -> tuple[int, ...]:
     return {"diagonal": (n,), "blocks": (n // 2, 2, 2), "dense": (n, n)}[residual.kind]
+
+
+def spread(log_r: Tensor) -> Tensor:
+    """The largest difference between the living of log R_ii `(..., k)`; 0 where none lives."""
+    finite = torch.isfinite(log_r)
+    top = torch.where(finite, log_r, -torch.inf).amax(-1)
+    bottom = torch.where(finite, log_r, torch.inf).amin(-1)
+    return torch.where(finite.any(-1), top - bottom, 0.0)
 
 
 class Settings(NamedTuple):

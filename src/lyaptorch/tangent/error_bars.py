@@ -6,7 +6,6 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -126,13 +125,6 @@ class Moments:
             self.kept.append((s, h.detach(), Q.detach()))
 
 
-class Discretisation(NamedTuple):
-    """Of every exponent `(*e, b, k)`: its error by the step size, and whether that is small beside it."""
-
-    discretisation: Tensor
-    resolved: Tensor
-
-
 def moments(cell: Cell, over: Sequence[Span], Q: Tensor, after: Tensor | None = None) -> Moments | None:
     """The moments to look at in a scan over `over` that starts at a frame Q; None without a flow.
 
@@ -141,8 +133,7 @@ def moments(cell: Cell, over: Sequence[Span], Q: Tensor, after: Tensor | None = 
     if not flows(cell):
         return None
     starts = [span.start for span in over if span.counted]
-    count = max(LEAST, len(starts) // RARELY, min(MOST, SMALL // Q.numel()))
-    count = min(count, len(starts))
+    count = min(len(starts), max(LEAST, len(starts) // RARELY, min(MOST, SMALL // Q.numel())))
     # one in each of equal stretches; at no fixed distance, which a period could share
     where = [(i + i * 0.618034 % 1) / count for i in range(count)]
     chosen = {starts[int(w * len(starts))] for w in where}
@@ -156,9 +147,11 @@ def moments(cell: Cell, over: Sequence[Span], Q: Tensor, after: Tensor | None = 
 
 @torch.no_grad()
 def discretisation(
-    cell: Cell, inputs: Tensor, seen: Moments, rates: Tensor, dt: float, after: Tensor | None = None
-) -> Discretisation:
+    cell: Cell, inputs: Tensor, seen: Moments | None, rates: Tensor, dt: float, after: Tensor | None = None
+) -> tuple[Tensor | None, Tensor | None]:
     """How far exponents `rates (*e, b, k)`, per unit of time dt, are off by the length of the steps.
+
+    And where that is small beside the exponent, or the speed of the tangent vectors; None twice for maps.
 
     At each moment log R_ii of one step is compared with those of the same step in 2 and in 4 pieces. With
     the mean |differences| d_1 and d_2 of a method that converges, the rest is a geometric series of ratio
@@ -167,16 +160,16 @@ def discretisation(
 
     With `after`, the steps of each trajectory `(b,)` or `(*e, b)`, the moments after its end do not count.
     """
+    if seen is None:
+        return None, None
     logs = []
     x = torch.cat([inputs[s] for s, _, _ in seen.kept], -2)
     h, Q = torch.cat([h for _, h, _ in seen.kept], -2), torch.cat([Q for _, _, Q in seen.kept], -3)
     for pieces in PIECES:
         with finer(cell, pieces):
             _, A = cell.pushforward(x, h, Q)
-        if pieces == PIECES[-1]:
-            speed = torch.linalg.vector_norm(A - Q, dim=-2)
-        R = torch.linalg.qr(A).R
-        logs.append(R.diagonal(dim1=-2, dim2=-1).abs().log())
+        logs.append(torch.linalg.qr(A).R.diagonal(dim1=-2, dim2=-1).abs().log())
+    speed = torch.linalg.vector_norm(A - Q, dim=-2)
     shares = _shares([s for s, _, _ in seen.kept], rates, after)
     seen.kept.clear()
     differences = [(a - b).abs() for a, b in itertools.pairwise(logs)]
@@ -191,7 +184,7 @@ def discretisation(
     dead = torch.isinf(rates)
     error = torch.where(torch.isnan(error) & ~dead, torch.inf, error).masked_fill(dead, 0.0)
     speed = speed.nan_to_num(0.0).amax(-1, keepdim=True) / dt
-    return Discretisation(error, error <= OF_EXPONENT * rates.abs() + OF_SPEED * speed)
+    return error, error <= OF_EXPONENT * rates.abs() + OF_SPEED * speed
 
 
 def _shares(steps: Sequence[int], rates: Tensor, after: Tensor | None) -> Tensor:

@@ -174,8 +174,7 @@ class _Script:
             lines.append((op.writes, results, f"{target} = {call[0]}({', '.join(call[1:])})", used))
         # backwards from the results: what nobody reads is not done, unless it writes
         needed: set[str] = set()
-        last = ", ".join(self._text(z, needed) for z in after)
-        body = [f" return {last}"]
+        body = [f" return {', '.join(self._text(z, needed) for z in after)}"]
         for writes, results, line, used in reversed(lines):
             if writes or needed.intersection(results):
                 needed |= used
@@ -226,5 +225,4 @@ def _quicker(op: _Operation) -> tuple[Any, tuple[Any, ...]]:
 
 
 def _storage(z: Tensor) -> int:
-    storage: int = z.untyped_storage()._cdata
-    return storage
+    return int(z.untyped_storage()._cdata)

@@ -13,9 +13,8 @@ from torch import Tensor
 
 from lyaptorch.cells.activation import Activation
 from lyaptorch.cells.form import AnyForm, Form, LIFForm, linear
-from lyaptorch.cells.surrogates import VALUES as JUMPS
 from lyaptorch.cells.surrogates import Surrogate
-from lyaptorch.kernels.arguments import BUMPS, KINDS, VALUES
+from lyaptorch.kernels.arguments import KINDS, numbers
 
 RESIDENT = 128
 """Units up to which one matrix of float32 stays on the chip, half of them for two or for float64: 256 kB of
@@ -78,14 +77,6 @@ def precision(dtype: torch.dtype) -> str:
     if name not in PRECISIONS:
         raise ValueError(f"LYAPTORCH_PRECISION must be one of {', '.join(PRECISIONS)}, got {name!r}")
     return name if dtype == torch.float32 else "ieee"
-
-
-def numbers(f: Activation | None) -> tuple[int, int, float, float]:
-    """(value, bump, scale, area) of an activation, None being the identity."""
-    if not isinstance(f, Surrogate):
-        return (0 if f is None else VALUES[f.known], 0, 1.0, 0.0)
-    area = JUMPS[f.value][1] / f.bump.area if f.norm == "area" else 0.0
-    return (VALUES[f.value], *BUMPS[f.known], area)
 
 
 def is_nonlinear(f: Activation | None) -> bool:

@@ -117,9 +117,8 @@ class Stream:
         self, shape: Shape, *, member_ids: Ids, epoch: Ids = 0, dtype: Dtype = None, device: Device = None
     ) -> Float[Tensor, "..."]:
         """Draw from the standard normal by its inverse distribution in float64, then round to `dtype`."""
-        return _normal(self.bits(shape, member_ids=member_ids, epoch=epoch, device=device)).to(
-            _floating(dtype)
-        )
+        drawn = self.bits(shape, member_ids=member_ids, epoch=epoch, device=device)
+        return _normal(drawn).to(_floating(dtype))
 
     def bernoulli(
         self, shape: Shape, *, member_ids: Ids, epoch: Ids = 0, dtype: Dtype = None, device: Device = None

@@ -108,7 +108,7 @@ class KernelArguments:
         if form.coupling is not None:
             operands.append((form.coupling, "coupling", (*e, n)))
         if form.residual is not None:
-            operands.append((form.residual.matrix, "A", (*e, *_matrix_shape(form.residual, n))))
+            operands.append((form.residual.matrix, "A", (*e, *matrix_shape(form.residual, n))))
         return operands
 
     def _uses(self) -> list[tuple[Tensor, str, tuple[int, ...]]]:
@@ -143,7 +143,8 @@ def _activations(form: AnyForm) -> dict[str, Activation | None]:
     return {"inner": form.inner, "outer": form.outer, "phi": phi}
 
 
-def _matrix_shape(residual: Residual, n: int) -> tuple[int, ...]:
+def matrix_shape(residual: Residual, n: int) -> tuple[int, ...]:
+    """Of A for one network of n units."""
     return {"diagonal": (n,), "blocks": (n // 2, 2, 2), "dense": (n, n)}[residual.kind]
 
 

@@ -63,8 +63,7 @@ def refusal(backend: str, form: AnyForm | None, state: Tensor, *, frame: bool = 
         state: `(*e, b, n)`.
         frame: whether tangent vectors are carried along.
     """
-    reason: str | None = _missing(backend)
-    if reason is not None:
+    if (reason := _missing(backend)) is not None:
         return reason
     triton = backend == "triton"
     if state.device.type != ("cuda" if triton and not _interpreted() else "cpu"):

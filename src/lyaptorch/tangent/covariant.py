@@ -218,7 +218,7 @@ def covariant_vectors(
         _covariance_error(dynamics, tape.states, tangent_transient, vectors),
         backward_error,
         dt,
-        discretisation(cell, inputs, seen, orthogonal.exponents(dt), dt)[0],
+        discretisation(seen, inputs, orthogonal.exponents, dt)[0],
     )
 
 

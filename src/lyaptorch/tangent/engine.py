@@ -89,8 +89,7 @@ def refusal(problem: Problem, h: Tensor, name: str) -> str | None:
     """Why an engine cannot serve a problem with states like h; None if it can, as torch always does."""
     if name in ("torch", "autograd"):
         return None
-    reason = kernels.refusal(name, problem.form, h, frame=True)
-    if reason is not None:
+    if (reason := kernels.refusal(name, problem.form, h, frame=True)) is not None:
         return reason
     if len(problem.segments) > 1:
         return "it keeps the whole tape, and checkpoint was given"

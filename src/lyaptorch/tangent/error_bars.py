@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -116,7 +116,9 @@ OF_EXPONENT, OF_SPEED = 0.05, 0.005
 class Moments:
     """The states and frames from which some steps of a scan leave; `sweep` calls it at every span."""
 
+    cell: Cell
     starts: frozenset[int]
+    after: Tensor | None
     kept: list[tuple[int, Tensor, Tensor]] = field(default_factory=list)
 
     def __call__(self, s: int, h: Tensor, Q: Tensor) -> None:
@@ -142,14 +144,14 @@ def moments(cell: Cell, over: Sequence[Span], Q: Tensor, after: Tensor | None = 
         end = max(end // 2, shortest)
         own = [start for start in starts if start < end]
         chosen.update(own[int(w * len(own))] for w in where if own)
-    return Moments(frozenset(chosen))
+    return Moments(cell, frozenset(chosen), after)
 
 
 @torch.no_grad()
 def discretisation(
-    cell: Cell, inputs: Tensor, seen: Moments | None, rates: Tensor, dt: float, after: Tensor | None = None
+    seen: Moments | None, inputs: Tensor, exponents: Callable[[float], Tensor], dt: float
 ) -> tuple[Tensor | None, Tensor | None]:
-    """How far exponents `rates (*e, b, k)`, per unit of time dt, are off by the length of the steps.
+    """How far `exponents(dt) (*e, b, k)`, per unit of time, are off by the length of the steps.
 
     And where that is small beside the exponent, or the speed of the tangent vectors; None twice for maps.
 
@@ -158,19 +160,19 @@ def discretisation(
     r = d_2 / d_1, and the error d_1 / (1 - r); where they do not fall, it is inf. Local errors are taken to
     add up, which bounds them where they cancel. Cost: 7 steps of all moments at once.
 
-    With `after`, the steps of each trajectory `(b,)` or `(*e, b)`, the moments after its end do not count.
+    Moments after the end of a trajectory do not count.
     """
     if seen is None:
         return None, None
-    logs = []
+    logs, rates = [], exponents(dt)
     x = torch.cat([inputs[s] for s, _, _ in seen.kept], -2)
     h, Q = torch.cat([h for _, h, _ in seen.kept], -2), torch.cat([Q for _, _, Q in seen.kept], -3)
     for pieces in PIECES:
-        with finer(cell, pieces):
-            _, A = cell.pushforward(x, h, Q)
+        with finer(seen.cell, pieces):
+            _, A = seen.cell.pushforward(x, h, Q)
         logs.append(torch.linalg.qr(A).R.diagonal(dim1=-2, dim2=-1).abs().log())
     speed = torch.linalg.vector_norm(A - Q, dim=-2)
-    shares = _shares([s for s, _, _ in seen.kept], rates, after)
+    shares = _shares([s for s, _, _ in seen.kept], rates, seen.after)
     seen.kept.clear()
     differences = [(a - b).abs() for a, b in itertools.pairwise(logs)]
     first, second, speed = (_mean(z, shares) for z in (*differences, speed))

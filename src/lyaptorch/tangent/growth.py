@@ -87,9 +87,8 @@ class Growth:
         else:
             error, counts = torch.full_like(noise, torch.inf), (self.steps > 0).sum(0)
             for count in torch.unique(counts).tolist():
-                error[counts == count] = error_of_sum(
-                    deviation[:count, counts == count], noise[counts == count]
-                )
+                own = counts == count
+                error[own] = error_of_sum(deviation[:count, own], noise[own])
         elapsed = self._rows(self.steps.sum(0, keepdim=True))[0] * dt
         return torch.where(there, error / elapsed, torch.inf)
 
@@ -151,10 +150,6 @@ class Growth:
     def clock(self) -> Tensor:
         """Steps `(s,)` after each interval, of the longest trajectory."""
         return self.steps.reshape(len(self.steps), -1).amax(1).cumsum(0)
-
-    def too_short(self) -> Tensor:
-        """Which trajectories `(*e, b)` ended before anything was counted."""
-        return (self.steps.sum(0) == 0).expand(self.log_r.shape[1:-1])
 
     def _rows(self, steps: Tensor) -> Tensor:
         """Steps `(s,)` or `(s, *e, b)` against `log_r`, at least 1, and floating.

@@ -146,7 +146,7 @@ def lyapunov_spectrum(
     died = died_at(healthy, over, transient)
     tell_of_deaths(died)
     drift = late_drift(growth, transient, dt) if chosen else None
-    error, resolved = discretisation(cell, inputs, seen, growth.exponents(dt).detach(), dt, after)
+    error, resolved = discretisation(seen, inputs, growth.exponents, dt)
     return Spectrum(growth, h, Q, dt, transient, interval, died, error, resolved, drift)
 
 

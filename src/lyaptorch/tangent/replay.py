@@ -152,13 +152,8 @@ class _Script:
         self.constants: dict[str, Any] = {}
 
     def compiled(self, operations: list[_Operation], after: tuple[Tensor, ...]) -> Pushforward:
-        written = {
-            _storage(z)
-            for op in operations
-            if op.writes
-            for z in tree_leaves(op.args)
-            if isinstance(z, Tensor)
-        }
+        targets = [z for op in operations if op.writes for z in tree_leaves(op.args)]
+        written = {_storage(z) for z in targets if isinstance(z, Tensor)}
         lines: list[tuple[bool, list[str], str, set[str]]] = []
         for i, op in enumerate(operations):
             if _changes_nothing(op, written):

@@ -105,7 +105,7 @@ class Spectrum(Shown):
     @property
     def too_short(self) -> Tensor:
         """`(*e, b)` bool: which trajectories ended within the transients, so that they have no exponents."""
-        return self.growth.too_short()
+        return (self.growth.steps.sum(0) == 0).expand(self.growth.log_r.shape[1:-1])
 
     @property
     def reliable(self) -> Tensor:
@@ -131,9 +131,8 @@ class Spectrum(Shown):
         # members are independent networks: the variance of their mean is the mean of variances over their
         # number
         error = errors.square().mean(0).div(len(errors)).sqrt()
-        thin = torch.unique(
-            torch.linspace(0, len(running) - 1, 200, dtype=torch.float32, device="cpu").long()
-        )
+        places = torch.linspace(0, len(running) - 1, 200, dtype=torch.float32, device="cpu")
+        thin = torch.unique(places.long())
         elapsed = self.growth.clock().cpu()[thin] * self.dt
         dims, nats = ("trajectory", "index"), {"units": self.clock.rate}
         rows = running[thin].reshape(len(thin), -1, k).movedim(0, 1)

@@ -18,14 +18,7 @@ from lyaptorch.cells.form import Bars, Form, Residual, linear
 from lyaptorch.kernels.arguments import Saved, Scanned, Settings
 from lyaptorch.kernels.triton import frame_kernels, recurrence
 from lyaptorch.kernels.triton.frames import Own, Tape, pull, push
-from lyaptorch.kernels.triton.operands import (
-    Shape,
-    by_time,
-    is_nonlinear,
-    padded,
-    residual_operands,
-    sequence,
-)
+from lyaptorch.kernels.triton.operands import by_time, is_nonlinear, padded, residual_operands, sequence
 from lyaptorch.kernels.triton.recurrence import Kept
 
 
@@ -93,23 +86,23 @@ def scan_adjoint(
 
 def slopes_of(form: Form, kept: Kept) -> Slopes:
     """The slopes of all steps."""
-    shape, phi = kept.shape, None if form.residual is None else form.residual.activation
-    f = None
+    f, phi = None, None if form.residual is None else form.residual.activation
     if is_nonlinear(form.outer) or form.coupling is not None:
-        a = by_time(kept.inner, shape)
+        a = by_time(kept.inner, kept.shape)
         f = form.coupled(torch.ones_like(a) if form.outer is None else form.outer.slope(a))
     return Slopes(
-        _slope(form.inner, kept.before, shape),
-        None if f is None else _rows(f, shape),
-        None if form.residual is None else _slope(phi, _past(form.residual, kept), shape),
+        _slope(form.inner, kept.before, kept),
+        None if f is None else _rows(f, kept),
+        None if form.residual is None else _slope(phi, _past(form.residual, kept), kept),
     )
 
 
-def _slope(f: Activation | None, x: Tensor, shape: Shape) -> Tensor | None:
-    return _rows(f.slope(x), shape) if f is not None and is_nonlinear(f) else None
+def _slope(f: Activation | None, x: Tensor, kept: Kept) -> Tensor | None:
+    return _rows(f.slope(x), kept) if f is not None and is_nonlinear(f) else None
 
 
-def _rows(z: Tensor, shape: Shape) -> Tensor:
+def _rows(z: Tensor, kept: Kept) -> Tensor:
+    shape = kept.shape
     return sequence(z.expand(shape.t, *shape.ensemble, shape.b, shape.n), shape)
 
 

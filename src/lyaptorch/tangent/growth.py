@@ -151,6 +151,10 @@ class Growth:
         """Steps `(s,)` after each interval, of the longest trajectory."""
         return self.steps.reshape(len(self.steps), -1).amax(1).cumsum(0)
 
+    def too_short(self) -> Tensor:
+        """Which trajectories `(*e, b)` ended before anything was counted."""
+        return (self.steps.sum(0) == 0).expand(self.log_r.shape[1:-1])
+
     def _rows(self, steps: Tensor) -> Tensor:
         """Steps `(s,)` or `(s, *e, b)` against `log_r`, at least 1, and floating.
 

@@ -105,7 +105,7 @@ class Spectrum(Shown):
     @property
     def too_short(self) -> Tensor:
         """`(*e, b)` bool: which trajectories ended within the transients, so that they have no exponents."""
-        return (self.growth.steps.sum(0) == 0).expand(self.growth.log_r.shape[1:-1])
+        return self.growth.too_short()
 
     @property
     def reliable(self) -> Tensor:

@@ -32,8 +32,7 @@ def leading(values: Tensor, errors: Tensor, rate: str) -> list[str]:
     for member, error in zip(values[:ROWS], errors[:ROWS], strict=True):
         alive = torch.isfinite(member)
         # 0 / 0 where all have died: the NaN is -inf two lines on
-        mean = torch.where(alive, member, 0.0).sum(0) / alive.sum(0)
-        spread = torch.where(alive, error, 0.0).sum(0) / alive.sum(0)
+        mean, spread = (torch.where(alive, z, 0.0).sum(0) / alive.sum(0) for z in (member, error))
         mean = torch.where(alive.any(0), mean, -torch.inf)
         told = [_pair(m, s) for m, s in zip(mean[:SHOWN].tolist(), spread[:SHOWN].tolist(), strict=True)]
         lines.append(", ".join([*told, "..."] if len(mean) > SHOWN else told) + f" {rate}")

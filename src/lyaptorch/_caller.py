@@ -11,7 +11,7 @@ import functools
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, NamedTuple, ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -54,26 +54,19 @@ def _entered(function: Callable[P, R], *, grad: bool, evaluate: bool) -> Callabl
             device = next((z.device.type for z in given if isinstance(z, Tensor)), "cpu")
             with torch.autocast(device, enabled=False):
                 return function(*args, **kwargs)
-        with aside(given, grad=grad, evaluate=evaluate) as found:
-            if found.half:
+        with aside(given, grad=grad, evaluate=evaluate) as (lent, half):
+            if half:
                 args, kwargs = _each(_widened, args), _each(_widened, kwargs)
-            if found.lent or any(isinstance(z, Tensor) and z.is_inference() for z in given):
+            if lent or any(isinstance(z, Tensor) and z.is_inference() for z in given):
                 args, kwargs = ordinary(args), ordinary(kwargs)
             return function(*args, **kwargs)
 
     return cast(Callable[P, R], run)
 
 
-class Found(NamedTuple):
-    """Whether tensors of inference mode are about, and whether a network has half precision."""
-
-    lent: bool
-    half: bool
-
-
 @contextmanager
-def aside(given: Iterable[object], *, grad: bool, evaluate: bool) -> Iterator[Found]:
-    """The caller's modes put aside; gives what must be done about the arguments.
+def aside(given: Iterable[object], *, grad: bool, evaluate: bool) -> Iterator[tuple[bool, bool]]:
+    """The caller's modes put aside; gives whether tensors of inference mode, and half precision, are about.
 
     Args:
         given: what the caller handed over; networks and tensors are looked for in it.
@@ -117,7 +110,7 @@ def aside(given: Iterable[object], *, grad: bool, evaluate: bool) -> Iterator[Fo
         for device in devices:
             if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
                 stack.enter_context(torch.autocast(device, enabled=False))
-        yield Found(lent or made, half)
+        yield lent or made, half
 
 
 def _refuse_training(parameters: Sequence[Tensor]) -> None:

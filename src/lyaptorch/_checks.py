@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import operator
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from numbers import Real
 from typing import Any, TypeVar
 
@@ -40,13 +40,7 @@ def _whole(value: Any) -> int | None:
 
 def positive(name: str, value: N, *, do: str = "") -> N:
     """Return `value` if it, or each of its entries, is a finite number above zero, or raise."""
-    # a number is judged without a tensor, which a recorded epoch could not read back
-    if isinstance(value, Real) and not isinstance(value, Tensor):
-        fine = 0 < float(value) < math.inf
-    else:
-        numbers = _numbers(name, value)
-        fine = numbers.is_meta or bool(((numbers > 0) & (numbers < math.inf)).all())
-    if not fine:
+    if not _all(name, value, lambda z: (z > 0) & (z < math.inf)):
         raise ValueError(f"{name} must be a finite number above 0, got {value!r}{_advice(do)}")
     return value
 
@@ -60,8 +54,7 @@ def share(name: str, value: float) -> float:
 
 def rate(name: str, value: float | Tensor) -> float | Tensor:
     """Return `value` if it, or each of its entries, is finite and not below zero, or raise."""
-    numbers = _numbers(name, value)
-    if not numbers.is_meta and not (torch.isfinite(numbers) & (numbers >= 0)).all():
+    if not _all(name, value, lambda z: (z >= 0) & (z < math.inf)):
         raise ValueError(f"{name} must be finite and at least 0, got {value}")
     return value
 
@@ -181,16 +174,12 @@ def tensor(name: str, value: object, *, do: str = "call .float() or .double()") 
 
 def alike(name: str, value: Tensor, reference_name: str, reference: Tensor) -> Tensor:
     """Return `value` if its dtype and device are those of `reference`, or raise."""
-    if value.dtype != reference.dtype:
-        raise ValueError(
-            f"{name} must have the dtype of {reference_name}, {reference.dtype}, got {value.dtype}; "
-            f"convert one of them with .to({reference.dtype})"
-        )
-    if value.device != reference.device:
-        raise ValueError(
-            f"{name} must be on the device of {reference_name}, {reference.device}, got {value.device}; "
-            f"move one of them with .to()"
-        )
+    for need, of_value, wanted, do in (
+        ("have the dtype", value.dtype, reference.dtype, f"convert one of them with .to({reference.dtype})"),
+        ("be on the device", value.device, reference.device, "move one of them with .to()"),
+    ):
+        if of_value != wanted:
+            raise ValueError(f"{name} must {need} of {reference_name}, {wanted}, got {of_value}; {do}")
     return value
 
 
@@ -218,13 +207,14 @@ def numbers(value: Any, dtype: torch.dtype | None = None) -> Tensor:
     return torch.as_tensor(value, dtype=dtype, device=value.device if isinstance(value, Tensor) else "cpu")
 
 
-def _numbers(name: str, value: object) -> Tensor:
-    """A number as a tensor, or a tensor itself, or raise."""
+def _all(name: str, value: object, fine: Callable[[Any], Any]) -> bool:
+    """Whether a number, or each entry of a tensor, is fine; raise for all else."""
     if isinstance(value, Tensor):
-        return value
+        return value.is_meta or bool(fine(value).all())
     if not isinstance(value, Real):
         raise ValueError(f"{name} must be a number or a tensor, got {value!r}")
-    return torch.tensor(float(value), dtype=torch.float64, device="cpu")
+    # without a tensor, which a recorded epoch could not read back
+    return bool(fine(float(value)))
 
 
 def _advice(do: str) -> str:

@@ -199,6 +199,10 @@ def refuse_objects(body: bytes) -> None:
             return all(plain(kind.get_member_type(i)) for i in range(kind.get_nmembers()))
         return kind.get_class() in (h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.STRING, h5py.h5t.REFERENCE)
 
+    def has_values(dataset: Any) -> bool:
+        name = dataset.attrs.get("NAME")
+        return not (isinstance(name, bytes) and name.startswith(NO_VALUES))
+
     with h5py.File(io.BytesIO(body), "r") as file:
         fine = all(isinstance(file.get(name, getlink=True), h5py.HardLink) for name in file)
         data = list(file.values()) if fine else []
@@ -209,12 +213,7 @@ def refuse_objects(body: bytes) -> None:
         if not fine or not all(plain(kind) for kind in kinds):
             raise ValueError("it must hold numbers and text only, got a type or link beyond; do not trust it")
         # what was never written costs no bytes, and memory when it is read; a dimension without values is not
-        names = [d.attrs.get("NAME") for d in data]
-        read = [
-            d
-            for d, name in zip(data, names, strict=True)
-            if not (isinstance(name, bytes) and name.startswith(NO_VALUES))
-        ]
+        read = filter(has_values, data)
         claimed = sum(d.size * max(1, d.id.get_type().get_size()) + _text(d, body) for d in read)
         if claimed > len(body):
             raise ValueError(

@@ -36,10 +36,7 @@ def padded(inputs: Tensor | PackedSequence | Padded, lengths: Lengths = None) ->
                 f"inputs of type {type(inputs).__name__} bring their own lengths, got others; leave lengths "
                 "out"
             )
-        if isinstance(inputs, PackedSequence):
-            inputs, lengths = pad_packed_sequence(inputs)
-        else:
-            inputs, lengths = inputs
+        inputs, lengths = inputs if isinstance(inputs, Padded) else pad_packed_sequence(inputs)
     if lengths is None:
         return Padded(inputs)
     _checks.tensor("inputs", inputs)
@@ -71,5 +68,4 @@ def mean_of(values: Tensor, counts: Tensor, dims: tuple[int, ...]) -> Tensor:
 
 def real(lengths: Tensor, shape: Sequence[int]) -> Tensor:
     """Which steps belong to a sequence, bool against `(t, *e, b)` = `shape`."""
-    step = torch.arange(shape[0], device=lengths.device).reshape(-1, *[1] * (len(shape) - 1))
-    return step < lengths
+    return torch.arange(shape[0], device=lengths.device).reshape(-1, *[1] * (len(shape) - 1)) < lengths

@@ -41,8 +41,7 @@ def seed_from(generator: torch.Generator | None) -> int:
         raise ValueError(
             f"generator must be a torch.Generator or None, got {got}; use torch.Generator().manual_seed(seed)"
         )
-    drawn = torch.empty((), dtype=torch.int64, device=generator.device).random_(generator=generator)
-    return int(drawn.item())
+    return int(torch.empty((), dtype=torch.int64, device=generator.device).random_(generator=generator))
 
 
 def ids_of(ensemble: Shape, member_ids: Ids | None = None, device: Device = None) -> Tensor:
@@ -118,9 +117,8 @@ class Stream:
         self, shape: Shape, *, member_ids: Ids, epoch: Ids = 0, dtype: Dtype = None, device: Device = None
     ) -> Float[Tensor, "..."]:
         """Draw from the standard normal by its inverse distribution in float64, then round to `dtype`."""
-        return _normal(self.bits(shape, member_ids=member_ids, epoch=epoch, device=device)).to(
-            _floating(dtype)
-        )
+        drawn = self.bits(shape, member_ids=member_ids, epoch=epoch, device=device)
+        return _normal(drawn).to(_floating(dtype))
 
     def bernoulli(
         self, shape: Shape, *, member_ids: Ids, epoch: Ids = 0, dtype: Dtype = None, device: Device = None

@@ -70,31 +70,25 @@ def progress(title: str, total: int, enabled: bool | None) -> Iterator[Advance]:
     if not enabled or total == 0 or importlib.util.find_spec("rich") is None:
         yield lambda text: None
         return
-    # rich draws from Python's own generator, which is the user's
-    drawn = random.getstate()
-    try:
-        with _bar(title, total) as advance:
-            yield advance
-    finally:
-        random.setstate(drawn)
-
-
-@contextmanager
-def _bar(title: str, total: int) -> Iterator[Advance]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
-    with Progress(*columns, TextColumn("{task.fields[text]}"), console=Console(stderr=True)) as bar:
-        task = bar.add_task(title, total=total, text="")
-        pending, last = 0, 0.0
+    # rich draws from Python's own generator, which is the user's
+    drawn = random.getstate()
+    pending, last = 0, 0.0
 
-        def advance(text: str) -> None:
-            nonlocal pending, last
-            pending += 1
-            if time.monotonic() - last > REFRESH:
-                bar.update(task, advance=pending, text=text)
-                pending, last = 0, time.monotonic()
+    def advance(text: str) -> None:
+        nonlocal pending, last
+        pending += 1
+        if time.monotonic() - last > REFRESH:
+            bar.update(task, advance=pending, text=text)
+            pending, last = 0, time.monotonic()
 
-        yield advance
-        bar.update(task, advance=pending)
+    try:
+        columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
+        with Progress(*columns, TextColumn("{task.fields[text]}"), console=Console(stderr=True)) as bar:
+            task = bar.add_task(title, total=total, text="")
+            yield advance
+            bar.update(task, advance=pending)
+    finally:
+        random.setstate(drawn)

@@ -13,19 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from numpy.typing import NDArray
 
-from lyaptorch import _checks
-from lyaptorch._files import (
-    AGAIN,
-    host_facts,
-    refuse_objects,
-    replace_file,
-    save_shown,
-    sealed,
-    to_json,
-    unsealed,
-    with_format,
-    writable_folder,
-)
+from lyaptorch import _checks, _files
 from lyaptorch._renames import current_config, current_name
 from lyaptorch._shown import framed
 from lyaptorch._variables import Given, Variable, check_together, text, variable
@@ -88,7 +76,7 @@ class Record:
         if not isinstance(config, Mapping):
             raise ValueError(f"config must be a dict, got {type(config).__name__}; use dataclasses.asdict")
         object.__setattr__(self, "kind", text("kind", kind))
-        object.__setattr__(self, "config", json.loads(to_json("config", dict(config))))
+        object.__setattr__(self, "config", json.loads(_files.to_json("config", dict(config))))
         object.__setattr__(self, "variables", {n: variable(n, given) for n, given in variables.items()})
         coordinates = {n: variable(n, given) for n, given in (coordinates or {}).items()}
         object.__setattr__(self, "coordinates", coordinates)
@@ -140,7 +128,7 @@ class Record:
         import xarray
 
         attributes = {"format": _FORMAT, "format_version": _VERSION, "kind": self.kind}
-        attributes["config"] = to_json("config", self.config)
+        attributes["config"] = _files.to_json("config", self.config)
         return xarray.Dataset(dict(self.variables), dict(self.coordinates), attributes)
 
     def save(self, path: Path | str, *, host: Mapping[str, Any] | None = None, fresh: bool = False) -> Path:
@@ -159,30 +147,30 @@ class Record:
         Raises:
             ValueError: if the folder cannot be written, `host` is no JSON, or for another format.
         """
-        path = with_format(path, ".nc")
+        path = _files.with_format(path, ".nc")
         if path.suffix.lower() != ".nc":
-            return save_shown(path, self.page, self.plot)
-        facts = to_json("host", {**host_facts(), **(host or {})}, indent=2)
+            return _files.save_shown(path, self.page, self.plot)
+        facts = _files.to_json("host", {**_files.host_facts(), **(host or {})}, indent=2)
         dataset = self.dataset.assign_attrs(checksum=self._digest())
         # netCDF through xarray marks NaN as missing by default; here it is a value
         exact: dict[Any, dict[str, Any]] = {name: {"_FillValue": None} for name in dataset.variables}
         # in memory first: when the disk is full, HDF5 does not raise but ends the process
         body = io.BytesIO()
         dataset.to_netcdf(body, engine="h5netcdf", encoding=exact)
-        writable_folder(path.parent)
-        data, count, name = sealed(body.getvalue()), 1, path.stem
+        _files.writable_folder(path.parent)
+        data, count, name = _files.sealed(body.getvalue()), 1, path.stem
         # a fresh name is taken by writing, not by looking: two processes may end at once
         while fresh:
             try:
-                replace_file(path, data, fresh=True)
+                _files.replace_file(path, data, fresh=True)
                 break
             except FileExistsError:
                 count += 1
                 path = path.with_name(f"{name}-{count}.nc")
         # before a Record is replaced: where this cannot be written, the one at `path` is as it was
-        replace_file(path.with_suffix(".host.json"), f"{facts}\n".encode())
+        _files.replace_file(path.with_suffix(".host.json"), f"{facts}\n".encode())
         if not fresh:
-            replace_file(path, data)
+            _files.replace_file(path, data)
         return path
 
     @classmethod
@@ -198,9 +186,9 @@ class Record:
         if not path.is_file() and path.suffix != ".nc":
             path = path.with_name(f"{path.name}.nc")
         # two checksums: that of the bytes, before HDF5 reads them, and that of the values, after
-        body = unsealed(path)
+        body = _files.unsealed(path)
         try:
-            refuse_objects(body)
+            _files.refuse_objects(body)
             with xarray.open_dataset(
                 io.BytesIO(body), engine="h5netcdf", mask_and_scale=False, decode_times=False
             ) as data:
@@ -210,12 +198,11 @@ class Record:
                 coordinates = {name: v for name, v in entries.items() if name in data.coords}
                 record = cls(data.attrs["kind"], json.loads(data.attrs["config"]), variables, coordinates)
                 if record._digest() != data.attrs["checksum"]:
-                    raise ValueError(f"values and checksum disagree, so it is damaged; {AGAIN}")
+                    raise ValueError(f"values and checksum disagree, so it is damaged; {_files.AGAIN}")
                 if str(data.attrs["format_version"]) != str(_VERSION):
                     record = record._current()
         except Exception as error:  # h5py and xarray raise almost any type on a malformed file
-            known = type(error) is ValueError
-            reason = str(error) if known else f"it is damaged, {error!r}; {AGAIN}"
+            reason = str(error) if type(error) is ValueError else f"it is damaged, {error!r}; {_files.AGAIN}"
             raise ValueError(f"cannot load {path}: {reason}") from error
         return record
 
@@ -254,7 +241,7 @@ class Record:
                 table.append((name, v.dims, v.attributes, little.dtype.str, little.shape))
                 data.append(little.tobytes())
         # how many are variables, for the two groups follow each other without a mark
-        head = to_json("record", [self.kind, self.config, len(self.variables), table])
+        head = _files.to_json("record", [self.kind, self.config, len(self.variables), table])
         return f"sha256:{hashlib.sha256(head.encode() + b''.join(data)).hexdigest()}"
 
 
@@ -280,9 +267,9 @@ _renderers: list[Callable[[], Renderer]] = []
 
 
 def _check_format(attributes: Mapping[str, Any]) -> None:
-    missing = {"format", "format_version", "kind", "config", "checksum"} - attributes.keys()
-    if missing:
-        raise ValueError(f"it must have the attributes {', '.join(sorted(missing))}, got none; {AGAIN}")
+    needed = {"format", "format_version", "kind", "config", "checksum"}
+    if missing := ", ".join(sorted(needed - attributes.keys())):
+        raise ValueError(f"it must have the attributes {missing}, got none; {_files.AGAIN}")
     for name, known in (("format", [_FORMAT]), ("format_version", range(1, _VERSION + 1))):
         if str(attributes[name]) not in map(str, known):
             of = " or ".join(map(repr, known))

@@ -128,10 +128,8 @@ def _(inputs: Tensor, h0: Tensor, tensors: Sequence[Tensor], layout: str) -> Ten
 
 
 @unroll_adjoint.register_fake
-def _(
-    inputs: Tensor, h0: Tensor, tensors: Sequence[Tensor], layout: str, wanted: Sequence[bool], bar: Tensor
-) -> list[Tensor]:
-    return shaped([h0], inputs, tensors, wanted)
+def _(inputs: Tensor, h0: Tensor, tensors: Sequence[Tensor], *given: Any) -> list[Tensor]:
+    return shaped([h0], inputs, tensors, given[-2])
 
 
 def _unroll_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -1,6 +1,6 @@
 """Fused kernels: whole sequences in compiled code, for cells that are wholly described by a form."""
 
-from lyaptorch.kernels.arguments import Saved, Settings
+from lyaptorch.kernels.arguments import Saved, Settings, spread
 from lyaptorch.kernels.dispatch import LARGEST_FRAME, Availability, available, preferred, refusal
 from lyaptorch.kernels.footprint import Need, footprint, scan_need, unroll_need
 from lyaptorch.kernels.fused import FusedRecurrence, scan_adjoint, scan_forward
@@ -21,5 +21,6 @@ __all__ = [
     "scan_adjoint",
     "scan_forward",
     "scan_need",
+    "spread",
     "unroll_need",
 ]

@@ -108,7 +108,7 @@ class KernelArguments:
         if form.coupling is not None:
             operands.append((form.coupling, "coupling", (*e, n)))
         if form.residual is not None:
-            operands.append((form.residual.matrix, "A", (*e, *_matrix_shape(form.residual, n))))
+            operands.append((form.residual.matrix, "A", (*e, *matrix_shape(form.residual, n))))
         return operands
 
     def _uses(self) -> list[tuple[Tensor, str, tuple[int, ...]]]:
@@ -122,8 +122,7 @@ class KernelArguments:
     def _activation(self, args: ActivationArgs, f: Activation | None, n: int) -> None:
         args.value, args.shape, args.scale, args.area = numbers(f)
         if isinstance(f, Surrogate):
-            sharpness = f.arguments[0].detach().to(self.h.dtype)
-            sharpness = sharpness.expand(*self.e, 1, n).contiguous()
+            sharpness = f.arguments[0].detach().to(self.h.dtype).expand(*self.e, 1, n).contiguous()
             self._alive.append(sharpness)
             args.sharpness = sharpness.data_ptr()
 
@@ -145,8 +144,17 @@ def _activations(form: AnyForm) -> dict[str, Activation | None]:
     return {"inner": form.inner, "outer": form.outer, "phi": phi}
 
 
-def _matrix_shape(residual: Residual, n: int) -> tuple[int, ...]:
+def matrix_shape(residual: Residual, n: int) -> tuple[int, ...]:
+    """Of A for one network of n units."""
     return {"diagonal": (n,), "blocks": (n // 2, 2, 2), "dense": (n, n)}[residual.kind]
+
+
+def spread(log_r: Tensor) -> Tensor:
+    """The largest difference between the living of log R_ii `(..., k)`; 0 where none lives."""
+    finite = torch.isfinite(log_r)
+    top = torch.where(finite, log_r, -torch.inf).amax(-1)
+    bottom = torch.where(finite, log_r, torch.inf).amin(-1)
+    return torch.where(finite.any(-1), top - bottom, 0.0)
 
 
 class Settings(NamedTuple):

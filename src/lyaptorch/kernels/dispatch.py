@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lyaptorch.cells.activation import Activation
 from lyaptorch.cells.form import AnyForm, LIFForm
 from lyaptorch.cells.surrogates import Surrogate
 from lyaptorch.kernels.library import open_library
@@ -64,8 +63,7 @@ def refusal(backend: str, form: AnyForm | None, state: Tensor, *, frame: bool = 
         state: `(*e, b, n)`.
         frame: whether tangent vectors are carried along.
     """
-    reason: str | None = _missing(backend)
-    if reason is not None:
+    if (reason := _missing(backend)) is not None:
         return reason
     triton = backend == "triton"
     if state.device.type != ("cuda" if triton and not _interpreted() else "cpu"):
@@ -93,19 +91,13 @@ def _refuses(form: AnyForm, state: Tensor) -> str | None:
     if any(z.requires_grad for z in constants):
         return "the kernels train no time constants or thresholds of spiking neurons"
     for f in form.activations():
-        if (reason := _refuses_activation(f, state)) is not None:
-            return reason
-    return None
-
-
-def _refuses_activation(f: Activation, state: Tensor) -> str | None:
-    if f.known is None:
-        return f"the kernels know the activations of this library, not this {f}"
-    for p in f.arguments:
-        if p.dim() > 1 and p.shape[-2] != 1:
+        if f.known is None:
+            return f"the kernels know the activations of this library, not this {f}"
+        if any(p.dim() > 1 and p.shape[-2] != 1 for p in f.arguments):
             return f"the parameters of {f} differ between trajectories"
-    if isinstance(f, Surrogate) and f.through != "slope" and f.arguments[0].requires_grad:
-        return f'the kernels train a sharpness through "slope" only, and {f} is trained through {f.through!r}'
+        if isinstance(f, Surrogate) and f.through != "slope" and f.arguments[0].requires_grad:
+            through = f"{f} is trained through {f.through!r}"
+            return f'the kernels train a sharpness through "slope" only, and {through}'
     return None
 
 

@@ -119,8 +119,6 @@ def _triton(form: AnyForm) -> Any:
 
 def _first(status: Tensor, t: int) -> tuple[int | None, int | None]:
     """The smallest number in each of two columns that is not negative."""
-    if (status < 0).all():
-        return None, None
     broken, overflow = torch.where(status < 0, t, status).flatten(0, -2).amin(0).tolist()
     return None if broken == t else broken, None if overflow == t else overflow
 

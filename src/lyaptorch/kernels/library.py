@@ -23,10 +23,11 @@ VERSION = 4
 FILE = "liblyaptorch_cpu.so"
 
 
-def _fields(numbers: str, ids: str, pointers: str) -> list[tuple[str, type]]:
+def _fields(numbers: str, ids: str, pointers: str, reals: str = "") -> list[tuple[str, type]]:
     return [
         *((name, c_int64) for name in numbers.split()),
         *((name, c_int32) for name in ids.split()),
+        *((name, c_double) for name in reals.split()),
         *((name, c_void_p) for name in pointers.split()),
     ]
 
@@ -34,13 +35,7 @@ def _fields(numbers: str, ids: str, pointers: str) -> list[tuple[str, type]]:
 class ActivationArgs(ctypes.Structure):
     """An activation of all members."""
 
-    _fields_ = (
-        ("value", c_int32),
-        ("shape", c_int32),
-        ("scale", c_double),
-        ("area", c_double),
-        ("sharpness", c_void_p),
-    )
+    _fields_ = _fields("", "value shape", "sharpness", "scale area")
 
 
 class FormArgs(ctypes.Structure):
@@ -99,18 +94,14 @@ def load(folders: tuple[str, ...]) -> ctypes.CDLL:
     return library
 
 
+@cache
 def open_library() -> ctypes.CDLL:
     """The library that lies beside this package, or where the distribution was installed."""
-    return load(_folders())
-
-
-@cache
-def _folders() -> tuple[str, ...]:
-    """The two differ in an editable install, whose sources stand apart from what was built."""
+    # the two differ in an editable install, whose sources stand apart from what was built
     folders = [str(Path(__file__).parent)]
     with contextlib.suppress(metadata.PackageNotFoundError):
         folders.append(str(metadata.distribution("lyaptorch").locate_file("lyaptorch/kernels")))
-    return tuple(folders)
+    return load(tuple(folders))
 
 
 def call(name: str, args: ScanArgs | UnrollArgs, dtype: torch.dtype) -> None:
@@ -122,25 +113,16 @@ def call(name: str, args: ScanArgs | UnrollArgs, dtype: torch.dtype) -> None:
 
 def tape_size(name: str, args: ScanArgs | UnrollArgs, dtype: torch.dtype) -> int:
     """How many bytes the tape of `lyap_<name>` takes."""
-    size: int = getattr(open_library(), f"lyap_{name}_tape")(ctypes.byref(args), int(dtype == torch.float64))
-    return size
+    size = getattr(open_library(), f"lyap_{name}_tape")
+    return int(size(ctypes.byref(args), int(dtype == torch.float64)))
 
 
 def fill(args: FormArgs | ScanArgs | UnrollArgs, **values: int | Tensor | None) -> None:
     """Set fields of `args`; of a tensor, its address. Whoever calls keeps the tensors alive."""
     for name, value in values.items():
-        if isinstance(value, Tensor):
-            if not value.is_contiguous():
-                raise AssertionError(f"{name} must be contiguous")
-            setattr(args, name, value.data_ptr())
-        else:
-            setattr(args, name, value)
-
-
-def large_pages(memory: Tensor) -> Tensor:
-    """`memory`, not yet touched, in pages that are quick to touch, where the system can give them."""
-    open_library().lyap_large_pages(memory.data_ptr(), memory.nbytes)
-    return memory
+        if isinstance(value, Tensor) and not value.is_contiguous():
+            raise AssertionError(f"{name} must be contiguous")
+        setattr(args, name, value.data_ptr() if isinstance(value, Tensor) else value)
 
 
 SMALL, LARGEST, BLOCKS = 1 << 16, 1 << 28, 4
@@ -170,7 +152,10 @@ def _block(size: int) -> Tensor:
             return block
         if block is not None:
             _give_back(block)
-    return large_pages(torch.empty(size, dtype=torch.uint8, device="cpu"))
+    block = torch.empty(size, dtype=torch.uint8, device="cpu")
+    # not yet touched: in pages that are quick to touch, where the system can give them
+    open_library().lyap_large_pages(block.data_ptr(), block.nbytes)
+    return block
 
 
 def _give_back(block: Tensor) -> None:
@@ -205,7 +190,5 @@ def peak(dtype: torch.dtype, threads: int = 1) -> float:
         return done / (time.perf_counter() - start)
 
     # a ctypes call lets go of the interpreter's lock, so that threads of Python do run at once
-    if threads == 1:
-        return rate(0)
     with ThreadPoolExecutor(threads) as pool:
         return sum(pool.map(rate, range(threads)))

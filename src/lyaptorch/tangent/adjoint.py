@@ -24,7 +24,7 @@ from torch import Tensor
 from lyaptorch import _checks
 from lyaptorch.cells import Form
 from lyaptorch.cells.unroll import once
-from lyaptorch.kernels import Saved
+from lyaptorch.kernels import Saved, spread
 from lyaptorch.tangent.dynamics import Dynamics, bind
 from lyaptorch.tangent.growth import LOST
 from lyaptorch.tangent.scan import Outcome, Problem, Span, Tape, stack_growth, sweep
@@ -55,15 +55,8 @@ class Scan(torch.autograd.Function):
     """(inputs, h0, frame, leaves) to (log_r of every span, healthy, final state, final frame)."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        engine: Engine,
-        leaves: Sequence[Tensor],
-        inputs: Tensor,
-        h: Tensor,
-        frame: Tensor,
-        *_: Tensor,
-    ) -> Outcome:
+    def forward(ctx: Any, engine: Engine, leaves: Sequence[Tensor], *given: Tensor) -> Outcome:
+        inputs, h, frame, *_ = given
         found, ctx.tape = engine.forward(inputs, h, frame, keep=True)
         ctx.engine, ctx.leaves = engine, leaves
         # the leaves are saved for autograd's check that nobody changed them in place
@@ -139,9 +132,8 @@ class TorchEngine:
         # copyltu(M) = diag(c)
         X = Q * c[-1].unsqueeze(-2)
         for segment, (state, frame, dead) in zip(reversed(problem.segments), reversed(starts), strict=True):
-            tape = kept
-            if tape is None:
-                tape = Tape()
+            tape = kept or Tape()
+            if kept is None:
                 sweep(dynamics, state, frame, dead, segment, method=problem.method, tape=tape)
             X, h_bar = sweep_back.segment(segment, tape, Q, X, h_bar)
             Q = tape.frames[0]
@@ -174,10 +166,18 @@ class _SweepBack:
                 # in every span
                 clean = X - after @ torch.triu(after.mT @ X, 1)
                 X = clean if project is True else torch.where(project, clean, X)
-            # Z R^T = X: R^T is lower triangular and stands on the right
-            Z = torch.linalg.solve_triangular(R.mT, X, upper=False, left=False)
-            X, h_bar = self._span(span, Q, Z, h_bar)
-            # now X = D^T Z is Q_bar of the span before, and by the same invariance triu(Q^T Q_bar) =
+            # Z of Z R^T = X stands for X from here: R^T is lower triangular and stands on the right
+            X = torch.linalg.solve_triangular(R.mT, X, upper=False, left=False)
+            products = [Q]
+            # Q_s, D Q_s, D D Q_s, ...: not on the tape, which would be as long as the steps, not the spans
+            for s in range(span.start, span.stop - 1):
+                products.append(self.dynamics.product(s, products[-1]))
+            for s in range(span.stop - 1, span.start - 1, -1):
+                h_bar, X = self.dynamics.pullback(s, products.pop(), h_bar, X)
+                # the step left from h.detach(): X goes on to the step before, h_bar does not
+                if self.cut and s % self.cut == 0:
+                    h_bar = torch.zeros_like(h_bar)
+            # now X is D^T Z, Q_bar of the span before, and by the same invariance triu(Q^T Q_bar) =
             # diag(c_{s+1}): its copyltu(M) is diag(c_s - c_{s+1})
             if self.index > 0 and self.changes[self.index - 1] is not False:
                 X = X + Q * (self.c[self.index - 1] - self.c[self.index]).unsqueeze(-2)
@@ -185,32 +185,16 @@ class _SweepBack:
         self.dynamics.finish()
         return X, h_bar
 
-    def _span(self, span: Span, Q: Tensor, Z: Tensor, h_bar: Tensor) -> tuple[Tensor, Tensor]:
-        """Through the steps of one interval; the products within it are computed again."""
-        products = [Q]
-        # Q_s, D Q_s, D D Q_s, ...: not on the tape, which would be as long as the steps, not the spans
-        for s in range(span.start, span.stop - 1):
-            products.append(self.dynamics.product(s, products[-1]))
-        for s in range(span.stop - 1, span.start - 1, -1):
-            h_bar, Z = self.dynamics.pullback(s, products.pop(), h_bar, Z)
-            # the step left from h.detach(): Z goes on to the step before, h_bar does not
-            if self.cut and s % self.cut == 0:
-                h_bar = torch.zeros_like(h_bar)
-        return Z, h_bar
-
 
 def _projections(log_r: Tensor) -> list[Any]:
     """At the end of which spans X is projected; spreads of single spans add up to a bound."""
-    finite = torch.isfinite(log_r)
-    top = torch.where(finite, log_r, -torch.inf).amax(-1)
-    bottom = torch.where(finite, log_r, torch.inf).amin(-1)
-    spread = _known(torch.where(finite.any(-1), top - bottom, 0.0).flatten(1).amax(1))
-    project: list[Any] = [False] * len(spread)
+    spreads = _known(spread(log_r).flatten(1).amax(1))
+    project: list[Any] = [False] * len(spreads)
     total: Any = 0.0
-    for s in range(len(spread) - 1, 0, -1):
-        # back through span s an error above the diagonal grows at most by exp(spread[s]); X is projected at
+    for s in range(len(spreads) - 1, 0, -1):
+        # back through span s an error above the diagonal grows at most by exp(spreads[s]); X is projected at
         # the end of span s - 1 once these bounds, since the last time, multiply to more than exp(SPREAD)
-        total = total + spread[s]
+        total = total + spreads[s]
         project[s - 1] = total > SPREAD
         # a bool, or a tensor of one
         total = total * (project[s - 1] == 0)
@@ -219,8 +203,7 @@ def _projections(log_r: Tensor) -> list[Any]:
 
 def _known(values: Tensor) -> list[Any]:
     """Values on the host; where nobody can look, as tensors."""
-    known: list[Any] = values.tolist() if _checks.can_look() else list(values.unbind())
-    return known
+    return list(values.tolist() if _checks.can_look() else values.unbind())
 
 
 def warn_if_exploded(bars: Sequence[Tensor | None], log_r: Tensor) -> None:

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from lyaptorch import _checks
 from lyaptorch.cells import Cell
+from lyaptorch.kernels import spread
 from lyaptorch.tangent.dynamics import bind
 from lyaptorch.tangent.growth import Growth
-from lyaptorch.tangent.scan import Span, Tape, stack_growth, sweep
+from lyaptorch.tangent.scan import Tape, spans, stack_growth, sweep
 
 AUTO = "auto"
 ROUGH = 64
@@ -37,20 +38,16 @@ def choose_interval(cell: Cell, inputs: Tensor, h: Tensor, Q: Tensor, counted: i
     """
     steps = min(ROUGH, len(inputs))
     tape = Tape()
-    end = sweep(bind(cell, cell.form(), inputs[:steps], []), h, Q, None, _single(0, steps), tape=tape)
+    end = sweep(bind(cell, cell.form(), inputs[:steps], []), h, Q, None, spans(0, steps, 1), tape=tape)
     log_r, healthy = stack_growth(end.pivots, end.deaths)
     alive = healthy[-1]
     # what died hands nothing on to the columns behind it
     factors = [torch.where(h.unsqueeze(-1), R, 0.0) for R, h in zip(tape.factors, healthy, strict=True)]
-    rates = log_r.mean(0)
-    top = torch.where(alive, rates, -torch.inf).amax(-1)
-    bottom = torch.where(alive, rates, torch.inf).amin(-1)
     # a product of `interval` Jacobians has cond exp(gap interval), and R_kk the relative error eps cond; both
     # strategies stop at cond = eps^(-1/4), where eps^(3/4) is left
-    gap = torch.where(alive.any(-1), top - bottom, 0.0).max().item()
+    gap = spread(log_r.mean(0)).max().item()
     limit = torch.finfo(h.dtype).eps ** -0.25
-    longest = min(steps // 4, counted // FEWEST)
-    interval = max(1, min(longest, int(math.log(limit) / max(gap, 1e-9))))
+    interval = max(1, min(steps // 4, counted // FEWEST, int(math.log(limit) / max(gap, 1e-9))))
     while interval > 1 and _condition(factors, alive, interval) > limit:
         interval //= 2
     return interval
@@ -83,10 +80,10 @@ def choose_transient(cell: Cell, inputs: Tensor, h: Tensor, Q: Tensor) -> int:
     simulation output.
     """
     dynamics, dead, done, length = bind(cell, cell.form(), inputs, []), None, 0, 2 * ROUGH
-    growth, drop = [], 0
+    growth, drop, each = [], 0, spans(0, len(inputs), 1)
     while done < len(inputs):
         more = min(length, len(inputs) - done)
-        end = sweep(dynamics, h, Q, dead, _single(done, done + more))
+        end = sweep(dynamics, h, Q, dead, each[done : done + more])
         h, Q, dead, done, length = end.h, end.Q, end.dead, done + more, done + more
         growth.append(stack_growth(end.pivots, end.deaths)[0])
         drop = drift(torch.cat(growth))
@@ -122,13 +119,13 @@ def drift(log_r: Tensor) -> int:
 
 
 @torch.no_grad()
-def late_drift(growth: Growth, transient: int) -> Tensor | None:
+def late_drift(growth: Growth, transient: int, dt: float = 1.0) -> Tensor | None:
     """What a drift of the whole growth, which a rough scan did not see, may change in each exponent.
 
     The rule of `drift` is asked again with all of the growth. Where it would drop more than an eighth, and
     that moves some mean beyond the error of what is left, a warning says so, and the distances of the means
-    `(*e, b, k)`, nats per step, are returned; else None. Transient chaos, say, may end after thousands of
-    steps.
+    `(*e, b, k)`, per unit of time dt, are returned; else None. Transient chaos, say, may end after thousands
+    of steps.
     """
     log_r, s = growth.log_r, len(growth.log_r)
     if s < 4 * ROUGH or not _checks.can_look():
@@ -147,8 +144,4 @@ def late_drift(growth: Growth, transient: int) -> Tensor | None:
         "more, and more inputs",
         stacklevel=4,
     )
-    return moved
-
-
-def _single(start: int, stop: int) -> list[Span]:
-    return [Span(s, s + 1, True) for s in range(start, stop)]
+    return moved / dt

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -87,8 +87,7 @@ class CovariantVectors(Shown):
 
     def angles(self) -> Float[Tensor, "t1 *e b k k"]:
         """The angles between the vectors, radians in 0..pi/2; pi/2 beside a dead column."""
-        cosines = (self.vectors.mT @ self.vectors).abs().clamp_max(1.0)
-        return cosines.arccos()
+        return (self.vectors.mT @ self.vectors).abs().clamp_max(1.0).arccos()
 
     def overlap(self, gradient: Tensor) -> Float[Tensor, "s *e b k"]:
         """|cos| of the angle between each vector and a loss gradient, 0 where either is zero.
@@ -186,7 +185,7 @@ def covariant_vectors(
     chosen = transient == AUTO
     cell, inputs, h, Q, dropped, *_ = start(
         cell,
-        inputs,
+        Padded(inputs),
         k=k,
         h0=h0,
         transient=transient,
@@ -209,19 +208,18 @@ def covariant_vectors(
     steps = torch.ones(counted, dtype=torch.int64, device=h.device)
     vectors, gained, backward_error = _backwards(tape, end.Q, healthy[-1], counted)
     alive = healthy[-1].expand_as(gained)
-    found = CovariantVectors(
+    orthogonal = Growth(log_r[:counted], steps, healthy[:counted])
+    if chosen:
+        late_drift(orthogonal, dropped, dt)
+    return CovariantVectors(
         vectors,
         Growth(torch.where(alive, gained, -torch.inf), steps, alive),
-        Growth(log_r[:counted], steps, healthy[:counted]),
+        orthogonal,
         _covariance_error(dynamics, tape.states, tangent_transient, vectors),
         backward_error,
         dt,
+        discretisation(seen, inputs, orthogonal.exponents, dt)[0],
     )
-    if chosen:
-        late_drift(found.orthogonal_growth, dropped)
-    if seen is None:
-        return found
-    return replace(found, discretisation=discretisation(cell, inputs, seen, found.exponents, dt)[0])
 
 
 def _backwards(tape: Tape, Q: Tensor, alive: Tensor, counted: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -246,7 +244,8 @@ def _backwards(tape: Tape, Q: Tensor, alive: Tensor, counted: int) -> tuple[Tens
                 gained[s] = -length.log()
         if s <= counted:
             vectors[s] = tape.frames[s] @ C
-            error[s] = _sine(C, other)
+            along = (C * other).sum(-2, keepdim=True)
+            error[s] = torch.linalg.vector_norm(other - along * C, dim=-2)
         tape.frames.pop()
     return vectors, gained, error
 
@@ -256,13 +255,6 @@ def _unit(C: Tensor) -> tuple[Tensor, Tensor]:
     length = torch.linalg.vector_norm(C, dim=-2)
     length = torch.where(length > 0, length, 1.0)
     return C / length.unsqueeze(-2), length
-
-
-def _sine(a: Tensor, b: Tensor) -> Tensor:
-    """Sine of the angle between unit columns."""
-    along = (a * b).sum(-2, keepdim=True)
-    length: Tensor = torch.linalg.vector_norm(b - along * a, dim=-2)
-    return length
 
 
 def _covariance_error(dynamics: Dynamics, states: list[Tensor], first: int, vectors: Tensor) -> Tensor:

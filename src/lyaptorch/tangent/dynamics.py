@@ -89,14 +89,9 @@ class CellDynamics:
         # a step that ends in a hard reset, or in constants, has nothing to pull back
         if not live:
             return torch.zeros_like(h), torch.zeros_like(Q)
+        ys, y_bars = zip(*live, strict=True)
         # retain_graph: the step may read tensors that were computed outside it
-        bars = torch.autograd.grad(
-            [y for y, _ in live],
-            wanted,
-            [bar for _, bar in live],
-            retain_graph=True,
-            allow_unused=True,
-        )
+        bars = torch.autograd.grad(ys, wanted, y_bars, retain_graph=True, allow_unused=True)
         # of the leaves of a deep stack each step knows few
         for total, bar in zip(self._totals, bars[2:], strict=False):
             if bar is not None:
@@ -151,9 +146,8 @@ class Ended:
 
     def begin(self, start: int, states: Sequence[Tensor]) -> None:
         """Prepare the dynamics within."""
-        first = self.ends.first
         self.inner.begin(
-            start, [torch.where(self._going(start + i)[0], h, first) for i, h in enumerate(states)]
+            start, [torch.where(self._going(start + i)[0], h, self.ends.first) for i, h in enumerate(states)]
         )
 
     def product(self, s: int, Q: Tensor) -> Tensor:

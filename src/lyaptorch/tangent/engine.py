@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -17,7 +18,7 @@ from lyaptorch._types import Inputs
 from lyaptorch.cells import AnyForm, Network, as_cell
 from lyaptorch.cells.unroll import ADVICE
 from lyaptorch.tangent.adjoint import Engine, Scan, TorchEngine
-from lyaptorch.tangent.dynamics import CellDynamics, Dynamics, Ended, Ends
+from lyaptorch.tangent.dynamics import Ends, bind
 from lyaptorch.tangent.qr import METHODS, qr
 from lyaptorch.tangent.scan import Outcome, Problem, Span, spans, stack_growth, sweep, twice_over
 from lyaptorch.tangent.start import fit_padded
@@ -62,8 +63,6 @@ def engines(
         ('chosen', 'serves')
     """
     _checks.choice("qr_method", qr_method, METHODS)
-    if checkpoint is not None:
-        checkpoint = _checks.integer("checkpoint", checkpoint, 1)
     cell = as_cell(cell)
     inputs, h, after = fit_padded(cell, padded(inputs, lengths), h0)
     ends = None if after is None else Ends(after, h, None)
@@ -90,8 +89,7 @@ def refusal(problem: Problem, h: Tensor, name: str) -> str | None:
     """Why an engine cannot serve a problem with states like h; None if it can, as torch always does."""
     if name in ("torch", "autograd"):
         return None
-    reason = kernels.refusal(name, problem.form, h, frame=True)
-    if reason is not None:
+    if (reason := kernels.refusal(name, problem.form, h, frame=True)) is not None:
         return reason
     if len(problem.segments) > 1:
         return "it keeps the whole tape, and checkpoint was given"
@@ -115,9 +113,8 @@ def run_scan(problem: Problem, backend: str | None, inputs: Tensor, h: Tensor, Q
     engine: Engine = TorchEngine(problem)
     if name != "torch":
         assert problem.form is not None
-        over = problem.over
-        cuts = (0, *(span.stop for span in over))
-        settings = kernels.Settings(cuts, twice_over(over), problem.cut, name)
+        cuts = (0, *(span.stop for span in problem.over))
+        settings = kernels.Settings(cuts, twice_over(problem.over), problem.cut, name)
         # eagerly an operator would cost more
         if torch.compiler.is_compiling():
             found = _traced[-1](problem.form, inputs, h, Q, settings)
@@ -135,11 +132,9 @@ def run_scan(problem: Problem, backend: str | None, inputs: Tensor, h: Tensor, Q
 
 def _by_autograd(problem: Problem, inputs: Tensor, h: Tensor, Q: Tensor) -> Outcome:
     """Plain autograd through every step and every QR."""
-    dynamics: Dynamics = CellDynamics(problem.cell, inputs, [])
-    if problem.ends is not None:
-        dynamics = Ended(dynamics, problem.ends)
     end = sweep(
-        dynamics,
+        # not of the form, whose pullback autograd does not need
+        bind(problem.cell, None, inputs, [], problem.ends),
         h,
         Q,
         None,
@@ -156,10 +151,8 @@ def segments(over: tuple[Span, ...], checkpoint: int | None) -> tuple[tuple[Span
     """Consecutive spans of about `checkpoint` steps each."""
     if checkpoint is None:
         return (over,)
-    groups: dict[int, list[Span]] = {}
-    for span in over:
-        groups.setdefault(span.start // checkpoint, []).append(span)
-    return tuple(tuple(group) for group in groups.values())
+    steps = _checks.integer("checkpoint", checkpoint, 1)
+    return tuple(tuple(group) for _, group in itertools.groupby(over, lambda span: span.start // steps))
 
 
 Operator: TypeAlias = Callable[[AnyForm, Tensor, Tensor, Tensor, kernels.Settings], tuple[Tensor, ...] | None]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -117,20 +116,15 @@ OF_EXPONENT, OF_SPEED = 0.05, 0.005
 class Moments:
     """The states and frames from which some steps of a scan leave; `sweep` calls it at every span."""
 
+    cell: Cell
     starts: frozenset[int]
+    after: Tensor | None
     kept: list[tuple[int, Tensor, Tensor]] = field(default_factory=list)
 
     def __call__(self, s: int, h: Tensor, Q: Tensor) -> None:
         """Keep what step s leaves from, if it is one of the moments."""
         if s in self.starts:
             self.kept.append((s, h.detach(), Q.detach()))
-
-
-class Discretisation(NamedTuple):
-    """Of every exponent `(*e, b, k)`: its error by the step size, and whether that is small beside it."""
-
-    discretisation: Tensor
-    resolved: Tensor
 
 
 def moments(cell: Cell, over: Sequence[Span], Q: Tensor, after: Tensor | None = None) -> Moments | None:
@@ -141,8 +135,7 @@ def moments(cell: Cell, over: Sequence[Span], Q: Tensor, after: Tensor | None = 
     if not flows(cell):
         return None
     starts = [span.start for span in over if span.counted]
-    count = max(LEAST, len(starts) // RARELY, min(MOST, SMALL // Q.numel()))
-    count = min(count, len(starts))
+    count = min(len(starts), max(LEAST, len(starts) // RARELY, min(MOST, SMALL // Q.numel())))
     # one in each of equal stretches; at no fixed distance, which a period could share
     where = [(i + i * 0.618034 % 1) / count for i in range(count)]
     chosen = {starts[int(w * len(starts))] for w in where}
@@ -151,33 +144,35 @@ def moments(cell: Cell, over: Sequence[Span], Q: Tensor, after: Tensor | None = 
         end = max(end // 2, shortest)
         own = [start for start in starts if start < end]
         chosen.update(own[int(w * len(own))] for w in where if own)
-    return Moments(frozenset(chosen))
+    return Moments(cell, frozenset(chosen), after)
 
 
 @torch.no_grad()
 def discretisation(
-    cell: Cell, inputs: Tensor, seen: Moments, rates: Tensor, dt: float, after: Tensor | None = None
-) -> Discretisation:
-    """How far exponents `rates (*e, b, k)`, per unit of time dt, are off by the length of the steps.
+    seen: Moments | None, inputs: Tensor, exponents: Callable[[float], Tensor], dt: float
+) -> tuple[Tensor | None, Tensor | None]:
+    """How far `exponents(dt) (*e, b, k)`, per unit of time, are off by the length of the steps.
+
+    And where that is small beside the exponent, or the speed of the tangent vectors; None twice for maps.
 
     At each moment log R_ii of one step is compared with those of the same step in 2 and in 4 pieces. With
     the mean |differences| d_1 and d_2 of a method that converges, the rest is a geometric series of ratio
     r = d_2 / d_1, and the error d_1 / (1 - r); where they do not fall, it is inf. Local errors are taken to
     add up, which bounds them where they cancel. Cost: 7 steps of all moments at once.
 
-    With `after`, the steps of each trajectory `(b,)` or `(*e, b)`, the moments after its end do not count.
+    Moments after the end of a trajectory do not count.
     """
-    logs = []
+    if seen is None:
+        return None, None
+    logs, rates = [], exponents(dt)
     x = torch.cat([inputs[s] for s, _, _ in seen.kept], -2)
     h, Q = torch.cat([h for _, h, _ in seen.kept], -2), torch.cat([Q for _, _, Q in seen.kept], -3)
     for pieces in PIECES:
-        with finer(cell, pieces):
-            _, A = cell.pushforward(x, h, Q)
-        if pieces == PIECES[-1]:
-            speed = torch.linalg.vector_norm(A - Q, dim=-2)
-        R = torch.linalg.qr(A).R
-        logs.append(R.diagonal(dim1=-2, dim2=-1).abs().log())
-    shares = _shares([s for s, _, _ in seen.kept], rates, after)
+        with finer(seen.cell, pieces):
+            _, A = seen.cell.pushforward(x, h, Q)
+        logs.append(torch.linalg.qr(A).R.diagonal(dim1=-2, dim2=-1).abs().log())
+    speed = torch.linalg.vector_norm(A - Q, dim=-2)
+    shares = _shares([s for s, _, _ in seen.kept], rates, seen.after)
     seen.kept.clear()
     differences = [(a - b).abs() for a, b in itertools.pairwise(logs)]
     first, second, speed = (_mean(z, shares) for z in (*differences, speed))
@@ -191,7 +186,7 @@ def discretisation(
     dead = torch.isinf(rates)
     error = torch.where(torch.isnan(error) & ~dead, torch.inf, error).masked_fill(dead, 0.0)
     speed = speed.nan_to_num(0.0).amax(-1, keepdim=True) / dt
-    return Discretisation(error, error <= OF_EXPONENT * rates.abs() + OF_SPEED * speed)
+    return error, error <= OF_EXPONENT * rates.abs() + OF_SPEED * speed
 
 
 def _shares(steps: Sequence[int], rates: Tensor, after: Tensor | None) -> Tensor:

@@ -70,8 +70,7 @@ class Growth:
         s = self.log_r.shape[0]
         _checks.integer("window", window, 1, s, do=f"there are {s} intervals")
         first = s % window
-        log_r = torch.unflatten(self.log_r[first:], 0, (-1, window)).sum(1)
-        steps = torch.unflatten(self.steps[first:], 0, (-1, window)).sum(1)
+        log_r, steps = (torch.unflatten(z[first:], 0, (-1, window)).sum(1) for z in (self.log_r, self.steps))
         return log_r / (self._rows(steps) * dt)
 
     def stderr(self, dt: float = 1.0) -> Exponents:
@@ -83,13 +82,13 @@ class Growth:
         """
         deviation, there = self._deviations()
         noise = self._noise()
-        error = torch.full_like(deviation[0], torch.inf)
-        for count in self._counts():
-            if count is None:
-                error = error_of_sum(deviation, noise)
-                continue
-            own = (self.steps > 0).sum(0) == count
-            error[own] = error_of_sum(deviation[:count, own], noise[own])
+        if self.steps.dim() == 1:
+            error = error_of_sum(deviation, noise)
+        else:
+            error, counts = torch.full_like(noise, torch.inf), (self.steps > 0).sum(0)
+            for count in torch.unique(counts).tolist():
+                own = counts == count
+                error[own] = error_of_sum(deviation[:count, own], noise[own])
         elapsed = self._rows(self.steps.sum(0, keepdim=True))[0] * dt
         return torch.where(there, error / elapsed, torch.inf)
 
@@ -115,8 +114,7 @@ class Growth:
         # R_ii is what is left of a column as long as exp(lambda_1 interval): its relative error is
         # eps exp((lambda_1 - lambda_i) interval), at 11 and 31 nats 0.7% and 0.6%
         rates = self.exponents().detach()
-        leading = rates.amax(-1, keepdim=True)
-        gap = (leading - rates) * self._rows(self.steps.amax(0, keepdim=True))[0]
+        gap = (rates.amax(-1, keepdim=True) - rates) * self._rows(self.steps.amax(0, keepdim=True))[0]
         return self.healthy[-1] & (gap < LOST[self.log_r.dtype])
 
     def kaplan_yorke(self) -> Tensor:
@@ -177,12 +175,6 @@ class Growth:
         log_r = self.log_r.detach()
         largest = torch.where(self.healthy[-1], log_r, 0.0).abs().amax(0)
         return ROUND_OFF * torch.finfo(log_r.dtype).eps * largest.clamp_min(1.0)
-
-    def _counts(self) -> list[int | None]:
-        """How many intervals trajectories have, each number once; None alone where all have all."""
-        if self.steps.dim() == 1:
-            return [None]
-        return [*torch.unique((self.steps > 0).sum(0)).tolist()]
 
 
 def mean_over_trajectories(exponents: Tensor) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -14,7 +13,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from lyaptorch import _checks
 from lyaptorch._caller import measures
-from lyaptorch._padded import Lengths, Padded
+from lyaptorch._padded import Lengths, Padded, padded
 from lyaptorch._types import Inputs
 from lyaptorch.cells import Block, Depth, Network, probe
 from lyaptorch.tangent.automatic import AUTO, choose_interval, late_drift
@@ -112,18 +111,15 @@ def lyapunov_spectrum(
     cut = _checks.state_grad(state_grad)
     _checks.choice("backend", "torch" if backend is None else backend, ENGINES)
     _checks.choice("qr_method", qr_method, METHODS)
-    if checkpoint is not None:
-        checkpoint = _checks.integer("checkpoint", checkpoint, 1)
     cell, inputs, h, Q, transient, after = start(
         cell,
-        inputs,
+        padded(inputs, lengths),
         k=k,
         h0=h0,
         transient=transient,
         uncounted={"tangent_transient": tangent_transient},
         frame=frame,
         generator=generator,
-        lengths=lengths,
     )
     tangent_transient = int(tangent_transient)
     dt = cell.time_step if dt is None else _checks.positive("dt", dt)
@@ -147,14 +143,11 @@ def lyapunov_spectrum(
     growth = Growth(log_r[first:], _steps(over[first:], log_r.device), healthy[first:])
     if after is not None:
         growth = growth.ended(after - tangent_transient)
-    found = Spectrum(growth, h, Q, dt, transient, interval, died_at(healthy, over, transient))
-    tell_of_deaths(found.died_at)
-    if chosen and (moved := late_drift(growth, transient)) is not None:
-        found = replace(found, drift=moved / dt)
-    if seen is None:
-        return found
-    judged = discretisation(cell, inputs, seen, found.exponents.detach(), dt, after)
-    return replace(found, **judged._asdict())
+    died = died_at(healthy, over, transient)
+    tell_of_deaths(died)
+    drift = late_drift(growth, transient, dt) if chosen else None
+    error, resolved = discretisation(seen, inputs, growth.exponents, dt)
+    return Spectrum(growth, h, Q, dt, transient, interval, died, error, resolved, drift)
 
 
 @lru_cache(maxsize=16)

@@ -213,8 +213,7 @@ def qr(A: Tensor, dead: Tensor | None = None, method: str = "auto") -> Factors:
 
     Source: Gradient Flossing, eq 8 (its left side is the adjoint of the input).
     """
-    Q, R, now_dead = _QR.apply(A, dead, method)  # type: ignore[no-untyped-call]
-    return Factors(Q, R, now_dead)
+    return Factors(*_QR.apply(A, dead, method))  # type: ignore[no-untyped-call]
 
 
 class _QR(torch.autograd.Function):

@@ -152,13 +152,8 @@ class _Script:
         self.constants: dict[str, Any] = {}
 
     def compiled(self, operations: list[_Operation], after: tuple[Tensor, ...]) -> Pushforward:
-        written = {
-            _storage(z)
-            for op in operations
-            if op.writes
-            for z in tree_leaves(op.args)
-            if isinstance(z, Tensor)
-        }
+        targets = [z for op in operations if op.writes for z in tree_leaves(op.args)]
+        written = {_storage(z) for z in targets if isinstance(z, Tensor)}
         lines: list[tuple[bool, list[str], str, set[str]]] = []
         for i, op in enumerate(operations):
             if _changes_nothing(op, written):
@@ -174,8 +169,7 @@ class _Script:
             lines.append((op.writes, results, f"{target} = {call[0]}({', '.join(call[1:])})", used))
         # backwards from the results: what nobody reads is not done, unless it writes
         needed: set[str] = set()
-        last = ", ".join(self._text(z, needed) for z in after)
-        body = [f" return {last}"]
+        body = [f" return {', '.join(self._text(z, needed) for z in after)}"]
         for writes, results, line, used in reversed(lines):
             if writes or needed.intersection(results):
                 needed |= used
@@ -226,5 +220,4 @@ def _quicker(op: _Operation) -> tuple[Any, tuple[Any, ...]]:
 
 
 def _storage(z: Tensor) -> int:
-    storage: int = z.untyped_storage()._cdata
-    return storage
+    return int(z.untyped_storage()._cdata)

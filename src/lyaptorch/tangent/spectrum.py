@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -84,10 +85,7 @@ class Spectrum(Shown):
 
         It has the `discretisation` of a flow and a `drift` in it.
         """
-        error = self.growth.stderr(self.dt)
-        for other in (self.discretisation, self.drift):
-            error = error if other is None else torch.hypot(error, other)
-        return error
+        return functools.reduce(torch.hypot, self._biases(), self.growth.stderr(self.dt))
 
     def stderr_of_mean(self) -> Tensor:
         """Standard error `(*e, k)` of the mean of each exponent over the trajectories that have it.
@@ -96,11 +94,13 @@ class Spectrum(Shown):
         makes these smaller.
         """
         error, there = self.growth.stderr_of_mean(self.dt), self.growth.healthy[-1]
-        for other in (self.discretisation, self.drift):
-            if other is not None:
-                common = torch.where(there, other, 0.0).sum(-2) / there.sum(-2).clamp_min(1)
-                error = torch.hypot(error, common)
+        for bias in self._biases():
+            common = torch.where(there, bias, 0.0).sum(-2) / there.sum(-2).clamp_min(1)
+            error = torch.hypot(error, common)
         return error
+
+    def _biases(self) -> list[Tensor]:
+        return [bias for bias in (self.discretisation, self.drift) if bias is not None]
 
     @property
     def too_short(self) -> Tensor:
@@ -131,9 +131,8 @@ class Spectrum(Shown):
         # members are independent networks: the variance of their mean is the mean of variances over their
         # number
         error = errors.square().mean(0).div(len(errors)).sqrt()
-        thin = torch.unique(
-            torch.linspace(0, len(running) - 1, 200, dtype=torch.float32, device="cpu").long()
-        )
+        places = torch.linspace(0, len(running) - 1, 200, dtype=torch.float32, device="cpu")
+        thin = torch.unique(places.long())
         elapsed = self.growth.clock().cpu()[thin] * self.dt
         dims, nats = ("trajectory", "index"), {"units": self.clock.rate}
         rows = running[thin].reshape(len(thin), -1, k).movedim(0, 1)

@@ -7,10 +7,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import PackedSequence
 
 from lyaptorch import _checks
-from lyaptorch._padded import Lengths, Padded, padded, real
+from lyaptorch._padded import Padded, real
 from lyaptorch._random import Stream, seed_from
 from lyaptorch.cells import Cell, Network, as_cell, fit, random_frame, settle, unroll
 from lyaptorch.tangent.automatic import AUTO, choose_transient
@@ -32,7 +31,7 @@ class Start(NamedTuple):
 
 def start(
     cell: Network,
-    inputs: Tensor | PackedSequence | Padded,
+    given: Padded,
     *,
     k: int | None,
     h0: Any,
@@ -40,36 +39,30 @@ def start(
     uncounted: dict[str, int],
     frame: Tensor | None,
     generator: torch.Generator | None,
-    lengths: Lengths = None,
 ) -> Start:
     """Check the arguments, draw the frame and let the state settle.
 
     Args:
         cell: anything that `as_cell` takes.
-        inputs: `(t, *e, b, m)`.
+        given: inputs `(t, *e, b, m)`, and the steps of each trajectory, `(b,)` or `(*e, b)`.
         k: how many tangent vectors; n when missing.
         h0: state, or None for zeros.
         transient: first steps, of the state only, or "auto".
         uncounted: by name, how many of the other steps are not counted.
         frame: `(n, k)` or `(*e, b, n, k)`, or None for a random one.
         generator: seeds the random frame.
-        lengths: steps of each trajectory, `(b,)` or `(*e, b)`; t of all when missing.
 
     Raises:
         ValueError: as `lyapunov_spectrum` says.
         FloatingPointError: if the state overflows in the transient.
     """
     cell = as_cell(cell)
-    inputs, h, ends = fit_padded(cell, padded(inputs, lengths), h0)
-    t, n = inputs.shape[0], h.shape[-1]
-    k = n if k is None else _checks.integer("k", k, 1, n, do=f"a state of size {n} has {n} exponents")
-    waits = uncounted if transient == AUTO else {"transient": transient, **uncounted}
-    waits = {
-        name: _checks.integer(name, steps, 0, do='or pass "auto"' if name == "transient" else "")
-        for name, steps in waits.items()
-    }
-    transient, rest = waits.get("transient", AUTO), sum(int(waits[name]) for name in uncounted)
-    least = rest if isinstance(transient, str) else rest + transient
+    inputs, h, ends = fit_padded(cell, given, h0)
+    t = len(inputs)
+    waits: dict[str, Any] = dict(uncounted) if transient == AUTO else {"transient": transient, **uncounted}
+    for name, steps in waits.items():
+        waits[name] = _checks.integer(name, steps, 0, do='or pass "auto"' if name == "transient" else "")
+    transient, least = waits.get("transient", AUTO), sum(waits.values())
     if ends is not None:
         name_too_short(ends, least)
     if t - least < 1:
@@ -83,7 +76,7 @@ def start(
             raise ValueError(
                 'transient="auto" looks at all trajectories at once, and lengths were given; pass a number'
             )
-        transient = choose_transient(cell, inputs[: t - rest], h, Q)
+        transient = choose_transient(cell, inputs[: t - least], h, Q)
     if ends is None:
         return Start(cell, inputs[transient:], settle(cell, inputs[:transient], h), Q, transient, None)
     h, inputs, ends = _settled(cell, inputs[:transient], h, ends), inputs[transient:], ends - transient
@@ -107,18 +100,10 @@ def fit_padded(cell: Cell, given: Padded, h0: Any) -> tuple[Tensor, Tensor, Tens
             "all members may share those of (b,)"
         )
     inputs, h = fit(cell, inputs, h0)
-    if lengths is None:
-        return inputs, h, None
-    inputs, ends = _ending(inputs, lengths)
-    return inputs, h, ends
-
-
-def _ending(inputs: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor | None]:
-    """The inputs up to the last end, and the ends; None where all are one."""
-    if not _checks.can_look():
-        return inputs, lengths
+    if lengths is None or not _checks.can_look():
+        return inputs, h, lengths
     inputs = inputs[: int(lengths.max())]
-    return inputs, None if (lengths == len(inputs)).all() else lengths
+    return inputs, h, None if (lengths == len(inputs)).all() else lengths
 
 
 def name_too_short(ends: Tensor, least: int) -> None:
@@ -151,13 +136,16 @@ def _settled(cell: Cell, inputs: Tensor, h: Tensor, ends: Tensor) -> Tensor:
     return ended
 
 
-def first_frame(frame: Tensor | None, k: int, h: Tensor, generator: torch.Generator | None) -> Tensor:
-    """The frame given, checked, or a random one, in full shape `(*e, b, n, k)`.
+def first_frame(frame: Tensor | None, k: int | None, h: Tensor, generator: torch.Generator | None) -> Tensor:
+    """The frame given, checked, or a random one, in full shape `(*e, b, n, k)`; k is n when missing.
 
     Raises:
-        ValueError: for a frame of the wrong shape, dtype or device, or that is not orthonormal.
+        ValueError: for k out of range, for a frame of the wrong shape, dtype or device, or that is not
+            orthonormal.
     """
-    n, full = h.shape[-1], (*h.shape, k)
+    n = h.shape[-1]
+    k = n if k is None else _checks.integer("k", k, 1, n, do=f"a state of size {n} has {n} exponents")
+    full = (*h.shape, k)
     if frame is None:
         stream = Stream(seed_from(generator), "frame")
         shared_id = torch.zeros((), dtype=torch.int64, device=h.device)

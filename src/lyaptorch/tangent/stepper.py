@@ -64,8 +64,6 @@ class Stepper:
         self.h = _checks.tensor("h0", self.cell.pack(h0)).detach()
         if self.h.dim() < 2 or self.h.shape[-1] < 1:
             raise ValueError(f"h0 must have shape (*e, b, n), got {tuple(self.h.shape)}")
-        n = self.h.shape[-1]
-        k = n if k is None else _checks.integer("k", k, 1, n, do=f"a state of size {n} has {n} exponents")
         self.Q = first_frame(frame, k, self.h, generator).detach()
         self._dead: Tensor | None = None
 

@@ -16,28 +16,10 @@ from torch import Tensor
 from lyaptorch.cells.activation import Activation
 from lyaptorch.cells.form import Bars, Form, Residual, linear
 from lyaptorch.kernels.arguments import Saved, Scanned, Settings
-from lyaptorch.kernels.triton import frame_kernels
+from lyaptorch.kernels.triton import frame_kernels, recurrence
 from lyaptorch.kernels.triton.frames import Own, Tape, pull, push
-from lyaptorch.kernels.triton.operands import (
-    Shape,
-    by_time,
-    is_nonlinear,
-    padded,
-    residual_operands,
-    sequence,
-)
-from lyaptorch.kernels.triton.recurrence import (
-    DENSE,
-    Kept,
-    add_sharpness,
-    bypassed,
-    form_bars,
-    gradients,
-    over_time,
-    pull_back,
-    trains,
-    unroll_forward,
-)
+from lyaptorch.kernels.triton.operands import by_time, is_nonlinear, padded, residual_operands, sequence
+from lyaptorch.kernels.triton.recurrence import Kept
 
 
 class Slopes(NamedTuple):
@@ -52,7 +34,7 @@ def scan_forward(
     form: Form, inputs: Tensor, h: Tensor, frame: Tensor, settings: Settings, *, keep: bool
 ) -> Scanned:
     """As `kernels.fused.scan_forward`. Cost O(t n^2 k + s n k^2) per trajectory; `keep` keeps t frames."""
-    kept = unroll_forward(form, inputs, h, keep=True)
+    kept = recurrence.unroll_forward(form, inputs, h, keep=True)
     slopes = slopes_of(form, kept)
     own = _own(form, kept, frame.shape[-1], slopes)
     return push(frame_kernels.forward, own, kept, slopes, frame, settings, keep=keep)
@@ -66,7 +48,7 @@ def scan_adjoint(
     kept, shape = tape.kept, tape.kept.shape
     tensors, special = _own(form, kept, c.shape[-1], tape.slopes)
     A = None if form.residual is None else form.residual.matrix
-    wanted = trains(leaves, A) or special["KIND"] == DENSE
+    wanted = recurrence.trains(leaves, A) or special["KIND"] == recurrence.DENSE
     # of a dense A the cotangents are read again by other threads, else only by its gradient
     past = tape.frames.new_empty(tape.frames[:, 1:].shape) if wanted else tape.frames
     own = Own([*tensors, past], {**special, "PAST": wanted})
@@ -82,50 +64,51 @@ def scan_adjoint(
     # a source lies at the state before a step: the unrolled adjoint takes those of the states after it
     states_bar = torch.cat([source[1:], torch.zeros_like(source[:1])])
     h_bar = h_bar.reshape(shape.members, shape.b, shape.n)
-    pulled = pull_back(form, leaves, kept, sequence(states_bar, shape), h_bar, cut)
+    pulled = recurrence.pull_back(form, leaves, kept, sequence(states_bar, shape), h_bar, cut)
     if a_more is not None:
         # what slopes leave at a went on to the state before as a source; here it counts for W, V and b
         pulled = pulled._replace(a=pulled.a + sequence(a_more, shape))
-    if p_more is not None and trains(leaves, A):
+    if p_more is not None and recurrence.trains(leaves, A):
         pulled = pulled._replace(p=pulled.p + sequence(p_more, shape))
-    total = _with_frames(form, form_bars(form, leaves, kept, pulled), tape, bars, past)
+    total = _with_frames(form, recurrence.form_bars(form, leaves, kept, pulled), tape, bars, past)
     if total.coupling is not None:
-        a = by_time(kept.inner, shape)
-        share = f_bend if form.outer is None else f_bend * form.outer.slope(a)
+        share = f_bend if form.outer is None else f_bend * form.outer.slope(by_time(kept.inner, shape))
         total = total._replace(coupling=total.coupling + share.sum((0, -2)))
-    inputs_bar, h0_bar, found = gradients(form, leaves, saved.inputs, saved.h0, total)
-    add_sharpness(leaves, found, form.inner, lambda: kept.before, g_bend)
-    add_sharpness(leaves, found, form.outer, lambda: by_time(kept.inner, shape), form.coupled(f_bend))
+    inputs_bar, h0_bar, found = recurrence.gradients(form, leaves, saved.inputs, saved.h0, total)
+    recurrence.add_sharpness(leaves, found, form.inner, lambda: kept.before, g_bend)
+    recurrence.add_sharpness(
+        leaves, found, form.outer, lambda: by_time(kept.inner, shape), form.coupled(f_bend)
+    )
     if (residual := form.residual) is not None:
-        add_sharpness(leaves, found, residual.activation, lambda: _past(residual, kept), p_bend)
+        recurrence.add_sharpness(leaves, found, residual.activation, lambda: _past(residual, kept), p_bend)
     return [inputs_bar, h0_bar + source[0], frame_bar, *found]
 
 
 def slopes_of(form: Form, kept: Kept) -> Slopes:
     """The slopes of all steps."""
-    shape, phi = kept.shape, None if form.residual is None else form.residual.activation
-    f = None
+    f, phi = None, None if form.residual is None else form.residual.activation
     if is_nonlinear(form.outer) or form.coupling is not None:
-        a = by_time(kept.inner, shape)
+        a = by_time(kept.inner, kept.shape)
         f = form.coupled(torch.ones_like(a) if form.outer is None else form.outer.slope(a))
     return Slopes(
-        _slope(form.inner, kept.before, shape),
-        None if f is None else _rows(f, shape),
-        None if form.residual is None else _slope(phi, _past(form.residual, kept), shape),
+        _slope(form.inner, kept.before, kept),
+        None if f is None else _rows(f, kept),
+        None if form.residual is None else _slope(phi, _past(form.residual, kept), kept),
     )
 
 
-def _slope(f: Activation | None, x: Tensor, shape: Shape) -> Tensor | None:
-    return _rows(f.slope(x), shape) if f is not None and is_nonlinear(f) else None
+def _slope(f: Activation | None, x: Tensor, kept: Kept) -> Tensor | None:
+    return _rows(f.slope(x), kept) if f is not None and is_nonlinear(f) else None
 
 
-def _rows(z: Tensor, shape: Shape) -> Tensor:
+def _rows(z: Tensor, kept: Kept) -> Tensor:
+    shape = kept.shape
     return sequence(z.expand(shape.t, *shape.ensemble, shape.b, shape.n), shape)
 
 
 def _past(residual: Residual, kept: Kept) -> Tensor:
     """A h of all steps `(t, *e, b, n)`."""
-    return by_time(bypassed(residual, kept), kept.shape)
+    return by_time(recurrence.bypassed(residual, kept), kept.shape)
 
 
 def _own(form: Form, kept: Kept, k: int, slopes: Slopes) -> Own:
@@ -176,7 +159,7 @@ def _with_frames(form: Form, total: Bars, tape: Tape[Slopes], bars: Tensor, past
     Y, shape = tape.frames[:, :-1], tape.kept.shape
     if total.W is not None:
         P = Y if tape.slopes.g is None else Y * tape.slopes.g.unsqueeze(-2)
-        total = total._replace(W=total.W + over_time(bars, P, shape))
+        total = total._replace(W=total.W + recurrence.over_time(bars, P, shape))
     if total.matrix is not None and form.residual is not None:
         flat = (z.reshape(*shape.ensemble, -1, shape.n) for z in (past, Y))
         total = total._replace(matrix=total.matrix + form.residual.gradient(*flat))

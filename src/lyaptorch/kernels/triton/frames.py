@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lyaptorch import _checks
-from lyaptorch.kernels.arguments import Scanned, Settings
+from lyaptorch.kernels.arguments import Scanned, Settings, spread
 from lyaptorch.kernels.triton.operands import by_time, sequence
 from lyaptorch.kernels.triton.recurrence import Kept
 
@@ -55,12 +55,11 @@ def push(
         KEEP=keep, **own.special,
     )  # fmt: skip
     # rows for columns: A^T = L Q^T, of which L = R^T is kept
-    Q = frames[:, -1].reshape(*shape.ensemble, b, k, N).mT
     return Scanned(
         by_time(factors.diagonal(dim1=-2, dim2=-1), shape),
         by_time(dead[:, 1:], shape).bool(),
         kept.after[-1].clone(),
-        Q,
+        frames[:, -1].reshape(*shape.ensemble, b, k, N).mT,
         *_broken(status, kept, settings),
         Tape(kept, slopes, frames, factors) if keep else None,
     )
@@ -78,7 +77,7 @@ def pull(
     bends = [torch.zeros_like(tape.kept.inner) for _ in range(3)]
     kernel[(e, b)](
         *own.tensors, frames, _inverse_of(tape.factors), sequence(c, shape),
-        sequence(_spread_of(log_r), shape), _cuts_of(settings, frames.device)[0],
+        sequence(spread(log_r).unsqueeze(-1), shape), _cuts_of(settings, frames.device)[0],
         frames.new_empty(e, b, k, k), work, bars, *bends, len(settings.twice), t, b, k, n, **own.special,
     )  # fmt: skip
     frame_bar = work[:, :, len(settings.twice) % 2].reshape(*shape.ensemble, b, k, N).mT
@@ -100,14 +99,6 @@ def _inverse_of(factors: Tensor) -> Tensor:
     return inverse.contiguous()
 
 
-def _spread_of(log_r: Tensor) -> Tensor:
-    """The largest difference of the living log R_ii of every span `(s, *e, b, 1)`."""
-    finite = torch.isfinite(log_r)
-    top = torch.where(finite, log_r, -torch.inf).amax(-1, keepdim=True)
-    bottom = torch.where(finite, log_r, torch.inf).amin(-1, keepdim=True)
-    return torch.where(finite.any(-1, keepdim=True), top - bottom, 0.0)
-
-
 def _broken(status: Tensor, kept: Kept, settings: Settings) -> tuple[int | None, int | None]:
     """The first span after which the frame is not finite, or the first step after which the state is not.
 
@@ -117,8 +108,7 @@ def _broken(status: Tensor, kept: Kept, settings: Settings) -> tuple[int | None,
         return None, None
     overflow = None
     if not torch.isfinite(kept.states[:, -1]).all():
-        finite = torch.isfinite(kept.states).all(-1).all(-1).all(0)
-        overflow = int((~finite).int().argmax()) - 1
+        overflow = int((~torch.isfinite(kept.states).all(-1).all(-1).all(0)).int().argmax()) - 1
     if (broken := status[status >= 0]).numel() == 0:
         return None, overflow
     first = int(broken.min())

@@ -17,18 +17,10 @@ from torch import Tensor
 
 from lyaptorch.cells.form import Bars, LIFForm
 from lyaptorch.kernels.arguments import Saved, Scanned, Settings
-from lyaptorch.kernels.triton import lif_kernels
+from lyaptorch.kernels.triton import lif_kernels, recurrence
 from lyaptorch.kernels.triton.frames import Own, Tape, pull, push
 from lyaptorch.kernels.triton.operands import by_time, neurons, padded, rowwise, sequence
-from lyaptorch.kernels.triton.recurrence import (
-    Kept,
-    add_sharpness,
-    gradients,
-    over_time,
-    pull_back_neurons,
-    trains,
-    unroll_forward,
-)
+from lyaptorch.kernels.triton.recurrence import Kept
 
 
 class Steps(NamedTuple):
@@ -45,7 +37,7 @@ def scan_forward(
     form: LIFForm, inputs: Tensor, h: Tensor, frame: Tensor, settings: Settings, *, keep: bool
 ) -> Scanned:
     """As `kernels.fused.scan_forward`. Cost O(t n^2 k + s n k^2) per trajectory; `keep` keeps t frames."""
-    kept = unroll_forward(form, inputs, h, keep=True)
+    kept = recurrence.unroll_forward(form, inputs, h, keep=True)
     steps = steps_of(form, kept)
     own = _own(form, kept, frame.shape[-1], steps)
     return push(lif_kernels.forward_frame, own, kept, steps, frame, settings, keep=keep)
@@ -65,14 +57,14 @@ def scan_adjoint(
     cut = settings.cut or 0
     first, states_bar = _sources(form, steps, slope_bar, a_bar, d_bar, cut)
     h_bar = h_bar.reshape(shape.members, shape.b, h0.shape[-1])
-    a_bars, h0_bar = pull_back_neurons(form, kept, sequence(states_bar, shape), h_bar, cut)
+    a_bars, h0_bar = recurrence.pull_back_neurons(form, kept, sequence(states_bar, shape), h_bar, cut)
     W_bar = None
-    if trains(leaves, form.weight_hh):
+    if recurrence.trains(leaves, form.weight_hh):
         P = tape.frames[:, :-1, ..., : shape.n] * sequence(steps.slope, shape).unsqueeze(-2)
-        W_bar = over_time(a_bars, kept.inner, shape) + over_time(bars, P, shape)
+        W_bar = recurrence.over_time(a_bars, kept.inner, shape) + recurrence.over_time(bars, P, shape)
     total = Bars(by_time(a_bars, shape), h0_bar, W_bar)
-    inputs_bar, h0_bar, found = gradients(form, leaves, saved.inputs, h0, total)
-    add_sharpness(leaves, found, form.spike, lambda: steps.above, slope_bar)
+    inputs_bar, h0_bar, found = recurrence.gradients(form, leaves, saved.inputs, h0, total)
+    recurrence.add_sharpness(leaves, found, form.spike, lambda: steps.above, slope_bar)
     return [inputs_bar, h0_bar + first, frame_bar, *found]
 
 

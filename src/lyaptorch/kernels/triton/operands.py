@@ -14,7 +14,7 @@ from torch import Tensor
 from lyaptorch.cells.activation import Activation
 from lyaptorch.cells.form import AnyForm, Form, LIFForm, linear
 from lyaptorch.cells.surrogates import Surrogate
-from lyaptorch.kernels.arguments import KINDS, numbers
+from lyaptorch.kernels.arguments import KINDS, matrix_shape, numbers
 
 RESIDENT = 128
 """Units up to which one matrix of float32 stays on the chip, half of them for two or for float64: 256 kB of
@@ -119,10 +119,9 @@ def residual_operands(form: Form, h: Tensor, shape: Shape) -> tuple[list[Tensor]
     """Of a form W, A, c and sharpnesses, the size of A, and what the kernels are specialised by."""
     residual, phi = form.residual, None if form.residual is None else form.residual.activation
     W = rowwise(form.weight_hh.expand(*shape.ensemble, shape.n, shape.n))
-    A = W if residual is None else residual.matrix
+    A = W
     if residual is not None:
-        own = A.shape[-{"diagonal": 1, "blocks": 3, "dense": 2}[residual.kind] :]
-        A = rowwise(A.expand(*shape.ensemble, *own))
+        A = rowwise(residual.matrix.expand(*shape.ensemble, *matrix_shape(residual, shape.n)))
     c = W if form.coupling is None else rowwise(form.coupling.expand(*shape.ensemble, shape.n))
     functions = (form.inner, form.outer, phi)
     special = {

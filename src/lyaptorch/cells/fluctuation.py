@@ -91,6 +91,7 @@ def fluctuation_driven(
                 f"{rate_name} must be between 0 and {1 / cell.dt:g} Hz, one spike in each step, got {hertz}"
             )
         count = weight.shape[-1]
+        # the two equations above, each for its share, solved for mu and sigma^2
         mu = share * mean * cell.threshold / (count * p * A)
         variance = share * (std * cell.threshold).square() / (count * p * (1 - p) * B) - mu.square()
         if (variance < 0).any():

@@ -94,6 +94,7 @@ class S4DCell(Cell):
         """The factor and the gain `(*e, channels, modes)` of a step, complex."""
         A = torch.complex(-self.log_decay.exp(), self.frequency)
         exponent = self.log_dt.exp().unsqueeze(-1) * A
+        # not e^(dt A) - 1, which loses its digits where dt is small
         return torch.exp(exponent), torch.expm1(exponent) / A
 
     def _unpacked(self, h: Tensor) -> Tensor:
@@ -159,6 +160,7 @@ class CoRNNCell(FormCell):
         """M (y, z) + (dt^2, dt) tanh(a), both rows of a block with the same a."""
         like, n = self.weight_hh, self.state_size // 2
         kept, dt = 1 - self.dt * self.damping, self.dt
+        # z' put into y' = y + dt z': y' = (1 - dt^2 gamma) y + dt (1 - dt damping) z + dt^2 tanh(a)
         block = like.new_tensor([[1 - dt * dt * self.gamma, dt * kept], [-dt * self.gamma, kept]])
         W = torch.stack([self.weight_hh, self.weight_zh], -1).flatten(-2)
         return Form(

@@ -81,6 +81,7 @@ def rotation(w: Number) -> Recipe:
                 f"a rotation turns pairs of units, so their number must be even, got {n}; take {n + 1}"
             )
         angles = spread("w", w, n // 2, member_ids)
+        # each block turns by w and stretches nothing: its singular values are 1 after any number of steps
         c, s = angles.cos(), angles.sin()
         return Residual(torch.stack([torch.stack([c, -s], -1), torch.stack([s, c], -1)], -2), "blocks")
 
@@ -121,6 +122,7 @@ def matrix(A: Tensor) -> Recipe:
         if torch.equal(slim.dense(), dense):
             return slim
         if n % 2 == 0:
+            # [.., i, a, j, b] is A[2 i + a, 2 j + b]; its blocks are those with i = j
             pairs = torch.unflatten(torch.unflatten(dense, -1, (-1, 2)), -3, (-1, 2))
             slim = Residual(pairs.diagonal(dim1=-4, dim2=-2).movedim(-1, -3), "blocks")
             if torch.equal(slim.dense(), dense):

@@ -91,6 +91,7 @@ class Stacked(Cell):
         pushed: list[Tensor] = []
         X: Tensor | None = None
         for layer, own, columns in zip(self.layers, self._split(h), self._split(Q, -2), strict=True):
+            # x of a layer is what the one below has become: dh' = D dh + dh'/dx dx with dx = X
             if X is None:
                 y, Y = layer.pushforward(x, own, columns)
             else:

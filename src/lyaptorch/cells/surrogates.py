@@ -160,6 +160,7 @@ class Surrogate(Activation):
             return (None,)
         wide, g = _wide(x, parameters[0])
         y = g * wide
+        # with S the integral of s: d/dg of S(g x) is x s(g x), and of S(g x) / g it is (x s(g x) - S / g) / g
         if self.norm == "area":
             slope = VALUES[self.value][1] / self.bump.area * wide * self.bump.height(y)
         else:

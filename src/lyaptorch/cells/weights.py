@@ -162,6 +162,8 @@ def dale(gain: Number = 1.0, excitatory: float = 0.8) -> Weights:
                 f"there must be excitatory and inhibitory neurons, got {n_excitatory} excitatory of {n}; "
                 f"change the share {excitatory} or take more neurons"
             )
+        # with ratio n_I = n_E a row's sum is 0 on average, and that of its squares n_E + ratio^2 n_I =
+        # n_E (1 + ratio), by which it is divided below
         ratio = n_excitatory / (n - n_excitatory)
         signs = torch.full((n,), -ratio, device=member_ids.device)
         signs[:n_excitatory] = 1.0
@@ -223,6 +225,7 @@ def random_frame(
 
 def by_householder(A: Tensor) -> Tensor:
     """Q of A = Q R with R_ii > 0, of each matrix by itself: the same bits alone and among others."""
+    # QR leaves signs open; of normal entries Q is Haar-random only with those that make R_ii > 0
     Q, R = torch.linalg.qr(A)
     signs = torch.where(R.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0)
     return torch.mul(Q, signs.unsqueeze(-2))

@@ -69,5 +69,6 @@ def _leak(decay: float, x: Tensor) -> Tensor:
     """y_s = decay y_{s-1} + x_s along the first dimension, as one product with the powers of the decay."""
     # y_s = sum_j decay^(s - j) x_j over j <= s; for j > s the powers would overflow before tril drops them
     steps = torch.arange(len(x), dtype=x.dtype, device=x.device)
+    # y_s = sum of decay^(s - r) x_r over r <= s; above the diagonal powers could overflow, and are clamped
     powers = torch.tril(decay ** (steps.unsqueeze(1) - steps).clamp_min(0))
     return (powers @ x.flatten(1)).view_as(x)

@@ -94,9 +94,8 @@ def _reached(cell: Cell, asked: Sequence[Tensor], x: Tensor, h: Tensor) -> list[
         return found
     member_ids = torch.arange(torch.Size(ensemble).numel(), device=h.device).reshape(ensemble)
     stream = Stream(DEFAULT_SEED, "ownership")
-    x, h = (
-        stream.normal(z.shape, member_ids=i, dtype=z.dtype, device=z.device) for i, z in enumerate((x, h))
-    )
+    like = enumerate((x, h))
+    x, h = (stream.normal(z.shape, member_ids=i, dtype=z.dtype, device=z.device) for i, z in like)
     with torch.enable_grad():
         after = cell.step(x, h).square()
     # the loss of a group of members must have no gradient at the places of the others

@@ -102,9 +102,8 @@ def _call(cell: Cell, x: Tensor, h: Tensor) -> Tensor:
 
 
 def _noise(like: Tensor, draw: int, *columns: int) -> Tensor:
-    return Stream(DEFAULT_SEED, "probe").normal(
-        (*like.shape, *columns), member_ids=draw, dtype=like.dtype, device=like.device
-    )
+    stream, shape = Stream(DEFAULT_SEED, "probe"), (*like.shape, *columns)
+    return stream.normal(shape, member_ids=draw, dtype=like.dtype, device=like.device)
 
 
 def _moved(h: Tensor, draw: int) -> Tensor:
@@ -219,9 +218,7 @@ def _gradient(total: Tensor, wanted: list[Tensor]) -> Tensor:
     """The gradient of a sum, as one row."""
     if not total.requires_grad:
         return total.new_zeros(sum(one.numel() for one in wanted))
-    found = torch.autograd.grad(
-        total.sum(), wanted, retain_graph=True, allow_unused=True, materialize_grads=True
-    )
+    found = torch.autograd.grad(total.sum(), wanted, None, True, allow_unused=True, materialize_grads=True)
     return torch.cat([one.flatten() for one in found])
 
 

@@ -123,6 +123,7 @@ def matrix(A: Tensor) -> Recipe:
             return slim
         # whether nothing is lost is asked of the numbers, so that a product of recipes may come as a matrix
         if n % 2 == 0:
+            # [.., i, a, j, b] is A[2 i + a, 2 j + b]; its blocks are those with i = j
             pairs = torch.unflatten(torch.unflatten(dense, -1, (-1, 2)), -3, (-1, 2))
             slim = Residual(pairs.diagonal(dim1=-4, dim2=-2).movedim(-1, -3), "blocks")
             if torch.equal(slim.dense(), dense):

@@ -198,6 +198,8 @@ class LIFCell(SpikingCell):
         after, arriving, v, S = self._step(x, h)
         n, theta = self.hidden_size, self.threshold.unsqueeze(-2)
         alpha, beta = (decay.unsqueeze(-1) for decay in self.decays())
+        # "product": dU' = (1 - S) dv - v dS, "subtract": dU' = dv - theta dS, with dS = slope dU; the terms
+        # of what `reset_grad` holds constant are left out
         slope = self.activation.slope(h[..., :n] - theta).unsqueeze(-1)
         U, I = torch.split(Q, n, -2)  # noqa: E741
         # dS = surrogate slope times dU: everything below is the step with d in front

@@ -163,6 +163,7 @@ class Surrogate(Activation):
         # with I the integral of s: d/dg [I(g x) / g] = x s(g x) / g - I(g x) / g^2 where the scale is 1;
         # where it is g height / area, d/dg [height / area I(g x)] = height / area x s(g x)
         y = g * wide
+        # with S the integral of s: d/dg of S(g x) is x s(g x), and of S(g x) / g it is (x s(g x) - S / g) / g
         if self.norm == "area":
             slope = VALUES[self.value][1] / self.bump.area * wide * self.bump.height(y)
         else:

@@ -37,10 +37,9 @@ def axis(text: str) -> tuple[str, list[Any]]:
         raise ValueError(
             f"an axis must be name=first:last:step or name=a,b,c, got {text!r}; write delay=10:80:10"
         )
-    found = (
-        _range(text, values.split(":")) if ":" in values else [_value(v.strip()) for v in values.split(",")]
-    )
-    return name.strip(), found
+    if ":" in values:
+        return name.strip(), _range(text, values.split(":"))
+    return name.strip(), [_value(v.strip()) for v in values.split(",")]
 
 
 def grid(config: Config, axes: Axes) -> list[dict[str, Any]]:

@@ -151,9 +151,8 @@ def _labelled(record: Any, name: str, group: Group) -> Record:
         raise ValueError(
             f"the function of a sweep must return a Record, got {type(record).__name__}; return one"
         )
-    lengths = {
-        v.values.shape[v.dims.index("member")] for v in record.variables.values() if "member" in v.dims
-    }
+    of_members = [v for v in record.variables.values() if "member" in v.dims]
+    lengths = {v.values.shape[v.dims.index("member")] for v in of_members}
     if lengths - {len(group.ids)} or (len(group.ids) > 1 and not lengths):
         need = f"the Record of a pack must have {len(group.ids)} members"
         raise ValueError(f"{need}, got {sorted(lengths)}; give each run one")

@@ -160,9 +160,8 @@ class Ray:
                     # what the work raised, without Ray's cover, as other workers give it
                     result = error.cause or error
                 except ray.exceptions.RayError as error:
-                    result = ChildProcessError(
-                        f"its worker died {self.retries + 1} times, {type(error).__name__}"
-                    )
+                    died = f"its worker died {self.retries + 1} times, {type(error).__name__}"
+                    result = ChildProcessError(died)
                 yield waiting.pop(ready), result
         finally:
             ray.shutdown()

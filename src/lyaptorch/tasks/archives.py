@@ -88,9 +88,7 @@ def load(name: str, data_dir: Path | str | None = None) -> Images:
         archive = ARCHIVES[_checks.choice("images", name, ARCHIVES)]
         folder = data_dir or os.environ.get(VARIABLE)
         paths = _downloaded(archive) if folder is None else _found(archive, Path(folder))
-        _loaded[name] = archive.read(
-            [_content(path, file) for path, file in zip(paths, archive.files, strict=True)]
-        )
+        _loaded[name] = archive.read(list(map(_content, paths, archive.files)))
     return _loaded[name]
 
 

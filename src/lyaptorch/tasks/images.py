@@ -120,16 +120,15 @@ class SequentialImages(_Stored):
     def _draw(self, d: Draw, count: int) -> tuple[Tensor, Tensor]:
         """Pixels `(*e, count, t)` and labels `(*e, count)`."""
         data, device = _placed(self._images, d.device), d.device
-        images, labels = (
-            (data.test, data.test_labels) if d.stream == TEST else (data.train, data.train_labels)
-        )
-        n = len(images) if d.stream == TEST or self.count is None else self.count
+        test = d.stream == TEST
+        images, labels = (data.test, data.test_labels) if test else (data.train, data.train_labels)
+        n = len(images) if test or self.count is None else self.count
         if count > n:
             raise ValueError(f"batch must be at most {n}, the number of images, got {count}")
         # epoch q * batches + r is minibatch r of pass q: rows r * count, ... of the order drawn for pass q
         batches, when = n // count, _checks.numbers(d.epoch).to(device).expand(d.member_ids.shape)
         rows = (when % batches * count).unsqueeze(-1) + torch.arange(count, device=device)
-        if d.stream != TEST:
+        if not test:
             rows = _order(d, when // batches, n).gather(-1, rows)
         pixels = images[rows]
         if self.permuted:

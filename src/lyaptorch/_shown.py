@@ -1,4 +1,4 @@
-"""What is shown: results as the Record that holds them, and progress on long work."""
+"""Display: results as the Record that holds them, and progress on long work."""
 
 from __future__ import annotations
 

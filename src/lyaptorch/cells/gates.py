@@ -1,4 +1,4 @@
-"""What gated cells share, with torch's parameters, and the GRU, its pushforward by hand."""
+"""Shared part of gated cells, with torch's parameters, and the GRU, its pushforward by hand."""
 
 from __future__ import annotations
 

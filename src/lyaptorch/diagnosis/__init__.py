@@ -1,4 +1,4 @@
-"""What ails the gradients of a network: measured, put into words, with suggestions tried on copies."""
+"""Diagnosis of the gradients of a network: measured, put into words, with suggestions tried on copies."""
 
 from lyaptorch.diagnosis.report import Diagnosis, diagnose
 

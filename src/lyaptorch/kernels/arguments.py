@@ -1,4 +1,4 @@
-"""What goes into the kernels and comes back: a form, its inputs and gradients, settings and results."""
+"""Arguments of the kernels and what comes back: a form, its inputs and gradients, settings and results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What pictures are made of: style and panels, bundles of curves, bands, scores, spectra, running means."""
+"""Primitives of pictures: style and panels, bundles of curves, bands, scores, spectra, running means."""
 
 from __future__ import annotations
 

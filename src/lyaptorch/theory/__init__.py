@@ -1,4 +1,4 @@
-"""What to expect: mean-field theory, spectra of random matrices, condition numbers."""
+"""Theory: mean fields, spectra of random matrices, condition numbers."""
 
 from lyaptorch.theory.mean_field import (
     MeanField,

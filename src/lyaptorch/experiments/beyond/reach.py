@@ -1,4 +1,4 @@
-"""How far flossing reaches: the longest delay, at equal cost, and the exponents that items need."""
+"""Reach of flossing: the longest delay, at equal cost, and the exponents that items need."""
 
 from __future__ import annotations
 

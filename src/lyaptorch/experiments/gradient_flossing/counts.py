@@ -1,4 +1,4 @@
-"""How many exponents are flossed (figures 5 and 7), and what does not replace flossing: controls."""
+"""Number of exponents that are flossed (figures 5 and 7), and controls, which do not replace flossing."""
 
 from __future__ import annotations
 

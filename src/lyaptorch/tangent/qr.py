@@ -129,16 +129,16 @@ def _crooked(Q: Tensor) -> Tensor:
     return (overlap - 1).abs()
 
 
-def _replace(factors: Factors, sick: Tensor, A: Tensor) -> Factors:
-    """Factor only the sick matrices again, by the way that always works."""
+def _replace(factors: Factors, failed: Tensor, A: Tensor) -> Factors:
+    """Factor only the failed matrices again, by the way that always works."""
     batch, n, k = A.shape[:-2], *A.shape[-2:]
     dead = torch.zeros_like(A[..., 0, :], dtype=torch.bool) if factors.dead is None else factors.dead.clone()
     Q, R, dead = factors.Q.reshape(-1, n, k), factors.R.reshape(-1, k, k), dead.reshape(-1, k)
-    sick = sick.reshape(-1)
-    again = _any_rank(A.reshape(-1, n, k)[sick], dead[sick])
-    Q[sick], R[sick] = again.Q, again.R
+    failed = failed.reshape(-1)
+    again = _any_rank(A.reshape(-1, n, k)[failed], dead[failed])
+    Q[failed], R[failed] = again.Q, again.R
     if again.dead is not None:
-        dead[sick] = again.dead
+        dead[failed] = again.dead
     return Factors(
         Q.reshape(*batch, n, k), R.reshape(*batch, k, k), dead.reshape(*batch, k) if dead.any() else None
     )

@@ -68,11 +68,7 @@ def differentiated(
     # J^T u with respect to u (twice backwards is once forwards)
     def along(parts: tuple[Tensor, ...], v: Tensor) -> Tensor:
         """<sum of parts over steps, v>."""
-        sizes = [part[0].flatten(leading).shape[-1] for part in parts]
-        pieces = torch.split(v, sizes, -1)
-        return torch.stack(
-            [(part.sum(0).flatten(leading) * piece).sum() for part, piece in zip(parts, pieces, strict=True)]
-        ).sum()
+        return (torch.cat([part.sum(0).flatten(leading) for part in parts], -1) * v).sum()
 
     def again(y: Tensor, of: list[Tensor], bar: Tensor | None = None) -> tuple[Tensor, ...]:
         if not y.requires_grad:

@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import math
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any
 
 import torch
@@ -63,7 +64,7 @@ def _swept(factors: Tensor) -> Tensor:
     values = _log_diagonal(factors)
     # no diagonal entry leaves e^-600 .. e^600: the product fits into float64
     small = values.abs().amax(-1) < RANGE
-    values[small] = torch.linalg.svdvals(_multiplied(factors[:, small])).log()
+    values[small] = torch.linalg.svdvals(reduce(lambda P, R: R @ P, factors[:, small])).log()
     left, factors = torch.nonzero(~small)[:, 0], factors[:, ~small]
     for _ in range(SWEEPS):
         if len(left) == 0:
@@ -92,13 +93,6 @@ def _transposed(factors: Tensor, dead: Tensor | None = None) -> Tensor:
 
 def _log_diagonal(factors: Tensor) -> Tensor:
     return factors.diagonal(dim1=-2, dim2=-1).log().sum(0)
-
-
-def _multiplied(factors: Tensor) -> Tensor:
-    product = factors[0]
-    for R in factors[1:]:
-        product = R @ product
-    return product
 
 
 Rows = list[list[float]]

@@ -62,9 +62,9 @@ class PowerSpectrum:
     @property
     def peaks(self) -> list[Peak]:
         """The local maxima above zero frequency, the strongest first."""
-        padded = torch.cat([self.power[1:], self.power.new_zeros(1)])
         # zero frequency is left out: beside the first bin stands a 0, and one behind the last
-        higher = (padded[:-1] > torch.cat([padded.new_zeros(1), padded[:-2]])) & (padded[:-1] > padded[1:])
+        padded = torch.nn.functional.pad(self.power[1:], (1, 1))
+        higher = (padded[1:-1] > padded[:-2]) & (padded[1:-1] > padded[2:])
         bins = torch.nonzero(higher).flatten() + 1
         order = self.power[bins].argsort(descending=True)
         return [

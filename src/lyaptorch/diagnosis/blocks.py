@@ -87,7 +87,7 @@ def own_rates(cell: Cell, inputs: Tensor, h: Tensor, assignment: Tensor, steps: 
 
     Each trajectory counts for its own `steps (*e, b)`.
     """
-    Q = assignment * _normal(assignment.shape, "own", assignment)
+    Q = assignment * normal(assignment.shape, "own", assignment)
     Q = (Q / Q.norm(dim=-2)).expand(*h.shape, -1)
     total = torch.zeros_like(Q[..., 0, :])
     for s, x in enumerate(inputs):
@@ -135,7 +135,7 @@ def probes(n: int, like: Tensor) -> Tensor:
     if n <= PROBES:
         return torch.eye(n, dtype=like.dtype, device=like.device)
     # p columns s with E[s s^T] = 1 / p each
-    S: Tensor = _normal((n, PROBES), "probes", like) / PROBES**0.5
+    S: Tensor = normal((n, PROBES), "probes", like) / PROBES**0.5
     return S
 
 
@@ -166,7 +166,8 @@ def _pulled(cell: Cell, x: Tensor, h: Tensor, Z: Tensor, wanted: int) -> list[Te
     return [torch.unflatten(bar, -2, (b, p)).mT for bar in bars]
 
 
-def _normal(shape: tuple[int, ...], stream: str, like: Tensor) -> Tensor:
+def normal(shape: tuple[int, ...], stream: str, like: Tensor) -> Tensor:
+    """N(0, 1), the same in every diagnosis."""
     shared_id = torch.zeros((), dtype=torch.int64, device=like.device)
     return Stream(0, stream).normal(shape, member_ids=shared_id, dtype=like.dtype)
 

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from lyaptorch._brief import brief
-from lyaptorch._random import Stream
 from lyaptorch._units import Clock
 from lyaptorch.cells import Cell
-from lyaptorch.diagnosis.blocks import MOMENTS, Groups, Parts, finite_memory, measure, pull_back
+from lyaptorch.diagnosis.blocks import MOMENTS, Groups, Parts, finite_memory, measure, normal, pull_back
 from lyaptorch.diagnosis.trajectories import Run, run
 from lyaptorch.tangent import Spectrum, lyapunov_spectrum, mean_over_trajectories
 from lyaptorch.tangent.growth import untold
@@ -233,10 +232,7 @@ def gradient_back(cell: Cell, followed: Run, parts: Parts) -> tuple[Tensor, Tens
     """
     steps = followed.steps
     g = torch.zeros_like(followed.states[-1])
-    shown = g[..., cell.readable]
-    shared_id = torch.zeros((), dtype=torch.int64, device=g.device)
-    noise = Stream(0, "gradient").normal(tuple(shown.shape), member_ids=shared_id, dtype=g.dtype)
-    g[..., cell.readable] = noise
+    g[..., cell.readable] = normal(g[..., cell.readable].shape, "gradient", g)
     g = g / g.norm(dim=-1, keepdim=True)
     total = torch.zeros_like(g[..., :1])
     logs, shares = [mean_over_trajectories(total)], [_mean_shares(g, parts)]

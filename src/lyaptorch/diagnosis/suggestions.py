@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import nn
 
 from lyaptorch.cells import Form
 from lyaptorch.diagnosis.findings import DEAD, FOLD, MEMORY_GATES, dead_units, unsettled, verdict
-from lyaptorch.diagnosis.trial import Change, Suggestion, Trial, cell_of
+from lyaptorch.diagnosis.trial import Suggestion, Trial, cell_of
 
 FLOSS_STEPS = 55
 """Steps of a scan in `lt.floss`, where nothing else is asked for."""
@@ -50,7 +51,7 @@ def _revive(trial: Trial) -> Suggestion | None:
             paths = [path for path in map(trial.path, tensors) if path is not None]
             if not paths:
                 continue
-            silence = trial.changed(_scaled(paths, factor, units)).silence()
+            silence = trial.changed(partial(_scale, paths, factor, units)).silence()
             left = (silence[[i + where.start for i in units]] >= DEAD).double().mean().item()
             if left < best:
                 rows, best, cause = _rows(units), left, what
@@ -72,7 +73,7 @@ def _rows(units: list[int]) -> str:
 def _floss(trial: Trial) -> Suggestion | None:
     """Where there is something to floss, and a direction along which a gradient comes back at all."""
     measured = trial.measured
-    if not trial.trained() or not measured.reliable.any():
+    if not trial.cell.leaves(trial.inputs[0], trial.h) or not measured.reliable.any():
         return None
     steps = min(FLOSS_STEPS, len(trial.inputs))
     # one direction for each step that is to be remembered, of those that round-off leaves
@@ -99,12 +100,9 @@ def _recurrent(trial: Trial) -> list[str]:
     return [path for path in paths if path is not None]
 
 
-def _scaled(paths: list[str], factor: float, rows: list[int] | None = None) -> Change:
-    def change(network: nn.Module) -> None:
-        for path in paths:
-            network.get_parameter(path).data[slice(None) if rows is None else rows] *= factor
-
-    return change
+def _scale(paths: list[str], factor: float, rows: list[int] | slice, network: nn.Module) -> None:
+    for path in paths:
+        network.get_parameter(path).data[rows] *= factor
 
 
 def _tried(
@@ -141,7 +139,7 @@ def _gain(trial: Trial) -> Suggestion | None:
         # W -> c W adds log c to every exponent of a linear network, so c = e^-lambda_1 brings the first to 0;
         # a bounded one answers less than in proportion, hence the rounds; e^1.5 a round, lest it explode
         factor = float(f"{factor * math.exp(-max(-1.5, min(1.5, reached))):.4g}")
-        reached = trial.changed(_scaled(paths, factor)).rate()
+        reached = trial.changed(partial(_scale, paths, factor, slice(None))).rate()
     title = f"{'Raise' if factor > 1 else 'Lower'} the gain"
     reason = f"With recurrent weights {factor:g} times as large,", " in a copy."
     code = "\n".join(f"{trial.spell(path)}.data *= {factor:g}" for path in paths)
@@ -200,13 +198,11 @@ def _reset_mode(trial: Trial) -> Suggestion | None:
         return None
     inside = trial.cell is not trial.network
 
-    def change(mode: str) -> Change:
-        def set_mode(network: Any) -> None:
-            (network.cell if inside else network).reset_grad = mode
+    def change(mode: str, network: Any) -> None:
+        (network.cell if inside else network).reset_grad = mode
 
-        return set_mode
-
-    tried = {mode: trial.changed(change(mode)).rate() for mode in ("full", "detach", "ignore") if mode != now}
+    others = [mode for mode in ("full", "detach", "ignore") if mode != now]
+    tried = {mode: trial.changed(partial(change, mode)).rate() for mode in others}
     best = min(tried, key=lambda mode: abs(tried[mode]))
     reason = (
         f'The gradient of the reset is "{now}"; with "{best}"',
@@ -265,10 +261,8 @@ def _clip(trial: Trial) -> Suggestion:
 def _precision(trial: Trial) -> Suggestion | None:
     measured = trial.measured
     lost = int((~measured.reliable & torch.isfinite(measured.exponents)).sum()) - measured.coarse
-    if lost <= 0 or measured.exponents.dtype == torch.float64:
-        return None
-    if not isinstance(trial.network, nn.Module):
-        # what a function computes in is its own affair
+    # what a function computes in is its own affair
+    if lost <= 0 or measured.exponents.dtype == torch.float64 or not isinstance(trial.network, nn.Module):
         return None
     return Suggestion(
         "Measure in float64",

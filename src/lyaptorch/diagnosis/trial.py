@@ -25,8 +25,6 @@ RNN = "torch.nn.utils.rnn"
 TRIAL, ALIGN = 300, 50
 """Steps of a trial on a copy, and how many of them are not counted."""
 
-Change = Callable[[Any], None]
-
 
 @dataclass(frozen=True)
 class Suggestion:
@@ -70,10 +68,6 @@ class Trial:
     steps: Tensor
     given: Given
 
-    def trained(self) -> list[Tensor]:
-        """What has a gradient in the step."""
-        return self.cell.leaves(self.inputs[0], self.h)
-
     def path(self, parameter: Tensor | None) -> str | None:
         """Where in the network a parameter is, in dots; None where it is not."""
         if parameter is None or not isinstance(self.network, nn.Module):
@@ -90,7 +84,7 @@ class Trial:
         """The cell, or what makes one, as Python."""
         return self.name if cell_of(self.network) is self.network else f"{self.name}.cell"
 
-    def changed(self, change: Change) -> Trial:
+    def changed(self, change: Callable[[Any], None]) -> Trial:
         """A copy of the network with the change, on the first `TRIAL` steps."""
         network = copied(self.network)
         with torch.no_grad():

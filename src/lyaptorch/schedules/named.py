@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from lyaptorch.schedules.phases import FitPhase, FlossPhase, Schedule, Trigger
-from lyaptorch.schedules.triggers import At, Every, Scale, When, gradient_norm, lambda1
+from lyaptorch.schedules.triggers import At, Every, Moment, Scale, When, gradient_norm, lambda1
 
 
 def none(epochs: int, floss: FlossPhase) -> Schedule:
@@ -18,11 +18,6 @@ def none(epochs: int, floss: FlossPhase) -> Schedule:
 def pre(epochs: int, floss: FlossPhase) -> Schedule:
     """Preflossing (Gradient Flossing, section 6)."""
     return (floss, FitPhase(epochs))
-
-
-def periodic(epochs: int, floss: FlossPhase) -> Schedule:
-    """Preflossing and an episode every 100 task epochs to the end (Gradient Flossing, Fig 12: it harms)."""
-    return (floss, FitPhase(epochs, triggers=(Trigger(Every(100), floss),)))
 
 
 def adaptive(
@@ -69,11 +64,11 @@ def joint(epochs: int, floss: FlossPhase) -> Schedule:
     return (floss, FitPhase(epochs, flossing_weight=0.1, flossing=replace(floss, epochs=0)))
 
 
-def episodes_at(*when: int) -> Callable[[int, FlossPhase], Schedule]:
-    """Preflossing and episodes after these task epochs."""
+def episodes(when: Moment) -> Callable[[int, FlossPhase], Schedule]:
+    """Preflossing and episodes at these moments."""
 
     def schedule(epochs: int, floss: FlossPhase) -> Schedule:
-        return (floss, FitPhase(epochs, triggers=(Trigger(At(*when), floss),)))
+        return (floss, FitPhase(epochs, triggers=(Trigger(when, floss),)))
 
     return schedule
 
@@ -82,10 +77,11 @@ SCHEDULES: dict[str, Callable[[int, FlossPhase], Schedule]] = {
     "none": none,
     "pre": pre,
     # Gradient Flossing, Fig 4
-    "during": episodes_at(500),
+    "during": episodes(At(500)),
     # Gradient Flossing, Fig 8: the episode at epoch 0 is the preflossing
-    "episodes": episodes_at(100, 200, 300, 400),
-    "periodic": periodic,
+    "episodes": episodes(At(100, 200, 300, 400)),
+    # Gradient Flossing, Fig 12: episodes to the end, which harm
+    "periodic": episodes(Every(100)),
     "adaptive": adaptive,
     "joint": joint,
 }

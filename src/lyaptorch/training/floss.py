@@ -129,10 +129,14 @@ def floss(
         optimizer = MemberOptimizer(leaves, ensemble, lr, Adam())
         if not optimizer.parameters:
             raise ValueError("there is nothing to floss: no parameter of the cell has requires_grad; set it")
-        flossing = flossing_of(select(phase, everybody, epoch.device), seed, epoch)
+        phase = select(phase, everybody, epoch.device)
+        flossing = flossing_of(phase, seed, epoch)
+
+        def value() -> tuple[Tensor, Tensor | None]:
+            return flossing.value(trained, source(epoch), state, epoch)
 
         def step() -> Row:
-            rows = floss_step(trained, source(epoch), state, flossing, optimizer, epoch, ids)
+            rows = floss_step(value, phase, optimizer, epoch, ids)
             epoch.add_(1)
             return rows
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from lyaptorch import _checks, kernels
 from lyaptorch._files import replace_file, sealed, to_json, unsealed
@@ -164,12 +165,8 @@ def _own_epochs(rows: Tensor, took_part: Tensor) -> Tensor:
         return rows.movedim(0, 1)
     # members that are flossed or stopped on their own have other epochs: column e of one is its own epoch e,
     # whatever step of the run that was
-    counts = took_part.sum(0)
-    shape = (rows.shape[1], int(counts.max()), *rows.shape[2:])
-    out = torch.full(shape, torch.nan, dtype=rows.dtype, device=rows.device)
-    for member, count in enumerate(counts.tolist()):
-        out[member, :count] = rows[took_part[:, member], member]
-    return out
+    own = [rows[there, member] for member, there in enumerate(took_part.unbind(1))]
+    return pad_sequence(own, batch_first=True, padding_value=torch.nan)
 
 
 FORMAT, VERSION = "lyaptorch checkpoint", 1

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -165,30 +167,25 @@ def measure(
     networks: Ensemble, batch: Batch, names: tuple[str, ...], task: Task, seed: int, test_batches: int
 ) -> dict[str, Tensor]:
     """The named metrics of every member; of "test" `test_loss` and `test_accuracy`."""
-    values: dict[str, Tensor] = {}
-    # one gradient and one decomposition serve both
-    if {"singular_values", "effective_rank"} & set(names):
-        singular = recurrent_singular_values(networks.model, batch)
-        values["singular_values"], values["effective_rank"] = singular, effective_rank(singular)
-    if "initial_gradient_norm" in names:
-        values["initial_gradient_norm"] = initial_gradient_norm(networks.model, batch)
-    if "covariant_overlap" in names:
-        values["covariant_overlap"] = covariant_overlap(networks.model, batch)
-    if "saturated" in names:
-        values["saturated"] = saturated_share(networks.model, batch)
-    if "spectrum" in names:
-        values["spectrum"] = measured_exponents(networks, task, seed)
-    steps, size = len(batch.inputs), batch.inputs.shape[-2]
-    if "curvature" in names:
-        values["curvature"] = leading_curvature(networks, task, seed, sample=min(size, SAMPLE), steps=steps)
+    model, steps, size = networks.model, len(batch.inputs), batch.inputs.shape[-2]
+    # one gradient and one decomposition serve both who ask for them
+    singular = cache(lambda: recurrent_singular_values(model, batch))
+    known: dict[str, Callable[[], Tensor]] = {
+        "singular_values": singular,
+        "effective_rank": lambda: effective_rank(singular()),
+        "initial_gradient_norm": lambda: initial_gradient_norm(model, batch),
+        "covariant_overlap": lambda: covariant_overlap(model, batch),
+        "saturated": lambda: saturated_share(model, batch),
+        "spectrum": lambda: measured_exponents(networks, task, seed),
+        "curvature": lambda: leading_curvature(networks, task, seed, sample=min(size, SAMPLE), steps=steps),
+    }
+    values = {name: known[name]() for name in names if name != "test"}
     if "test" in names:
+        d = Draw(seed, steps, size, stream="test", dtype=networks.dtype)
         values["test_loss"], values["test_accuracy"] = test_scores(
-            networks.model,
-            lambda i: networks.batch(task, Draw(seed, steps, size, i, stream="test", dtype=networks.dtype)),
-            test_batches,
+            model, lambda i: networks.batch(task, replace(d, epoch=i)), test_batches
         )
-    wanted = {*names, "test_loss", "test_accuracy"}
-    return {name: value for name, value in values.items() if name in wanted}
+    return values
 
 
 def fit_flops(batch: Batch, n: int, o: int) -> int:

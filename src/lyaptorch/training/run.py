@@ -15,7 +15,7 @@ from torch import Tensor
 from lyaptorch import _checks
 from lyaptorch._shown import progress
 from lyaptorch.schedules import FitPhase, FlossPhase, Phase, Schedule
-from lyaptorch.schedules.phases import check_per_member, select
+from lyaptorch.schedules.phases import check_per_member, plain, select
 from lyaptorch.tasks.batch import Draw, Task
 from lyaptorch.training.ensemble import Ensemble, UnstableError, told_apart
 from lyaptorch.training.epochs import Row
@@ -268,13 +268,8 @@ class Run:
     def save(self, path: Path, config: dict[str, Any]) -> None:
         """Write a checkpoint."""
         self._write_back()
-        stack = [
-            {"path": list(a.path), "mask": a.mask.tolist(), "done": a.done, "checked": a.checked}
-            for a in self.stack
-        ]
-        save_checkpoint(
-            path, {**self.all.tensors(), **self.history.tensors()}, {"config": config, "stack": stack}
-        )
+        facts = {"config": config, "stack": plain([vars(a) for a in self.stack])}
+        save_checkpoint(path, {**self.all.tensors(), **self.history.tensors()}, facts)
 
     def load(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
         """Go on from a checkpoint."""

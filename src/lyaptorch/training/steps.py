@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -23,6 +25,8 @@ from lyaptorch.training.ensemble import GO_ON, Ensemble, UnstableError
 from lyaptorch.training.optim import MemberOptimizer, clip, finite, norms
 
 PUBLISHED_K = 75
+Value: TypeAlias = Callable[[], tuple[Tensor, Tensor | None]]
+"""What a flossing phase minimises now, and the exponents that it is made of, as `Flossing.value`."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,7 @@ def fit_step(
     batch: Batch,
     limit: Number | None,
     mode: str,
-    joint: tuple[Flossing, Padded, Number] | None,
+    joint: tuple[Value, Number] | None,
 ) -> dict[str, Tensor]:
     """One task step of all `members`; loss, accuracy and gradient norm `(*e)` before it.
 
@@ -106,7 +110,7 @@ def fit_step(
         batch: what they see.
         limit: largest norm of a gradient, and of which, as `optim.clip` has it.
         mode: likewise.
-        joint: a flossing loss to be added, its inputs, and its weight.
+        joint: a flossing loss to be added, and its weight.
 
     Raises:
         UnstableError: before anything is changed, if a loss or gradient is not finite.
@@ -119,10 +123,8 @@ def fit_step(
     # members share no parameter, so the gradient of the sum is each member's own, whoever else takes part
     total = loss.sum()
     if joint is not None:
-        flossing, driven, weight = joint
-        h0 = first_row(networks, flossing.phase, driven)
-        floss, _ = flossing.value(networks.model.cell, driven, h0, networks.epoch)
-        total = total + (weight * floss).sum()
+        value, weight = joint
+        total = total + (weight * value()[0]).sum()
     gradients = torch.autograd.grad(total, networks.optimizer.parameters, materialize_grads=True)
     if _checks.can_look() and not (fine := finite(gradients, ensemble)).all():
         raise _unstable("gradient", networks, fine, batch)
@@ -134,21 +136,15 @@ def fit_step(
 
 
 def floss_step(
-    cell: Cell,
-    driven: Padded,
-    h0: Tensor,
-    flossing: Flossing,
-    optimizer: MemberOptimizer,
-    epoch: Tensor,
-    ids: Tensor,
+    loss: Value, phase: FlossPhase, optimizer: MemberOptimizer, epoch: Tensor, ids: Tensor
 ) -> dict[str, Tensor]:
     """One flossing step; loss `(*e)` and exponents `(*e, k)`, averaged over trajectories, before it.
 
     A penalty that is not made of exponents gives a NaN in their place.
     """
-    ensemble = tuple(h0.shape[:-2])
+    ensemble = tuple(epoch.shape)
     try:
-        value, exponents = flossing.value(cell, driven, h0, epoch)
+        value, exponents = loss()
     except FloatingPointError as error:
         raise FloatingPointError(f"at flossing epoch {epoch.reshape(-1)[0]}: {error}") from error
     gradients = torch.autograd.grad(value.sum(), optimizer.parameters, materialize_grads=True)
@@ -158,11 +154,10 @@ def floss_step(
             f'{ids[~fine].tolist()}; use fewer steps, state_grad="detach" or a truncation length',
             ~fine,
         )
-    phase = flossing.phase
     optimizer.step(clip(gradients, ensemble, phase.clip))
     if exponents is None:
-        loss = value.detach()
-        return {"floss_loss": loss, "exponents": torch.full_like(loss, torch.nan).unsqueeze(-1)}
+        value = value.detach()
+        return {"floss_loss": value, "exponents": torch.full_like(value, torch.nan).unsqueeze(-1)}
     # recorded is the mean, whatever is minimised, so that curves of both reductions compare
     mean = member_losses(exponents.detach(), phase.target, "mean", phase.k)
     return {"floss_loss": mean, "exponents": mean_over_trajectories(exponents.detach())}

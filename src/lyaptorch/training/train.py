@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -189,11 +189,9 @@ def evaluate(
     _checks.draws(task)
     ids, seed = ids_of(model.ensemble, member_ids, device_of(model)), seed_from(generator)
     batches, steps = _checks.integer("batches", batches, 1), _steps(task, steps)
-    sizes: dict[str, Any] = {"member_ids": ids, "stream": "test", "dtype": next(model.parameters()).dtype}
+    d = Draw(seed, steps, batch, member_ids=ids, stream="test", dtype=next(model.parameters()).dtype)
     config = {**subject(model, task, ids), "batch": batch, "steps": steps, "batches": batches, "seed": seed}
-    loss, accuracy = test_scores(
-        model, lambda i: task.draw(Draw(seed, steps, batch, epoch=i, **sizes)), batches
-    )
+    loss, accuracy = test_scores(model, lambda i: task.draw(replace(d, epoch=i)), batches)
     scores = {"loss": loss, "accuracy": accuracy}
     return Record("evaluate", config, {name: (("member",), z.reshape(-1)) for name, z in scores.items()})
 

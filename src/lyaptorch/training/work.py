@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from lyaptorch import _checks
-from lyaptorch._padded import Padded
 from lyaptorch._types import Number
 from lyaptorch.cells import Activation
 from lyaptorch.record import Record
@@ -21,7 +20,7 @@ from lyaptorch.training.epochs import Epochs, Row
 from lyaptorch.training.metrics import fit_flops, floss_flops
 from lyaptorch.training.model import Model
 from lyaptorch.training.optim import Rule
-from lyaptorch.training.steps import first_row, fit_step, floss_step, flossing_of, most_exponents
+from lyaptorch.training.steps import Value, first_row, fit_step, floss_step, flossing_of, most_exponents
 
 
 class Work(NamedTuple):
@@ -50,16 +49,12 @@ def _fit(phase: FitPhase, part: Ensemble, task: Task, settings: Settings) -> Wor
     n, draw = _state_size(part), drawing(task, settings, part)
     flops: dict[str, int | Tensor] = {"fit_flops": fit_flops(draw(), n, task.output_size)}
     # a weight of 0 for all costs nothing; one that is 0 for some is their own loss times 0
-    joined, weighted = None, _checks.numbers(phase.flossing_weight).cpu() != 0
+    joint, weighted = None, _checks.numbers(phase.flossing_weight).cpu() != 0
     if weighted.any():
-        joined = flossing_of(phase.flossing, settings.seed, part.epoch)
+        joint = _flossing(phase.flossing, part, task, settings, "joint"), phase.flossing_weight
         flops["floss_flops"] = weighted * _floss_flops(phase.flossing, n)
 
     def epoch() -> Row:
-        joint = None
-        if joined is not None:
-            inputs = _inputs(part, task, settings, joined.phase, part.epoch, "joint")
-            joint = joined, inputs, phase.flossing_weight
         try:
             return fit_step(part, draw(), settings.clip, settings.clip_mode, joint)
         except OVERFLOWS as error:
@@ -72,17 +67,15 @@ def _fit(phase: FitPhase, part: Ensemble, task: Task, settings: Settings) -> Wor
 def _floss(phase: FlossPhase, part: Ensemble, task: Task, settings: Settings) -> Work:
     if not part.flosser.parameters:
         raise ValueError("there is nothing to floss: no parameter of the cell has requires_grad; set it")
-    flossing = flossing_of(phase, settings.seed, part.floss_epoch)
+    value = _flossing(phase, part, task, settings, "floss")
 
     def epoch() -> Row:
-        inputs = _inputs(part, task, settings, phase, part.floss_epoch, "floss")
-        h0 = first_row(part, phase, inputs)
         try:
-            row = floss_step(part.model.cell, inputs, h0, flossing, part.flosser, part.floss_epoch, part.ids)
+            row = floss_step(value, phase, part.flosser, part.floss_epoch, part.ids)
         except OVERFLOWS as error:
             blame(error, part, _attempt(phase, task, settings, "floss"))
         part.floss_epoch += 1
-        return {**row, "at_epoch": part.epoch.to(h0.dtype)}
+        return {**row, "at_epoch": part.epoch.to(row["floss_loss"].dtype)}
 
     flops = _floss_flops(phase, _state_size(part))
     return Work(part, Epochs(epoch, part.tensors().values()), {"floss_flops": flops})
@@ -94,13 +87,22 @@ def _attempt(
     """The value of a flossing loss, of some members of a phase."""
 
     def attempt(some: Ensemble, mask: Tensor) -> object:
-        own = select(phase, mask, some.epoch.device)
-        epoch = some.floss_epoch if stream == "floss" else some.epoch
-        inputs = _inputs(some, task, settings, own, epoch, stream)
-        flossing = flossing_of(own, settings.seed, epoch)
-        return flossing.value(some.model.cell, inputs, first_row(some, own, inputs), epoch)
+        return _flossing(select(phase, mask, some.epoch.device), some, task, settings, stream)()
 
     return attempt
+
+
+def _flossing(phase: FlossPhase, part: Ensemble, task: Task, settings: Settings, stream: str) -> Value:
+    """The flossing loss of some members, of fresh inputs at their epoch."""
+    epoch = part.floss_epoch if stream == "floss" else part.epoch
+    flossing = flossing_of(phase, settings.seed, epoch)
+
+    def value() -> tuple[Tensor, Tensor | None]:
+        d = Draw(settings.seed, phase.steps, phase.batch, epoch, stream=stream, dtype=part.dtype)
+        driven = part.inputs(task, d)
+        return flossing.value(part.model.cell, driven, first_row(part, phase, driven), epoch)
+
+    return value
 
 
 def _state_size(part: Ensemble) -> int:
@@ -112,14 +114,6 @@ def _state_size(part: Ensemble) -> int:
 def _floss_flops(phase: FlossPhase, n: int) -> int:
     k = most_exponents(phase.k, n) if phase.penalty == EXPONENTS else n
     return phase.batch * floss_flops(n, k, phase.steps, phase.interval)
-
-
-def _inputs(
-    part: Ensemble, task: Task, settings: Settings, phase: FlossPhase, epoch: Tensor, stream: str
-) -> Padded:
-    return part.inputs(
-        task, Draw(settings.seed, phase.steps, phase.batch, epoch, stream=stream, dtype=part.dtype)
-    )
 
 
 @dataclass(frozen=True)

@@ -156,10 +156,9 @@ def records_in(folder: Path, names: str = "*.nc") -> Iterator[tuple[Path, Record
     """The Records of a folder, or why one cannot be read."""
     for path in sorted(folder.glob(names)):
         try:
-            found: Record | ValueError = Record.load(path)
+            yield path, Record.load(path)
         except ValueError as error:
-            found = error
-        yield path, found
+            yield path, error
 
 
 def made_in(runs: Path) -> list[Made]:

@@ -131,11 +131,10 @@ class Subject:
             total = transient + tangent + (self.steps or DEFAULT_STEPS)
             x, said = self._draw(task, total, channels), []
         x = x.to(kind) * self.input_scale
-        # a function does not say how large its state is: --n does
-        h0 = None if cell.state_size else torch.zeros(x.shape[1], self.n, dtype=kind)
         arguments = {
             "inputs": x,
-            "h0": h0,
+            # a function does not say how large its state is: --n does
+            "h0": None if cell.state_size else torch.zeros(x.shape[1], self.n, dtype=kind),
             "transient": transient,
             "tangent_transient": tangent,
             # a new one, so that the frame is the same whether weights were drawn before or loaded
@@ -153,9 +152,8 @@ class Subject:
     def _transients(self, t: int) -> tuple[int, int]:
         """As given; else 100 steps each, but at most a tenth of what there is."""
         first = min(DEFAULT_TRANSIENT, t // 10) if self.transient is None else self.transient
-        left = max(0, t - first)
         next_ = self.tangent_transient
-        return first, min(DEFAULT_TRANSIENT, left // 10) if next_ is None else next_
+        return first, min(DEFAULT_TRANSIENT, max(0, t - first) // 10) if next_ is None else next_
 
     def _cut(self, x: Tensor, uncounted: int) -> tuple[Tensor, str]:
         """The steps of a file that are asked for, and how it was read."""

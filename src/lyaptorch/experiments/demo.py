@@ -77,14 +77,13 @@ class Demo:
         before = study.part("floss").train(model, task, (pre,), **sizes)
         spectrum = self._spectrum(model, task, networks)
         after = study.part("fit").train(model, task, (FitPhase(self.epochs),), **sizes)
-        scores = study.evaluate(model, task, **sizes)
         ranks, nats = ("member", "rank"), {"units": "nats per step"}
         variables: dict[str, Any] = {
             **{name: after.variables[name] for name in ("accuracy", "loss")},
             **{name: before.variables[name] for name in ("exponents", "floss_loss")},
             "spectrum": (ranks, spectrum.exponents.reshape(-1, self.hidden_size), nats),
             "spectrum_error": (ranks, spectrum.stderr().reshape(-1, self.hidden_size), nats),
-            "final_accuracy": scores.variables["accuracy"],
+            "final_accuracy": study.evaluate(model, task, **sizes).variables["accuracy"],
         }
         coordinates = {
             "flossed": (("member",), flossed.reshape(-1)),

@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from lyaptorch import _checks
 from lyaptorch._caller import aside, ordinary
-from lyaptorch._padded import Lengths, Padded, padded
+from lyaptorch._padded import Lengths, Padded
 from lyaptorch._random import Stream, seed_from
 from lyaptorch._types import Inputs
 from lyaptorch._units import Clock
@@ -179,13 +179,12 @@ class Flosser:
                 trigger.action.apply(owner)
             # by trigger and epoch, not by count: a run that resumes draws what it would have drawn
             seed = Stream(self._seed, "episode").bits((), member_ids=index, epoch=epoch)
-            generator = torch.Generator().manual_seed(int(seed))
             record = floss(
                 self.cell,
                 source,
                 **asked,
                 h0=self._state(),
-                generator=generator,
+                generator=torch.Generator().manual_seed(int(seed)),
                 show_progress=self.show_progress,
             )
             # all flossed alike, but sums may round differently: from here on all have the first one's weights
@@ -207,7 +206,7 @@ class Flosser:
         return mean_over_trajectories(spectrum.exponents)
 
     def _inputs(self, phase: FlossPhase, stream: str, epoch: int) -> Padded:
-        drawn = Placed(self._source, self._like()).inputs(
+        return Placed(self._source, self._like()).inputs(
             Draw(
                 self._seed,
                 phase.steps,
@@ -217,7 +216,6 @@ class Flosser:
                 stream=stream,
             )
         )
-        return padded(drawn)
 
     def _state(self) -> Tensor | None:
         return None if self._h0 is None else self._h0.to(self._like())

@@ -93,10 +93,7 @@ class Placed:
     def __init__(self, source: Source, like: Tensor) -> None:
         self._source, self._like = source, like
 
-    def inputs(self, d: Draw) -> Inputs | Padded:
+    def inputs(self, d: Draw) -> Padded:
         """Those of the source."""
-        drawn = self._source.inputs(replace(d, dtype=self._like.dtype))
-        if isinstance(drawn, Padded):
-            lengths = None if drawn.lengths is None else drawn.lengths.to(self._like.device)
-            return Padded(drawn.inputs.to(self._like), lengths)
-        return drawn.to(self._like)
+        inputs, lengths = padded(self._source.inputs(replace(d, dtype=self._like.dtype)))
+        return Padded(inputs.to(self._like), None if lengths is None else lengths.to(self._like.device))

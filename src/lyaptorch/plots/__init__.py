@@ -7,15 +7,7 @@ from collections.abc import Callable
 
 from matplotlib.figure import Figure
 
-from lyaptorch.plots.curves import (
-    bench_figure,
-    covariant_figure,
-    demo_figure,
-    flossing_figure,
-    spectrum_figure,
-    sweep_figure,
-    training_figure,
-)
+from lyaptorch.plots import curves
 from lyaptorch.plots.diagnosis import diagnosis_figure
 from lyaptorch.plots.pages import diagnosis_page, plain_page, spectrum_page
 from lyaptorch.record import Record
@@ -23,14 +15,14 @@ from lyaptorch.record import Record
 __all__ = ["FIGURES", "PAGES", "figure_of_kind", "plain_page"]
 
 FIGURES: dict[str, Callable[[Record], Figure]] = {
-    "bench": bench_figure,
-    "covariant": covariant_figure,
-    "demo": demo_figure,
-    "train": training_figure,
-    "floss": flossing_figure,
-    "spectrum": spectrum_figure,
+    "bench": curves.bench_figure,
+    "covariant": curves.covariant_figure,
+    "demo": curves.demo_figure,
+    "train": curves.training_figure,
+    "floss": curves.flossing_figure,
+    "spectrum": curves.spectrum_figure,
     "diagnose": diagnosis_figure,
-    "sweep": sweep_figure,
+    "sweep": curves.sweep_figure,
 }
 """What draws a Record, by its kind; figures of papers are declared in `experiments`."""
 PAGES: dict[str, Callable[[Record], str]] = {"diagnose": diagnosis_page, "spectrum": spectrum_page}

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from lyaptorch._units import Clock
 from lyaptorch.plots.primitives import (
@@ -22,11 +21,9 @@ from lyaptorch.plots.primitives import (
     label_accuracy,
     level,
     look,
-    panels,
     picture,
     scores,
     smooth,
-    style,
 )
 from lyaptorch.record import Record
 
@@ -87,8 +84,7 @@ def draw_convergence(record: Record, axes: Axes) -> Told:
     """Running estimates of a few exponents over time, means of all trajectories."""
     k, clock, elapsed = record["exponents"].shape[-1], Clock(record.config["dt"]), record["elapsed"]
     shown = sorted({0, k // 4, k // 2, k - 1})
-    running = record["running"].reshape(-1, len(elapsed), k)
-    curves = finite_mean(running[..., shown], 0)
+    curves = finite_mean(record["running"].reshape(-1, len(elapsed), k)[..., shown], 0)
     for i, curve, dash in zip(shown, curves.T, ("-", "--", "-.", ":"), strict=False):
         axes.plot(elapsed, curve, dash, color=BLUE, alpha=1 - 0.5 * i / k, label=rf"$\lambda_{{{i + 1}}}$")
     axes.set(xlabel=clock.span, ylabel="running estimate", title="Convergence", xscale="log")
@@ -217,23 +213,22 @@ def sweep_figure(record: Record, axes: list[Axes]) -> None:
 COLORS = {"loop": BLUE, "torch": ORANGE, "rnn": GREEN}
 
 
-def bench_figure(record: Record) -> Figure:
+@picture(1, width=6.4, height=lambda record: 1.0 + 0.4 * len(record["row"]))
+def bench_figure(record: Record, axes: list[Axes]) -> None:
     """Median time of each method over that of the kernels, a group of bars for each row."""
     # not the mean: another process disturbs a few rounds, and only upwards
     seconds, methods = np.median(record["seconds"], axis=-1), record["method"].tolist()
     ratios = seconds / seconds[:, [methods.index("fused")]]
     places = np.arange(len(ratios))
-    with style():
-        figure, (axes,) = panels(1, width=6.4, height=1.0 + 0.4 * len(ratios))
-        for i, (method, color) in enumerate(COLORS.items()):
-            values = np.nan_to_num(ratios[:, methods.index(method)])
-            axes.barh(places + 0.26 * (i - 1), values, 0.26, color=color, label=method)
-        axes.axvline(1, color=GREY, linewidth=0.8)
-        axes.set_yticks(places, record["row"].tolist())
-        axes.invert_yaxis()
-        axes.set(xlabel="time / time of the kernels", title="Forward and backward")
-        axes.legend()
-    return figure
+    (panel,) = axes
+    for i, (method, color) in enumerate(COLORS.items()):
+        values = np.nan_to_num(ratios[:, methods.index(method)])
+        panel.barh(places + 0.26 * (i - 1), values, 0.26, color=color, label=method)
+    panel.axvline(1, color=GREY, linewidth=0.8)
+    panel.set_yticks(places, record["row"].tolist())
+    panel.invert_yaxis()
+    panel.set(xlabel="time / time of the kernels", title="Forward and backward")
+    panel.legend()
 
 
 def write_events(record: Record, folder: Path | str) -> int:

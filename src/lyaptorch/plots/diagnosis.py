@@ -101,8 +101,7 @@ def draw_survival(record: Record, axes: Axes) -> Told:
 
 def _surviving(record: Record, at: NDArray[np.int64], kept: float) -> NDArray[np.int64]:
     """Of how many directions more than exp(-kept) is left after each number of steps: lambda_i t > -kept."""
-    counts: NDArray[np.int64] = (_per_step(record)[:, None] * at > -kept).sum(0)
-    return counts
+    return np.asarray((_per_step(record)[:, None] * at > -kept).sum(0))
 
 
 def draw_gradient(record: Record, axes: Axes) -> Told:
@@ -133,8 +132,7 @@ def _clock(record: Record) -> Clock:
 
 
 def _per_step(record: Record) -> Rows:
-    per_step: Rows = record["exponents"] * _clock(record).dt
-    return per_step
+    return np.asarray(record["exponents"] * _clock(record).dt)
 
 
 def draw_parts(record: Record, axes: Axes) -> Told:
@@ -162,10 +160,7 @@ def draw_parts(record: Record, axes: Axes) -> Told:
         "A perturbation in one part, all else held: what falls far below 0 keeps nothing by itself.",
         f"Growth of a perturbation held to one part, in {rate}: {told}.",
         ("part", "growth alone", "silent share", *(f"gain to {name}" for name in names)),
-        [
-            (name, float(rates[i]), float(silent[i]), *record["passage"][:, i].tolist())
-            for i, name in enumerate(names)
-        ],
+        list(zip(names, rates.tolist(), silent.tolist(), *record["passage"].tolist(), strict=True)),
     )
 
 

@@ -39,6 +39,8 @@ _SETTINGS: dict[Any, Any] = {
 Draw = Callable[[Record, list[Axes]], None]
 Picture = Callable[[Record], Figure]
 Rows = NDArray[Any]
+Sized = int | float | Callable[[Record], float]
+"""A size, or what it is for a Record."""
 
 
 def style() -> AbstractContextManager[None]:
@@ -52,27 +54,24 @@ def panels(
     """Rows of so many axes, each of so many inches."""
     # `plt.subplots` would register the figure with a window system and keep it alive in global state
     figure = Figure(figsize=(width * count, height * rows), layout="constrained")
-    axes = [figure.add_subplot(rows, count, i + 1) for i in range(rows * count)]
-    return figure, axes
+    return figure, [figure.add_subplot(rows, count, i + 1) for i in range(rows * count)]
 
 
-def picture(
-    count: int | Callable[[Record], int] = 1, *, rows: int | Callable[[Record], int] = 1, **size: float
-) -> Callable[[Draw], Picture]:
+def picture(count: Sized = 1, **size: Sized) -> Callable[[Draw], Picture]:
     """Turn a function that draws into a list of axes into one that makes the whole picture.
 
     Args:
         count: panels in a row, or how many a Record needs.
-        rows: of panels, likewise; the axes come row by row.
-        **size: `width` and `height` of a panel, inches.
+        **size: `rows` of panels, likewise; the axes come row by row; `width` and `height` of one, inches.
     """
 
     def decorate(draw: Draw) -> Picture:
         @functools.wraps(draw)
         def drawn(record: Record) -> Figure:
-            across, down = (n if isinstance(n, int) else n(record) for n in (count, rows))
+            asked = {"count": count, **size}
+            sizes: dict[str, Any] = {name: n(record) if callable(n) else n for name, n in asked.items()}
             with style():
-                figure, axes = panels(across, rows=down, **size)
+                figure, axes = panels(**sizes)
                 draw(record, axes)
             return figure
 
@@ -104,8 +103,7 @@ def drawing(record: Record, name: str, draw: Callable[[Record, Axes], Told]) -> 
     """What `draw` shows of a Record, in a size that is readable on a phone."""
     with style():
         figure, (axes,) = panels(1, width=3.9, height=2.9)
-        told = draw(record, axes)
-    return Drawing(name, figure, *told)
+        return Drawing(name, figure, *draw(record, axes))
 
 
 def level(axes: Axes, value: float = 0.0) -> None:

@@ -114,8 +114,7 @@ def sweep(
         _forget(folder, record.config["sweep"]["pack"])
     failed: list[tuple[Group, Exception]] = []
     with progress("sweeping", len(plan.todo), show_progress) as advance:
-        work = functools.partial(_work, function, folder)
-        for group, result in workers.execute(work, plan.todo):
+        for group, result in workers.execute(functools.partial(_work, function, folder), plan.todo):
             if isinstance(result, Exception):
                 failed.append((group, result))
             else:

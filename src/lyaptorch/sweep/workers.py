@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing as mp
 import os
-import queue
 import signal
 import socket
 import threading
@@ -37,10 +36,9 @@ class Serial:
         """See `Workers`."""
         for group in packs:
             try:
-                result = work(group)
+                yield group, work(group)
             except Exception as error:
-                result = error
-            yield group, result
+                yield group, error
 
 
 @dataclass(frozen=True)
@@ -64,26 +62,24 @@ class Processes:
     def execute(self, work: Work, packs: Sequence[Group]) -> Iterator[tuple[Group, Any]]:
         """See `Workers`."""
         others, ending = set(mp.active_children()), threading.Event()
-        # a pool of one each: a process that dies breaks its pool, and takes nobody's work with it
-        pools: queue.SimpleQueue[ProcessPoolExecutor] = queue.SimpleQueue()
-        for _ in range(self.count):
-            pools.put(_pool())
+        # a pool of one for each thread: a process that dies breaks its pool, and takes nobody's work with it
+        own = threading.local()
+
+        def begin() -> None:
+            own.pool = _pool()
 
         def attempt(group: Group) -> Any:
             for _ in range(self.retries + 1):
-                pool = pools.get()
                 try:
-                    return pool.submit(work, group).result()
+                    return own.pool.submit(work, group).result()
                 except BrokenProcessPool:
-                    pool = _pool()
-                finally:
-                    pools.put(pool)
+                    begin()
                 if ending.is_set():
                     break
             times = f"{self.retries + 1} time{'s' * (self.retries > 0)}"
             raise ChildProcessError(f"its process died {times}; is there too little memory?")
 
-        threads = ThreadPoolExecutor(self.count)
+        threads = ThreadPoolExecutor(self.count, initializer=begin)
         try:
             futures = {threads.submit(attempt, group): group for group in packs}
             for future in as_completed(futures):
@@ -145,7 +141,7 @@ class Ray:
         ray = self._connect()
         try:
             self._check_resources(ray)
-            task = ray.remote(_apply).options(
+            task = ray.remote(lambda work, group: work(group)).options(
                 num_cpus=self.cpus, num_gpus=self.gpus, max_retries=self.retries
             )
             # once to every node, not with every task: it may hold the user's data
@@ -198,10 +194,6 @@ class Ray:
                 f"a pack must fit a node, got {self.cpus:g} CPUs and {self.gpus:g} GPUs for nodes of up to "
                 f"{most['CPU']:g} and {most['GPU']:g}; ask for fewer"
             )
-
-
-def _apply(work: Work, group: Group) -> Any:
-    return work(group)
 
 
 def _host(address: str, seconds: float = 5.0) -> str:

@@ -140,8 +140,7 @@ def xor_network(delay: int, *, binary: bool = True) -> tuple[RateCell, Tensor, T
             else:
                 W[plus, source], W[minus, source] = sign, -sign
         W[delay + 2, plus] = W[delay + 3, minus] = 1.0
-    readout = _readout(n, {delay + 2: 1.0, delay + 3: 1.0})
-    return cell, readout, torch.tensor([-0.5 if binary else 0.0])
+    return cell, _readout(n, {delay + 2: 1.0, delay + 3: 1.0}), torch.tensor([-0.5 if binary else 0.0])
 
 
 def spatial_xor_network(delay: int) -> tuple[RateCell, Tensor, Tensor]:

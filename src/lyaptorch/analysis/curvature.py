@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -119,25 +120,18 @@ def hessian_spectrum(
     steps = min(_checks.integer("steps", steps, k), size)
     chosen: dict[str, Tensor] = {name: known[name] for name in weights}
     product = differentiated(cell, inputs, h, loss, chosen, matrix, len(ensemble))
-    if backend == "curvlinops":
-        whole = operator_product(cell, inputs, h, loss, list(chosen.values()), matrix)
-    else:
-
-        def whole(v: Tensor) -> Tensor:
-            return product(v).sum(0)
-
+    whole: Product = (
+        operator_product(cell, inputs, h, loss, list(chosen.values()), matrix)
+        if backend == "curvlinops"
+        else lambda v: product(v).sum(0)
+    )
     stream = Stream(seed_from(generator), "curvature")
     shared_id = torch.zeros(ensemble, dtype=torch.int64, device=h.device)
     # stochastic Lanczos quadrature: v^T f(M) v = sum_j (U_1j)^2 f(theta_j) for the Ritz values theta and the
     # eigenvectors U of the tridiagonal matrix; a mean over random v estimates tr f(M) / p
-    runs = [
-        lanczos(
-            whole,
-            stream.normal((size,), member_ids=shared_id, epoch=i, dtype=h.dtype).to(h.device),
-            steps,
-        )
-        for i in range(_checks.integer("probes", probes, 1))
-    ]
+    start = partial(stream.normal, (size,), member_ids=shared_id, dtype=h.dtype)
+    rounds = range(_checks.integer("probes", probes, 1))
+    runs = [lanczos(whole, start(epoch=i).to(h.device), steps) for i in rounds]
     ritz = [run.ritz() for run in runs]
     (values, mixing), basis = ritz[0], runs[0].basis
     order = values.abs().argsort(-1, descending=True)[..., :k]

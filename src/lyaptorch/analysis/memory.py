@@ -125,9 +125,8 @@ def memory_capacity(
     _checks.integer("steps", steps, 4 * (cell.state_size + 1), do="each half must fit n + 1 numbers")
     dtype = next((z.dtype for z in cell.tensors()), torch.get_default_dtype())
     length = lags - 1 + transient + steps
-    u = scale * (
-        2 * Stream(seed_from(generator), "capacity").uniform((length,), member_ids=0, dtype=dtype) - 1
-    )
+    shares = Stream(seed_from(generator), "capacity").uniform((length,), member_ids=0, dtype=dtype)
+    u = scale * (2 * shares - 1)
     inputs, h = fit(cell, u[:, None, None].expand(-1, 1, cell.input_size), None)
     # so that all lags of the first counted step lie within the input, whatever the transient
     start = length - steps

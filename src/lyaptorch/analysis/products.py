@@ -7,6 +7,7 @@ import importlib
 import math
 from collections.abc import Sequence
 from functools import reduce
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -123,6 +124,7 @@ def precise_log_singular_values(
     Q, wanted = frame.double().tolist(), set(times.tolist())
     found = [work(single[:, i].tolist(), Q, wanted, bits) for i in range(single.shape[1])]
     values = torch.tensor(found, dtype=torch.float64, device="cpu").movedim(0, 1)
+    values = values.sort(-1, descending=True).values
     # rounding leaves sigma_1 2^-bits beside what is 0; a factor 2^-32 below that there is nothing
     nothing = values < values[..., :1] - (bits + NOTHING) * math.log(2)
     values = torch.where(nothing, -torch.inf, values)
@@ -133,15 +135,11 @@ def precise_log_singular_values(
 def _by_flint(jacobians: Sequence[Rows], frame: Rows, times: set[int], bits: int) -> list[list[float]]:
     import flint
 
-    values = []
     with flint.ctx.workprec(bits):
-        T = flint.arb_mat(frame)
-        for t, D in enumerate(jacobians, 1):
-            # midpoints: what rounding to `bits` bits leaves, without the bounds of its error
-            T = (flint.arb_mat(D) * T).mid()
-            if t in times:
-                values.append(_logs_by_flint(flint, T, bits))
-    return values
+        factors = map(flint.arb_mat, [frame, *jacobians])
+        # midpoints: what rounding to `bits` bits leaves, without the bounds of its error
+        products = accumulate(factors, lambda T, D: (D * T).mid())
+        return [_logs_by_flint(flint, T, bits) for t, T in enumerate(products) if t in times]
 
 
 def _logs_by_flint(flint: Any, T: Any, bits: int) -> list[float]:
@@ -149,20 +147,14 @@ def _logs_by_flint(flint: Any, T: Any, bits: int) -> list[float]:
     # they are sigma^2, spread twice as far as sigma, and need twice the bits
     with flint.ctx.workprec(2 * bits + 64):
         squares = [value.real.mid() for value in (T.transpose() * T).eig(algorithm="approx")]
-        logs = [float(square.log()) / 2 if square > 0 else -torch.inf for square in squares]
-    return sorted(logs, reverse=True)
+        return [float(square.log()) / 2 if square > 0 else -torch.inf for square in squares]
 
 
 def _by_mpmath(jacobians: Sequence[Rows], frame: Rows, times: set[int], bits: int) -> list[list[float]]:
     import mpmath
 
-    values = []
     with mpmath.workprec(bits):
-        T = mpmath.matrix(frame)
-        for t, D in enumerate(jacobians, 1):
-            T = mpmath.matrix(D) * T
-            if t in times:
-                singular = mpmath.svd_r(T, compute_uv=False)
-                logs = [float(mpmath.log(s)) if s > 0 else -torch.inf for s in singular]
-                values.append(sorted(logs, reverse=True))
-    return values
+        factors = map(mpmath.matrix, [frame, *jacobians])
+        products = accumulate(factors, lambda T, D: D * T)
+        found = [mpmath.svd_r(T, compute_uv=False) for t, T in enumerate(products) if t in times]
+        return [[float(mpmath.log(s)) if s > 0 else -torch.inf for s in singular] for singular in found]

@@ -25,8 +25,7 @@ def suggestions(trial: Trial) -> tuple[Suggestion, ...]:
     """What to try, the most direct first; empty where nothing ails the network."""
     word, found = verdict(trial.measured), [_revive(trial)]
     if word != "healthy":
-        found += [_reset_mode(trial), _gain(trial), _memory_gates(trial), _orthogonal(trial)]
-        found.append(_floss(trial))
+        found += [_reset_mode(trial), _gain(trial), _memory_gates(trial), _orthogonal(trial), _floss(trial)]
     if word in ("vanishing", "narrow"):
         found.append(_residual(trial))
     if word in ("chaotic", "exploding"):

@@ -174,10 +174,8 @@ def check_per_member(phase: Phase, ensemble: tuple[int, ...]) -> None:
 
 def plain(value: Any) -> Any:
     """A schedule, or any part of it, as JSON: types by name, tensors as lists."""
-    if isinstance(value, Tensor):
+    if isinstance(value, Tensor | np.generic):
         return value.tolist()
-    if isinstance(value, np.generic):
-        return value.item()
     if isinstance(value, tuple | list):
         return [plain(v) for v in value]
     if isinstance(value, dict):

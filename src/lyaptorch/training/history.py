@@ -97,10 +97,8 @@ class History:
 
     def mark(self, name: str, value: Tensor, mask: Tensor) -> None:
         """Note a value `(count,)` of some members; NaN of those for whom none was ever noted."""
-        noted = self.totals.setdefault(
-            name, torch.full(self.ensemble, torch.nan, dtype=torch.float64, device="cpu")
-        )
-        noted[mask] = value.to(noted)
+        unknown = torch.full(self.ensemble, torch.nan, dtype=torch.float64, device="cpu")
+        self.totals.setdefault(name, unknown)[mask] = value.to(unknown)
 
     def last(self, name: str, among: Tensor) -> Tensor:
         """The latest value of each member where the mask is true, NaN before the first."""

@@ -20,9 +20,7 @@ from lyaptorch.cells.ownership import of_members, shared_parameter
 from lyaptorch.tasks.batch import Batch
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "binary_cross_entropy": lambda z, y: nn.functional.binary_cross_entropy_with_logits(
-        z, y, reduction="none"
-    ),
+    "binary_cross_entropy": partial(nn.functional.binary_cross_entropy_with_logits, reduction="none"),
     "cross_entropy": lambda z, y: -z.log_softmax(-1).gather(-1, y.long()),
     "mean_squared_error": lambda z, y: (z - y).square(),
     "root_mean_square": lambda z, y: (z - y).square(),
@@ -209,11 +207,9 @@ class Model(nn.Module):
         Raises:
             ValueError: for what has the dimensions of the ensemble in front while nobody declared them.
         """
-        parts = {"cell": self.cell, "readout": self.readout}
         own = {} if self.h0 is None else {"h0": self.h0}
-        for at, part in parts.items():
-            own |= of_members(part, self.ensemble, f"{at}.")
-        return own
+        own |= of_members(self.cell, self.ensemble, "cell.")
+        return own | of_members(self.readout, self.ensemble, "readout.")
 
     def select(self, who: Tensor) -> Model:
         """A copy with the members where the bool mask `*e` is true, as an ensemble `(count,)`.

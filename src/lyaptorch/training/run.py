@@ -55,7 +55,8 @@ class Run:
             if not isinstance(phase, FitPhase | FlossPhase):
                 raise ValueError(f"a schedule holds FitPhase and FlossPhase, got {type(phase).__name__}")
             self._refuse_early(phase)
-        self.stack = [self._active((i,), None) for i in reversed(range(len(self.schedule)))]
+        masks = [self._mask(phase) for phase in self.schedule]
+        self.stack = [_Active((i,), mask) for i, mask in reversed(list(enumerate(masks)))]
         self._part: Ensemble | None = None
         self.works: dict[tuple[int, ...], Work] = {}
 
@@ -216,12 +217,12 @@ class Run:
             active.mask = active.mask & ~masks.pop()
         # the top of the stack runs first: pushed from the last, episodes run in the order of the triggers
         for j in reversed(range(len(phase.triggers))):
-            hit = masks[j] & active.mask
+            trigger, hit = phase.triggers[j], masks[j] & active.mask
             if hit.any():
-                episode = self._active((active.path[0], j), hit)
-                if (action := phase.triggers[j].action) is not None:
-                    action.apply(self.all.model, episode.mask, self.all.model.of_members())
-                self.stack.append(episode)
+                hit &= self._mask(trigger.phase)
+                if trigger.action is not None:
+                    trigger.action.apply(self.all.model, hit, self.all.model.of_members())
+                self.stack.append(_Active((active.path[0], j), hit))
         return changed
 
     def _leading_exponent(self, mask: Tensor) -> Tensor:
@@ -231,10 +232,6 @@ class Run:
         )
         everybody = torch.full(mask.shape, torch.nan, dtype=own.dtype, device="cpu")
         return everybody.masked_scatter(mask, own.cpu())
-
-    def _active(self, path: tuple[int, ...], mask: Tensor | None) -> _Active:
-        own = self._mask(self.phase(path))
-        return _Active(path, own if mask is None else own & mask)
 
     def _mask(self, phase: Phase) -> Tensor:
         """Who takes part in a phase."""

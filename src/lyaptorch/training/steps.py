@@ -213,8 +213,12 @@ def _recurrent_norm(networks: Ensemble, gradients: tuple[Tensor, ...], ensemble:
     return torch.linalg.vector_norm(torch.stack(own), dim=0) if own else gradients[0].new_zeros(ensemble)
 
 
+@torch.no_grad()
 def _unstable(what: str, networks: Ensemble, fine: Tensor, batch: Batch) -> UnstableError:
-    step = _overflow(networks, batch)[~fine]
+    # a trajectory of any unit counts; argmax of 0 / 1 gives the first 1
+    bad = ~torch.isfinite(networks.model.states(batch.inputs)).all(-1).all(-1)
+    first = bad.int().argmax(0).double() + 1
+    step = torch.where(bad.any(0), first, torch.nan)[~fine]
     at = step[~step.isnan()]
     where = f", its state overflows at step {int(at.min())} of the trial" if len(at) else ""
     return UnstableError(
@@ -224,12 +228,3 @@ def _unstable(what: str, networks: Ensemble, fine: Tensor, batch: Batch) -> Unst
         ~fine,
         step,
     )
-
-
-@torch.no_grad()
-def _overflow(networks: Ensemble, batch: Batch) -> Tensor:
-    """The first step `(*e)` after which a state is not finite, from 1; NaN where there is none."""
-    # a trajectory of any unit counts; argmax of 0 / 1 gives the first 1
-    bad = ~torch.isfinite(networks.model.states(batch.inputs)).all(-1).all(-1)
-    first = bad.int().argmax(0).double() + 1
-    return torch.where(bad.any(0), first, torch.nan)

@@ -25,8 +25,7 @@ from lyaptorch.training.metrics import METRICS, test_scores
 from lyaptorch.training.model import Model
 from lyaptorch.training.optim import CLIPS, Adam, Rule
 from lyaptorch.training.run import Run
-from lyaptorch.training.work import Settings, subject
-from lyaptorch.training.work import config as describe
+from lyaptorch.training.work import Settings, describe, subject
 
 STEPS = 300
 """Steps of a trial, of a task whose trials may be of any length."""

@@ -134,7 +134,7 @@ class Settings:
     fetch_every: int
 
 
-def config(networks: Ensemble, task: Task, schedule: Schedule, settings: Settings) -> dict[str, Any]:
+def describe(networks: Ensemble, task: Task, schedule: Schedule, settings: Settings) -> dict[str, Any]:
     """The run as JSON; what does not fit into it is refused here, not after the training."""
     # how often somebody looks changes no number of the Record
     described = {name: plain(value) for name, value in vars(settings).items() if name != "fetch_every"}

@@ -252,7 +252,7 @@ def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
 
 
 def test_a_full_disk_loses_nothing_that_was_written(tmp_path, monkeypatch):
-    whole, count, replace = tmp_path / "whole", iter(range(99)), record.replace_file
+    whole, count, replace = tmp_path / "whole", iter(range(99)), _files.replace_file
     go(whole)
 
     def full(path, data, **settings):
@@ -270,7 +270,7 @@ def test_a_full_disk_loses_nothing_that_was_written(tmp_path, monkeypatch):
         return replace(path, data, **settings)
 
     with monkeypatch.context() as patch:
-        patch.setattr(record, "replace_file", full)
+        patch.setattr(_files, "replace_file", full)
         with pytest.raises(
             ValueError, match=r"cannot write .*No space left on device; free space or pass another"
         ):

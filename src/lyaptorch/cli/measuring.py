@@ -13,7 +13,6 @@ from torch import nn
 from lyaptorch.bench import METHODS, Benchmark, summary
 from lyaptorch.cli.output import Outputs, Work, Works, markdown, tabulated
 from lyaptorch.cli.subject import Subject
-from lyaptorch.diagnosis import Diagnosis
 from lyaptorch.diagnosis import diagnose as diagnosed
 from lyaptorch.record import Record
 from lyaptorch.tangent import Spectrum, lyapunov_spectrum, mean_over_trajectories
@@ -110,20 +109,8 @@ def diagnose(
     name = _name(subject, driven.network)
     found = diagnosed(driven.network, k=k, horizon=horizon, dt=dt, name=name, **driven.arguments)
     record = Record("diagnose", {**subject.config(driven), **found.config}, *found.variables())
-    facts = {**_of_diagnosis(found), **driven.counts()}
-    job.conclude(record, facts, [Text(found.summary()), "", *driven.said], files=("page",))
-
-
-def _name(subject: Subject, network: object) -> str:
-    """What the lines of Python call it."""
-    name = subject.target.rpartition(":")[2]
-    whole = all(part.isidentifier() for part in name.split("."))
-    return name if whole and isinstance(network, nn.Module) else "network"
-
-
-def _of_diagnosis(found: Diagnosis) -> dict[str, object]:
     s = found.measured
-    return {
+    facts = {
         "verdict": found.verdict,
         "findings": {finding.name: finding.text for finding in found.findings},
         "suggestions": [vars(suggestion) for suggestion in found.suggestions],
@@ -136,7 +123,16 @@ def _of_diagnosis(found: Diagnosis) -> dict[str, object]:
         "stderr": s.error.tolist(),
         "reliable": s.reliable.tolist(),
         "growth_of_parts": dict(zip(s.parts.names, s.parts.rates.tolist(), strict=True)),
+        **driven.counts(),
     }
+    job.conclude(record, facts, [Text(found.summary()), "", *driven.said], files=("page",))
+
+
+def _name(subject: Subject, network: object) -> str:
+    """What the lines of Python call it."""
+    name = subject.target.rpartition(":")[2]
+    whole = all(part.isidentifier() for part in name.split("."))
+    return name if whole and isinstance(network, nn.Module) else "network"
 
 
 COLUMNS = ("", *METHODS, *(f"{method}/fused" for method in METHODS[:-1]), "of limit")

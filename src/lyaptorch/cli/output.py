@@ -197,11 +197,11 @@ def tabulated(
     title: str | None = None,
     *,
     words: Sequence[str] = (),
-    caption: str | None = None,
+    **look: Any,
 ) -> Table:
-    """A table: numbers stand at the right, and the columns called `words` at the left."""
+    """A table: numbers stand at the right, and the columns called `words` at the left; `look` is rich's."""
     columns = [Column(name, justify="left" if name in words else "right") for name in header]
-    table = Table(*columns, title=title, caption=caption)
+    table = Table(*columns, title=title, **look)
     for row in rows:
         table.add_row(*row)
     return table
@@ -209,10 +209,8 @@ def tabulated(
 
 def pairs(title: str, facts: Mapping[str, Any]) -> Table:
     """Names and values, cut where they are long."""
-    table = Table(title=title, show_header=False)
-    for key, value in facts.items():
-        table.add_row(key, shortened(value))
-    return table
+    rows = [(key, shortened(value)) for key, value in facts.items()]
+    return tabulated(("", ""), rows, title, words=("",), show_header=False)
 
 
 def shortened(value: Any) -> str:

@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import tyro
 from numpy.typing import NDArray
-from rich.table import Table
 
 from lyaptorch._brief import tally
 from lyaptorch._files import host_of, replace_file
@@ -234,13 +233,14 @@ def list_all(*, output: Outputs) -> None:
         "tasks": sorted(TASKS),
         "presets": sorted(PRESETS),
     }
-    records, found = [], Table(title=f"Records under {output.runs}", show_header=False)
+    records = []
     for path, record in records_in(output.runs):
         row = {"path": str(path), "kind": "unreadable", "contents": str(record)}
         if isinstance(record, Record):
             row |= {"kind": record.kind, "contents": ", ".join(record.variables)}
         records.append(row)
-        found.add_row(*row.values())
+    title, rows = f"Records under {output.runs}", [tuple(row.values()) for row in records]
+    found = tabulated(("",) * 3, rows, title, words=("",), show_header=False)
     table = pairs("Names", {kind: ", ".join(known) for kind, known in names.items()})
     none = f"No Records under {output.runs}."
     output.answer({**names, "records": records}, [table, found if records else none])

@@ -245,22 +245,16 @@ def _check(trigger: Trigger) -> None:
         )
 
 
-def several() -> bool:
-    """Whether other processes train the same network."""
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-
-
 def decided_by_first(decision: bool, device: torch.device) -> bool:
     """The decision of the first process, in all of them."""
-    if not several():
-        return decision
     flag = torch.tensor(int(decision), device=device)
-    dist.broadcast(flag, 0)
+    share([flag])
     return bool(flag)
 
 
 @torch.no_grad()
 def share(tensors: Sequence[Tensor]) -> None:
-    """Give the values of the first process to all."""
-    for tensor in tensors if several() else ():
-        dist.broadcast(tensor.data, 0)
+    """Give the values of the first process to all that train the same network."""
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        for tensor in tensors:
+            dist.broadcast(tensor.data, 0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
@@ -43,9 +42,8 @@ Sized = int | float | Callable[[Record], float]
 """A size, or what it is for a Record."""
 
 
-def style() -> AbstractContextManager[None]:
-    """The settings, for the figures made inside."""
-    return mpl.rc_context(_SETTINGS)
+style = functools.partial(mpl.rc_context, _SETTINGS)
+"""The settings, for the figures made inside."""
 
 
 def panels(

@@ -141,7 +141,7 @@ class Ray:
         ray = self._connect()
         try:
             self._check_resources(ray)
-            task = ray.remote(lambda work, group: work(group)).options(
+            task = ray.remote(_apply).options(
                 num_cpus=self.cpus, num_gpus=self.gpus, max_retries=self.retries
             )
             # once to every node, not with every task: it may hold the user's data
@@ -194,6 +194,10 @@ class Ray:
                 f"a pack must fit a node, got {self.cpus:g} CPUs and {self.gpus:g} GPUs for nodes of up to "
                 f"{most['CPU']:g} and {most['GPU']:g}; ask for fewer"
             )
+
+
+def _apply(work: Work, group: Group) -> Any:
+    return work(group)
 
 
 def _host(address: str, seconds: float = 5.0) -> str:

@@ -243,5 +243,5 @@ def _compare(report: CellReport, name: str, got: Tensor, expected: Tensor, rule:
 
 
 def _name(cell: Cell, leaf: Tensor) -> str:
-    names = [name for name, p in cell.named_parameters() if p is leaf]
-    return names[0] if names else f"a closed-over tensor of shape {tuple(leaf.shape)}"
+    names = (name for name, p in cell.named_parameters() if p is leaf)
+    return next(names, f"a closed-over tensor of shape {tuple(leaf.shape)}")

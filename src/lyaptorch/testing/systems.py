@@ -184,8 +184,7 @@ def _line(n: int, length: int, channels: int = 1, *, bias: bool = False) -> Rate
 
 def _readout(n: int, weights: dict[int, float]) -> Tensor:
     weight = torch.zeros(1, n)
-    for unit, value in weights.items():
-        weight[0, unit] = value
+    weight[0, list(weights)] = torch.tensor(list(weights.values()))
     return weight
 
 

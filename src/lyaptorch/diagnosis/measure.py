@@ -12,9 +12,8 @@ from lyaptorch._brief import brief
 from lyaptorch._units import Clock
 from lyaptorch.cells import Cell
 from lyaptorch.diagnosis.blocks import MOMENTS, Groups, Parts, finite_memory, measure, normal, pull_back
-from lyaptorch.diagnosis.trajectories import Run, run
-from lyaptorch.tangent import Spectrum, lyapunov_spectrum, mean_over_trajectories
-from lyaptorch.tangent.growth import untold
+from lyaptorch.diagnosis.trajectories import Run
+from lyaptorch.tangent import Spectrum, mean_over_trajectories
 
 FADED = 1e-3
 """What is left of a perturbation, or of a gradient, that counts as gone."""
@@ -116,41 +115,23 @@ class Measurements:
 @torch.no_grad()
 def measurements(
     cell: Cell,
-    inputs: Tensor,
-    h: Tensor,
-    *,
-    lengths: Tensor | None,
-    k: int,
+    followed: Run,
+    spectrum: Spectrum,
     horizon: int | None,
-    transient: int,
-    tangent_transient: int,
-    dt: float | None,
+    overflow: int | None,
     groups: Groups | None,
-    generator: torch.Generator | None,
 ) -> Measurements:
-    """Measure a run from h, the state after the transient. Cost O(t n^2 k) for the spectrum of a dense cell.
+    """Measure a run whose spectrum is known; two more passes over it find what kills.
 
-    Two more passes over the run find what kills. A transient is only counted in.
-
-    Raises:
-        FloatingPointError: if the state overflows within the first 20 steps after the transient.
+    Args:
+        cell: who ran.
+        followed: the run, up to an overflow.
+        spectrum: of the run.
+        horizon: over how many steps gradients should survive; all that were counted when missing.
+        overflow: the step of an overflow, or None.
+        groups: units by name.
     """
-    followed, overflow = before_overflow(run(cell, inputs, h, lengths))
-    overflow = None if overflow is None else overflow + transient
-    t = len(followed.inputs)
-    tangent_transient = min(tangent_transient, t // 2)
-    # the diagnosis says in its own words what died
-    with untold():
-        spectrum = lyapunov_spectrum(
-            cell,
-            followed.inputs,
-            k=k,
-            h0=h,
-            lengths=None if lengths is None else followed.steps.flatten(),
-            tangent_transient=tangent_transient,
-            dt=dt,
-            generator=generator,
-        )
+    (counted, *_, k), n = spectrum.growth.log_r.shape, followed.states.shape[-1]
     means = mean_over_trajectories(spectrum.exponents).reshape(k)
     errors = spectrum.stderr_of_mean().reshape(k)
     order = means.argsort(descending=True)
@@ -158,10 +139,9 @@ def measurements(
     # trusted if each trajectory that has the column trusts it, and at least one has
     alive = spectrum.growth.healthy[-1].reshape(-1, k)
     reliable = spectrum.reliable.reshape(-1, k)
-    counted = t - tangent_transient
     recent = followed.recent(LOOKED_AT)
     parts = measure(cell, recent, groups)
-    finite = finite_memory(cell, recent).to(h.device)
+    finite = finite_memory(cell, recent).to(alive.device)
     parts = replace(
         parts,
         rates=spectrum.clock.per_time(parts.rates),
@@ -171,13 +151,13 @@ def measurements(
     gradient, share = gradient_back(cell, recent, parts)
     # columns q_i of the last frame are of unit length, so sum_j q_ij^2 = 1 divides among the parts; of a
     # dead column all are 0, hence the division by those that live
-    squares = spectrum.final_frame.square().reshape(-1, h.shape[-1], k).sum(0)
+    squares = spectrum.final_frame.square().reshape(-1, n, k).sum(0)
     energy = squares / alive.sum(0).clamp_min(1)
     return Measurements(
         spectrum,
         spectrum.clock,
         horizon or counted,
-        h.shape[-1],
+        n,
         means[order],
         errors[order],
         ((reliable | ~alive).all(0) & alive.any(0))[order],
@@ -195,8 +175,14 @@ def measurements(
     )
 
 
-def before_overflow(followed: Run) -> tuple[Run, int | None]:
-    """The run up to the last state but one that is finite, and the step after which none is."""
+def before_overflow(followed: Run, transient: int) -> tuple[Run, int | None]:
+    """The run up to the last state but one that is finite, and the step after which none is.
+
+    A transient before the run is counted in.
+
+    Raises:
+        FloatingPointError: if the state overflows within the first 20 steps.
+    """
     fine = torch.isfinite(followed.states).flatten(1).all(-1)
     if fine.all():
         return followed, None
@@ -205,7 +191,7 @@ def before_overflow(followed: Run) -> tuple[Run, int | None]:
         raise FloatingPointError(
             f"the state overflows at step {step}, too soon to measure anything; lower the gain or the inputs"
         )
-    return followed.until(step - 1), step
+    return followed.until(step - 1), step + transient
 
 
 def log_norm(h: Tensor) -> Tensor:

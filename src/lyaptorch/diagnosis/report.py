@@ -20,11 +20,13 @@ from lyaptorch._types import Inputs
 from lyaptorch.cells import Cell, as_cell, settle
 from lyaptorch.diagnosis.blocks import Groups
 from lyaptorch.diagnosis.findings import Finding, findings, verdict
-from lyaptorch.diagnosis.measure import Measurements, measurements
+from lyaptorch.diagnosis.measure import Measurements, before_overflow, measurements
 from lyaptorch.diagnosis.suggestions import suggestions
-from lyaptorch.diagnosis.trajectories import whole
+from lyaptorch.diagnosis.trajectories import run, whole
 from lyaptorch.diagnosis.trial import Suggestion, Trial, cell_of, given
 from lyaptorch.record import Record
+from lyaptorch.tangent import lyapunov_spectrum
+from lyaptorch.tangent.growth import untold
 from lyaptorch.tangent.start import fit_padded, name_too_short
 
 MEASURED = 32
@@ -199,19 +201,20 @@ def diagnose(
     shape = list(inputs.shape)
     h, inputs = settle(cell, inputs[:transient], h), inputs[transient:]
     ends = None if ends is None else ends - transient
-    measured = measurements(
-        cell,
-        inputs,
-        h,
-        lengths=ends,
-        k=k,
-        horizon=horizon,
-        transient=transient,
-        tangent_transient=tangent_transient,
-        dt=dt,
-        groups=groups,
-        generator=generator,
-    )
+    # the diagnosis says in its own words what died
+    with torch.no_grad(), untold():
+        followed, overflow = before_overflow(run(cell, inputs, h, ends), transient)
+        spectrum = lyapunov_spectrum(
+            cell,
+            followed.inputs,
+            k=k,
+            h0=h,
+            lengths=None if ends is None else followed.steps.flatten(),
+            tangent_transient=min(tangent_transient, len(followed.inputs) // 2),
+            dt=dt,
+            generator=generator,
+        )
+    measured = measurements(cell, followed, spectrum, horizon, overflow, groups)
     trial = Trial(network, cell, name, inputs, h, measured, whole(inputs, h) if ends is None else ends, said)
     config = {
         "name": name,

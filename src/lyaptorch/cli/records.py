@@ -25,8 +25,8 @@ from lyaptorch.record import Record
 from lyaptorch.tasks import TASKS
 from lyaptorch.training import PRESETS
 
-BESIDE = (".host.json", ".png", ".pdf", ".html")
-"""What stands beside a Record under the same name."""
+ENDINGS = (".nc", ".host.json", ".png", ".pdf", ".html")
+"""A Record, and what stands beside it under the same name."""
 
 
 def report(
@@ -154,8 +154,7 @@ def remove(
     if not records:
         raise ValueError("rm must be told which Records, got none; name one")
     found = [_find(path, output.runs) for path in records]
-    files = [path.with_suffix(end) for path in found for end in (".nc", *BESIDE)]
-    gone = [file for file in files if file.exists()]
+    gone = [file for path in found for end in ENDINGS if (file := path.with_suffix(end)).exists()]
     if not yes:
         if not sys.stdin.isatty():
             raise ValueError(f"{len(gone)} files would be removed; pass --yes to do so")

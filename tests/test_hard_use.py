@@ -501,7 +501,7 @@ def main() -> None:
     loss: torch.Tensor = lt.flossing_loss(spectrum(rnn, x), target=0.0)
     print(loss.item())
     when = lt.schedules.When(lt.schedules.lambda1 > 0.2)
-flosser = Flosser(rnn, x, [lt.schedules.Trigger(when, lt.FlossPhase(10))])
+    flosser = Flosser(rnn, x, [lt.schedules.Trigger(when, lt.FlossPhase(10))])
     records: list[lt.Record] = flosser.step()
     record: lt.Record = lt.floss(rnn, lt.tasks.TemporalXOR(4), k=4, epochs=2)
     cell: lt.Cell = lt.as_cell(rnn)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 import lyaptorch as lt
+from lyaptorch.integrations import Flosser
 from lyaptorch.schedules import At, Every, Scale, Trigger, When, lambda1, task_loss
 from lyaptorch.sweep import gather, grid, sweep
 
@@ -37,11 +38,11 @@ class Opposite:
         self.task = task
         self.input_size, self.output_size, self.loss = task.input_size, task.output_size, task.loss
 
-    def inputs(self, *which: Any, **named: Any) -> Tensor:
-        return self.task.inputs(*which, **named)
+    def inputs(self, d: lt.tasks.Draw) -> Tensor:
+        return self.task.inputs(d)
 
-    def draw(self, *which: Any, **named: Any) -> lt.Batch:
-        batch = self.task.draw(*which, **named)
+    def draw(self, d: lt.tasks.Draw) -> lt.Batch:
+        batch = self.task.draw(d)
         return lt.Batch(batch.inputs, 1 - batch.targets, batch.mask)
 
 
@@ -52,17 +53,21 @@ def measure() -> list[float]:
     # not backward(), which has no types in torch
     torch.autograd.grad(lt.flossing_loss(spectrum.exponents, target=0.0), list(lstm.parameters()))
     vectors = lt.covariant_vectors(Bounded(2), inputs, k=2, transient=5)
+    short = lt.FlossPhase(1, k=2, steps=40, tangent_transient=5)
+    flosser = Flosser(torch.nn.RNN(2, 6), inputs, [Trigger(Every(2), short)])
+    records: list[lt.Record] = flosser.step()
     found = lt.diagnose(torch.nn.GRU(2, 6), inputs, k=3)
     layers = [torch.nn.Linear(6, 6), torch.nn.Tanh(), torch.nn.Linear(6, 6)]
     by_depth: Tensor = lt.depth_spectrum(layers, torch.randn(3, 6), k=2).exponents
     rates = [spectrum.stderr(), spectrum.kaplan_yorke(), vectors.exponents, by_depth]
-    return [len(found.suggestions), *(float(rate.detach().mean()) for rate in rates)]
+    return [len(records), len(found.suggestions), *(float(rate.detach().mean()) for rate in rates)]
 
 
 def train(folder: Path) -> lt.Record:
     task: lt.Task = Opposite(lt.tasks.DelayedCopy(4))
     cell = lt.RateCell(1, 8, gain=1.2, activation=lt.surrogates.sigmoid(2.0))
-    lt.floss(cell, task, k=3, epochs=2)
+    flossed: lt.Record = lt.floss(cell, task, k=3, epochs=2)
+    assert "exponents" in flossed
     model = lt.Model(cell, lt.Readout(8, 1, scale=0.5), loss=task.loss)
     again = lt.FlossPhase(1, k=2, tangent_transient=5)
     needed = When((lambda1 > -1.0, task_loss > 0.0))

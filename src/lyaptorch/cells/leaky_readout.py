@@ -58,6 +58,10 @@ class LeakyReadout(nn.Module):
         self.weight = nn.Parameter(scale * stream.normal((o, cell.hidden_size), member_ids=ids))
         self.bias = nn.Parameter(torch.zeros(*cell.ensemble, o))
 
+    def reads(self, cell: object) -> bool:
+        """Whether it is this cell whose spikes it reads."""
+        return self._spikes == getattr(cell, "spikes", None)
+
     def forward(self, states: Tensor) -> Tensor:
         """States `(t, *e, b, N)` of the cell to potentials `(t, *e, b, o)`. Cost O(t b (n + t) o)."""
         alpha, beta = self.decays

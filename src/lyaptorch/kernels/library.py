@@ -15,11 +15,12 @@ from ctypes import POINTER, c_char_p, c_double, c_int32, c_int64, c_void_p
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
-VERSION = 4
+VERSION = 5
 FILE = "liblyaptorch_cpu.so"
 
 
@@ -65,6 +66,20 @@ class UnrollArgs(ctypes.Structure):
     _fields_ = (("form", FormArgs), *_fields("keep first", "", "states states_bar"))
 
 
+class FitArgs(ctypes.Structure):
+    """The arguments of a training step."""
+
+    _fields_ = (
+        ("unroll", UnrollArgs),
+        *_fields("outputs target_step target_member target_row target_column", "", ""),
+        *_fields("count_step count_member count_row", "loss leaky", "", "alpha beta"),
+        *_fields("", "", "R offset targets counts sums loss_of right_of invalid R_bar offset_bar"),
+    )
+
+
+AnyArgs: TypeAlias = ScanArgs | UnrollArgs | FitArgs
+
+
 @cache
 def load(folders: tuple[str, ...]) -> ctypes.CDLL:
     """The library from the first of `folders` that has it.
@@ -89,8 +104,10 @@ def load(folders: tuple[str, ...]) -> ctypes.CDLL:
         for direction in ("forward", "adjoint"):
             function = getattr(library, f"lyap_{name}_{direction}")
             function.argtypes, function.restype = [POINTER(args), c_int32, c_int32], c_int32
+    for name, args in (("scan", ScanArgs), ("unroll", UnrollArgs), ("fit", FitArgs)):
         function = getattr(library, f"lyap_{name}_tape")
         function.argtypes, function.restype = [POINTER(args), c_int32], c_int64
+    library.lyap_fit.argtypes, library.lyap_fit.restype = [POINTER(FitArgs), c_int32, c_int32], c_int32
     return library
 
 
@@ -104,20 +121,20 @@ def open_library() -> ctypes.CDLL:
     return load(tuple(folders))
 
 
-def call(name: str, args: ScanArgs | UnrollArgs, dtype: torch.dtype) -> None:
+def call(name: str, args: AnyArgs, dtype: torch.dtype) -> None:
     """Call `lyap_<name>` with as many threads as torch uses."""
     function = getattr(open_library(), f"lyap_{name}")
     if not function(ctypes.byref(args), int(dtype == torch.float64), torch.get_num_threads()):
         raise MemoryError(f"there is no memory for the scratch space of {name}")
 
 
-def tape_size(name: str, args: ScanArgs | UnrollArgs, dtype: torch.dtype) -> int:
+def tape_size(name: str, args: AnyArgs, dtype: torch.dtype) -> int:
     """How many bytes the tape of `lyap_<name>` takes."""
     size = getattr(open_library(), f"lyap_{name}_tape")
     return int(size(ctypes.byref(args), int(dtype == torch.float64)))
 
 
-def fill(args: FormArgs | ScanArgs | UnrollArgs, **values: int | Tensor | None) -> None:
+def fill(args: FormArgs | AnyArgs, **values: float | Tensor | None) -> None:
     """Set fields of `args`; of a tensor, its address. Whoever calls keeps the tensors alive."""
     for name, value in values.items():
         if isinstance(value, Tensor) and not value.is_contiguous():

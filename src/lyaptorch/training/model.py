@@ -15,9 +15,10 @@ from lyaptorch._padded import mean_of
 from lyaptorch._random import Stream, ids_of, seed_from
 from lyaptorch._types import Inputs, LastStates, PerMember, State
 from lyaptorch.cells import Cell, Network, as_cell, fit, settle, unroll
-from lyaptorch.cells.form import linear
 from lyaptorch.cells.ownership import of_members, shared_parameter
 from lyaptorch.tasks.batch import Batch
+from lyaptorch.training.fused_loss import fused_loss
+from lyaptorch.training.readout import Readout as Readout
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "binary_cross_entropy": partial(nn.functional.binary_cross_entropy_with_logits, reduction="none"),
@@ -32,43 +33,6 @@ RIGHT: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "cross_entropy": lambda z, y: z.argmax(-1, keepdim=True) == y,
 }
 """Whether an answer is right, where it can be."""
-
-
-class Readout(nn.Module):
-    """An affine map of the state, one for each member: `h -> R h + o`.
-
-    Initially R ~ N(0, scale^2) and o = `offset` (the published setting has scale 1, WITHOUT 1/sqrt n).
-
-    Args:
-        state_size: how many numbers it reads: n, `cell.output_size` where not all of the state can be read.
-        output_size: o.
-        scale: standard deviation of the weights.
-        offset: initial bias.
-        ensemble: leading dimensions `*e`.
-        member_ids: ids of shape `*e`; equal ids get equal numbers.
-        generator: seeds the weights; None is a fixed seed.
-    """
-
-    def __init__(
-        self,
-        state_size: int,
-        output_size: int,
-        *,
-        scale: float = 1.0,
-        offset: float = 1e-3,
-        ensemble: tuple[int, ...] = (),
-        member_ids: int | Tensor | None = None,
-        generator: torch.Generator | None = None,
-    ) -> None:
-        super().__init__()
-        self.ensemble = tuple(ensemble)
-        ids, stream = ids_of(ensemble, member_ids), Stream(seed_from(generator), "readout")
-        self.weight = nn.Parameter(scale * stream.normal((output_size, state_size), member_ids=ids))
-        self.bias = nn.Parameter(torch.full((*ensemble, output_size), offset))
-
-    def forward(self, h: Tensor) -> Tensor:
-        """`(..., *e, b, n)` to `(..., *e, b, o)`."""
-        return linear(h, self.weight) + self.bias.unsqueeze(-2)
 
 
 class Model(nn.Module):
@@ -145,9 +109,12 @@ class Model(nn.Module):
 
     def states(self, inputs: Inputs, h0: State | None = None, first: int = 0) -> LastStates:
         """The states after step `first` and each later one, from the initial state or another one."""
+        return unroll(self.cell, *self._start(inputs, h0), first=first)
+
+    def _start(self, inputs: Inputs, h0: State | None) -> tuple[Inputs, State]:
+        """The inputs and the first state, as the cell takes them."""
         _checks.unpacked("inputs", inputs)
-        inputs, h = fit(self.cell, inputs, self.initial_state(inputs.shape[-2]) if h0 is None else h0)
-        return unroll(self.cell, inputs, h, first=first)
+        return fit(self.cell, inputs, self.initial_state(inputs.shape[-2]) if h0 is None else h0)
 
     def forward(self, inputs: Inputs, h0: State | None = None) -> Tensor:
         """Outputs `(t, *e, b, o)` for inputs `(t, *e, b, m)`, from the initial state or another one."""
@@ -155,20 +122,29 @@ class Model(nn.Module):
         return outputs
 
     def loss(self, batch: Batch, h0: State | None = None) -> tuple[PerMember, PerMember]:
-        """Loss and accuracy of each member, over the steps that count."""
-        return self.score(batch, self.states(batch.inputs, h0, batch.first))
+        """Loss and accuracy of each member, over the steps that count.
+
+        Where the CPU kernels take cell, readout and loss, in one call, which keeps no states, and whose
+        gradients are made with the loss.
+        """
+        inputs, h = self._start(batch.inputs, h0)
+        fused = fused_loss(self.cell, self.readout, self.loss_name, batch, inputs, h)
+        if fused is not None:
+            return fused
+        return self.score(batch, unroll(self.cell, inputs, h, first=batch.first if self._stepwise else 0))
 
     def score(self, batch: Batch, states: LastStates) -> tuple[PerMember, PerMember]:
-        """Loss and accuracy of each member, from all its states on this batch or those since `batch.first`.
+        """Loss and accuracy of each member, from all its states on this batch.
 
-        The accuracy of bits and classes is the share that is right; of numbers, the share of their variance
+        Those since `batch.first` will do where the readout reads each step by itself. The accuracy of bits and classes is the share that is right; of numbers, the share of their variance
         that is explained.
         """
-        # what does not count is not read out
         first = batch.first
         targets = batch.targets[first:]
-        # states may be those of all steps, or of the last ones since `first`: counted from the end they agree
-        outputs = self.readout(states[-len(targets) :][..., self.cell.readable])
+        # states may be those of all steps, or of the last ones since `first`: counted from the end they agree.
+        # What does not count is not read out, unless the readout may remember it
+        read = states[-len(targets) :] if self._stepwise else states
+        outputs = self.readout(read[..., self.cell.readable])[-len(targets) :]
         if self.loss_name == "cross_entropy" and targets.shape == outputs.shape != (*targets.shape[:-1], 1):
             targets = targets.argmax(-1, keepdim=True)
         self._check_outputs(outputs, targets)
@@ -185,6 +161,11 @@ class Model(nn.Module):
             # 1 - <(z - y)^2> / var y: 0 for an answer that is always the mean, 1 for a perfect one
             variance = mean(targets.square()) - mean(targets).square()
             return loss, 1 - error / variance
+
+    @property
+    def _stepwise(self) -> bool:
+        """Whether the readout is known to read each step by itself; leaky neurons and filters do not."""
+        return type(self.readout) in (Readout, nn.Linear, nn.Identity)
 
     def _check_outputs(self, outputs: Tensor, targets: Tensor) -> None:
         expected = tuple(targets.shape)

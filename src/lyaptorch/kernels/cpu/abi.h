@@ -54,6 +54,23 @@ struct UnrollArgs {
     const void* states_bar;  // (steps - first, items, N)
 };
 
+// A training step whose loss is the mean over the outputs that count of one of Loss of fit.h.
+struct FitArgs {
+    UnrollArgs unroll;  // states are not kept; no step before `first` counts; of `tape` lyap_fit_tape is wanted
+    int64_t outputs;
+    // from one to the next step, member, trajectory, output, in numbers
+    int64_t target_step, target_member, target_row, target_column, count_step, count_member, count_row;
+    int32_t loss, leaky;  // leaky: neurons that integrate spikes; else the state is read
+    double alpha, beta;   // of leaky ones
+    const void *R, *offset;  // (members, o, n), (members, o)
+    const void* targets;     // from step `first` on; of classes: their numbers
+    const uint8_t* counts;   // likewise, which count
+    double* sums;            // (units, SUMS), written
+    void *loss_of, *right_of;  // (members)
+    int64_t* invalid;          // (members) targets that are no class
+    void *R_bar, *offset_bar;  // or null
+};
+
 using Task = void (*)(const void* args, int64_t unit, void* work);
 
 struct Precision {
@@ -62,7 +79,9 @@ struct Precision {
     int64_t (*unroll_work)(const UnrollArgs&), (*unroll_tape)(const UnrollArgs&);
     int64_t (*unroll_units)(const UnrollArgs&);
     Task unroll_forward, unroll_adjoint;
-    Task scan_reduce, unroll_reduce;  // a unit is a member
+    int64_t (*fit_work)(const FitArgs&), (*fit_tape)(const FitArgs&);
+    Task fit;
+    Task scan_reduce, unroll_reduce, fit_conclude;  // a unit is a member
     double (*peak)(int64_t rounds);   // multiplies and adds without memory; returns their number
 };
 

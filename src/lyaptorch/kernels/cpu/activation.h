@@ -94,8 +94,8 @@ template <class T> INLINE Jet<T> tanh_jet(Vec<T> x) {
     return {value.at[0], slope.at[0], -2 * value.at[0] * slope.at[0], Vec<T>{}};
 }
 
-// tanh of `count` numbers, whole vectors, in place, and sech^2, which may be streamed.
-template <class T> void tanh_in_place(Size count, T* x, T* slopes, bool streamed) {
+// tanh of `count` numbers, whole vectors, which may be in place, and sech^2, which may be streamed.
+template <class T> void tanh_of_all(Size count, const T* x, T* values, T* slopes, bool streamed) {
     // the series is one chain of multiply-adds, each of which waits some 4 cycles for the last, and two start in a
     // cycle: 8 vectors at once fill the time, and 4 are as many as 16 registers hold
     constexpr int U = REGISTERS == 32 ? 8 : 4, W = WIDTH<T>;
@@ -104,14 +104,14 @@ template <class T> void tanh_in_place(Size count, T* x, T* slopes, bool streamed
         Many<T, U> value, slope;
         tanh_of<T, U>(Many<T, U>::each([&](int u) { return load(x + i + u * W); }), value, slope);
         UNROLL
-        for (int u = 0; u < U; u++) store(x + i + u * W, value.at[u]);
+        for (int u = 0; u < U; u++) store(values + i + u * W, value.at[u]);
         UNROLL
         for (int u = 0; u < U; u++)
             streamed ? stream(slopes + i + u * W, slope.at[u]) : store(slopes + i + u * W, slope.at[u]);
     }
     for (; i < count; i += W) {
         Jet<T> f = tanh_jet<T>(load(x + i));
-        store(x + i, f.value), store(slopes + i, f.slope);
+        store(values + i, f.value), store(slopes + i, f.slope);
     }
 }
 

@@ -6,10 +6,11 @@ namespace {
 
 template <class T> struct FormUnroll : Batch<Network<T>> {
     using Base = Batch<Network<T>>;
-    using Base::a, Base::n, Base::np, Base::first, Base::rows, Base::net, Base::tape, Base::h, Base::u, Base::v;
+    using Base::a, Base::n, Base::np, Base::first, Base::rows, Base::net, Base::h, Base::u, Base::v;
     using Base::chunk, Base::p;
-    T *slopes, *values, *phi_slopes;
-    bool large;  // more than caches hold
+    T *slopes = nullptr, *values = nullptr, *phi_slopes = nullptr;
+    T* inner_slopes = nullptr;  // of every step, where z is kept, too: then neither is made again on the way back
+    bool large = false;         // more than caches hold
 
     struct Sums : Base::Sums {
         OuterSum<T> dense;
@@ -21,40 +22,68 @@ template <class T> struct FormUnroll : Batch<Network<T>> {
         }
     };
 
-    // numbers of a unit's tape: the gradients, and f', f, phi' of every step
-    static Size tape_count(const UnrollArgs& a) {
+    // f', f, phi' of every step
+    static Size trace_count(const UnrollArgs& a) {
         const FormArgs& f = a.form;
         Size kinds = (f.outer.value != IDENTITY) + (f.train_coupling != 0) + (f.phi.value != IDENTITY);
-        return a.keep ? Gradients<T>::count(f) + kinds * f.steps * Base::most(a) * pad(f.n) : 0;
+        return kinds * f.steps * Base::most(a) * pad(f.n);
+    }
+    // numbers of a unit's tape: the gradients, and those
+    static Size tape_count(const UnrollArgs& a) {
+        return a.keep ? Gradients<T>::count(a.form) + trace_count(a) : 0;
     }
 
-    FormUnroll(const UnrollArgs& args, Size unit, T*& work) : Base(args, unit, tape_count(args), work) {
-        Size kept = a.form.steps * chunk * np;
+    using Base::Base;
+
+    // Takes `trace_count` numbers.
+    void lay(T*& memory) {
+        Size size = a.form.steps * chunk * np;
         // 16 MB: a tape that will have left the caches before it is read is written past them
-        large = this->units(a) * kept * (Size)sizeof(T) > Size(1) << 24;
-        slopes = net.outer.any() ? take(tape, kept) : nullptr;
-        values = a.form.train_coupling ? take(tape, kept) : nullptr;
-        phi_slopes = net.phi.any() ? take(tape, kept) : nullptr;
+        large = this->units(a) * size * (Size)sizeof(T) > Size(1) << 24;
+        slopes = net.outer.any() ? take(memory, size) : nullptr;
+        values = a.form.train_coupling ? take(memory, size) : nullptr;
+        phi_slopes = net.phi.any() ? take(memory, size) : nullptr;
+    }
+
+    // Those of a step that is taken back in the same call: takes `kept_count` more.
+    static Size kept_count(const FormArgs& a) { return a.inner.value == IDENTITY ? 0 : a.steps * pad(a.n); }
+    void keep(T*& memory) {
+        lay(memory);
+        large = false;
+        if (net.inner.any()) inner_slopes = take(memory, a.form.steps * chunk * np);
     }
 
     void fetch_tape(Size s) const {
         const T* all[] = {slopes, values, phi_slopes};
-        for (const T* kept : all)
-            if (kept) fetch(kept + s * chunk * np, rows * np);
+        for (const T* trace : all)
+            if (trace) fetch(trace + s * chunk * np, rows * np);
+    }
+
+    void read(Size s) const {
+        T* slope = a.keep && inner_slopes ? inner_slopes + s * chunk * np : nullptr;
+        bool smooth = net.inner.value == TANH;
+        if (smooth) tanh_of_all(rows * np, h, v, slope ? slope : p, false);
+        for (Size j = 0; j < rows; j++) {
+            T* z = u + j * net.wide;
+            if (smooth || !net.inner.any()) copy_row(z, (smooth ? v : h) + j * np, np);
+            else
+                for (Size i = 0; i < np; i += WIDTH<T>) {
+                    Jet<T> g = net.inner(load(h + j * np + i), i);
+                    store(z + i, g.value);
+                    if (slope) store(slope + j * np + i, g.slope);
+                }
+        }
     }
 
     void step(Size s) const {
-        for (Size j = 0; j < rows; j++) {
-            activate_inner(h + j * np, u + j * net.wide);
-            net.complete(s, first + j, u + j * net.wide);
-        }
+        for (Size j = 0; j < rows; j++) net.complete(s, first + j, u + j * net.wide);
         product<T, SET>(rows, np, net.terms, {u, net.wide, 1}, net.affine, np, v, np);
         if (net.residual.any()) net.residual.forward(rows, h, p);
         activate_outer(s);
     }
 
     // From cotangents of h' to those of h, both in `h`.
-    void step_back(Size s, const T* before, Sums& sums) const {
+    template <class Sum> void step_back(Size s, const T* before, Sum& sums) const {
         T *a_bar = sums.affine.left(), *p_bar = h, *share = p;
         outer_back(s, h, a_bar, sums.bars);
         if (net.residual.any()) {
@@ -69,24 +98,20 @@ template <class T> struct FormUnroll : Batch<Network<T>> {
             }
         }
         product<T, SET>(rows, np, n, {a_bar, np, 1}, net.W, np, h, np);
-        inner_back(s, before, h, sums.affine.right());
+        if constexpr (!Sum::KEPT) inner_back(s, before, h, sums.affine.right());
+        else if (inner_slopes)
+            for (Size i = 0; i < rows * np; i += WIDTH<T>)
+                store(h + i, load(h + i) * load(inner_slopes + s * chunk * np + i));
         if (net.residual.any())
             for (Size i = 0; i < rows * np; i += WIDTH<T>) store(h + i, load(h + i) + load(share + i));
     }
 
   private:
-    void activate_inner(const T* x, T* value) const {
-        if (net.inner.any())
-            for (Size i = 0; i < np; i += WIDTH<T>) store(value + i, net.inner(load(x + i), i).value);
-        else
-            copy_row(value, x, np);
-    }
-
     // h = c f(a) + phi(p), a in `v` and A h in `p`; f(a) to `v`
     void activate_outer(Size s) const {
         T* slope = a.keep && slopes ? slopes + s * chunk * np : nullptr;
         if (net.outer.value == TANH)
-            tanh_in_place(rows * np, v, slope ? slope : u, slope && large);
+            tanh_of_all(rows * np, v, v, slope ? slope : u, slope && large);
         else if (net.outer.any())
             for (Size j = 0; j < rows * np; j += np)
                 for (Size i = 0; i < np; i += WIDTH<T>) {

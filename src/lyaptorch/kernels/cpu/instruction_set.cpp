@@ -1,8 +1,7 @@
 // All kernels for one instruction set; compiled once for each, with
 // NAME (its table), VECTOR_BYTES and REGISTERS defined on the command line.
 #include "form_scan.h"
-#include "form_unroll.h"
-#include "lif.h"
+#include "fit.h"
 #include "scan_adjoint.h"
 
 #define QUOTE_(x) #x
@@ -50,6 +49,13 @@ template <class T, class Stepped, class Unrolled> constexpr Precision precision(
             Unroll<Unrolled> unroll(*(const UnrollArgs*)args, unit, p);
             unroll.adjoint(p);
         },
+        Fit<Unrolled>::work,
+        Fit<Unrolled>::tape_size,
+        [](const void* args, int64_t unit, void* work) {
+            T* p = (T*)work;
+            Fit<Unrolled> fit(*(const FitArgs*)args, unit, p);
+            fit.run(p);
+        },
         [](const void* args, int64_t member, void*) {
             const ScanArgs& a = *(const ScanArgs*)args;
             Size size = Stepped::tape_count(a), before = size - Gradients<T>::count(a.form);
@@ -61,6 +67,7 @@ template <class T, class Stepped, class Unrolled> constexpr Precision precision(
             Size units = ceil_div(a.form.batch, CHUNK), size = Unrolled::tape_count(a);
             reduce<T>(a.form, member, (T*)a.form.tape + member * units * size, size, units);
         },
+        [](const void* args, int64_t member, void*) { conclude<Unrolled>(*(const FitArgs*)args, member); },
         peak<T>,
     };
 }

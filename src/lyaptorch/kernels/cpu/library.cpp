@@ -123,7 +123,7 @@ bool run(Task task, const void* args, int64_t units, int64_t bytes, int64_t thre
 
 }  // namespace
 
-EXPORT int32_t lyap_version() { return 4; }
+EXPORT int32_t lyap_version() { return 5; }
 EXPORT const char* lyap_instruction_set() { return current().name; }
 
 // Uses the named instruction set from now on, the best one for null; 0 if this machine lacks it.
@@ -170,4 +170,12 @@ EXPORT int32_t lyap_unroll_adjoint(const UnrollArgs* a, int32_t dual, int32_t th
     const Precision& p = kernels(a->form, dual);
     return run(p.unroll_adjoint, a, p.unroll_units(*a), p.unroll_work(*a), threads, true) &&
            run(p.unroll_reduce, a, a->form.members, 64, threads);
+}
+
+EXPORT int64_t lyap_fit_tape(const FitArgs* a, int32_t dual) { return kernels(a->unroll.form, dual).fit_tape(*a); }
+
+EXPORT int32_t lyap_fit(const FitArgs* a, int32_t dual, int32_t threads) {
+    const Precision& p = kernels(a->unroll.form, dual);
+    return run(p.fit, a, p.unroll_units(a->unroll), p.fit_work(*a), threads) &&
+           run(p.fit_conclude, a, a->unroll.form.members, 64, threads);
 }

@@ -48,55 +48,97 @@ template <class T> struct Lif : Network<T> {
 template <class T> struct LifUnroll : Batch<Lif<T>> {
     using Base = Batch<Lif<T>>;
     using Base::a, Base::n, Base::hp, Base::np, Base::first, Base::rows, Base::net, Base::h, Base::u, Base::v;
-    using Base::p, typename Base::Sums;
+    using Base::p, Base::chunk, typename Base::Sums;
+    T* inner_slopes = nullptr;  // of every step, where z is kept, too: then neither is made again on the way back
+    T* potentials = nullptr;    // v of every step, where they are wanted, too
 
+    static Size trace_count(const UnrollArgs&) { return 0; }
     static Size tape_count(const UnrollArgs& a) { return a.keep ? Gradients<T>::count(a.form) : 0; }
 
-    LifUnroll(const UnrollArgs& args, Size unit, T*& work) : Base(args, unit, tape_count(args), work) {}
+    using Base::Base;
 
-    void step(Size s) const {
+    void lay(T*&) {}
+    // Those of a step that is taken back in the same call: takes `kept_count` numbers.
+    static Size kept_count(const FormArgs& a) {
+        return ((a.steps + 1) + (a.neurons & FULL ? a.steps : 0)) * pad(a.n);
+    }
+    void keep(T*& memory) {
+        inner_slopes = take(memory, (a.form.steps + 1) * chunk * hp);
+        if (net.is(FULL)) potentials = take(memory, a.form.steps * chunk * hp);
+    }
+
+    void read(Size s) const {
+        T* slope = a.keep && inner_slopes ? inner_slopes + s * chunk * hp : nullptr;
         for (Size j = 0; j < rows; j++) {
             T *z = u + j * net.wide, *S = p + j * hp;
-            for (Size i = 0; i < hp; i += WIDTH<T>) store(S + i, net.spikes(load(h + j * np + i), i).value);
+            for (Size i = 0; i < hp; i += WIDTH<T>) {
+                Jet<T> spikes = net.spikes(load(h + j * np + i), i);
+                store(S + i, spikes.value);
+                if (slope) store(slope + j * hp + i, spikes.slope);
+            }
             copy_row(z, S, n);
-            net.complete(s, first + j, z);
         }
+    }
+
+    void step(Size s) const {
+        T* potential_of = a.keep && potentials ? potentials + s * chunk * hp : nullptr;
+        for (Size j = 0; j < rows; j++) net.complete(s, first + j, u + j * net.wide);
         product<T, SET>(rows, hp, net.terms, {u, net.wide, 1}, net.affine, hp, v, hp);
         for (Size j = 0; j < rows; j++)
             for (Size i = 0; i < hp; i += WIDTH<T>) {
                 T *U = h + j * np + i, *I = U + hp;
                 Vec<T> current = load(net.alpha + i) * load(I) + load(v + j * hp + i);
                 Vec<T> potential = net.potential(load(U), load(I), current, i);
+                if (potential_of) store(potential_of + j * hp + i, potential);
                 store(U, net.reset(potential, load(p + j * hp + i), i));
                 store(I, current);
             }
     }
 
     // From cotangents of the states after to those of the states before, both in `h`.
-    void step_back(Size s, const T* before, Sums& sums) const {
-        T *a_bar = sums.affine.left(), *z = sums.affine.right(), *slope = p, *share = p + hp;
-        for (Size j = 0; j < rows; j++, z += net.wide) {
-            T* current = u + j * net.wide;
-            copy_in(current, (const T*)a.states + ((this->row(s) + j) * 2 + 1) * n, n);
-            for (Size i = 0; i < hp; i += WIDTH<T>) {
-                const T *U = before + j * np + i, *I = U + hp;
-                T *U_bar = h + j * np + i, *I_bar = U_bar + hp;
-                Jet<T> S = net.spikes(load(U), i);
-                Vec<T> bite = net.bite(net.potential(load(U), load(I), load(current + i), i), i);
-                // v sees U_bar keep; I' is seen by itself and, in sequence, by v
-                Vec<T> bar = net.keep(S.value) * load(U_bar), of_a = load(I_bar) + load(net.fresh + i) * bar;
-                store(z + i, S.value);
-                store(slope + j * np + i, S.slope);
-                store(a_bar + j * hp + i, of_a);
-                store(U_bar, load(net.beta + i) * bar - S.slope * bite * load(U_bar));
-                store(I_bar, load(net.alpha + i) * of_a + load(net.stale + i) * bar);
-            }
-            net.complete(s, first + j, z);
-        }
+    template <class Sum> void step_back(Size s, const T* before, Sum& sums) const {
+        T *a_bar = sums.affine.left(), *share = p + hp;
+        const T* slope = Sum::KEPT ? inner_slopes + s * chunk * hp : p;
+        const Size apart = Sum::KEPT ? hp : np;  // of rows of slopes
+        for (Size j = 0; j < rows; j++)
+            if constexpr (Sum::KEPT) row_of_tape(s, j, a_bar);
+            else row_again(s, j, before, a_bar, sums);
         product<T, SET>(rows, hp, n, {a_bar, hp, 1}, net.W, hp, share, np);
-        for (Size j = 0; j < rows * np; j += np)
-            for (Size i = j; i < j + hp; i += WIDTH<T>)
-                store(h + i, load(h + i) + load(slope + i) * load(share + i));
+        for (Size j = 0; j < rows; j++)
+            for (Size i = 0; i < hp; i += WIDTH<T>) {
+                T* U_bar = h + j * np + i;
+                store(U_bar, load(U_bar) + load(slope + j * apart + i) * load(share + j * np + i));
+            }
+    }
+
+  private:
+    // dv sees U_bar keep; I' is seen by itself and, in sequence, by v
+    INLINE void back(Size j, Size i, Vec<T> S, Vec<T> slope, Vec<T> bite, T* a_bar) const {
+        T *U_bar = h + j * np + i, *I_bar = U_bar + hp;
+        Vec<T> bar = net.keep(S) * load(U_bar), of_a = load(I_bar) + load(net.fresh + i) * bar;
+        store(a_bar + j * hp + i, of_a);
+        store(U_bar, load(net.beta + i) * bar - slope * bite * load(U_bar));
+        store(I_bar, load(net.alpha + i) * of_a + load(net.stale + i) * bar);
+    }
+
+    void row_of_tape(Size s, Size j, T* a_bar) const {
+        const T *S = u + j * net.wide, *slope = inner_slopes + (s * chunk + j) * hp;
+        const T* v_of = potentials ? potentials + (s * chunk + j) * hp : slope;
+        for (Size i = 0; i < hp; i += WIDTH<T>)
+            back(j, i, load(S + i), load(slope + i), net.bite(load(v_of + i), i), a_bar);
+    }
+
+    template <class Sum> void row_again(Size s, Size j, const T* before, T* a_bar, Sum& sums) const {
+        T *current = u + j * net.wide, *z = sums.affine.right() + j * net.wide;
+        copy_in(current, (const T*)a.states + ((this->row(s) + j) * 2 + 1) * n, n);
+        for (Size i = 0; i < hp; i += WIDTH<T>) {
+            const T *U = before + j * np + i, *I = U + hp;
+            Jet<T> S = net.spikes(load(U), i);
+            store(z + i, S.value);
+            store(p + j * np + i, S.slope);
+            back(j, i, S.value, S.slope, net.bite(net.potential(load(U), load(I), load(current + i), i), i), a_bar);
+        }
+        net.complete(s, first + j, z);
     }
 };
 

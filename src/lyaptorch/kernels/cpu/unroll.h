@@ -1,7 +1,8 @@
 // The states of a model and backpropagation through time. A unit of work is a few trajectories of one member:
 // always the same ones, whatever the number of threads. A model is a Batch with
-//     step(s)                     one step of the states `h`
-//     step_back(s, before, sums)  its pullback, given the states before
+//     read(s)                     z = g(h) for the step s, in `u`
+//     step(s)                     the rest of the step, from z: new states `h`
+//     step_back(s, before, sums)  the pullback, given the states before
 #pragma once
 #include "network.h"
 
@@ -40,6 +41,7 @@ template <class T> struct OuterSum {
 // A unit: rows of states, and what all models keep.
 template <class Net> struct Batch {
     using T = typename Net::Number;
+    static constexpr int BLOCKS = Net::BLOCKS;
     const UnrollArgs& a;
     Size n, hp, np, items, chunk, member, first, rows;  // np: numbers in a state, padded; first: trajectory
     Net net;
@@ -47,6 +49,7 @@ template <class Net> struct Batch {
 
     // What the adjoint sums up.
     struct Sums {
+        static constexpr bool KEPT = false;  // whether z and the slopes are on a tape
         Gradients<T> bars;
         OuterSum<T> affine;
         Sums(const Batch& unit, T*& work)
@@ -66,13 +69,12 @@ template <class Net> struct Batch {
                 OuterSum<T>::count(hp, hp)) * (Size)sizeof(T);
     }
 
-    // `tape_count`: numbers of a unit's tape, the gradients first
-    Batch(const UnrollArgs& args, Size unit, Size tape_count, T*& work)
+    // `tape`: of this unit, the gradients first
+    Batch(const UnrollArgs& args, Size unit, T* memory, T*& work)
         : a(args), n(a.form.n), hp(pad(n)), np(Net::BLOCKS * hp), items(a.form.members * a.form.batch), chunk(most(args)),
           member(unit / ceil_div(a.form.batch, CHUNK)), first(unit % ceil_div(a.form.batch, CHUNK) * CHUNK),
           rows(least(CHUNK, a.form.batch - first)), net(a.form, member, work) {
-        tape = (T*)a.form.tape + unit * tape_count;
-        gradients = tape, tape += a.keep ? Gradients<T>::count(a.form) : 0;
+        gradients = memory, tape = memory + (a.keep ? Gradients<T>::count(a.form) : 0);
         h = take(work, CHUNK * np), u = take(work, CHUNK * net.wide), v = take(work, CHUNK * np);
         p = take(work, CHUNK * np);
     }
@@ -104,14 +106,20 @@ template <class Net> struct Batch {
 template <class Model> struct Unroll : Model {
     using T = typename Model::T;
     using Model::a, Model::n, Model::hp, Model::np, Model::rows, Model::net, Model::h, Model::v;
-    using Model::rows_in, Model::rows_out, Model::Model;
+    using Model::rows_in, Model::rows_out;
 
     static Size tape_size(const UnrollArgs& a) { return Model::units(a) * Model::tape_count(a) * (Size)sizeof(T); }
+
+    Unroll(const UnrollArgs& args, Size unit, T*& work)
+        : Model(args, unit, (T*)args.form.tape + unit * Model::tape_count(args), work) {
+        if (a.keep) this->lay(this->tape);
+    }
 
     void forward() const {
         rows_in((const T*)a.form.h0, 0, h);
         for (Size s = 0; s < a.form.steps; s++) {
             if (s + 1 < a.form.steps) this->fetch_rows(s + 1, (const T*)a.states);
+            this->read(s);
             this->step(s);
             rows_out(h, s, (T*)a.states);
         }

@@ -1,0 +1,123 @@
+"""The loss of a model whose cell, readout and loss one fused call can take, and its gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lyaptorch import kernels
+from lyaptorch.cells.cell import Cell
+from lyaptorch.cells.form import AnyForm, LIFForm
+from lyaptorch.cells.leaky_readout import LeakyReadout
+from lyaptorch.cells.unroll import once
+from lyaptorch.kernels.fit import LOSSES, Lesson, fit
+from lyaptorch.tasks.batch import Batch
+from lyaptorch.training.readout import Readout
+
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+class Unserved(Exception):
+    """The general path is to be taken; nothing was changed."""
+
+
+def fused_loss(
+    cell: Cell, readout: nn.Module, loss: str, batch: Batch, inputs: Tensor, h0: Tensor
+) -> tuple[Tensor, Tensor] | None:
+    """Loss and accuracy `(*e)` of a batch in one call; None where the general path has to do it.
+
+    Args:
+        cell: with a `Form` that the CPU kernels can run.
+        readout: an affine one of the state, or leaky neurons that read spikes.
+        loss: by its name in `Model`.
+        batch: what counts.
+        inputs: of the batch, as `cells.fit` gives them.
+        h0: likewise, `(*e, b, N)`.
+    """
+    form = cell.form()
+    if form is None or torch.compiler.is_compiling() or inputs.requires_grad or loss not in LOSSES:
+        return None
+    if kernels.preferred(h0) != "cpu" or kernels.refusal("cpu", form, h0) is not None:
+        return None
+    lesson = _lesson(cell, form, readout, loss, batch, inputs, h0)
+    if lesson is None:
+        return None
+    leaves = form.trained()
+    try:
+        result: tuple[Tensor, Tensor] = _Fit.apply(  # type: ignore[no-untyped-call]
+            form, lesson, leaves, h0, lesson.weight, lesson.bias, *leaves
+        )
+    except Unserved:
+        return None
+    return result
+
+
+def _lesson(
+    cell: Cell, form: AnyForm, readout: nn.Module, loss: str, batch: Batch, inputs: Tensor, h0: Tensor
+) -> Lesson | None:
+    """What the kernels are asked, or None where they cannot answer."""
+    # a subclass, a parametrised one or one with hooks does what it wants
+    if any(getattr(readout, hooks) for hooks in HOOKS):
+        return None
+    spikes = isinstance(form, LIFForm)
+    if type(readout) is LeakyReadout and spikes and readout.reads(cell):
+        alpha, beta = readout.decays
+        decays = (alpha, beta)
+    elif type(readout) is Readout and not spikes:
+        decays = None
+    else:
+        return None
+    weight, bias, first = readout.weight, readout.bias, batch.first
+    (*e, b, _), o, n = h0.shape, weight.shape[-2], form.weight_hh.shape[-1]
+    if tuple(weight.shape) != (*e, o, n) or tuple(bias.shape) != (*e, o):
+        return None
+    if any((z.dtype, z.device) != (h0.dtype, h0.device) for z in (weight, bias)):
+        return None
+    targets, counts = batch.targets[first:], batch.counts[first:]
+    classes = loss == "cross_entropy"
+    if classes and o > 1 and targets.shape[-1] == o:
+        targets = targets.argmax(-1, keepdim=True)
+    shape = (len(inputs) - first, *e, b)
+    if tuple(targets.shape) != (*shape, 1 if classes else o) or targets.requires_grad or not shape[0]:
+        return None
+    if counts.dim() != len(shape) or any(c not in (1, s) for c, s in zip(counts.shape, shape, strict=True)):
+        return None
+    return Lesson(inputs, targets.to(h0.dtype), counts.expand(shape), loss, weight, bias, decays)
+
+
+class _Fit(torch.autograd.Function):
+    """(h0, R, o, leaves) to loss and accuracy; the gradients of each member's loss are made with it."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        form: AnyForm,
+        lesson: Lesson,
+        leaves: Sequence[Tensor],
+        h0: Tensor,
+        *tensors: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        lived = fit(form, lesson, h0, leaves, keep=any(ctx.needs_input_grad))
+        if lived is None:
+            raise Unserved
+        ctx.bars = lived.gradients
+        ctx.save_for_backward(h0, *tensors)
+        ctx.mark_non_differentiable(lived.accuracy)
+        return lived.loss, lived.accuracy
+
+    @staticmethod
+    def backward(ctx: Any, loss_bar: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        bars = []
+        for bar, wanted in zip(ctx.bars, ctx.needs_input_grad[3:], strict=True):
+            scale = (
+                None
+                if bar is None
+                else loss_bar.reshape(*loss_bar.shape, *[1] * (bar.dim() - loss_bar.dim()))
+            )
+            bars.append(bar * scale if wanted and scale is not None else None)
+        if torch.is_grad_enabled():
+            bars = once(bars, ctx.saved_tensors, "take the loss of unroll(..., plain=True)")
+        return None, None, None, *bars

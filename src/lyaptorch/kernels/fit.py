@@ -15,7 +15,7 @@ from lyaptorch.kernels.library import FitArgs, call, fill, reuse_buffer, tape_si
 
 LOSSES = ("binary_cross_entropy", "cross_entropy", "mean_squared_error", "root_mean_square")
 """By the kernels' numbers."""
-CHUNK, SUMS = 16, 6
+CHUNK, SUMS = 16, 5
 """Trajectories that one unit of work takes, and how many sums it leaves."""
 
 
@@ -54,7 +54,7 @@ class Lived:
     gradients: list[Tensor | None]
 
 
-def fit(form: AnyForm, lesson: Lesson, h0: Tensor, leaves: Sequence[Tensor], *, keep: bool) -> Lived | None:
+def fit(form: AnyForm, lesson: Lesson, h0: Tensor, leaves: Sequence[Tensor], *, keep: bool) -> Lived:
     """A training step without its states leaving the caches. Cost O(t b n^2) per network.
 
     Args:
@@ -63,9 +63,6 @@ def fit(form: AnyForm, lesson: Lesson, h0: Tensor, leaves: Sequence[Tensor], *, 
         h0: `(*e, b, N)`.
         leaves: tensors of the form whose gradients are wanted.
         keep: whether there is to be any gradient.
-
-    Returns:
-        None where a target is the number of no class.
     """
     (*e, b, _), o, t = h0.shape, lesson.weight.shape[-2], len(lesson.inputs)
     handed = KernelArguments(form, lesson.inputs, h0)
@@ -78,12 +75,9 @@ def fit(form: AnyForm, lesson: Lesson, h0: Tensor, leaves: Sequence[Tensor], *, 
     args.count_step, args.count_member, args.count_row = counts.stride()
     args.targets, args.counts = targets.data_ptr(), counts.data_ptr()
     units = prod(e) * -(-b // CHUNK)
-    sums, invalid = (
-        torch.empty(units, SUMS, dtype=torch.float64, device="cpu"),
-        torch.empty(e, dtype=torch.int64),
-    )
+    sums = torch.empty(units, SUMS, dtype=torch.float64, device="cpu")
     loss, accuracy = h0.new_empty(e), h0.new_empty(e)
-    fill(args, **readout, sums=sums, invalid=invalid, loss_of=loss, right_of=accuracy)
+    fill(args, **readout, sums=sums, loss_of=loss, right_of=accuracy)
     bars: list[Tensor] = []
     if keep:
         handed.gradients(leaves)
@@ -94,8 +88,6 @@ def fit(form: AnyForm, lesson: Lesson, h0: Tensor, leaves: Sequence[Tensor], *, 
     tape = reuse_buffer((tape_size("fit", args, h0.dtype),), torch.uint8)
     fill(args.unroll.form, tape=tape)
     call("fit", args, h0.dtype)
-    if lesson.loss == "cross_entropy" and invalid.any():
-        return None
     return Lived(loss, accuracy, [*bars, *handed.found(leaves)[1:]] if keep else [])
 
 

@@ -73,7 +73,7 @@ class FitArgs(ctypes.Structure):
         ("unroll", UnrollArgs),
         *_fields("outputs target_step target_member target_row target_column", "", ""),
         *_fields("count_step count_member count_row", "loss leaky", "", "alpha beta"),
-        *_fields("", "", "R offset targets counts sums loss_of right_of invalid R_bar offset_bar"),
+        *_fields("", "", "R offset targets counts sums loss_of right_of R_bar offset_bar"),
     )
 
 
@@ -104,10 +104,11 @@ def load(folders: tuple[str, ...]) -> ctypes.CDLL:
         for direction in ("forward", "adjoint"):
             function = getattr(library, f"lyap_{name}_{direction}")
             function.argtypes, function.restype = [POINTER(args), c_int32, c_int32], c_int32
-    for name, args in (("scan", ScanArgs), ("unroll", UnrollArgs), ("fit", FitArgs)):
-        function = getattr(library, f"lyap_{name}_tape")
-        function.argtypes, function.restype = [POINTER(args), c_int32], c_int64
     library.lyap_fit.argtypes, library.lyap_fit.restype = [POINTER(FitArgs), c_int32, c_int32], c_int32
+    sized: dict[str, type[AnyArgs]] = {"scan": ScanArgs, "unroll": UnrollArgs, "fit": FitArgs}
+    for name, kind in sized.items():
+        function = getattr(library, f"lyap_{name}_tape")
+        function.argtypes, function.restype = [POINTER(kind), c_int32], c_int64
     return library
 
 
@@ -134,7 +135,7 @@ def tape_size(name: str, args: AnyArgs, dtype: torch.dtype) -> int:
     return int(size(ctypes.byref(args), int(dtype == torch.float64)))
 
 
-def fill(args: FormArgs | AnyArgs, **values: float | Tensor | None) -> None:
+def fill(args: FormArgs | AnyArgs, **values: int | Tensor | None) -> None:
     """Set fields of `args`; of a tensor, its address. Whoever calls keeps the tensors alive."""
     for name, value in values.items():
         if isinstance(value, Tensor) and not value.is_contiguous():

@@ -15,13 +15,10 @@ from lyaptorch.cells.leaky_readout import LeakyReadout
 from lyaptorch.cells.unroll import once
 from lyaptorch.kernels.fit import LOSSES, Lesson, fit
 from lyaptorch.tasks.batch import Batch
+from lyaptorch.training.optim import expand
 from lyaptorch.training.readout import Readout
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-
-
-class Unserved(Exception):
-    """The general path is to be taken; nothing was changed."""
 
 
 def fused_loss(
@@ -46,12 +43,9 @@ def fused_loss(
     if lesson is None:
         return None
     leaves = form.trained()
-    try:
-        result: tuple[Tensor, Tensor] = _Fit.apply(  # type: ignore[no-untyped-call]
-            form, lesson, leaves, h0, lesson.weight, lesson.bias, *leaves
-        )
-    except Unserved:
-        return None
+    result: tuple[Tensor, Tensor] = _Fit.apply(  # type: ignore[no-untyped-call]
+        form, lesson, leaves, h0, lesson.weight, lesson.bias, *leaves
+    )
     return result
 
 
@@ -85,6 +79,11 @@ def _lesson(
         return None
     if counts.dim() != len(shape) or any(c not in (1, s) for c, s in zip(counts.shape, shape, strict=True)):
         return None
+    if classes:
+        # the kernel would look for an output of that number; the general path says which is wrong
+        targets = targets.long()
+        if not ((targets >= 0) & (targets < o)).all():
+            return None
     return Lesson(inputs, targets.to(h0.dtype), counts.expand(shape), loss, weight, bias, decays)
 
 
@@ -101,8 +100,6 @@ class _Fit(torch.autograd.Function):
         *tensors: Tensor,
     ) -> tuple[Tensor, Tensor]:
         lived = fit(form, lesson, h0, leaves, keep=any(ctx.needs_input_grad))
-        if lived is None:
-            raise Unserved
         ctx.bars = lived.gradients
         ctx.save_for_backward(h0, *tensors)
         ctx.mark_non_differentiable(lived.accuracy)
@@ -110,14 +107,9 @@ class _Fit(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, loss_bar: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        bars = []
+        bars: list[Tensor | None] = []
         for bar, wanted in zip(ctx.bars, ctx.needs_input_grad[3:], strict=True):
-            scale = (
-                None
-                if bar is None
-                else loss_bar.reshape(*loss_bar.shape, *[1] * (bar.dim() - loss_bar.dim()))
-            )
-            bars.append(bar * scale if wanted and scale is not None else None)
+            bars.append(bar * expand(loss_bar, bar) if wanted and bar is not None else None)
         if torch.is_grad_enabled():
             bars = once(bars, ctx.saved_tensors, "take the loss of unroll(..., plain=True)")
         return None, None, None, *bars

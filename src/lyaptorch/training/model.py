@@ -136,13 +136,13 @@ class Model(nn.Module):
     def score(self, batch: Batch, states: LastStates) -> tuple[PerMember, PerMember]:
         """Loss and accuracy of each member, from all its states on this batch.
 
-        Those since `batch.first` will do where the readout reads each step by itself. The accuracy of bits and classes is the share that is right; of numbers, the share of their variance
-        that is explained.
+        Those since `batch.first` will do where the readout reads each step by itself. The accuracy of bits
+        and classes is the share that is right; of numbers, the share of their variance that is explained.
         """
         first = batch.first
         targets = batch.targets[first:]
-        # states may be those of all steps, or of the last ones since `first`: counted from the end they agree.
-        # What does not count is not read out, unless the readout may remember it
+        # states may be those of all steps, or of those since `first`: counted from the end they agree. What
+        # does not count is not read out, unless the readout may remember it
         read = states[-len(targets) :] if self._stepwise else states
         outputs = self.readout(read[..., self.cell.readable])[-len(targets) :]
         if self.loss_name == "cross_entropy" and targets.shape == outputs.shape != (*targets.shape[:-1], 1):

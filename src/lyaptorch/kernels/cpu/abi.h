@@ -63,11 +63,10 @@ struct FitArgs {
     int32_t loss, leaky;  // leaky: neurons that integrate spikes; else the state is read
     double alpha, beta;   // of leaky ones
     const void *R, *offset;  // (members, o, n), (members, o)
-    const void* targets;     // from step `first` on; of classes: their numbers
-    const uint8_t* counts;   // likewise, which count
-    double* sums;            // (units, SUMS), written
+    const void* targets;       // from step `first` on; of classes: their numbers
+    const uint8_t* counts;     // likewise, which count
+    double* sums;              // (units, SUMS), written
     void *loss_of, *right_of;  // (members)
-    int64_t* invalid;          // (members) targets that are no class
     void *R_bar, *offset_bar;  // or null
 };
 

@@ -59,6 +59,11 @@ template <class T> struct FormUnroll : Batch<Network<T>> {
             if (trace) fetch(trace + s * chunk * np, rows * np);
     }
 
+    void fetch_kept(Size s) const {
+        if (s < a.form.steps) fetch_tape(s);
+        if (inner_slopes && s < a.form.steps) fetch(inner_slopes + s * chunk * np, rows * np);
+    }
+
     void read(Size s) const {
         T* slope = a.keep && inner_slopes ? inner_slopes + s * chunk * np : nullptr;
         bool smooth = net.inner.value == TANH;

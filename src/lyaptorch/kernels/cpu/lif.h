@@ -67,6 +67,8 @@ template <class T> struct LifUnroll : Batch<Lif<T>> {
         if (net.is(FULL)) potentials = take(memory, a.form.steps * chunk * hp);
     }
 
+    void fetch_kept(Size s) const { fetch(inner_slopes + s * chunk * hp, rows * hp); }
+
     void read(Size s) const {
         T* slope = a.keep && inner_slopes ? inner_slopes + s * chunk * hp : nullptr;
         for (Size j = 0; j < rows; j++) {

@@ -16,7 +16,13 @@ import pytest
 from fused import compiled
 
 TESTS = Path(__file__).parent
-RECORDED = ("test_kernels.py", "test_kernel_accuracy.py", "test_kernel_properties.py", "test_kernel_lif.py")
+RECORDED = (
+    "../training/test_fused_loss.py",
+    "test_kernels.py",
+    "test_kernel_accuracy.py",
+    "test_kernel_properties.py",
+    "test_kernel_lif.py",
+)
 POISON = "max_malloc_fill_size=1000000000:malloc_fill_byte=255"
 
 

@@ -13,10 +13,10 @@ import ctypes
 import math
 import struct
 
-from lyaptorch.kernels import fused
-from lyaptorch.kernels.library import ActivationArgs, FormArgs, call, tape_size
+from lyaptorch.kernels import fit, fused
+from lyaptorch.kernels.library import ActivationArgs, FormArgs, UnrollArgs, call, tape_size
 
-NAMES = ("scan_forward", "scan_adjoint", "unroll_forward", "unroll_adjoint")
+NAMES = ("scan_forward", "scan_adjoint", "unroll_forward", "unroll_adjoint", "fit")
 LARGEST = 1 << 20
 """Bytes of all buffers of a call; larger ones are left out."""
 NOT, BYTES, SINGLE, DOUBLE = range(4)
@@ -43,7 +43,7 @@ def pytest_configure(config):
             noise = only_noise(name, args, dtype)
             file.write(written(name, args, dtype, buffers, before, compare=not noise))
 
-    fused.call = recorded
+    fused.call = fit.call = recorded
 
 
 def overflowed(name, args):
@@ -54,7 +54,7 @@ def overflowed(name, args):
 
 def only_noise(name, args, dtype):
     """Whether something of what a scan computes is round-off: a dead column, or one that nearly is."""
-    if name.startswith("unroll"):
+    if not name.startswith("scan"):
         return False
     real = ctypes.c_double if dtype.itemsize == 8 else ctypes.c_float
     count, k = args.spans * args.form.members * args.form.batch * args.k, args.k
@@ -69,7 +69,7 @@ def shape_of(args):
     """All numbers in the arguments; of pointers only whether they are null."""
     for name, kind in args._fields_:
         value = getattr(args, name)
-        if isinstance(value, FormArgs | ActivationArgs):
+        if isinstance(value, FormArgs | ActivationArgs | UnrollArgs):
             yield from shape_of(value)
         else:
             yield (value is None) if kind is ctypes.c_void_p else value
@@ -77,7 +77,8 @@ def shape_of(args):
 
 def found(name, args, dtype):
     """For every pointer that is not null its offset, and (address, bytes, whether given, how compared)."""
-    form, real = args.form, (SINGLE, DOUBLE)[dtype.itemsize == 8]
+    form = args.unroll.form if name == "fit" else args.form
+    real = (SINGLE, DOUBLE)[dtype.itemsize == 8]
     n, m, t, members = form.n, form.m, form.steps, form.members
     size = 2 * n if form.neurons else n
     items, adjoint = members * form.batch, name.endswith("adjoint")
@@ -96,6 +97,23 @@ def found(name, args, dtype):
         wanted |= {"Q": items * size * k, "frame_bar": items * size * k}
         numbers_of_bytes = {"cuts": (8 * (s + 1), True, NOT), "twice": (s, True, NOT)}
         numbers_of_bytes |= {"dead": (s * items * k, False, BYTES), "status": (16 * items, False, BYTES)}
+    elif name == "fit":
+        o, steps, classes = (
+            args.outputs,
+            t - args.unroll.first,
+            args.loss == fit.LOSSES.index("cross_entropy"),
+        )
+        given |= {"R": members * o * n, "offset": members * o}
+        wanted |= {"R_bar": members * o * n, "offset_bar": members * o}
+        wanted |= {"loss_of": members, "right_of": members}
+        counted = ((steps, args.count_step), (members, args.count_member), (form.batch, args.count_row))
+        asked = ((steps, args.target_step), (members, args.target_member), (form.batch, args.target_row))
+        given["targets"] = extent(*asked, (1 if classes else o, args.target_column))
+        units = members * -(-form.batch // fit.CHUNK)
+        numbers_of_bytes = {
+            "counts": (extent(*counted), True, NOT),
+            "sums": (8 * fit.SUMS * units, False, NOT),
+        }
     else:
         numbers_of_bytes = {}
         (given if adjoint else wanted)["states"] = t * items * size
@@ -109,10 +127,15 @@ def found(name, args, dtype):
     yield from pointers(args, table, 0)
 
 
+def extent(*sizes_and_strides):
+    """Entries from the first to the last of what has these strides."""
+    return 1 + sum((size - 1) * stride for size, stride in sizes_and_strides)
+
+
 def pointers(args, table, start):
     for name, kind in args._fields_:
         value, offset = getattr(args, name), start + getattr(type(args), name).offset
-        if isinstance(value, FormArgs | ActivationArgs):
+        if isinstance(value, FormArgs | ActivationArgs | UnrollArgs):
             yield from pointers(value, table, offset)
         elif kind is ctypes.c_void_p and value is not None:
             yield offset, (value, *table[name])

@@ -14,7 +14,8 @@
 
 using Function = int32_t (*)(const void*, int32_t, int32_t);
 using Use = int32_t (*)(const char*);
-const char* NAMES[] = {"lyap_scan_forward", "lyap_scan_adjoint", "lyap_unroll_forward", "lyap_unroll_adjoint"};
+const char* NAMES[] = {"lyap_scan_forward", "lyap_scan_adjoint", "lyap_unroll_forward", "lyap_unroll_adjoint",
+                       "lyap_fit"};
 enum Compared { NOT, BYTES, SINGLE, DOUBLE };
 
 struct Buffer {
@@ -97,8 +98,8 @@ int main(int count, char** words) {
     void* library = count == 3 ? dlopen(words[1], RTLD_NOW) : nullptr;
     FILE* file = count == 3 ? std::fopen(words[2], "rb") : nullptr;
     if (!library || !file) return std::fprintf(stderr, "usage: replay LIBRARY CALLS\n"), 2;
-    Function functions[4];
-    for (int i = 0; i < 4; i++) functions[i] = reinterpret_cast<Function>(dlsym(library, NAMES[i]));
+    Function functions[5];
+    for (int i = 0; i < 5; i++) functions[i] = reinterpret_cast<Function>(dlsym(library, NAMES[i]));
     Use use = reinterpret_cast<Use>(dlsym(library, "lyap_use"));
     Call call;
     int64_t calls = 0, runs = 0, wrong = 0;

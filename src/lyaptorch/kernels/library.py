@@ -15,11 +15,12 @@ from ctypes import POINTER, c_char_p, c_double, c_int32, c_int64, c_void_p
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
-VERSION = 4
+VERSION = 5
 FILE = "liblyaptorch_cpu.so"
 
 
@@ -65,6 +66,24 @@ class UnrollArgs(ctypes.Structure):
     _fields_ = (("form", FormArgs), *_fields("keep first", "", "states states_bar"))
 
 
+class DescentArgs(ctypes.Structure):
+    """The arguments of a step of an optimiser."""
+
+    _fields_ = (
+        *_fields("tensors members", "rule together", "", "beta1 beta2 epsilon limit"),
+        *_fields("", "", "sizes parameters gradients first second limits lr count lengths fine"),
+    )
+
+
+class DrawArgs(ctypes.Structure):
+    """The arguments of a draw from a stream."""
+
+    _fields_ = _fields("key members outer row epoch", "kind unused", "ids epochs out")
+
+
+Args: TypeAlias = ScanArgs | UnrollArgs | DescentArgs | DrawArgs
+
+
 @cache
 def load(folders: tuple[str, ...]) -> ctypes.CDLL:
     """The library from the first of `folders` that has it.
@@ -91,6 +110,8 @@ def load(folders: tuple[str, ...]) -> ctypes.CDLL:
             function.argtypes, function.restype = [POINTER(args), c_int32, c_int32], c_int32
         function = getattr(library, f"lyap_{name}_tape")
         function.argtypes, function.restype = [POINTER(args), c_int32], c_int64
+    library.lyap_descend.argtypes = [POINTER(DescentArgs), c_int32, c_int32]
+    library.lyap_draw.argtypes = [POINTER(DrawArgs), c_int32, c_int32]
     return library
 
 
@@ -104,7 +125,7 @@ def open_library() -> ctypes.CDLL:
     return load(tuple(folders))
 
 
-def call(name: str, args: ScanArgs | UnrollArgs, dtype: torch.dtype) -> None:
+def call(name: str, args: Args, dtype: torch.dtype) -> None:
     """Call `lyap_<name>` with as many threads as torch uses."""
     function = getattr(open_library(), f"lyap_{name}")
     if not function(ctypes.byref(args), int(dtype == torch.float64), torch.get_num_threads()):
@@ -117,7 +138,7 @@ def tape_size(name: str, args: ScanArgs | UnrollArgs, dtype: torch.dtype) -> int
     return int(size(ctypes.byref(args), int(dtype == torch.float64)))
 
 
-def fill(args: FormArgs | ScanArgs | UnrollArgs, **values: int | Tensor | None) -> None:
+def fill(args: FormArgs | Args, **values: int | Tensor | None) -> None:
     """Set fields of `args`; of a tensor, its address. Whoever calls keeps the tensors alive."""
     for name, value in values.items():
         if isinstance(value, Tensor) and not value.is_contiguous():

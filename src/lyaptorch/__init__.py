@@ -1,6 +1,7 @@
 """Measure, predict and control how gradients flow through recurrent networks."""
 
 from lyaptorch import analysis, cells, integrations, kernels, schedules, tasks, theory
+from lyaptorch._random import draw_with as _draw_with
 from lyaptorch.cells import (
     Activation,
     BinaryCell,
@@ -20,6 +21,7 @@ from lyaptorch.cells import (
 from lyaptorch.cells.unroll import use as _use
 from lyaptorch.compile.operators import register as _register
 from lyaptorch.diagnosis import diagnose
+from lyaptorch.kernels.draws import drawn as _drawn
 from lyaptorch.record import Record
 from lyaptorch.record import Renderer as _Renderer
 from lyaptorch.record import render_with as _render_with
@@ -76,7 +78,8 @@ __all__ = [  # noqa: RUF022
     "theory",
 ]
 
-# cells and tangent know of no kernels: here they are told, and it is the only place
+# streams, cells and tangent know of no kernels: here they are told, and it is the only place
+_draw_with(_drawn)
 _use(kernels.FusedRecurrence("cpu"))
 _use(kernels.FusedRecurrence("triton"))
 _register()

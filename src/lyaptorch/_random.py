@@ -9,8 +9,9 @@ Flood (2014), Fast splittable pseudorandom number generators, with Stafford's co
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import torch
 from jaxtyping import Float, Int
@@ -62,16 +63,51 @@ def bits(seed: int, stream: str, member: Ids, epoch: Ids, index: Ids) -> Int[Ten
     Raises:
         ValueError: seed is outside 0..2^64-1, or another part is neither an int nor an int64 tensor.
     """
-    _checks.integer("seed", seed, 0, _WORD, do="take it from seed_from(generator)")
-    key: int | Tensor = _mix(seed)
-    # 256 is no byte, so no name is the beginning of another
-    for part in (*stream.encode(), 256, _counter("member", member), _counter("epoch", epoch)):
-        key = _mix(key + part)
+    own: int | Tensor = key(seed, stream)
+    for part in (_counter("member", member), _counter("epoch", epoch)):
+        own = _mix(own + part)
     index = _counter("index", index)
     if not isinstance(index, Tensor):
-        device = key.device if isinstance(key, Tensor) else "cpu"
+        device = own.device if isinstance(own, Tensor) else "cpu"
         index = torch.full((), index, dtype=torch.int64, device=device)
-    return _finalise_(_finalise_(index + key).add_(key))
+    return _finalise_(_finalise_(index + own).add_(own))
+
+
+class Drawing(NamedTuple):
+    """What is drawn: numbers of a kind, as the methods of `Stream` say.
+
+    Attributes:
+        kind: "bits", "uniform", "bernoulli" or "midpoints", from which normal numbers are made.
+        seed: of the stream.
+        name: likewise.
+        shape: for each member.
+        before: how many dimensions of the shape come before those of the members.
+        member: ids `*e`.
+        epoch: one for all, or `*e`.
+        dtype: floating; of bits and midpoints without meaning.
+        device: where.
+    """
+
+    kind: str
+    seed: int
+    name: str
+    shape: Shape
+    before: int
+    member: Ids
+    epoch: Ids
+    dtype: torch.dtype
+    device: torch.device
+
+
+_drawers: list[Callable[[Drawing], Tensor | None]] = []
+
+
+def draw_with(drawer: Callable[[Drawing], Tensor | None]) -> None:
+    """From now on ask `drawer` first, who gives the same numbers faster, or None where it cannot.
+
+    `lyaptorch/__init__.py` brings the two together.
+    """
+    _drawers.append(drawer)
 
 
 @dataclass(frozen=True)
@@ -79,7 +115,8 @@ class Stream:
     """Random numbers under one name, addressed by member, epoch and position.
 
     `members` are the ids of the networks, an int64 tensor of shape `*e` or one int; a draw has shape
-    `(*e, *shape)`, its positions count in row-major order within `shape`. `epoch` is an int or an int64
+    `(*e, *shape)`, its positions count in row-major order within `shape`; with `before` so many dimensions of
+    the shape come before the members', as time does. `epoch` is an int or an int64
     tensor, 0-d or of shape `*e`. A draw lives on `device`, else where `members` or `epoch` live. Tensors are
     never read back to the host. All draws agree between devices, normal ones to float64 round-off.
 
@@ -98,34 +135,78 @@ class Stream:
         self, shape: Shape, *, member_ids: Ids, epoch: Ids = 0, device: Device = None
     ) -> Int[Tensor, "..."]:
         """Draw 64 random bits per element, as int64."""
+        return self._drawn("bits", shape, member_ids, epoch, None, device)
+
+    def uniform(
+        self,
+        shape: Shape,
+        *,
+        member_ids: Ids,
+        epoch: Ids = 0,
+        dtype: Dtype = None,
+        device: Device = None,
+        before: int = 0,
+    ) -> Float[Tensor, "..."]:
+        """Draw from [0, 1); a shorter dtype holds the same numbers, truncated."""
+        return self._drawn("uniform", shape, member_ids, epoch, dtype, device, before)
+
+    def normal(
+        self,
+        shape: Shape,
+        *,
+        member_ids: Ids,
+        epoch: Ids = 0,
+        dtype: Dtype = None,
+        device: Device = None,
+        before: int = 0,
+    ) -> Float[Tensor, "..."]:
+        """Draw from the standard normal by its inverse distribution in float64, then round to `dtype`."""
+        middle = self._drawn("midpoints", shape, member_ids, epoch, dtype, device, before)
+        # ndtri works element by element; a vectorised erfinv or Box-Muller may round its tail differently
+        z: Tensor = torch.special.ndtri(middle)
+        return z.to(_floating(dtype))
+
+    def bernoulli(
+        self,
+        shape: Shape,
+        *,
+        member_ids: Ids,
+        epoch: Ids = 0,
+        dtype: Dtype = None,
+        device: Device = None,
+        before: int = 0,
+    ) -> Tensor:
+        """Toss fair coins: 0 or 1 in any `dtype`."""
+        return self._drawn("bernoulli", shape, member_ids, epoch, dtype, device, before)
+
+    def _drawn(
+        self,
+        kind: str,
+        shape: Shape,
+        member_ids: Ids,
+        epoch: Ids,
+        dtype: Dtype,
+        device: Device,
+        before: int = 0,
+    ) -> Tensor:
         if device is None:
             device = next((part.device for part in (member_ids, epoch) if isinstance(part, Tensor)), "cpu")
         ensemble = tuple(member_ids.shape) if isinstance(member_ids, Tensor) else ()
         if isinstance(epoch, Tensor) and epoch.ndim:
             _checks.shape("epoch", epoch, ensemble, "*e", do="give one epoch, or one per member")
+        member_ids, epoch = _counter("member", member_ids), _counter("epoch", epoch)
+        dtype, device = dtype or torch.get_default_dtype(), torch.device(device)
+        d = Drawing(kind, self.seed, self.name, shape, before, member_ids, epoch, dtype, device)
+        # what compiles sees operators alone
+        for drawer in () if torch.compiler.is_compiling() else _drawers:
+            if (found := drawer(d)) is not None:
+                return found
         index = torch.arange(math.prod(shape), device=device)
         drawn = bits(self.seed, self.name, _column(member_ids, device), _column(epoch, device), index)
-        return drawn.view((*ensemble, *shape))
-
-    def uniform(
-        self, shape: Shape, *, member_ids: Ids, epoch: Ids = 0, dtype: Dtype = None, device: Device = None
-    ) -> Float[Tensor, "..."]:
-        """Draw from [0, 1); a shorter dtype holds the same numbers, truncated."""
-        return _uniform(self.bits(shape, member_ids=member_ids, epoch=epoch, device=device), _floating(dtype))
-
-    def normal(
-        self, shape: Shape, *, member_ids: Ids, epoch: Ids = 0, dtype: Dtype = None, device: Device = None
-    ) -> Float[Tensor, "..."]:
-        """Draw from the standard normal by its inverse distribution in float64, then round to `dtype`."""
-        drawn = self.bits(shape, member_ids=member_ids, epoch=epoch, device=device)
-        return _normal(drawn).to(_floating(dtype))
-
-    def bernoulli(
-        self, shape: Shape, *, member_ids: Ids, epoch: Ids = 0, dtype: Dtype = None, device: Device = None
-    ) -> Tensor:
-        """Toss fair coins: 0 or 1 in any `dtype`."""
-        drawn = self.bits(shape, member_ids=member_ids, epoch=epoch, device=device)
-        return (drawn < 0).to(dtype or torch.get_default_dtype())
+        drawn = _OF_BITS[kind](drawn.view((*ensemble, *shape)), dtype)
+        # the first dimensions of the shape go to the front
+        at = range(len(ensemble), len(ensemble) + before)
+        return drawn.movedim(tuple(at), tuple(range(before))) if before else drawn
 
     def permutation(
         self, n: int, *, member_ids: Ids, epoch: Ids = 0, device: Device = None
@@ -140,6 +221,16 @@ def _counter(name: str, value: Ids) -> Ids:
     if value.dtype != torch.int64:
         raise ValueError(f"{name} must be an int or an int64 tensor, got {value.dtype}; call .long()")
     return value
+
+
+def key(seed: int, stream: str) -> int:
+    """What the name of a stream and a seed are in all its numbers."""
+    _checks.integer("seed", seed, 0, _WORD, do="take it from seed_from(generator)")
+    mixed = _mix(seed)
+    # 256 is no byte, so no name is the beginning of another
+    for part in (*stream.encode(), 256):
+        mixed = _mix(mixed + part)
+    return int(mixed)
 
 
 def _column(part: Ids, device: Device) -> Ids:
@@ -180,12 +271,15 @@ def _shifted(z: Tensor, shift: int) -> Tensor:
 
 def _uniform(drawn: Tensor, dtype: torch.dtype) -> Tensor:
     # No more bits than the mantissa holds: a longer number could round up to 1
-    digits = _DIGITS[dtype]
+    digits = _DIGITS[_floating(dtype)]
     return _shifted(drawn, 64 - digits).to(dtype).mul_(2.0**-digits)
 
 
-def _normal(drawn: Tensor) -> Tensor:
-    # 52 bits: their midpoints (j + 1/2) 2^-52 are exact and symmetric; of 53 bits the last would round to 1.
-    # ndtri works element by element; a vectorised erfinv or Box-Muller may round its loop tail differently.
-    z: Tensor = torch.special.ndtri(_shifted(drawn, 12).double().add_(0.5).mul_(2.0**-52))
-    return z
+_OF_BITS: dict[str, Callable[[Tensor, torch.dtype], Tensor]] = {
+    "bits": lambda drawn, _: drawn,
+    "uniform": _uniform,
+    "bernoulli": lambda drawn, dtype: (drawn < 0).to(dtype),
+    # 52 bits: their midpoints (j + 1/2) 2^-52 are exact and symmetric; of 53 bits the last would round to 1
+    "midpoints": lambda drawn, _: _shifted(drawn, 12).double().add_(0.5).mul_(2.0**-52),
+}
+"""What is made of 64 bits, by kind."""

@@ -100,7 +100,7 @@ def test_reasons_of_states_and_weights():
 
 
 def test_of_triton_the_size_counts_and_of_a_frame_less_than_of_states(monkeypatch):
-    monkeypatch.setattr(dispatch, "_missing", lambda name: None)
+    monkeypatch.setattr(dispatch, "missing", lambda name: None)
     monkeypatch.setattr(dispatch, "_interpreted", lambda: True)
     rate, spiking = lt.RateCell(1, 129).form(), lt.LIFCell(1, 65).form()
     assert refusal("triton", rate, torch.zeros(1, 129)) is None

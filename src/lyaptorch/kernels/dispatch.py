@@ -63,7 +63,7 @@ def refusal(backend: str, form: AnyForm | None, state: Tensor, *, frame: bool = 
         state: `(*e, b, n)`.
         frame: whether tangent vectors are carried along.
     """
-    if (reason := _missing(backend)) is not None:
+    if (reason := missing(backend)) is not None:
         return reason
     triton = backend == "triton"
     if state.device.type != ("cuda" if triton and not _interpreted() else "cpu"):
@@ -101,7 +101,7 @@ def _refuses(form: AnyForm, state: Tensor) -> str | None:
     return None
 
 
-def _missing(name: str) -> str | None:
+def missing(name: str) -> str | None:
     """Why a backend cannot be used on this machine; None if it can."""
     here = _cpu() if name == "cpu" else _triton()
     return None if here.available else here.detail
@@ -109,7 +109,7 @@ def _missing(name: str) -> str | None:
 
 # torch.compile cannot trace it, and need not: it does not change. This is all that
 # torch.compiler.assume_constant_result does, which would import the whole compiler, a second
-_missing._dynamo_marked_constant = True  # type: ignore[attr-defined]
+missing._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _cpu() -> Availability:

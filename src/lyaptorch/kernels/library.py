@@ -20,7 +20,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-VERSION = 5
+VERSION = 6
 FILE = "liblyaptorch_cpu.so"
 
 
@@ -77,7 +77,22 @@ class FitArgs(ctypes.Structure):
     )
 
 
-AnyArgs: TypeAlias = ScanArgs | UnrollArgs | FitArgs
+class DescentArgs(ctypes.Structure):
+    """The arguments of a step of an optimiser."""
+
+    _fields_ = (
+        *_fields("tensors members", "rule together", "", "beta1 beta2 epsilon limit"),
+        *_fields("", "", "sizes parameters gradients first second limits lr count lengths fine"),
+    )
+
+
+class DrawArgs(ctypes.Structure):
+    """The arguments of a draw from a stream."""
+
+    _fields_ = _fields("key members outer row epoch", "kind unused", "ids epochs out")
+
+
+Args: TypeAlias = ScanArgs | UnrollArgs | FitArgs | DescentArgs | DrawArgs
 
 
 @cache
@@ -100,15 +115,15 @@ def load(folders: tuple[str, ...]) -> ctypes.CDLL:
     library.lyap_use.argtypes, library.lyap_use.restype = [c_char_p], c_int32
     library.lyap_large_pages.argtypes, library.lyap_large_pages.restype = [c_void_p, c_int64], None
     library.lyap_peak.argtypes, library.lyap_peak.restype = [c_int32, c_int64], c_double
-    for name, args in (("scan", ScanArgs), ("unroll", UnrollArgs)):
-        for direction in ("forward", "adjoint"):
-            function = getattr(library, f"lyap_{name}_{direction}")
+    kinds = {"scan": ScanArgs, "unroll": UnrollArgs, "fit": FitArgs, "descend": DescentArgs, "draw": DrawArgs}
+    for name, args in kinds.items():
+        twofold = name in ("scan", "unroll")
+        for call_of in (f"{name}_forward", f"{name}_adjoint") if twofold else (name,):
+            function = getattr(library, f"lyap_{call_of}")
             function.argtypes, function.restype = [POINTER(args), c_int32, c_int32], c_int32
-    library.lyap_fit.argtypes, library.lyap_fit.restype = [POINTER(FitArgs), c_int32, c_int32], c_int32
-    sized: dict[str, type[AnyArgs]] = {"scan": ScanArgs, "unroll": UnrollArgs, "fit": FitArgs}
-    for name, kind in sized.items():
-        function = getattr(library, f"lyap_{name}_tape")
-        function.argtypes, function.restype = [POINTER(kind), c_int32], c_int64
+        if name in ("scan", "unroll", "fit"):
+            function = getattr(library, f"lyap_{name}_tape")
+            function.argtypes, function.restype = [POINTER(args), c_int32], c_int64
     return library
 
 
@@ -122,20 +137,20 @@ def open_library() -> ctypes.CDLL:
     return load(tuple(folders))
 
 
-def call(name: str, args: AnyArgs, dtype: torch.dtype) -> None:
+def call(name: str, args: Args, dtype: torch.dtype) -> None:
     """Call `lyap_<name>` with as many threads as torch uses."""
     function = getattr(open_library(), f"lyap_{name}")
     if not function(ctypes.byref(args), int(dtype == torch.float64), torch.get_num_threads()):
         raise MemoryError(f"there is no memory for the scratch space of {name}")
 
 
-def tape_size(name: str, args: AnyArgs, dtype: torch.dtype) -> int:
+def tape_size(name: str, args: Args, dtype: torch.dtype) -> int:
     """How many bytes the tape of `lyap_<name>` takes."""
     size = getattr(open_library(), f"lyap_{name}_tape")
     return int(size(ctypes.byref(args), int(dtype == torch.float64)))
 
 
-def fill(args: FormArgs | AnyArgs, **values: int | Tensor | None) -> None:
+def fill(args: FormArgs | Args, **values: int | Tensor | None) -> None:
     """Set fields of `args`; of a tensor, its address. Whoever calls keeps the tensors alive."""
     for name, value in values.items():
         if isinstance(value, Tensor) and not value.is_contiguous():

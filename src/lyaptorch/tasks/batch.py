@@ -140,15 +140,14 @@ class Draw:
         return self._numbers(Stream.bernoulli, channels)
 
     def _numbers(self, kind: Callable[..., Tensor], channels: int) -> Tensor:
-        # time comes after the members in a stream, so that a member's numbers do not depend on the others'
-        drawn = kind(
+        return kind(
             Stream(self.seed, self.stream),
             (self.steps, self.batch, channels),
             member_ids=self.member_ids,
             epoch=self.epoch,
             dtype=self.dtype,
+            before=1,
         )
-        return drawn.movedim(-3, 0)
 
     @property
     def device(self) -> torch.device:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import NoReturn, TypeVar
 
 import torch
@@ -47,6 +48,21 @@ class Ensemble:
     def dtype(self) -> torch.dtype:
         """That of the parameters."""
         return next(self.model.parameters()).dtype
+
+    @cached_property
+    def _recurrent(self) -> list[int]:
+        """Which trained tensors are W, or else all of the cell's parameters that are trained."""
+        # frozen ones have no gradient: what is asked for and what is trained are brought together by identity
+        named = list(self.model.cell.named_parameters())
+        chosen = [p for name, p in named if name == "weight_hh"] or [p for _, p in named]
+        return [i for i, p in enumerate(self.optimizer.parameters) if any(p is c for c in chosen)]
+
+    def recurrent_norm(self, lengths: Tensor) -> Tensor:
+        """The norm of the gradient of W `*e`, or of the cell's, from those of all tensors `(tensors, *e)`."""
+        own = [lengths[i] for i in self._recurrent]
+        if not own:
+            return torch.zeros_like(lengths[0])
+        return own[0] if len(own) == 1 else torch.linalg.vector_norm(torch.stack(own), dim=0)
 
     def batch(self, task: Task, d: Draw) -> Batch:
         """What these see of a task; the draw may leave out whose it is, and has an epoch for all or each."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from lyaptorch import _checks
 from lyaptorch._types import Number
+from lyaptorch.kernels.descent import Moving, descend, moves
 
 CLIPS = ("tensor", "global")
 
@@ -101,11 +103,32 @@ class MemberOptimizer:
         self.lr.copy_(_checks.numbers(_checks.per_member("lr", lr, self.ensemble), self.lr.dtype))
 
     @torch.no_grad()
-    def step(self, gradients: Sequence[Tensor]) -> None:
-        """Move every member's parameters against its gradients."""
+    def step(
+        self, gradients: Sequence[Tensor], limit: Number | None = None, mode: str = "tensor"
+    ) -> tuple[Tensor | None, Tensor]:
+        """Move every member's parameters against its gradients, unless one of anybody's is not finite.
+
+        Args:
+            gradients: each as its parameter.
+            limit: largest norm of a gradient, and of which, as `clip` has it.
+            mode: likewise.
+
+        Returns:
+            Whose gradients are not finite, bool `*e`, or None where all are or nobody can look; and the norm
+            of each gradient before it was clipped, `(tensors, *e)`.
+        """
+        moving, known = Moving(self.parameters, self.slots, self.lr, self.count), _known(self.rule)
+        if known is not None and moves(moving):
+            limit = math.inf if limit is None else _checks.per_member("clip", limit, self.ensemble)
+            fine, lengths = descend(moving, gradients, *known, limit, mode == "global")
+            return None if fine.all() else ~fine, lengths
+        if _checks.can_look() and not (fine := finite(gradients, self.ensemble)).all():
+            return ~fine, self.lr.new_empty(0)
         self.count += 1
-        for p, g, slots in zip(self.parameters, gradients, self.slots, strict=True):
+        clipped, lengths = _clip(gradients, self.ensemble, limit, mode)
+        for p, g, slots in zip(self.parameters, clipped, self.slots, strict=True):
             p.sub_(expand(self.lr, p) * self.rule.step(g, slots, self.count))
+        return None, lengths
 
     def select(self, parameters: Sequence[Tensor], who: Tensor) -> MemberOptimizer:
         """The same optimiser for the copied `parameters` of some members."""
@@ -132,9 +155,16 @@ def clip(
 
     The norm is a number or `*e`; None for no limit.
     """
+    return _clip(gradients, ensemble, norm, mode)[0]
+
+
+def _clip(
+    gradients: Sequence[Tensor], ensemble: tuple[int, ...], norm: Number | None, mode: str
+) -> tuple[tuple[Tensor, ...], Tensor]:
+    """The same, and the norm of each gradient before, `(tensors, *e)`."""
+    own = lengths = torch.stack([norms(g, ensemble) for g in gradients])
     if norm is None:
-        return tuple(gradients)
-    lengths = torch.stack([norms(g, ensemble) for g in gradients])
+        return tuple(gradients), own
     if mode == "global":
         lengths = torch.linalg.vector_norm(lengths, dim=0).expand_as(lengths)
     norm = _checks.per_member("clip", norm, ensemble)
@@ -142,7 +172,16 @@ def clip(
     # g c / |g| where |g| > c, g elsewhere: no epsilon beside |g|, as torch has it, so that a clipped gradient
     # has the length c; one of length 0 keeps factor 1
     factors = torch.where(lengths > limit, limit / lengths, 1.0)
-    return tuple(g * expand(factor, g) for g, factor in zip(gradients, factors, strict=True))
+    return tuple(g * expand(factor, g) for g, factor in zip(gradients, factors, strict=True)), own
+
+
+def _known(rule: Rule) -> tuple[str, tuple[float, float, float]] | None:
+    """A rule as the kernels have it, and its constants; None for a user's own."""
+    if type(rule) is Adam:
+        return "adam", (float(rule.beta1), float(rule.beta2), float(rule.eps))
+    if type(rule) is SGD:
+        return "nesterov" if rule.nesterov else "momentum", (float(rule.momentum), 0.0, 0.0)
+    return None
 
 
 def norms(g: Tensor, ensemble: tuple[int, ...]) -> Tensor:

@@ -22,7 +22,7 @@ from lyaptorch.tangent import lyapunov_spectrum, mean_over_trajectories
 from lyaptorch.tangent.growth import untold
 from lyaptorch.tasks.batch import Batch
 from lyaptorch.training.ensemble import GO_ON, Ensemble, UnstableError
-from lyaptorch.training.optim import MemberOptimizer, clip, finite, norms
+from lyaptorch.training.optim import MemberOptimizer
 
 PUBLISHED_K = 75
 Value: TypeAlias = Callable[[], tuple[Tensor, Tensor | None]]
@@ -116,22 +116,21 @@ def fit_step(
         UnstableError: before anything is changed, if a loss or gradient is not finite.
         FloatingPointError: likewise, if the dynamics of the flossing loss overflow.
     """
-    ensemble = tuple(networks.ids.shape)
     loss, right = networks.model.loss(batch)
     if _checks.can_look() and not (fine := torch.isfinite(loss)).all():
-        raise _unstable("loss", networks, fine, batch)
+        raise _unstable("loss", networks, ~fine, batch)
     # members share no parameter, so the gradient of the sum is each member's own, whoever else takes part
     total = loss.sum()
     if joint is not None:
         value, weight = joint
         total = total + (weight * value()[0]).sum()
     gradients = torch.autograd.grad(total, networks.optimizer.parameters, materialize_grads=True)
-    if _checks.can_look() and not (fine := finite(gradients, ensemble)).all():
-        raise _unstable("gradient", networks, fine, batch)
-    # told before clipping: a trigger on it asks how gradients flow, not what the clip left of them
-    size = _recurrent_norm(networks, gradients, ensemble)
-    networks.optimizer.step(clip(gradients, ensemble, limit, mode))
+    wrong, lengths = networks.optimizer.step(gradients, limit, mode)
+    if wrong is not None:
+        raise _unstable("gradient", networks, wrong, batch)
     networks.epoch += 1
+    # told before clipping: a trigger on it asks how gradients flow, not what the clip left of them
+    size = networks.recurrent_norm(lengths)
     return {"loss": loss.detach(), "accuracy": right, "gradient_norm": size}
 
 
@@ -142,19 +141,18 @@ def floss_step(
 
     A penalty that is not made of exponents gives a NaN in their place.
     """
-    ensemble = tuple(epoch.shape)
     try:
         value, exponents = loss()
     except FloatingPointError as error:
         raise FloatingPointError(f"at flossing epoch {epoch.reshape(-1)[0]}: {error}") from error
     gradients = torch.autograd.grad(value.sum(), optimizer.parameters, materialize_grads=True)
-    if _checks.can_look() and not (fine := finite(gradients, ensemble)).all():
+    wrong, _ = optimizer.step(gradients, phase.clip)
+    if wrong is not None:
         raise UnstableError(
             f"the gradient is not finite at flossing epoch {epoch.reshape(-1)[0]} for member "
-            f'{ids[~fine].tolist()}; use fewer steps, state_grad="detach" or a truncation length',
-            ~fine,
+            f'{ids[wrong].tolist()}; use fewer steps, state_grad="detach" or a truncation length',
+            wrong,
         )
-    optimizer.step(clip(gradients, ensemble, phase.clip))
     if exponents is None:
         value = value.detach()
         return {"floss_loss": value, "exponents": torch.full_like(value, torch.nan).unsqueeze(-1)}
@@ -200,31 +198,18 @@ def warn_of_death(exponents: Tensor, ids: Tensor) -> None:
         )
 
 
-def _recurrent_norm(networks: Ensemble, gradients: tuple[Tensor, ...], ensemble: tuple[int, ...]) -> Tensor:
-    """The norm of the gradient of W, or of all the cell's parameters where none has that name."""
-    cell = networks.model.cell
-    # frozen ones have no gradient: what is asked for and what is trained are brought together by identity
-    chosen = [p for name, p in cell.named_parameters() if name == "weight_hh"] or list(cell.parameters())
-    own = [
-        norms(g, ensemble)
-        for p, g in zip(networks.optimizer.parameters, gradients, strict=True)
-        if any(p is c for c in chosen)
-    ]
-    return torch.linalg.vector_norm(torch.stack(own), dim=0) if own else gradients[0].new_zeros(ensemble)
-
-
 @torch.no_grad()
-def _unstable(what: str, networks: Ensemble, fine: Tensor, batch: Batch) -> UnstableError:
+def _unstable(what: str, networks: Ensemble, wrong: Tensor, batch: Batch) -> UnstableError:
     # a trajectory of any unit counts; argmax of 0 / 1 gives the first 1
     bad = ~torch.isfinite(networks.model.states(batch.inputs)).all(-1).all(-1)
     first = bad.int().argmax(0).double() + 1
-    step = torch.where(bad.any(0), first, torch.nan)[~fine]
+    step = torch.where(bad.any(0), first, torch.nan)[wrong]
     at = step[~step.isnan()]
     where = f", its state overflows at step {int(at.min())} of the trial" if len(at) else ""
     return UnstableError(
-        f"the {what} is not finite at epoch {int(networks.epoch[~fine].min())} for member "
-        f"{networks.ids[~fine].tolist()}{where}; lower the learning rate, the clip, the gain or the steps "
+        f"the {what} is not finite at epoch {int(networks.epoch[wrong].min())} for member "
+        f"{networks.ids[wrong].tolist()}{where}; lower the learning rate, the clip, the gain or the steps "
         f"of a trial, {GO_ON}",
-        ~fine,
+        wrong,
         step,
     )

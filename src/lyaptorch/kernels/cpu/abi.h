@@ -70,6 +70,31 @@ struct FitArgs {
     void *R_bar, *offset_bar;  // or null
 };
 
+// A step of an optimiser; arrays of pointers have one for each tensor, all (members, size).
+struct DescentArgs {
+    int64_t tensors, members;
+    int32_t rule;      // Descending of descent.h
+    int32_t together;  // whether the limit is of the length of all tensors, or of each
+    double beta1, beta2, epsilon, limit;  // momentum is beta1; infinity for no limit
+    const int64_t* sizes;                 // numbers of a member, of each tensor
+    void* const* parameters;
+    const void* const* gradients;
+    void *const *first, *const *second;  // moments
+    const double* limits;                // (members), or null: `limit` for all
+    const void* lr;                      // (members)
+    int64_t* count;                      // (members) steps before
+    void* lengths;                       // (tensors, members) of the gradients
+    uint8_t* fine;                       // (members) whether all of them are finite; nothing moves unless of all
+};
+
+// Numbers (outer, members, row) of a stream.
+struct DrawArgs {
+    int64_t key, members, outer, row, epoch;
+    int32_t kind, unused;  // Drawn of draw.h
+    const int64_t *ids, *epochs;  // (members); null: `epoch` for all
+    void* out;
+};
+
 using Task = void (*)(const void* args, int64_t unit, void* work);
 
 struct Precision {
@@ -84,7 +109,15 @@ struct Precision {
     double (*peak)(int64_t rounds);   // multiplies and adds without memory; returns their number
 };
 
+// What is done with whatever model.
+struct Common {
+    Task measure, move;  // of a step; a unit is a member
+    int64_t (*draw_units)(const DrawArgs&);
+    Task draw;
+};
+
 struct InstructionSet {
     const char* name;
     Precision form[2], lif[2];  // of float and double
+    Common common[2];
 };

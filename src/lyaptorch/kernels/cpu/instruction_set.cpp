@@ -1,5 +1,7 @@
 // All kernels for one instruction set; compiled once for each, with
 // NAME (its table), VECTOR_BYTES and REGISTERS defined on the command line.
+#include "descent.h"
+#include "draw.h"
 #include "form_scan.h"
 #include "fit.h"
 #include "scan_adjoint.h"
@@ -72,6 +74,14 @@ template <class T, class Stepped, class Unrolled> constexpr Precision precision(
     };
 }
 
+template <class T>
+constexpr Common common = {
+    [](const void* args, int64_t member, void*) { Descent<T>{*(const DescentArgs*)args, member}.measure(); },
+    [](const void* args, int64_t member, void*) { Descent<T>{*(const DescentArgs*)args, member}.move(); },
+    Drawing<T>::units,
+    [](const void* args, int64_t unit, void*) { Drawing<T>{*(const DrawArgs*)args}.run(unit); },
+};
+
 template <class T> constexpr Precision of_forms = precision<T, FormScan<T>, FormUnroll<T>>();
 template <class T> constexpr Precision of_neurons = precision<T, LifScan<T>, LifUnroll<T>>();
 
@@ -79,4 +89,5 @@ template <class T> constexpr Precision of_neurons = precision<T, LifScan<T>, Lif
 
 extern const InstructionSet NAME;
 extern constexpr InstructionSet NAME = {
-    QUOTE(NAME), {of_forms<float>, of_forms<double>}, {of_neurons<float>, of_neurons<double>}};
+    QUOTE(NAME), {of_forms<float>, of_forms<double>}, {of_neurons<float>, of_neurons<double>},
+    {common<float>, common<double>}};

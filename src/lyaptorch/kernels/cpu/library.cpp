@@ -123,7 +123,7 @@ bool run(Task task, const void* args, int64_t units, int64_t bytes, int64_t thre
 
 }  // namespace
 
-EXPORT int32_t lyap_version() { return 5; }
+EXPORT int32_t lyap_version() { return 6; }
 EXPORT const char* lyap_instruction_set() { return current().name; }
 
 // Uses the named instruction set from now on, the best one for null; 0 if this machine lacks it.
@@ -178,4 +178,17 @@ EXPORT int32_t lyap_fit(const FitArgs* a, int32_t dual, int32_t threads) {
     const Precision& p = kernels(a->unroll.form, dual);
     return run(p.fit, a, p.unroll_units(a->unroll), p.fit_work(*a), threads) &&
            run(p.fit_conclude, a, a->unroll.form.members, 64, threads);
+}
+
+EXPORT int32_t lyap_draw(const DrawArgs* a, int32_t dual, int32_t threads) {
+    const Common& c = current().common[dual != 0];
+    return run(c.draw, a, c.draw_units(*a), 64, threads);
+}
+
+// Moves nothing where a gradient is not finite: `fine` tells.
+EXPORT int32_t lyap_descend(const DescentArgs* a, int32_t dual, int32_t threads) {
+    const Common& c = current().common[dual != 0];
+    if (!run(c.measure, a, a->members, 64, threads)) return 0;
+    bool fine = std::all_of(a->fine, a->fine + a->members, [](uint8_t one) { return one != 0; });
+    return !fine || run(c.move, a, a->members, 64, threads, true);
 }

@@ -151,13 +151,11 @@ def lyapunov_spectrum(
     problem = Problem(cell, cell.form(), checkpoints(over, checkpoint), cut, qr_method, seen, ends)
     pieces = None
     if segments > 1:
-        pieces = scan_in_pieces(
-            problem, backend, inputs, h, Q, interval=interval, segments=segments, seen=seen
-        )
+        pieces = scan_in_pieces(problem, backend, inputs, h, Q, interval=interval, segments=segments)
     if pieces is None:
         log_r, healthy, h, Q = run_scan(problem, backend, inputs, h, Q)
     else:
-        (log_r, healthy, h, Q), over = pieces.outcome, pieces.over
+        (log_r, healthy, h, Q), over, seen = pieces.outcome, pieces.over, pieces.seen
     growth = in_spans(over, log_r, healthy)
     if after is not None:
         growth = growth.ended(after - tangent_transient)

@@ -15,7 +15,7 @@ from torch import Tensor
 from lyaptorch.cells import Cell, settle, unroll
 from lyaptorch.tangent.adjoint import TorchEngine
 from lyaptorch.tangent.engine import run_scan
-from lyaptorch.tangent.error_bars import OF_SPEED, Moments
+from lyaptorch.tangent.error_bars import OF_SPEED, Moments, moments
 from lyaptorch.tangent.growth import ROUND_OFF, Growth, in_spans
 from lyaptorch.tangent.replay import Replay
 from lyaptorch.tangent.scan import Outcome, Problem, Span, spans
@@ -36,14 +36,15 @@ class Pieces(NamedTuple):
     """What a scan in pieces finds.
 
     `outcome` is that of the spans `over`: all but the uncounted ones that were left out. `warm_up` is for how
-    many steps a piece goes on into the next, and `seams (*e, b, k)` what may be left of the new start of all
-    pieces, in nats of the whole growth.
+    many steps a piece goes on into the next, `seams (*e, b, k)` what may be left of the new start of all
+    pieces, in nats of the whole growth, and `seen` are the moments of a flow.
     """
 
     outcome: Outcome
     over: tuple[Span, ...]
     warm_up: int
     seams: Tensor
+    seen: Moments | None
 
     def taken(self, segments: int, growth: Growth, dt: float) -> dict[str, Any]:
         """What a `Spectrum` says of it; a warning where pieces are too short for what they should tell."""
@@ -69,7 +70,6 @@ def scan_in_pieces(
     *,
     interval: int,
     segments: int,
-    seen: Moments | None,
 ) -> Pieces | None:
     """What `run_scan` finds, from `segments` pieces of the orbit, scanned as if they were trajectories.
 
@@ -78,42 +78,45 @@ def scan_in_pieces(
     on into the next one, where what it finds takes the place of what that found: until the two agree, or for
     half a piece. They agree where what they may yet differ by is less than the standard error.
 
-    None where a direction dies in the new start of a piece, but lives in the piece before.
+    None where only a scan in one go can tell: of what overflows, at which step; and, with a warning, where a
+    direction dies in the new start of a piece, but lives in the piece before.
 
     Cost: the state's, a sixteenth of the scan, and at most 1.5 times the rest of it in one batch.
 
     Raises:
         ValueError: where a gradient is asked for, or pieces would be too short.
-        FloatingPointError: if the dynamics overflow; its step is that of a piece.
     """
     _refuse_gradient(problem, inputs, h, Q)
     uncounted = sum(span.stop - span.start for span in problem.over if not span.counted)
     first, start, length = _plan(len(inputs), uncounted, interval, segments)
+    opening, each = spans(uncounted - first, start - first, interval), spans(0, length, interval)
+    starts = range(start, len(inputs), length)
+    over = _all_spans(opening, first, each, starts)
+    seen = moments(problem.cell, over, Q)
     scanner = _Scanner(problem, backend, interval, seen)
-    with torch.no_grad():
-        h = settle(problem.cell, inputs[:first], h)
-        opening = spans(uncounted - first, start - first, interval)
-        head = scanner.scan(inputs[first:start], h, Q, opening, [first])
-        # trajectories (segments * b), those of one piece side by side
-        h = torch.cat([head.h, *_ahead(problem.cell, inputs[start:-length], head.h, length)], -2)
-        x = torch.unflatten(inputs[start:], 0, (segments, length)).movedim(0, -3).flatten(-3, -2)
-        starts, each = range(start, len(inputs), length), spans(0, length, interval)
-        own = scanner.scan(x, h, torch.cat([head.Q] * segments, -3), each, starts)
-        over = _all_spans(opening, first, each, starts)
-        log_r, healthy = _joined(head, own, segments)
-        growth = in_spans(over, log_r, healthy)
-        found, warm_up, left = scanner.go_on(x, h, own, inputs.shape[-2], _tolerance(growth))
-        if found is None:
-            warnings.warn(
-                f"segments={segments}: a tangent vector died of the new start of a piece, so the orbit is scanned "
-                "in one go; pass fewer segments, a lower k, or float64",
-                stacklevel=4,
-            )
-            return None
-        log_r, healthy = _joined(head, found, segments)
-        growth = in_spans(over, log_r, healthy)
-        mixed = _mixed(growth.exponents(), start - first + warm_up, h.shape[-1]) * growth.steps.sum()
-        return Pieces(Outcome(log_r, healthy, found.h, found.Q), over, warm_up, torch.hypot(left, mixed))
+    try:
+        with torch.no_grad():
+            h = settle(problem.cell, inputs[:first], h)
+            head = scanner.scan(inputs[first:start], h, Q, opening, [first])
+            # trajectories (segments * b), those of one piece side by side
+            h = torch.cat([head.h, *_ahead(problem.cell, inputs[start:-length], head.h, length)], -2)
+            x = torch.unflatten(inputs[start:], 0, (segments, length)).movedim(0, -3).flatten(-3, -2)
+            own = scanner.scan(x, h, torch.cat([head.Q] * segments, -3), each, starts)
+            error = _tolerance(in_spans(over, *_joined(head, own, segments)))
+            found, warm_up, left = scanner.go_on(x, h, own, inputs.shape[-2], error)
+    except FloatingPointError:
+        return None
+    if found is None:
+        warnings.warn(
+            f"segments={segments}: a tangent vector died of the new start of a piece, so the orbit is scanned "
+            "in one go; pass fewer segments, a lower k, or float64",
+            stacklevel=4,
+        )
+        return None
+    log_r, healthy = _joined(head, found, segments)
+    growth = in_spans(over, log_r, healthy)
+    mixed = _mixed(growth.exponents(), start - first + warm_up, h.shape[-1]) * growth.steps.sum()
+    return Pieces(Outcome(log_r, healthy, found.h, found.Q), over, warm_up, torch.hypot(left, mixed), seen)
 
 
 def _refuse_gradient(problem: Problem, inputs: Tensor, h: Tensor, Q: Tensor) -> None:

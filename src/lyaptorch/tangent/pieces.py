@@ -15,7 +15,7 @@ from torch import Tensor
 from lyaptorch.cells import Cell, settle, unroll
 from lyaptorch.tangent.adjoint import TorchEngine
 from lyaptorch.tangent.engine import run_scan
-from lyaptorch.tangent.error_bars import OF_SPEED, Moments, moments
+from lyaptorch.tangent.error_bars import OF_EXPONENT, OF_SPEED, Moments, moments
 from lyaptorch.tangent.growth import ROUND_OFF, Growth, in_spans
 from lyaptorch.tangent.replay import Replay
 from lyaptorch.tangent.scan import Outcome, Problem, Span, spans
@@ -49,8 +49,9 @@ class Pieces(NamedTuple):
     def taken(self, segments: int, growth: Growth, dt: float) -> dict[str, Any]:
         """What a `Spectrum` says of it; a warning where pieces are too short for what they should tell."""
         seams = self.seams / (growth.steps.sum() * dt)
-        rates = growth.exponents(dt).masked_fill(~growth.healthy[-1], 0.0)
-        large = seams > OF_SPEED * rates.abs().amax(-1, keepdim=True)
+        rates = growth.exponents(dt).masked_fill(~growth.healthy[-1], 0.0).abs()
+        small = OF_EXPONENT * rates + OF_SPEED * rates.amax(-1, keepdim=True)
+        large = seams > small.clamp_min(_noise(growth) / (growth.steps.sum() * dt))
         if large.any() and (large & (seams > 2 * growth.stderr(dt))).any():
             warnings.warn(
                 f"segments={segments}: after {self.warm_up} steps the frames of successive pieces still "
@@ -108,8 +109,8 @@ def scan_in_pieces(
         return None
     if found is None:
         warnings.warn(
-            f"segments={segments}: a tangent vector died of the new start of a piece, so the orbit is scanned "
-            "in one go; pass fewer segments, a lower k, or float64",
+            f"segments={segments}: a tangent vector died of the new start of a piece, so the orbit is "
+            "scanned in one go; pass fewer segments, a lower k, or float64",
             stacklevel=4,
         )
         return None
@@ -241,9 +242,15 @@ def _joined(head: Outcome, found: Outcome, segments: int) -> tuple[Tensor, Tenso
 
 
 def _tolerance(growth: Growth) -> Tensor:
-    """What may be left in the sum of log R_ii `(*e, b, k)`: the standard error, or round-off."""
-    noise = ROUND_OFF * torch.finfo(growth.log_r.dtype).eps * len(growth.log_r)
-    return (growth.stderr() * growth.steps.sum()).clamp_min(noise)
+    """What may be left in the sum of log R_ii `(*e, b, k)`: the standard error where there is one."""
+    error = growth.stderr() * growth.steps.sum()
+    error = torch.where(growth.healthy[-1] & torch.isinf(error), 0.0, error)
+    return error.clamp_min(_noise(growth))
+
+
+def _noise(growth: Growth) -> float:
+    """Round-off of the sum of log R_ii."""
+    return ROUND_OFF * torch.finfo(growth.log_r.dtype).eps * len(growth.log_r)
 
 
 def _left(difference: Tensor, intervals: int) -> Tensor:

@@ -154,9 +154,8 @@ class Spectrum(Shown):
 
     def record(self) -> Record:
         """The same as a Record: the exponents of every trajectory, their errors, and how they converged."""
-        config = {"dt": self.dt, "transient": self.transient, "interval": self.interval}
-        if self.segments > 1:
-            config |= {"segments": self.segments, "warm_up": self.warm_up}
+        names = ("dt", "transient", "interval", "segments", "warm_up")
+        config = {name: getattr(self, name) for name in names}
         return Record("spectrum", config, *self.variables())
 
     def __repr__(self) -> str:

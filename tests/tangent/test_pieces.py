@@ -144,6 +144,18 @@ def test_local_exponents_stand_at_their_steps():
     torch.testing.assert_close(pieces.final_frame, whole.final_frame)
 
 
+def test_a_piece_goes_on_where_the_next_one_starts():
+    # gaps of half a nat: what has been carried over a piece of 187 steps is aligned to round-off
+    W = torch.diag(torch.tensor([1.0, 0.5, 0.2])) + 0.1 * noise(1, 3, 3)[0]
+    step = lambda x, h: torch.tanh(h @ W.T + 0.5 * x)  # noqa: E731
+    whole, pieces = both(step, noise(800, 2, 3), 4, h0=torch.zeros(2, 3), k=2)
+    length = (800 - 800 // HEAD) // 4
+    off = (pieces.growth.log_r - whole.growth.log_r)[-4 * length :].abs().unflatten(0, (4, length))
+    assert off[0].max() < 1e-12
+    assert off[:, : pieces.warm_up].max() < 1e-6
+    assert off[:, pieces.warm_up :].max() > 1e-6
+
+
 def test_a_frame_that_is_aligned_needs_no_warm_up():
     # of a diagonal Jacobian the identity stays what it is: exact at any t
     decay = torch.tensor([0.9, 0.3, 0.6])
@@ -162,7 +174,12 @@ def test_a_chaotic_orbit_needs_less_warm_up_than_a_slow_one():
     with torch.no_grad():
         cell.weight_hh.copy_(turn * torch.tensor([0.99, 0.985]) @ turn.T)
     slow = both(cell, torch.zeros(2500, 1, 1), 4)[1]
-    assert fast.warm_up < slow.warm_up == (2500 - 2500 // HEAD) // 4 // 2
+    length = (2500 - 2500 // HEAD) // 4
+    assert fast.warm_up < slow.warm_up == length // 2
+    # frames of some hundred steps still mix what is .005 apart, in all pieces alike
+    gap = math.log(0.99 / 0.985)
+    mixed = gap * math.exp(-gap * (2500 - 4 * length + slow.warm_up))
+    assert (slow.seams > 0.99 * mixed).all()
 
 
 def test_equal_exponents_need_no_alignment():

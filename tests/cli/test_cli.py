@@ -94,6 +94,19 @@ def test_the_interval_changes_when_not_what_is_measured(lyap):
     assert Record.load(rarely["record"])["elapsed"].tolist() == [7, 14, 21, 28, 35, 40]
 
 
+def test_segments_change_how_and_not_what_is_measured(lyap):
+    kw = [*SMALL, "--dtype", "float64", "--k", 3, "--steps", 400]
+    whole, pieces = lyap.json("spectrum", *kw), lyap.json("spectrum", *kw, "--segments", 4)
+    assert (whole["segments"], whole["warm_up"], pieces["segments"]) == (1, 0, 4)
+    config = Record.load(pieces["record"]).config
+    assert (config["segments"], config["warm_up"]) == (4, pieces["warm_up"])
+    assert pieces["exponents"] != whole["exponents"]
+    far = np.abs(np.subtract(pieces["exponents"], whole["exponents"]))
+    assert (far < 3 * np.array(pieces["stderr"])).all()
+    out = lyap("spectrum", *kw, "--segments", 4)[1]
+    assert f"4 segments, each after {pieces['warm_up']} steps of another" in " ".join(out.split())
+
+
 def test_the_inputs_by_name(lyap):
     kw = [*SMALL, "--trajectories", 2]
     by = {name: lyap.json("spectrum", *kw, "--inputs", name) for name in ("noise", "zero", "temporal_xor")}

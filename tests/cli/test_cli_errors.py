@@ -31,6 +31,7 @@ WRONG = [
     (["--steps", "-100"], "steps must be an integer >= 1, got -100"),
     (["--trajectories", "0"], "trajectories must be an integer >= 1, got 0"),
     (["--threads", "0"], "threads must be an integer >= 1, got 0"),
+    (["--segments", "30"], "segments must be in 1.."),
     (["--runs", "net.py"], "cannot write to the folder net.py"),
     (["--runs", "net.py/deep"], "cannot write to the folder net.py/deep"),
     (["net.py"], "target must be module:name or file.py:name, got 'net.py'"),

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from lyaptorch._types import Frame, Input, InputFrame, State
+from lyaptorch._types import Frame, Input, InputFrame, Inputs, State
 from lyaptorch.cells.form import AnyForm, Form
 from lyaptorch.cells.initial import remember
 from lyaptorch.cells.unfused import unfused
@@ -76,6 +76,7 @@ class Cell(nn.Module):
         step, push = _depth(cls, *cls.ingredients), _depth(cls, *BY_HAND)
         for name, also, least in (
             ("leaves", "", step),
+            ("last", "", step),
             ("pushforward", "_push", step),
             ("pushforward_with_input", "_push", min(step, push)),
             ("form", "", min(step, push)),
@@ -113,6 +114,12 @@ class Cell(nn.Module):
     def step(self, x: Input, h: State) -> State:
         """The next state."""
         raise NotImplementedError(f"{type(self).__name__} must define step(x, h)")
+
+    def last(self, inputs: Inputs, h: State) -> State:
+        """The state after all `inputs (t, *e, b, m)`; without gradient a cell may have a faster way to it."""
+        for x in inputs:
+            h = self.step(x, h)
+        return h
 
     def forward(self, x: Input, h: State) -> State:
         """The same as `step`."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lyaptorch import _checks
-from lyaptorch._types import Frame, Input, InputFrame, Number, State
+from lyaptorch._types import Frame, Input, InputFrame, Inputs, Number, State
 from lyaptorch.cells.activation import sech2
 from lyaptorch.cells.cell import Cell
 from lyaptorch.cells.form import rows
@@ -98,6 +98,13 @@ class GatedCell(Cell):
         u = y @ self.weight_hh.mT
         return u if self.bias_hh is None else u + self.bias_hh.unsqueeze(-2)
 
+    def _weights(self, h: Tensor) -> list[Tensor] | None:
+        """Those that torch's function of whole sequences takes; None where it does not serve."""
+        given = (self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
+        # of the second derivatives, and of several networks, it knows nothing; a GPU wants its weights packed
+        alone = h.dim() == 2 and not h.is_cuda and not torch.is_grad_enabled()
+        return [w for w in given if w is not None] if alone else None
+
     def _by_gate(self, name: str, given: T | Mapping[str, T], default: T) -> dict[str, T]:
         if not isinstance(given, Mapping):
             return dict.fromkeys(self.gates, given)
@@ -137,6 +144,14 @@ class GRUCell(GatedCell):
         (a_r, a_z, a_s), (u_r, u_z, u_s) = self._drive(x).chunk(3, -1), self._recur(h).chunk(3, -1)
         z = torch.sigmoid(a_z + u_z)
         return torch.lerp(torch.tanh(a_s + torch.sigmoid(a_r + u_r) * u_s), h, z)
+
+    def last(self, inputs: Inputs, h: State) -> State:
+        """The state after all inputs; without gradient by torch's function of whole sequences."""
+        if not len(inputs) or (weights := self._weights(h)) is None:
+            return super().last(inputs, h)
+        return torch.gru(inputs, h[None], weights, self.bias_ih is not None, 1, 0.0, False, False, False)[1][
+            0
+        ]
 
     def _push(
         self, x: Tensor, h: Tensor, moved: Tensor, Q: Tensor, driven: Tensor | None = None

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lyaptorch._random import Stream, ids_of, seed_from
-from lyaptorch._types import Input, State
+from lyaptorch._types import Input, Inputs, State
 from lyaptorch.cells.activation import sech2
 from lyaptorch.cells.gates import Gains, GatedCell, GateWeights, over_columns, slope, two_sided
 
@@ -75,6 +75,14 @@ class LSTMCell(PairCell):
         i, f, g, o = (self._drive(x) + self._recur(y)).chunk(4, -1)
         c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
         return torch.cat([torch.sigmoid(o) * torch.tanh(c), c], -1)
+
+    def last(self, inputs: Inputs, h: State) -> State:
+        """The state after all inputs; without gradient by torch's function of whole sequences."""
+        if not len(inputs) or (weights := self._weights(h)) is None:
+            return super().last(inputs, h)
+        pair = [z.contiguous() for z in h[None].chunk(2, -1)]
+        _, y, c = torch.lstm(inputs, pair, weights, self.bias_ih is not None, 1, 0.0, False, False, False)
+        return torch.cat([y[0], c[0]], -1)
 
     def _push(
         self, x: Tensor, h: Tensor, moved: Tensor, Q: Tensor, driven: Tensor | None = None

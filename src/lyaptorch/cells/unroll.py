@@ -101,8 +101,7 @@ def settle(cell: Cell, inputs: Inputs, h: State) -> State:
         recurrence = None if form is None else serving(form, h)
         # in plain torch a form takes no fewer operations than the step itself, which keeps no trajectory
         if recurrence is None or recurrence is _plain:
-            for x in inputs:
-                h = cell.step(x, h)
+            h = cell.last(inputs, h)
         else:
             # in pieces, because only the last state is kept
             for piece in torch.split(inputs, SETTLE_STEPS):

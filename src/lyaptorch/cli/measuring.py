@@ -25,6 +25,7 @@ def spectrum(
     subject: tyro.conf.OmitArgPrefixes[Subject],
     *,
     interval: int | Literal["auto"] = 1,
+    segments: int = 1,
     k: int | None = None,
     dt: float | None = None,
     report: bool = False,
@@ -35,6 +36,7 @@ def spectrum(
     Args:
         subject: The network, and what drives it.
         interval: Steps between reorthonormalisations, or auto.
+        segments: Pieces into which a long orbit is cut, to carry their tangent vectors side by side.
         k: How many exponents; all when missing.
         dt: Time per step; missing, that of a Flow, 1 for all others.
         report: Also write a page of HTML.
@@ -42,11 +44,14 @@ def spectrum(
     """
     job, driven = work.job("spectrum"), subject.prepare()
     with torch.no_grad():
-        measured = lyapunov_spectrum(driven.cell, k=k, interval=interval, dt=dt, **driven.arguments)
-    config = {**subject.config(driven), "interval": measured.interval, "dt": measured.dt}
+        measured = lyapunov_spectrum(
+            driven.cell, k=k, interval=interval, segments=segments, dt=dt, **driven.arguments
+        )
+    chosen = {name: getattr(measured, name) for name in ("interval", "segments", "warm_up")}
+    config = {**subject.config(driven), **chosen, "dt": measured.dt}
     record = Record("spectrum", config, *measured.variables())
     facts = {
-        "interval": measured.interval,
+        **chosen,
         "units": measured.clock.rate,
         "exponents": measured.exponents.tolist(),
         "stderr": measured.stderr().tolist(),
@@ -85,6 +90,8 @@ def _exponents(measured: Spectrum) -> Table:
     title = f"Lyapunov spectrum, mean of {b} trajectories" if b > 1 else "Lyapunov spectrum"
     caption = f"Kaplan-Yorke dimension {dimension:.2f}, entropy rate ≤ {entropy:.4f}"
     caption = f"{caption}; interval {measured.interval}"
+    if measured.segments > 1:
+        caption = f"{caption}; {measured.segments} segments, each after {measured.warm_up} steps of another"
     return tabulated(("i", f"λ ({measured.clock.rate})", "± error", ""), rows, title, caption=caption)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -175,6 +176,18 @@ class Growth:
         log_r = self.log_r.detach()
         largest = torch.where(self.healthy[-1], log_r, 0.0).abs().amax(0)
         return ROUND_OFF * torch.finfo(log_r.dtype).eps * largest.clamp_min(1.0)
+
+
+def in_spans(over: Sequence[Span], log_r: Tensor, healthy: Tensor) -> Growth:
+    """The growth in the spans that count, which follow those that do not."""
+    first = sum(not span.counted for span in over)
+    return Growth(log_r[first:], _steps(tuple(over[first:]), log_r.device), healthy[first:])
+
+
+@lru_cache(maxsize=16)
+def _steps(over: tuple[Span, ...], device: torch.device) -> Tensor:
+    """Steps of each span, on the device once and for all: a captured graph copies nothing from the host."""
+    return torch.tensor([s.stop - s.start for s in over], device=device)
 
 
 def mean_over_trajectories(exponents: Tensor) -> Tensor:

@@ -41,6 +41,10 @@ class Spectrum(Shown):
             tangent vectors move; None for maps.
         drift: `(*e, b, k)`, with `transient="auto"` the part of each exponent that a drift of the growth
             explains, which only the whole run shows; None where there is none.
+        segments: into how many pieces the orbit was cut, as asked for; 1 where it was scanned in one go.
+        warm_up: steps for which each piece went on into the next one, in place of what that had found.
+        seams: `(*e, b, k)`, what the new start of every piece may yet change in each exponent, from what
+            pieces differ by at the end of the warm-up, and from the exponents' gaps; None without pieces.
     """
 
     growth: Growth
@@ -53,6 +57,9 @@ class Spectrum(Shown):
     discretisation: Exponents | None = None
     resolved: Tensor | None = None
     drift: Exponents | None = None
+    segments: int = 1
+    warm_up: int = 0
+    seams: Exponents | None = None
 
     @property
     def clock(self) -> Clock:
@@ -83,15 +90,15 @@ class Spectrum(Shown):
     def stderr(self) -> Exponents:
         """Standard error of each exponent; inf where it is dead, or too little was measured to judge.
 
-        It has the `discretisation` of a flow and a `drift` in it.
+        It has the `discretisation` of a flow, a `drift` and the `seams` of segments in it.
         """
         return functools.reduce(torch.hypot, self._biases(), self.growth.stderr(self.dt))
 
     def stderr_of_mean(self) -> Tensor:
         """Standard error `(*e, k)` of the mean of each exponent over the trajectories that have it.
 
-        The `discretisation` of a flow and a `drift` are common to all trajectories, and no number of them
-        makes these smaller.
+        The `discretisation` of a flow, a `drift` and `seams` are taken as common to all trajectories: no
+        number of them makes these smaller.
         """
         error, there = self.growth.stderr_of_mean(self.dt), self.growth.healthy[-1]
         for bias in self._biases():
@@ -100,7 +107,7 @@ class Spectrum(Shown):
         return error
 
     def _biases(self) -> list[Tensor]:
-        return [bias for bias in (self.discretisation, self.drift) if bias is not None]
+        return [bias for bias in (self.discretisation, self.drift, self.seams) if bias is not None]
 
     @property
     def too_short(self) -> Tensor:
@@ -147,7 +154,8 @@ class Spectrum(Shown):
 
     def record(self) -> Record:
         """The same as a Record: the exponents of every trajectory, their errors, and how they converged."""
-        config = {"dt": self.dt, "transient": self.transient, "interval": self.interval}
+        names = ("dt", "transient", "interval", "segments", "warm_up")
+        config = {name: getattr(self, name) for name in names}
         return Record("spectrum", config, *self.variables())
 
     def __repr__(self) -> str:

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-VERSION = 4
+VERSION = 5
 FILE = "liblyaptorch_cpu.so"
 
 
@@ -55,7 +55,7 @@ class ScanArgs(ctypes.Structure):
 
     _fields_ = (
         ("form", FormArgs),
-        *_fields("k spans cut keep", "", "cuts twice frame pivots dead h Q status c log_r frame_bar"),
+        *_fields("k spans cut keep", "", "cuts twice frame pivots dead longest h Q status c log_r frame_bar"),
     )
 
 

@@ -61,13 +61,14 @@ class Scan(torch.autograd.Function):
         ctx.engine, ctx.leaves = engine, leaves
         # the leaves are saved for autograd's check that nobody changed them in place
         ctx.save_for_backward(inputs, h, found.log_r, found.healthy, found.Q, *leaves)
-        ctx.mark_non_differentiable(found.healthy, found.Q)
+        fixed = (found.healthy, found.Q, found.longest)
+        ctx.mark_non_differentiable(*(z for z in fixed if z is not None))
         ctx.set_materialize_grads(False)
         return found
 
     @staticmethod
     def backward(
-        ctx: Any, log_r_bar: Tensor | None, _healthy: None, h_bar: Tensor | None, _frame: None
+        ctx: Any, log_r_bar: Tensor | None, _healthy: None, h_bar: Tensor | None, *_fixed: None
     ) -> tuple[Tensor | None, ...]:
         inputs, h0, log_r, healthy, Q, *_ = ctx.saved_tensors
         saved = Saved(inputs, h0, log_r, healthy, Q, ctx.tape)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -15,14 +14,14 @@ from lyaptorch import _checks
 from lyaptorch._caller import measures
 from lyaptorch._padded import Lengths, Padded, padded
 from lyaptorch._types import Inputs
-from lyaptorch.cells import Block, Depth, Network, probe
+from lyaptorch.cells import Block, Cell, Depth, Network, probe
 from lyaptorch.tangent.automatic import AUTO, choose_interval, late_drift
 from lyaptorch.tangent.dynamics import Ends
 from lyaptorch.tangent.engine import ENGINES, run_scan, segments
 from lyaptorch.tangent.error_bars import discretisation, moments
 from lyaptorch.tangent.growth import Growth, died_at, tell_of_deaths
 from lyaptorch.tangent.qr import METHODS
-from lyaptorch.tangent.scan import Problem, Span, spans
+from lyaptorch.tangent.scan import Layout, Outcome, Problem, layout
 from lyaptorch.tangent.spectrum import Spectrum
 from lyaptorch.tangent.start import start
 
@@ -130,30 +129,54 @@ def lyapunov_spectrum(
                 'interval must be a number where trajectories have lengths, got "auto"; pass one'
             )
         interval = choose_interval(cell, inputs, h, Q, t - tangent_transient)
-    over = spans(tangent_transient, t, interval)
+    laid = layout(tangent_transient, t, interval, h.device)
+    seen = moments(cell, laid.over, Q, after)
+    growth, found = grow(
+        cell,
+        inputs,
+        h,
+        Q,
+        laid,
+        after=after,
+        watch=seen,
+        cut=cut,
+        backend=backend,
+        checkpoint=checkpoint,
+        qr_method=qr_method,
+    )
+    died = died_at(found.healthy, laid.over, transient)
+    tell_of_deaths(died)
+    drift = late_drift(growth, transient, dt) if chosen else None
+    error, resolved = discretisation(seen, inputs, growth.exponents, dt)
+    return Spectrum(growth, found.h, found.Q, dt, transient, interval, died, error, resolved, drift)
+
+
+def grow(
+    cell: Cell,
+    inputs: Tensor,
+    h: Tensor,
+    Q: Tensor,
+    laid: Layout,
+    *,
+    after: Tensor | None = None,
+    watch: Any = None,
+    cut: int | None = None,
+    backend: str | None = None,
+    checkpoint: int | None = None,
+    qr_method: str = "auto",
+) -> tuple[Growth, Outcome]:
+    """The scan between the checks of `lyapunov_spectrum` and its report: growth, and all that was found."""
     # where trajectories end apart the cut is `Ended`'s: a sweep would cut what is over, too
     ends = None if after is None else Ends(after, h.detach(), cut)
     if ends is not None:
         # a single pass of Cholesky leaves an error for the next factor to cancel: here none may follow
         cut, qr_method = None, "cholesky2" if qr_method == "auto" else qr_method
-    seen = moments(cell, over, Q, after)
-    problem = Problem(cell, cell.form(), segments(over, checkpoint), cut, qr_method, seen, ends)
-    log_r, healthy, h, Q = run_scan(problem, backend, inputs, h, Q)
-    first = sum(not span.counted for span in over)
-    growth = Growth(log_r[first:], _steps(over[first:], log_r.device), healthy[first:])
-    if after is not None:
-        growth = growth.ended(after - tangent_transient)
-    died = died_at(healthy, over, transient)
-    tell_of_deaths(died)
-    drift = late_drift(growth, transient, dt) if chosen else None
-    error, resolved = discretisation(seen, inputs, growth.exponents, dt)
-    return Spectrum(growth, h, Q, dt, transient, interval, died, error, resolved, drift)
-
-
-@lru_cache(maxsize=16)
-def _steps(over: tuple[Span, ...], device: torch.device) -> Tensor:
-    """Steps of each span, on the device once and for all: a captured graph copies nothing from the host."""
-    return torch.tensor([s.stop - s.start for s in over], device=device)
+    pieces = segments(laid.over, checkpoint)
+    problem = Problem(cell, cell.form(), pieces, cut, qr_method, watch, ends, laid)
+    found, first = run_scan(problem, backend, inputs, h, Q), laid.uncounted
+    counted = (found.log_r[first:], found.healthy[first:]) if first else (found.log_r, found.healthy)
+    growth = Growth(counted[0], laid.steps, counted[1])
+    return (growth if after is None else growth.ended(after - laid.cuts[first])), found
 
 
 @measures

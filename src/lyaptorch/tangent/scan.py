@@ -43,6 +43,33 @@ def twice_over(over: Sequence[Span]) -> tuple[bool, ...]:
     return tuple(span.counted != following for span, following in zip(over, after, strict=True))
 
 
+class Layout(NamedTuple):
+    """Spans, and what every scan over them asks.
+
+    Attributes:
+        over: the spans.
+        cuts: the steps between which they lie.
+        twice: as `twice_over`.
+        uncounted: how many of them, the first ones, are not counted.
+        steps: `(s,)`, steps of each of the others.
+    """
+
+    over: tuple[Span, ...]
+    cuts: tuple[int, ...]
+    twice: tuple[bool, ...]
+    uncounted: int
+    steps: Tensor
+
+
+@lru_cache(maxsize=64)
+def layout(tangent_transient: int, steps: int, interval: int, device: torch.device) -> Layout:
+    """That of `spans`, on the device once and for all: a captured graph copies nothing from the host."""
+    over = spans(tangent_transient, steps, interval)
+    first = sum(not span.counted for span in over)
+    counted = torch.tensor([s.stop - s.start for s in over[first:]], device=device)
+    return Layout(over, (0, *(span.stop for span in over)), twice_over(over), first, counted)
+
+
 @dataclass(frozen=True)
 class Problem:
     """What is scanned and how.
@@ -55,6 +82,7 @@ class Problem:
         method: how to orthonormalise.
         watch: told where the spans start from, as `sweep` says.
         ends: where trajectories end, if not all together; then `cut` is theirs.
+        layout: of all spans, where it is known.
     """
 
     cell: Cell
@@ -64,20 +92,25 @@ class Problem:
     method: str
     watch: Callable[[int, Tensor, Tensor], None] | None = None
     ends: Ends | None = None
+    layout: Layout | None = None
 
     @property
     def over(self) -> tuple[Span, ...]:
         """All spans."""
-        return tuple(itertools.chain.from_iterable(self.segments))
+        return self.layout.over if self.layout else tuple(itertools.chain.from_iterable(self.segments))
 
 
 class Outcome(NamedTuple):
-    """What a scan finds: log R_ii of every span `(s, *e, b, k)`, who lives, the final state and frame."""
+    """What a scan finds: log R_ii of every span `(s, *e, b, k)`, who lives, the final state and frame.
+
+    `longest (s, *e, b)` is the length of the longest living column before each orthonormalisation, or None.
+    """
 
     log_r: Tensor
     healthy: Tensor
     h: Tensor
     Q: Tensor
+    longest: Tensor | None = None
 
 
 @dataclass

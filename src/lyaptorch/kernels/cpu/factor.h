@@ -139,9 +139,8 @@ template <class T> void solve_backwards(Size k, Size np, const T* R, const T* in
 // Upper blocks of A B^T (k16 x k16) for A, B (k x n16), given B^T.
 template <class T> void gram(Size n, Size k, Size np, const T* A, const T* transposed, T* G) {
     Size kp = pad(k);
-    for (Size i = 0; i < k; i += 2 * BLOCK) {
-        // below the diagonal nothing is computed but within 32 rows, which is what a tile takes at once
-        Size height = least(2 * BLOCK, k - i);
+    for (Size i = 0; i < k; i += BLOCK) {
+        Size height = least(BLOCK, k - i);
         product<T, SET>(height, kp - i, n, {A + i * np, np, 1}, transposed + i, kp, G + i * kp + i, kp);
     }
 }

@@ -107,7 +107,7 @@ def scan_forward(
         tape = reuse_buffer((tape_size("scan", args, h.dtype),), torch.uint8)
         fill(args.form, tape=tape)
     call("scan_forward", args, h.dtype)
-    return Scanned(pivots, dead, after, Q, *_first(status), tape, longest)
+    return Scanned(pivots, dead, after, Q, *_first(status), None if tape is None else (handed, tape), longest)
 
 
 @lru_cache(maxsize=64)
@@ -141,14 +141,14 @@ def scan_adjoint(
     if settings.backend == "triton":
         found: list[Tensor | None] = _triton(form).scan_adjoint(form, leaves, settings, saved, c, h_bar)
         return found
-    k, s, h0, handed = c.shape[-1], len(c), saved.h0, KernelArguments(form, saved.inputs, saved.h0)
+    k, s, h0, (handed, tape) = c.shape[-1], len(c), saved.h0, saved.tape
     handed.gradients(leaves)
     c, log_r = c.contiguous(), saved.log_r.contiguous()
     h_bar = h_bar.clone(memory_format=torch.contiguous_format)
     frame_bar, cuts = h0.new_empty(*h0.shape, k), _on_host(settings.cuts, torch.int64)
     args = ScanArgs(form=handed.args, k=k, spans=s, keep=1, cut=settings.cut or 0)
     fill(args, cuts=cuts, c=c, log_r=log_r, frame_bar=frame_bar)
-    fill(args.form, h_bar=h_bar, tape=saved.tape)
+    fill(args.form, h_bar=h_bar, tape=tape)
     call("scan_adjoint", args, h0.dtype)
     inputs_bar, *bars = handed.found(leaves)
     return [inputs_bar, h_bar, frame_bar, *bars]

@@ -32,6 +32,9 @@ PUBLISHED_K = 75
 PERIOD = 10
 """Flossing steps after which an interval is chosen anew: the growth changes little in between."""
 
+AHEAD = 8
+"""Epochs whose frames are drawn together."""
+
 
 class Flossed(NamedTuple):
     """What a flossing phase minimises now, `(*e)`, and the exponents `(*e, b, k)` if it is made of them.
@@ -59,6 +62,7 @@ class Flossing:
         epoch: `(*e)`, where each member stands.
         allowed: `(*e)`, the interval that each allows; 0 where nobody has looked.
         interval: the one taken; read from `allowed` where numbers can be read.
+        ahead: frames of `AHEAD` epochs, by how many such blocks came before.
     """
 
     phase: FlossPhase
@@ -68,6 +72,7 @@ class Flossing:
     epoch: Tensor
     allowed: Tensor
     interval: int = field(default=1, init=False)
+    ahead: dict[int, Tensor] = field(default_factory=dict, init=False)
 
     def value(self, cell: Cell, driven: Padded, h0: Tensor | None) -> Flossed:
         """What the phase minimises, of trajectories that start at h0.
@@ -120,12 +125,21 @@ class Flossing:
         """The frame of an epoch, the same for all members at that epoch."""
         n, stream = h0.shape[-1], Stream(self.seed, "floss_frame")
         epoch = self.epoch if self.phase.frame == "redrawn" else torch.zeros_like(self.epoch)
-        if self.together:
-            epoch = epoch.reshape(-1)[0]
         # one frame for everybody at an epoch (member 0's): a member's frame does not depend on the company,
         # and an ensemble that is together draws and factors a single one
-        frame = random_frame(n, k, stream, torch.zeros_like(epoch), epoch, dtype=h0.dtype)
-        return frame if self.together else frame.unsqueeze(-3).expand(*h0.shape, k)
+        if not self.together:
+            frame = random_frame(n, k, stream, torch.zeros_like(epoch), epoch, dtype=h0.dtype)
+            return frame.unsqueeze(-3).expand(*h0.shape, k)
+        epoch = epoch.reshape(-1)[0]
+        if h0.is_cuda or not _checks.can_look():
+            return random_frame(n, k, stream, torch.zeros_like(epoch), epoch, dtype=h0.dtype)
+        # on the CPU with those of the next epochs: most of the time of a small draw goes between operations
+        first, at = divmod(int(epoch), AHEAD)
+        if first not in self.ahead:
+            epochs = torch.arange(AHEAD * first, AHEAD * (first + 1), device=h0.device)
+            drawn = random_frame(n, k, stream, torch.zeros_like(epochs), epochs, dtype=h0.dtype)
+            self.ahead = {first: drawn}
+        return self.ahead[first][at]
 
 
 def flossing_of(phase: FlossPhase, seed: int, epoch: Tensor, allowed: Tensor) -> Flossing:

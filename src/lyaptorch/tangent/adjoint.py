@@ -109,6 +109,7 @@ class TorchEngine:
         dead: Tensor | None = None
         dynamics = bind(problem.cell, problem.form, inputs, (), problem.ends)
         pivots: list[Tensor] = []
+        longest: list[Tensor] = []
         deaths: list[Tensor | None] = []
         starts, tape = [], Tape() if keep and len(problem.segments) == 1 else None
         for segment in problem.segments if keep else (problem.over,):
@@ -119,7 +120,8 @@ class TorchEngine:
             state, Q, dead = end.h, end.Q, end.dead
             pivots += end.pivots
             deaths += end.deaths
-        return Outcome(*stack_growth(pivots, deaths), state, Q), (starts, tape)
+            longest += end.longest
+        return Outcome(*stack_growth(pivots, deaths), state, Q, torch.stack(longest)), (starts, tape)
 
     def adjoint(
         self, leaves: Sequence[Tensor], saved: Saved, c: Tensor, h_bar: Tensor

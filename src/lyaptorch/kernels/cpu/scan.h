@@ -162,6 +162,25 @@ template <class Net> struct Trajectory {
         for (int v = 0; v < VECTORS; v++) store(to + v * WIDTH<T>, total[v]);
     }
 
+    // The same, and what scale_columns(A, by, scaled) does, while A is at hand.
+    void scale_and_sum(const T* A, const T* B, const T* by, T* scaled, T* to) const {
+        constexpr int V = BLOCK / WIDTH<T>;
+        for (Size i = 0; i < np; i += BLOCK) {
+            Vec<T> total[V], scale[V];
+            UNROLL
+            for (int v = 0; v < V; v++) total[v] = Vec<T>{}, scale[v] = load(by + i + v * WIDTH<T>);
+            for (Size j = i; j < k * np; j += np)
+                UNROLL
+                for (int v = 0; v < V; v++) {
+                    Vec<T> a = load(A + j + v * WIDTH<T>);
+                    total[v] += a * load(B + j + v * WIDTH<T>);
+                    store(scaled + j + v * WIDTH<T>, a * scale[v]);
+                }
+            UNROLL
+            for (int v = 0; v < V; v++) store(to + i + v * WIDTH<T>, total[v]);
+        }
+    }
+
     void add_products(const T* x, const T* y, T* to) const {
         for (Size i = 0; i < np; i += WIDTH<T>) store(to + i, load(to + i) + load(x + i) * load(y + i));
     }

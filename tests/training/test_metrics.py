@@ -395,7 +395,7 @@ def test_a_module_that_does_not_tell_its_size_is_flossed_and_counted():
     cell = lt.as_cell(Plain())
     assert cell.state_size == 0
     model = lt.Model(cell, lt.Readout(N, 1), h0=torch.zeros(ROWS, N), loss="binary_cross_entropy")
-    record = run(model, FlossPhase(2, k=2, **SCAN), FitPhase(3))
+    record = run(model, FlossPhase(2, k=2, **SCAN, interval=1), FitPhase(3))
     assert record["floss_flops"].tolist() == [2 * metrics.floss_flops(N, 2, SCAN["steps"])]
     batch = TASK.draw(Draw(0, LENGTH, ROWS))
     assert record["fit_flops"].tolist() == [3 * metrics.fit_flops(batch, N, 1)]

@@ -93,7 +93,8 @@ def can_look() -> bool:
     """Whether numbers can be read back to the host: torch.compile and capturing CUDA graphs cannot."""
     if torch.compiler.is_compiling():
         return False
-    return not (torch.cuda.is_available() and torch.cuda.is_current_stream_capturing())
+    # nothing is captured before CUDA is initialised, which is quicker to ask than whether there is any
+    return not (torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing())  # type: ignore[no-untyped-call]
 
 
 def all_finite(value: Tensor) -> bool:

@@ -8,8 +8,10 @@ import torch
 
 import lyaptorch as lt
 from cases import CASES, setup
-from lyaptorch.tangent.automatic import _condition, drift, late_drift
+from lyaptorch.tangent.automatic import LONGEST, _condition, allowed_interval, drift, late_drift
 from lyaptorch.tangent.growth import Growth
+from lyaptorch.tangent.lyapunov import grow
+from lyaptorch.tangent.scan import layout
 from lyaptorch.testing import henon
 
 pytestmark = pytest.mark.usefixtures("double")
@@ -232,3 +234,65 @@ def test_a_stationary_growth_is_not_called_drifting():
         moved = late_drift(Growth(0.2 * noise - 0.4 + late, steps, alive), 7)
     # 1200 of 4000 steps at 0.3 more
     torch.testing.assert_close(moved, torch.full((1, 2), 0.09), rtol=0, atol=0.02)
+
+
+def grown(*rates, s=12, dtype=torch.float64):
+    """log R `(s, 1, k)` of columns that grow at these rates."""
+    return torch.tensor(rates, dtype=dtype).expand(s, 1, len(rates))
+
+
+@pytest.mark.parametrize(
+    ("rates", "dtype", "interval"),
+    [
+        # eps^(-1/3): 12.01 nats in float64, 5.31 in float32
+        ([0.0, -1.5, -5.9], torch.float64, 2),
+        ([0.0, -1.5, -6.1], torch.float64, 1),
+        ([0.0, -1.5], torch.float32, 3),
+        ([0.0, -20.0], torch.float64, 1),
+        # a dead column has no part in it
+        ([0.0, -1.5, -torch.inf], torch.float32, 3),
+        # squares of what shrinks by 30 nats underflow in float32, though nothing shears: 21.8 are allowed
+        ([-12.0, -12.0], torch.float32, 1),
+        ([-10.0, -10.0], torch.float32, 2),
+        ([-10.0, -10.0], torch.float64, 8),
+        ([0.0, -1e-3], torch.float32, 8),
+        ([-torch.inf, -torch.inf], torch.float32, 8),
+    ],
+)
+def test_the_next_interval_follows_from_the_growth(rates, dtype, interval):
+    allowed = allowed_interval(grown(*rates, dtype=dtype), None, range(13))
+    assert allowed.shape == ()
+    assert allowed == interval
+
+
+def test_the_next_interval_is_that_of_the_worst_trajectory_and_stretch_of_each_member():
+    log_r = grown(0.0, -1.0, s=12)[:, None].repeat(1, 2, 2, 1)
+    # one step of nine nats beside one of a single nat: no two spans together may have more than twelve
+    log_r[5, 1, 1, 1] = -9.0
+    assert allowed_interval(log_r, None, range(13)).tolist() == [8, 4]
+    log_r[6, 1, 1, 1] = -9.0
+    assert allowed_interval(log_r, None, range(13)).tolist() == [8, 1]
+
+
+def test_the_next_interval_counts_in_spans_and_has_an_end():
+    assert allowed_interval(grown(0.0, -3.0, s=4), None, range(0, 50, 10)) == 40
+    assert allowed_interval(grown(0.0, -3.0, s=4), None, range(0, 200, 40)) == 40
+    # longer than allowed: back to the share that is
+    assert allowed_interval(grown(0.0, -24.1, s=4), None, range(0, 50, 10)) == 4
+    assert LONGEST == 64
+
+
+@pytest.mark.parametrize("backend", ["cpu", "torch"])
+def test_columns_that_shear_are_told_by_their_length(backend):
+    """Equal exponents, all R_ii = 1, and columns as long as the shear."""
+    shear = torch.tensor([[1.0, 1e5], [0.0, 1.0]])
+    cell = lt.RateCell(1, 2, activation="linear")
+    with torch.no_grad():
+        cell.weight_hh.copy_(shear)
+        cell.weight_ih.zero_()
+    laid = layout(0, 12, 1, torch.device("cpu"))
+    _, found = grow(cell, torch.zeros(12, 1, 1), torch.zeros(1, 2), torch.eye(2)[None], laid, backend=backend)
+    torch.testing.assert_close(found.log_r, torch.zeros(12, 1, 2), rtol=0, atol=1e-10)
+    assert allowed_interval(found.log_r, None, laid.cuts) == 8
+    torch.testing.assert_close(found.longest, torch.full((12, 1), 1e5), rtol=1e-9, atol=0)
+    assert allowed_interval(found.log_r, found.longest, laid.cuts) == 1

@@ -14,7 +14,7 @@ from lyaptorch._random import seed_from
 from lyaptorch.schedules.loss import PENALTIES
 from lyaptorch.tasks import TemporalXOR
 from lyaptorch.tasks.batch import Draw
-from lyaptorch.training import metrics
+from lyaptorch.training import metrics, work
 from lyaptorch.training.ensemble import new_ensemble
 from lyaptorch.training.optim import SGD, MemberOptimizer, clip
 from reference import differences, jacobian
@@ -344,7 +344,8 @@ def test_what_a_flossing_step_costs(monkeypatch):
 
 def test_the_totals_in_a_record_are_epochs_times_steps_for_who_took_part():
     some = torch.tensor([True, False])
-    long, short = FlossPhase(3, k=2, **SCAN, batch=2, who=some), FlossPhase(1, k=N, **SCAN, interval=4)
+    long = FlossPhase(3, k=2, **SCAN, batch=2, who=some, interval=1)
+    short = FlossPhase(1, k=N, **SCAN, interval=4)
     record = run(make((2,)), long, short, FitPhase(4), FitPhase(2, who=some))
     step = [2 * metrics.floss_flops(N, 2, SCAN["steps"]), metrics.floss_flops(N, N, SCAN["steps"], 4)]
     assert record["floss_flops"].tolist() == [3 * step[0] + step[1], step[1]]
@@ -353,8 +354,25 @@ def test_the_totals_in_a_record_are_epochs_times_steps_for_who_took_part():
     assert record["fit_flops"].tolist() == [6 * fit, 4 * fit]
 
 
+def test_an_automatic_interval_is_counted_as_it_was_taken(monkeypatch):
+    taken = []
+
+    def counted(n, k, steps, interval=1):
+        taken.append(interval)
+        return interval
+
+    monkeypatch.setattr(work, "floss_flops", counted)
+    record = run(make((2,)), FlossPhase(12, k=2, **SCAN))
+    # 1, before anybody has looked; then what the growth allows, and again after the step of epoch 10
+    assert len(taken) == 12
+    assert taken[0] == 1
+    assert min(taken[1:]) > 1
+    assert len(set(taken[1:11])) == 1
+    assert record["floss_flops"].tolist() == [sum(taken)] * 2
+
+
 def test_a_joint_loss_costs_those_in_whose_loss_it_is():
-    joint = FlossPhase(0, k=2, **SCAN, batch=2)
+    joint = FlossPhase(0, k=2, **SCAN, batch=2, interval=1)
     record = run(make((2,)), FitPhase(3, flossing_weight=torch.tensor([0.0, 0.5]), flossing=joint))
     assert record["floss_flops"].tolist() == [0, 3 * 2 * metrics.floss_flops(N, 2, SCAN["steps"])]
     alone = run(make(), FitPhase(3, flossing_weight=0.5, flossing=joint))
@@ -377,7 +395,7 @@ def test_a_module_that_does_not_tell_its_size_is_flossed_and_counted():
     cell = lt.as_cell(Plain())
     assert cell.state_size == 0
     model = lt.Model(cell, lt.Readout(N, 1), h0=torch.zeros(ROWS, N), loss="binary_cross_entropy")
-    record = run(model, FlossPhase(2, k=2, **SCAN), FitPhase(3))
+    record = run(model, FlossPhase(2, k=2, **SCAN, interval=1), FitPhase(3))
     assert record["floss_flops"].tolist() == [2 * metrics.floss_flops(N, 2, SCAN["steps"])]
     batch = TASK.draw(Draw(0, LENGTH, ROWS))
     assert record["fit_flops"].tolist() == [3 * metrics.fit_flops(batch, N, 1)]

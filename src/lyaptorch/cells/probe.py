@@ -264,9 +264,10 @@ def fit(cell: Cell, inputs: Tensor, h0: Any) -> tuple[Tensor, Tensor]:
         raise ValueError(
             f"inputs must have {cell.input_size} channels for this cell, got {m}; the last dimension is m"
         )
-    tensors = cell.tensors()
-    for name, value in [*cell.named_parameters(), *cell.named_buffers()]:
+    named = [*cell.named_parameters(), *cell.named_buffers()]
+    for name, value in named:
         _checks.weight(name, value)
+    tensors = [value for _, value in named if value.is_floating_point()]
     if h0 is None:
         h0 = cell.rest(inputs[0])
     elif not foreign:

@@ -178,6 +178,8 @@ class Scanned(NamedTuple):
 
     `broken` is the first span after which tangent vectors are not finite, `overflow` the first step of
     those after which a final state that is not finite was not; None where all is well.
+    `longest (s, *e, b)` is the length of the longest living column before each orthonormalisation, None where
+    that is not told.
     """
 
     pivots: Tensor
@@ -187,6 +189,7 @@ class Scanned(NamedTuple):
     broken: int | None
     overflow: int | None
     tape: Any
+    longest: Tensor | None = None
 
 
 class Saved(NamedTuple):

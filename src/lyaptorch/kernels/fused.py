@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -88,26 +89,30 @@ def scan_forward(
         settings: spans and passes.
         keep: whether to write the tape that `scan_adjoint` reads.
     """
-    (*e, b, _), k, s, t = h.shape, frame.shape[-1], len(settings.twice), len(inputs)
+    (*e, b, _), k, s = h.shape, frame.shape[-1], len(settings.twice)
     if settings.backend == "triton":
-        check_memory(scan_need(form, t, s, k, gradient=keep), prod(e), b, h.device)
+        check_memory(scan_need(form, len(inputs), s, k, gradient=keep), prod(e), b, h.device)
         scanned: Scanned = _triton(form).scan_forward(form, inputs, h, frame, settings, keep=keep)
         return scanned
     handed, frame = KernelArguments(form, inputs, h), frame.expand(*h.shape, k).detach().contiguous()
-    pivots, dead = h.new_empty(s, *e, b, k), h.new_empty(s, *e, b, k, dtype=torch.uint8)
-    after, Q = h.new_empty(h.shape), torch.empty_like(frame)
+    pivots, dead = h.new_empty(s, *e, b, k), h.new_empty(s, *e, b, k, dtype=torch.bool)
+    longest, after, Q = h.new_empty(s, *e, b), h.new_empty(h.shape), torch.empty_like(frame)
     # found by threads that cannot raise: looked at when all are done
-    status = torch.full((*e, b, 2), -1, dtype=torch.int64, device="cpu")
-    cuts = torch.tensor(settings.cuts, device="cpu")
-    twice = torch.tensor(settings.twice, dtype=torch.uint8, device="cpu")
+    status = h.new_empty(*e, b, 2, dtype=torch.int64)
+    cuts, twice = _on_host(settings.cuts, torch.int64), _on_host(settings.twice, torch.uint8)
     args, tape = ScanArgs(form=handed.args, k=k, spans=s, keep=int(keep)), None
-    fill(args, cuts=cuts, twice=twice, frame=frame)
-    fill(args, pivots=pivots, dead=dead, h=after, Q=Q, status=status)
+    fill(args, cuts=cuts, twice=twice, frame=frame, pivots=pivots, dead=dead, longest=longest)
+    fill(args, h=after, Q=Q, status=status)
     if keep:
         tape = reuse_buffer((tape_size("scan", args, h.dtype),), torch.uint8)
         fill(args.form, tape=tape)
     call("scan_forward", args, h.dtype)
-    return Scanned(pivots, dead.bool(), after, Q, *_first(status, t), tape)
+    return Scanned(pivots, dead, after, Q, *_first(status), None if tape is None else (handed, tape), longest)
+
+
+@lru_cache(maxsize=64)
+def _on_host(values: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    return torch.tensor(values, dtype=dtype, device="cpu")
 
 
 def _triton(form: AnyForm) -> Any:
@@ -117,10 +122,12 @@ def _triton(form: AnyForm) -> Any:
     return lif_scan if isinstance(form, LIFForm) else form_scan
 
 
-def _first(status: Tensor, t: int) -> tuple[int | None, int | None]:
+def _first(status: Tensor) -> tuple[int | None, int | None]:
     """The smallest number in each of two columns that is not negative."""
-    broken, overflow = torch.where(status < 0, t, status).flatten(0, -2).amin(0).tolist()
-    return None if broken == t else broken, None if overflow == t else overflow
+    numbers = status.flatten().tolist()
+    columns = ([number for number in numbers[i::2] if number >= 0] for i in (0, 1))
+    broken, overflow = (min(column, default=None) for column in columns)
+    return broken, overflow
 
 
 def scan_adjoint(
@@ -134,14 +141,14 @@ def scan_adjoint(
     if settings.backend == "triton":
         found: list[Tensor | None] = _triton(form).scan_adjoint(form, leaves, settings, saved, c, h_bar)
         return found
-    k, s, h0, handed = c.shape[-1], len(c), saved.h0, KernelArguments(form, saved.inputs, saved.h0)
+    k, s, h0, (handed, tape) = c.shape[-1], len(c), saved.h0, saved.tape
     handed.gradients(leaves)
     c, log_r = c.contiguous(), saved.log_r.contiguous()
     h_bar = h_bar.clone(memory_format=torch.contiguous_format)
-    frame_bar, cuts = h0.new_empty(*h0.shape, k), torch.tensor(settings.cuts, device="cpu")
+    frame_bar, cuts = h0.new_empty(*h0.shape, k), _on_host(settings.cuts, torch.int64)
     args = ScanArgs(form=handed.args, k=k, spans=s, keep=1, cut=settings.cut or 0)
     fill(args, cuts=cuts, c=c, log_r=log_r, frame_bar=frame_bar)
-    fill(args.form, h_bar=h_bar, tape=saved.tape)
+    fill(args.form, h_bar=h_bar, tape=tape)
     call("scan_adjoint", args, h0.dtype)
     inputs_bar, *bars = handed.found(leaves)
     return [inputs_bar, h_bar, frame_bar, *bars]

@@ -13,6 +13,7 @@ from lyaptorch import _checks
 from lyaptorch._types import Number
 from lyaptorch.schedules.loss import PENALTIES
 from lyaptorch.schedules.triggers import Moment, Scale, When
+from lyaptorch.tangent.automatic import AUTO
 
 FRAMES = ("redrawn", "fixed")
 EXPONENTS = "exponents"
@@ -29,7 +30,9 @@ class FlossPhase:
         k: how many exponents, a number or one for each member; 75, or n where that is less, when missing.
         steps: steps of each scan, the tangent transient included.
         tangent_transient: first steps of the scan, not counted.
-        interval: steps between reorthonormalisations.
+        interval: steps between reorthonormalisations, on which exponents depend by round-off alone. "auto"
+            begins with 1 and takes, after every tenth flossing step, the longest that the growth then allows
+            all members; the published setting is 1.
         target: exponent to reach, nats per step; a number or one for each member.
         lr: learning rate of flossing's own Adam; a number or one for each member.
         clip: largest gradient norm of each tensor of each member, a number or one for each member; None, the
@@ -51,7 +54,7 @@ class FlossPhase:
     k: int | Tensor | None = None
     steps: int = 55
     tangent_transient: int = 16
-    interval: int = 1
+    interval: int | str = AUTO
     target: Number = 0.0
     lr: Number = 1e-3
     clip: Number | None = None
@@ -64,8 +67,11 @@ class FlossPhase:
 
     def __post_init__(self) -> None:
         for name, low in (("epochs", 0), ("steps", 1), ("interval", 1), ("batch", 1)):
+            if name == "interval" and self.interval == AUTO:
+                continue
             # numpy's integers as ints
-            object.__setattr__(self, name, _checks.integer(name, getattr(self, name), low))
+            do = 'or pass "auto"' if name == "interval" else ""
+            object.__setattr__(self, name, _checks.integer(name, getattr(self, name), low, do=do))
         wait = _checks.integer(
             "tangent_transient", self.tangent_transient, 0, self.steps - 1, do="steps includes the transient"
         )

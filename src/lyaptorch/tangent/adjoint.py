@@ -61,13 +61,14 @@ class Scan(torch.autograd.Function):
         ctx.engine, ctx.leaves = engine, leaves
         # the leaves are saved for autograd's check that nobody changed them in place
         ctx.save_for_backward(inputs, h, found.log_r, found.healthy, found.Q, *leaves)
-        ctx.mark_non_differentiable(found.healthy, found.Q)
+        fixed = (found.healthy, found.Q, found.longest)
+        ctx.mark_non_differentiable(*(z for z in fixed if z is not None))
         ctx.set_materialize_grads(False)
         return found
 
     @staticmethod
     def backward(
-        ctx: Any, log_r_bar: Tensor | None, _healthy: None, h_bar: Tensor | None, _frame: None
+        ctx: Any, log_r_bar: Tensor | None, _healthy: None, h_bar: Tensor | None, *_fixed: None
     ) -> tuple[Tensor | None, ...]:
         inputs, h0, log_r, healthy, Q, *_ = ctx.saved_tensors
         saved = Saved(inputs, h0, log_r, healthy, Q, ctx.tape)
@@ -108,6 +109,7 @@ class TorchEngine:
         dead: Tensor | None = None
         dynamics = bind(problem.cell, problem.form, inputs, (), problem.ends)
         pivots: list[Tensor] = []
+        longest: list[Tensor] = []
         deaths: list[Tensor | None] = []
         starts, tape = [], Tape() if keep and len(problem.segments) == 1 else None
         for segment in problem.segments if keep else (problem.over,):
@@ -118,7 +120,8 @@ class TorchEngine:
             state, Q, dead = end.h, end.Q, end.dead
             pivots += end.pivots
             deaths += end.deaths
-        return Outcome(*stack_growth(pivots, deaths), state, Q), (starts, tape)
+            longest += end.longest
+        return Outcome(*stack_growth(pivots, deaths), state, Q, torch.stack(longest)), (starts, tape)
 
     def adjoint(
         self, leaves: Sequence[Tensor], saved: Saved, c: Tensor, h_bar: Tensor
@@ -208,7 +211,11 @@ def _known(values: Tensor) -> list[Any]:
 
 def warn_if_exploded(bars: Sequence[Tensor | None], log_r: Tensor) -> None:
     """Warn of gradients that are not finite, and say why and what can be done."""
-    if all(bar is None or _checks.all_finite(bar) for bar in bars):
+    there = [bar.detach() for bar in bars if bar is not None]
+    # one look at all; a norm may overflow where no number does
+    if there and _checks.can_look() and math.isfinite(torch.stack(torch._foreach_norm(there)).sum()):
+        return
+    if all(_checks.all_finite(bar) for bar in there):
         return
     warnings.warn(f"the gradient of the exponents is not finite: {_why(log_r)}", stacklevel=2)
 

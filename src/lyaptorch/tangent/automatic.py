@@ -1,9 +1,11 @@
-"""`interval="auto"` and `transient="auto"`: what a rough scan says about how to do the real one."""
+"""`interval="auto"` and `transient="auto"`: what a scan says about how to do the next, or the real, one."""
 
 from __future__ import annotations
 
+import itertools
 import math
 import warnings
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -20,6 +22,8 @@ ROUGH = 64
 """Steps of a rough scan; the transient's grows from twice as many."""
 FEWEST = 16
 """Intervals that must remain, so that the error bars mean something."""
+LONGEST, MULTIPLES = 64, (2, 3, 4, 6, 8)
+"""The longest interval that is taken in flossing, and what it may be multiplied by at once."""
 FLAT = 1e-3
 """Growth that changes by less than this part of itself does not drift."""
 
@@ -51,6 +55,40 @@ def choose_interval(cell: Cell, inputs: Tensor, h: Tensor, Q: Tensor, counted: i
     while interval > 1 and _condition(factors, alive, interval) > limit:
         interval //= 2
     return interval
+
+
+@torch.no_grad()
+def allowed_interval(log_r: Tensor, longest: Tensor | None, cuts: Sequence[int]) -> Tensor:
+    """How many steps the growth in a scan allows each member between reorthonormalisations, `(*e)`.
+
+    The condition of a span's product is at least the longest column over the least R_ii, and that of several
+    spans together at most the product of theirs. It stays below eps^(-1/3), wherever they begin, so that R_ii
+    keeps two thirds of its digits; and squares of what columns grow or shrink to can be represented.
+
+    Args:
+        log_r: `(s, *e, b, k)`.
+        longest: `(s, *e, b)`, the length of the longest column before each orthonormalisation, where it is
+            known: columns that shear are longer than any R_ii tells.
+        cuts: the steps between which the s spans lie.
+    """
+    limits = torch.finfo(log_r.dtype)
+    bottom = torch.where(log_r == -torch.inf, torch.inf, log_r).amin(-1)
+    top = log_r.amax(-1) if longest is None else torch.maximum(longest.log(), log_r.amax(-1))
+    # shares of what is bearable
+    spreads = (top - bottom) / (-math.log(limits.eps) / 3)
+    sizes = torch.maximum(top.abs(), bottom.abs()) / (-0.25 * math.log(limits.tiny))
+    share = torch.maximum(spreads, sizes).nan_to_num(torch.inf, torch.inf)
+    # without a living column nothing can be lost
+    share = torch.where(bottom == torch.inf, 0.0, share)
+    now = max(stop - start for start, stop in itertools.pairwise(cuts))
+    allowed = (now / share.amax((0, -1)).clamp_min(1.0)).clamp_min(1.0).long()
+    total = torch.cat([torch.zeros_like(share[:1]), share.cumsum(0)])
+    for count in MULTIPLES:
+        if count * now > LONGEST or count > len(share):
+            break
+        fits = (total[count:] - total[:-count]).amax((0, -1)) <= 1
+        allowed = torch.where(fits, count * now, allowed)
+    return allowed
 
 
 def _condition(factors: list[Tensor], alive: Tensor, interval: int) -> float:

@@ -20,7 +20,7 @@ from lyaptorch.cells.unroll import ADVICE
 from lyaptorch.tangent.adjoint import Engine, Scan, TorchEngine
 from lyaptorch.tangent.dynamics import Ends, bind
 from lyaptorch.tangent.qr import METHODS, qr
-from lyaptorch.tangent.scan import Outcome, Problem, Span, spans, stack_growth, sweep, twice_over
+from lyaptorch.tangent.scan import Outcome, Problem, Span, spans, stack_growth, sweep
 from lyaptorch.tangent.start import fit_padded
 
 ENGINES = ("cpu", "triton", "torch", "autograd")
@@ -113,8 +113,8 @@ def run_scan(problem: Problem, backend: str | None, inputs: Tensor, h: Tensor, Q
     engine: Engine = TorchEngine(problem)
     if name != "torch":
         assert problem.form is not None
-        cuts = (0, *(span.stop for span in problem.over))
-        settings = kernels.Settings(cuts, twice_over(problem.over), problem.cut, name)
+        assert problem.layout is not None
+        settings = kernels.Settings(problem.layout.cuts, problem.layout.twice, problem.cut, name)
         # eagerly an operator would cost more
         if torch.compiler.is_compiling():
             found = _traced[-1](problem.form, inputs, h, Q, settings)
@@ -195,7 +195,7 @@ class FusedEngine:
         if not _checks.can_look():
             # what cannot be said is left in the numbers
             log_r = torch.where(torch.isfinite(end.h).all(-1, keepdim=True), log_r, torch.nan)
-        return Outcome(log_r, ~end.dead, end.h, end.Q), end.tape
+        return Outcome(log_r, ~end.dead, end.h, end.Q, end.longest), end.tape
 
     def adjoint(
         self, leaves: Sequence[Tensor], saved: kernels.Saved, c: Tensor, h_bar: Tensor

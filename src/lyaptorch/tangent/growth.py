@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -20,7 +19,7 @@ from lyaptorch import _checks
 from lyaptorch._brief import brief
 from lyaptorch._types import Exponents, Healthy, LogR, Steps
 from lyaptorch.tangent.error_bars import error_of_sum
-from lyaptorch.tangent.scan import Span
+from lyaptorch.tangent.scan import Layout, Span
 
 ROUND_OFF = 16.0
 """Growth that scatters by less than this many times its round-off is constant."""
@@ -178,16 +177,14 @@ class Growth:
         return ROUND_OFF * torch.finfo(log_r.dtype).eps * largest.clamp_min(1.0)
 
 
-def in_spans(over: Sequence[Span], log_r: Tensor, healthy: Tensor) -> Growth:
-    """The growth in the spans that count, which follow those that do not."""
-    first = sum(not span.counted for span in over)
-    return Growth(log_r[first:], _steps(tuple(over[first:]), log_r.device), healthy[first:])
+def in_spans(laid: Layout, log_r: Tensor, healthy: Tensor, after: Tensor | None = None) -> Growth:
+    """The growth in the spans that count, which follow those that do not.
 
-
-@lru_cache(maxsize=16)
-def _steps(over: tuple[Span, ...], device: torch.device) -> Tensor:
-    """Steps of each span, on the device once and for all: a captured graph copies nothing from the host."""
-    return torch.tensor([s.stop - s.start for s in over], device=device)
+    `after` is the step at which each trajectory ends, if not all do with the last.
+    """
+    first = laid.uncounted
+    growth = Growth(log_r[first:] if first else log_r, laid.steps, healthy[first:] if first else healthy)
+    return growth if after is None else growth.ended(after - laid.cuts[first])
 
 
 def mean_over_trajectories(exponents: Tensor) -> Tensor:

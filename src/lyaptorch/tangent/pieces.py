@@ -18,7 +18,7 @@ from lyaptorch.tangent.engine import run_scan
 from lyaptorch.tangent.error_bars import OF_EXPONENT, OF_SPEED, Moments, moments
 from lyaptorch.tangent.growth import ROUND_OFF, Growth, in_spans
 from lyaptorch.tangent.replay import Replay
-from lyaptorch.tangent.scan import Outcome, Problem, Span, spans
+from lyaptorch.tangent.scan import Layout, Outcome, Problem, Span, layout_of, spans
 
 HEAD = 16
 """One part in so many of the counted steps is scanned alone: all pieces start from the frame at its end."""
@@ -35,13 +35,13 @@ KEPT = 1 << 22
 class Pieces(NamedTuple):
     """What a scan in pieces finds.
 
-    `outcome` is that of the spans `over`: all but the uncounted ones that were left out. `warm_up` is for how
+    `outcome` is that of the spans `laid`: all but the uncounted ones that were left out. `warm_up` is for how
     many steps a piece goes on into the next, `seams (*e, b, k)` what may be left of the new start of all
     pieces, in nats of the whole growth, and `seen` are the moments of a flow.
     """
 
     outcome: Outcome
-    over: tuple[Span, ...]
+    laid: Layout
     warm_up: int
     seams: Tensor
     seen: Moments | None
@@ -92,8 +92,8 @@ def scan_in_pieces(
     first, start, length = _plan(len(inputs), uncounted, interval, segments)
     opening, each = spans(uncounted - first, start - first, interval), spans(0, length, interval)
     starts = range(start, len(inputs), length)
-    over = _all_spans(opening, first, each, starts)
-    seen = moments(problem.cell, over, Q)
+    laid = layout_of(_all_spans(opening, first, each, starts), Q.device)
+    seen = moments(problem.cell, laid.over, Q)
     scanner = _Scanner(problem, backend, interval, seen)
     try:
         with torch.no_grad():
@@ -103,7 +103,7 @@ def scan_in_pieces(
             h = torch.cat([head.h, *_ahead(problem.cell, inputs[start:-length], head.h, length)], -2)
             x = torch.unflatten(inputs[start:], 0, (segments, length)).movedim(0, -3).flatten(-3, -2)
             own = scanner.scan(x, h, torch.cat([head.Q] * segments, -3), each, starts)
-            error = _tolerance(in_spans(over, *_joined(head, own, segments)))
+            error = _tolerance(in_spans(laid, *_joined(head, own, segments)))
             found, warm_up, left = scanner.go_on(x, h, own, inputs.shape[-2], error)
     except FloatingPointError:
         return None
@@ -115,9 +115,9 @@ def scan_in_pieces(
         )
         return None
     log_r, healthy = _joined(head, found, segments)
-    growth = in_spans(over, log_r, healthy)
+    growth = in_spans(laid, log_r, healthy)
     mixed = _mixed(growth.exponents(), start - first + warm_up, h.shape[-1]) * growth.steps.sum()
-    return Pieces(Outcome(log_r, healthy, found.h, found.Q), over, warm_up, torch.hypot(left, mixed), seen)
+    return Pieces(Outcome(log_r, healthy, found.h, found.Q), laid, warm_up, torch.hypot(left, mixed), seen)
 
 
 def _refuse_gradient(problem: Problem, inputs: Tensor, h: Tensor, Q: Tensor) -> None:
@@ -187,7 +187,9 @@ class _Scanner:
     ) -> Outcome:
         """Scan pieces that start at the steps `starts`, where moments are looked at."""
         watch = None if self.seen is None or not starts else _at_steps(self.seen, starts)
-        problem = replace(self.problem, segments=(over,), cut=None, watch=watch)
+        problem = replace(
+            self.problem, segments=(over,), cut=None, watch=watch, layout=layout_of(over, x.device)
+        )
         return run_scan(problem, self.backend, x, h, Q)
 
     def go_on(

@@ -43,6 +43,38 @@ def twice_over(over: Sequence[Span]) -> tuple[bool, ...]:
     return tuple(span.counted != following for span, following in zip(over, after, strict=True))
 
 
+class Layout(NamedTuple):
+    """Spans, and what every scan over them asks.
+
+    Attributes:
+        over: the spans.
+        cuts: the steps between which they lie.
+        twice: as `twice_over`.
+        uncounted: how many of them, the first ones, are not counted.
+        steps: `(s,)`, steps of each of the others.
+    """
+
+    over: tuple[Span, ...]
+    cuts: tuple[int, ...]
+    twice: tuple[bool, ...]
+    uncounted: int
+    steps: Tensor
+
+
+@lru_cache(maxsize=64)
+def layout(tangent_transient: int, steps: int, interval: int, device: torch.device) -> Layout:
+    """That of `spans`."""
+    return layout_of(spans(tangent_transient, steps, interval), device)
+
+
+@lru_cache(maxsize=16)
+def layout_of(over: tuple[Span, ...], device: torch.device) -> Layout:
+    """That of any spans, on the device once and for all: a captured graph copies nothing from the host."""
+    first = sum(not span.counted for span in over)
+    counted = torch.tensor([s.stop - s.start for s in over[first:]], device=device)
+    return Layout(over, (over[0].start, *(span.stop for span in over)), twice_over(over), first, counted)
+
+
 @dataclass(frozen=True)
 class Problem:
     """What is scanned and how.
@@ -55,6 +87,7 @@ class Problem:
         method: how to orthonormalise.
         watch: told where the spans start from, as `sweep` says.
         ends: where trajectories end, if not all together; then `cut` is theirs.
+        layout: of all spans, where it is known.
     """
 
     cell: Cell
@@ -64,20 +97,25 @@ class Problem:
     method: str
     watch: Callable[[int, Tensor, Tensor], None] | None = None
     ends: Ends | None = None
+    layout: Layout | None = None
 
     @property
     def over(self) -> tuple[Span, ...]:
         """All spans."""
-        return tuple(itertools.chain.from_iterable(self.segments))
+        return self.layout.over if self.layout else tuple(itertools.chain.from_iterable(self.segments))
 
 
 class Outcome(NamedTuple):
-    """What a scan finds: log R_ii of every span `(s, *e, b, k)`, who lives, the final state and frame."""
+    """What a scan finds: log R_ii of every span `(s, *e, b, k)`, who lives, the final state and frame.
+
+    `longest (s, *e, b)` is the length of the longest living column before each orthonormalisation, or None.
+    """
 
     log_r: Tensor
     healthy: Tensor
     h: Tensor
     Q: Tensor
+    longest: Tensor | None = None
 
 
 @dataclass
@@ -90,13 +128,17 @@ class Tape:
 
 
 class Sweep(NamedTuple):
-    """The end of a sweep: state, frame and dead columns; per span the diagonal of R and the dead columns."""
+    """The end of a sweep: state, frame, dead columns; of each span the diagonal of R and the dead columns.
+
+    `longest` is the length `(*e, b)` of the longest living column of each span before it was orthonormalised.
+    """
 
     h: Tensor
     Q: Tensor
     dead: Tensor | None
     pivots: list[Tensor]
     deaths: list[Tensor | None]
+    longest: list[Tensor]
 
 
 def sweep(
@@ -131,6 +173,7 @@ def sweep(
     """
     pivots: list[Tensor] = []
     deaths: list[Tensor | None] = []
+    longest: list[Tensor] = []
     start, twice = (h, Q), twice_over(over)
     for i, span in enumerate(over):
         if tape is not None:
@@ -157,11 +200,14 @@ def sweep(
         # all that exponents and adjoint see of R: det of the first i columns is the product of R_11 .. R_ii
         pivots.append(R.diagonal(dim1=-2, dim2=-1))
         deaths.append(dead)
+        # of A = Q R a column of R is as long as that of A
+        lengths = torch.linalg.vector_norm(R.detach(), dim=-2)
+        longest.append((lengths if dead is None else lengths.masked_fill(dead, 0.0)).amax(-1))
     if not _checks.can_look():
         # what cannot be said is left in the numbers
         pivots[-1] = torch.where(torch.isfinite(h).all(-1, keepdim=True), pivots[-1], torch.nan)
     _raise_if_overflown(dynamics, h, *start, over)
-    return Sweep(h, Q, dead, pivots, deaths)
+    return Sweep(h, Q, dead, pivots, deaths, longest)
 
 
 def stack_growth(pivots: Sequence[Tensor], deaths: Sequence[Tensor | None]) -> tuple[Tensor, Tensor]:

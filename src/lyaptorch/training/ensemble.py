@@ -31,6 +31,7 @@ class Ensemble:
         flosser: flossing's own, on the cell's parameters.
         epoch: task steps each has taken.
         floss_epoch: flossing steps each has taken.
+        allowed: the interval that flossing may take of each, 0 where nobody has looked.
         everybody: ids of the ensemble that these were selected from, or theirs.
         places: where in it they are, as `nonzero(as_tuple=True)` gives it; None where they are all.
     """
@@ -41,6 +42,7 @@ class Ensemble:
     flosser: MemberOptimizer
     epoch: Tensor
     floss_epoch: Tensor
+    allowed: Tensor
     everybody: Tensor
     places: tuple[Tensor, ...] | None = None
 
@@ -97,6 +99,7 @@ class Ensemble:
             self.flosser.select(trainable(model.cell), mask),
             self.epoch[mask],
             self.floss_epoch[mask],
+            self.allowed[mask],
             self.everybody,
             places if self.places is None else tuple(at[places] for at in self.places),
         )
@@ -107,6 +110,7 @@ class Ensemble:
         self.optimizer.put(mask, part.optimizer)
         self.flosser.put(mask, part.flosser)
         self.epoch[mask], self.floss_epoch[mask] = part.epoch, part.floss_epoch
+        self.allowed[mask] = part.allowed
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything that changes, by name, to be saved or written into."""
@@ -114,7 +118,7 @@ class Ensemble:
         for name, optimizer in (("optimizer", self.optimizer), ("flosser", self.flosser)):
             named[f"{name}.count"] = optimizer.count
             named |= {f"{name}.{i}": slot for i, slot in enumerate(optimizer.tensors())}
-        return {**named, "epoch": self.epoch, "floss_epoch": self.floss_epoch}
+        return {**named, "epoch": self.epoch, "floss_epoch": self.floss_epoch, "allowed": self.allowed}
 
     @torch.no_grad()
     def load(self, saved: dict[str, Tensor]) -> None:
@@ -151,7 +155,7 @@ def new_ensemble(model: Model, member_ids: int | Tensor | None, lr: Number, rule
     optimizer = MemberOptimizer(own, model.ensemble, lr, rule)
     # the rate is that of each phase, set when it begins; moments stay from one episode to the next
     flosser = MemberOptimizer(trainable(model.cell), model.ensemble, 1e-3, Adam())
-    return Ensemble(model, ids, optimizer, flosser, zero, zero.clone(), ids)
+    return Ensemble(model, ids, optimizer, flosser, zero, zero.clone(), zero.clone(), ids)
 
 
 def device_of(model: Model) -> torch.device:

@@ -31,12 +31,16 @@ class Epochs:
     Args:
         epoch: changes `state` in place, from nothing but tensors, and returns a row.
         state: what it changes.
+        constant: what else it depends on, constant within a graph: another one needs another graph.
     """
 
-    def __init__(self, epoch: Callable[[], Row], state: Iterable[Tensor]) -> None:
-        self.epoch, self.state = epoch, list(state)
+    def __init__(
+        self, epoch: Callable[[], Row], state: Iterable[Tensor], constant: Callable[[], object] = bool
+    ) -> None:
+        self.epoch, self.state, self.constant = epoch, list(state), constant
         self.capturing, self.alone = capturable(self.state[0].device), WARMUPS
         self._replay: Callable[[], Row] | None = None
+        self._recorded_with: object = None
 
     def run(self, count: int) -> Iterator[Row]:
         """The rows of the next `count` epochs, on the host; they run while it is iterated to its end."""
@@ -69,6 +73,8 @@ class Epochs:
 
     def _replayed(self, count: int) -> list[Row] | None:
         """The rows of so many replays; None where there is no graph, or what it did is not sound."""
+        if (now := self.constant()) != self._recorded_with:
+            self._replay, self._recorded_with = None, now
         if self._replay is None:
             try:
                 with torch.enable_grad():

@@ -21,11 +21,12 @@ from lyaptorch.cells.ownership import refuse_shared
 from lyaptorch.record import Record
 from lyaptorch.schedules import FlossPhase
 from lyaptorch.schedules.phases import plain, select
+from lyaptorch.tangent.automatic import AUTO
 from lyaptorch.tasks.batch import Draw, Source
 from lyaptorch.training.epochs import Epochs, Row, between_looks
 from lyaptorch.training.history import History
 from lyaptorch.training.optim import Adam, MemberOptimizer
-from lyaptorch.training.steps import floss_step, flossing_of, warn_of_death
+from lyaptorch.training.steps import Flossed, floss_step, flossing_of, warn_of_death
 
 
 @flosses
@@ -38,7 +39,7 @@ def floss(
     lr: Number = 1e-3,
     steps: int = 55,
     tangent_transient: int = 16,
-    interval: int = 1,
+    interval: int | str = AUTO,
     target: Number = 0.0,
     clip: Number | None = None,
     reduction: str = "mean",
@@ -64,7 +65,7 @@ def floss(
         lr: learning rate of Adam, a number or one for each member.
         steps: steps of each scan, the tangent transient included.
         tangent_transient: first steps of the scan, not counted.
-        interval: steps between reorthonormalisations.
+        interval: steps between reorthonormalisations, or "auto", as in `FlossPhase`.
         target: exponent to reach, nats per step (also for a `Flow`: dt times that per unit of time), a number
             or one for each member.
         clip: largest gradient norm of each tensor of each member; None for no limit.
@@ -121,6 +122,7 @@ def floss(
     d = Draw(seed, steps, batch, member_ids=ids, stream="floss", dtype=dtype)
     source = _source(inputs, lengths, d)
     epoch = torch.zeros(ensemble, dtype=torch.int64, device=device)
+    allowed = torch.zeros_like(epoch)
     history, everybody = History(ensemble), torch.ones(ensemble, dtype=torch.bool, device="cpu")
     with owned(cell) as trained, progress("flossing", epochs, show_progress) as advance:
         checked, state = fit(trained, source(epoch).inputs, h0)
@@ -130,21 +132,23 @@ def floss(
         if not optimizer.parameters:
             raise ValueError("there is nothing to floss: no parameter of the cell has requires_grad; set it")
         phase = select(phase, everybody, epoch.device)
-        flossing = flossing_of(phase, seed, epoch)
+        flossing = flossing_of(phase, seed, epoch, allowed)
 
-        def value() -> tuple[Tensor, Tensor | None]:
-            return flossing.value(trained, source(epoch), state, epoch)
+        def value() -> Flossed:
+            return flossing.value(trained, source(epoch), state)
 
         def step() -> Row:
-            rows = floss_step(value, phase, optimizer, epoch, ids)
+            rows = floss_step(value, flossing, optimizer, ids)
             epoch.add_(1)
             return rows
 
-        changing = [*optimizer.parameters, *optimizer.tensors(), optimizer.count, epoch]
-        work, looks = Epochs(step, changing), between_looks(epoch.device)
+        changing = [*optimizer.parameters, *optimizer.tensors(), optimizer.count, epoch, allowed]
+        work, done = Epochs(step, changing, flossing.choose), 0
         # between two looks a GPU replays its graph; what is read comes in blocks of that size
-        for done in range(0, epochs, looks):
-            for rows in work.run(min(looks, epochs - done)):
+        while done < epochs:
+            until = min(between_looks(epoch.device), epochs - done)
+            for rows in work.run(until if until == 1 else min(until, flossing.wait())):
+                done += 1
                 history.add(rows, everybody)
                 warn_of_death(rows["exponents"], ids)
                 advance(f"loss {rows['floss_loss'].mean().item():.2e}")

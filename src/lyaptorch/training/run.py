@@ -124,10 +124,14 @@ class Run:
                 if changed:
                     return
             measured = self._measure(active) if isinstance(phase, FitPhase) else {}
+            if not active.done:
+                # the growth may have changed since the last phase
+                self.part.allowed.zero_()
             work = self._work(phase, active)
-            for rows in work.epochs.run(self._until_look(phase, active)):
+            until = self._until_look(phase, active)
+            for rows in work.epochs.run(until if until == 1 else min(until, work.wait())):
                 self.history.add({**measured, **rows}, active.mask)
-                for name, amount in work.flops.items():
+                for name, amount in work.flops().items():
                     self.history.count(name, amount, active.mask)
                 if "exponents" in rows:
                     warn_of_death(rows["exponents"], self.part.ids)

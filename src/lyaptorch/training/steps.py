@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TypeAlias
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -14,86 +15,138 @@ from lyaptorch import _checks
 from lyaptorch._padded import Padded
 from lyaptorch._random import Stream
 from lyaptorch._types import Number
-from lyaptorch.cells import Cell, fit, random_frame
+from lyaptorch.cells import Cell, random_frame
 from lyaptorch.schedules import FlossPhase
 from lyaptorch.schedules.loss import PENALTIES, member_losses
 from lyaptorch.schedules.phases import EXPONENTS
-from lyaptorch.tangent import lyapunov_spectrum, mean_over_trajectories
-from lyaptorch.tangent.growth import untold
+from lyaptorch.tangent import mean_over_trajectories
+from lyaptorch.tangent.automatic import AUTO, allowed_interval
+from lyaptorch.tangent.lyapunov import grow
+from lyaptorch.tangent.scan import layout
+from lyaptorch.tangent.start import fit_padded, name_too_short
 from lyaptorch.tasks.batch import Batch
 from lyaptorch.training.ensemble import GO_ON, Ensemble, UnstableError
 from lyaptorch.training.optim import MemberOptimizer
 
 PUBLISHED_K = 75
-Value: TypeAlias = Callable[[], tuple[Tensor, Tensor | None]]
-"""What a flossing phase minimises now, and the exponents that it is made of, as `Flossing.value`."""
+PERIOD = 10
+"""Flossing steps after which an interval is chosen anew: the growth changes little in between."""
+
+AHEAD = 8
+"""Epochs whose frames are drawn together."""
 
 
-@dataclass(frozen=True)
+class Flossed(NamedTuple):
+    """What a flossing phase minimises now, `(*e)`, and the exponents `(*e, b, k)` if it is made of them.
+
+    `allowed (*e)` is the interval that each member allows from here on, where it is to be chosen.
+    """
+
+    losses: Tensor
+    exponents: Tensor | None = None
+    allowed: Tensor | None = None
+
+
+Value: TypeAlias = Callable[[], Flossed]
+
+
+@dataclass
 class Flossing:
-    """What does not change from one step of a flossing phase to the next.
+    """What a phase minimises.
 
     Attributes:
         phase: the phase, its tensors where the networks are.
         k: the largest of any member, if one is given.
         seed: of the run.
         together: whether all members are at the same epoch, and so have the same frame.
+        epoch: `(*e)`, where each member stands.
+        allowed: `(*e)`, the interval that each allows; 0 where nobody has looked.
+        interval: the one taken; read from `allowed` where numbers can be read.
+        ahead: frames of `AHEAD` epochs, by how many such blocks came before.
     """
 
     phase: FlossPhase
     k: int | None
     seed: int
     together: bool
+    epoch: Tensor
+    allowed: Tensor
+    interval: int = field(default=1, init=False)
+    ahead: dict[int, Tensor] = field(default_factory=dict, init=False)
 
-    def value(self, cell: Cell, driven: Padded, h0: Tensor, epoch: Tensor) -> tuple[Tensor, Tensor | None]:
-        """What the phase minimises, `(*e)`, and the exponents `(*e, b, k)` if it is made of them.
+    def value(self, cell: Cell, driven: Padded, h0: Tensor | None) -> Flossed:
+        """What the phase minimises, of trajectories that start at h0.
 
         Raises:
-            ValueError: for sequences of different lengths and a penalty that looks at single steps.
+            ValueError: for arguments that `fit` refuses, trajectories that end within the transient, or
+                sequences of different lengths and a penalty that looks at single steps.
         """
-        phase, k = self.phase, most_exponents(self.k, h0.shape[-1])
+        phase, (inputs, h, after) = self.phase, fit_padded(cell, driven, h0)
+        k = most_exponents(self.k, h.shape[-1])
         if phase.penalty != EXPONENTS:
             if driven.lengths is not None:
                 raise ValueError(
                     f"penalty {phase.penalty!r} looks at all steps of all sequences, got some of different "
                     f"lengths; pass penalty={EXPONENTS!r} or sequences of one length"
                 )
-            checked, h = fit(cell, driven.inputs, h0)
             own = phase.k if isinstance(phase.k, Tensor) else k
-            return PENALTIES[phase.penalty](cell, checked, h, own), None
-        # `warn_of_death` tells
-        with untold():
-            exponents = lyapunov_spectrum(
-                cell,
-                driven,
-                k=k,
-                h0=h0,
-                tangent_transient=phase.tangent_transient,
-                interval=phase.interval,
-                frame=self.frame(k, epoch, h0),
-                # targets and losses are per step, whatever time a step takes
-                dt=1.0,
-                state_grad=phase.state_grad,
-            ).exponents
-        return member_losses(exponents, phase.target, phase.reduction, phase.k), exponents
+            return Flossed(PENALTIES[phase.penalty](cell, inputs, h, own))
+        wait, frame, cut = phase.tangent_transient, self.frame(k, h), _checks.state_grad(phase.state_grad)
+        if after is not None:
+            name_too_short(after, wait)
+        laid = layout(wait, len(inputs), self.choose(), h.device)
+        growth, found = grow(cell, inputs, h, frame.expand(*h.shape, k), laid, after=after, cut=cut)
+        # targets and losses are per step, whatever time a step takes
+        exponents, allowed = growth.exponents(), None
+        if phase.interval == AUTO:
+            due = (self.epoch % PERIOD == 0) | (self.allowed == 0)
+            if not _checks.can_look() or due.any():
+                own = allowed_interval(found.log_r, found.longest, laid.cuts)
+                allowed = torch.where(due, own, self.allowed)
+        return Flossed(member_losses(exponents, phase.target, phase.reduction, phase.k), exponents, allowed)
 
-    def frame(self, k: int, epoch: Tensor, h0: Tensor) -> Tensor:
+    def choose(self) -> int:
+        """The interval of the next step: the shortest that any member asks for."""
+        if isinstance(self.phase.interval, int):
+            self.interval = self.phase.interval
+        elif _checks.can_look():
+            self.interval = max(1, int(self.allowed.min()))
+        return self.interval
+
+    def wait(self) -> int:
+        """How many steps are taken with the interval of the next one."""
+        if self.phase.interval != AUTO:
+            return sys.maxsize
+        if (self.allowed == 0).any():
+            return 1
+        return int((-self.epoch % PERIOD).min()) + 1
+
+    def frame(self, k: int, h0: Tensor) -> Tensor:
         """The frame of an epoch, the same for all members at that epoch."""
         n, stream = h0.shape[-1], Stream(self.seed, "floss_frame")
-        epoch = epoch if self.phase.frame == "redrawn" else torch.zeros_like(epoch)
-        if self.together:
-            epoch = epoch.reshape(-1)[0]
+        epoch = self.epoch if self.phase.frame == "redrawn" else torch.zeros_like(self.epoch)
         # one frame for everybody at an epoch (member 0's): a member's frame does not depend on the company,
         # and an ensemble that is together draws and factors a single one
-        frame = random_frame(n, k, stream, torch.zeros_like(epoch), epoch, dtype=h0.dtype)
-        return frame if self.together else frame.unsqueeze(-3).expand(*h0.shape, k)
+        if not self.together:
+            frame = random_frame(n, k, stream, torch.zeros_like(epoch), epoch, dtype=h0.dtype)
+            return frame.unsqueeze(-3).expand(*h0.shape, k)
+        epoch = epoch.reshape(-1)[0]
+        if h0.is_cuda or not _checks.can_look():
+            return random_frame(n, k, stream, torch.zeros_like(epoch), epoch, dtype=h0.dtype)
+        # on the CPU with those of the next epochs: most of the time of a small draw goes between operations
+        first, at = divmod(int(epoch), AHEAD)
+        if first not in self.ahead:
+            epochs = torch.arange(AHEAD * first, AHEAD * (first + 1), device=h0.device)
+            drawn = random_frame(n, k, stream, torch.zeros_like(epochs), epochs, dtype=h0.dtype)
+            self.ahead = {first: drawn}
+        return self.ahead[first][at]
 
 
-def flossing_of(phase: FlossPhase, seed: int, epoch: Tensor) -> Flossing:
-    """Of a phase about to start at these epochs `*e`."""
+def flossing_of(phase: FlossPhase, seed: int, epoch: Tensor, allowed: Tensor) -> Flossing:
+    """Of a phase about to start or to go on at these epochs, with these intervals, both `*e`."""
     k = int(phase.k.max()) if isinstance(phase.k, Tensor) else phase.k
     together = phase.frame == "fixed" or bool((epoch == epoch.reshape(-1)[0]).all())
-    return Flossing(phase, k, seed, together)
+    return Flossing(phase, k, seed, together, epoch, allowed)
 
 
 def fit_step(
@@ -123,7 +176,8 @@ def fit_step(
     total = loss.sum()
     if joint is not None:
         value, weight = joint
-        total = total + (weight * value()[0]).sum()
+        flossed = value()
+        total = total + (weight * flossed.losses).sum()
     gradients = torch.autograd.grad(total, networks.optimizer.parameters, materialize_grads=True)
     wrong, lengths = networks.optimizer.step(gradients, limit, mode)
     if wrong is not None:
@@ -131,18 +185,19 @@ def fit_step(
     networks.epoch += 1
     # told before clipping: a trigger on it asks how gradients flow, not what the clip left of them
     size = networks.recurrent_norm(lengths)
+    if joint is not None and flossed.allowed is not None:
+        networks.allowed.copy_(flossed.allowed)
     return {"loss": loss.detach(), "accuracy": right, "gradient_norm": size}
 
 
-def floss_step(
-    loss: Value, phase: FlossPhase, optimizer: MemberOptimizer, epoch: Tensor, ids: Tensor
-) -> dict[str, Tensor]:
+def floss_step(loss: Value, flossing: Flossing, optimizer: MemberOptimizer, ids: Tensor) -> dict[str, Tensor]:
     """One flossing step; loss `(*e)` and exponents `(*e, k)`, averaged over trajectories, before it.
 
     A penalty that is not made of exponents gives a NaN in their place.
     """
+    phase, epoch = flossing.phase, flossing.epoch
     try:
-        value, exponents = loss()
+        value, exponents, allowed = loss()
     except FloatingPointError as error:
         raise FloatingPointError(f"at flossing epoch {epoch.reshape(-1)[0]}: {error}") from error
     gradients = torch.autograd.grad(value.sum(), optimizer.parameters, materialize_grads=True)
@@ -153,11 +208,14 @@ def floss_step(
             f'{ids[wrong].tolist()}; use fewer steps, state_grad="detach" or a truncation length',
             wrong,
         )
+    if allowed is not None:
+        flossing.allowed.copy_(allowed)
     if exponents is None:
         value = value.detach()
         return {"floss_loss": value, "exponents": torch.full_like(value, torch.nan).unsqueeze(-1)}
     # recorded is the mean, whatever is minimised, so that curves of both reductions compare
-    mean = member_losses(exponents.detach(), phase.target, "mean", phase.k)
+    minimised = phase.reduction == "mean"
+    mean = value.detach() if minimised else member_losses(exponents.detach(), phase.target, "mean", phase.k)
     return {"floss_loss": mean, "exponents": mean_over_trajectories(exponents.detach())}
 
 
@@ -172,13 +230,11 @@ def most_exponents(k: int | Tensor | None, n: int) -> int:
     return _checks.integer("k", k, 1, n, do=f"a state of size {n} has {n} exponents")
 
 
-def first_row(networks: Ensemble, phase: FlossPhase, driven: Padded) -> Tensor:
-    """Where flossing starts: the first row of the initial state, for each of its trajectories."""
+def first_row(networks: Ensemble, phase: FlossPhase) -> Tensor | None:
+    """Where flossing starts: the first row of the initial state, for each trajectory; None for rest."""
     # detached: flossing trains the cell, not the state that the task starts from
     row = networks.model.initial_state(1)
-    if row is not None:
-        row = row.detach().expand(*row.shape[:-2], phase.batch, -1)
-    return fit(networks.model.cell, driven.inputs, row)[1]
+    return None if row is None else row.detach().expand(*row.shape[:-2], phase.batch, -1)
 
 
 def warn_of_death(exponents: Tensor, ids: Tensor) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -20,15 +21,32 @@ from lyaptorch.training.epochs import Epochs, Row
 from lyaptorch.training.metrics import fit_flops, floss_flops
 from lyaptorch.training.model import Model
 from lyaptorch.training.optim import Rule
-from lyaptorch.training.steps import Value, first_row, fit_step, floss_step, flossing_of, most_exponents
+from lyaptorch.training.steps import (
+    Flossed,
+    Flossing,
+    Value,
+    first_row,
+    fit_step,
+    floss_step,
+    flossing_of,
+    most_exponents,
+)
 
 
 class Work(NamedTuple):
-    """The epochs of a phase for some members, and the operations of each, by their names in the history."""
+    """The epochs of a phase for some members.
+
+    Attributes:
+        part: these members.
+        epochs: what they do.
+        flops: the operations of the last epoch, by their names in the history.
+        wait: so many epochs are alike from here on, and nobody need look in between.
+    """
 
     part: Ensemble
     epochs: Epochs
-    flops: dict[str, int | Tensor]
+    flops: Callable[[], dict[str, int | Tensor]]
+    wait: Callable[[], int] = lambda: sys.maxsize
 
 
 def work_of(phase: FitPhase | FlossPhase, part: Ensemble, task: Task, settings: Settings) -> Work:
@@ -49,10 +67,10 @@ def _fit(phase: FitPhase, part: Ensemble, task: Task, settings: Settings) -> Wor
     n, draw = _state_size(part), drawing(task, settings, part)
     flops: dict[str, int | Tensor] = {"fit_flops": fit_flops(draw(), n, task.output_size)}
     # a weight of 0 for all costs nothing; one that is 0 for some is their own loss times 0
-    joint, weighted = None, _checks.numbers(phase.flossing_weight).cpu() != 0
+    joint, flossing, weighted = None, None, _checks.numbers(phase.flossing_weight).cpu() != 0
     if weighted.any():
-        joint = _flossing(phase.flossing, part, task, settings, "joint"), phase.flossing_weight
-        flops["floss_flops"] = weighted * _floss_flops(phase.flossing, n)
+        flossing, value = _flossing(phase.flossing, part, task, settings, "joint")
+        joint = value, phase.flossing_weight
 
     def epoch() -> Row:
         try:
@@ -61,24 +79,29 @@ def _fit(phase: FitPhase, part: Ensemble, task: Task, settings: Settings) -> Wor
             # only the flossing loss raises without saying who: the task's own losses are looked at one by one
             blame(error, part, _attempt(phase.flossing, task, settings, "joint"))
 
-    return Work(part, Epochs(epoch, part.tensors().values()), flops)
+    if flossing is None:
+        return Work(part, Epochs(epoch, part.tensors().values()), lambda: flops)
+    epochs = Epochs(epoch, part.tensors().values(), flossing.choose)
+    return Work(
+        part, epochs, lambda: {**flops, "floss_flops": weighted * _floss_flops(flossing, n)}, flossing.wait
+    )
 
 
 def _floss(phase: FlossPhase, part: Ensemble, task: Task, settings: Settings) -> Work:
     if not part.flosser.parameters:
         raise ValueError("there is nothing to floss: no parameter of the cell has requires_grad; set it")
-    value = _flossing(phase, part, task, settings, "floss")
+    flossing, value = _flossing(phase, part, task, settings, "floss")
 
     def epoch() -> Row:
         try:
-            row = floss_step(value, phase, part.flosser, part.floss_epoch, part.ids)
+            row = floss_step(value, flossing, part.flosser, part.ids)
         except OVERFLOWS as error:
             blame(error, part, _attempt(phase, task, settings, "floss"))
         part.floss_epoch += 1
         return {**row, "at_epoch": part.epoch.to(row["floss_loss"].dtype)}
 
-    flops = _floss_flops(phase, _state_size(part))
-    return Work(part, Epochs(epoch, part.tensors().values()), {"floss_flops": flops})
+    epochs, n = Epochs(epoch, part.tensors().values(), flossing.choose), _state_size(part)
+    return Work(part, epochs, lambda: {"floss_flops": _floss_flops(flossing, n)}, flossing.wait)
 
 
 def _attempt(
@@ -87,22 +110,23 @@ def _attempt(
     """The value of a flossing loss, of some members of a phase."""
 
     def attempt(some: Ensemble, mask: Tensor) -> object:
-        return _flossing(select(phase, mask, some.epoch.device), some, task, settings, stream)()
+        return _flossing(select(phase, mask, some.epoch.device), some, task, settings, stream)[1]()
 
     return attempt
 
 
-def _flossing(phase: FlossPhase, part: Ensemble, task: Task, settings: Settings, stream: str) -> Value:
+def _flossing(
+    phase: FlossPhase, part: Ensemble, task: Task, settings: Settings, stream: str
+) -> tuple[Flossing, Value]:
     """The flossing loss of some members, of fresh inputs at their epoch."""
     epoch = part.floss_epoch if stream == "floss" else part.epoch
-    flossing = flossing_of(phase, settings.seed, epoch)
+    flossing = flossing_of(phase, settings.seed, epoch, part.allowed)
 
-    def value() -> tuple[Tensor, Tensor | None]:
+    def value() -> Flossed:
         d = Draw(settings.seed, phase.steps, phase.batch, epoch, stream=stream, dtype=part.dtype)
-        driven = part.inputs(task, d)
-        return flossing.value(part.model.cell, driven, first_row(part, phase, driven), epoch)
+        return flossing.value(part.model.cell, part.inputs(task, d), first_row(part, phase))
 
-    return value
+    return flossing, value
 
 
 def _state_size(part: Ensemble) -> int:
@@ -111,9 +135,10 @@ def _state_size(part: Ensemble) -> int:
     return h0.shape[-1] if size == 0 and h0 is not None else size
 
 
-def _floss_flops(phase: FlossPhase, n: int) -> int:
+def _floss_flops(flossing: Flossing, n: int) -> int:
+    phase = flossing.phase
     k = most_exponents(phase.k, n) if phase.penalty == EXPONENTS else n
-    return phase.batch * floss_flops(n, k, phase.steps, phase.interval)
+    return phase.batch * floss_flops(n, k, phase.steps, flossing.interval)
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,7 @@ def found(name, args, dtype):
     if name.startswith("scan"):
         s, k = args.spans, args.k
         given |= {"frame": items * size * k, "c": s * items * k, "log_r": s * items * k}
-        wanted |= {"pivots": s * items * k, "h": items * size}
+        wanted |= {"pivots": s * items * k, "longest": s * items, "h": items * size}
         wanted |= {"Q": items * size * k, "frame_bar": items * size * k}
         numbers_of_bytes = {"cuts": (8 * (s + 1), True, NOT), "twice": (s, True, NOT)}
         numbers_of_bytes |= {"dead": (s * items * k, False, BYTES), "status": (16 * items, False, BYTES)}

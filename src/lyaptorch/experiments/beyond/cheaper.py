@@ -74,7 +74,7 @@ class CheapFlossing(Learning):
 
     def ways(self) -> dict[str, FlossPhase | None]:
         """Flossing of each group."""
-        full = self.flossing()
+        full = self.flossing(interval=1)
         return {
             "none": None,
             "published": full,
@@ -229,7 +229,7 @@ class AutoFlossing(Learning):
         # position of each network in gains and ways, to say who takes part in which phase
         gain = torch.arange(shape[0])[:, None, None, None].expand(shape)
         way = torch.arange(shape[1])[:, None, None].expand(shape)
-        published = self.flossing(way == 1)
+        published = self.flossing(way == 1, interval=1)
         own = [
             replace(phase, clip=self.floss_clip, who=(gain == i) & (way == 2))
             for i, phase in enumerate(chosen)

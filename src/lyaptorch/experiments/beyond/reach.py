@@ -107,7 +107,7 @@ class HorizonPerCost(Learning):
     def _train(self, study: Study) -> tuple[NDArray[np.floating], tuple[float, float, float, float]]:
         """Accuracy `(delay, seed, epoch)`; operations and seconds of all flossing and of one epoch."""
         networks = self.networks()
-        floss, fit = self.flossing(networks.ids >= 0), FitPhase(self.epochs)
+        floss, fit = self.flossing(networks.ids >= 0, interval=1), FitPhase(self.epochs)
         schedule, dims = (floss, fit), ("one", "delay", "seed")
         record, learned = study.learn(*networks, dims, schedule=schedule, **self.trial)
         flops = float(record["floss_flops"][0]) if self.floss_epochs else 0.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
@@ -151,7 +151,9 @@ class Setting(Figure):
         def flossing(chosen: Sequence[bool], penalty: str) -> FlossPhase:
             alike = [c.penalty == penalty for c in conditions]
             who = self._each(chosen) & self._each(alike)
-            return FlossPhase(self.floss_epochs, k=k, clip=self.floss_clip, penalty=penalty, who=who)
+            # interval 1, as published: `floss_share` is of operations, which a longer one saves
+            published = FlossPhase(self.floss_epochs, k=k, clip=self.floss_clip, interval=1)
+            return replace(published, penalty=penalty, who=who)
 
         # distinct values in the order of the conditions: a set of strings has another one in each process,
         # and a checkpoint counts phases
@@ -168,7 +170,7 @@ class Setting(Figure):
                 who=self._each([c.flossing_weight == weight for c in conditions]),
                 flossing_weight=weight,
                 # how the loss beside the task loss is measured; it has no steps of its own
-                flossing=FlossPhase(0, k=k),
+                flossing=FlossPhase(0, k=k, interval=1),
                 triggers=triggers,
             )
             for weight in dict.fromkeys(c.flossing_weight for c in conditions)

@@ -40,6 +40,7 @@ struct ScanArgs {
     const void* frame;     // (items, N, k)
     void* pivots;          // (spans, items, k) diagonals of R
     uint8_t* dead;         // (spans, items, k)
+    void* longest;         // (spans, items) the longest living column before it is orthonormalised
     void *h, *Q;           // final state and frame, as h0 and frame
     int64_t* status;       // (items, 2): first span with tangents, first step with a state not finite; or -1
     const void *c, *log_r;  // (spans, items, k)

@@ -26,7 +26,7 @@ template <class T> struct FactorScratch {
     }
 };
 
-constexpr double ONE_PASS = 40, DEAD = 16;
+constexpr double ONE_PASS = 40, DEAD = 16, CROOKED = 0.01;
 
 // The inverse of the upper triangle R (BLOCK x BLOCK), given the inverses of its diagonal. The terms of a row
 // are taken from the last to the first, so that only the first must wait for the row below.
@@ -76,11 +76,10 @@ template <class T> bool cholesky_block(T* G, Size ld, T* inverse) {
             for (int v = 0; v < V; v++) r[i][v] -= left * scaled[v];
         }
     }
-    bool good = true;
-    for (int j = 0; j < BLOCK; j++) {
-        good = good && pivots[j] > 0 && finite(pivots[j]);
-        over[j] = 1 / root(pivots[j]);
-    }
+    int good = 1;
+    // two loops without a branch, so that all pivots are divided and looked at together
+    for (int j = 0; j < BLOCK; j++) over[j] = 1 / root(pivots[j]);
+    for (int j = 0; j < BLOCK; j++) good &= (pivots[j] > 0) & (pivots[j] <= Lanes<T>::MAX);
     UNROLL
     for (int j = 0; j < BLOCK; j++) {
         UNROLL
@@ -139,9 +138,8 @@ template <class T> void solve_backwards(Size k, Size np, const T* R, const T* in
 // Upper blocks of A B^T (k16 x k16) for A, B (k x n16), given B^T.
 template <class T> void gram(Size n, Size k, Size np, const T* A, const T* transposed, T* G) {
     Size kp = pad(k);
-    for (Size i = 0; i < k; i += 2 * BLOCK) {
-        // below the diagonal nothing is computed but within 32 rows, which is what a tile takes at once
-        Size height = least(2 * BLOCK, k - i);
+    for (Size i = 0; i < k; i += BLOCK) {
+        Size height = least(BLOCK, k - i);
         product<T, SET>(height, kp - i, n, {A + i * np, np, 1}, transposed + i, kp, G + i * kp + i, kp);
     }
 }
@@ -184,6 +182,28 @@ template <class T> T dot(Size np, const T* a, const T* b) {
     Vec<T> total = Vec<T>{};
     for (Size i = 0; i < np; i += WIDTH<T>) total += load(a + i) * load(b + i);
     return sum<T>(total);
+}
+
+// How far |Q^T q|^2 is from 1 for the last column q: what pivots do not tell, as `_crooked` of tangent/qr.py.
+template <class T> T crooked(Size k, Size np, const T* Q) {
+    constexpr int W = WIDTH<T>;
+    const T* q = Q + (k - 1) * np;
+    Vec<T> squares = Vec<T>{};
+    for (Size j = 0; j < k; j += W) {
+        Vec<T> r[W], overlaps = Vec<T>{};
+        UNROLL
+        for (int a = 0; a < W; a++) {
+            r[a] = Vec<T>{};
+            for (Size i = 0; i < np && j + a < k; i += W) r[a] += load(Q + (j + a) * np + i) * load(q + i);
+        }
+        // W sums over the numbers of a vector at once
+        Stage<T, W / 2>::run(r);
+        UNROLL
+        for (int a = 0; a < W; a++) overlaps += r[a];
+        squares += overlaps * overlaps;
+    }
+    T off = sum<T>(squares) - 1;
+    return off < 0 ? -off : off;
 }
 
 // Classical Gram-Schmidt, each column orthogonalised twice, at unit scale; a column that depends on those
@@ -252,7 +272,7 @@ bool orthonormalise(Size n, Size k, const T* Y, T* Q, const Factor<T>& f, bool t
         mended = mended && pivot >= s.norms[i] * mendable;
     }
     // Y = R^T Q holds, though Q is off orthogonal by up to 40^2 eps: in a product of factors that cancels
-    if (once) return true;
+    if (once && (f.dead[k - 1] || crooked(k, np, Q) < (T)CROOKED)) return true;
     if (!mended || !cholesky_of(n, k, Q, f, s.R, s.inverse, s.lengths, s))
         return gram_schmidt(n, k, Y, Q, f, s);
     for (Size i = 0; i < k; i++)

@@ -8,7 +8,7 @@ template <class T> struct FormScan : Trajectory<Network<T>> {
     using Base = Trajectory<Network<T>>;
     using Base::a, Base::trajectory, Base::n, Base::k, Base::np, Base::net, Base::h, Base::u, Base::bend;
     using Base::share, Base::p_bar, Base::left, Base::right, Base::pushed, Base::residual, Base::outer_products;
-    using Base::row, Base::scale_columns, Base::column_sums, Base::add_products, Base::Base;
+    using Base::row, Base::scale_columns, Base::scale_and_sum, Base::column_sums, Base::add_products, Base::Base;
 
     void step(Size s, const T* Y, T* to) {
         if (net.residual.any()) memcpy(row(s, STATE), h, np * sizeof(T));
@@ -160,8 +160,7 @@ template <class T> struct FormScan : Trajectory<Network<T>> {
     // Through g(h), with A in `right` and the cotangent of g(h) in `h`.
     void inner_back(Size s, const T* Y, Gradients<T>& bars) {
         const T *slope = row(s, INNER_SLOPE), *curvature = row(s, INNER_CURVATURE);
-        column_sums(right, Y, bend);
-        scale_columns(right, slope, left);
+        scale_and_sum(right, Y, slope, left, bend);
         for (Size i = 0; i < np; i += WIDTH<T>)
             store(h + i, load(h + i) * load(slope + i) + load(bend + i) * load(curvature + i));
         if (net.inner.surrogate()) add_products(bend, row(s, INNER_SHARPENING), bars.inner);

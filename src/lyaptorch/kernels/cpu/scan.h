@@ -20,6 +20,10 @@ enum Row {
 struct Layout {
     Size at[ROWS], step;  // of a row within a step, -1 if it is not kept; of a step
     Size frames, factors, inverses, gradients, total;
+    bool every;  // whether the frame before every step is kept, else one a span
+
+    // 64 MB of all trajectories: so much is worth a product of each step, which the adjoint else takes again
+    static constexpr Size WORTH = Size(1) << 26;
 
     template <class Net> static Layout of(const ScanArgs& s) {
         const FormArgs& a = s.form;
@@ -37,7 +41,9 @@ struct Layout {
         row(PHI_SLOPE, phi), row(PHI_CURVATURE, phi), row(PHI_SHARPENING, a.phi.shape != EXACT);
         row(KEEP, a.neurons), row(BITE, a.neurons), row(A_BAR, true);
         l.frames = steps * l.step;
-        l.factors = l.frames + (spans + 1) * s.k * Net::BLOCKS * np;
+        Size frame = s.k * Net::BLOCKS * np, items = a.members * a.batch;
+        l.every = spans == steps || (s.keep && items * steps * frame * (Size)sizeof(typename Net::Number) <= WORTH);
+        l.factors = l.frames + ((l.every ? steps : spans) + 1) * frame;
         l.inverses = l.factors + spans * kp * kp;
         l.gradients = l.inverses + spans * kp * BLOCK;
         l.total = l.gradients + (s.keep ? Gradients<typename Net::Number>::count(a) : 0);
@@ -84,7 +90,11 @@ template <class Net> struct Trajectory {
 
     T* row(Size s, Row which) const { return tape + (a.keep ? s : 0) * layout.step + layout.at[which]; }
     // without a tape two frames by turns: the one that is read, the one that is written
-    T* frame(Size i) const { return tape + layout.frames + (a.keep ? i : i % 2) * k * np; }
+    T* frame(Size i) const {
+        return tape + layout.frames + (!a.keep ? i % 2 : layout.every ? a.cuts[i] : i) * k * np;
+    }
+    // where the tape has the frame before a step within a span, not orthonormal
+    T* within(Size s) const { return tape + layout.frames + s * k * np; }
     Factor<T> factor(Size i, uint8_t* dead) const {
         Size slot = a.keep ? i : 0;
         return {tape + layout.factors + slot * kp * kp, tape + layout.inverses + slot * kp * BLOCK, dead};
@@ -102,15 +112,20 @@ template <class Net> struct Trajectory {
 
     void take_frame(const T* from, T* Y) const {
         from += item * Net::BLOCKS * n * k;
-        zero(Y, k * np);
-        for (Size i = 0; i < Net::BLOCKS * n; i++)
-            for (Size j = 0; j < k; j++) Y[j * np + place(i)] = from[i * k + j];
+        T* rows = scratch.transposed;
+        zero(rows, np * kp);
+        for (Size i = 0; i < Net::BLOCKS * n; i++) copy_row(rows + place(i) * kp, from + i * k, k);
+        // a square of which Y has the first rows
+        transpose(np, kp, rows, kp, right, np);
+        memcpy(Y, right, k * np * sizeof(T));
     }
 
     void put_frame(const T* Y, T* to) const {
+        if (!to) return;
         to += item * Net::BLOCKS * n * k;
-        for (Size i = 0; i < Net::BLOCKS * n; i++)
-            for (Size j = 0; j < k; j++) to[i * k + j] = Y[j * np + place(i)];
+        T* rows = scratch.transposed;
+        transpose(k, np, Y, np, rows, kp);
+        for (Size i = 0; i < Net::BLOCKS * n; i++) copy_row(to + i * k, rows + place(i) * kp, k);
     }
 
     void take_state(const void* from) const {
@@ -147,6 +162,25 @@ template <class Net> struct Trajectory {
         for (int v = 0; v < VECTORS; v++) store(to + v * WIDTH<T>, total[v]);
     }
 
+    // The same, and what scale_columns(A, by, scaled) does, while A is at hand.
+    void scale_and_sum(const T* A, const T* B, const T* by, T* scaled, T* to) const {
+        constexpr int V = BLOCK / WIDTH<T>;
+        for (Size i = 0; i < np; i += BLOCK) {
+            Vec<T> total[V], scale[V];
+            UNROLL
+            for (int v = 0; v < V; v++) total[v] = Vec<T>{}, scale[v] = load(by + i + v * WIDTH<T>);
+            for (Size j = i; j < k * np; j += np)
+                UNROLL
+                for (int v = 0; v < V; v++) {
+                    Vec<T> a = load(A + j + v * WIDTH<T>);
+                    total[v] += a * load(B + j + v * WIDTH<T>);
+                    store(scaled + j + v * WIDTH<T>, a * scale[v]);
+                }
+            UNROLL
+            for (int v = 0; v < V; v++) store(to + i + v * WIDTH<T>, total[v]);
+        }
+    }
+
     void add_products(const T* x, const T* y, T* to) const {
         for (Size i = 0; i < np; i += WIDTH<T>) store(to + i, load(to + i) + load(x + i) * load(y + i));
     }
@@ -169,9 +203,10 @@ template <class Model> struct Scan : Model {
             before = dead;
             const T* Y = frame(i);
             for (Size s = a.cuts[i]; s < a.cuts[i + 1]; s++) {
-                // two places by turns: the frame is still read while the next is written, and the first stays
-                // as it is
-                T* to = Y == right ? products : right;
+                // else two places by turns: the frame is still read while the next is written, and the first
+                // stays as it is
+                bool kept = a.keep && this->layout.every && s + 1 < a.cuts[i + 1];
+                T* to = kept ? this->within(s + 1) : Y == right ? products : right;
                 this->step(s, Y, to);
                 Y = to;
                 if (*overflow < 0 && !this->all_finite(h)) *overflow = s;
@@ -182,7 +217,12 @@ template <class Model> struct Scan : Model {
                 return;
             }
             T* pivots = (T*)a.pivots + (i * items + item) * k;
-            for (Size j = 0; j < k; j++) pivots[j] = f.R[j * kp + j];
+            T longest = 0;
+            for (Size j = 0; j < k; j++) {
+                pivots[j] = f.R[j * kp + j];
+                longest = !dead[j] && scratch.norms[j] > longest ? scratch.norms[j] : longest;
+            }
+            ((T*)a.longest)[i * items + item] = longest;
         }
         // a state that overflowed and came back, through a saturating f, is none that is reported
         if (this->all_finite(h)) *overflow = -1;

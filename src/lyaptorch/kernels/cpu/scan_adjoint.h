@@ -5,8 +5,8 @@
 
 namespace {
 
-// Nats; half of tangent/adjoint.py's, because there all members are projected as soon as one asks for it.
-constexpr float SPREAD = 1.2f;
+// Nats; less than in tangent/adjoint.py, because there all members are projected as soon as one asks for it.
+constexpr float SPREAD = 2.1f;
 
 template <class Model> struct ScanAdjoint : Model {
     using T = typename Model::T;
@@ -51,18 +51,24 @@ template <class Model> struct ScanAdjoint : Model {
             for (Size i = 0; i < np; i += WIDTH<T>) store(to + j * np + i, load(Y + j * np + i) * by[j]);
     }
 
-    // By how many nats the columns' growth differs in span i.
+    // By how many nats the growth of the living columns differs in span i.
     T growth_spread(Size i) const {
         const T* log_r = (const T*)a.log_r + (i * items + item) * k;
-        T top = 0, bottom = 0;
-        bool any = false;
-        for (Size j = 0; j < k; j++) {
-            if (!finite(log_r[j])) continue;
-            top = any && top > log_r[j] ? top : log_r[j];
-            bottom = any && bottom < log_r[j] ? bottom : log_r[j];
-            any = true;
+        Vec<T> top = splat<T>(-Lanes<T>::MAX), bottom = -top;
+        for (Size j = 0; j < k; j += WIDTH<T>) {
+            T row[WIDTH<T>];
+            for (int l = 0; l < WIDTH<T>; l++) row[l] = log_r[least(j + l, k - 1)];
+            // -inf, of a dead column, minus itself is NaN
+            Vec<T> v = load(row), none = v - v;
+            top = none == 0 && v > top ? v : top;
+            bottom = none == 0 && v < bottom ? v : bottom;
         }
-        return top - bottom;
+        T highest = top[0], lowest = bottom[0];
+        for (int l = 1; l < WIDTH<T>; l++) {
+            highest = top[l] > highest ? top[l] : highest;
+            lowest = bottom[l] < lowest ? bottom[l] : lowest;
+        }
+        return highest < lowest ? 0 : highest - lowest;
     }
 
     // X -= Q triu(Q^T X, 1)
@@ -70,7 +76,11 @@ template <class Model> struct ScanAdjoint : Model {
         transpose(k, np, left, np, scratch.transposed, kp);
         gram(this->size, k, np, Q, scratch.transposed, scratch.R);
         // what is on and below the diagonal is no error: diag(c), and what the frame's cotangent really is
-        for (Size i = 0; i < k; i++) zero(scratch.R + i * kp + i / BLOCK * BLOCK, i % BLOCK + 1);
+        for (Size i = 0; i < k; i++)
+            for (Size l = i / BLOCK * BLOCK; l <= i; l += WIDTH<T>) {
+                T* at = scratch.R + i * kp + l;
+                store(at, lanes<T>() > splat<T>((T)(i - l)) ? load(at) : Vec<T>{});
+            }
         for (Size j = 0; j < k; j += BLOCK) {
             Size height = least(BLOCK, k - j);
             product<T, SUBTRACT>(height, np, j + height, {scratch.R + j, 1, kp}, Q, np, left + j * np, np);
@@ -91,14 +101,14 @@ template <class Model> struct ScanAdjoint : Model {
     void span_back(Size i) {
         Size first = a.cuts[i], last = a.cuts[i + 1] - 1;
         const T* Y = frame(i);
-        for (Size s = first; s < last; s++) {
+        for (Size s = first; s < last && !layout.every; s++) {
             T* to = products + (s - first) * kp * np;
-            // products within the span: the tape has one frame a span, or it would be as long as the steps
             this->push(s, Y, to);
             Y = to;
         }
         for (Size s = last; s >= first; s--) {
-            this->step_back(s, s == first ? frame(i) : products + (s - 1 - first) * kp * np, bars);
+            const T* before = layout.every ? this->within(s) : products + (s - 1 - first) * kp * np;
+            this->step_back(s, s == first ? frame(i) : before, bars);
             if (a.form.inputs_bar) input_back(s, row(s, A_BAR));
             // the step left from a detached state: tangents go on, the state's cotangent does not
             if (a.cut && s % a.cut == 0) zero(h, np);

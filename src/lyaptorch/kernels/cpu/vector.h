@@ -77,6 +77,13 @@ INLINE float root(float x) { return __builtin_sqrtf(x); }
 INLINE double root(double x) { return __builtin_sqrt(x); }
 template <class T> INLINE bool finite(T x) { return x - x == 0; }
 
+// 0, 1, 2, ...
+template <class T> INLINE Vec<T> lanes() {
+    Vec<T> v;
+    for (int i = 0; i < WIDTH<T>; i++) v[i] = (T)i;
+    return v;
+}
+
 template <class T> INLINE T sum(Vec<T> v) {
     T total = 0;
     for (int i = 0; i < WIDTH<T>; i++) total += v[i];

@@ -165,12 +165,13 @@ def resumable(kept: Callable[[], object]) -> Iterator[None]:
 
 
 def draw(record: Record, path: Path) -> Path:
-    """Draw the Record at `path` beside it; return where.
+    """Draw the Record at `path` beside it, as .png and as .pdf; return where the first is.
 
     Raises:
         ValueError: if that fails; it says that the Record is there.
     """
     try:
+        record.save(path.with_suffix(".pdf"))
         return record.save(path.with_suffix(".png"))
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"the Record is saved as {path}") from None

@@ -2,14 +2,16 @@
 
 from typing import Any
 
+from lyaptorch.experiments.gradient_flossing.alignment import CovariantOverlap, Fig9
 from lyaptorch.experiments.gradient_flossing.conditioning import Fig2a, Fig2b, Fig2c
 from lyaptorch.experiments.gradient_flossing.cost import Fig16, Table1
 from lyaptorch.experiments.gradient_flossing.counts import Controls, Fig5, Fig7, LinearNetworks
 from lyaptorch.experiments.gradient_flossing.delays import Fig3c, Fig3d, Fig4c, Fig4d, Fig14c, Fig14d
-from lyaptorch.experiments.gradient_flossing.directions import CovariantOverlap, Fig10, Fig11, Fig12
-from lyaptorch.experiments.gradient_flossing.episodes import Fig8, Fig9
+from lyaptorch.experiments.gradient_flossing.directions import Fig10, Fig11
+from lyaptorch.experiments.gradient_flossing.episodes import Fig8
 from lyaptorch.experiments.gradient_flossing.exponents import Fig1b, Fig1c, Fig1d, Fig15
 from lyaptorch.experiments.gradient_flossing.noise_driven import Fig6
+from lyaptorch.experiments.gradient_flossing.throughout import Fig12
 from lyaptorch.experiments.gradient_flossing.trained_exponents import Fig13, Frames
 
 FIGURES: tuple[type[Any], ...] = (

@@ -99,8 +99,8 @@ class Fig9(Fig8):
 
     window: int = 1000
     accuracy_level: float = 0.6
-    norm_level: float = 1e-4
-    rising: int = 200
+    norm_level: float = 1e-3
+    rising: int = 100
 
     def claims(self, record: Record) -> Checks:
         """Gradients grow before accuracy leaves chance, and accuracy leaves it after they are small."""

@@ -85,23 +85,25 @@ def leaves_chance(accuracy: Rows, episodes: tuple[int, ...], level: float = CHAN
 
 WINDOW = 10
 """Epochs over which `onset` averages; and measurements that are averaged."""
-AVERAGED = 5
-"""Measurements that make a level before and after."""
+AVERAGED = 3
+"""Measurements that make a level, before and after."""
+RELAXED = 50
+"""Epochs after an episode in which gradients fall, because the readout learns to use what has changed."""
 
 
 def rise(values: Rows, at: Rows, events: Rows, episodes: tuple[int, ...], window: int) -> Rows:
     """By how many decades `values (*e, measurement)` rise in the epochs before `events (*e)`.
 
-    From a level `window` epochs before the event, or from that after the last episode, if that is later, to
-    the one just before it. NaN without an event, or if there is no time between the two.
+    From a level `window` epochs before the event, or from that after the last episode and what follows on
+    it, if that is later, to the one just before the event. NaN without an event, or without time between.
     """
     logs = np.log10(np.maximum(values, TINY)).reshape(-1, len(at))
     found = np.full(len(logs), np.nan)
     for i, (row, event) in enumerate(zip(logs, np.ravel(events), strict=True)):
         if not np.isfinite(event):
             continue
-        # the episode at 0, before the first epoch, counts like the others
-        after = max((e for e in (0, *episodes) if e <= event), default=0)
+        # the start of training counts like an episode: a new readout changes gradients, too
+        after = RELAXED + max(e for e in (0, *episodes) if e <= event)
         places = np.flatnonzero((at >= max(after, event - window)) & (at <= event))
         if len(places) >= 2 * AVERAGED:
             found[i] = row[places[-AVERAGED:]].mean() - row[places[:AVERAGED]].mean()

@@ -97,7 +97,7 @@ class Fig10(Episodes):
     """
 
     ranks: tuple[int, ...] = (2, 5, 10, 20)
-    rising: int = 200
+    rising: int = 100
 
     measured: ClassVar[tuple[str, str]] = ("singular_values", "singular_values")
     axes: ClassVar[tuple[str, ...]] = ("index",)

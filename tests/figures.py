@@ -27,14 +27,19 @@ def made(paper, figure):
     return smoke(paper, figure).record(False)
 
 
-def record(variables, coordinates=None):
+def record(variables, coordinates=None, config=None):
     """Each variable with dimensions of its own."""
     given = {
         name: (tuple(f"{name}{i}" for i in range(np.ndim(values))), np.asarray(values))
         for name, values in {**variables, **(coordinates or {})}.items()
     }
-    return Record("made up", {}, given)
+    return Record("made up", config or {}, given)
 
 
 def holds(found):
     return [check.holds for check in found]
+
+
+def outcomes(found):
+    """By key, so that a test names what it means."""
+    return {check.key: check.outcome for check in found}

@@ -5,6 +5,7 @@ from functools import cache
 import numpy as np
 import pytest
 
+from lyaptorch._brief import FAILS, HOLDS, UNDECIDED
 from lyaptorch.experiments import FIGURES
 from lyaptorch.record import Record
 
@@ -43,3 +44,12 @@ def holds(found):
 def outcomes(found):
     """By key, so that a test names what it means."""
     return {check.key: check.outcome for check in found}
+
+
+SIGNS = {HOLDS: "+", FAILS: "-", UNDECIDED: "?"}
+
+
+def told(found, *keys):
+    """Outcomes as signs: + holds, - does not, ? not decided; of the checks of these keys, or of all."""
+    by_key = outcomes(found)
+    return "".join(SIGNS[by_key[key]] for key in (keys or by_key))

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from figures import holds, made, record
-from lyaptorch.experiments.gradient_flossing.counts import Controls, Fig5, Fig7, LinearNetworks
-from lyaptorch.experiments.gradient_flossing.delays import Fig3c, Fig4d, Fig14d, longest
+from figures import made
+from lyaptorch.experiments.gradient_flossing.counts import Controls
+from lyaptorch.experiments.gradient_flossing.delays import longest
 from lyaptorch.experiments.gradient_flossing.setting import SMOKE, Condition, Setting
-from lyaptorch.experiments.gradient_flossing.trained_exponents import Fig13, power_law
+from lyaptorch.experiments.gradient_flossing.trained_exponents import power_law
 from lyaptorch.schedules import FitPhase, FlossPhase
 
 SETTING = Setting(**SMOKE)

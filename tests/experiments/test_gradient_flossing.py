@@ -1,7 +1,5 @@
 """The checks of the figures on made-up records, and what their runs have to be."""
 
-import math
-
 import numpy as np
 import pytest
 import torch
@@ -9,11 +7,10 @@ import torch
 import lyaptorch as lt
 from figures import holds, record
 from lyaptorch.experiments.check import slopes
-from lyaptorch.experiments.figure import coordinates
 from lyaptorch.experiments.gradient_flossing.convergence import Fig16
 from lyaptorch.experiments.gradient_flossing.cost import PARTS, Sizes, Table1
 from lyaptorch.experiments.gradient_flossing.exponents import Fig15
-from lyaptorch.experiments.gradient_flossing.trained_exponents import MODES, Frames
+from lyaptorch.experiments.gradient_flossing.trained_exponents import Frames
 
 
 def test_slopes_are_those_of_least_squares():

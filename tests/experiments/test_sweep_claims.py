@@ -1,12 +1,13 @@
 """Checks of the figures over delays, sizes and single networks hold, fail, and are left undecided."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
-from figures import outcomes, record
-from lyaptorch._brief import FAILS, HOLDS, UNDECIDED
+from figures import outcomes, record, told
+from lyaptorch._brief import FAILS
 from lyaptorch.experiments.gradient_flossing.comparisons import exceeds, rise, sooner
 from lyaptorch.experiments.gradient_flossing.conditioning import Fig2a, Fig2b, Fig2c
 from lyaptorch.experiments.gradient_flossing.cost import Table1
@@ -19,14 +20,6 @@ from lyaptorch.experiments.gradient_flossing.sizes import AppendixF
 from lyaptorch.experiments.gradient_flossing.trained_exponents import MODES, Fig13, Frames
 
 NAMES = ["none", "before", "before and during"]
-LETTERS = {"+": HOLDS, "-": FAILS, "?": UNDECIDED}
-
-
-def told(found, *keys):
-    """Outcomes as signs: + holds, - does not, ? not decided; of these keys, or of all."""
-    signs = {outcome: sign for sign, outcome in LETTERS.items()}
-    by_key = outcomes(found)
-    return "".join(signs[by_key[key]] for key in (keys or by_key))
 
 
 def learner(epoch, length=200, level=1.0):
@@ -158,7 +151,7 @@ def test_the_checks_of_figure_3():
 
 def test_the_ordering_of_figures_4_and_14():
     """It is asked for at 40 and 60 each, not of their mean, and not at 20 or 70."""
-    keys = [f"{more} over {less}, d {d}" for less, more in zip(NAMES, NAMES[1:]) for d in (40, 60)]
+    keys = [f"{more} over {less}, d {d}" for less, more in pairwise(NAMES) for d in (40, 60)]
     delays, early = [20, 40, 60, 70], ((50,), (20,), (20,))
     for table, learns, expected in (
         ([[0.5, 0.5, 0.5, 1], [0.5, 0.7, 0.7, 0], [0.5, 0.8, 0.8, 0]], early, "++++"),

@@ -16,6 +16,7 @@ from lyaptorch.experiments.gradient_flossing.episodes import (
     LONG,
     Episodes,
     Fig8,
+    beside,
     draw_norms,
     lettered,
     mark_episodes,
@@ -57,9 +58,11 @@ def around_ends(record: Record, delay: int, axes: list[Axes]) -> None:
         panel.axvline(0, color=GREY, linestyle=":", linewidth=0.8)
     lettered(delay, axes)
     if delay == 0:
-        norms.legend(title="flossed")
-        said = "thick: geometric means (A), means (B) of those that learn"
-        footnote(norms, number(record), said, "thin: each", f"accuracy: {SMOOTHED}")
+        beside(norms)
+        said = (
+            "of which those that learn; thick: geometric means (A), means (B); bands: 25 to 75%; thin: each"
+        )
+        footnote(norms, number(record), said, SMOOTHED)
 
 
 def ends(record: Record) -> tuple[Rows, Rows]:
@@ -137,11 +140,11 @@ def overlaps(record: Record, delay: int, axes: list[Axes]) -> None:
     overlap.set(xlabel="epoch", ylabel=r"|cos| of $dL/dh$ and $v_1$", title=title)
     label_accuracy(accuracy, "epoch", title)
     overlap.axhline(random_overlap(record.config["hidden_size"]), color=GREY, linewidth=0.8)
-    overlap.legend(title="flossed")
     mark_episodes(record, axes)
     if delay == 0:
+        beside(overlap)
         said = "thick: means; bands: 25 to 75%; thin: each; grey: random directions"
-        footnote(overlap, number(record), said, f"accuracy: {SMOOTHED}")
+        footnote(overlap, number(record), said, SMOOTHED)
 
 
 @figure(

@@ -50,7 +50,7 @@ def counts(record: Record, axes: list[Axes]) -> None:
             level(panel, 0.5)
             label_accuracy(panel, label, f"Flossed {schedule}")
             panel.legend(**BESIDE)
-        plane(both, np.median(final[row], -1), delays, ks)
+        plane(both, np.median(final[row], -1), delays, np.asarray(ks))
         # the paper has the plane alone of flossing before training: its panel D
         for panel, name in zip((left, right, both), "ABC" if row == 0 else ("", "", "D"), strict=True):
             letter(panel, name)

@@ -78,7 +78,7 @@ def singular_values(record: Record, delay: int, axes: list[Axes]) -> None:
         values.legend(**BESIDE)
         which = "last" if latest else "first"
         said = f"the one of {record.config['seeds']} networks that leaves chance {which}"
-        footnote(values, said, "solid: flossed; dashed: its twin, not flossed", f"accuracy: {SMOOTHED}")
+        footnote(values, said, "solid: flossed; dashed: its twin, not flossed", SMOOTHED)
 
 
 @figure(

@@ -116,6 +116,9 @@ def of_each_delay(count: int) -> Callable[[DrawDelay], Picture]:
         @picture(lambda record: count * len(record["delay"]), width=3.2)
         @functools.wraps(draw)
         def drawn(record: Record, axes: list[Axes]) -> None:
+            # delays are compared: the same panel of each has the same axis
+            for i, panel in enumerate(axes[count:]):
+                panel.sharey(axes[i % count])
             for delay in range(len(record["delay"])):
                 draw(record, delay, axes[count * delay : count * (delay + 1)])
 
@@ -152,9 +155,16 @@ def norms_and_accuracy(record: Record, delay: int, axes: list[Axes]) -> None:
     label_accuracy(accuracy, "epoch", title)
     lettered(delay, axes)
     if delay == 0:
-        norms.legend(title="flossed")
-        said = "thick: geometric means (left), means (right)"
-        footnote(norms, number(record), said, "bands: 25 to 75%; thin: each", f"accuracy: {SMOOTHED}")
+        beside(norms)
+        said = "thick: geometric means (A), means (B); bands: 25 to 75%; thin: each; dotted: episodes"
+        footnote(norms, number(record), said, SMOOTHED)
+
+
+def beside(panel: Axes) -> None:
+    """The legend of a panel, at the right of the whole picture: curves run anywhere."""
+    figure = panel.get_figure(root=True)
+    assert figure is not None
+    figure.legend(*panel.get_legend_handles_labels(), title="flossed", loc="outside right upper")
 
 
 def lettered(delay: int, axes: list[Axes]) -> None:

@@ -36,7 +36,7 @@ SMOKE: dict[str, Any] = {
 DIMS = ("condition", "delay", "seed")
 SMOOTH = 20
 """Epochs over which drawn curves are averaged."""
-SMOOTHED = f"curves: running means of {SMOOTH} epochs"
+SMOOTHED = f"accuracies over epochs: running means of {SMOOTH}"
 """The same, for the note below a picture."""
 
 

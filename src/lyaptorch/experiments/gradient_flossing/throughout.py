@@ -15,6 +15,7 @@ from lyaptorch.experiments.gradient_flossing.comparisons import CHANCE, SOLVED, 
 from lyaptorch.experiments.gradient_flossing.episodes import (
     LONG,
     Episodes,
+    beside,
     draw_norms,
     lettered,
     of_each_delay,
@@ -41,8 +42,7 @@ def by_schedule(record: Record, delay: int, axes: list[Axes]) -> None:
     loss.set(xlabel="epoch", ylabel="cross-entropy", yscale="log")
     norms.set(xlabel="epoch")
     if delay == 0:
-        handles, names = accuracy.get_legend_handles_labels()
-        accuracy.figure.legend(handles, names, title="flossed", loc="outside right upper")
+        beside(accuracy)
         said = "thick: means (A, B), geometric means (C); bands: 25 to 75%; thin: each"
         footnote(accuracy, number(record), said, f"A, B: running means of {BRIEFLY} epochs")
     lettered(delay, axes)

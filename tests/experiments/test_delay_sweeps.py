@@ -76,8 +76,8 @@ def test_delays_count_as_solved_up_to_the_first_that_is_not():
 
 def test_a_power_law_is_recovered_with_its_error():
     delays = np.array([10, 20, 40, 80])
-    power, error = power_law(delays, -3.0 * delays**-0.7)
-    assert power == pytest.approx(0.7)
+    power, error, factor = power_law(delays, -3.0 * delays**-0.7)
+    assert (power, factor) == pytest.approx((0.7, 3.0))
     assert error < 1e-6
     noisy = -3.0 * delays**-0.7 * np.exp([0.1, -0.1, 0.1, -0.1])
     assert 0.01 < power_law(delays, noisy)[1] < 0.2

@@ -161,8 +161,10 @@ def band(axes: Axes, rows: Rows, color: str, label: str | None = None) -> None:
 
 def letter(axes: Axes, name: str) -> None:
     """The letter of a panel, at its upper left."""
-    place = {"xycoords": "axes fraction", "textcoords": "offset points"}
-    axes.annotate(name, (0, 1), (-30, 5), fontsize=12, fontweight="bold", **place)
+    at = (-30, 5)
+    axes.annotate(
+        name, (0, 1), at, "axes fraction", textcoords="offset points", fontsize=12, fontweight="bold"
+    )
 
 
 def footnote(axes: Axes, *said: str) -> None:

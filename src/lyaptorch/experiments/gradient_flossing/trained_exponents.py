@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from matplotlib.axes import Axes
@@ -13,7 +15,7 @@ from lyaptorch.cells import random_frame
 from lyaptorch.experiments.check import OURS, Checks, at_least, at_most, typical, where
 from lyaptorch.experiments.figure import Results, Study, coordinates
 from lyaptorch.experiments.gradient_flossing.comparisons import SOLVED
-from lyaptorch.experiments.gradient_flossing.delays import A_DAY, BESIDE, Fig4d
+from lyaptorch.experiments.gradient_flossing.delays import A_DAY, Fig4d
 from lyaptorch.experiments.gradient_flossing.setting import (
     DIMS,
     Condition,
@@ -43,23 +45,37 @@ from lyaptorch.training import Adam
 from lyaptorch.training.optim import MemberOptimizer, clip
 
 
-@picture(lambda record: len(record.config["indices"]), width=3.6)
+@picture(lambda record: 2 * len(record.config["indices"]), width=3.2)
 def exponents(record: Record, axes: list[Axes]) -> None:
-    """Exponents against delay for each index: filled where solved, hollow where not, and the mean of each."""
+    """Exponents against delay for each index: filled where solved, hollow where not; means; the fit."""
     indices, delays = record.config["indices"], record["delay"]
     solved = record["final_accuracy"] >= SOLVED
     groups = ((solved, ORANGE, ORANGE, "solved"), (~solved, BLUE, "none", "not solved"))
-    for panel, index in zip(axes, indices, strict=True):
+    for i, index in enumerate(indices):
+        panel, logarithmic = axes[2 * i : 2 * i + 2]
         values = record["exponents"][..., index - 1]
         level(panel)
         for chosen, color, face, label in groups:
             # networks of all conditions together: what is compared is success, however it came about
             rows = np.where(chosen, values, np.nan).transpose(1, 0, 2).reshape(len(delays), -1)
-            scores(panel, delays, rows, color, label, thick=finite_mean, face=face, alpha=0.6, size=4.0)
-        panel.set(xlabel="delay", ylabel=rf"$\lambda_{{{index}}}$ (nats per step)", title="After training")
-    for panel, name in zip(axes, "AC", strict=False):
-        letter(panel, name)
-    axes[-1].legend(**BESIDE)
+            look: dict[str, Any] = {"face": face, "alpha": 0.6, "size": 4.0, "thick": finite_mean}
+            scores(panel, delays, rows, color, label, **look)
+            scores(logarithmic, delays, np.where(rows < 0, -rows, np.nan), color, **look)
+        name = rf"\lambda_{{{index}}}"
+        panel.set(xlabel="delay", ylabel=f"${name}$ (nats per step)", title="After training")
+        every = np.broadcast_to(delays[:, None], solved.shape)[solved]
+        power, _, factor = power_law(every, values[solved])
+        if np.isfinite(power):
+            law = rf"$-{factor:.2g}\, d^{{-{power:.2f}}}$"
+            logarithmic.plot(delays, factor * delays**-power, ":", color=GREY, label=law)
+            logarithmic.legend()
+        # an axis without a dot that is positive cannot be logarithmic
+        if (values < 0).any():
+            logarithmic.set(xscale="log", yscale="log")
+        logarithmic.set(xlabel="delay", ylabel=f"$-{name}$", title="and its power law")
+        letter(panel, chr(ord("A") + 2 * i))
+        letter(logarithmic, chr(ord("B") + 2 * i))
+    axes[0].legend()
     footnote(axes[0], f"{number(record)}, of three conditions", "lines: means; dots: each network")
 
 
@@ -93,7 +109,7 @@ class Fig13(Fig4d):
         """lambda_1 = -c d^-p of the solved networks; at each delay the solved lie above the others."""
         solved, source = record["final_accuracy"] >= SOLVED, self.source
         delays = np.broadcast_to(record["delay"][:, None], solved.shape)
-        power, error = power_law(delays[solved], record["exponents"][solved][:, 0])
+        power, error, _ = power_law(delays[solved], record["exponents"][solved][:, 0])
         sentence = f"solved: lambda_1 = -c d^-p, p over its standard error ({error:.2g})"
         yield at_least("power law", sentence, 2.0, power / error, source=source)
         for i in self.indices:
@@ -117,16 +133,16 @@ def apart(values: NDArray[np.floating], solved: NDArray[np.bool_]) -> float:
     return where(both, typical(values[solved], np.mean) - typical(values[~solved], np.mean))
 
 
-def power_law(delays: NDArray[np.integer], exponents: NDArray[np.floating]) -> tuple[float, float]:
-    """p of lambda = -c d^-p by least squares of the logarithms, and its standard error; NaN if too few."""
+def power_law(delays: NDArray[np.integer], exponents: NDArray[np.floating]) -> tuple[float, float, float]:
+    """p of lambda = -c d^-p by least squares of the logarithms, its standard error, and c; NaN if too few."""
     # log(-lambda) = log c - p log d: a line of slope -p; an exponent above 0 has no logarithm
     below = exponents < 0
     x, y = np.log(delays[below]), np.log(-exponents[below])
     # the variance of a line through two points is 0 / 0
     if x.size < 3 or np.ptp(x) == 0:
-        return float("nan"), float("nan")
-    (slope, _), covariance = np.polyfit(x, y, 1, cov=True)
-    return float(-slope), float(covariance[0, 0] ** 0.5)
+        return float("nan"), float("nan"), float("nan")
+    (slope, height), covariance = np.polyfit(x, y, 1, cov=True)
+    return float(-slope), float(covariance[0, 0] ** 0.5), float(np.exp(height))
 
 
 MODES = ("fixed", "redrawn", "carried over")

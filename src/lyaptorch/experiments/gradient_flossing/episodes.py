@@ -71,7 +71,7 @@ class Episodes(Setting):
     scales: ClassVar[Scales] = {
         "smoke": {**SMOKE, "delays": (4,), "floss_epochs": 3, "episodes": (5, 10), "every": 2},
         # without flossing networks learn the shorter delay, too; the longer one is learned after the episodes
-        "small": {"delays": (20, 50), "seeds": 3, "epochs": 1500, "floss_clip": 1.0},
+        "small": {"delays": (20, 60), "seeds": 3, "epochs": 1500, "floss_clip": 1.0},
     }
 
     def conditions(self) -> tuple[Condition, ...]:

@@ -44,6 +44,16 @@ def test_the_picture_is_drawn_from_the_loaded_record(paper, figure, record, tmp_
     assert sum(np.isfinite(np.asarray(line.get_ydata(), dtype=float)).any() for line in lines) >= 3
 
 
+def test_equal_records_give_equal_files_in_print_quality(tmp_path):
+    record = made("gradient-flossing", "fig1b")
+    for end in (".png", ".pdf"):
+        files = [record.save(tmp_path / f"{name}{end}").read_bytes() for name in "ab"]
+        assert files[0] == files[1]
+    width = record.plot().get_figwidth()
+    # of a PNG the width stands at byte 16
+    assert int.from_bytes((tmp_path / "a.png").read_bytes()[16:20], "big") == round(200 * width)
+
+
 @every_figure
 def test_checks_are_data_that_agree_with_themselves(paper, figure, record, tmp_path):
     experiment = smoke(paper, figure)
@@ -125,6 +135,22 @@ def test_scales_and_costs_are_complete(paper, figure):
     assert set(chosen.scales) == {"smoke", "small"}
     for fields in chosen.scales.values():
         assert chosen(**fields) != chosen()
+
+
+def test_the_page_says_what_small_scale_changes():
+    page = (Path(__file__).parents[2] / "docs/gradient-flossing.md").read_text(encoding="utf-8")
+
+    def shown(value):
+        return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+    for name, figure in FIGURES["gradient-flossing"].items():
+        paper, small = asdict(figure()), asdict(figure(**figure.scales["small"]))
+        changed = [
+            f"`{key}` {shown(small[key])} for {shown(paper[key])}"
+            for key in paper
+            if small[key] != paper[key]
+        ]
+        assert f"| {name} | {'; '.join(changed)} |" in page
 
 
 def test_the_figure_that_the_docs_add_is_made_drawn_and_checked():

@@ -5,6 +5,7 @@ from functools import cache
 import numpy as np
 import pytest
 
+from lyaptorch._brief import FAILS, HOLDS, UNDECIDED
 from lyaptorch.experiments import FIGURES
 from lyaptorch.record import Record
 
@@ -27,14 +28,28 @@ def made(paper, figure):
     return smoke(paper, figure).record(False)
 
 
-def record(variables, coordinates=None):
+def record(variables, coordinates=None, config=None):
     """Each variable with dimensions of its own."""
     given = {
         name: (tuple(f"{name}{i}" for i in range(np.ndim(values))), np.asarray(values))
         for name, values in {**variables, **(coordinates or {})}.items()
     }
-    return Record("made up", {}, given)
+    return Record("made up", config or {}, given)
 
 
 def holds(found):
     return [check.holds for check in found]
+
+
+def outcomes(found):
+    """By key, so that a test names what it means."""
+    return {check.key: check.outcome for check in found}
+
+
+SIGNS = {HOLDS: "+", FAILS: "-", UNDECIDED: "?"}
+
+
+def told(found, *keys):
+    """Outcomes as signs: + holds, - does not, ? not decided; of the checks of these keys, or of all."""
+    by_key = outcomes(found)
+    return "".join(SIGNS[by_key[key]] for key in (keys or by_key))

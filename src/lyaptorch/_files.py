@@ -223,6 +223,10 @@ def refuse_objects(body: bytes) -> None:
 
 FORMATS = {".nc": "the Record", ".html": "the page", ".png": "the figure", ".pdf": "the figure"}
 FORMATS |= {".svg": "the figure"}
+DPI = 200
+"""Dots per inch of a figure in a file."""
+UNDATED: dict[str, dict[str, None]] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}
+"""What keeps the time out of a figure's file: equal Records give equal pictures."""
 
 
 def with_format(path: Path | str, default: str) -> Path:
@@ -250,7 +254,8 @@ def save_shown(path: Path, page: Callable[[], str], plot: Callable[[], Any]) -> 
     else:
         # in memory first: what fails while it is drawn leaves the old file
         drawing = io.BytesIO()
-        plot().savefig(drawing, format=path.suffix[1:].lower())
+        kind = path.suffix[1:].lower()
+        plot().savefig(drawing, format=kind, dpi=DPI, metadata=UNDATED[kind])
         data = drawing.getvalue()
     writable_folder(path.parent)
     replace_file(path, data)

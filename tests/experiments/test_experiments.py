@@ -12,14 +12,10 @@ import torch
 from matplotlib.figure import Figure
 
 from figures import TIMED, every_figure, made, smoke
-from lyaptorch._brief import HOLDS
+from lyaptorch._brief import HOLDS, UNDECIDED
 from lyaptorch.experiments import FIGURES, SCALES, Check
 from lyaptorch.experiments.check import REASONS, at_least, at_most, near
 from lyaptorch.experiments.figure import Figure as Declared
-from lyaptorch.experiments.gradient_flossing.delays import Fig4c
-from lyaptorch.experiments.gradient_flossing.episodes import Fig8
-from lyaptorch.experiments.gradient_flossing.exponents import Fig1b, Fig1c, Fig1d
-from lyaptorch.experiments.gradient_flossing.noise_driven import Fig6
 from lyaptorch.record import Record
 from lyaptorch.training import run as engine
 
@@ -48,6 +44,16 @@ def test_the_picture_is_drawn_from_the_loaded_record(paper, figure, record, tmp_
     assert sum(np.isfinite(np.asarray(line.get_ydata(), dtype=float)).any() for line in lines) >= 3
 
 
+def test_equal_records_give_equal_files_in_print_quality(tmp_path):
+    record = made("gradient-flossing", "fig1b")
+    for end in (".png", ".pdf"):
+        files = [record.save(tmp_path / f"{name}{end}").read_bytes() for name in "ab"]
+        assert files[0] == files[1]
+    width = record.plot().get_figwidth()
+    # of a PNG the width stands at byte 16
+    assert int.from_bytes((tmp_path / "a.png").read_bytes()[16:20], "big") == round(200 * width)
+
+
 @every_figure
 def test_checks_are_data_that_agree_with_themselves(paper, figure, record, tmp_path):
     experiment = smoke(paper, figure)
@@ -58,7 +64,7 @@ def test_checks_are_data_that_agree_with_themselves(paper, figure, record, tmp_p
     assert all(c.key for c in found)
     assert len({c.key for c in found}) == len(found)
     for check in found:
-        assert [type(value) for value in asdict(check).values()] == [str] * 2 + [float] * 3 + [str] * 3
+        assert [type(value) for value in asdict(check).values()] == [str] * 2 + [float] * 3 + [str] * 4
         assert check.sentence
         assert check.tolerance >= 0
         distance = abs(check.measured - check.expected)
@@ -73,6 +79,35 @@ def test_every_reason_is_of_a_figure():
 @pytest.mark.parametrize(("paper", "figure"), [("beyond", figure) for figure in REASONS["beyond"]])
 def test_every_reason_is_of_a_check(paper, figure, record):
     assert REASONS[paper][figure].keys() <= {check.key for check in smoke(paper, figure).checks(record)}
+
+
+@pytest.mark.parametrize("figure", FIGURES["gradient-flossing"])
+def test_a_check_says_where_its_claim_is_made_or_why_it_is_none(figure):
+    found = smoke("gradient-flossing", figure).checks(made("gradient-flossing", figure))
+    assert found
+    for check in found:
+        assert check.source
+        assert bool(check.because) == (check.kind != "claim"), check.key
+        if check.kind == "claim":
+            place = r"Gradient Flossing, (figure|section|appendix|abstract)|an independent run"
+            assert re.match(place, check.source)
+
+
+@pytest.mark.parametrize("figure", FIGURES["gradient-flossing"])
+def test_a_record_of_nothing_decides_nothing(figure):
+    """Every check is there, and none is taken for held or failed, where no number was measured."""
+    known = made("gradient-flossing", figure)
+    counts = {"usable", "usable_measured"}
+    empty = {
+        name: (dims, np.full(values.shape, np.nan) if values.dtype.kind == "f" or name in counts else values)
+        for name, (dims, values, _) in known.variables.items()
+    }
+    along = {name: (dims, values) for name, (dims, values, _) in known.coordinates.items()}
+    experiment = smoke("gradient-flossing", figure)
+    with np.errstate(all="ignore"):
+        found = experiment.checks(Record(known.kind, known.config, empty, along))
+    assert {c.outcome for c in found} == {UNDECIDED}
+    assert [c.key for c in found] == [c.key for c in experiment.checks(known)]
 
 
 @every_figure
@@ -100,6 +135,22 @@ def test_scales_and_costs_are_complete(paper, figure):
     assert set(chosen.scales) == {"smoke", "small"}
     for fields in chosen.scales.values():
         assert chosen(**fields) != chosen()
+
+
+def test_the_page_says_what_small_scale_changes():
+    page = (Path(__file__).parents[2] / "docs/gradient-flossing.md").read_text(encoding="utf-8")
+
+    def shown(value):
+        return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+    for name, figure in FIGURES["gradient-flossing"].items():
+        paper, small = asdict(figure()), asdict(figure(**figure.scales["small"]))
+        changed = [
+            f"`{key}` {shown(small[key])} for {shown(paper[key])}"
+            for key in paper
+            if small[key] != paper[key]
+        ]
+        assert f"| {name} | {'; '.join(changed)} |" in page
 
 
 def test_the_figure_that_the_docs_add_is_made_drawn_and_checked():
@@ -155,94 +206,3 @@ def test_a_claim_holds_on_the_right_side_of_its_bound():
             assert check == Check("key", "so", 1.0, measured, 0.1 + 1e-12, side)
             assert check.holds
         assert not any(make("key", "so", 1.0, measured, 0.1).holds for measured in (*wrong, math.nan))
-
-
-def given(figure, **variables):
-    return Record(f"gradient-flossing {figure.figure}", {}, variables)
-
-
-def test_the_checks_of_figure_1_on_made_up_records():
-    target = (("group",), np.array([-1.0, 0.25]))
-    for first, second, expected in ((-1.04, 0.1, [True, True]), (-0.9, 0.2, [False, False])):
-        after = np.full((2, 3, 4), -9.0)
-        after[0, :, 0], after[1, :, 0] = first, second
-        record = given(Fig1b, target=target, after=(("group", "network", "rank"), after))
-        assert [c.holds for c in Fig1b().checks(record)] == expected
-    k = (("group",), np.array([1, 2]))
-    for factor, expected in ((0.09, True), (0.11, False)):
-        exponents = np.ones((2, 3, 30, 4))
-        exponents[:, :, 20:] = factor
-        # the third exponent is nobody's business
-        exponents[:, :, :, 2:] = 7.0
-        record = given(Fig1c, k=k, exponents=(("group", "network", "floss_epoch", "index"), exponents))
-        assert [c.holds for c in Fig1c().checks(record)] == [expected] * 2
-    after = np.full((2, 3, 4), -3.0)
-    after[0, :, :1], after[1, :, :2] = 0.05, -0.05
-    record = given(Fig1d, k=k, after=(("group", "network", "rank"), after))
-    assert all(c.holds for c in Fig1d().checks(record))
-    after[:, :, 1] = -0.5
-    record = given(Fig1d, k=k, after=(("group", "network", "rank"), after))
-    assert [c.holds for c in Fig1d().checks(record) if c.sentence.startswith("k = 2")].count(False) >= 1
-
-
-def test_the_checks_of_figure_4c_on_made_up_records():
-    """The order at each delay that is not easy, nor out of reach: a gain at one does not pay for another."""
-    table = np.array([[0.5, 0.5, 0.5], [0.9, 0.7, 0.5], [1.0, 0.95, 0.9]])
-    coordinates = {
-        "delay": (("delay",), np.array([40, 60, 70])),
-        "condition": (("condition",), np.array(["none", "before", "before and during"])),
-    }
-
-    def found():
-        final = (("condition", "delay", "seed"), np.repeat(table[..., None], 3, -1))
-        return Fig4c().checks(Record("gradient-flossing fig4c", {}, {"final_accuracy": final}, coordinates))
-
-    checks = found()
-    assert [c.measured for c in checks[:4]] == pytest.approx([0.4, 0.2, 0.1, 0.25])
-    assert [(c.expected, c.measured) for c in checks[4:]] == [(0.5, 0.5), (1.0, 0.9), (1.0, 1.0), (0.8, 0.9)]
-    assert all(c.holds for c in checks)
-    assert len({c.sentence for c in checks}) == 8
-    table[2, 1] = 0.7
-    assert [c.holds for c in found()[:4]] == [True, True, True, False]
-
-
-def test_the_checks_of_figure_6_on_made_up_records():
-    """The median network decides; one that falls silent, and one that had nowhere to fall, do not."""
-    for factor, last, expected in ((0.09, 0.04, [True] * 5), (0.11, 0.06, [False] * 5)):
-        start = np.array([-1.0, -1.0, -1.0, 1e-3, -np.inf])
-        during = np.repeat(start[None, :, None], 30, -1).repeat(2, 0)
-        during[:, :4, 20:] = factor
-        during[1, 3, :20] = 1e-3
-        before, after = during[:, :, 0], during[:, :, -1].copy()
-        before[0, 3], after[1, 3] = -1e-3, last
-        variables = {name: (("unit", "network"), z) for name, z in (("before", before), ("after", after))}
-        variables["lambda_1"] = (("unit", "network", "floss_epoch"), during)
-        units = {"unit": (("unit",), np.array(["LSTM", "ReLU"]))}
-        record = Record("gradient-flossing fig6", {}, variables, units)
-        found = Fig6().checks(record)
-        assert [c.holds for c in found] == expected
-        assert found[-1].sentence.startswith("ReLU: of 1 networks with lambda_1 > 0")
-
-
-def curve(*parts):
-    return np.concatenate([np.full(length, value) for value, length in parts])
-
-
-def test_the_checks_of_figure_8_count_networks_that_learn_and_rises_before():
-    flat, learns = curve((0.5, 40)), curve((0.5, 20), (1.0, 20))
-    early, late = [1.0, 20.0, 1.0, 1.0], [1.0, 1.0, 1.0, 20.0]
-
-    def shares(accuracy, norms):
-        variables = {
-            "accuracy": (("delay", "seed", "epoch"), np.array([accuracy])),
-            "gradient_norm": (("delay", "seed", "measurement"), np.array([norms])),
-            "unflossed_norm": (("delay", "seed"), np.ones((1, len(norms)))),
-            "measured_at": (("measurement",), np.array([0, 10, 20, 30])),
-        }
-        found = Fig8(epochs=40).checks(Record("gradient-flossing fig8", {}, variables))
-        return [c.measured for c in found], [c.holds for c in found]
-
-    assert shares([learns, flat], [early, late]) == ([0.5, 1.0], [True, True])
-    assert shares([learns, learns, flat], [early, late, early])[0] == [pytest.approx(2 / 3), 0.5]
-    assert shares([learns, flat, flat], [late, early, early]) == ([pytest.approx(1 / 3), 0.0], [False, False])
-    assert shares([flat], [early])[1] == [False, False]

@@ -102,7 +102,8 @@ def make(paper: str, figure: str, order: Order, show_progress: bool | None) -> M
         with resumable(job.checkpoints):
             record = experiment.record(show_progress, job.checkpoint)
         path, _ = job.save(record)
-    draw(record, path)
+    # a vector picture for print; the other, which the docs show, comes last, as it says that all is drawn
+    draw(record, path, (".pdf", ".png"))
     return Made(paper, figure, scale, seed, path, experiment.checks(record), host_of(path))
 
 

@@ -164,14 +164,14 @@ def resumable(kept: Callable[[], object]) -> Iterator[None]:
         raise KeyboardInterrupt(*(interrupt.args or said)) from None
 
 
-def draw(record: Record, path: Path) -> Path:
-    """Draw the Record at `path` beside it; return where.
+def draw(record: Record, path: Path, ends: Sequence[str] = (".png",)) -> Path:
+    """Draw the Record at `path` beside it, in files of these ends; return where the last is.
 
     Raises:
         ValueError: if that fails; it says that the Record is there.
     """
     try:
-        return record.save(path.with_suffix(".png"))
+        return [record.save(path.with_suffix(end)) for end in ends][-1]
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"the Record is saved as {path}") from None
     except Exception as error:  # matplotlib raises almost any type

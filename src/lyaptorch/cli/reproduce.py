@@ -209,7 +209,8 @@ def _rows(name: str, made: Made | None) -> list[tuple[str, ...]]:
     for check in made.checks or ():
         outcome = f"**{FAILS}**" if check.outcome == FAILS else check.outcome
         outcome = ": ".join(filter(None, (outcome, made.why(check))))
-        rows.append((name, check.sentence, check.bound, f"{check.measured:.3g}", outcome, check.kind))
+        kind = ": ".join(filter(None, (check.kind, check.because)))
+        rows.append((name, check.sentence, check.bound, f"{check.measured:.3g}", outcome, kind))
     return rows
 
 

@@ -2,22 +2,27 @@
 
 from typing import Any
 
+from lyaptorch.experiments.gradient_flossing.alignment import CovariantOverlap, Fig9
 from lyaptorch.experiments.gradient_flossing.conditioning import Fig2a, Fig2b, Fig2c
-from lyaptorch.experiments.gradient_flossing.cost import Fig16, Table1
+from lyaptorch.experiments.gradient_flossing.convergence import Fig16
+from lyaptorch.experiments.gradient_flossing.cost import Table1
 from lyaptorch.experiments.gradient_flossing.counts import Controls, Fig5, Fig7, LinearNetworks
 from lyaptorch.experiments.gradient_flossing.delays import Fig3c, Fig3d, Fig4c, Fig4d, Fig14c, Fig14d
-from lyaptorch.experiments.gradient_flossing.directions import CovariantOverlap, Fig10, Fig11, Fig12
-from lyaptorch.experiments.gradient_flossing.episodes import Fig8, Fig9
+from lyaptorch.experiments.gradient_flossing.directions import Fig10, Fig11
+from lyaptorch.experiments.gradient_flossing.episodes import Fig8
 from lyaptorch.experiments.gradient_flossing.exponents import Fig1b, Fig1c, Fig1d, Fig15
 from lyaptorch.experiments.gradient_flossing.noise_driven import Fig6
+from lyaptorch.experiments.gradient_flossing.schematic import Fig1a
+from lyaptorch.experiments.gradient_flossing.sizes import AppendixF
+from lyaptorch.experiments.gradient_flossing.throughout import Fig12
 from lyaptorch.experiments.gradient_flossing.trained_exponents import Fig13, Frames
 
 FIGURES: tuple[type[Any], ...] = (
-    *(Fig1b, Fig1c, Fig1d),
+    *(Fig1a, Fig1b, Fig1c, Fig1d),
     *(Fig2a, Fig2b, Fig2c),
     *(Fig3c, Fig3d, Fig4c, Fig4d),
     *(Fig5, Fig6, Fig7),
     *(Fig8, Fig9, Fig10, Fig11, CovariantOverlap, Fig12),
     *(Fig13, Fig14c, Fig14d, Fig15, Fig16),
-    *(Table1, LinearNetworks, Frames, Controls),
+    *(Table1, LinearNetworks, AppendixF, Frames, Controls),
 )

@@ -11,11 +11,22 @@ from torch import Tensor
 
 from lyaptorch.analysis import condition_number, usable_dimensions
 from lyaptorch.cells import RateCell
-from lyaptorch.experiments.check import THEORY, Checks, at_least, at_most, near, slopes
+from lyaptorch.experiments.check import THEORY, Checks, at_least, at_most, near, slopes, where
 from lyaptorch.experiments.figure import Results, Study, coordinates
 from lyaptorch.experiments.gradient_flossing.noise_driven import NATS, NoiseDriven
 from lyaptorch.experiments.gradient_flossing.setting import bundles, figure
-from lyaptorch.plots.primitives import BLUE, GREY, ORANGE, PALETTE, bundle, picture, single
+from lyaptorch.plots.primitives import (
+    BLUE,
+    GREY,
+    ORANGE,
+    PALETTE,
+    bundle,
+    footnote,
+    letter,
+    picture,
+    quartiles,
+    single,
+)
 from lyaptorch.record import Given, Record
 
 GROUPS = ("random", "flossed")
@@ -25,6 +36,11 @@ PER_DECADE = 1 / np.log(10)
 """From natural logarithms to decimal ones."""
 
 
+def networks(record: Record) -> str:
+    """How many each curve stands for, in words."""
+    return f"n = {record.config['networks']} networks each"
+
+
 @picture(width=5.0, height=3.4)
 def over_time(record: Record, axes: list[Axes]) -> None:
     """log10 kappa against time: measured, predicted, and with too few bits."""
@@ -32,6 +48,7 @@ def over_time(record: Record, axes: list[Axes]) -> None:
     for group, color in enumerate(COLORS):
         gap = record["exponents"][group, :, 0] - record["exponents"][group, :, -1]
         rows, name = record["log_kappa"][group] * PER_DECADE, str(record["group"][group])
+        quartiles(panel, rows, color, time)
         bundle(panel, rows, color, name, x=time, linewidth=1.8)
         panel.plot(time, gap.mean() * time * PER_DECADE, ":", color=color, linewidth=1.4)
         few, label = record["log_kappa_paper_bits"][group] * PER_DECADE, f"{PAPER_BITS} bits, first network"
@@ -41,16 +58,24 @@ def over_time(record: Record, axes: list[Axes]) -> None:
     panel.annotate(f"$2^{{{PAPER_BITS}}}$", (time[0], limit), va="bottom", color=GREY)
     panel.set(xlabel="steps $t$", ylabel=r"$\log_{10} \kappa$", title="Long-term Jacobian")
     panel.legend()
+    letter(panel, "A")
+    footnote(panel, networks(record), "thick: means; bands: 25 to 75%; thin: each")
 
 
 @single
 def dimensions(record: Record, axes: list[Axes]) -> None:
     """Usable dimensions against the condition number that is acceptable."""
     (panel,), kappa = axes, record["kappa"]
-    bundles(panel, record["usable"], record["group"], x=kappa, marker="o", linewidth=1.8)
+    measured, formula = record["usable_measured"], record["usable"].mean(1)
+    bundles(panel, measured, record["group"], x=kappa, marker="o", linewidth=1.8)
+    for row, color in zip(formula, COLORS, strict=True):
+        panel.plot(kappa, row, ":", color=color, linewidth=1.4)
+    panel.plot([], [], ":", color=GREY, label="from the exponents")
     panel.set(xscale="log", xlabel=r"acceptable $\kappa$", ylabel="dimensions")
     panel.set_title(f"Usable after {record.config['horizon']} steps")
     panel.legend()
+    letter(panel, "B")
+    footnote(panel, networks(record), "thick: means; bands: 25 to 75%; thin: each")
 
 
 @picture(width=4.0, height=3.4)
@@ -64,6 +89,8 @@ def rates(record: Record, axes: list[Axes]) -> None:
     label, title = rf"$\lambda_1 - \lambda_n$ {NATS}", "Every network its own"
     panel.set(xlabel=label, ylabel=r"$\log \kappa\, /\, t$", title=title)
     panel.legend()
+    letter(panel, "C")
+    footnote(panel, networks(record), "dots: each network")
 
 
 @figure(
@@ -104,6 +131,10 @@ class Fig2a(NoiseDriven):
         exponents = self.spectrum(cell, ids).sort(-1, descending=True).values
         enough, paper, bits = zip(*(self._first(cell, inputs, group) for group in range(2)), strict=True)
         usable = [usable_dimensions(exponents, self.horizon, kappa) for kappa in self.kappas]
+        # what the Jacobian of that many steps does, which the exponents of a long run foretell
+        ordered = found.log_singular_values[-1, ..., 0, :]
+        left = ordered[..., :1] - ordered
+        measured = [(left <= math.log(kappa)).sum(-1) for kappa in self.kappas]
         dims, alone = ("group", "network", "time"), ("group", "time")
         variables: dict[str, Given] = {
             "log_kappa": (dims, found.log_kappa[..., 0].movedim(0, -1), {"units": "nats"}),
@@ -112,6 +143,7 @@ class Fig2a(NoiseDriven):
             "bits": (("group",), np.array(bits)),
             "exponents": (("group", "network", "rank"), exponents, {"units": "nats per step"}),
             "usable": (("group", "network", "kappa"), torch.stack(usable, -1)),
+            "usable_measured": (("group", "network", "kappa"), torch.stack(measured, -1)),
         }
         return variables, coordinates(group=GROUPS, time=found.times.tolist(), kappa=self.kappas)
 
@@ -150,6 +182,14 @@ class Fig2a(NoiseDriven):
         sentence = "flossed: mean log kappa at the end is at most half that of the random networks"
         source = "Gradient Flossing, figure 2a"
         yield at_most("flossed over random", sentence, random / 2, flossed, source=source)
+        # a factor that is exponential in time has a logarithm that is proportional to it
+        time, (more, less) = record["time"], record["log_kappa"].mean(1)
+        half = np.abs(time - time[-1] / 2).argmin()
+        gain = (more - less)[[half, -1]]
+        twice = time[-1] / time[half]
+        sentence = "the logarithm of the factor gained by flossing, at the end over that at half the time"
+        ratio = where(gain[0] > 0, gain[1] / gain[0])
+        yield near("exponential gain", sentence, twice, ratio, 0.2 * twice, source=source)
 
 
 @figure(
@@ -162,11 +202,17 @@ class Fig2b(Fig2a):
     """How many gradient directions are left at a given condition number."""
 
     def claims(self, record: Record) -> Checks:
-        """Flossing leaves more at every condition number."""
-        source = "Gradient Flossing, figure 2b"
-        for kappa, random, flossed in zip(record["kappa"], *record["usable"].mean(1), strict=True):
+        """Flossing leaves more at every condition number, and as many as the exponents say."""
+        source, measured = "Gradient Flossing, figure 2b", record["usable_measured"]
+        for kappa, random, flossed in zip(record["kappa"], *measured.mean(1), strict=True):
             sentence = f"kappa = {kappa:.0e}: more dimensions than without flossing"
-            yield at_least(f"kappa {kappa:.0e}", sentence, random + 1, flossed, source=source)
+            # where all are usable in random networks, too, there are no more to gain
+            room = random + 1 <= self.hidden_size
+            yield at_least(f"kappa {kappa:.0e}", sentence, random + 1, where(room, flossed), source=source)
+        for group, found, said in zip(record["group"], measured, record["usable"], strict=True):
+            sentence = f"{group}: dimensions that the exponents foretell, off by, on average"
+            # they are those of long times; after a horizon of tens of steps some stand near the bound
+            yield at_most(f"{group} foretold", sentence, 2.0, np.abs(found - said).mean(), source=source)
 
 
 @figure(

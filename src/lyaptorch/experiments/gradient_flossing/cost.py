@@ -1,29 +1,27 @@
-"""Computation of exponents: how they converge (figure 16), and the processor time of its parts (table 1)."""
+"""Table 1: the processor time of the parts of flossing, and of training."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from lyaptorch._random import Stream
 from lyaptorch.cells import Cell, RateCell, unroll
-from lyaptorch.experiments.check import THEORY, Checks, at_most, near, slopes
-from lyaptorch.experiments.figure import Figure, Results, Study, coordinates
+from lyaptorch.experiments.check import Checks, at_least, at_most, near
+from lyaptorch.experiments.figure import Figure, Results, Study
 from lyaptorch.experiments.gradient_flossing.setting import figure
-from lyaptorch.plots.primitives import BLUE, GREY, ORANGE, PALETTE, geometric_mean, picture
+from lyaptorch.plots.primitives import BLUE, ORANGE, footnote, picture
 from lyaptorch.record import Given, Record
 from lyaptorch.schedules import FitPhase, FlossPhase, flossing_loss
 from lyaptorch.tangent import lyapunov_spectrum
 from lyaptorch.tangent.qr import orthonormalise
-from lyaptorch.tasks import Noise, TemporalXOR
-from lyaptorch.tasks.batch import Draw
+from lyaptorch.tasks import TemporalXOR
 from lyaptorch.training.presets import gf2023
 
 
@@ -79,10 +77,19 @@ PARTS: Mapping[str, Callable[[Network, Sizes], Callable[[], object]]] = {
 }
 
 
-@picture(len(PARTS), width=3.0)
+PUBLISHED, STEPS = Sizes(80, k=75), ("Jacobian", "QR")
+"""The sizes at which the paper flosses, and the parts of a step of its scan."""
+
+
+@picture(len(PARTS) + 1, width=3.0)
 def seconds(record: Record, axes: list[Axes]) -> None:
     """Seconds against each size, with the power of the last doubling."""
-    for panel, part in zip(axes, PARTS, strict=True):
+    shares = axes[-1]
+    shares.bar(record["step"], 1e6 * record["step_seconds"], color=(BLUE, ORANGE))
+    flossed, trained = float(record["flossing_epoch"]), float(record["task_epoch"])
+    title = f"A step, $n = {PUBLISHED.n}$, $k = {PUBLISHED.k}$"
+    shares.set(ylabel="processor microseconds", title=title)
+    for panel, part in zip(axes, PARTS, strict=False):
         for i in np.nonzero(record["part"] == part)[0]:
             label = f"{record['doubled'][i]}: power {record['power'][i]:.2f}"
             panel.loglog(record["sizes"][i], record["seconds"][i], "o-", markersize=3, label=label)
@@ -90,6 +97,8 @@ def seconds(record: Record, axes: list[Axes]) -> None:
         panel.set_xscale("log", base=2)
         panel.set(xlabel="size", ylabel="processor seconds", title=part)
         panel.legend()
+    said = f"an epoch: flossing {1e3 * flossed:.3g} ms, task {1e3 * trained:.3g} ms"
+    footnote(axes[0], f"fastest of {record.config['rounds']} rounds", said)
 
 
 @figure(
@@ -121,6 +130,9 @@ class Table1(Figure):
     epochs: int = 20
     task_epochs: int = 10_000
     floss_epochs: int = 500
+
+    share: ClassVar[tuple[float, float]] = (0.022, 0.011)
+    """The share of time spent flossing that is expected, and by how much "approximately" may be exceeded."""
 
     def network(self, sizes: Sizes) -> tuple[Cell, Tensor, Tensor]:
         """A rate network, driven by noise from state 0."""
@@ -165,9 +177,12 @@ class Table1(Figure):
             for (part, size, _, sizes), values in zip(rows, doubled.tolist(), strict=True)
         ]
         fastest = np.full(doubled.shape, np.inf)
+        steps = [PARTS[part](self.network, PUBLISHED) for part in STEPS]
+        step = np.full(len(STEPS), np.inf)
         for _ in range(self.rounds):
             # all in turn, so that a busy moment of the machine does not fall on one row alone
             fastest = np.minimum(fastest, [[_timed(call) for call in row] for row in calls])
+            step = np.minimum(step, [_timed(call) for call in steps])
         # where sizes are large: of the last doubling
         power = np.log2(fastest[:, -1] / fastest[:, -2])
         # the first steps compile and allocate
@@ -178,15 +193,24 @@ class Table1(Figure):
             "seconds": (("row", "point"), fastest, {"units": "s of processor time"}),
             "sizes": (("row", "point"), doubled),
             "power": (("row",), power),
+            "step_seconds": (("step",), step, {"units": "s of processor time"}),
             "theory": (("row",), np.array(theory, dtype=float)),
             "flossing_epoch": ((), floss / self.epochs, {"units": "s of processor time"}),
             "task_epoch": ((), fit / self.epochs, {"units": "s of processor time"}),
         }
-        return variables, {"part": (("row",), np.array(parts)), "doubled": (("row",), np.array(names))}
+        return variables, {
+            "part": (("row",), np.array(parts)),
+            "doubled": (("row",), np.array(names)),
+            "step": (("step",), np.array(STEPS)),
+        }
 
     def claims(self, record: Record) -> Checks:
-        """Powers within .3 of theory; flossing takes a small share of training."""
-        timing: dict[str, Any] = {"kind": "timing", "source": "Gradient Flossing, table 1"}
+        """Powers within .3 of theory; QR is the bottleneck; flossing takes a small share of training."""
+        timing: dict[str, Any] = {
+            "kind": "timing",
+            "source": "Gradient Flossing, table 1",
+            "because": "A measured time differs from run to run and machine to machine.",
+        }
         for i, (part, size) in enumerate(zip(record["part"], record["doubled"], strict=True)):
             key, theory, power = f"{part} {size}", record["theory"][i], record["power"][i]
             if size == "interval":
@@ -199,8 +223,13 @@ class Table1(Figure):
         floss = self.floss_epochs * float(record["flossing_epoch"])
         fit = self.task_epochs * float(record["task_epoch"])
         few, many = f"{self.floss_epochs} flossing steps", f"{self.task_epochs} task steps"
-        sentence = f"share of {few} in a training of {many}"
-        yield at_most("share", sentence, 0.1, floss / (floss + fit), **timing)
+        sentence, (most, slack) = f"share of {few} in a training of {many}", self.share
+        timing["source"] = "Gradient Flossing, appendix F"
+        yield at_most("share", sentence, most, floss / (floss + fit), slack, **timing)
+        jacobian, factoring = record["step_seconds"]
+        sentence = "QR is the bottleneck: its share of a step of D Q and QR, n = 80, k = 75, forwards"
+        timing["source"] = "Gradient Flossing, section 4"
+        yield at_least("bottleneck", sentence, 0.5, factoring / (jacobian + factoring), **timing)
 
 
 def _timed(call: Callable[[], object]) -> float:
@@ -208,81 +237,3 @@ def _timed(call: Callable[[], object]) -> float:
     start = time.process_time()
     call()
     return time.process_time() - start
-
-
-@picture(2, width=3.6)
-def convergence(record: Record, axes: list[Axes]) -> None:
-    """Running estimates of a few exponents from each initial state, and their spread."""
-    left, right = axes
-    time, running = record["time"], record["running"]
-    k = running.shape[-1]
-    for color, i in zip(PALETTE, sorted({0, k // 4, k // 2, k - 1}), strict=False):
-        left.semilogx(time, running[:, :, i], color=color, linewidth=0.7, alpha=0.6)
-        left.plot([], [], color=color, label=rf"$\lambda_{{{i + 1}}}$")
-    left.set(xlabel="steps", ylabel="running estimate (nats per step)", title="Several initial states")
-    left.legend()
-    deviation = running.std(1, ddof=1)
-    spread = geometric_mean(deviation, -1)
-    right.loglog(time, spread, color=BLUE, linewidth=1.6, label="all exponents")
-    right.loglog(time, deviation[:, 0], color=ORANGE, label=r"$\lambda_1$")
-    right.loglog(time, spread[-1] * (time / time[-1]) ** -0.5, ":", color=GREY, label=r"$t^{-1/2}$")
-    right.set(xlabel="steps", ylabel="standard deviation", title="Spread")
-    right.legend()
-
-
-@figure(
-    "fig16",
-    "convergence of the exponents over time, from several initial states",
-    cost=("1 s", "10 s", "3 min"),
-    smoke={"hidden_size": 16, "states": 4, "steps": 300, "transient": 50, "points": 20},
-    small={"hidden_size": 40, "steps": 3000},
-    draw=convergence,
-)
-class Fig16(Figure):
-    """Running estimates of the exponents of one network from several initial states.
-
-    Every state is driven by noise of its own: with a common input trajectories of a stable network meet, and
-    the estimates with them. That, and the gain, are ours, because the paper names neither.
-
-    Attributes:
-        hidden_size: n.
-        gain: of the weights.
-        states: initial states.
-        steps: counted.
-        transient: of state and frame, each, not counted.
-        points: times at which the estimates are kept, evenly spaced in their logarithm.
-    """
-
-    hidden_size: int = 80
-    gain: float = 1.0
-    states: int = 10
-    steps: int = 10_000
-    transient: int = 200
-    points: int = 60
-
-    def run(self, study: Study) -> Results:
-        """`running (time, state, index)` and `time`."""
-        cell = RateCell(1, self.hidden_size, gain=self.gain, bias=False, generator=study.generator()).double()
-        shared_id, double = torch.zeros((), dtype=torch.int64), torch.float64
-        shape, length = (self.states, self.hidden_size), 2 * self.transient + self.steps
-        h0 = Stream(self.seed, "h0").normal(shape, member_ids=shared_id, dtype=double)
-        inputs = Noise().inputs(Draw(self.seed, length, self.states, dtype=double))
-        with torch.no_grad():
-            spectrum = lyapunov_spectrum(
-                cell, inputs, h0=h0, transient=self.transient, tangent_transient=self.transient
-            )
-        # early times are dense on a logarithmic scale, and several round to the same step
-        kept = np.unique(np.geomspace(1, self.steps, self.points).round().astype(int))
-        running = (("time", "state", "index"), spectrum.running()[kept - 1], {"units": "nats per step"})
-        return {"running": running}, coordinates(time=kept.tolist())
-
-    def claims(self, record: Record) -> Checks:
-        """The spread over initial states falls like t^-1/2."""
-        time, spread = record["time"], record["running"].std(1, ddof=1)
-        # a running estimate is the mean of t local exponents, which scatters like t^-1/2 once t is many of
-        # their correlation times
-        late = time >= self.steps / 100
-        power = slopes(np.log(time[late]), np.log(spread[late]).mean(-1))
-        falls, source = "spread over initial states, power of t", "Gradient Flossing, figure 16"
-        yield near("power", falls, -0.5, power, 0.15, **THEORY)
-        yield at_most("end", "spread of lambda_1 at the end", 0.02, spread[-1, 0], source=source)

@@ -1,4 +1,4 @@
-"""Gradients over training with flossing episodes at 0, 100, 200, 300 and 400: figures 8 and 9."""
+"""Gradients over training with flossing episodes at 0, 100, 200, 300 and 400, and without: figure 8."""
 
 from __future__ import annotations
 
@@ -9,35 +9,45 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 import torch
 from matplotlib.axes import Axes
-from numpy.typing import NDArray
 
-from lyaptorch.analysis import aligned, onset
-from lyaptorch.experiments.check import Checks, at_least
-from lyaptorch.experiments.figure import Results, Scales, Study, coordinates, over_epochs
-from lyaptorch.experiments.gradient_flossing.setting import DIMS, SMOKE, Condition, Setting, figure
+from lyaptorch.analysis import onset
+from lyaptorch.experiments.check import Checks, at_least, at_most, typical, where
+from lyaptorch.experiments.figure import Results, Scales, Study, over_epochs
+from lyaptorch.experiments.gradient_flossing.setting import (
+    DIMS,
+    SMOKE,
+    SMOOTH,
+    SMOOTHED,
+    Condition,
+    Setting,
+    bundles,
+    figure,
+    number,
+)
 from lyaptorch.plots.primitives import (
-    BLUE,
     GREY,
-    ORANGE,
+    PALETTE,
     TINY,
     Picture,
     Rows,
     bundle,
-    finite_mean,
+    footnote,
     geometric_mean,
     label_accuracy,
+    letter,
     picture,
+    quartiles,
     smooth,
 )
-from lyaptorch.record import Given, Record
-from lyaptorch.tasks.batch import Draw
-from lyaptorch.training.metrics import initial_gradient_norm
+from lyaptorch.record import Record
 
 DrawDelay: TypeAlias = Callable[[Record, int, list[Axes]], None]
 LONG = "hours; minutes on a GPU"
 """The cost at paper scale."""
 ROSE = 10.0
-"""How many times a gradient must exceed that of the network without flossing to count as risen."""
+"""How many times a gradient must exceed another to count as risen; ours."""
+SMALL = 1e-4
+"""|dL/dh0| up to which a gradient is small; ours, because the paper's number is lost."""
 
 
 class Episodes(Setting):
@@ -60,7 +70,8 @@ class Episodes(Setting):
 
     scales: ClassVar[Scales] = {
         "smoke": {**SMOKE, "delays": (4,), "floss_epochs": 3, "episodes": (5, 10), "every": 2},
-        "small": {"delays": (20, 40), "seeds": 3, "epochs": 1500, "floss_clip": 1.0},
+        # without flossing networks learn the shorter delay, too; the longer one is learned after the episodes
+        "small": {"delays": (20, 60), "seeds": 3, "epochs": 1500, "floss_clip": 1.0},
     }
 
     def conditions(self) -> tuple[Condition, ...]:
@@ -68,24 +79,30 @@ class Episodes(Setting):
         return Condition("none"), Condition("flossed", before=True, episodes=self.episodes)
 
     def run(self, study: Study) -> Results:
-        """Curves `(condition, delay, seed, epoch)`, what is measured `(..., measurement, *axes)`, and when.
-
-        Of one condition alone there is no dimension for it.
-        """
+        """Curves `(condition, delay, seed, epoch)`, what is measured `(..., measurement, *axes)`, when."""
         (metric, name), (model, task, ids) = self.measured, self.networks(self.conditions())
         treatment = {"metrics": (metric,), "metrics_every": self.every, **self.treatment()}
         record = study.train(model, task, member_ids=ids, **treatment)
-        left_out = 1 if len(ids) == 1 else 0
-        shape, dims = ids.shape[left_out:], DIMS[left_out:]
         values = record[metric]
-        values = values.reshape(*shape, *values.shape[1:])
-        variables: dict[str, Given] = {
-            **over_epochs(record, self.curves, shape, dims),
-            name: ((*dims, "measurement", *self.axes), values),
-            # every network is measured at the same epochs
-            "measured_at": (("measurement",), record["measured_at"][0].astype(np.int64)),
-        }
-        return (variables, coordinates(delay=self.delays)) if left_out else self.compared(variables)
+        values = values.reshape(*ids.shape, *values.shape[1:])
+        return self.compared(
+            {
+                **over_epochs(record, self.curves, ids.shape, DIMS),
+                name: ((*DIMS, "measurement", *self.axes), values),
+                # every network is measured at the same epochs
+                "measured_at": (("measurement",), record["measured_at"][0].astype(np.int64)),
+            }
+        )
+
+
+def jumps(values: Rows, at: Rows, episodes: tuple[int, ...], axis: int = -1) -> Rows:
+    """How many times values, measured at the epochs `at`, are larger after each later episode than before.
+
+    Along `axis`, in the place of measurements; the first at or after the epoch of an episode sees it done.
+    """
+    place = np.searchsorted(at, episodes)
+    after, before = (np.take(np.maximum(values, TINY), places, axis) for places in (place, place - 1))
+    return np.asarray(after / before)
 
 
 def of_each_delay(count: int) -> Callable[[DrawDelay], Picture]:
@@ -99,6 +116,9 @@ def of_each_delay(count: int) -> Callable[[DrawDelay], Picture]:
         @picture(lambda record: count * len(record["delay"]), width=3.2)
         @functools.wraps(draw)
         def drawn(record: Record, axes: list[Axes]) -> None:
+            # delays are compared: the same panel of each has the same axis
+            for i, panel in enumerate(axes[count:]):
+                panel.sharey(axes[i % count])
             for delay in range(len(record["delay"])):
                 draw(record, delay, axes[count * delay : count * (delay + 1)])
 
@@ -110,6 +130,7 @@ def of_each_delay(count: int) -> Callable[[DrawDelay], Picture]:
 def draw_norms(panel: Axes, rows: Rows, color: str, at: Rows, **look: Any) -> None:
     """|dL/dh0| of each network on a logarithmic axis, and the geometric mean."""
     # norms spread over decades, where a plain mean is that of the largest
+    quartiles(panel, np.maximum(rows, TINY), color, at)
     bundle(panel, np.maximum(rows, TINY), color, x=at, thick=geometric_mean, **look)
     panel.set(ylabel=r"$|dL/dh_0|$", yscale="log")
 
@@ -123,129 +144,62 @@ def mark_episodes(record: Record, axes: list[Axes]) -> None:
 
 @of_each_delay(2)
 def norms_and_accuracy(record: Record, delay: int, axes: list[Axes]) -> None:
-    """|dL/dh0| and accuracy over epochs; episodes as dotted lines."""
+    """|dL/dh0| and accuracy over epochs, flossed and not; episodes as dotted lines."""
     (norms, accuracy), title = axes, f"delay {record['delay'][delay]}"
-    draw_norms(norms, record["gradient_norm"][delay], BLUE, record["measured_at"], alpha=0.4, thin=0.8)
-    bundle(accuracy, smooth(record["accuracy"][delay], 20), ORANGE, alpha=0.4, thin=0.8)
+    names, at, quiet = record["condition"], record["measured_at"], {"alpha": 0.4, "thin": 0.8}
+    for rows, name, color in zip(record["gradient_norm"][:, delay], names, PALETTE, strict=False):
+        draw_norms(norms, rows, color, at, label=str(name), **quiet)
+    bundles(accuracy, smooth(record["accuracy"][:, delay], SMOOTH), names, **quiet)
     mark_episodes(record, axes)
     norms.set(xlabel="epoch", title=title)
     label_accuracy(accuracy, "epoch", title)
+    lettered(delay, axes)
+    if delay == 0:
+        beside(norms)
+        said = "thick: geometric means (A), means (B); bands: 25 to 75%; thin: each; dotted: episodes"
+        footnote(norms, number(record), said, SMOOTHED)
 
 
-@of_each_delay(2)
-def around_ends(record: Record, delay: int, axes: list[Axes]) -> None:
-    """|dL/dh0| around the last epoch at chance, accuracy around the last epoch of a small gradient."""
-    norms, accuracy = axes
-    draw_norms(norms, record["aligned_norm"][delay], BLUE, record["place"], alpha=0.4, thin=0.8)
-    norms.axhline(record.config["norm_level"], color=GREY, linewidth=0.7)
-    norms.set(xlabel="epochs after the last at chance", title=f"delay {record['delay'][delay]}")
-    curves = smooth(record["aligned_accuracy"][delay], 20)
-    bundle(accuracy, curves, ORANGE, x=record["offset"], thick=finite_mean, alpha=0.4, thin=0.8)
-    label_accuracy(accuracy, "epochs after the last small gradient")
-    for panel in axes:
-        panel.axvline(0, color=GREY, linestyle=":", linewidth=0.8)
+def beside(panel: Axes) -> None:
+    """The legend of a panel, at the right of the whole picture: curves run anywhere."""
+    figure = panel.get_figure(root=True)
+    assert figure is not None
+    figure.legend(*panel.get_legend_handles_labels(), title="flossed", loc="outside right upper")
+
+
+def lettered(delay: int, axes: list[Axes]) -> None:
+    """Letters of the first delay's panels: the paper has one delay."""
+    for panel, name in zip(axes, "ABC" if delay == 0 else "", strict=False):
+        letter(panel, name)
 
 
 @figure(
     "fig8",
-    "|dL/dh0| and accuracy over epochs, with flossing episodes at 0, 100, ..., 400",
-    cost=("10 s", "80 s", LONG),
+    "|dL/dh0| and accuracy over epochs, with flossing episodes at 0, 100, ..., 400, and without",
+    cost=("10 s", "3 min", LONG),
     draw=norms_and_accuracy,
 )
 class Fig8(Episodes):
-    """|dL/dh0| and accuracy over epochs, with flossing episodes at 0, 100, 200, 300, 400."""
-
-    def conditions(self) -> tuple[Condition, ...]:
-        """Flossed networks alone."""
-        return super().conditions()[1:]
-
-    def run(self, study: Study) -> Results:
-        """`accuracy (delay, seed, epoch)`, `gradient_norm (delay, seed, measurement)`, `unflossed_norm`."""
-        variables, along = super().run(study)
-        # the same networks again, as they were drawn
-        model, task, ids = self.networks(self.conditions())
-        first = task.draw(Draw(self.seed, self.length, self.batch, member_ids=ids))
-        norm = initial_gradient_norm(model, first).reshape(ids.shape[1:])
-        return {**variables, "unflossed_norm": (DIMS[1:], norm)}, along
+    """|dL/dh0| and accuracy over epochs, with flossing episodes at 0, 100, 200, 300, 400, and without."""
 
     def claims(self, record: Record) -> Checks:
-        """In most networks that learn, the gradient has risen tenfold before accuracy leaves chance."""
-        left = onset(torch.from_numpy(record["accuracy"])).numpy()
-        risen = record["gradient_norm"] >= ROSE * record["unflossed_norm"][..., None]
-        before = share_before(risen, record["measured_at"], left)
-        leave, rose = "share of networks that leave chance", "of these, share in which |dL/dh0| rose tenfold"
-        yield at_least("learned", leave, 0.5, share(np.isfinite(left)), source=self.source)
-        yield at_least("rose before", f"{rose} before", 0.5, before, source=self.source)
-
-
-def share(yes: Rows) -> float:
-    """Of how many it is so; NaN of none, which leaves a check undecided."""
-    return float(yes.mean()) if yes.size else float("nan")
-
-
-def share_before(risen: NDArray[np.bool_], at: Rows, left: Rows) -> float:
-    """Of the networks that leave chance, at `left (*e)`, how many had `risen (*e, measurement)` before."""
-    # `left` is NaN where a network never learns, and no epoch is before that
-    before = risen & (at <= left[..., None])
-    return share(np.any(before[np.isfinite(left)], -1))
-
-
-# a smoke test teaches nothing: with a level below chance it has ends to align to all the same
-@figure(
-    "fig9",
-    "|dL/dh0| and accuracy aligned to the last epoch at chance, and of small gradients",
-    cost=("10 s", "80 s", LONG),
-    smoke={"window": 8, "accuracy_level": 0.3},
-    small={"window": 500},
-    draw=around_ends,
-)
-class Fig9(Fig8):
-    """The networks of figure 8, each aligned to its own last epoch at chance, and of small gradients.
-
-    Attributes:
-        window: epochs shown before and after.
-        accuracy_level: beyond which accuracy is not that of chance.
-        norm_level: |dL/dh0| beyond which a gradient is not small; ours, because the paper's is lost.
-    """
-
-    window: int = 1000
-    accuracy_level: float = 0.6
-    norm_level: float = 1e-4
-
-    def run(self, study: Study) -> Results:
-        """That of figure 8, `chance_ends`, `small_ends (delay, seed)` and the aligned curves."""
-        variables, along = super().run(study)
-        dims, places = DIMS[1:], self.window // self.every
-        accuracy, norms, at = (
-            torch.as_tensor(variables[name][1]) for name in ("accuracy", "gradient_norm", "measured_at")
-        )
-        chance = onset(accuracy, self.accuracy_level, which="last")
-        # after learning the loss, and every gradient with it, goes to zero: that counts for nothing
-        while_at_chance = torch.where(at > chance.unsqueeze(-1), torch.inf, norms)
-        # norms have a value in `every` epochs, so a place among them times `every` is an epoch
-        small = self.every * onset(while_at_chance, self.norm_level, width=1, which="last")
-        aligned_norm = aligned(norms, (chance / self.every).round(), places, places)
-        ends: dict[str, Given] = {
-            "chance_ends": (dims, chance),
-            "small_ends": (dims, small),
-            "aligned_norm": ((*dims, "place"), aligned_norm),
-            "aligned_accuracy": ((*dims, "offset"), aligned(accuracy, small, self.window, self.window)),
-        }
-        around = coordinates(
-            offset=range(-self.window, self.window + 1),
-            place=[self.every * i for i in range(-places, places + 1)],
-        )
-        return {**variables, **ends}, {**along, **around}
-
-    def claims(self, record: Record) -> Checks:
-        """Gradients are not small any more before accuracy leaves chance for good."""
-        learned = np.isfinite(record["chance_ends"])
-        chance, small = record["chance_ends"][learned], record["small_ends"][learned]
-        lead = chance - small
-        # NaN where a gradient never was small
-        lead = float(np.nanmedian(lead)) if np.isfinite(lead).any() else float("nan")
-        leave, grew = "share of networks that leave chance for good", "of these, share whose gradient grew"
-        ahead, source = "median lead of the gradient, epochs", self.source
-        yield at_least("learned", leave, 0.5, float(learned.mean()), source=source)
-        yield at_least("grew before", f"{grew} before", 0.5, share(small < chance), source=source)
-        yield at_least("lead", ahead, float(self.every), lead, source=source)
+        """Each episode makes the gradient spike; without any it stays small, and fewer networks learn."""
+        (none, flossed), source = record["gradient_norm"], self.source
+        learned = np.isfinite(onset(torch.from_numpy(record["accuracy"]), which="last").numpy())
+        # the null: what the gradient does over the same epochs without an episode
+        spikes, still = (jumps(rows, record["measured_at"], self.episodes) for rows in (flossed, none))
+        spike = "median jump of |dL/dh0| at an episode, over that of the twin without it"
+        yield at_least("spike", spike, ROSE, np.median(spikes / still), source=source)
+        # of networks that never learn; the first epochs are those of a new readout
+        later = record["measured_at"] >= min(self.episodes)
+        largest = none[..., later].max(-1)[~learned[0]]
+        small = "without flossing, of networks that never learn: largest |dL/dh0| after the first episode"
+        yield at_most("small", small, SMALL, typical(largest, np.max), source=source)
+        twins = typical(flossed[..., later].min(-1)[~learned[0]] / largest)
+        above = "the smallest of their flossed twins over that, median"
+        yield at_least("above twins", above, ROSE, twins, source=source)
+        leave, more = learned.reshape(2, -1).mean(1), "share of networks that learn, flossed above not"
+        # both solve what is easy: of a delay at which all learn there is no more
+        hard = ~learned[0].all(-1)
+        gain = where(hard.any(), typical(learned[1][hard], np.mean) - typical(learned[0][hard], np.mean))
+        yield at_least("learned", more, 0.5, where(leave.max() > 0, gain), source=source)

@@ -14,10 +14,10 @@ from torch import Tensor
 from lyaptorch._random import Stream
 from lyaptorch._types import Number
 from lyaptorch.cells import Cell, LSTMCell, RateCell
-from lyaptorch.experiments.check import Checks, at_least, at_most
+from lyaptorch.experiments.check import Checks, at_least, at_most, where
 from lyaptorch.experiments.figure import Figure, Results, Study, coordinates
 from lyaptorch.experiments.gradient_flossing.setting import figure
-from lyaptorch.plots.primitives import PALETTE, bundle, level, picture
+from lyaptorch.plots.primitives import PALETTE, bundle, footnote, letter, level, picture, quartiles
 from lyaptorch.record import Record
 from lyaptorch.tangent import lyapunov_spectrum
 from lyaptorch.tangent.growth import untold
@@ -98,10 +98,16 @@ def exponents_and_squares(record: Record, axes: list[Axes]) -> None:
         exponent, square = axes[2 * i : 2 * i + 2]
         level(exponent)
         for panel, values in ((exponent, rows), (square, rows**2)):
-            bundle(panel, values, PALETTE[i], thick=np.median, alpha=0.35, thin=0.8, linewidth=1.8)
+            shown = np.where(np.isfinite(values), values, np.nan)
+            quartiles(panel, shown, PALETTE[i])
+            bundle(panel, shown, PALETTE[i], thick=np.nanmedian, alpha=0.35, thin=0.8, linewidth=1.8)
         label = rf"$\lambda_1$ {NATS}"
         exponent.set(xlabel="flossing epoch", ylabel=label, title=f"{unit} networks")
         square.set(xlabel="flossing epoch", ylabel=r"$\lambda_1^2$", title="and its square", yscale="log")
+    for panel, name in zip(axes, "ABCD", strict=False):
+        letter(panel, name)
+    said = f"n = {record['lambda_1'].shape[1]} networks each"
+    footnote(axes[0], said, "thick: medians; bands: 25 to 75%; thin: each")
 
 
 @figure(
@@ -162,10 +168,10 @@ class Fig6(NoiseDriven):
             falls = _median_square(before) / _median_square(after)
             sentence = f"{unit}: so it does in a long run with other inputs"
             yield at_least(f"{unit} afterwards", sentence, 100.0, falls, source=source)
-            if (unstable := before > 0).any():
-                sentence = f"{unit}: of {unstable.sum()} networks with lambda_1 > 0 the largest afterwards"
-                largest = after[unstable].max()
-                yield at_most(f"{unit} unstable", sentence, 0.05, largest, source=source)
+            unstable = before > 0
+            sentence = f"{unit}: of {unstable.sum()} networks with lambda_1 > 0 the largest afterwards"
+            largest = after[unstable].max(initial=-np.inf)
+            yield at_most(f"{unit} unstable", sentence, 0.05, where(unstable.any(), largest), source=source)
 
     def _lstm(self, study: Study, ids: Tensor) -> Cell:
         n, gates = self.hidden_size, LSTMCell.gates

@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from torch import Tensor
 
 from lyaptorch.experiments.figure import Figure, Results, Scales, Study, coordinates, declare
-from lyaptorch.plots.primitives import Rows, bundle, look
-from lyaptorch.record import Given
+from lyaptorch.plots.primitives import Rows, bundle, look, quartiles
+from lyaptorch.record import Given, Record
 from lyaptorch.schedules import At, FitPhase, FlossPhase, Schedule, Trigger
 from lyaptorch.tangent import Spectrum, lyapunov_spectrum
 from lyaptorch.tasks import TASKS, Task
@@ -34,6 +34,10 @@ SMOKE: dict[str, Any] = {
 }
 """What is small at smoke scale."""
 DIMS = ("condition", "delay", "seed")
+SMOOTH = 20
+"""Epochs over which drawn curves are averaged."""
+SMOOTHED = f"accuracies over epochs: running means of {SMOOTH}"
+"""The same, for the note below a picture."""
 
 
 figure = partial(declare, "gradient-flossing")
@@ -232,7 +236,13 @@ class DelaySweep(Setting):
 
 
 def bundles(axes: Axes, values: Rows, names: Iterable[object], **more: Any) -> None:
-    """A bundle for each group of `values (group, seed, point)`, each in a look of its own."""
+    """A bundle, and its quartiles, for each group of `values (group, seed, point)`, each in its own look."""
     for i, (name, rows) in enumerate(zip(names, values, strict=True)):
         color, dash = look(i)
+        quartiles(axes, rows, color, more.get("x"))
         bundle(axes, rows, color, str(name), dash=dash, **more)
+
+
+def number(record: Record) -> str:
+    """How many networks each curve stands for, in words."""
+    return f"n = {record.config['seeds']} networks each"

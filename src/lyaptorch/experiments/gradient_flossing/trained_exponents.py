@@ -12,17 +12,27 @@ from torch import Tensor
 
 from lyaptorch._random import Stream
 from lyaptorch.cells import random_frame
-from lyaptorch.experiments.check import Checks, at_least, at_most
+from lyaptorch.experiments.check import OURS, Checks, at_least, at_most, typical, where
 from lyaptorch.experiments.figure import Results, Study, coordinates
-from lyaptorch.experiments.gradient_flossing.delays import A_DAY, BESIDE, SOLVED, Fig4d
-from lyaptorch.experiments.gradient_flossing.setting import DIMS, Condition, Networks, Setting, figure
+from lyaptorch.experiments.gradient_flossing.comparisons import SOLVED
+from lyaptorch.experiments.gradient_flossing.delays import A_DAY, Fig4d
+from lyaptorch.experiments.gradient_flossing.setting import (
+    DIMS,
+    Condition,
+    Networks,
+    Setting,
+    figure,
+    number,
+)
 from lyaptorch.plots.primitives import (
     BLUE,
     GREY,
     ORANGE,
     PALETTE,
     finite_mean,
+    footnote,
     label_accuracy,
+    letter,
     level,
     picture,
     scores,
@@ -35,21 +45,38 @@ from lyaptorch.training import Adam
 from lyaptorch.training.optim import MemberOptimizer, clip
 
 
-@picture(lambda record: len(record.config["indices"]), width=3.6)
+@picture(lambda record: 2 * len(record.config["indices"]), width=3.2)
 def exponents(record: Record, axes: list[Axes]) -> None:
-    """Exponents against delay for each index: filled where solved, hollow where not, and the mean of each."""
+    """Exponents against delay for each index: filled where solved, hollow where not; means; the fit."""
     indices, delays = record.config["indices"], record["delay"]
     solved = record["final_accuracy"] >= SOLVED
     groups = ((solved, ORANGE, ORANGE, "solved"), (~solved, BLUE, "none", "not solved"))
-    for panel, index in zip(axes, indices, strict=True):
+    for i, index in enumerate(indices):
+        panel, logarithmic = axes[2 * i : 2 * i + 2]
         values = record["exponents"][..., index - 1]
         level(panel)
         for chosen, color, face, label in groups:
             # networks of all conditions together: what is compared is success, however it came about
             rows = np.where(chosen, values, np.nan).transpose(1, 0, 2).reshape(len(delays), -1)
-            scores(panel, delays, rows, color, label, thick=finite_mean, face=face, alpha=0.6, size=4.0)
-        panel.set(xlabel="delay", ylabel=rf"$\lambda_{{{index}}}$ (nats per step)", title="After training")
-    axes[-1].legend(**BESIDE)
+            look: dict[str, Any] = {"face": face, "alpha": 0.6, "size": 4.0, "thick": finite_mean}
+            scores(panel, delays, rows, color, label, **look)
+            scores(logarithmic, delays, np.where(rows < 0, -rows, np.nan), color, **look)
+        name = rf"\lambda_{{{index}}}"
+        panel.set(xlabel="delay", ylabel=f"${name}$ (nats per step)", title="After training")
+        every = np.broadcast_to(delays[:, None], solved.shape)[solved]
+        power, _, factor = power_law(every, values[solved])
+        if np.isfinite(power):
+            law = rf"$-{factor:.2g}\, d^{{-{power:.2f}}}$"
+            logarithmic.plot(delays, factor * delays**-power, ":", color=GREY, label=law)
+            logarithmic.legend()
+        # an axis without a dot that is positive cannot be logarithmic
+        if (values < 0).any():
+            logarithmic.set(xscale="log", yscale="log")
+        logarithmic.set(xlabel="delay", ylabel=f"$-{name}$", title="and its power law")
+        letter(panel, chr(ord("A") + 2 * i))
+        letter(logarithmic, chr(ord("B") + 2 * i))
+    axes[0].legend()
+    footnote(axes[0], f"{number(record)}, of three conditions", "lines: means; dots: each network")
 
 
 @figure(
@@ -82,30 +109,40 @@ class Fig13(Fig4d):
         """lambda_1 = -c d^-p of the solved networks; at each delay the solved lie above the others."""
         solved, source = record["final_accuracy"] >= SOLVED, self.source
         delays = np.broadcast_to(record["delay"][:, None], solved.shape)
-        power, error = power_law(delays[solved], record["exponents"][solved][:, 0])
+        power, error, _ = power_law(delays[solved], record["exponents"][solved][:, 0])
         sentence = f"solved: lambda_1 = -c d^-p, p over its standard error ({error:.2g})"
         yield at_least("power law", sentence, 2.0, power / error, source=source)
         for i in self.indices:
             values = record["exponents"][..., i - 1]
+            ahead = "mean of solved networks above that of the others by"
             for j, delay in enumerate(record["delay"].tolist()):
-                above, below = values[:, j][solved[:, j]], values[:, j][~solved[:, j]]
-                if above.size and below.size:
-                    key, gap = f"lambda_{i}, d {delay}", above.mean() - below.mean()
-                    ahead = "mean of solved networks above that of the others by"
-                    sentence = f"lambda_{i} at d = {delay}: {ahead}"
-                    yield at_least(key, sentence, 0.0, gap, source=source)
+                gap = apart(values[:, j], solved[:, j])
+                key, sentence = f"lambda_{i}, d {delay}", f"lambda_{i} at d = {delay}: {ahead}"
+                yield at_least(key, sentence, 0.0, gap, source=source)
+            # flossing alone raises exponents: of what success has to do with it only networks tell that
+            # were treated alike
+            rows = zip(values.reshape(-1, self.seeds), solved.reshape(-1, self.seeds), strict=True)
+            alike = typical(np.array([apart(*row) for row in rows]), np.mean)
+            sentence = f"lambda_{i}, networks of one delay that were treated alike: {ahead}"
+            yield at_least(f"lambda_{i}, alike", sentence, 0.0, alike, source=source)
 
 
-def power_law(delays: NDArray[np.integer], exponents: NDArray[np.floating]) -> tuple[float, float]:
-    """p of lambda = -c d^-p by least squares of the logarithms, and its standard error; NaN if too few."""
+def apart(values: NDArray[np.floating], solved: NDArray[np.bool_]) -> float:
+    """The mean of what is solved above that of what is not; NaN where there is not both."""
+    both = solved.any() and not solved.all()
+    return where(both, typical(values[solved], np.mean) - typical(values[~solved], np.mean))
+
+
+def power_law(delays: NDArray[np.integer], exponents: NDArray[np.floating]) -> tuple[float, float, float]:
+    """p of lambda = -c d^-p by least squares of the logarithms, its standard error, and c; NaN if too few."""
     # log(-lambda) = log c - p log d: a line of slope -p; an exponent above 0 has no logarithm
     below = exponents < 0
     x, y = np.log(delays[below]), np.log(-exponents[below])
     # the variance of a line through two points is 0 / 0
     if x.size < 3 or np.ptp(x) == 0:
-        return float("nan"), float("nan")
-    (slope, _), covariance = np.polyfit(x, y, 1, cov=True)
-    return float(-slope), float(covariance[0, 0] ** 0.5)
+        return float("nan"), float("nan"), float("nan")
+    (slope, height), covariance = np.polyfit(x, y, 1, cov=True)
+    return float(-slope), float(covariance[0, 0] ** 0.5), float(np.exp(height))
 
 
 MODES = ("fixed", "redrawn", "carried over")
@@ -125,8 +162,9 @@ def exponents_and_accuracy(record: Record, axes: list[Axes]) -> None:
         right.plot(i + np.linspace(-0.2, 0.2, len(final)), final, "o", color=color, markersize=3.5)
     left.set(xlabel="index $i$", ylabel=r"$\lambda_i$ (nats per step)", title="After flossing")
     left.legend()
-    label_accuracy(right, "")
+    label_accuracy(right, "", "After training")
     right.set(xticks=range(len(record["mode"])), xticklabels=record["mode"])
+    footnote(left, f"n = {record.config['seeds']} frames each, of one network", "lines, dots: each")
 
 
 @figure(
@@ -159,22 +197,26 @@ class Frames(Setting):
         """`exponents (mode, delay, frame, index)` after flossing, `accuracy`, `final_accuracy`."""
         networks = self.networks(self.conditions(), same=True)
         self._floss(networks)
-        exponents = self.spectrum(*networks, self.measure, self.k).exponents[..., 0, :]
+        measured, nats = self.spectrum(*networks, self.measure, self.k), {"units": "nats per step"}
         dims = ("mode", "delay", "frame")
         _, variables = study.learn(*networks, dims, **self.treatment())
-        variables["exponents"] = ((*dims, "index"), exponents, {"units": "nats per step"})
+        variables["exponents"] = ((*dims, "index"), measured.exponents[..., 0, :], nats)
+        variables["error"] = ((*dims, "index"), measured.stderr()[..., 0, :], nats)
         return variables, coordinates(delay=self.delays, mode=MODES)
 
     def claims(self, record: Record) -> Checks:
         """The frame matters little: exponents after flossing agree, and so does success."""
-        ours: dict[str, Any] = {"kind": "question", "source": "ours"}
         for i, mode in enumerate(record["mode"]):
             spread = record["exponents"][i, ..., 0].std(-1, ddof=1).mean()
-            sentence = f"{mode}: standard deviation of lambda_1 over frames"
-            yield at_most(f"{mode} spread", sentence, 0.1, spread, **ours)
-            success = (record["final_accuracy"][i] > SOLVED).mean()
+            # equal inputs are measured on: what is left of their length is the error of one measurement
+            error = record["error"][i, ..., 0].mean()
+            sentence = f"{mode}: standard deviation of lambda_1 over frames, in errors of one measurement"
+            ratio = where(np.isfinite(error), spread / error)
+            yield at_most(f"{mode} spread", sentence, 1.0, ratio, **OURS)
+            final = record["final_accuracy"][i]
+            success = where(np.isfinite(final).all(), (final > SOLVED).mean())
             sentence = f"{mode}: share of frames after which the task is solved"
-            yield at_least(f"{mode} solved", sentence, 0.5, success, **ours)
+            yield at_least(f"{mode} solved", sentence, 0.5, success, **OURS)
 
     def _floss(self, networks: Networks) -> None:
         """Floss every network in its own way; what `train` does, but for the frames."""

@@ -1,0 +1,194 @@
+"""Around the epoch at which networks leave chance: figure 9, and appendix D's covariant vectors."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+
+from lyaptorch.analysis import aligned, onset
+from lyaptorch.experiments.check import OURS, Checks, at_least, typical
+from lyaptorch.experiments.gradient_flossing.comparisons import DOUBLED, SOLVED, leaves_chance, rise, share
+from lyaptorch.experiments.gradient_flossing.episodes import (
+    LONG,
+    Episodes,
+    Fig8,
+    beside,
+    draw_norms,
+    lettered,
+    mark_episodes,
+    of_each_delay,
+)
+from lyaptorch.experiments.gradient_flossing.setting import SMOOTH, SMOOTHED, bundles, figure, number
+from lyaptorch.plots.primitives import (
+    GREY,
+    PALETTE,
+    Rows,
+    finite_mean,
+    footnote,
+    label_accuracy,
+    smooth,
+)
+from lyaptorch.record import Record
+
+
+@of_each_delay(2)
+def around_ends(record: Record, delay: int, axes: list[Axes]) -> None:
+    """|dL/dh0| around the last epoch at chance, accuracy around the last epoch of a small gradient."""
+    norms, accuracy = axes
+    window, every, quiet = record.config["window"], record.config["every"], {"alpha": 0.4, "thin": 0.8}
+    places = window // every
+    chance, small = ends(record)
+    for i, (name, color) in enumerate(zip(record["condition"], PALETTE, strict=False)):
+        at = torch.from_numpy(np.round(chance[i, delay] / every))
+        rows = aligned(torch.from_numpy(record["gradient_norm"][i, delay]), at, places, places).numpy()
+        x = every * np.arange(-places, places + 1)
+        draw_norms(norms, rows, color, x, label=str(name), **quiet)
+    at = torch.from_numpy(small[:, delay])
+    curves = aligned(torch.from_numpy(smooth(record["accuracy"][:, delay], SMOOTH)), at, window, window)
+    x = np.arange(-window, window + 1)
+    bundles(accuracy, curves.numpy(), record["condition"], x=x, thick=finite_mean, **quiet)
+    norms.axhline(record.config["norm_level"], color=GREY, linewidth=0.7)
+    norms.set(xlabel="epochs after the last at chance", title=f"delay {record['delay'][delay]}")
+    label_accuracy(accuracy, "epochs after the last small gradient")
+    for panel in axes:
+        panel.axvline(0, color=GREY, linestyle=":", linewidth=0.8)
+    lettered(delay, axes)
+    if delay == 0:
+        beside(norms)
+        said = (
+            "of which those that learn; thick: geometric means (A), means (B); bands: 25 to 75%; thin: each"
+        )
+        footnote(norms, number(record), said, SMOOTHED)
+
+
+def ends(record: Record) -> tuple[Rows, Rows]:
+    """The last epoch at chance, and that of a small gradient before success, `(condition, delay, seed)`.
+
+    NaN where a network never learns, or an episode alone threw it back; where no gradient was ever small.
+    """
+    config, at = record.config, record["measured_at"]
+    episodes = [tuple(config["episodes"]) if name != "none" else () for name in record["condition"]]
+    level, rows = config["accuracy_level"], zip(record["accuracy"], episodes, strict=True)
+    chance = np.stack([leaves_chance(accuracy, times, level) for accuracy, times in rows])
+    # once a task is solved its loss, and every gradient with it, goes to zero: that counts for nothing
+    solved = onset(torch.from_numpy(record["accuracy"]), SOLVED).nan_to_num(nan=torch.inf).numpy()
+    small = (record["gradient_norm"] <= config["norm_level"]) & (at <= solved[..., None])
+    last = np.where(small.any(-1), at[small.shape[-1] - 1 - small[..., ::-1].argmax(-1)], np.nan)
+    return chance, np.where(np.isfinite(chance), last, np.nan)
+
+
+# a smoke test teaches nothing: with a level below chance it has ends to align to all the same
+@figure(
+    "fig9",
+    "|dL/dh0| and accuracy aligned to the last epoch at chance, and of small gradients",
+    cost=("10 s", "3 min", LONG),
+    smoke={"window": 8, "accuracy_level": 0.3},
+    small={"window": 500},
+    draw=around_ends,
+)
+class Fig9(Fig8):
+    """The networks of figure 8, each aligned to its own last epoch at chance, and of small gradients.
+
+    Attributes:
+        window: epochs shown before and after.
+        accuracy_level: beyond which accuracy is not that of chance.
+        norm_level: |dL/dh0| beyond which a gradient is not small; ours, because the paper's is lost.
+        rising: epochs over which the gradient is compared before accuracy leaves chance; ours.
+    """
+
+    window: int = 1000
+    accuracy_level: float = 0.6
+    norm_level: float = 1e-3
+    rising: int = 100
+
+    def claims(self, record: Record) -> Checks:
+        """Gradients grow before accuracy leaves chance, and accuracy leaves it after they are small."""
+        chance, small = ends(record)
+        at, (none, flossed) = record["measured_at"], record["gradient_norm"]
+        grows = f"decades by which |dL/dh0| grows in up to {self.rising} epochs before learning"
+        # the null: the twin without flossing, in the same epochs
+        twin = rise(none, at, chance[1], self.episodes, self.rising)
+        above = typical(rise(flossed, at, chance[1], self.episodes, self.rising) - twin)
+        sentence, source = f"flossed: {grows}, above those of the twin, median", self.source
+        yield at_least("flossed grows", sentence, DOUBLED, above, source=source)
+        # a network without flossing has no twin: the null is the same one, as many epochs earlier
+        earlier = np.where(chance[0] > self.rising, chance[0] - self.rising, np.nan)
+        before = rise(none, at, earlier, (), self.rising)
+        above = typical(rise(none, at, chance[0], (), self.rising) - before)
+        sentence = f"not flossed: {grows}, above those of as many epochs before, median"
+        yield at_least("none grows", sentence, DOUBLED, above, **OURS)
+        # which is late, of networks that were small once: others have no such epoch
+        lead = typical(chance[1] - small[1])
+        sentence = "flossed: epochs from the last small gradient to the last at chance, median"
+        yield at_least("lead", sentence, float(self.every), lead, source=source)
+        reliably = "flossed: of networks that learn, share whose gradient is above small before"
+        first = (small[1] < chance[1])[np.isfinite(small[1])]
+        yield at_least("precedes", reliably, 0.9, share(first), source=source)
+
+
+@of_each_delay(2)
+def overlaps(record: Record, delay: int, axes: list[Axes]) -> None:
+    """Overlap with the first covariant vector, and accuracy, over epochs."""
+    (overlap, accuracy), title = axes, f"delay {record['delay'][delay]}"
+    names, curves = record["condition"], smooth(record["accuracy"][:, delay], SMOOTH)
+    bundles(overlap, record["overlap"][:, delay], names, x=record["measured_at"], thick=finite_mean)
+    bundles(accuracy, curves, names, thick=finite_mean)
+    overlap.set(xlabel="epoch", ylabel=r"|cos| of $dL/dh$ and $v_1$", title=title)
+    label_accuracy(accuracy, "epoch", title)
+    overlap.axhline(random_overlap(record.config["hidden_size"]), color=GREY, linewidth=0.8)
+    mark_episodes(record, axes)
+    if delay == 0:
+        beside(overlap)
+        said = "thick: means; bands: 25 to 75%; thin: each; grey: random directions"
+        footnote(overlap, number(record), said, SMOOTHED)
+
+
+@figure(
+    "appD-clv",
+    "overlap of dL/dh with the first covariant vector over epochs, flossed or not",
+    cost=("10 s", "80 s", LONG),
+    small={"delays": (20,)},
+    draw=overlaps,
+)
+class CovariantOverlap(Episodes):
+    """Overlap of dL/dh with the first covariant Lyapunov vector over epochs.
+
+    L is the loss of the last step alone, so that only the longest path counts, and h the state after a third
+    of a trial, before which the vector has the time to be found.
+
+    Attributes:
+        around: epochs before and after accuracy leaves chance that are compared.
+    """
+
+    around: int = 200
+
+    measured: ClassVar[tuple[str, str]] = ("covariant_overlap", "overlap")
+
+    def claims(self, record: Record) -> Checks:
+        """The overlap rises around the epoch at which accuracy leaves chance, beyond that of chance."""
+        at, source = record["measured_at"], "Gradient Flossing, appendix D"
+        null = random_overlap(self.hidden_size)
+        for i, condition in enumerate(record["condition"]):
+            episodes = () if condition == "none" else self.episodes
+            left = leaves_chance(record["accuracy"][i], episodes).reshape(-1)
+            # nothing is before or after NaN, the epoch of a network that never learns
+            since, rows = at - left[:, None], record["overlap"][i].reshape(-1, len(at))
+            before = finite_mean(np.where((since < 0) & (since >= -self.around), rows, np.nan), -1)
+            after = finite_mean(np.where((since >= 0) & (since <= self.around), rows, np.nan), -1)
+            change = (after - before)[np.isfinite(after - before)]
+            error = change.std(ddof=1) / math.sqrt(change.size) if change.size > 1 else math.nan
+            steps = typical(change, np.mean) / error
+            sentence = f"{condition}: rise of the overlap around leaving chance, in its standard errors"
+            yield at_least(f"{condition} rise", sentence, 2.0, steps, source=source)
+            sentence = f"{condition}: overlap after leaving chance, over that of random directions, median"
+            yield at_least(f"{condition} above random", sentence, 2.0, typical(after) / null, source=source)
+
+
+def random_overlap(n: int) -> float:
+    """The mean |cos| of two random directions in n dimensions, about sqrt(2 / (pi n))."""
+    # a coordinate of a random unit vector: Gamma(n / 2) / (sqrt(pi) Gamma((n + 1) / 2))
+    return math.exp(math.lgamma(n / 2) - math.lgamma((n + 1) / 2)) / math.sqrt(math.pi)

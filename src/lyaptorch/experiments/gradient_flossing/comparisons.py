@@ -1,0 +1,110 @@
+"""Comparisons with twins: equal networks and batches, of which one is flossed and the other is not."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lyaptorch.analysis import onset
+from lyaptorch.experiments.check import Checks, at_least, where
+from lyaptorch.plots.primitives import TINY, Rows
+from lyaptorch.record import Record
+
+SOLVED = 0.9
+"""Accuracy from which on a task counts as solved."""
+CHANCE = 0.6
+"""Mean accuracy up to which networks count as being at chance."""
+MARGIN = 0.02
+"""By how much a condition must exceed another."""
+DOUBLED = 0.3
+"""Decades of a factor of two, from which on something has grown; ours."""
+
+
+def able(record: Record) -> NDArray[np.bool_]:
+    """Which conditions have a network that was above chance once, at any delay.
+
+    A condition that never learns anything says nothing about what was done to its networks.
+    """
+    accuracy = torch.from_numpy(record["accuracy"])
+    learned = np.isfinite(onset(accuracy, CHANCE).numpy())
+    return np.asarray(learned.reshape(len(learned), -1).any(1))
+
+
+def exceeds(
+    more: str,
+    less: str,
+    delays: NDArray[np.integer],
+    upper: NDArray[np.floating],
+    lower: NDArray[np.floating],
+    source: str,
+    both_able: object = True,
+) -> Checks:
+    """A check for each delay: the mean accuracies of one condition lie above those of another.
+
+    It is not decided where both are at chance, or both solve the delay, or one never left chance at any.
+    """
+    for delay, high, low in zip(delays.tolist(), upper, lower, strict=True):
+        # above 1 - MARGIN there is no room to exceed by MARGIN
+        told_apart = both_able and max(high, low) > CHANCE and min(high, low) < 1 - MARGIN
+        key, sentence = f"{more} over {less}, d {delay}", f"accuracy at d = {delay}: {more} exceeds {less} by"
+        yield at_least(key, sentence, MARGIN, where(told_apart, high - low), source=source)
+
+
+def sooner(more: str, less: str, record: Record, source: str) -> Checks:
+    """Where both of two conditions learn, one does so in fewer epochs."""
+    accuracy = record["accuracy"]
+    one, other = (accuracy[record["condition"].tolist().index(name)] for name in (more, less))
+    # pairs of twins of which both leave chance for good
+    epochs = [onset(torch.from_numpy(rows), CHANCE, which="last").numpy() for rows in (one, other)]
+    both = np.isfinite(epochs[0]) & np.isfinite(epochs[1])
+    # + 1: one that has learned within the first window took some epochs, too
+    ratio = np.exp(np.log((epochs[1][both] + 1) / (epochs[0][both] + 1)).mean()) if both.any() else np.nan
+    sentence = f"where both learn, {less} takes so many times the epochs of {more}"
+    yield at_least(f"{more} sooner than {less}", sentence, 1.0, ratio, source=source)
+
+
+def share(yes: Rows) -> float:
+    """Of how many it is so; NaN of none, which leaves a check undecided."""
+    return float(yes.mean()) if yes.size else float("nan")
+
+
+def leaves_chance(accuracy: Rows, episodes: tuple[int, ...], level: float = CHANCE) -> Rows:
+    """The last epoch at chance `(*e)` of networks that learn; NaN for others.
+
+    NaN, too, for those of which it is but a dip: they had learned before, and an episode threw them back.
+    """
+    curves = torch.from_numpy(np.asarray(accuracy))
+    first, last = (onset(curves, level, which=which).numpy() for which in ("first", "last"))
+    # a window that holds an epoch of the dip begins some epochs before the episode
+    dip = np.zeros(np.shape(last), dtype=bool)
+    for episode in episodes:
+        dip |= (first < episode) & (episode <= last + WINDOW)
+    return np.where(dip, np.nan, last)
+
+
+WINDOW = 10
+"""Epochs over which `onset` averages; and measurements that are averaged."""
+AVERAGED = 3
+"""Measurements that make a level, before and after."""
+RELAXED = 50
+"""Epochs after an episode in which gradients fall, because the readout learns to use what has changed."""
+
+
+def rise(values: Rows, at: Rows, events: Rows, episodes: tuple[int, ...], window: int) -> Rows:
+    """By how many decades `values (*e, measurement)` rise in the epochs before `events (*e)`.
+
+    From a level `window` epochs before the event, or from that after the last episode and what follows on
+    it, if that is later, to the one just before the event. NaN without an event, or without time between.
+    """
+    logs = np.log10(np.maximum(values, TINY)).reshape(-1, len(at))
+    found = np.full(len(logs), np.nan)
+    for i, (row, event) in enumerate(zip(logs, np.ravel(events), strict=True)):
+        if not np.isfinite(event):
+            continue
+        # the start of training counts like an episode: a new readout changes gradients, too
+        after = RELAXED + max(e for e in (0, *episodes) if e <= event)
+        places = np.flatnonzero((at >= max(after, event - window)) & (at <= event))
+        if len(places) >= 2 * AVERAGED:
+            found[i] = row[places[-AVERAGED:]].mean() - row[places[:AVERAGED]].mean()
+    return found.reshape(np.shape(events))

@@ -100,6 +100,18 @@ at_most = partial(_sided, "at most")
 """Measured <= expected + tolerance."""
 
 
+def given(occurred: object, measured: SupportsFloat) -> float:
+    """What was measured, where the situation that a claim speaks of occurred; NaN elsewhere: not decided."""
+    return float(measured) if occurred else math.nan
+
+
+def beyond_chance(measured: SupportsFloat, by_chance: NDArray[np.floating], share: float = 0.1) -> float:
+    """What was measured, where it lies outside of the middle of what chance makes of it; NaN within."""
+    # of this share half lies below the middle, half above
+    low, high = np.quantile(by_chance, (share / 2, 1 - share / 2))
+    return given(not low <= float(measured) <= high, measured)
+
+
 def slopes(x: NDArray[Any], y: NDArray[np.floating]) -> NDArray[np.floating]:
     """Least-squares slope of `y (..., points)` over `x (points,)`."""
     # sum (x - <x>) (y - <y>) = sum (x - <x>) y, since the x - <x> add up to 0

@@ -58,7 +58,7 @@ def test_checks_are_data_that_agree_with_themselves(paper, figure, record, tmp_p
     assert all(c.key for c in found)
     assert len({c.key for c in found}) == len(found)
     for check in found:
-        assert [type(value) for value in asdict(check).values()] == [str] * 2 + [float] * 3 + [str] * 3
+        assert [type(value) for value in asdict(check).values()] == [str] * 2 + [float] * 3 + [str] * 4
         assert check.sentence
         assert check.tolerance >= 0
         distance = abs(check.measured - check.expected)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -34,6 +34,7 @@ class Check:
         side: of the bound.
         kind: claim, identity, timing or question.
         source: where the claim is made: paper and place, "theory", or an independent run.
+        because: why it is no claim, of those that are none.
     """
 
     key: str
@@ -44,6 +45,7 @@ class Check:
     side: Side
     kind: Kind = "claim"
     source: str = ""
+    because: str = ""
 
     @property
     def outcome(self) -> str:
@@ -73,8 +75,14 @@ class Check:
         return self.outcome == HOLDS
 
 
-THEORY: dict[str, Any] = {"kind": "identity", "source": "theory"}
+THEORY: dict[str, Any] = {
+    "kind": "identity",
+    "source": "theory",
+    "because": "It follows from theory: it fails only if the code is wrong.",
+}
 """Of a check that is exact, or within the error of theory."""
+OURS: dict[str, Any] = {"kind": "question", "source": "ours", "because": "The paper does not say."}
+"""Of a check that no paper speaks of."""
 Checks: TypeAlias = Iterator[Check]
 """What a figure yields."""
 
@@ -100,16 +108,16 @@ at_most = partial(_sided, "at most")
 """Measured <= expected + tolerance."""
 
 
-def given(occurred: object, measured: SupportsFloat) -> float:
-    """What was measured, where the situation that a claim speaks of occurred; NaN elsewhere: not decided."""
+def where(occurred: object, measured: SupportsFloat) -> float:
+    """What was measured, or NaN, which leaves a check undecided, where its situation did not occur."""
     return float(measured) if occurred else math.nan
 
 
-def beyond_chance(measured: SupportsFloat, by_chance: NDArray[np.floating], share: float = 0.1) -> float:
-    """What was measured, where it lies outside of the middle of what chance makes of it; NaN within."""
-    # of this share half lies below the middle, half above
-    low, high = np.quantile(by_chance, (share / 2, 1 - share / 2))
-    return given(not low <= float(measured) <= high, measured)
+def typical(values: NDArray[Any], middle: Callable[..., Any] = np.median) -> float:
+    """The median, or what else `middle` is, of what is finite; NaN of nothing."""
+    finite = np.asarray(values, dtype=float)
+    finite = finite[np.isfinite(finite)]
+    return float(middle(finite)) if finite.size else math.nan
 
 
 def slopes(x: NDArray[Any], y: NDArray[np.floating]) -> NDArray[np.floating]:
@@ -117,6 +125,13 @@ def slopes(x: NDArray[Any], y: NDArray[np.floating]) -> NDArray[np.floating]:
     # sum (x - <x>) (y - <y>) = sum (x - <x>) y, since the x - <x> add up to 0
     centred = x - x.mean()
     return np.asarray((y * centred).sum(-1) / (centred**2).sum())
+
+
+def beyond_chance(measured: SupportsFloat, by_chance: NDArray[np.floating], share: float = 0.1) -> float:
+    """What was measured, where it lies outside of the middle of what chance makes of it; NaN within."""
+    # of this share half lies below the middle, half above
+    low, high = np.quantile(by_chance, (share / 2, 1 - share / 2))
+    return where(not low <= float(measured) <= high, measured)
 
 
 REASONS: dict[str, dict[str, dict[str, str]]] = tomllib.loads(

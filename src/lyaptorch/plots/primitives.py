@@ -31,7 +31,6 @@ _SETTINGS: dict[Any, Any] = {
     "font.size": 9,
     "legend.frameon": False,
     "legend.fontsize": 8,
-    "savefig.dpi": 160,
     "figure.dpi": 110,
 }
 
@@ -114,6 +113,12 @@ def look(group: int) -> tuple[str, str]:
     return PALETTE[group % len(PALETTE)], DASHES[group // len(PALETTE) % len(DASHES)]
 
 
+def letters(axes: Sequence[Axes], names: str) -> None:
+    """The letters of panels, as the paper has them; a blank for a panel that it does not have."""
+    for panel, name in zip(axes, names, strict=False):
+        letter(panel, name)
+
+
 def bundle(
     axes: Axes,
     rows: Rows,
@@ -142,11 +147,33 @@ def learning(axes: Axes, rows: Rows, color: str, label: str, title: str, *, lowe
     axes.set(xlabel="epoch", ylabel="accuracy", title=title, ylim=(lowest, 1.03))
 
 
+def quartiles(axes: Axes, rows: Rows, color: str, x: ArrayLike | None = None) -> None:
+    """A band from the 25th to the 75th percentile of what is there of `rows (members, points)`."""
+    at = np.arange(rows.shape[-1]) if x is None else np.asarray(x)
+    # a column of which nothing is there has no band, and is no reason to warn
+    some = np.isfinite(rows).any(0)
+    if not some.any():
+        return
+    low, high = np.nanpercentile(rows[:, some], (25, 75), axis=0)
+    axes.fill_between(at[some], low, high, color=color, alpha=0.2, linewidth=0)
+
+
 def band(axes: Axes, rows: Rows, color: str, label: str | None = None) -> None:
     """The median of `rows (members, points)` in a band from the 25th to the 75th percentile."""
-    low, middle, high = np.percentile(rows, (25, 50, 75), axis=0)
-    axes.fill_between(np.arange(rows.shape[-1]), low, high, color=color, alpha=0.2, linewidth=0)
-    axes.plot(middle, color=color, linewidth=1.6, label=label)
+    quartiles(axes, rows, color)
+    axes.plot(np.median(rows, 0), color=color, linewidth=1.6, label=label)
+
+
+def letter(axes: Axes, name: str) -> None:
+    """The letter of a panel, at its upper left."""
+    axes.set_title(name, loc="left", fontsize=12)
+
+
+def footnote(axes: Axes, *said: str) -> None:
+    """Below a whole picture: how many networks there are, and what lines, bands and dots mean."""
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    figure.supxlabel("; ".join(said), fontsize=7.5, color=GREY)
 
 
 def scores(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lyaptorch.analysis import condition_number
 from lyaptorch.cells import BinaryCell, unroll
-from lyaptorch.experiments.check import Checks, at_least, at_most, given, near
+from lyaptorch.experiments.check import Checks, at_least, at_most, near, where
 from lyaptorch.experiments.figure import Results, Scales, Study, coordinates
 from lyaptorch.experiments.gradient_flossing.exponents import spectra
 from lyaptorch.experiments.surrogate_flossing.random_binary import (
@@ -134,12 +134,12 @@ class Fig2a(Control):
             if g <= 1.0:
                 sentence = f"g = {g:g}: mean lambda_1 after {self.epochs} epochs"
                 # where it was there before, flossing has nothing to show
-                yield close(f"g {g:g} after", sentence, 0.0, given(abs(first) > 0.05, last))
+                yield close(f"g {g:g} after", sentence, 0.0, where(abs(first) > 0.05, last))
         left = after / before
         sentence = "the larger g, the more of lambda_1 is left: least step of the share"
         # two that have both arrived are alike
         step = np.diff(left).min(initial=np.inf)
-        yield least("slower", sentence, 0.0, given(len(left) > 1, step), 0.05)
+        yield least("slower", sentence, 0.0, where(len(left) > 1, step), 0.05)
         far = [share for g, share in zip(sharpness, left, strict=True) if g >= 5]
         sentence = "g of 5 and more do not converge: least share of lambda_1 that is left"
         yield least("large g", sentence, 0.5, min(far, default=math.nan))
@@ -168,7 +168,7 @@ class Fig2b(Control):
             sentence = f"k = {k}: |lambda_i| <= 0.1 for i <= {k}, median network"
             # before flossing they must be elsewhere
             far, close = (np.abs(spectrum[:k]).max() for spectrum in (twin, middle))
-            yield most(f"k {k} flossed", sentence, 0.1, given(far > 0.1, close))
+            yield most(f"k {k} flossed", sentence, 0.1, where(far > 0.1, close))
             sentence = f"k = {k}: the median of the others is below -0.1"
             yield most(f"k {k} others", sentence, -0.1, np.median(middle[k:]))
 
@@ -223,7 +223,7 @@ class Driven(RandomNetworks):
             # an error as large as half of the rate could not tell growth from none
             told = error < 0.5 * abs(record[self.slope][group].mean())
             sentence = f"g = {g:g}: slope of {self.difference}, within its error (99% of runs)"
-            yield sure(f"g {g:g}", sentence, 0.0, given(told, away.mean()), error)
+            yield sure(f"g {g:g}", sentence, 0.0, where(told, away.mean()), error)
 
 
 @figure(

@@ -19,8 +19,8 @@ from lyaptorch.experiments.check import THEORY, Checks, at_most, beyond_chance, 
 from lyaptorch.experiments.figure import Figure, Results, Study, coordinates
 from lyaptorch.experiments.gradient_flossing import cost
 from lyaptorch.experiments.gradient_flossing.cost import Sizes
-from lyaptorch.experiments.surrogate_flossing.adaptive import Spiking
 from lyaptorch.experiments.surrogate_flossing.random_binary import NATS, TITLE, copies, figure
+from lyaptorch.experiments.surrogate_flossing.spiking_training import Spiking
 from lyaptorch.plots.primitives import BLUE, GREY, ORANGE, PALETTE, geometric_mean, picture
 from lyaptorch.record import Record
 from lyaptorch.schedules import FitPhase, FlossPhase

@@ -14,7 +14,7 @@ from torch import Tensor
 from lyaptorch._random import Stream
 from lyaptorch._types import Number
 from lyaptorch.cells import BinaryCell
-from lyaptorch.experiments.check import THEORY, Check, Checks, at_most, given, near
+from lyaptorch.experiments.check import THEORY, Check, Checks, at_most, near, where
 from lyaptorch.experiments.figure import Figure, Results, Study, declare
 from lyaptorch.plots.primitives import BLUE, PALETTE, Picture, bundle, picture, single
 from lyaptorch.record import Record
@@ -215,7 +215,7 @@ class Fig1b(RandomNetworks):
         middle = np.median(record["spectrum"], -1)
         sentence, source = "most exponents fall with g: largest step of the median", f"{TITLE}, section 2"
         step = np.diff(middle[np.argsort(record["sharpness"])]).max(initial=-np.inf)
-        yield at_most("median", sentence, 0.0, given(len(middle) > 1, step), source=source)
+        yield at_most("median", sentence, 0.0, where(len(middle) > 1, step), source=source)
 
     def _law(self, record: Record, group: int, g: float) -> Check:
         """Equation 6 against what was simulated, well inside of its cut."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from lyaptorch.analysis import spike_statistics
 from lyaptorch.cells import LeakyReadout, LIFCell, surrogates
 from lyaptorch.cells.weights import fluctuation_driven
-from lyaptorch.experiments.check import OURS, Checks, at_least, at_most, where
+from lyaptorch.experiments.check import OURS, Checks, at_least, at_most, beyond_error, where
 from lyaptorch.experiments.figure import Results, Study, coordinates
 from lyaptorch.experiments.surrogate_flossing.random_binary import copies, figure
 from lyaptorch.experiments.surrogate_flossing.trained_binary import Learning
@@ -137,10 +137,8 @@ class Spiking(Learning):
         for code in CODES:
             # seed by seed, which start alike
             gains = np.subtract(*record[f"{code}_final"][[1, 0]])
-            error = 2 * gains.std(ddof=1) / len(gains) ** 0.5
             sentence = f"{code} patterns: accuracy gained by flossing before, beyond two standard errors"
-            told = where(abs(gains.mean()) > error, gains.mean())
-            yield least(f"{code} gain", sentence, 0.0, told)
+            yield least(f"{code} gain", sentence, 0.0, beyond_error(gains))
 
     def model(self, task: SpikingXOR | SpikePatterns, ids: Tensor) -> Model:
         """The networks `ids`, untrained."""

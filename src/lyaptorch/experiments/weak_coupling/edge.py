@@ -16,6 +16,7 @@ from torch import Tensor
 from lyaptorch.cells import ResidualCell, residuals
 from lyaptorch.experiments.check import Checks, at_least, at_most, typical, where
 from lyaptorch.experiments.figure import Results, Study, stacked
+from lyaptorch.experiments.weak_coupling.image_runs import SOMETHING
 from lyaptorch.experiments.weak_coupling.several_tasks import SeveralTasks, minimal_of, named, score_of
 from lyaptorch.experiments.weak_coupling.trained import (
     AUTHORS,
@@ -209,10 +210,6 @@ class Fig3(SeveralTasks):
         ends, inner = best[order[[0, -1]]].max(), best[order[1:-1]].max()
         sentence = f"{name}: near the edge networks are better than at both ends of what was tried, by"
         yield least(f"{name} edge", sentence, 0.0, where(learned.any(), inner - ends))
-
-
-SOMETHING = 0.2
-"""Accuracy, or share of the variance, above which a network has learned something."""
 
 
 def known_scores(record: Record) -> NDArray[np.floating]:

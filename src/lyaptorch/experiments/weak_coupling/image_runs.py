@@ -196,6 +196,8 @@ def spectrum_checks(record: Record) -> Checks:
 
 CHANCE = 0.1
 """The accuracy of who knows nothing of ten digits."""
+SOMETHING = 0.2
+"""Accuracy above which a network has learned something."""
 
 
 def seeded(axes: Axes, record: Record) -> None:

@@ -14,6 +14,7 @@ from lyaptorch.cells.residuals import HasFrequency
 from lyaptorch.experiments.check import Checks, at_least, at_most, where
 from lyaptorch.experiments.figure import Study
 from lyaptorch.experiments.weak_coupling.image_runs import (
+    SOMETHING,
     Conditions,
     ImageRun,
     best_at_angles,
@@ -148,8 +149,6 @@ class Fig4(ImageRun):
 
 
 HARMONICS = ("2 w0", "3 w0")
-SOMETHING = 0.2
-"""Accuracy above which a network has learned something; of ten digits a tenth is chance."""
 
 
 @picture(2, width=4.0)

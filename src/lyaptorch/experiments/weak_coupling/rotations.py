@@ -137,8 +137,9 @@ class Fig4(ImageRun):
         yield least("efficiency", sentence, 0.0, later(record, "1 w0", beside, order) if beside else np.nan)
         between, harmonics = ([n for n in names if n in best] for names in (("1.5 w0", "2.5 w0"), HARMONICS))
         told = known and len(between) == 2 and len(harmonics) == 2
-        gain = np.mean([best[n] for n in harmonics]) - np.mean([best[n] for n in between]) if told else np.nan
-        yield least("harmonics", "twice and three times it beat what lies between, by", 0.0, gain)
+        of, beyond = (sum(best[n] for n in names) / 2 for names in (harmonics, between))
+        sentence = "twice and three times it beat what lies between, by"
+        yield least("harmonics", sentence, 0.0, where(told, of - beyond))
         # the share of what steps contribute that is left when all are added: 1 if all have one sign
         part = record["contributions"]
         phase = np.abs(part.sum(-1)) / np.abs(part).sum(-1)

@@ -52,7 +52,7 @@ def steps_to(curves: NDArray[Any], at: NDArray[Any], least: float, *, falls: boo
     """
     reached = curves <= least if falls else curves >= least
     # argmax of truth values is the first that is true
-    return np.where(reached.any(-1), at[reached.argmax(-1)], at[-1])
+    return np.asarray(np.where(reached.any(-1), at[reached.argmax(-1)], at[-1]))
 
 
 def learned(record: Record, ids: Tensor, dims: tuple[str, ...]) -> dict[str, Any]:

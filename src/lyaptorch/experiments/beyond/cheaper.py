@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from torch import Tensor
 
 from lyaptorch.experiments.beyond.learners import LEARNED, Learning, asks_at_least, asks_at_most, figure
-from lyaptorch.experiments.check import Checks, at_least, at_most, where
+from lyaptorch.experiments.check import OURS, Checks, at_least, at_most, where
 from lyaptorch.experiments.figure import Results, Study, coordinates
 from lyaptorch.experiments.gradient_flossing.setting import Condition
 from lyaptorch.plots.primitives import (
@@ -132,7 +132,7 @@ class CheapFlossing(Learning):
             # not decided where none keeps enough
             share = record[name][enough].min() / record[name][full] if enough else np.nan
             sentence = f"{name} of the cheapest that keeps it, over published"
-            yield at_most(f"cheapest {name}", sentence, 0.5, share, kind=kind)
+            yield at_most(f"cheapest {name}", sentence, 0.5, share, **{**OURS, "kind": kind})
 
 
 SOLVED = 0.9

@@ -210,7 +210,8 @@ class Driven(RandomNetworks):
 
     def claims(self, record: Record) -> Checks:
         """What is measured grows as theory says, within the error over networks."""
-        sure = partial(near, kind="identity", source=f"theory ({TITLE}, appendix {self.figure[-1]})")
+        exact = {"kind": "identity", "because": "It follows from what an exponent is, within its error."}
+        sure = partial(near, source=f"theory ({TITLE}, appendix {self.figure[-1]})", **exact)
         sharpness = record["sharpness"].tolist()
         for group, g in enumerate(sharpness):
             # what is measured is rate T + constant, and the constant depends on the vectors that were taken

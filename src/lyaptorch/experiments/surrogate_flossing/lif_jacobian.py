@@ -100,7 +100,8 @@ class Fig4(Figure):
 
     def claims(self, record: Record) -> Checks:
         """The step's Jacobian is that of autodiff, and its products are what backpropagation computes."""
-        exact = partial(at_most, kind="identity", source="autodiff")
+        because = "Both are the same derivative: they differ only if the code is wrong."
+        exact = partial(at_most, kind="identity", source="autodiff", because=because)
         errors = (record["jacobian_error"], record["product_error"])
         for mode, step, product in zip(record["mode"], *errors, strict=True):
             sentence = f"{mode}: largest entry of analytic - automatic Jacobian"

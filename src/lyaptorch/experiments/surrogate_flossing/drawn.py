@@ -20,7 +20,7 @@ from lyaptorch.experiments.surrogate_flossing.random_binary import (
     random_networks,
     random_states,
 )
-from lyaptorch.plots.primitives import BLUE, GREY, ORANGE, PALETTE, picture
+from lyaptorch.plots.primitives import BLUE, GREY, ORANGE, PALETTE, footnote, letters, picture
 from lyaptorch.record import Record
 from lyaptorch.tangent import lyapunov_spectrum
 
@@ -42,6 +42,8 @@ def ideas(record: Record, axes: list[Axes]) -> None:
     products.set(xlabel="steps", ylabel=r"$|D_t \cdots D_1 q|$", title="Products of surrogate Jacobians")
     for panel in axes:
         panel.legend()
+    letters(axes, "AAC")
+    footnote(units, "one network")
 
 
 @figure(
@@ -149,6 +151,8 @@ def columns(record: Record, axes: list[Axes]) -> None:
     share.plot(record["expected"], color="black", linestyle="--", label="theory")
     share.set(xlabel="step", ylabel="share with $|h| < 1/g$", title="Active columns", ylim=(0, None))
     share.legend()
+    letters(axes, "D")
+    footnote(matrix, "D and slopes: one network", f"share: of n = {record.config['networks']} networks")
 
 
 @figure(

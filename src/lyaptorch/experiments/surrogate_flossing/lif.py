@@ -21,7 +21,7 @@ from lyaptorch.experiments.gradient_flossing import cost
 from lyaptorch.experiments.gradient_flossing.cost import Sizes
 from lyaptorch.experiments.surrogate_flossing.random_binary import NATS, TITLE, copies, figure
 from lyaptorch.experiments.surrogate_flossing.spiking_training import Spiking
-from lyaptorch.plots.primitives import BLUE, GREY, ORANGE, PALETTE, geometric_mean, picture
+from lyaptorch.plots.primitives import BLUE, GREY, ORANGE, PALETTE, footnote, geometric_mean, letters, picture
 from lyaptorch.record import Record
 from lyaptorch.schedules import FitPhase, FlossPhase
 from lyaptorch.tangent import lyapunov_spectrum
@@ -36,6 +36,8 @@ def convergence(record: Record, axes: list[Axes]) -> None:
     """Running estimates of a few exponents, weights random or fixed, and the scatter of all of them."""
     time, running = record["time"], record["running"]
     n = running.shape[-1]
+    # what is compared has one scale
+    axes[1].sharey(axes[0])
     for panel, weights, rows, mean in zip(axes, record["weights"], running, (BLUE, ORANGE), strict=False):
         for color, i in zip(PALETTE, np.linspace(0, n - 1, 6).round().astype(int), strict=True):
             panel.semilogx(time, rows[:, :, i], color=color, linewidth=0.7, alpha=0.6)
@@ -47,6 +49,9 @@ def convergence(record: Record, axes: list[Axes]) -> None:
     axes[2].loglog(time, scatter[-1] * (time / time[-1]) ** -0.5, ":", color=GREY, label=r"$t^{-1/2}$")
     axes[2].set(xlabel="steps", ylabel="standard deviation", title="Scatter")
     axes[2].legend()
+    letters(axes, "AB ")
+    counted = f"n = {running.shape[2]} realisations, each a line"
+    footnote(axes[0], counted, "scatter: geometric mean of all exponents")
 
 
 @figure(

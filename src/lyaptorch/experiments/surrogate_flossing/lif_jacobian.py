@@ -16,7 +16,7 @@ from lyaptorch.cells.weights import fluctuation_driven
 from lyaptorch.experiments.check import Checks, at_most
 from lyaptorch.experiments.figure import Figure, Results, Study, coordinates
 from lyaptorch.experiments.surrogate_flossing.random_binary import NATS, figure
-from lyaptorch.plots.primitives import BLUE, ORANGE, PALETTE, picture
+from lyaptorch.plots.primitives import BLUE, ORANGE, PALETTE, footnote, letters, picture
 from lyaptorch.record import Given, Record
 from lyaptorch.tangent import lyapunov_spectrum
 
@@ -52,6 +52,8 @@ def conventions(record: Record, axes: list[Axes]) -> None:
         spectra.plot(record["spectrum"][i], color=PALETTE[i], linewidth=1.2, label=mode)
     spectra.set(xlabel="index $i$", ylabel=rf"$\lambda_i$ {NATS}", title="Spectra by convention")
     spectra.legend(fontsize=6)
+    letters(axes, "ABC  ")
+    footnote(errors, "one network", "A to C: reset ignored, sequential, the last step that is compared")
 
 
 @figure(

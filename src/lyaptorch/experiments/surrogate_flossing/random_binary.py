@@ -16,7 +16,7 @@ from lyaptorch._types import Number
 from lyaptorch.cells import BinaryCell
 from lyaptorch.experiments.check import THEORY, Check, Checks, at_most, near, where
 from lyaptorch.experiments.figure import Figure, Results, Study, declare
-from lyaptorch.plots.primitives import BLUE, PALETTE, Picture, bundle, picture, single
+from lyaptorch.plots.primitives import BLUE, PALETTE, Picture, bundle, footnote, letters, picture, single
 from lyaptorch.record import Record
 from lyaptorch.tangent import lyapunov_spectrum
 from lyaptorch.tasks import DelayedCopy
@@ -100,6 +100,7 @@ def growth(name: str, slope: str, ylabel: str, theory: str) -> Picture:
             panel.plot(steps, line, "--", color="black", linewidth=0.9, label=label)
         panel.set(xlabel="steps $T$", ylabel=ylabel)
         panel.legend()
+        footnote(panel, f"n = {record[name].shape[1]} networks, each thin", "thick: mean")
 
     return draw
 
@@ -121,6 +122,10 @@ def laws(record: Record, axes: list[Axes]) -> None:
     first.semilogx(sharpness, record["theory"], "--", color="black", label="mean field")
     first.set(xlabel="sharpness $g$", ylabel=rf"$\lambda_1$ {NATS}", title="First exponent")
     first.legend()
+    letters(axes, "B ")
+    n = record.config["spectrum_networks"]
+    said = f"spectra: mean of n = {n}; first exponents: {record['lambda1'].shape[1]} networks, each"
+    footnote(spectra, said, "dashed: free probability, mean field; dotted: equation 6")
 
 
 @figure(

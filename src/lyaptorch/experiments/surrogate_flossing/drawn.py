@@ -34,12 +34,12 @@ def ideas(record: Record, axes: list[Axes]) -> None:
         color = PALETTE[group]
         units.plot(record["x"], record["slope"][group], color=color, label=rf"$\phi'_g$, $g = {g:g}$")
         products.semilogy(np.exp(record["log_norm"][group]), color=color, label=f"$g = {g:g}$")
-    units.set(xlabel="$h$", title="A unit, and its surrogate slope")
+    units.set(xlabel="$h$", title="A unit and its slope")
     for name, color, row in zip(("binary", "tanh"), (BLUE, ORANGE), record["error"], strict=True):
         errors.plot(record["angle"], row, color=color, linewidth=0.9, label=name)
     errors.set(xlabel="angle of the weights", ylabel="loss", title="Error landscape")
     products.axhline(1.0, color=GREY, linestyle=":", linewidth=0.8)
-    products.set(xlabel="steps", ylabel=r"$|D_t \cdots D_1 q|$", title="Products of surrogate Jacobians")
+    products.set(xlabel="steps", ylabel=r"$|D_t \cdots D_1 q|$", title="Surrogate products")
     for panel in axes:
         panel.legend()
     letters(axes, "AAC")

@@ -13,7 +13,8 @@ from lyaptorch.experiments import FIGURES
 from lyaptorch.experiments.beyond.architectures import UnitCell
 from lyaptorch.experiments.beyond.chaos import InputSuppressesChaos
 from lyaptorch.experiments.beyond.cheaper import CheapFlossing, chosen_flossing
-from lyaptorch.experiments.beyond.reach import HorizonPerCost, ItemsByDelay, MemoryLimit, exponents_needed
+from lyaptorch.experiments.beyond.items import ItemsByDelay, exponents_needed
+from lyaptorch.experiments.beyond.reach import HorizonPerCost, MemoryLimit
 from lyaptorch.record import Record
 from lyaptorch.schedules import FlossPhase
 from lyaptorch.testing import check_cell

@@ -127,6 +127,20 @@ def slopes(x: NDArray[Any], y: NDArray[np.floating]) -> NDArray[np.floating]:
     return np.asarray((y * centred).sum(-1) / (centred**2).sum())
 
 
+def beyond_chance(measured: SupportsFloat, by_chance: NDArray[np.floating], share: float = 0.1) -> float:
+    """What was measured, where it lies outside of the middle of what chance makes of it; NaN within."""
+    # of this share half lies below the middle, half above
+    low, high = np.quantile(by_chance, (share / 2, 1 - share / 2))
+    return where(not low <= float(measured) <= high, measured)
+
+
+def beyond_error(differences: NDArray[np.floating]) -> float:
+    """The mean of differences between twins, where it is more than two standard errors from 0; NaN within."""
+    # of a single pair nothing is known of the error: 0 / 0
+    error = 2 * differences.std() / max(differences.size - 1, 0) ** 0.5 if differences.size > 1 else math.inf
+    return where(abs(differences.mean()) > error, differences.mean())
+
+
 REASONS: dict[str, dict[str, dict[str, str]]] = tomllib.loads(
     Path(__file__).with_name("reasons.toml").read_text(encoding="utf-8")
 )

@@ -114,6 +114,12 @@ def look(group: int) -> tuple[str, str]:
     return PALETTE[group % len(PALETTE)], DASHES[group // len(PALETTE) % len(DASHES)]
 
 
+def letters(axes: Sequence[Axes], names: str) -> None:
+    """The letters of panels, as the paper has them; a blank for a panel that it does not have."""
+    for panel, name in zip(axes, names, strict=False):
+        letter(panel, name)
+
+
 def bundle(
     axes: Axes,
     rows: Rows,

@@ -12,7 +12,7 @@ from lyaptorch.cells import RateCell
 from lyaptorch.experiments.beyond.learners import figure
 from lyaptorch.experiments.check import THEORY, Checks, at_least, at_most, near
 from lyaptorch.experiments.figure import Figure, Results, Study, coordinates
-from lyaptorch.plots.primitives import level, look, picture
+from lyaptorch.plots.primitives import footnote, level, look, picture
 from lyaptorch.record import Given, Record
 from lyaptorch.tangent import lyapunov_spectrum
 from lyaptorch.tasks import Noise
@@ -35,6 +35,8 @@ def suppression(record: Record, axes: list[Axes]) -> None:
         panel.set(xlabel="strength of the input $s$", ylabel=r"$\lambda_1$ (nats per step)")
         panel.set_title(f"{kind} noise")
     axes[0].legend()
+    counted = f"n = {record['lambda_1'].shape[-1]} networks of {record.config['hidden_size']} units"
+    footnote(axes[0], counted, "dots: each", "lines: theory")
 
 
 @figure(

@@ -1,4 +1,4 @@
-"""Spiking networks: their Jacobian (figure 4), convergence of exponents (7, 8), and cost (table 1)."""
+"""Spiking networks: convergence of their exponents (figures 7, 8), and cost (table 1)."""
 
 from __future__ import annotations
 
@@ -9,122 +9,23 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lyaptorch._random import Stream
-from lyaptorch.cells import Cell, LIFCell, random_frame, surrogates, unroll
-from lyaptorch.cells.spiking import ORDERS, RESET_GRADS
+from lyaptorch.cells import Cell, LIFCell, random_frame, surrogates
 from lyaptorch.cells.weights import fluctuation_driven
-from lyaptorch.experiments.check import THEORY, Checks, at_most, near, slopes
+from lyaptorch.experiments.check import THEORY, Checks, at_most, beyond_chance, near, slopes
 from lyaptorch.experiments.figure import Figure, Results, Study, coordinates
 from lyaptorch.experiments.gradient_flossing import cost
 from lyaptorch.experiments.gradient_flossing.cost import Sizes
-from lyaptorch.experiments.surrogate_flossing.adaptive import Spiking
 from lyaptorch.experiments.surrogate_flossing.random_binary import NATS, TITLE, copies, figure
-from lyaptorch.plots.primitives import BLUE, GREY, ORANGE, PALETTE, geometric_mean, picture
-from lyaptorch.record import Given, Record
+from lyaptorch.experiments.surrogate_flossing.spiking_training import Spiking
+from lyaptorch.plots.primitives import BLUE, GREY, ORANGE, PALETTE, footnote, geometric_mean, letters, picture
+from lyaptorch.record import Record
 from lyaptorch.schedules import FitPhase, FlossPhase
 from lyaptorch.tangent import lyapunov_spectrum
 from lyaptorch.tasks import SpikingXOR
-
-MODES = [(grad, order) for order in ORDERS for grad in RESET_GRADS]
-"""The six conventions."""
-
-
-@picture(2, width=4.6, height=3.4)
-def conventions(record: Record, axes: list[Axes]) -> None:
-    """Errors of the analytic Jacobian, and the spectra of the six conventions."""
-    errors, spectra = axes
-    place = np.arange(len(record["mode"]))
-    # on a logarithmic axis 0 would be missing
-    step, product = (np.maximum(record[name], 1e-18) for name in ("jacobian_error", "product_error"))
-    errors.semilogy(place, step, "o", color=BLUE, label="one step")
-    errors.semilogy(place, product, "o", color=ORANGE, label="product, relative")
-    errors.set_xticks(place, record["mode"], rotation=30, ha="right", fontsize=7)
-    errors.set(ylabel="largest deviation", title="Analytic against autodiff")
-    errors.legend()
-    for i, mode in enumerate(record["mode"]):
-        spectra.plot(record["spectrum"][i], color=PALETTE[i], linewidth=1.2, label=mode)
-    spectra.set(xlabel="index $i$", ylabel=rf"$\lambda_i$ {NATS}", title="Spectra by convention")
-    spectra.legend(fontsize=6)
-
-
-@figure(
-    "fig4",
-    "the LIF Jacobian, analytic against autodiff, in six conventions",
-    cost=("2 s", "2 s", "3 min"),
-    smoke={"hidden_size": 5, "steps": 10, "measure": 30},
-    small={"measure": 500},
-    draw=conventions,
-)
-class Fig4(Figure):
-    """Analytic and automatic Jacobians of a spiking network in the six conventions, and their exponents.
-
-    Attributes:
-        hidden_size: neurons; the state has twice as many entries.
-        channels: of Poisson input.
-        input_rate: of each, in Hz.
-        steps: over which Jacobians are compared.
-        measure: steps over which exponents are measured.
-    """
-
-    hidden_size: int = 40
-    channels: int = 40
-    input_rate: float = 25.0
-    steps: int = 50
-    measure: int = 2000
-
-    def run(self, study: Study) -> Results:
-        """`jacobian_error`, `product_error (mode)` and `spectrum (mode, rank)`."""
-        shape = (self.measure + self.steps, 1, self.channels)
-        x = Stream(self.seed, "inputs").uniform(shape, member_ids=0, dtype=torch.float64)
-        # a spike in a step of 2 ms
-        inputs = (x < self.input_rate * 2e-3).double()
-        rows = [self._mode(study, inputs, grad, order) for grad, order in MODES]
-        first, product, spectra = zip(*rows, strict=True)
-        variables: dict[str, Given] = {
-            "jacobian_error": (("mode",), first),
-            "product_error": (("mode",), product),
-            "spectrum": (("mode", "rank"), torch.stack(spectra), {"units": "nats per step"}),
-        }
-        return variables, coordinates(mode=[f"{grad}, {order}" for grad, order in MODES])
-
-    def claims(self, record: Record) -> Checks:
-        """The step's Jacobian is that of autodiff, and its products are what backpropagation computes."""
-        exact = partial(at_most, kind="identity", source="autodiff")
-        errors = (record["jacobian_error"], record["product_error"])
-        for mode, step, product in zip(record["mode"], *errors, strict=True):
-            sentence = f"{mode}: largest entry of analytic - automatic Jacobian"
-            yield exact(f"{mode}, step", sentence, 1e-14, step)
-            sentence = f"{mode}: backpropagation through {self.steps} steps - product, relative"
-            yield exact(f"{mode}, product", sentence, 1e-12, product)
-
-    def _mode(self, study: Study, inputs: Tensor, grad: str, order: str) -> tuple[float, float, Tensor]:
-        """Errors of a step and of a product, and the exponents."""
-        n = self.hidden_size
-        cell = LIFCell(self.channels, n, reset_grad=grad, order=order).double()
-        fluctuation_driven(cell, input_rate=self.input_rate, generator=study.generator())
-        h = torch.zeros(1, 2 * n, dtype=torch.float64)
-        product = eye = torch.eye(2 * n, dtype=torch.float64).unsqueeze(0)
-        worst = 0.0
-        with torch.no_grad():
-            for x in inputs[: self.steps]:
-                after, D = cell.pushforward(x, h, eye)
-                # of the only row, over the only row: (2n, 1, 2n) without its middle
-                automatic = torch.func.jacrev(lambda y, x=x: cell.step(x, y)[0])(h)[:, 0]
-                worst = max(worst, float((D[0] - automatic).abs().max()))
-                h, product = after, D @ product
-            spectrum = lyapunov_spectrum(cell, inputs[self.steps :], h0=h, tangent_transient=10)
-        h0 = torch.zeros_like(h).requires_grad_()
-        cotangent = torch.linspace(-1, 1, 2 * n, dtype=torch.float64)
-        last = unroll(cell, inputs[: self.steps], h0)[-1]
-        (gradient,) = torch.autograd.grad((cotangent * last).sum(), h0)
-        # dL/dh0 = (D_T ... D_1)^T dL/dh_T
-        expected = cotangent @ product[0]
-        away = float((gradient[0] - expected).abs().max() / expected.abs().max())
-        # in a finite time the frame need not have them in order
-        return worst, away, spectrum.exponents[0].sort(descending=True).values
-
 
 WEIGHTS = ("random", "fixed")
 """Every realisation has weights of its own, or all have those of the first."""
@@ -135,6 +36,8 @@ def convergence(record: Record, axes: list[Axes]) -> None:
     """Running estimates of a few exponents, weights random or fixed, and the scatter of all of them."""
     time, running = record["time"], record["running"]
     n = running.shape[-1]
+    # what is compared has one scale
+    axes[1].sharey(axes[0])
     for panel, weights, rows, mean in zip(axes, record["weights"], running, (BLUE, ORANGE), strict=False):
         for color, i in zip(PALETTE, np.linspace(0, n - 1, 6).round().astype(int), strict=True):
             panel.semilogx(time, rows[:, :, i], color=color, linewidth=0.7, alpha=0.6)
@@ -146,6 +49,9 @@ def convergence(record: Record, axes: list[Axes]) -> None:
     axes[2].loglog(time, scatter[-1] * (time / time[-1]) ** -0.5, ":", color=GREY, label=r"$t^{-1/2}$")
     axes[2].set(xlabel="steps", ylabel="standard deviation", title="Scatter")
     axes[2].legend()
+    letters(axes, "AB ")
+    counted = f"n = {running.shape[2]} realisations, each a line"
+    footnote(axes[0], counted, "scatter: geometric mean of all exponents")
 
 
 @figure(
@@ -153,7 +59,7 @@ def convergence(record: Record, axes: list[Axes]) -> None:
     "convergence of the exponents of LIF networks, sharpness 1, weights random or fixed",
     cost=("1 s", "1 s", "2 s"),
     smoke={"hidden_size": 5, "networks": 3, "steps": 60, "transient": 10, "channels": 5, "points": 12},
-    small={"networks": 8},
+    small={"networks": 16},
     draw=convergence,
 )
 class Fig7(Figure):
@@ -224,12 +130,25 @@ class Fig7(Figure):
         # geometric, so that an exponent of large scatter does not outweigh the others
         ratio, first = np.exp(np.log(fixed / random).mean()), fixed[0] / random[0]
         less = partial(at_most, source=f"{TITLE}, figures 7 and 8")
+        chance = shuffled_ratios(record["running"][:, -1])
         sentence = "scatter, fixed over random weights, geometric mean of all exponents"
-        yield less("scatter", sentence, 1.0, ratio)
-        yield less("scatter lambda_1", "scatter of lambda_1, fixed over random weights", 1.0, first)
-        # means over t steps, whose correlations die out, scatter as t^-1/2
+        yield less("scatter", sentence, 1.0, beyond_chance(ratio, geometric_mean(chance, -1)))
+        sentence = "scatter of lambda_1, fixed over random weights"
+        yield less("scatter lambda_1", sentence, 1.0, beyond_chance(first, chance[:, 0]))
         # means over t steps, whose correlations die out, scatter as t^-1/2
         yield near("power", "scatter with fixed weights, power of t", -0.5, power, 0.15, **THEORY)
+
+
+def shuffled_ratios(last: NDArray[np.floating], times: int = 1000) -> NDArray[np.floating]:
+    """Ratios of scatter `(times, index)` where it does not matter whose weights are fixed.
+
+    Of `last (weights, network, index)`, networks are dealt anew to both groups, less the mean of theirs.
+    """
+    away = np.concatenate(list(last - last.mean(1, keepdims=True)))
+    draws, half = np.random.default_rng(0), last.shape[1]
+    dealt = away[np.stack([draws.permutation(len(away)) for _ in range(times)])]
+    first, second = (dealt[:, part].std(1, ddof=1) for part in (slice(half), slice(half, None)))
+    return np.asarray(second / first)
 
 
 @figure("fig8", "convergence of the exponents of LIF networks, sharpness 20")

@@ -12,19 +12,22 @@ from torch import Tensor
 
 from lyaptorch._random import Stream
 from lyaptorch.analysis import fading_memory, gradient_norms, hessian_spectrum
-from lyaptorch.cells import ResidualCell
+from lyaptorch.cells import ResidualCell, residuals
 from lyaptorch.cells.residuals import HasFrequency
-from lyaptorch.experiments.check import Checks, at_least
+from lyaptorch.experiments.check import Checks, at_least, at_most, beyond_error, where
 from lyaptorch.experiments.figure import Results, Study, stacked
 from lyaptorch.experiments.weak_coupling.image_runs import (
+    CHANCE,
+    SOMETHING,
     Conditions,
     ImageRun,
-    best_of,
     best_scores,
+    later,
     learning_curves,
+    seeded,
 )
-from lyaptorch.experiments.weak_coupling.trained import AUTHORS, figure, network
-from lyaptorch.plots.primitives import GREY, PALETTE, picture, scores
+from lyaptorch.experiments.weak_coupling.trained import AUTHORS, MINIMAL, figure, network
+from lyaptorch.plots.primitives import GREY, PALETTE, letters, level, picture, scores
 from lyaptorch.record import Record
 from lyaptorch.tangent import lyapunov_spectrum
 from lyaptorch.tasks import SequentialImages
@@ -47,6 +50,9 @@ def spreads(record: Record, axes: list[Axes]) -> None:
     norms.set(xlabel="step", ylabel=r"$|dL/dh_s|$", title="Gradients")
     hessian.set(xlabel="index", ylabel="|eigenvalue|", title="Hessian")
     memory.legend()
+    # as the paper has them: accuracy, the spectrum of memory, gradients, Hessian
+    letters(axes, "AB CD")
+    seeded(axes[0], record)
 
 
 @figure(
@@ -57,6 +63,9 @@ def spreads(record: Record, axes: list[Axes]) -> None:
     small={
         "learning_rates": (3e-3, 1e-2),
         "spreads": (0.0, 0.04, 0.1),
+        "seeds": 3,
+        "iterations": 2500,
+        "measure_every": 250,
         "eigenvalues": 5,
         "hessian_steps": 12,
         "sample": 16,
@@ -131,7 +140,7 @@ class Fig5(ImageRun):
 
     def claims(self, record: Record) -> Checks:
         """Heterogeneity lengthens memory; a moderate one helps, a strong one makes learning unstable."""
-        best, leading = best_of(record), record["exponents"][..., 0].mean(-1)
+        leading = record["exponents"][..., 0].mean(-1)
         # logarithms, because gradients and curvature of the groups differ by decades
         norms = np.log(record["gradient_norm"]).mean(1)
         curvature = np.log(np.abs(record["hessian"][..., 0])).mean(-1)
@@ -144,12 +153,25 @@ class Fig5(ImageRun):
             ("curvature", f"the leading Hessian eigenvalue rises: {least_rise}", curvature),
         ):
             yield least(key, sentence, 0.0, np.diff(values).min())
+        yield from self._trained_claims(record, names)
+
+    def _trained_claims(self, record: Record, names: list[str]) -> Checks:
+        """A moderate spread is better than none, and than the strongest; seed by seed, which start alike."""
+        least = partial(at_least, source=f"{AUTHORS}, section 4.3")
+        scores = np.nan_to_num(record["best_accuracy"][0])
+        # each at the rate that is best on average
+        of = {name: rows[rows.mean(-1).argmax()] for name, rows in zip(names, scores, strict=True)}
         # r + delta < 1: no unit's memory grows
-        moderate = [best[name] for name in names if 0 < float(name) < 1 - self.decay]
-        if moderate and "0" in best:
-            gain, loss = (max(moderate) - best[name] for name in ("0", names[-1]))
-            yield least("moderate", "moderate heterogeneity does not lose accuracy", 0.0, gain, 0.02)
-            yield least("strongest", "the strongest loses some", 0.0, loss)
+        moderate = [name for name in names if 0 < float(name) < 1 - self.decay]
+        known = max(rows.mean() for rows in of.values()) > SOMETHING
+        best = max(moderate, key=lambda name: of[name].mean(), default="")
+        for key, other, words in (("moderate", "0", "none"), ("strongest", names[-1], "the strongest")):
+            sentence = f"a moderate spread is better than {words}: gain beyond two standard errors"
+            told = known and best and other in of
+            yield least(key, sentence, 0.0, beyond_error(of[best] - of[other]) if told else np.nan)
+        sentence = "a moderate spread is earlier at minimal performance than none, by steps"
+        ahead = later(record, best, ("0",)) if best and "0" in of else np.nan
+        yield least("efficiency", sentence, 0.0, ahead)
 
 
 KINDS = ("A", "B")
@@ -166,14 +188,21 @@ def sides(record: Record, axes: list[Axes]) -> None:
             best = np.nan_to_num(record["best_accuracy"][i, order]).max(1)
             # the angle 0 is not trained again: it is r = 1
             at_rest = best[r.index(1.0)] if 1.0 in r else np.full(best.shape[-1], np.nan)
-            turned = np.concatenate([at_rest[None], best[len(r) :]])
+            turned = np.concatenate([at_rest[None], best[len(r) : len(r) + len(multiples)]])
+            right.axhline(best[-1].mean(), color=PALETTE[i], linestyle="--", linewidth=1)
             scores(left, r, best[: len(r)], PALETTE[i], f"kind {kind}", alpha=0.4)
             scores(right, [0.0, *multiples], turned, PALETTE[i], alpha=0.4)
         title = "permuted" if permuted else "in order"
         left.axvline(1.0, color=GREY, linestyle=":", linewidth=0.8)
-        left.set(xlabel="$r$", ylabel=label, title=f"Decay, {title}")
-        right.set(xlabel=r"angle / $\omega_0$", ylabel=label, title=f"Rotation, {title}")
+        left.set(xlabel="$r$", ylabel=label, title=f"Decay, {title}", ylim=(0, 1.03))
+        right.set(xlabel=r"angle / $\omega_0$", ylabel=label, title=f"Rotation, {title}", ylim=(0, 1.03))
+        level(left, CHANCE)
+        level(right, CHANCE)
+        right.plot([], [], "--", color=GREY, label="heterogeneous, mean")
+        right.legend()
         left.legend()
+    letters(axes, "AB")
+    seeded(axes[0], record)
 
 
 @figure(
@@ -204,11 +233,17 @@ class Fig6(ImageRun):
     multiples: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
 
     def conditions(self, study: Study, spectrum: HasFrequency, ids: Tensor) -> Conditions:
-        """First the decays, then the angles."""
+        """First the decays, then the angles, then informed heterogeneity, as in `images`."""
         decays = torch.tensor([*self.decays, *[1.0] * len(self.multiples)])
         angles = spectrum.frequency * torch.tensor([*[0.0] * len(self.decays), *self.multiples])
         names = [f"r = {d:g}" for d in self.decays] + [f"{m:g} w0" for m in self.multiples]
-        return self.common(names, decays, angles, ids)
+        names, *even = self.common(names, decays, angles, ids)
+        drawn = residuals.informed(spectrum, self.hidden_size, **study.ensemble(ids))
+        w, r, eps = (
+            torch.cat([z, own[None]])
+            for z, own in zip(even, (drawn.angles, drawn.decays, drawn.couplings), strict=True)
+        )
+        return [*names, "heterogeneous"], w, r, eps
 
     def run(self, study: Study) -> Results:
         """As `ImageRun.run`, each variable with a dimension `kind` in front."""
@@ -217,19 +252,33 @@ class Fig6(ImageRun):
         return variables, {**parts[0][1], "kind_name": (("kind",), list(KINDS))}
 
     def claims(self, record: Record) -> Checks:
-        """A wants r < 1 and B r > 1, and B minds the angle more."""
-        spans, r = [], np.array(self.decays)
+        """A wants r < 1 and B r > 1, and B minds the angle more; heterogeneity does as well as the best."""
+        r, spans, learned = np.array(self.decays), [], []
         least = partial(at_least, source=f"{AUTHORS}, section 4.4")
         # of digits in order
         for kind, accuracy in zip(KINDS, best_scores(record)[:, 0], strict=True):
-            by_decay = accuracy[: len(r)]
+            by_decay, turned, drawn = np.split(accuracy, [len(r), len(r) + len(self.multiples)])
             below, above = by_decay[r < 1].max(), by_decay[r > 1].max()
-            at_rest, turned = by_decay[r == 1].max(), accuracy[len(r) :]
-            spans.append(np.ptp([at_rest, *turned]))
             better, worse, words = (below, above, "r < 1") if kind == "A" else (above, below, "r > 1")
-            gain = turned[self.multiples.index(1.0)] - at_rest
-            side = f"kind {kind}: {words} is better than the other side"
-            yield least(f"kind {kind} side", side, worse, better)
-            sentence = f"kind {kind}: the characteristic frequency helps"
-            yield least(f"kind {kind} rotation", sentence, 0.0, gain)
-        yield least("sensitivity", "B is more sensitive to the angle than A", *spans)
+            # who has not learned to tell digits does so on neither side
+            known = by_decay.max() >= MINIMAL[False]
+            side = f"kind {kind}: {words} is better than the other side, by"
+            yield least(f"kind {kind} side", side, 0.0, where(known, better - worse))
+            ends, inner = max(by_decay[0], by_decay[-1]), by_decay[1:-1].max()
+            sentence = f"kind {kind}: networks near the edge are better than at both ends, by"
+            yield least(f"kind {kind} edge", sentence, 0.0, where(known, inner - ends))
+            at = dict(zip(self.multiples, turned.tolist(), strict=True))
+            beside = max((at[m] for m in (0.5, 1.5) if m in at), default=np.nan)
+            learned.append(turned.max() >= MINIMAL[False])
+            sentence = f"kind {kind}: the characteristic frequency beats half and three halves of it, by"
+            yield least(f"kind {kind} rotation", sentence, 0.0, where(learned[-1], at[1.0] - beside))
+            lag = max(by_decay.max(), turned.max()) - drawn[0]
+            sentence = f"kind {kind}: heterogeneity is within 0.05 of the best homogeneous residual"
+            source = f"{AUTHORS}, section 4.4"
+            yield at_most(
+                f"kind {kind} heterogeneity", sentence, 0.05, where(learned[-1], lag), source=source
+            )
+            # among rotations, as in figure 4
+            spans.append(np.ptp(turned))
+        told = where(all(learned), spans[1] - spans[0])
+        yield least("sensitivity", "B is more sensitive to the angle than A, by", 0.0, told)

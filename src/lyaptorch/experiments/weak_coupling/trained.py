@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lyaptorch._random import Stream
 from lyaptorch.cells import Cell, residuals
 from lyaptorch.experiments.check import THEORY, Checks, at_most, near
 from lyaptorch.experiments.figure import Figure, Results, Study, declare
-from lyaptorch.plots.primitives import BLUE, GREY, ORANGE, PALETTE, picture
+from lyaptorch.plots.primitives import BLUE, GREY, ORANGE, PALETTE, letters, picture
 from lyaptorch.record import Record
 from lyaptorch.schedules import FitPhase
 from lyaptorch.tasks import Adding, SequentialImages
@@ -25,6 +26,8 @@ from lyaptorch.training import SGD, Model, Readout
 figure = partial(declare, "weak-coupling")
 """Declares a figure of this paper."""
 AUTHORS = "Dubinin & Effenberger 2024"
+MINIMAL = {False: 0.5, True: 0.3}
+"""Accuracy that counts as minimal performance, of digits in order and permuted; the paper's are lost."""
 
 
 def uniform(seed: int, name: str, size: int, low: float, high: float, ids: Tensor) -> Tensor:
@@ -38,6 +41,18 @@ def network(study: Study, cell: Cell, task: Task, ids: Tensor) -> Model:
     n = cell.output_size
     readout = Readout(n, task.output_size, scale=(3 * n) ** -0.5, offset=0.0, **study.ensemble(ids))
     return Model(cell, readout, loss=task.loss)
+
+
+def steps_to(curves: NDArray[Any], at: NDArray[Any], least: float, *, falls: bool = False) -> NDArray[Any]:
+    """Task steps until `curves (..., measurement)` reach minimal performance; the last where they never do.
+
+    A loss falls to it; NaN reaches nothing.
+
+    Source: Fading memory as inductive bias in residual recurrent networks, section 4.1.
+    """
+    reached = curves <= least if falls else curves >= least
+    # argmax of truth values is the first that is true
+    return np.asarray(np.where(reached.any(-1), at[reached.argmax(-1)], at[-1]))
 
 
 def learned(record: Record, ids: Tensor, dims: tuple[str, ...]) -> dict[str, Any]:
@@ -95,6 +110,7 @@ def overview(record: Record, axes: list[Axes]) -> None:
     _sum(adding, record)
     _network(network)
     _plane(plane, record)
+    letters(axes, "ABCDE")
 
 
 def _plane(axes: Axes, record: Record) -> None:

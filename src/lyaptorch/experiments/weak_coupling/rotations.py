@@ -1,0 +1,223 @@
+"""Rotations (figure 4): accuracy over their angle, steps in phase; and eps beside the learning rate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from torch import Tensor
+
+from lyaptorch.analysis import hessian_spectrum
+from lyaptorch.cells.residuals import HasFrequency
+from lyaptorch.experiments.check import Checks, at_least, at_most, where
+from lyaptorch.experiments.figure import Study
+from lyaptorch.experiments.weak_coupling.image_runs import (
+    SOMETHING,
+    Conditions,
+    ImageRun,
+    best_at_angles,
+    best_of,
+    later,
+    least,
+    most,
+    seeded,
+    spectrum_checks,
+)
+from lyaptorch.experiments.weak_coupling.trained import AUTHORS, MINIMAL, figure, network
+from lyaptorch.plots.primitives import GREY, PALETTE, bundle, footnote, letters, level, picture
+from lyaptorch.record import Record
+from lyaptorch.tasks import SequentialImages
+from lyaptorch.tasks.batch import Draw
+
+OFF = ("0.5 w0", "1.5 w0")
+"""Angles beside the characteristic frequency, where a rotation has nothing to be in phase with."""
+
+
+def off_of(names: Any) -> list[str]:
+    """Those of `OFF` that were tried."""
+    return [name for name in OFF if name in names]
+
+
+@picture(5, width=3.2)
+def angles(record: Record, axes: list[Axes]) -> None:
+    """For each order best accuracy against the angle, and the data's spectrum; steps in phase."""
+    panels = iter(axes)
+    for order, permuted in enumerate(record["permuted"]):
+        title = "permuted" if permuted else "in order"
+        best_at_angles(next(panels), record, order, title)
+        panel, power = next(panels), record["power"][order][1:]
+        panel.semilogy(np.arange(1, len(power) + 1), power / power.mean(), color=GREY, linewidth=0.8)
+        level(panel, 1.0)
+        panel.set(xlabel="bin", ylabel="power / mean", title=f"Spectrum, {title}")
+    for color, name in zip(PALETTE, ("0 w0", *OFF, "1 w0"), strict=False):
+        if name in record["condition"]:
+            part = record["contributions"][record["condition"].tolist().index(name)]
+            axes[4].plot(np.cumsum(part) / np.abs(part).sum(), color=color, label=name)
+    axes[4].set(xlabel="step", ylabel="sum of contributions", title="In phase, before training")
+    axes[4].legend()
+    letters(axes, "A A B" if len(record["permuted"]) == 2 else "A")
+    seeded(axes[0], record)
+
+
+@figure(
+    "fig4",
+    "accuracy against rotation angle on digits in order and permuted; data's spectrum",
+    cost=("5 s", "70 s", "an hour on a GPU"),
+    smoke={"multiples": (0.0, 1.0), "sample": 2, "hessian_steps": 2},
+    small={"learning_rates": (3e-3,), "multiples": (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0), "sample": 8},
+    draw=angles,
+)
+class Fig4(ImageRun):
+    """Accuracy against the angle of a common rotation.
+
+    Attributes:
+        multiples: angles, relative to the characteristic frequency.
+        sample: images of the curvature before training.
+        hessian_steps: of the Lanczos iteration.
+    """
+
+    permuted: tuple[bool, ...] = (False, True)
+    iterations: int = 23_400
+    multiples: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0)
+    sample: int = 64
+    hessian_steps: int = 12
+
+    def conditions(self, study: Study, spectrum: HasFrequency, ids: Tensor) -> Conditions:
+        """A rotation for each multiple."""
+        angles = spectrum.frequency * torch.tensor(self.multiples)
+        names = [f"{m:g} w0" for m in self.multiples]
+        return self.common(names, torch.ones_like(angles), angles, ids)
+
+    def more(self, study: Study, conditions: Conditions) -> dict[str, Any]:
+        """Before training, the steps' shares of the leading Hessian eigenvalue, for digits in order."""
+        names, *settings = conditions
+        ids = torch.zeros(len(names), dtype=torch.int64)
+        first: Conditions = (names, settings[0][:, 0], settings[1][:, 0], settings[2][:, 0])
+        task, cell = SequentialImages(self.images), self.cell(study, first, ids)
+        model = network(study, cell, task, ids).double()
+        draw = Draw(self.seed, task.length, self.sample, member_ids=ids, stream="test", dtype=torch.float64)
+        batch = task.draw(draw)
+
+        def loss(states: Tensor) -> Tensor:
+            return model.score(batch, states)[0]
+
+        found = hessian_spectrum(cell, batch.inputs, loss, k=1, steps=self.hessian_steps)
+        return {"contributions": (("condition", "step"), found.contributions[..., 0].mT)}
+
+    def claims(self, record: Record) -> Checks:
+        """The characteristic frequency and its harmonics help in order; permuted, the angle matters less."""
+        yield from spectrum_checks(record)
+        spans, known = {}, {}
+        for order, permuted in enumerate(record["permuted"]):
+            best = best_of(record, order)
+            turned = [score for name, score in best.items() if name != "0 w0"]
+            spans[bool(permuted)] = max(turned) - min(turned)
+            known[bool(permuted)] = max(turned) >= MINIMAL[bool(permuted)]
+            if not permuted:
+                yield from self._in_order(record, best, order)
+        if len(spans) == 2:
+            # among rotations: who does not turn at all has no phase to be right or wrong
+            sentence = "permuted, the angle of a rotation matters less than half as much"
+            share = spans[True] / max(spans[False], 1e-9)
+            yield most("permuted angle", sentence, 0.5, where(all(known.values()), share))
+
+    def _in_order(self, record: Record, best: dict[str, float], order: int) -> Checks:
+        """What is said of digits in order."""
+        beside, known = off_of(best), max(best.values()) >= MINIMAL[False]
+        sentence = "the characteristic frequency beats no rotation by 0.1"
+        # both must have left chance
+        still = min(best["0 w0"], best["1 w0"]) > SOMETHING
+        yield least("no rotation", sentence, 0.1, where(still, best["1 w0"] - best["0 w0"]))
+        gain = best["1 w0"] - max((best[name] for name in beside), default=np.nan)
+        sentence = "the characteristic frequency beats half and three halves of it in accuracy, by"
+        yield least("rotation", sentence, 0.0, where(known, gain))
+        sentence = "and is earlier at minimal performance, by steps"
+        yield least("efficiency", sentence, 0.0, later(record, "1 w0", beside, order) if beside else np.nan)
+        between, harmonics = ([n for n in names if n in best] for names in (("1.5 w0", "2.5 w0"), HARMONICS))
+        told = known and len(between) == 2 and len(harmonics) == 2
+        of, beyond = (sum(best[n] for n in names) / 2 for names in (harmonics, between))
+        sentence = "twice and three times it beat what lies between, by"
+        yield least("harmonics", sentence, 0.0, where(told, of - beyond))
+        # the share of what steps contribute that is left when all are added: 1 if all have one sign
+        part = record["contributions"]
+        phase = np.abs(part.sum(-1)) / np.abs(part).sum(-1)
+        phases = dict(zip(map(str, record["condition"]), phase.tolist(), strict=True))
+        gain = phases["1 w0"] - max((phases[name] for name in beside), default=np.nan)
+        sentence = "contributions of steps are more in phase at it than beside it: share that is left, by"
+        yield least("phase", sentence, 0.0, gain)
+
+
+HARMONICS = ("2 w0", "3 w0")
+
+
+@picture(2, width=4.0)
+def rates(record: Record, axes: list[Axes]) -> None:
+    """Learning curves at one rate over eps; and pairs in which eps and the rate do the same."""
+    curves, pairs = axes
+    at, mid = record["measured_at"], len(record["learning_rate"]) // 2
+    for i, eps in enumerate(record["condition"]):
+        label = rf"$\epsilon$ = {eps}"
+        bundle(curves, record["test_accuracy"][0, i, mid], PALETTE[i], label, x=at)
+        for j, dash in enumerate(("-", "--", ":")[: len(record["learning_rate"])]):
+            mean = record["test_accuracy"][0, i, j].mean(0)
+            pairs.plot(at, mean, dash, color=PALETTE[i], linewidth=1.2)
+    for j, dash in enumerate(("-", "--", ":")[: len(record["learning_rate"])]):
+        pairs.plot([], [], dash, color=GREY, label=f"rate {record['learning_rate'][j]:g}")
+    curves.set(title=f"Rate {record['learning_rate'][mid]:g}", ylabel="test accuracy", xlabel="task step")
+    pairs.set(title="All rates", ylabel="test accuracy", xlabel="task step")
+    curves.legend()
+    pairs.legend()
+    footnote(curves, f"n = {record['best_accuracy'].shape[-1]} networks", "thick: mean")
+
+
+@figure(
+    "coupling",
+    "the coupling eps beside the learning rate: what doubling one or quadrupling the other does",
+    cost=("5 s", "2 min", "an hour on a GPU"),
+    smoke={"couplings": (0.02, 0.04), "learning_rates": (1e-3, 4e-3)},
+    small={"couplings": (0.03, 0.06), "learning_rates": (7.5e-4, 3e-3)},
+    draw=rates,
+)
+class Coupling(ImageRun):
+    """Rotations at the characteristic frequency over eps and the learning rate.
+
+    To first order a step of gradient descent on W changes the state by eps^2 times the rate, so that twice
+    eps should do what four times the rate does.
+
+    Attributes:
+        couplings: eps, each twice the one before.
+    """
+
+    couplings: tuple[float, ...] = (0.015, 0.03, 0.06)
+    learning_rates: tuple[float, ...] = (7.5e-4, 3e-3, 1.2e-2)
+
+    def conditions(self, study: Study, spectrum: HasFrequency, ids: Tensor) -> Conditions:
+        """An eps for each."""
+        n, count = self.hidden_size, len(self.couplings)
+        ones = torch.ones(count, len(ids), n)
+        angles = torch.full((count, len(ids), n // 2), spectrum.frequency)
+        return (
+            [f"{e:g}" for e in self.couplings],
+            angles,
+            ones,
+            torch.tensor(self.couplings)[:, None, None] * ones,
+        )
+
+    def claims(self, record: Record) -> Checks:
+        """More coupling learns earlier, and does so as a larger rate would."""
+        source = f"{AUTHORS}, section 4.1"
+        until, last = record["iterations_to_minimal"][0], record["measured_at"][-1]
+        steps = np.where(until < 0, last, until).mean(-1)
+        # at the smallest rate, where none is too large
+        first, strongest = steps[0, 0], steps[-1, 0]
+        sentence = "more coupling reaches minimal performance earlier, by so many steps"
+        gain = where(min(first, strongest) < last, first - strongest)
+        yield at_least("efficiency", sentence, 0.0, gain, source=source)
+        curves = record["test_accuracy"][0].mean(-2)
+        base, doubled, quadrupled = curves[0, 0], curves[1, 0], curves[0, 1]
+        effect = np.abs(doubled - base).mean() + np.abs(quadrupled - base).mean()
+        share = np.abs(doubled - quadrupled).mean() / max(effect / 2, 1e-9)
+        sentence = "twice eps and four times the rate do alike: their difference over what either does"
+        yield at_most("rate", sentence, 0.5, where(effect / 2 > 0.05, share), source=source)

@@ -78,7 +78,7 @@ MAY_IMPORT = {
         "record",
     ),
     "testing": ("tangent", "cells"),
-    "bench": ("kernels", "tangent", "cells", "record"),
+    "bench": ("kernels", "training", "schedules", "tasks", "tangent", "cells", "record"),
     "plots": ("record",),
     "sweep": ("record",),
     "_renderer": ("plots", "experiments", "record"),

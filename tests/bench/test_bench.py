@@ -19,6 +19,13 @@ SMALL = (
     Row("BPTT", 6, 5, batch=3),
     Row("residual", 6, 5, batch=3),
     Row("spiking", 6, 20, batch=3),
+    Row("spectrum", 6, 20, k=6),
+    Row("segments", 3, 20, k=2),
+)
+EPOCHS = (
+    Row("train", 6, 30, batch=3),
+    Row("train", 6, 30, batch=3, networks=2),
+    Row("floss", 6, 14, k=3, networks=2),
 )
 
 
@@ -38,28 +45,59 @@ def test_every_method_of_a_row_does_the_same(row):
     default = torch.get_default_dtype()
     done = {method: [run() for _ in range(3)] for method, run in runs(row, torch.float64).items()}
     assert torch.get_default_dtype() == default
-    assert list(done) == [m for m in METHODS if m != "rnn" or row.kind == "BPTT"]
+    expected = {"torch", "fused"} | ({"loop"} if row.kind != "segments" else set())
+    assert set(done) - {"clvlib"} == expected | ({"rnn"} if row.kind == "BPTT" else set())
     for values in done.values():
         # of a training step the loss: it falls, so gradient and optimiser have their say
-        torch.testing.assert_close(values, done["loop"], rtol=1e-10, atol=0)
-    assert row.kind == "exponents" or done["loop"][2] < done["loop"][0]
+        torch.testing.assert_close(values, done["torch"], rtol=1e-10, atol=0)
+    assert row.k or done["loop"][2] < done["loop"][0]
+
+
+@pytest.mark.parametrize("row", EPOCHS, ids=lambda row: row.name)
+def test_epochs_are_whole_trainings(row):
+    """As many epochs as asked for, of the row's size, from the same start each time."""
+    done = runs(row, torch.float64)
+    assert set(done) == ({"rnn", "fused"} if row.kind == "train" else {"fused"})
+    for run in done.values():
+        one, three, again = run(1), run(3), run(1)
+        assert one.dtype == torch.float64
+        assert one == again != three
+
+
+def test_of_many_epochs_those_of_one_are_taken_off(monkeypatch):
+    """A run that takes 5 s around its epochs of 2 s each."""
+    now = [0.0]
+    monkeypatch.setattr(bench.benchmark.time, "perf_counter", lambda: now[0])
+
+    def run(epochs):
+        now[0] += 5 + 2 * epochs
+
+    assert bench.benchmark._epoch(run, 6) == 2
+    assert [Row("train", 80, 300, batch=16, networks=many).epochs for many in (1, 8, 36)] == [24, 3, 3]
+    assert Row("BPTT", 80, 300, batch=16).epochs == 0
 
 
 def test_operations_are_counted_as_announced():
     n, k = 80, 75
     forwards = 2 * n**2 * k + 2 * n * k**2 + k**3 / 3 + 2 * n**2
-    assert ROWS[0].operations == 55 * (forwards + 4 * n**2 * k + 3 * n * k**2 + 4 * n**2)
+    assert ROWS[0].operations == pytest.approx(55 * (forwards + 4 * n**2 * k + 3 * n * k**2 + 4 * n**2))
     assert Row("BPTT", 80, 300, batch=16).operations == 300 * 16 * 6 * 80**2
+    # a whole epoch counts what a step of it counts
+    assert Row("train", 80, 300, batch=16).operations == Row("BPTT", 80, 300, batch=16).operations
+    assert Row("floss", n, 55, k=k).operations == ROWS[0].operations
+    assert Row("spectrum", n, 55, k=k).operations == pytest.approx(55 * forwards)
+    lstm = 8 * n**2 * k + 4 * n * k**2 + k**3 / 3 + 8 * n**2
+    assert Row("segments", n, 55, k=k).operations == pytest.approx(55 * lstm)
 
 
 def test_the_table_is_what_was_measured(small):
     record = Benchmark(rounds=3, dtype="float64").run()
-    assert record["seconds"].shape == (5, 4, 3)
+    assert record["seconds"].shape == (7, 5, 3)
     assert [str(name) for name in record["row"]] == [row.name for row in SMALL]
     for i, (entry, row) in enumerate(zip(summary(record), SMALL, strict=True)):
         seconds = dict(zip(METHODS, np.median(record["seconds"][i], axis=-1), strict=True))
         assert (entry["rnn_ms"] is None) == np.isnan(seconds["rnn"]) == (row.kind != "BPTT")
-        assert entry["loop_ratio"] == pytest.approx(seconds["loop"] / seconds["fused"])
+        assert entry["torch_ratio"] == pytest.approx(seconds["torch"] / seconds["fused"])
         assert entry["fused_ms"] == pytest.approx(1e3 * seconds["fused"])
         share = row.operations / seconds["fused"] / record["limit"][i]
         assert entry["share_of_limit"] == pytest.approx(share)
@@ -71,8 +109,8 @@ def test_times_are_per_network_and_the_first_round_does_not_count(small, monkeyp
     monkeypatch.setattr(bench.benchmark.time, "perf_counter", lambda: float(next(clock)))
     monkeypatch.setattr(bench.benchmark.kernels, "peak", lambda dtype, threads: 1e9 * threads)
     record = Benchmark(rounds=2, rows=("3 networks", "BPTT")).run()
-    assert record["seconds"][0, :, 0].tolist() == pytest.approx([1, 1 / 3, np.nan, 1 / 3], nan_ok=True)
-    assert record["seconds"][1].tolist() == [[1.0, 1.0]] * 4
+    assert record["seconds"][0, :, 0].tolist() == pytest.approx([1, 1 / 3, *[np.nan] * 2, 1 / 3], nan_ok=True)
+    assert record["seconds"][1, [0, 1, 2, 4]].tolist() == [[1.0, 1.0]] * 4
     assert record["limit"].tolist() == [2e9, 1e9]
 
 

@@ -29,6 +29,19 @@ def test_reproduce_lists_every_figure_and_what_it_costs(lyap, tmp_path):
     assert files(tmp_path) == {tmp_path.joinpath("net.py").relative_to(tmp_path)}
 
 
+def test_a_dry_run_says_what_it_would_take_and_makes_nothing(lyap, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    arguments = ("reproduce", "gradient-flossing", "fig4c", "--scale", "smoke", "--dry-run")
+    (found,) = lyap.json(*arguments)["figures"]
+    cost = sum(s["epochs"] * s["seconds"] for s in found["stretches"])
+    assert [s["what"] for s in found["stretches"]] == ["floss", "fit", "floss"]
+    assert found["processor_seconds"] >= round(cost, 3)
+    status, out, err = lyap(*arguments)
+    assert (status, err) == (0, "")
+    assert "all else" in out
+    assert not list((tmp_path / "runs").glob("**/*.nc"))
+
+
 def test_reproduce_as_json_is_the_figure_of_the_library(lyap, tmp_path):
     summary = lyap.json("reproduce", "gradient-flossing", "fig1b", "--scale", "smoke")
     experiment, record = smoke("gradient-flossing", "fig1b"), Record.load(summary["record"])

@@ -13,11 +13,14 @@ from numpy.typing import NDArray
 
 from lyaptorch import _checks, kernels
 from lyaptorch._shown import Advance, progress
-from lyaptorch.bench.problems import METHODS, ROWS, Row, runs
+from lyaptorch.bench.problems import runs
+from lyaptorch.bench.rows import METHODS, ROWS, Row, Run
 from lyaptorch.record import Record
 
 CALLS, TURN = 5, 0.05
 """Calls of a method in its turn, after a first one, while it takes less than this many seconds."""
+LONG = 1.0
+"""Seconds of a first call that counts itself."""
 
 
 @dataclass(frozen=True)
@@ -104,22 +107,42 @@ class Benchmark:
         todo, limits = runs(row, dtype, self.seed), []
         for turn in range(self.rounds):
             for method, run in todo.items():
-                # caches and clock are those of the method before until it has run once
-                run()
-                begin = time.perf_counter()
-                for _ in range(CALLS):
-                    start = time.perf_counter()
-                    run()
-                    stop = time.perf_counter()
-                    if stop - begin > TURN:
-                        break
-                # the loop has no ensemble, so it is timed on one network
-                shared = 1 if method == "loop" else row.networks
-                seconds[METHODS.index(method), turn] = (stop - start) / shared
+                # the loops of others have no ensemble, so they are timed on one network
+                shared = row.networks if method in ("torch", "fused") else 1
+                elapsed = _epoch(run, row.epochs) if row.epochs else _call(run)
+                seconds[METHODS.index(method), turn] = elapsed / shared
             # in the same minute as the methods: a busy core or a hot one lowers both
             limits.append(kernels.peak(dtype, row.threads))
             advance(row.name)
         return float(np.median(limits))
+
+
+def _call(run: Run) -> float:
+    """Seconds of a call after others; one that takes long is its own warm-up."""
+    start = time.perf_counter()
+    run()
+    stop = time.perf_counter()
+    if stop - start > LONG:
+        return stop - start
+    # caches and clock are those of the method before until it has run once
+    begin = time.perf_counter()
+    for _ in range(CALLS):
+        start = time.perf_counter()
+        run()
+        stop = time.perf_counter()
+        if stop - begin > TURN:
+            break
+    return stop - start
+
+
+def _epoch(run: Run, epochs: int) -> float:
+    """Seconds of an epoch: of so many more than one, without those of one and of all around them."""
+    run(1)
+    start = time.perf_counter()
+    run(1)
+    middle = time.perf_counter()
+    run(1 + epochs)
+    return (time.perf_counter() - middle - (middle - start)) / epochs
 
 
 def summary(record: Record) -> list[dict[str, Any]]:

@@ -4,94 +4,41 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, TypeAlias, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from lyaptorch._random import DEFAULT_SEED, Stream
+from lyaptorch.bench import epochs, spectra
+from lyaptorch.bench.rows import Kind, Row, Run
 from lyaptorch.cells import Cell, ElmanCell, LIFCell, RateCell, ResidualCell, random_frame, unroll
 from lyaptorch.cells.residuals import decay
 from lyaptorch.tangent import lyapunov_spectrum
 
-METHODS = ("loop", "torch", "rnn", "fused")
-"""A plain loop with autograd, `backend="torch"`, `torch.nn.RNN`, and the compiled kernels."""
 COUPLING, DECAY, CLASSES = 0.1, 0.99, 10
 """Of the residual networks."""
-Run: TypeAlias = Callable[[], Tensor]
-
-
-@dataclass(frozen=True)
-class Row:
-    """One problem, forwards and backwards.
-
-    Attributes:
-        kind: the gradient of a flossing loss ("exponents", a rate network), or a training step with Adam of
-            an Elman network ("BPTT"), of a residual one ("residual") or of a spiking one ("spiking").
-        n: state size.
-        k: exponents.
-        batch: trajectories.
-        steps: t.
-        networks: independent ones; times are per network.
-        threads: of torch and of the kernels.
-    """
-
-    kind: Literal["exponents", "BPTT", "residual", "spiking"]
-    n: int
-    steps: int
-    k: int = 0
-    batch: int = 1
-    networks: int = 1
-    threads: int = 1
-
-    @property
-    def name(self) -> str:
-        """What the row is called in tables."""
-        size = f"k {self.k}" if self.kind == "exponents" else f"batch {self.batch}"
-        many = f", {self.networks} networks" if self.networks > 1 else ""
-        threads = f", {self.threads} threads" if self.threads > 1 else ""
-        return f"{self.kind} n {self.n}, {size}, t {self.steps}{many}{threads}"
-
-    @property
-    def operations(self) -> float:
-        """Multiplications and additions of one network, of the products and factorisations alone.
-
-        Of exponents 2n^2k + 2nk^2 + k^3/3 + 2n^2 a step forwards and 4n^2k + 3nk^2 + 4n^2 backwards; of a
-        trajectory that is trained on 2n^2 and 4n^2.
-        """
-        n, k = self.n, self.k
-        if self.kind == "exponents":
-            # forwards: D Q; Q^T Q, its Cholesky factor and the triangular solve; W f(h). Backwards: the
-            # cotangents of W and of Q each cost a product as large as D Q
-            forwards = 2 * n * n * k + 2 * n * k * k + k**3 / 3 + 2 * n * n
-            return self.steps * (forwards + 4 * n * n * k + 3 * n * k * k + 4 * n * n)
-        return self.steps * self.batch * 6.0 * n * n
-
-
-ROWS = (
-    Row("exponents", 80, 55, k=75),
-    Row("exponents", 80, 300, k=16),
-    Row("exponents", 32, 300, k=32),
-    Row("exponents", 128, 1000, k=32),
-    Row("exponents", 512, 200, k=64),
-    Row("exponents", 80, 100, k=75, networks=20, threads=2),
-    Row("BPTT", 80, 300, batch=16),
-    Row("residual", 100, 784, batch=128),
-    Row("residual", 100, 784, batch=128, threads=2),
-    Row("spiking", 80, 100, batch=16),
-)
 
 
 def runs(row: Row, dtype: torch.dtype, seed: int = 1) -> dict[str, Run]:
     """For each method that applies, a call that does the row once and returns what must come out alike.
 
-    A gradient of W of the first network where there is no training, else the loss of the step.
+    A gradient of W of the first network where there is no training, the exponents where there is no gradient,
+    else the loss of the step. Of a row of whole epochs the call takes their number.
     """
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
-        made = {"exponents": _exponents, "BPTT": _elman, "residual": _residual, "spiking": _spiking}
+        made: dict[Kind, Callable[[Row, int], dict[str, Run]]] = {
+            "exponents": _exponents,
+            "spectrum": spectra.all_of_one,
+            "segments": spectra.pieces,
+            "BPTT": _elman,
+            "residual": _residual,
+            "spiking": _spiking,
+            "train": epochs.trained,
+            "floss": epochs.flossed,
+        }
         return made[row.kind](row, seed)
     finally:
         torch.set_default_dtype(before)

@@ -143,6 +143,20 @@ class Form:
             p, pushed = phi(p), pushed * phi.slope(p).unsqueeze(-2)
         return p + out, (pushed + Y).mT
 
+    def jacobian(self, drive: Tensor, h: Tensor) -> Tensor:
+        """D `(*e, b, n, n)` itself. Cost O(b n^2)."""
+        u, D = h, self.weight_hh.unsqueeze(-3)
+        if self.inner is not None:
+            u, D = self.inner(h), D * self.inner.slope(h).unsqueeze(-2)
+        if self.outer is not None:
+            D = D * self.outer.slope(self._recur(u, drive)).unsqueeze(-1)
+        # c scales rows of D, the columns of its transpose
+        D = self.coupled_rows(D.mT).mT
+        if self.residual is not None:
+            P, phi = self.residual.dense().unsqueeze(-3), self.residual.activation
+            D = D + (P if phi is None else P * phi.slope(self.residual.product(h)).unsqueeze(-1))
+        return D.expand(*h.shape, h.shape[-1])
+
     def coupled(self, y: Tensor) -> Tensor:
         """c y for states y `(..., *e, b, n)`."""
         c = self.coupling

@@ -14,6 +14,7 @@ from rich.text import Text
 from lyaptorch import _checks
 from lyaptorch._brief import FAILS, tally
 from lyaptorch.cli.figures import Made, Order, drawn, made_in, make, make_all, seed_of
+from lyaptorch.cli.foresee import foresee
 from lyaptorch.cli.output import Output, Works, check_table, counted, markdown, resumable
 from lyaptorch.experiments import FIGURES, SCALES
 from lyaptorch.plots.pages import duration
@@ -33,6 +34,7 @@ def reproduce(
     list: bool = False,  # noqa: A002
     data_dir: Path | None = None,
     workers: int = 1,
+    dry_run: bool = False,
     work: Works,
 ) -> None:
     """Reproduce a figure of a paper and check what it claims; training resumes where it was killed.
@@ -47,6 +49,7 @@ def reproduce(
         list: List all figures, what they cost, and the checks of those made already, and stop.
         data_dir: Folder of image files; else that in LYAPTORCH_DATA, or a cache filled from the net.
         workers: Processes that make all figures.
+        dry_run: Measure a few epochs of what would be trained, print what all would take, and stop.
         work: Where the results go, and how.
     """
     if list or not paper:
@@ -58,6 +61,9 @@ def reproduce(
     # through the environment: processes that make figures inherit it
     if data_dir is not None:
         os.environ[VARIABLE] = str(data_dir)
+    if dry_run:
+        foresee(chosen, order)
+        return
     if ALL in (paper, figure):
         with resumable(lambda: any(m.scale == scale for m in made_in(work.runs))):
             _reproduce_all(chosen, order, workers)

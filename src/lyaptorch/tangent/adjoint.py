@@ -27,7 +27,8 @@ from lyaptorch.cells.unroll import once
 from lyaptorch.kernels import Saved, spread
 from lyaptorch.tangent.dynamics import Dynamics, bind
 from lyaptorch.tangent.growth import LOST
-from lyaptorch.tangent.scan import Outcome, Problem, Span, Tape, stack_growth, sweep
+from lyaptorch.tangent.scan import Outcome, Problem, Span, Tape, stack_growth
+from lyaptorch.tangent.small import sweep
 
 SPREAD = 2.3
 """Nats by which summed log R_ii may differ between columns before X is projected again."""

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from lyaptorch.cells import AnyForm, Cell, Form
+from lyaptorch.cells.form import time_in_batch
 from lyaptorch.tangent.form_dynamics import FormDynamics
-from lyaptorch.tangent.replay import Replay
+from lyaptorch.tangent.replay import Replay, blind
 
 
 class Dynamics(Protocol):
@@ -25,6 +26,15 @@ class Dynamics(Protocol):
 
     def pushforward(self, s: int, h: Tensor, Q: Tensor) -> tuple[Tensor, Tensor]:
         """The next state and D Q at step s."""
+
+    def step(self, s: int, h: Tensor) -> Tensor:
+        """The next state alone."""
+
+    def jacobians(self, start: int, stop: int, h: Tensor) -> Tensor | None:
+        """D of the steps `start .. stop - 1` at the states h, with time among trajectories `(*e, t b, n, n)`.
+
+        None where steps cannot be taken side by side.
+        """
 
     def begin(self, start: int, states: Sequence[Tensor]) -> None:
         """Prepare to pull back through the steps `start`, `start + 1`, ... that left from `states`."""
@@ -65,9 +75,23 @@ class CellDynamics:
         self._forwards = cell.pushforward if own else Replay(cell.pushforward, len(inputs))
         self._totals = [torch.zeros_like(leaf) for leaf in leaves]
         self._x_bars: Tensor | None = None
+        self._looks: bool | None = None
 
     def pushforward(self, s: int, h: Tensor, Q: Tensor) -> tuple[Tensor, Tensor]:
         return self._forwards(self.inputs[s], h, Q)
+
+    def step(self, s: int, h: Tensor) -> Tensor:
+        return self.cell.step(self.inputs[s], h)
+
+    def jacobians(self, start: int, stop: int, h: Tensor) -> Tensor | None:
+        x, n = time_in_batch(self.inputs[start:stop]), h.shape[-1]
+        eye = torch.eye(n, dtype=h.dtype, device=h.device).expand(*h.shape, n)
+        if self._looks is False:
+            return self.cell.pushforward(x, h, eye)[1]
+        found = None if self._looks else blind(self.cell.pushforward, x, h, eye)
+        # a step that does not look once will not
+        self._looks = found is None
+        return None if found is None else found[1]
 
     def begin(self, start: int, states: Sequence[Tensor]) -> None:
         self._start, self._states = start, states
@@ -143,6 +167,13 @@ class Ended:
         # what `where` discards must be finite, too: autograd multiplies it by 0, and 0 * inf is NaN
         after, pushed = self.inner.pushforward(s, torch.where(state, before, self.ends.first), Q)
         return torch.where(state, after, h), torch.where(frame, pushed, Q)
+
+    def step(self, s: int, h: Tensor) -> Tensor:
+        """The next state, or the same."""
+        return self.pushforward(s, h, h.new_zeros(*h.shape, 0))[0]
+
+    def jacobians(self, start: int, stop: int, h: Tensor) -> None:
+        """None: trajectories do not all take the same steps."""
 
     def begin(self, start: int, states: Sequence[Tensor]) -> None:
         """Prepare the dynamics within."""

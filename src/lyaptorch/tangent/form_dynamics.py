@@ -33,6 +33,12 @@ class FormDynamics:
     def pushforward(self, s: int, h: Tensor, Q: Tensor) -> tuple[Tensor, Tensor]:
         return self.form.pushforward(self.drive[s], h, Q)
 
+    def step(self, s: int, h: Tensor) -> Tensor:
+        return self.form.step(self.drive[s], h)
+
+    def jacobians(self, start: int, stop: int, h: Tensor) -> Tensor:
+        return self.form.jacobian(time_in_batch(self.drive[start:stop]), h)
+
     def begin(self, start: int, states: Sequence[Tensor]) -> None:
         form, h = self.form, torch.stack(list(states))
         if self._x_bars is None and self.inputs.requires_grad:

@@ -165,17 +165,45 @@ def _any_rank(A: Tensor, dead: Tensor | None) -> Factors:
     R = torch.gather(R, -2, back.unsqueeze(-1).expand_as(R))
     norms = torch.linalg.vector_norm(A, dim=-2)
     # Householder only asks who may be dead: it takes every column against those before it, dead ones too
-    if (_round_off(R.diagonal(dim1=-2, dim2=-1), norms, DOUBTFUL) & ~dead).any():
-        Q, R, dead = _gram_schmidt(A, dead)
+    doubtful = (_round_off(R.diagonal(dim1=-2, dim2=-1), norms, DOUBTFUL) & ~dead).reshape(-1, A.shape[-1])
+    if doubtful.any():
+        Q, R, dead = _gram_schmidt(A, dead, R, int(doubtful.any(0).to(torch.int8).argmax()))
     R = torch.where(dead.unsqueeze(-1), torch.diag_embed(dead.to(R.dtype)), R * scale)
     return Factors(torch.where(dead.unsqueeze(-2), 0.0, Q), R, dead if dead.any() else None)
 
 
-def _gram_schmidt(A: Tensor, dead: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Classical Gram-Schmidt, each column orthogonalised twice, dead columns left out. Cost O(n k^2)."""
-    k = A.shape[-1]
-    Q, R, dead = torch.zeros_like(A), torch.zeros_like(A[..., :k, :]), dead.clone()
-    for i in range(k):
+def in_doubt(R: Tensor) -> Tensor:
+    """Whether columns may be dead, by Householder's R `(*, k, k)` alone; also where it is not finite."""
+    # an orthonormal Q leaves a column as long as its column of R
+    lengths = torch.linalg.vector_norm(R, dim=-2)
+    # below, squares have lost digits
+    least = torch.finfo(R.dtype).tiny ** 0.5 / torch.finfo(R.dtype).eps
+    left = R.diagonal(dim1=-2, dim2=-1).abs()
+    # NaN is in doubt, too
+    sound: Tensor = (left > DOUBTFUL * DEAD * torch.finfo(R.dtype).eps * lengths) & (lengths > least)
+    return ~sound
+
+
+def _gram_schmidt(A: Tensor, dead: Tensor, R: Tensor, first: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Classical Gram-Schmidt, each column orthogonalised twice, dead columns left out. Cost O(n k^2).
+
+    The columns before `first` are beyond doubt, and Householder's R serves for them.
+    """
+    k, dead = A.shape[-1], dead.clone()
+    Q, left = torch.zeros_like(A), dead[..., :first]
+    before = R[..., :first, :first] + torch.diag_embed(left.to(R.dtype))
+    # not Householder's Q, which errs by eps cond even where all columns are exactly zero: in A R^-1 they are.
+    # What A R^-1 lacks in orthogonality, eps cond, too, one pass of Cholesky mends
+    straight = torch.linalg.solve_triangular(before, A[..., :first], upper=True, left=False)
+    S, lengths, info = _cholesky(straight, left)
+    R = torch.zeros_like(R)
+    sound = ((lengths - 1).abs() < CROOKED) & (S.diagonal(dim1=-2, dim2=-1) > 0.9)
+    if sound.all() and not info.any():
+        Q[..., :first] = torch.linalg.solve_triangular(S, straight, upper=True, left=False)
+        R[..., :first, :first] = S @ before
+    else:
+        first = 0
+    for i in range(first, k):
         a = A[..., i : i + 1]
         v, before = a, Q[..., :i]
         # twice is enough: the second time takes out what round-off of the first left along those before

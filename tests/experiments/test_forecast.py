@@ -1,0 +1,60 @@
+"""What a figure will cost: the epochs that it will train, at the cost of a few of them."""
+
+from dataclasses import replace
+
+import pytest
+
+from lyaptorch.experiments import FIGURES
+from lyaptorch.experiments import forecast as forecasts
+from lyaptorch.experiments.figure import Study
+from lyaptorch.experiments.forecast import _times, forecast
+from lyaptorch.schedules import At, Every, When, lambda1
+
+SMOKE = FIGURES["gradient-flossing"]["fig4c"]
+
+
+def smoke(**changes):
+    return replace(SMOKE(**SMOKE.scales["smoke"]), **changes)
+
+
+def test_every_epoch_of_every_network_is_foreseen():
+    figure = smoke(delays=(4, 6), seeds=3, epochs=900, floss_epochs=70, episode=500)
+    found = forecast(figure)
+    # never, before, before and during: two of three are flossed before, one during
+    assert [(s.what, s.networks, s.epochs) for s in found.stretches] == [
+        ("floss", 12, 70),
+        ("fit", 18, 900),
+        ("floss", 6, 70),
+    ]
+    assert not found.unknown
+    assert found.memory > 1e7
+    assert found.seconds > found.rest > 0
+
+
+def test_operations_are_those_that_a_training_counts():
+    figure = smoke(delays=(4,), seeds=1, epochs=8, floss_epochs=4, episode=3)
+    networks = figure.networks(figure.conditions())
+    record = Study(figure.seed, False).train(*networks[:2], member_ids=networks.ids, **figure.treatment())
+    counted = record["fit_flops"].sum() + record["floss_flops"].sum()
+    assert forecast(figure).operations == pytest.approx(float(counted))
+
+
+def test_time_is_that_of_many_epochs(monkeypatch):
+    """Trainings take 5 s, 2 s an epoch, and no time passes elsewhere."""
+    now = [0.0]
+
+    def train(model, task, schedule, **settings):
+        now[0] += 5 + 2 * schedule[0].epochs
+        return real(model, task, schedule, **settings)
+
+    real = forecasts.train
+    monkeypatch.setattr(forecasts, "train", train)
+    found = forecast(smoke(delays=(4,), seeds=1, epochs=100, floss_epochs=10, episode=50), lambda: now[0])
+    assert [s.seconds for s in found.stretches] == [2, 2, 2]
+    assert found.seconds == pytest.approx(2 * 120 + found.rest)
+
+
+def test_what_depends_on_the_training_is_named():
+    assert _times(At(0, 5, 30), 20) == 2
+    assert _times(Every(10), 30) == 2
+    assert _times(When(lambda1 > 0.2), 30) is None

@@ -110,7 +110,6 @@ class TorchEngine:
         dead: Tensor | None = None
         dynamics = bind(problem.cell, problem.form, inputs, (), problem.ends)
         pivots: list[Tensor] = []
-        longest: list[Tensor] = []
         deaths: list[Tensor | None] = []
         starts, tape = [], Tape() if keep and len(problem.segments) == 1 else None
         for segment in problem.segments if keep else (problem.over,):
@@ -121,8 +120,8 @@ class TorchEngine:
             state, Q, dead = end.h, end.Q, end.dead
             pivots += end.pivots
             deaths += end.deaths
-            longest += end.longest
-        return Outcome(*stack_growth(pivots, deaths), state, Q, torch.stack(longest)), (starts, tape)
+        log_r, healthy = stack_growth(pivots, deaths)
+        return Outcome(log_r, healthy, state, Q, _longest(tape, healthy)), (starts, tape)
 
     def adjoint(
         self, leaves: Sequence[Tensor], saved: Saved, c: Tensor, h_bar: Tensor
@@ -143,6 +142,15 @@ class TorchEngine:
             Q = tape.frames[0]
         inputs_bar, leaf_bars = dynamics.bars
         return [inputs_bar, h_bar, X, *leaf_bars]
+
+
+def _longest(tape: Tape | None, healthy: Tensor) -> Tensor | None:
+    """The length `(s, *e, b)` of the longest living column of each span before it was orthonormalised."""
+    if tape is None:
+        return None
+    # of A = Q R a column of R is as long as that of A
+    lengths = torch.linalg.vector_norm(torch.stack(tape.factors).detach(), dim=-2)
+    return lengths.masked_fill(~healthy, 0.0).amax(-1)
 
 
 class _SweepBack:

@@ -128,17 +128,13 @@ class Tape:
 
 
 class Sweep(NamedTuple):
-    """The end of a sweep: state, frame, dead columns; of each span the diagonal of R and the dead columns.
-
-    `longest` is the length `(*e, b)` of the longest living column of each span before it was orthonormalised.
-    """
+    """The end of a sweep: state, frame and dead columns; per span the diagonal of R and the dead columns."""
 
     h: Tensor
     Q: Tensor
     dead: Tensor | None
     pivots: list[Tensor]
     deaths: list[Tensor | None]
-    longest: list[Tensor]
 
 
 def sweep(
@@ -173,7 +169,6 @@ def sweep(
     """
     pivots: list[Tensor] = []
     deaths: list[Tensor | None] = []
-    longest: list[Tensor] = []
     start, twice = (h, Q), twice_over(over)
     for i, span in enumerate(over):
         if tape is not None:
@@ -200,14 +195,11 @@ def sweep(
         # all that exponents and adjoint see of R: det of the first i columns is the product of R_11 .. R_ii
         pivots.append(R.diagonal(dim1=-2, dim2=-1))
         deaths.append(dead)
-        # of A = Q R a column of R is as long as that of A
-        lengths = torch.linalg.vector_norm(R.detach(), dim=-2)
-        longest.append((lengths if dead is None else lengths.masked_fill(dead, 0.0)).amax(-1))
     if not _checks.can_look():
         # what cannot be said is left in the numbers
         pivots[-1] = torch.where(torch.isfinite(h).all(-1, keepdim=True), pivots[-1], torch.nan)
     _raise_if_overflown(dynamics, h, *start, over)
-    return Sweep(h, Q, dead, pivots, deaths, longest)
+    return Sweep(h, Q, dead, pivots, deaths)
 
 
 def stack_growth(pivots: Sequence[Tensor], deaths: Sequence[Tensor | None]) -> tuple[Tensor, Tensor]:

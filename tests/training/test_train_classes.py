@@ -82,10 +82,11 @@ def test_a_perfect_answer_has_a_finite_gradient():
     assert model.readout.answers.grad == 0
 
 
-def test_only_steps_that_count_are_read_out(monkeypatch):
+def test_only_steps_that_count_are_read_out():
     read = []
-    monkeypatch.setattr(lt.Readout, "forward", lambda self, h: read.append(len(h)) or h[..., :1])
     model, target = adder(), torch.zeros(9, ROWS, 1)
+    # with a hook a readout is called, and not computed with the loss
+    model.readout.register_forward_hook(lambda module, given, out: read.append(len(given[0])))
     for counts in ([8], [3, 5, 8], [0]):
         mask = torch.zeros(9, dtype=torch.bool)
         mask[counts] = True

@@ -149,8 +149,9 @@ def _longest(tape: Tape | None, healthy: Tensor) -> Tensor | None:
     if tape is None:
         return None
     # of A = Q R a column of R is as long as that of A
-    lengths = torch.linalg.vector_norm(torch.stack(tape.factors).detach(), dim=-2)
-    return lengths.masked_fill(~healthy, 0.0).amax(-1)
+    lengths: Tensor = torch.linalg.vector_norm(torch.stack(tape.factors).detach(), dim=-2)
+    longest: Tensor = lengths.masked_fill(~healthy, 0.0).amax(-1)
+    return longest
 
 
 class _SweepBack:

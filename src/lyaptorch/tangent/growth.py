@@ -180,7 +180,7 @@ class Growth:
 
 def in_spans(over: Sequence[Span], log_r: Tensor, healthy: Tensor) -> Growth:
     """The growth in the spans that count, which follow those that do not."""
-    first = sum(not span.counted for span in over)
+    first = next(i for i, span in enumerate(over) if span.counted)
     return Growth(log_r[first:], _steps(tuple(over[first:]), log_r.device), healthy[first:])
 
 

@@ -88,7 +88,7 @@ def scan_in_pieces(
         ValueError: where a gradient is asked for, or pieces would be too short.
     """
     _refuse_gradient(problem, inputs, h, Q)
-    uncounted = sum(span.stop - span.start for span in problem.over if not span.counted)
+    uncounted = next(span.start for span in problem.over if span.counted)
     first, start, length = _plan(len(inputs), uncounted, interval, segments)
     opening, each = spans(uncounted - first, start - first, interval), spans(0, length, interval)
     starts = range(start, len(inputs), length)
@@ -236,6 +236,8 @@ def _joined(head: Outcome, found: Outcome, segments: int) -> tuple[Tensor, Tenso
         torch.cat([a, torch.unflatten(z, -2, (segments, -1)).movedim(-3, 0).flatten(0, 1)])
         for a, z in ((head.log_r, found.log_r), (head.healthy, found.healthy))
     )
+    if healthy.all():
+        return log_r, healthy
     # death is for ever, although the next piece started alive
     healthy = healthy.int().cummin(0).values.bool()
     return torch.where(healthy, log_r, -torch.inf), healthy

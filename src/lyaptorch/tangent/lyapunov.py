@@ -101,8 +101,8 @@ def lyapunov_spectrum(
 
     Raises:
         ValueError: for arguments out of range, wrong shapes, dtypes or devices, NaN or inf, segments where
-            a gradient is asked for or lengths are given, a frame that is not orthonormal, a step that mixes the batch, is random, or takes (state, input), or a
-            backend that cannot serve the cell.
+            a gradient is asked for or lengths are given, a frame that is not orthonormal, a step that mixes
+            the batch, is random, or takes (state, input), or a backend that cannot serve the cell.
         FloatingPointError: if the dynamics overflow; names the step.
 
     Example:

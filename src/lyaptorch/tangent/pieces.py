@@ -247,7 +247,7 @@ def _joined(head: Outcome, found: Outcome, segments: int) -> tuple[Tensor, Tenso
 
 def _tolerance(growth: Growth) -> Tensor:
     """What may be left in the sum of log R_ii `(*e, b, k)`: about its standard error."""
-    # from sums of batches; that of `Growth` knows how uncertain it is, and would cost as much as the scan of a small network
+    # from sums of batches: that of `Growth`, which knows its own uncertainty, costs as much as a small scan
     width = len(growth.log_r) // BATCHES
     batches = torch.unflatten(growth.log_r[-BATCHES * width :], 0, (BATCHES, width)).sum(1)
     error = batches.std(0) * BATCHES**0.5

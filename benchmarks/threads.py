@@ -1,9 +1,9 @@
 """What a second thread brings to whole epochs of `lt.train` and `lt.floss`.
 
 For each row the milliseconds of an epoch of all networks with one thread and with two, and their ratio, 2 at
-best. "own" is the processor time of the calling thread, which does not grow while other programs have its core;
-"serial", 2 own_2 / own_1 - 1, is the share of an epoch that only this thread does. Both hold where the other
-core is free, or waiting threads sleep: then run it with OMP_WAIT_POLICY=passive.
+best. "own" is the processor time of the calling thread, which does not grow while other programs have its
+core; "serial", 2 own_2 / own_1 - 1, is the share of an epoch that only this thread does. Both hold where the
+other core is free: a thread that waits for the other one spins.
 
     python benchmarks/threads.py --rounds 5
 """

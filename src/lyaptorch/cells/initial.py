@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -46,7 +48,8 @@ class Draws:
 
     def recurrent(self, name: str, n: int, weights: str | Weights, gain: Number) -> Tensor:
         """`(*e, n, n)` from an ensemble of weights at a gain."""
-        return weights_of(weights, gain)(n, self.stream(name), self.ids)
+        drawn = weights_of(weights, gain)
+        return self._room(n, n) if _undrawn.get() else drawn(n, self.stream(name), self.ids)
 
     def normal(self, name: str, *shape: int) -> nn.Parameter:
         """N(0, 1) `(*e, *shape)`."""
@@ -54,7 +57,10 @@ class Draws:
 
     def uniform(self, name: str, *shape: int) -> Tensor:
         """U(0, 1) `(*e, *shape)`."""
-        return self.stream(name).uniform(shape, member_ids=self.ids)
+        return self._room(*shape) if _undrawn.get() else self.stream(name).uniform(shape, member_ids=self.ids)
+
+    def _room(self, *shape: int) -> Tensor:
+        return torch.zeros(*self.ids.shape, *shape, device=self.ids.device)
 
     def bounded(self, name: str, bound: float, *shape: int) -> nn.Parameter:
         """U(-bound, bound) `(*e, *shape)`."""
@@ -63,6 +69,19 @@ class Draws:
     def fan_in(self, name: str, size: int, *shape: int) -> nn.Parameter:
         """U(-1/sqrt size, 1/sqrt size) `(*e, *shape)`, as in a `torch.nn.Linear` of that many inputs."""
         return nn.Parameter(fan_in(shape, size, self.stream(name), self.ids))
+
+
+_undrawn: ContextVar[bool] = ContextVar("undrawn", default=False)
+
+
+@contextmanager
+def undrawn() -> Iterator[None]:
+    """New cells draw no recurrent or uniform weights, because others take their place."""
+    token = _undrawn.set(True)
+    try:
+        yield
+    finally:
+        _undrawn.reset(token)
 
 
 _made: WeakKeyDictionary[nn.Module, tuple[tuple[Any, ...], dict[str, Any], int]] = WeakKeyDictionary()

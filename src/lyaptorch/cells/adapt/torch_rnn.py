@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lyaptorch.cells.cell import Cell
 from lyaptorch.cells.gates import GRUCell
-from lyaptorch.cells.initial import forget
+from lyaptorch.cells.initial import forget, undrawn
 from lyaptorch.cells.lstm import LSTMCell
 from lyaptorch.cells.rate import ElmanCell
 from lyaptorch.cells.stacked import Stacked
@@ -88,12 +88,15 @@ def _layer(module: nn.RNNBase | nn.RNNCellBase, m: int, tail: str) -> Cell:
     own = all(name in module._parameters for name in names.values())
     n, bias = module.hidden_size, bool(module.bias)
     cell: Cell
-    if isinstance(module, nn.LSTM | nn.LSTMCell):
-        cell = (LSTMCell if own else FollowingLSTM)(m, n, bias=bias)
-    elif isinstance(module, nn.GRU | nn.GRUCell):
-        cell = (GRUCell if own else FollowingGRU)(m, n, bias=bias)
-    else:
-        cell = (ElmanCell if own else FollowingElman)(m, n, activation=str(module.nonlinearity), bias=bias)
+    with undrawn():
+        if isinstance(module, nn.LSTM | nn.LSTMCell):
+            cell = (LSTMCell if own else FollowingLSTM)(m, n, bias=bias)
+        elif isinstance(module, nn.GRU | nn.GRUCell):
+            cell = (GRUCell if own else FollowingGRU)(m, n, bias=bias)
+        else:
+            cell = (ElmanCell if own else FollowingElman)(
+                m, n, activation=str(module.nonlinearity), bias=bias
+            )
     # its weights are replaced in a moment: a stack must not draw them anew
     forget(cell)
     if isinstance(cell, Following):

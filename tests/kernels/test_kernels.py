@@ -441,3 +441,30 @@ def test_a_second_derivative_is_refused():
     (first,) = torch.autograd.grad(loss, cell.weight_hh, create_graph=True)
     with pytest.raises(RuntimeError, match="autograd"):
         first.sum().backward()
+
+
+@pytest.mark.parametrize("n", [44, 48])
+def test_columns_that_shear_together_have_a_second_pass(n):
+    """R_ij = -1/2 above a unit diagonal: every |a_i| / R_ii is below 4, and the condition (3/2)^n."""
+    R = torch.eye(n) + torch.full((n, n), -0.5).triu(1)
+    cell = lt.RateCell(1, n, activation="linear")
+    with torch.no_grad():
+        cell.weight_hh.copy_(random_frame(n, n) @ R)
+    frame, inputs = torch.eye(n), torch.zeros(3, 1, 1)
+    spec = lt.lyapunov_spectrum(cell, inputs, h0=torch.zeros(1, n), frame=frame, backend="cpu")
+    # one pass alone would be off by .003 and .1 here, which the next span would take back
+    torch.testing.assert_close(spec.growth.log_r[0], torch.zeros(1, n), rtol=0, atol=1e-7)
+
+
+def test_products_within_a_span_are_recomputed_where_the_tape_would_grow_too_long():
+    n, k, t = 128, 128, 400
+    cell, frame, inputs = lt.RateCell(1, n), random_frame(n, k), 0.3 * torch.randn(t, 2, 1)
+
+    def found(b):
+        spec = lt.lyapunov_spectrum(cell, inputs[:, :b], k=k, frame=frame, interval=2, backend="cpu")
+        return torch.autograd.grad(spec.exponents[0].square().mean(), list(cell.parameters()))
+
+    # the frames before each step of one trajectory are worth their 64 MB, those of two are not
+    assert t * n * k * 8 < 2**26 < 2 * t * n * k * 8
+    for alone, beside in zip(found(1), found(2), strict=True):
+        assert torch.equal(alone, beside)

@@ -172,7 +172,9 @@ def test_a_phase_is_the_published_one_unless_told_and_does_not_change():
     phase = FlossPhase(500)
     published = {"steps": 55, "tangent_transient": 16, "lr": 1e-3, "clip": None, "reduction": "mean"}
     assert {name: getattr(phase, name) for name in published} == published
-    assert (phase.batch, phase.interval, phase.target, phase.state_grad) == (1, 1, 0.0, "full")
+    assert (phase.batch, phase.target, phase.state_grad) == (1, 0.0, "full")
+    # the published interval is 1, and the exponents do not depend on it
+    assert phase.interval == "auto"
     with pytest.raises(FrozenInstanceError, match="cannot assign"):
         phase.steps = 3
     with pytest.raises(TypeError, match="step_count"):

@@ -6,6 +6,7 @@ from torch import nn
 
 import lyaptorch as lt
 from lyaptorch.tasks import TemporalXOR
+from lyaptorch.training import steps
 from reference import random_frame
 
 N, M = 8, 2
@@ -313,3 +314,69 @@ def test_a_rectified_network_that_starts_silent_is_not_flossed_in_silence(double
     h0 = torch.rand(2, 1, N)
     record = lt.floss(cell, task, h0=h0, **settings)
     assert torch.isfinite(torch.tensor(record["exponents"])).all()
+
+
+def intervals(monkeypatch):
+    """Those that are taken, in their order."""
+    taken, laid = [], steps.layout
+
+    def watched(wait, t, interval, device):
+        taken.append(interval)
+        return laid(wait, t, interval, device)
+
+    monkeypatch.setattr(steps, "layout", watched)
+    return taken
+
+
+SCANNED = {"k": 8, "steps": 40, "tangent_transient": 10, "batch": 2, "show_progress": False}
+
+
+@pytest.mark.parametrize("kind", [lt.RateCell, lt.ElmanCell, lt.LSTMCell])
+def test_an_automatic_interval_changes_nothing_but_round_off(kind, double, monkeypatch):
+    found = []
+    for interval in (1, "auto"):
+        taken, cell = intervals(monkeypatch), kind(1, 12, ensemble=(2,))
+        record = lt.floss(cell, TemporalXOR(4), epochs=24, lr=3e-3, interval=interval, **SCANNED)
+        found.append([torch.tensor(record["exponents"]), *cell.parameters()])
+        monkeypatch.undo()
+    # chosen after the first step, and after those of epochs 10 and 20
+    assert taken[0] == 1
+    assert max(taken) > 1
+    assert len(set(taken[1:11])) == len(set(taken[11:21])) == len(set(taken[21:])) == 1
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("member", range(6))
+def test_two_thirds_of_the_digits_are_left_in_single_precision(member, monkeypatch):
+    """Without steps of training, in which round-off grows whatever the interval."""
+    exact, cell = lt.RateCell(1, 12, member_ids=member), lt.RateCell(1, 12, member_ids=member)
+    expected = lt.floss(exact.double(), TemporalXOR(4), epochs=3, lr=0.0, interval=1, **SCANNED)
+    taken = intervals(monkeypatch)
+    found = lt.floss(cell, TemporalXOR(4), epochs=3, lr=0.0, **SCANNED)
+    assert min(taken[1:]) > 1
+    distance = torch.tensor(found["exponents"] - expected["exponents"]).abs().max()
+    assert distance <= torch.finfo(torch.float32).eps ** (2 / 3)
+
+
+def test_a_phase_begins_with_an_interval_of_its_own(monkeypatch):
+    """Training in between may have spread the growth: what one phase found says nothing of the next."""
+    taken, task = intervals(monkeypatch), TemporalXOR(4)
+    model = lt.Model(lt.RateCell(1, N), lt.Readout(N, 1), loss=task.loss)
+    phase = lt.FlossPhase(3, k=3, steps=25, tangent_transient=5)
+    lt.train(model, task, (phase, lt.FitPhase(2), phase), batch=2, steps=10)
+    assert len(taken) == 6
+    assert taken[0] == taken[3] == 1
+    assert min(taken[1:3] + taken[4:]) > 1
+
+
+def test_columns_that_die_do_not_shorten_an_automatic_interval(monkeypatch):
+    """Rectified units: of what died nothing can be lost."""
+    taken = intervals(monkeypatch)
+    cell = lt.RateCell(1, N, activation="relu")
+    with torch.no_grad():
+        cell.weight_hh.copy_(torch.eye(N))
+        cell.bias.copy_(torch.where(torch.arange(N) < 4, 0.1, -5.0))
+    record = lt.floss(cell, torch.zeros(25, 1, 1), h0=torch.ones(1, N), k=N, epochs=3, steps=25, lr=1e-4)
+    assert (record["exponents"][0, -1] == -torch.inf).any()
+    assert taken[1] > 1

@@ -153,9 +153,11 @@ def tape_size(name: str, args: Args, dtype: torch.dtype) -> int:
 def fill(args: FormArgs | Args, **values: int | Tensor | None) -> None:
     """Set fields of `args`; of a tensor, its address. Whoever calls keeps the tensors alive."""
     for name, value in values.items():
-        if isinstance(value, Tensor) and not value.is_contiguous():
-            raise AssertionError(f"{name} must be contiguous")
-        setattr(args, name, value.data_ptr() if isinstance(value, Tensor) else value)
+        if isinstance(value, Tensor):
+            if not value.is_contiguous():
+                raise AssertionError(f"{name} must be contiguous")
+            value = value.data_ptr()
+        setattr(args, name, value)
 
 
 SMALL, LARGEST, BLOCKS = 1 << 16, 1 << 28, 4

@@ -23,7 +23,8 @@ EXPONENTS = "exponents"
 class FlossPhase:
     """Minimise the flossing loss: push the first k exponents to a target.
 
-    The defaults are the published setting (Gradient Flossing, section 7 and the authors' script).
+    The defaults, the interval aside, are the published setting (Gradient Flossing, section 7 and the authors'
+    script).
 
     Attributes:
         epochs: flossing steps, each on fresh inputs.

@@ -156,11 +156,13 @@ def first_frame(frame: Tensor | None, k: int | None, h: Tensor, generator: torch
             f"frame must have shape (n, k) = {(n, k)} or (*e, b, n, k) = {full}, got {tuple(frame.shape)}; "
             "it has exactly k columns"
         )
-    _checks.finite("frame", frame)
     if not _checks.can_look():
         return frame.expand(full)
-    off = (frame.mT @ frame - torch.eye(k, dtype=frame.dtype, device=frame.device)).abs().max().item()
-    if off > torch.finfo(frame.dtype).eps ** 0.5:
+    overlaps = frame.detach().mT @ frame.detach()
+    overlaps.diagonal(dim1=-2, dim2=-1).sub_(1)
+    off = overlaps.abs_().max().item()
+    if not off <= torch.finfo(frame.dtype).eps ** 0.5:
+        _checks.finite("frame", frame)
         raise ValueError(
             f"frame must have orthonormal columns, got |Q^T Q - 1| up to {off:.2g}; take Q of torch.linalg.qr"
         )

@@ -131,6 +131,8 @@ class Ensemble:
         unknown = {name for name in saved if not name.startswith(("history.", "total."))} - known.keys()
         if unknown:
             raise ValueError(f"the checkpoint holds {', '.join(sorted(unknown))}, which this model does not")
+        # one of before the automatic interval has none: nobody has looked
+        saved = {"allowed": torch.zeros_like(self.allowed), **saved}
         for name, own in known.items():
             if name not in saved or saved[name].shape != own.shape or saved[name].dtype != own.dtype:
                 raise ValueError(f"the checkpoint must hold {name} {tuple(own.shape)}, and does not")

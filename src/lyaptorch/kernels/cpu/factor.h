@@ -184,25 +184,28 @@ template <class T> T dot(Size np, const T* a, const T* b) {
     return sum<T>(total);
 }
 
-// How far |Q^T q|^2 is from 1 for the last column q: what pivots do not tell, as `_crooked` of tangent/qr.py.
-template <class T> T crooked(Size k, Size np, const T* Q) {
+// to = Q v for rows of Q (k x n16), in whole vectors: `to` holds k numbers, padded.
+template <class T> void overlaps_of(Size k, Size np, const T* Q, const T* v, T* to) {
     constexpr int W = WIDTH<T>;
-    const T* q = Q + (k - 1) * np;
-    Vec<T> squares = Vec<T>{};
     for (Size j = 0; j < k; j += W) {
-        Vec<T> r[W], overlaps = Vec<T>{};
+        Vec<T> r[W], total = Vec<T>{};
         UNROLL
         for (int a = 0; a < W; a++) {
             r[a] = Vec<T>{};
-            for (Size i = 0; i < np && j + a < k; i += W) r[a] += load(Q + (j + a) * np + i) * load(q + i);
+            for (Size i = 0; i < np && j + a < k; i += W) r[a] += load(Q + (j + a) * np + i) * load(v + i);
         }
         // W sums over the numbers of a vector at once
         Stage<T, W / 2>::run(r);
         UNROLL
-        for (int a = 0; a < W; a++) overlaps += r[a];
-        squares += overlaps * overlaps;
+        for (int a = 0; a < W; a++) total += r[a];
+        store(to + j, total);
     }
-    T off = sum<T>(squares) - 1;
+}
+
+// How far |Q^T q|^2 is from 1 for the last column q: what pivots do not tell, as `_crooked` of tangent/qr.py.
+template <class T> T crooked(Size k, Size np, const T* Q, T* overlaps) {
+    overlaps_of(k, np, Q, Q + (k - 1) * np, overlaps);
+    T off = dot(pad(k), overlaps, overlaps) - 1;
     return off < 0 ? -off : off;
 }
 
@@ -225,11 +228,10 @@ bool gram_schmidt(Size n, Size k, const T* Y, T* Q, const Factor<T>& f, FactorSc
         T before = root(dot(np, v, v));
         // twice is enough: the second time takes out what round-off of the first left along those before
         for (int pass = 0; pass < 2; pass++) {
-            for (Size j = 0; j < i; j++) overlaps[j] = f.dead[j] ? 0 : dot(np, Q + j * np, v);
-            for (Size j = 0; j < i; j++) {
-                for (Size l = 0; l < np; l++) v[l] -= overlaps[j] * Q[j * np + l];
-                f.R[j * kp + i] += overlaps[j] * scale;
-            }
+            // of a dead column Q has zeros
+            overlaps_of(i, np, Q, v, overlaps);
+            row_product<T, SUBTRACT>(np, i, overlaps, Q, np, v);
+            for (Size j = 0; j < i; j++) f.R[j * kp + i] += overlaps[j] * scale;
         }
         T length = root(dot(np, v, v));
         // here a column is declared dead, as in `_gram_schmidt` of tangent/qr.py: what is left is not more than
@@ -272,7 +274,7 @@ bool orthonormalise(Size n, Size k, const T* Y, T* Q, const Factor<T>& f, bool t
         mended = mended && pivot >= s.norms[i] * mendable;
     }
     // Y = R^T Q holds, though Q is off orthogonal by up to 40^2 eps: in a product of factors that cancels
-    if (once && (f.dead[k - 1] || crooked(k, np, Q) < (T)CROOKED)) return true;
+    if (once && (f.dead[k - 1] || crooked(k, np, Q, s.lengths) < (T)CROOKED)) return true;
     if (!mended || !cholesky_of(n, k, Q, f, s.R, s.inverse, s.lengths, s))
         return gram_schmidt(n, k, Y, Q, f, s);
     for (Size i = 0; i < k; i++)

@@ -55,7 +55,8 @@ class LaggedTask:
 
     def inputs(self, d: Draw) -> Inputs:
         """The random stream alone."""
-        return (d.bernoulli if self.binary else d.uniform)(self.input_size) / self.input_size
+        drawn = (d.bernoulli if self.binary else d.uniform)(self.input_size)
+        return drawn if self.input_size == 1 else drawn / self.input_size
 
     def draw(self, d: Draw) -> Batch:
         """Inputs, and targets from step `delay` on."""
@@ -67,13 +68,13 @@ class LaggedTask:
                 f"delay must be below the length of a trial, got delay={max(delays)} and "
                 f"length={d.steps}; pass a longer length"
             )
-        delay = _whole(delays, d.device).reshape(given.shape)
         x = self.inputs(d)
-        # exact in float: `__post_init__` made sure that every fraction of a delay is a whole number
-        lags = [(delay * fraction).round().long() for fraction in self.fractions()]
         # targets are of the bits themselves: the division by the number of channels is for the network
-        targets = self.combine([_earlier(x * self.input_size, d.now - lag) for lag in lags])
-        return Batch(x, targets, d.where(d.now >= delay), min(delays))
+        bits = x if self.input_size == 1 else x * self.input_size
+        # exact in float: `__post_init__` made sure that every fraction of a delay is a whole number
+        lags = [tuple(round(delay * fraction) for delay in delays) for fraction in self.fractions()]
+        targets = self.combine([_earlier(bits, lag) for lag in lags])
+        return Batch(x, targets, d.where(d.now >= _whole(delays, d.device).reshape(given.shape)), min(delays))
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ class TemporalXOR(LaggedTask):
         """Differences of differences."""
         # |a - b| of two bits is their XOR; of numbers it keeps targets in [0, 1), so one loss does for all
         while len(taps) > 1:
-            taps = [(a - b).abs() for a, b in zip(taps[::2], taps[1::2], strict=True)]
+            taps = [(a - b).abs_() for a, b in zip(taps[::2], taps[1::2], strict=True)]
         return taps[0]
 
 
@@ -195,9 +196,15 @@ def _whole(numbers: tuple[int, ...], device: torch.device) -> Tensor:
     return torch.tensor(numbers, device=device)
 
 
-def _earlier(x: Tensor, when: Tensor) -> Tensor:
-    """x `(t, *e, b, m)` at the steps `when` `(t, *e)`; step 0 stands in for steps before the start."""
-    return torch.gather(x, 0, when.clamp_min(0)[..., None, None].expand_as(x))
+def _earlier(x: Tensor, lags: tuple[int, ...]) -> Tensor:
+    """x `(t, *e, b, m)` so many steps ago, one lag for all or one each; step 0 stands in for those before."""
+    if len(set(lags)) == 1:
+        return torch.cat([x[:1].expand(lags[0], *x.shape[1:]), x[: -lags[0]]])
+    members = torch.arange(len(lags), device=x.device)
+    when = (torch.arange(len(x), device=x.device).unsqueeze(-1) - _whole(lags, x.device)).clamp_min(0)
+    # a row of numbers is all that a member sees at a step
+    rows = x.reshape(len(x) * len(lags), -1).index_select(0, (when * len(lags) + members).reshape(-1))
+    return rows.view(x.shape)
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,7 @@ class Run:
         self.stack = [_Active((i,), mask) for i, mask in reversed(list(enumerate(masks)))]
         self._part: Ensemble | None = None
         self.works: dict[tuple[int, ...], Work] = {}
+        self._ready: Work | None = None
 
     def _refuse_early(self, phase: Phase) -> None:
         """Raise before the work what would be raised in the middle of it."""
@@ -103,7 +104,7 @@ class Run:
         if path is not None:
             self.save(path, config)
 
-    def step(self) -> Iterator[str]:
+    def step(self) -> Iterator[_Told]:
         """Epochs of the phase on top until the next look, or one change of the stack.
 
         Gives what to show beside the bar after each epoch.
@@ -124,7 +125,7 @@ class Run:
                 if changed:
                     return
             measured = self._measure(active) if isinstance(phase, FitPhase) else {}
-            work = self._work(phase, active)
+            work = self._ready = self._ready or self._work(phase, active)
             for rows in work.epochs.run(self._until_look(phase, active)):
                 self.history.add({**measured, **rows}, active.mask)
                 for name, amount in work.flops.items():
@@ -133,7 +134,7 @@ class Run:
                     warn_of_death(rows["exponents"], self.part.ids)
                 measured = {}
                 active.done += 1
-                yield _text(rows)
+                yield _Told(rows)
         except UnstableError as failure:
             if self.settings.unstable == "raise":
                 raise
@@ -260,7 +261,7 @@ class Run:
         if self._part is not self.all:
             # those who took part are at epochs of their own now
             self.works = {}
-        self._part = None
+        self._part = self._ready = None
 
     def save(self, path: Path, config: dict[str, Any]) -> None:
         """Write a checkpoint."""
@@ -278,9 +279,15 @@ class Run:
         ]
 
 
-def _text(rows: Row) -> str:
-    return ", ".join(
-        f"{name} {rows[name].mean().item():.3g}"
-        for name in ("loss", "accuracy", "floss_loss")
-        if name in rows
-    )
+@dataclass(frozen=True)
+class _Told:
+    """A row as text, made when somebody looks."""
+
+    rows: Row
+
+    def __str__(self) -> str:
+        return ", ".join(
+            f"{name} {self.rows[name].mean().item():.3g}"
+            for name in ("loss", "accuracy", "floss_loss")
+            if name in self.rows
+        )

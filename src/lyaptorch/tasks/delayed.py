@@ -55,26 +55,22 @@ class LaggedTask:
 
     def inputs(self, d: Draw) -> Inputs:
         """The random stream alone."""
-        drawn = (d.bernoulli if self.binary else d.uniform)(self.input_size)
-        return drawn if self.input_size == 1 else drawn / self.input_size
+        return (d.bernoulli if self.binary else d.uniform)(self.input_size).div_(self.input_size)
 
     def draw(self, d: Draw) -> Batch:
-        """Inputs, and targets from step `delay` on."""
+        """Inputs, and targets from step `delay` on: of the bits, which are divided for the network alone."""
         _checks.per_member("delay", self.delay, tuple(d.member_ids.shape))
-        given = _checks.numbers(self.delay)
-        delays = tuple(given.reshape(-1).tolist())
-        if max(delays) >= d.steps:
-            raise ValueError(
-                f"delay must be below the length of a trial, got delay={max(delays)} and "
-                f"length={d.steps}; pass a longer length"
-            )
+        delays = tuple(_checks.numbers(self.delay).reshape(-1).tolist())
+        if (longest := max(delays)) >= d.steps:
+            what = f"got delay={longest} and length={d.steps}; pass a longer length"
+            raise ValueError(f"delay must be below the length of a trial, {what}")
         x = self.inputs(d)
-        # targets are of the bits themselves: the division by the number of channels is for the network
         bits = x if self.input_size == 1 else x * self.input_size
         # exact in float: `__post_init__` made sure that every fraction of a delay is a whole number
+        each = () if len(delays) == 1 else tuple(d.member_ids.shape)
         lags = [tuple(round(delay * fraction) for delay in delays) for fraction in self.fractions()]
         targets = self.combine([_earlier(bits, lag) for lag in lags])
-        return Batch(x, targets, d.where(d.now >= _whole(delays, d.device).reshape(given.shape)), min(delays))
+        return Batch(x, targets, d.where(d.now >= _whole(delays, d.device).reshape(each)), min(delays))
 
 
 @dataclass(frozen=True)
@@ -200,11 +196,9 @@ def _earlier(x: Tensor, lags: tuple[int, ...]) -> Tensor:
     """x `(t, *e, b, m)` so many steps ago, one lag for all or one each; step 0 stands in for those before."""
     if len(set(lags)) == 1:
         return torch.cat([x[:1].expand(lags[0], *x.shape[1:]), x[: -lags[0]]])
-    members = torch.arange(len(lags), device=x.device)
-    when = (torch.arange(len(x), device=x.device).unsqueeze(-1) - _whole(lags, x.device)).clamp_min(0)
-    # a row of numbers is all that a member sees at a step
-    rows = x.reshape(len(x) * len(lags), -1).index_select(0, (when * len(lags) + members).reshape(-1))
-    return rows.view(x.shape)
+    place, e = torch.arange(len(x) * len(lags), device=x.device), len(lags)
+    rows = place - e * _whole(lags, x.device).repeat(len(x))
+    return x.reshape(len(place), -1).index_select(0, torch.where(rows < 0, place % e, rows)).view(x.shape)
 
 
 @dataclass(frozen=True)

@@ -55,8 +55,8 @@ def framed(page: str, title: str) -> str:
     return f'<iframe srcdoc="{inside}" title="{title}" style="width:100%;height:48em;border:0"></iframe>'
 
 
-Advance: TypeAlias = Callable[[str], None]
-"""Call once per step with what to show beside the bar."""
+Advance: TypeAlias = Callable[[object], None]
+"""Call once per step with what to show beside the bar, whose text is only asked for when it is shown."""
 
 REFRESH = 0.1
 """Seconds between two updates of the text."""
@@ -77,11 +77,11 @@ def progress(title: str, total: int, enabled: bool | None) -> Iterator[Advance]:
     drawn = random.getstate()
     pending, last = 0, 0.0
 
-    def advance(text: str) -> None:
+    def advance(text: object) -> None:
         nonlocal pending, last
         pending += 1
         if time.monotonic() - last > REFRESH:
-            bar.update(task, advance=pending, text=text)
+            bar.update(task, advance=pending, text=str(text))
             pending, last = 0, time.monotonic()
 
     try:

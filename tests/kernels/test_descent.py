@@ -8,7 +8,7 @@ from torch import nn
 
 from fused import SETS, compiled, threads
 from lyaptorch.kernels import library
-from lyaptorch.training import optim
+from lyaptorch.kernels.descent import Descent
 from lyaptorch.training.optim import SGD, Adam, MemberOptimizer, clip
 
 pytestmark = compiled
@@ -37,7 +37,7 @@ def by_operations(monkeypatch):
 
     def step(optimizer, *args):
         with monkeypatch.context() as patch:
-            patch.setattr(optim, "moves", lambda moving: False)
+            patch.setattr(MemberOptimizer, "_compiled", lambda self: None)
             return optimizer.step(*args)
 
     return step
@@ -50,10 +50,10 @@ def calls(monkeypatch):
 
     def called(*args):
         found.append(args)
-        return descend(*args)
+        return step(*args)
 
-    descend = optim.descend
-    monkeypatch.setattr(optim, "descend", called)
+    step = Descent.step
+    monkeypatch.setattr(Descent, "step", called)
     return found
 
 
@@ -198,6 +198,25 @@ def test_what_the_kernel_does_not_know_is_stepped_by_operations(why, calls, monk
     for p in own:
         assert torch.equal(p, torch.full_like(p, -0.25 if why == "rule" else -0.5))
     assert not calls
+
+
+def test_tensors_may_be_others_than_those_of_the_step_before(calls):
+    """A phase of fewer members, a checkpoint, or a user may have put others in their places."""
+    optimizer = MemberOptimizer([torch.zeros(2, 3)], (2,), 1.0, SGD(1.0))
+    one = optimizer.parameters[0]
+    optimizer.step([torch.ones(2, 3)])
+    two = optimizer.parameters[0] = torch.zeros(2, 3)
+    optimizer.slots = [[torch.ones(2, 3)]]
+    optimizer.count = torch.tensor([5, 6])
+    optimizer.step([torch.ones(2, 3)])
+    assert torch.equal(one, -torch.ones(2, 3))
+    assert torch.equal(two, torch.full((2, 3), -2.0))
+    assert optimizer.count.tolist() == [6, 7]
+    assert len(calls) == 2
+    optimizer.parameters[0] = two.double()
+    optimizer.step([torch.ones(2, 3).double()])
+    assert torch.equal(optimizer.parameters[0], torch.full((2, 3), -5.0, dtype=torch.float64))
+    assert len(calls) == 2
 
 
 def test_gradients_may_lie_in_any_way(calls):

@@ -6,7 +6,9 @@ import sys
 import pytest
 import torch
 
-from lyaptorch.training.history import Rows
+import lyaptorch as lt
+from lyaptorch.training.history import History, Rows
+from lyaptorch.training.run import _Told
 
 TOUCHED = """
 import resource, sys
@@ -51,3 +53,32 @@ def test_a_process_that_trains_keeps_its_pages():
         command = [sys.executable, "-c", TOUCHED, how]
         counts[how] = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     assert 10 * counts["keep"] < counts["give back"]
+
+
+def test_totals_and_rows_of_everybody_are_those_of_each():
+    """Whoever took part: all at once, or some after the others."""
+    ensemble, generator = (2, 3), torch.Generator().manual_seed(0)
+    together, apart = History(ensemble), History(ensemble)
+    some = torch.tensor([[True, False, True], [False, True, True]])
+    everybody = torch.ones(ensemble, dtype=torch.bool)
+    for _ in range(5):
+        row, amount = torch.randn(ensemble, generator=generator), torch.rand(ensemble, generator=generator)
+        together.add({"loss": row}, everybody)
+        together.count("each", amount, everybody)
+        together.count("one", 3, everybody)
+        for mask in (some, ~some):
+            apart.add({"loss": row[mask]}, mask)
+            apart.count("each", amount[mask], mask)
+            apart.count("one", 3, mask)
+    for name in ("each", "one"):
+        assert torch.equal(together.totals[name], apart.totals[name])
+    found = [history.variables()["loss"][1] for history in (together, apart)]
+    assert torch.equal(torch.as_tensor(found[0]), torch.as_tensor(found[1]))
+
+
+def test_the_text_of_a_row_is_made_only_when_somebody_looks(monkeypatch):
+    asked = []
+    monkeypatch.setattr(_Told, "__str__", lambda told: asked.append(told) or "")
+    model = lt.presets.gf2023(lt.tasks.TemporalXOR(2), hidden_size=4, rows=2)
+    lt.train(model, lt.tasks.TemporalXOR(2), (lt.FitPhase(3),), batch=2, steps=4, show_progress=False)
+    assert not asked

@@ -33,62 +33,84 @@ class Moving(NamedTuple):
     lr: Tensor
     taken: Tensor
 
+    def tensors(self) -> list[Tensor]:
+        """All of them."""
+        return [*self.parameters, *(slot for own in self.slots for slot in own), self.lr, self.taken]
 
-def moves(moving: Moving) -> bool:
-    """Whether `descend` can take a step: of dense float32 or float64 tensors of the host, not compiled."""
-    lr, tensors = moving.lr, (*moving.parameters, *(slot for slots in moving.slots for slot in slots))
-    if lr.dtype not in (torch.float32, torch.float64) or lr.device.type != "cpu":
+
+class Descent:
+    """Steps that move the same tensors, which `serves` has looked at."""
+
+    def __init__(self, moving: Moving) -> None:
+        parameters, slots, lr, taken = moving
+        self._moving, self._places = moving, _places(moving.tensors())
+        members = lr.numel()
+        self._args = DescentArgs(tensors=len(parameters), members=members)
+        fill(self._args, lr=lr, count=taken)
+        self._arrays: dict[str, ctypes.Array[Any]] = {
+            "sizes": (c_int64 * len(parameters))(*[p.numel() // max(members, 1) for p in parameters]),
+            "parameters": _pointers(_places(parameters)),
+            "first": _pointers(_places([own[0] for own in slots])),
+            "second": _pointers(_places([own[-1] for own in slots])),
+            "gradients": _pointers([0] * len(parameters)),
+        }
+        for name, array in self._arrays.items():
+            setattr(self._args, name, ctypes.addressof(array))
+
+    def moves(self, moving: Moving) -> bool:
+        """Whether kernels are there, and it is these tensors that it moves, where they were."""
+        return missing("cpu") is None and _places(moving.tensors()) == self._places
+
+    def step(
+        self,
+        gradients: Sequence[Tensor],
+        rule: str,
+        constants: tuple[float, float, float],
+        limit: Number,
+        together: bool,
+    ) -> tuple[Tensor, Tensor]:
+        """Take a step, unless a gradient of a member is not finite.
+
+        Args:
+            gradients: each as its parameter.
+            rule: a name in `RULES`.
+            constants: beta1, beta2 and epsilon of Adam; the first is the momentum of others.
+            limit: the longest gradient, a number or `*e`; infinity for none.
+            together: whether the limit is of all tensors together, or of each.
+
+        Returns:
+            Whose gradients are all finite, bool `*e`, and the length of each before it was clipped,
+            `(tensors, *e)`. Cost: gradients are read twice, all else is read and written once.
+        """
+        lr, args = self._moving.lr, self._args
+        # these live until the call is over
+        gradients = [g.to(lr.dtype).contiguous() for g in gradients]
+        each = limit.to(torch.float64).expand(lr.shape).contiguous() if isinstance(limit, Tensor) else None
+        lengths = lr.new_empty(len(gradients), *lr.shape)
+        fine = torch.empty(lr.shape, dtype=torch.bool, device=lr.device)
+        self._arrays["gradients"][:] = _places(gradients)
+        args.rule, args.together = RULES[rule], int(together)
+        args.beta1, args.beta2, args.epsilon = constants
+        args.limit = math.inf if isinstance(limit, Tensor) else limit
+        fill(args, lengths=lengths, fine=fine, limits=each)
+        call("descend", args, lr.dtype)
+        torch.autograd.graph.increment_version(self._moving.tensors())
+        return fine, lengths
+
+
+def serves(moving: Moving) -> bool:
+    """Whether they are dense tensors of the host, all float32 or all float64, and kernels are there."""
+    *tensors, lr, _ = moving.tensors()
+    if missing("cpu") is not None or lr.dtype not in (torch.float32, torch.float64):
         return False
-    if torch.compiler.is_compiling() or missing("cpu") is not None:
+    if any(z.device.type != "cpu" or not z.is_contiguous() for z in moving.tensors()):
         return False
-    return all(z.dtype == lr.dtype and z.device == lr.device and z.is_contiguous() for z in tensors)
+    return all(z.dtype == lr.dtype for z in tensors)
 
 
-def descend(
-    moving: Moving,
-    gradients: Sequence[Tensor],
-    rule: str,
-    constants: tuple[float, float, float],
-    limit: Number,
-    together: bool,
-) -> tuple[Tensor, Tensor]:
-    """Take a step, unless a gradient of a member is not finite.
-
-    Args:
-        moving: what moves; `moves` says whether it can.
-        gradients: each as its parameter.
-        rule: a name in `RULES`.
-        constants: beta1, beta2 and epsilon of Adam; the first is the momentum of others.
-        limit: the longest gradient, a number or `*e`; infinity for none.
-        together: whether the limit is of all tensors together, or of each.
-
-    Returns:
-        Whose gradients are all finite, bool `*e`, and the length of each before it was clipped,
-        `(tensors, *e)`. Cost: gradients are read twice, all else is read and written once.
-    """
-    parameters, slots, lr, taken = moving
-    gradients = [g.to(lr.dtype).contiguous() for g in gradients]
-    lengths = lr.new_empty(len(parameters), *lr.shape)
-    fine = torch.empty(lr.shape, dtype=torch.bool, device=lr.device)
-    each = limit.to(torch.float64).expand(lr.shape).contiguous() if isinstance(limit, Tensor) else None
-    args = DescentArgs(tensors=len(parameters), members=lr.numel(), rule=RULES[rule], together=int(together))
-    args.beta1, args.beta2, args.epsilon = constants
-    args.limit = limit if each is None else math.inf
-    fill(args, lr=lr, count=taken, lengths=lengths, fine=fine, limits=each)
-    # these arrays, and the tensors above, live until the call is over
-    arrays: dict[str, ctypes.Array[Any]] = {
-        "sizes": (c_int64 * len(parameters))(*[p.numel() // max(lr.numel(), 1) for p in parameters]),
-        "parameters": _places(parameters),
-        "gradients": _places(gradients),
-        "first": _places([own[0] for own in slots]),
-        "second": _places([own[-1] for own in slots]),
-    }
-    for name, array in arrays.items():
-        setattr(args, name, ctypes.addressof(array))
-    call("descend", args, lr.dtype)
-    torch.autograd.graph.increment_version([*parameters, *(slot for own in slots for slot in own), taken])
-    return fine, lengths
+def _places(tensors: Sequence[Tensor]) -> list[int]:
+    return [z.data_ptr() for z in tensors]
 
 
-def _places(tensors: Sequence[Tensor]) -> ctypes.Array[c_void_p]:
-    return (c_void_p * len(tensors))(*[z.data_ptr() for z in tensors])
+def _pointers(places: Sequence[int]) -> ctypes.Array[Any]:
+    return (c_void_p * len(places))(*places)

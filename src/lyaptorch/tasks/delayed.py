@@ -55,25 +55,22 @@ class LaggedTask:
 
     def inputs(self, d: Draw) -> Inputs:
         """The random stream alone."""
-        return (d.bernoulli if self.binary else d.uniform)(self.input_size) / self.input_size
+        return (d.bernoulli if self.binary else d.uniform)(self.input_size).div_(self.input_size)
 
     def draw(self, d: Draw) -> Batch:
-        """Inputs, and targets from step `delay` on."""
+        """Inputs, and targets from step `delay` on: of the bits, which are divided for the network alone."""
         _checks.per_member("delay", self.delay, tuple(d.member_ids.shape))
-        given = _checks.numbers(self.delay)
-        delays = tuple(given.reshape(-1).tolist())
-        if max(delays) >= d.steps:
-            raise ValueError(
-                f"delay must be below the length of a trial, got delay={max(delays)} and "
-                f"length={d.steps}; pass a longer length"
-            )
-        delay = _whole(delays, d.device).reshape(given.shape)
+        delays = tuple(_checks.numbers(self.delay).reshape(-1).tolist())
+        if (longest := max(delays)) >= d.steps:
+            what = f"got delay={longest} and length={d.steps}; pass a longer length"
+            raise ValueError(f"delay must be below the length of a trial, {what}")
         x = self.inputs(d)
+        bits = x if self.input_size == 1 else x * self.input_size
         # exact in float: `__post_init__` made sure that every fraction of a delay is a whole number
-        lags = [(delay * fraction).round().long() for fraction in self.fractions()]
-        # targets are of the bits themselves: the division by the number of channels is for the network
-        targets = self.combine([_earlier(x * self.input_size, d.now - lag) for lag in lags])
-        return Batch(x, targets, d.where(d.now >= delay), min(delays))
+        each = () if len(delays) == 1 else tuple(d.member_ids.shape)
+        lags = [tuple(round(delay * fraction) for delay in delays) for fraction in self.fractions()]
+        targets = self.combine([_earlier(bits, lag) for lag in lags])
+        return Batch(x, targets, d.where(d.now >= _whole(delays, d.device).reshape(each)), min(delays))
 
 
 @dataclass(frozen=True)
@@ -138,7 +135,7 @@ class TemporalXOR(LaggedTask):
         """Differences of differences."""
         # |a - b| of two bits is their XOR; of numbers it keeps targets in [0, 1), so one loss does for all
         while len(taps) > 1:
-            taps = [(a - b).abs() for a, b in zip(taps[::2], taps[1::2], strict=True)]
+            taps = [(a - b).abs_() for a, b in zip(taps[::2], taps[1::2], strict=True)]
         return taps[0]
 
 
@@ -195,9 +192,13 @@ def _whole(numbers: tuple[int, ...], device: torch.device) -> Tensor:
     return torch.tensor(numbers, device=device)
 
 
-def _earlier(x: Tensor, when: Tensor) -> Tensor:
-    """x `(t, *e, b, m)` at the steps `when` `(t, *e)`; step 0 stands in for steps before the start."""
-    return torch.gather(x, 0, when.clamp_min(0)[..., None, None].expand_as(x))
+def _earlier(x: Tensor, lags: tuple[int, ...]) -> Tensor:
+    """x `(t, *e, b, m)` so many steps ago, one lag for all or one each; step 0 stands in for those before."""
+    if len(set(lags)) == 1:
+        return torch.cat([x[:1].expand(lags[0], *x.shape[1:]), x[: -lags[0]]])
+    place, e = torch.arange(len(x) * len(lags), device=x.device), len(lags)
+    rows = place - e * _whole(lags, x.device).repeat(len(x))
+    return x.reshape(len(place), -1).index_select(0, torch.where(rows < 0, place % e, rows)).view(x.shape)
 
 
 @dataclass(frozen=True)

@@ -87,6 +87,8 @@ class Ensemble:
         epoch = d.epoch
         if self.places is not None and isinstance(epoch, Tensor):
             epoch = epoch.new_zeros(self.everybody.shape).index_put(self.places, epoch)
+        elif d.member_ids is self.everybody:
+            return d
         return replace(d, member_ids=self.everybody, epoch=epoch)
 
     def select(self, mask: Tensor) -> Ensemble:

@@ -54,13 +54,14 @@ class Rows:
 
     def append(self, row: Tensor) -> None:
         """Add a row."""
-        old = self.values
-        if self._count == len(self._block) or row.shape != old.shape[1:]:
+        if self._count == len(self._block) or row.shape != self._block.shape[1:]:
+            old = self.values
             # twice as many and 16: to append n rows copies fewer than n
             shape = [max(sizes) for sizes in zip(row.shape, old.shape[1:], strict=True)]
             self._block = row.new_full((2 * self._count + 16, *shape), torch.nan)
             _first(self._block[: self._count], old)[...] = old
-        _first(self._block[self._count], row)[...] = row
+        to = self._block[self._count]
+        (to if to.shape == row.shape else _first(to, row)).copy_(row)
         self._count += 1
 
 
@@ -78,10 +79,11 @@ class History:
 
     def add(self, values: dict[str, Tensor], mask: Tensor) -> None:
         """One step's values `(count, ...)` of the members where `mask` is true."""
+        everybody = bool(mask.all())
         for name, value in values.items():
             row = value.detach().cpu()
             # who did not take part has a NaN in this row, which `_own_epochs` leaves out again
-            if not mask.all():
+            if not everybody:
                 shape = (*self.ensemble, *row.shape[1:])
                 full = torch.full(shape, torch.nan, dtype=row.dtype, device="cpu")
                 full[mask] = row
@@ -92,8 +94,13 @@ class History:
 
     def count(self, name: str, amount: int | Tensor, mask: Tensor) -> None:
         """Add an amount, one for all or one for each, to the totals of the members where the mask is true."""
-        total = self.totals.setdefault(name, torch.zeros(self.ensemble, dtype=torch.float64, device="cpu"))
-        total[mask] += _checks.numbers(amount, total.dtype).reshape(-1)
+        if name not in self.totals:
+            self.totals[name] = torch.zeros(self.ensemble, dtype=torch.float64, device="cpu")
+        total = self.totals[name]
+        if mask.all():
+            total += _checks.numbers(amount, total.dtype) if isinstance(amount, Tensor) else amount
+        else:
+            total[mask] += _checks.numbers(amount, total.dtype).reshape(-1)
 
     def mark(self, name: str, value: Tensor, mask: Tensor) -> None:
         """Note a value `(count,)` of some members; NaN of those for whom none was ever noted."""

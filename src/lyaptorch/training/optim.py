@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lyaptorch import _checks
 from lyaptorch._types import Number
-from lyaptorch.kernels.descent import Moving, descend, moves
+from lyaptorch.kernels.descent import Descent, Moving, serves
 
 CLIPS = ("tensor", "global")
 
@@ -97,6 +97,7 @@ class MemberOptimizer:
         self.set_lr(lr)
         self.count = torch.zeros(ensemble, dtype=torch.int64, device=first.device)
         self.slots = [[torch.zeros_like(p) for _ in range(rule.slots)] for p in self.parameters]
+        self._descent: Descent | None = None
 
     def set_lr(self, lr: Number) -> None:
         """Change the learning rate, a number or `*e`."""
@@ -117,10 +118,9 @@ class MemberOptimizer:
             Whose gradients are not finite, bool `*e`, or None where all are or nobody can look; and the norm
             of each gradient before it was clipped, `(tensors, *e)`.
         """
-        moving, known = Moving(self.parameters, self.slots, self.lr, self.count), _known(self.rule)
-        if known is not None and moves(moving):
+        if (known := _known(self.rule)) is not None and (descent := self._compiled()) is not None:
             limit = math.inf if limit is None else _checks.per_member("clip", limit, self.ensemble)
-            fine, lengths = descend(moving, gradients, *known, limit, mode == "global")
+            fine, lengths = descent.step(gradients, *known, limit, mode == "global")
             return None if fine.all() else ~fine, lengths
         if _checks.can_look() and not (fine := finite(gradients, self.ensemble)).all():
             return ~fine, self.lr.new_empty(0)
@@ -129,6 +129,13 @@ class MemberOptimizer:
         for p, g, slots in zip(self.parameters, clipped, self.slots, strict=True):
             p.sub_(expand(self.lr, p) * self.rule.step(g, slots, self.count))
         return None, lengths
+
+    def _compiled(self) -> Descent | None:
+        """The steps in compiled code, if they can be."""
+        moving = Moving(self.parameters, self.slots, self.lr, self.count)
+        if self._descent is None or not self._descent.moves(moving):
+            self._descent = Descent(moving) if serves(moving) else None
+        return self._descent
 
     def select(self, parameters: Sequence[Tensor], who: Tensor) -> MemberOptimizer:
         """The same optimiser for the copied `parameters` of some members."""

@@ -59,6 +59,7 @@ class Run:
         self.stack = [_Active((i,), mask) for i, mask in reversed(list(enumerate(masks)))]
         self._part: Ensemble | None = None
         self.works: dict[tuple[int, ...], Work] = {}
+        self._ready: Work | None = None
 
     def _refuse_early(self, phase: Phase) -> None:
         """Raise before the work what would be raised in the middle of it."""
@@ -103,7 +104,7 @@ class Run:
         if path is not None:
             self.save(path, config)
 
-    def step(self) -> Iterator[str]:
+    def step(self) -> Iterator[_Told]:
         """Epochs of the phase on top until the next look, or one change of the stack.
 
         Gives what to show beside the bar after each epoch.
@@ -127,7 +128,7 @@ class Run:
             if not active.done:
                 # the growth may have changed since the last phase
                 self.part.allowed.zero_()
-            work = self._work(phase, active)
+            work = self._ready = self._ready or self._work(phase, active)
             until = self._until_look(phase, active)
             for rows in work.epochs.run(until if until == 1 else min(until, work.wait())):
                 self.history.add({**measured, **rows}, active.mask)
@@ -137,7 +138,7 @@ class Run:
                     warn_of_death(rows["exponents"], self.part.ids)
                 measured = {}
                 active.done += 1
-                yield _text(rows)
+                yield _Told(rows)
         except UnstableError as failure:
             if self.settings.unstable == "raise":
                 raise
@@ -264,7 +265,7 @@ class Run:
         if self._part is not self.all:
             # those who took part are at epochs of their own now
             self.works = {}
-        self._part = None
+        self._part = self._ready = None
 
     def save(self, path: Path, config: dict[str, Any]) -> None:
         """Write a checkpoint."""
@@ -282,9 +283,15 @@ class Run:
         ]
 
 
-def _text(rows: Row) -> str:
-    return ", ".join(
-        f"{name} {rows[name].mean().item():.3g}"
-        for name in ("loss", "accuracy", "floss_loss")
-        if name in rows
-    )
+@dataclass(frozen=True)
+class _Told:
+    """A row as text, made when somebody looks."""
+
+    rows: Row
+
+    def __str__(self) -> str:
+        return ", ".join(
+            f"{name} {self.rows[name].mean().item():.3g}"
+            for name in ("loss", "accuracy", "floss_loss")
+            if name in self.rows
+        )

@@ -170,8 +170,8 @@ def fit_step(
         FloatingPointError: likewise, if the dynamics of the flossing loss overflow.
     """
     loss, right = networks.model.loss(batch)
-    if _checks.can_look() and not (fine := torch.isfinite(loss)).all():
-        raise _unstable("loss", networks, ~fine, batch)
+    if not _checks.all_finite(loss):
+        raise _unstable("loss", networks, ~torch.isfinite(loss), batch)
     # members share no parameter, so the gradient of the sum is each member's own, whoever else takes part
     total = loss.sum()
     if joint is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -58,8 +58,9 @@ def work_of(phase: FitPhase | FlossPhase, part: Ensemble, task: Task, settings: 
 
 def drawing(task: Task, settings: Settings, part: Ensemble) -> Callable[[], Batch]:
     """A function that draws what a part of the members sees at its epoch."""
-    d = Draw(settings.seed, settings.steps, settings.batch, dtype=part.dtype)
-    return lambda: part.batch(task, replace(d, epoch=part.epoch))
+    # the epoch is a tensor that each step advances in place
+    d = Draw(settings.seed, settings.steps, settings.batch, part.epoch, part.everybody, dtype=part.dtype)
+    return lambda: part.batch(task, d)
 
 
 def _fit(phase: FitPhase, part: Ensemble, task: Task, settings: Settings) -> Work:

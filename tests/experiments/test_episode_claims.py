@@ -151,6 +151,10 @@ def test_the_checks_of_figure_10():
     before = ("rises before 2", "rises before 3")
     assert told(figure.checks(directions((1.1, 4.0, 4.0), grown=(0.0, 1.0, 0.1))), *before) == "+-"
     assert told(figure.checks(directions((1.1, 4.0, 4.0), learns=(None, None))), *before) == "??"
+    # what the twin does as well is no effect of an episode
+    alike = directions((1.1, 4.0, 4.0))["singular_values"][1, 0]
+    same = given("singular_values", alike, alike, [(NEVER, NEVER), (NEVER, NEVER)])
+    assert told(figure.checks(same), "jump 2", "rank jump", "rank") == "---"
     # the rank of a matrix with one direction is 1, whatever its size
     even = directions((1.1, 4.0, 4.0), none=1.0)
     assert told(figure.checks(even), "rank") == "-"

@@ -39,16 +39,18 @@ from lyaptorch.record import Record
 def around_ends(record: Record, delay: int, axes: list[Axes]) -> None:
     """|dL/dh0| around the last epoch at chance, accuracy around the last epoch of a small gradient."""
     norms, accuracy = axes
-    window, every, quiet = record.config["window"], record.config["every"], {"alpha": 0.4, "thin": 0.8}
+    window, at, quiet = record.config["window"], record["measured_at"], {"alpha": 0.4, "thin": 0.8}
+    # as the Record has it: one that is kept may have fewer measurements than were made
+    every = int(at[1] - at[0])
     places = window // every
     chance, small = ends(record)
     for i, (name, color) in enumerate(zip(record["condition"], PALETTE, strict=False)):
-        at = torch.from_numpy(np.round(chance[i, delay] / every))
-        rows = aligned(torch.from_numpy(record["gradient_norm"][i, delay]), at, places, places).numpy()
+        event = torch.from_numpy(np.round(chance[i, delay] / every))
+        rows = aligned(torch.from_numpy(record["gradient_norm"][i, delay]), event, places, places).numpy()
         x = every * np.arange(-places, places + 1)
         draw_norms(norms, rows, color, x, label=str(name), **quiet)
-    at = torch.from_numpy(small[:, delay])
-    curves = aligned(torch.from_numpy(smooth(record["accuracy"][:, delay], SMOOTH)), at, window, window)
+    event = torch.from_numpy(small[:, delay])
+    curves = aligned(torch.from_numpy(smooth(record["accuracy"][:, delay], SMOOTH)), event, window, window)
     x = np.arange(-window, window + 1)
     bundles(accuracy, curves.numpy(), record["condition"], x=x, thick=finite_mean, **quiet)
     norms.axhline(record.config["norm_level"], color=GREY, linewidth=0.7)

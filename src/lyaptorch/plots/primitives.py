@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -166,14 +167,19 @@ def band(axes: Axes, rows: Rows, color: str, label: str | None = None) -> None:
 
 def letter(axes: Axes, name: str) -> None:
     """The letter of a panel, at its upper left."""
-    axes.set_title(name, loc="left", fontsize=12)
+    at = (-30, 5)
+    axes.annotate(
+        name, (0, 1), at, "axes fraction", textcoords="offset points", fontsize=12, fontweight="bold"
+    )
 
 
 def footnote(axes: Axes, *said: str) -> None:
     """Below a whole picture: how many networks there are, and what lines, bands and dots mean."""
     figure = axes.get_figure(root=True)
     assert figure is not None
-    figure.supxlabel("; ".join(said), fontsize=7.5, color=GREY)
+    # letters of this size are some 1/16 of an inch wide
+    text = textwrap.fill("; ".join(filter(None, said)), round(16 * figure.get_figwidth()))
+    figure.supxlabel(text, fontsize=7.5, color=GREY)
 
 
 def scores(

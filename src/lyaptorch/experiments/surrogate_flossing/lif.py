@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -172,6 +172,8 @@ class Table1(cost.Table1):
 
     task_epochs: int = 1500
     floss_epochs: int = 300
+
+    share: ClassVar[tuple[float, float]] = (0.1, 0.0)
 
     def network(self, sizes: Sizes) -> tuple[Cell, Tensor, Tensor]:
         """A LIF network of n / 2 neurons, driven by noise from state 0."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from lyaptorch._random import Stream
 from lyaptorch.cells import RateCell
 from lyaptorch.experiments.beyond.learners import figure
-from lyaptorch.experiments.check import THEORY, Checks, at_least, at_most, near
+from lyaptorch.experiments.check import THEORY, Checks, at_least, at_most, near, where
 from lyaptorch.experiments.figure import Figure, Results, Study, coordinates
 from lyaptorch.plots.primitives import footnote, level, look, picture
 from lyaptorch.record import Given, Record
@@ -95,8 +95,10 @@ class InputSuppressesChaos(Figure):
                 # 20% beyond, because at finite n lambda_1 crosses 0 with a spread
                 critical = record["critical"][j]
                 beyond = record["strength"] > critical * 1.2
-                if kind == "private" and beyond.any():
-                    top = float(record["lambda_1"][i, j, beyond].max())
+                if kind == "private":
+                    # where no strength that was tried is beyond it, nothing is told
+                    top = float(record["lambda_1"][i, j, beyond].max(initial=-np.inf))
+                    top = where(beyond.any(), top)
                     sentence = f"{name}: lambda_1 beyond the critical s = {critical:.2f}"
                     yield at_most(f"{key} order", sentence, 0.0, top, **THEORY)
                 # networks differ from theory, and from each other, by terms of order n^(-1/2)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lyaptorch._types import Number
 from lyaptorch.cells import BinaryCell
-from lyaptorch.experiments.check import Checks, at_least, at_most, where
+from lyaptorch.experiments.check import Checks, at_least, at_most, beyond_error, where
 from lyaptorch.experiments.figure import Figure, Results, Scales, Study, coordinates
 from lyaptorch.experiments.surrogate_flossing.random_binary import TITLE, copies, figure
 from lyaptorch.plots.primitives import PALETTE, TINY, footnote, learning, picture, scores
@@ -220,8 +220,11 @@ class AppCCopy(BinaryLearning):
         yield least("longest delay", sentence, longest + 1, told)
         # delays that tell: somebody learns something, and not both all
         tells = (np.maximum(plain, flossed) > 0.6) & (np.minimum(plain, flossed) < SOLVED)
-        gain = (flossed - plain)[tells].mean() if tells.any() else np.nan
-        yield least("mean gain", "gain in accuracy, mean over delays that tell", 0.0, gain)
+        # seed by seed, which start alike
+        gains = (finals[1] - finals[0])[tells]
+        sentence = "gain in accuracy, mean over delays that tell, beyond two standard errors"
+        told = beyond_error(gains.mean(0)) if tells.any() else np.nan
+        yield least("mean gain", sentence, 0.0, told)
 
 
 @picture(3)

@@ -189,7 +189,8 @@ def spectrum_checks(record: Record) -> Checks:
             yield most("permuted spectrum", "permuted, no bin exceeds 5 times the mean", 5.0, ratio.max())
         else:
             # what goes on from row to row, of 28 of the 784 pixels, has 784 / 28 = 28 periods
-            largest, sentence = ratio.argmax() + 1, "the largest bin above zero is 28"
+            sentence = "the largest bin above zero is 28"
+            largest = where(np.isfinite(ratio).all(), ratio.argmax() + 1)
             yield near("frequency", sentence, 28.0, largest, 0.0, source=ROTATION)
             yield least("peak", "it is 30 times the mean", 30.0, ratio.max())
 

@@ -125,7 +125,7 @@ def test_an_explosion_in_flossing_between_two_looks(monkeypatch):
     """Epochs recorded and replayed: the network is dropped at the epoch at which it would be alone."""
     monkeypatch.setenv("LYAPTORCH_KERNELS", "0")
     schedule = (
-        lt.FlossPhase(8, lr=torch.tensor([1e-3, 2e9, 1e-3]), target=60.0, **{**SCAN, "k": 1}),
+        lt.FlossPhase(8, lr=torch.tensor([1e-3, 2e9, 1e-3]), target=60.0, **{**SCAN, "k": 1, "interval": 1}),
         lt.FitPhase(4),
     )
     models = [networks(IDS) for _ in range(2)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -136,6 +137,18 @@ def _settled(cell: Cell, inputs: Tensor, h: Tensor, ends: Tensor) -> Tensor:
     return ended
 
 
+KEPT = 1 << 14
+"""Numbers of the largest frame that is kept: without a generator every call would draw the same one."""
+
+
+def _drawn_frame(n: int, k: int, seed: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    shared_id = torch.zeros((), dtype=torch.int64, device=device)
+    return random_frame(n, k, Stream(seed, "frame"), shared_id, dtype=dtype)
+
+
+_kept_frame = lru_cache(maxsize=16)(_drawn_frame)
+
+
 def first_frame(frame: Tensor | None, k: int | None, h: Tensor, generator: torch.Generator | None) -> Tensor:
     """The frame given, checked, or a random one, in full shape `(*e, b, n, k)`; k is n when missing.
 
@@ -147,9 +160,10 @@ def first_frame(frame: Tensor | None, k: int | None, h: Tensor, generator: torch
     k = n if k is None else _checks.integer("k", k, 1, n, do=f"a state of size {n} has {n} exponents")
     full = (*h.shape, k)
     if frame is None:
-        stream = Stream(seed_from(generator), "frame")
-        shared_id = torch.zeros((), dtype=torch.int64, device=h.device)
-        return random_frame(n, k, stream, shared_id, dtype=h.dtype).expand(full)
+        seed = seed_from(generator)
+        again = n * k <= KEPT and h.device.type == "cpu" and _checks.can_look()
+        draw = _kept_frame if again and not torch.is_inference_mode_enabled() else _drawn_frame
+        return draw(n, k, seed, h.dtype, h.device).expand(full)
     _checks.alike("frame", _checks.tensor("frame", frame), "the state", h)
     if tuple(frame.shape) not in ((n, k), full):
         raise ValueError(

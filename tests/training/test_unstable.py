@@ -1,5 +1,6 @@
 """With unstable="mark" a network that explodes is left out of any phase, metric and trigger, unnoticed."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -133,11 +134,13 @@ def test_an_explosion_in_flossing_between_two_looks(monkeypatch):
     with stand_in(monkeypatch) as recorded:
         found = train(models[1], schedule, IDS, fetch_every=8)
     assert recorded
-    assert found == expected
+    # what is recorded looks at nothing, and scans small frames step by step: equal to round-off
+    for name in expected.variables:
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-9, err_msg=name)
     assert 2 < torch.tensor(found["floss_loss"])[1].isfinite().sum() < 8
     assert torch.tensor(found["unstable_at"]).isfinite().tolist() == [False, True, False]
     for p, q in zip(models[0].parameters(), models[1].parameters(), strict=True):
-        assert torch.equal(p, q)
+        torch.testing.assert_close(p, q, rtol=1e-9, atol=0, equal_nan=True)
 
 
 DELAYS = torch.tensor([2, 4, 6])

@@ -187,7 +187,7 @@ template <class T> T dot(Size np, const T* a, const T* b) {
 // to = Q v for rows of Q (k x n16), in whole vectors: `to` holds k numbers, padded.
 template <class T> void overlaps_of(Size k, Size np, const T* Q, const T* v, T* to) {
     constexpr int W = WIDTH<T>;
-    for (Size j = 0; j < k; j += W) {
+    for (Size j = 0; j < pad(k); j += W) {
         Vec<T> r[W], total = Vec<T>{};
         UNROLL
         for (int a = 0; a < W; a++) {

@@ -7,9 +7,10 @@ from itertools import pairwise
 
 import numpy as np
 from matplotlib.axes import Axes
+from numpy.typing import NDArray
 
 from lyaptorch.experiments.check import THEORY, Checks, at_least, at_most
-from lyaptorch.experiments.figure import Results, Study, coordinates, mean_field_gain, stacked
+from lyaptorch.experiments.figure import Along, Results, Study, coordinates, mean_field_gain, stacked
 from lyaptorch.experiments.gradient_flossing.delays import (
     A_DAY,
     BESIDE,
@@ -22,7 +23,7 @@ from lyaptorch.experiments.gradient_flossing.delays import (
 )
 from lyaptorch.experiments.gradient_flossing.setting import Condition, DelaySweep, bundles, figure
 from lyaptorch.plots.primitives import GREY, label_accuracy, level, look, picture, smooth
-from lyaptorch.record import Record
+from lyaptorch.record import Given, Record, Variable
 from lyaptorch.tasks import make_task
 
 CHANCE = 0.6
@@ -51,6 +52,8 @@ def counts(record: Record, axes: list[Axes]) -> None:
     smoke={"ks": (1, 12), "episode": 5},
     small={"delays": (20, 40), "ks": (1, 16, 75), "seeds": 3, "epochs": 1200},
     draw=counts,
+    cut=(Along("seed", "seeds", 2), Along("delay", "delays")),
+    measured_by="fig7",
 )
 class Fig5(DelaySweep):
     """Accuracy on the binary temporal XOR over k and delay, with flossing before and during training.
@@ -76,6 +79,15 @@ class Fig5(DelaySweep):
             for k in self.ks
         )
 
+    def complete(self, record: Record) -> Results:
+        """Of the networks of figure 7 those that are flossed as here."""
+        names = [c.name for c in self.conditions()]
+        mine = np.flatnonzero(np.isin(record["condition"], names))
+        return (
+            {name: of_conditions(v, mine) for name, v in record.variables.items()},
+            {name: of_conditions(v, mine) for name, v in record.coordinates.items()},
+        )
+
     def claims(self, record: Record) -> Checks:
         """Longer delays need more exponents, and one exponent does not bridge a delay of 40."""
         delays = record["delay"].tolist()
@@ -98,6 +110,13 @@ class Fig5(DelaySweep):
                     gain, ends = accuracy[-1, j] - accuracy[0, j], f"k = {self.ks[-1]} over {self.ks[0]}"
                     sentence = f"{schedule}: gain in accuracy at d = {d} of {ends}"
                     yield at_least(f"{key}, gain", sentence, 0.1, gain, source=self.source)
+
+
+def of_conditions(variable: Variable, chosen: NDArray[np.integer]) -> Given:
+    """Of what stands along conditions the chosen ones."""
+    if "condition" not in variable.dims:
+        return variable
+    return variable._replace(values=variable.values.take(chosen, variable.dims.index("condition")))
 
 
 @figure(
@@ -245,6 +264,10 @@ class LinearNetworks(DelaySweep):
         # an ensemble has one task: two trainings, each with a checkpoint of its own
         each = [replace(self, task=task).swept(study.part(task))[0] for task in TASKS]
         return self.compared(stacked("task", each), **coordinates(task=TASKS))
+
+    def operations(self) -> float:
+        """Of both tasks."""
+        return sum(DelaySweep.operations(replace(self, task=task)) for task in TASKS)
 
     def claims(self, record: Record) -> Checks:
         """Flossing helps to copy; no linear network solves the XOR."""

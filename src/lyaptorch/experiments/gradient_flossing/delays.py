@@ -109,6 +109,7 @@ class Fig3d(Fig3c):
     smoke={"episode": 5},
     small={"delays": (40, 60), "seeds": 4, "epochs": 1200},
     draw=sweep,
+    measured_by="fig13",
 )
 class Fig4d(DelaySweep):
     """Accuracy on the spatial XOR against delay: no flossing, before, before and during.

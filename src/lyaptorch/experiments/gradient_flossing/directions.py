@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lyaptorch.analysis import onset
 from lyaptorch.experiments.check import Checks, at_least
-from lyaptorch.experiments.figure import Results, Study
+from lyaptorch.experiments.figure import Results
 from lyaptorch.experiments.gradient_flossing.episodes import (
     LONG,
     ROSE,
@@ -95,11 +95,10 @@ class Fig10(Episodes):
     measured: ClassVar[tuple[str, str]] = ("singular_values", "singular_values")
     axes: ClassVar[tuple[str, ...]] = ("index",)
 
-    def run(self, study: Study) -> Results:
-        """`singular_values (condition, delay, seed, measurement, index)`, `accuracy`, `shown (delay)`."""
-        variables, along = super().run(study)
-        left = onset(torch.as_tensor(variables["accuracy"][1][1]), which="last")
-        return {**variables, "shown": (("delay",), self.shown(left))}, along
+    def complete(self, record: Record) -> Results:
+        """Beside `singular_values (condition, delay, seed, measurement, index)` also `shown (delay)`."""
+        left = onset(torch.from_numpy(record["accuracy"][1]), which="last")
+        return {**record.variables, "shown": (("delay",), self.shown(left))}, record.coordinates
 
     def shown(self, left_chance: Tensor) -> Tensor:
         """Which seed is drawn for each delay: the first to leave chance."""
@@ -127,6 +126,7 @@ class Fig10(Episodes):
     "fig11",
     "as figure 10, for the network whose accuracy leaves chance last",
     cost=("10 s", "2 min", LONG),
+    measured_by="fig10",
 )
 class Fig11(Fig10):
     """The same run as figure 10; the network is drawn that leaves chance last."""

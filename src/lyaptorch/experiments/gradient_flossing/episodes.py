@@ -198,6 +198,7 @@ def share_before(risen: NDArray[np.bool_], at: Rows, left: Rows) -> float:
     smoke={"window": 8, "accuracy_level": 0.3},
     small={"window": 500},
     draw=around_ends,
+    measured_by="fig8",
 )
 class Fig9(Fig8):
     """The networks of figure 8, each aligned to its own last epoch at chance, and of small gradients.
@@ -212,19 +213,21 @@ class Fig9(Fig8):
     accuracy_level: float = 0.6
     norm_level: float = 1e-4
 
-    def run(self, study: Study) -> Results:
+    def complete(self, record: Record) -> Results:
         """That of figure 8, `chance_ends`, `small_ends (delay, seed)` and the aligned curves."""
-        variables, along = super().run(study)
-        dims, places = DIMS[1:], self.window // self.every
+        dims = DIMS[1:]
         accuracy, norms, at = (
-            torch.as_tensor(variables[name][1]) for name in ("accuracy", "gradient_norm", "measured_at")
+            torch.from_numpy(record[name]) for name in ("accuracy", "gradient_norm", "measured_at")
         )
+        # in parts that are kept fewer measurements stand than were made
+        every = int(at[1] - at[0])
+        places = self.window // every
         chance = onset(accuracy, self.accuracy_level, which="last")
         # after learning the loss, and every gradient with it, goes to zero: that counts for nothing
         while_at_chance = torch.where(at > chance.unsqueeze(-1), torch.inf, norms)
         # norms have a value in `every` epochs, so a place among them times `every` is an epoch
-        small = self.every * onset(while_at_chance, self.norm_level, width=1, which="last")
-        aligned_norm = aligned(norms, (chance / self.every).round(), places, places)
+        small = every * onset(while_at_chance, self.norm_level, width=1, which="last")
+        aligned_norm = aligned(norms, (chance / every).round(), places, places)
         ends: dict[str, Given] = {
             "chance_ends": (dims, chance),
             "small_ends": (dims, small),
@@ -233,9 +236,9 @@ class Fig9(Fig8):
         }
         around = coordinates(
             offset=range(-self.window, self.window + 1),
-            place=[self.every * i for i in range(-places, places + 1)],
+            place=[every * i for i in range(-places, places + 1)],
         )
-        return {**variables, **ends}, {**along, **around}
+        return {**record.variables, **ends}, {**record.coordinates, **around}
 
     def claims(self, record: Record) -> Checks:
         """Gradients are not small any more before accuracy leaves chance for good."""

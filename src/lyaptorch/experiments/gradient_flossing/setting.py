@@ -11,7 +11,7 @@ import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from lyaptorch.experiments.figure import Figure, Results, Scales, Study, coordinates, declare
+from lyaptorch.experiments.figure import Along, Figure, Results, Scales, Study, coordinates, declare
 from lyaptorch.plots.primitives import Rows, bundle, look
 from lyaptorch.record import Given
 from lyaptorch.schedules import At, FitPhase, FlossPhase, Schedule, Trigger
@@ -20,6 +20,7 @@ from lyaptorch.tasks import TASKS, Task
 from lyaptorch.tasks.batch import Draw
 from lyaptorch.tasks.delayed import LaggedTask
 from lyaptorch.training import Model
+from lyaptorch.training.metrics import fit_flops, floss_flops
 from lyaptorch.training.presets import gf2023
 
 SMOKE: dict[str, Any] = {
@@ -81,6 +82,7 @@ class Setting(Figure):
         analogue: whether inputs are numbers in [0, 1) instead of bits.
         delays: longest lags.
         seeds: networks for each delay.
+        first: the number of the first of them.
         epochs: task steps.
         floss_epochs: flossing steps of an episode.
         k: exponents flossed.
@@ -97,6 +99,7 @@ class Setting(Figure):
     analogue: bool = False
     delays: tuple[int, ...] = (50,)
     seeds: int = 20
+    first: int = 0
     epochs: int = 6000
     floss_epochs: int = 500
     k: int = 75
@@ -108,6 +111,12 @@ class Setting(Figure):
     length: int = 300
 
     scales: ClassVar[Scales] = {"smoke": SMOKE, "small": {"floss_clip": 1.0}}
+    cut: ClassVar[tuple[Along, ...]] = (Along("seed", "seeds", 4), Along("delay", "delays"))
+
+    @property
+    def numbers(self) -> Tensor:
+        """Of the networks at each delay."""
+        return torch.arange(self.first, self.first + self.seeds)
 
     @property
     def source(self) -> str:
@@ -128,7 +137,7 @@ class Setting(Figure):
         task: LaggedTask = TASKS[self.task](delays, binary=not self.analogue)
         # an id names weights and batches: with equal ids under each condition twins differ by what is done
         # to them alone, and a difference of means is one of pairs
-        ids = torch.zeros(shape, dtype=torch.int64) if same else torch.arange(self.seeds).expand(shape)
+        ids = torch.zeros(shape, dtype=torch.int64) if same else self.numbers.expand(shape)
         gain = self._shared([c.gain for c in conditions])
         return Networks(self.model(task, ids, gain=gain), task, ids)
 
@@ -201,6 +210,18 @@ class Setting(Figure):
         """What `run` returns of variables along conditions and delays, and more coordinates."""
         names = [c.name for c in self.conditions()]
         return variables, {**coordinates(condition=names, delay=self.delays), **along}
+
+    def operations(self) -> float:
+        """Of all task steps and all flossing steps, episodes among them."""
+        trial = TASKS[self.task](self.delays[0], binary=not self.analogue)
+        fit = self.epochs * fit_flops(trial.draw(Draw(0, self.length, self.batch)), self.hidden_size, 1)
+        flossing, total = FlossPhase(0), 0.0
+        for c in self.conditions():
+            # a joint loss flosses at every task step, too
+            steps = self.floss_epochs * (c.before + len(c.episodes)) + self.epochs * bool(c.flossing_weight)
+            k = self.k if c.k is None else c.k
+            total += fit + steps * flossing.batch * floss_flops(self.hidden_size, k, flossing.steps)
+        return total * len(self.delays) * self.seeds
 
     def _each(self, values: Sequence[Any]) -> Tensor:
         """One value for each condition, over its delays and seeds."""

@@ -182,6 +182,11 @@ class Figure:
         return Record(f"{self.paper} {self.figure}", asdict(self), *found)
 
 
+def numbers(first: int, count: int) -> Tensor:
+    """Of so many networks."""
+    return torch.arange(first, first + count)
+
+
 def coordinates(**values: Sequence[Any]) -> dict[str, Given]:
     """What stands along dimensions of these names."""
     return {name: ((name,), np.array(along)) for name, along in values.items()}

@@ -80,7 +80,7 @@ def fits(record: Record, figure: Figure) -> bool:
 
     A setting that only one of them knows, because it is newer than the other, decides nothing.
     """
-    free = {"first", *(along.field for along in figure.cut)}
+    free = {"first", *(along.field for along in figure.cut)} if figure.cut else {"seed"}
     # as a Record has it: JSON turns tuples into lists
     config = Record(record.kind, asdict(figure), {}).config
     common = (config.keys() & record.config.keys()) - free

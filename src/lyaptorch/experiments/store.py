@@ -17,7 +17,7 @@ from lyaptorch.experiments.parts import SEEDS, fits, missing, name_of, parts, wi
 from lyaptorch.experiments.thinning import thinned
 from lyaptorch.record import Record
 
-RATE = 4e9
+RATE = 4e10
 """Floating-point operations a second of one core, training small networks, where no part tells."""
 
 

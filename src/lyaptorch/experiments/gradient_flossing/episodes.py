@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from lyaptorch.analysis import aligned, onset
 from lyaptorch.experiments.check import Checks, at_least
-from lyaptorch.experiments.figure import Results, Scales, Study, coordinates, over_epochs
-from lyaptorch.experiments.gradient_flossing.setting import DIMS, SMOKE, Condition, Setting, figure
+from lyaptorch.experiments.figure import Along, Results, Scales, Study, coordinates, over_epochs
+from lyaptorch.experiments.gradient_flossing.setting import CUT, DIMS, SMOKE, Condition, Setting, figure
 from lyaptorch.plots.primitives import (
     BLUE,
     GREY,
@@ -57,6 +57,7 @@ class Episodes(Setting):
     measured: ClassVar[tuple[str, str]] = ("initial_gradient_norm", "gradient_norm")
     axes: ClassVar[tuple[str, ...]] = ()
     curves: ClassVar[tuple[str, ...]] = ("accuracy",)
+    cut: ClassVar[tuple[Along, ...]] = CUT
 
     scales: ClassVar[Scales] = {
         "smoke": {**SMOKE, "delays": (4,), "floss_epochs": 3, "episodes": (5, 10), "every": 2},

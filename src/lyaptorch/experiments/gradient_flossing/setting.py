@@ -11,7 +11,7 @@ import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from lyaptorch.experiments.figure import Along, Figure, Results, Scales, Study, coordinates, declare
+from lyaptorch.experiments.figure import Along, Figure, Results, Scales, Study, coordinates, declare, numbers
 from lyaptorch.plots.primitives import Rows, bundle, look
 from lyaptorch.record import Given
 from lyaptorch.schedules import At, FitPhase, FlossPhase, Schedule, Trigger
@@ -35,6 +35,8 @@ SMOKE: dict[str, Any] = {
 }
 """What is small at smoke scale."""
 DIMS = ("condition", "delay", "seed")
+CUT = (Along("seed", "seeds", 4), Along("delay", "delays"))
+"""A part has four networks at one delay, under all conditions."""
 
 
 figure = partial(declare, "gradient-flossing")
@@ -111,12 +113,11 @@ class Setting(Figure):
     length: int = 300
 
     scales: ClassVar[Scales] = {"smoke": SMOKE, "small": {"floss_clip": 1.0}}
-    cut: ClassVar[tuple[Along, ...]] = (Along("seed", "seeds", 4), Along("delay", "delays"))
 
     @property
     def numbers(self) -> Tensor:
         """Of the networks at each delay."""
-        return torch.arange(self.first, self.first + self.seeds)
+        return numbers(self.first, self.seeds)
 
     @property
     def source(self) -> str:
@@ -234,6 +235,8 @@ class Setting(Figure):
 
 class DelaySweep(Setting):
     """Networks under several conditions, trained at several delays and tested."""
+
+    cut: ClassVar[tuple[Along, ...]] = CUT
 
     def run(self, study: Study) -> Results:
         """`accuracy`, `loss (condition, delay, seed, epoch)`, `final_accuracy`, `final_loss (...)`."""

@@ -112,7 +112,7 @@ class Fig3(BinaryLearning):
 
     def run(self, study: Study) -> Results:
         """`accuracy (condition, delay, seed, epoch)`, `final_accuracy`, `gradient_norm`, `sharpness`."""
-        ids, condition = copies(2, len(self.delays), self.seeds)
+        ids, condition = copies(2, len(self.delays), self.seeds, first=self.first)
         task = OneHotXOR(torch.tensor(self.delays)[None, :, None].expand(ids.shape))
         flossed, length = condition == 1, max(self.delays) + self.extra
         sharpness = nn.Parameter(torch.where(flossed, 1.0, self.plain_sharpness)[..., None, None])
@@ -268,7 +268,7 @@ class Spiking(Learning):
         return Model(cell, readout, loss=task.loss)
 
     def _train(self, task: SpikingXOR | SpikePatterns, study: Study) -> dict[str, Any]:
-        ids, condition = copies(len(CONDITIONS), self.seeds)
+        ids, condition = copies(len(CONDITIONS), self.seeds, first=self.first)
         model = self.model(task, ids)
         floss = {"steps": self.steps, "target": self.target, "lr": self.lr, "clip": 1.0}
         pre = self.flossing(condition >= 1, **floss)

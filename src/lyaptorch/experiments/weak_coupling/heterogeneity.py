@@ -15,7 +15,7 @@ from lyaptorch.analysis import fading_memory, gradient_norms, hessian_spectrum
 from lyaptorch.cells import ResidualCell
 from lyaptorch.cells.residuals import HasFrequency
 from lyaptorch.experiments.check import Checks, at_least
-from lyaptorch.experiments.figure import Results, Study, stacked
+from lyaptorch.experiments.figure import Along, Results, Study, numbers, stacked
 from lyaptorch.experiments.weak_coupling.image_runs import (
     Conditions,
     ImageRun,
@@ -62,6 +62,8 @@ def spreads(record: Record, axes: list[Axes]) -> None:
         "sample": 16,
     },
     draw=spreads,
+    # what is measured before training is the same at all learning rates
+    cut=(Along("seed", "seeds"), Along("condition", "spreads"), Along("lr", "learning_rates")),
 )
 class Fig5(ImageRun):
     """Decays drawn from U(r - delta, r + delta) around a subcritical r.
@@ -94,7 +96,7 @@ class Fig5(ImageRun):
 
     def more(self, study: Study, conditions: Conditions) -> dict[str, Any]:
         """Before training: exponents, the fading of a perturbation, gradients over time, the Hessian."""
-        ids = torch.arange(self.seeds).expand(len(self.spreads), -1)
+        ids = numbers(self.first, self.seeds).expand(len(self.spreads), -1)
         cell = self.cell(study, conditions, ids)
         x = SequentialImages(self.images).inputs(Draw(self.seed, 400, stream="measure"))
         # one input for all, so that only the networks differ
@@ -209,6 +211,10 @@ class Fig6(ImageRun):
         angles = spectrum.frequency * torch.tensor([*[0.0] * len(self.decays), *self.multiples])
         names = [f"r = {d:g}" for d in self.decays] + [f"{m:g} w0" for m in self.multiples]
         return self.common(names, decays, angles, ids)
+
+    def operations(self) -> float:
+        """Of both kinds."""
+        return len(KINDS) * super().operations()
 
     def run(self, study: Study) -> Results:
         """As `ImageRun.run`, each variable with a dimension `kind` in front."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from types import SimpleNamespace
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
@@ -16,7 +17,7 @@ from lyaptorch.analysis import PowerSpectrum, best_so_far, characteristic_freque
 from lyaptorch.cells import ResidualCell, residuals
 from lyaptorch.cells.residuals import HasFrequency
 from lyaptorch.experiments.check import Checks, at_least, at_most, near
-from lyaptorch.experiments.figure import Results, Scales, Study, stacked
+from lyaptorch.experiments.figure import Along, Results, Scales, Study, numbers, stacked
 from lyaptorch.experiments.weak_coupling.trained import AUTHORS, Trained, figure, learned, network
 from lyaptorch.plots.primitives import GREY, PALETTE, Picture, bundle, level, picture, scores
 from lyaptorch.record import Record
@@ -27,6 +28,7 @@ MINIMAL = {False: 0.5, True: 0.3}
 """Accuracy that counts as minimal performance, of digits in order and permuted; the paper's are lost."""
 Conditions: TypeAlias = tuple[list[str], Tensor, Tensor, Tensor]
 """Names, and for each condition angles `(c, *ids, n/2)`, decays and couplings `(c, *ids, n)`."""
+CUT = (Along("seed", "seeds"), Along("order", "permuted"), Along("lr", "learning_rates"))
 ROTATION = f"{AUTHORS}, section 4.2"
 least, most = (partial(side, source=ROTATION) for side in (at_least, at_most))
 
@@ -39,6 +41,7 @@ class ImageRun(Trained):
         permuted: one run for each: pixels in order, permuted, or both.
         learning_rates: of each condition.
         seeds: networks for each condition and learning rate.
+        first: the number of the first of them.
         iterations: task steps; 4 680 are 10 epochs of MNIST.
         measure_every: task steps between two tests.
         test_batches: of each test.
@@ -49,11 +52,13 @@ class ImageRun(Trained):
     permuted: tuple[bool, ...] = (False,)
     learning_rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
     seeds: int = 1
+    first: int = 0
     iterations: int = 4680
     measure_every: int = 468
     test_batches: int = 78
     spectrum_images: int = 10_000
 
+    cut: ClassVar[tuple[Along, ...]] = CUT
     scales: ClassVar[Scales] = {
         "smoke": {
             "hidden_size": 4,
@@ -78,6 +83,16 @@ class ImageRun(Trained):
         """What differs between the networks."""
         raise NotImplementedError
 
+    def operations(self) -> float:
+        """Of all task steps; tests are a few per cent more."""
+        anything: Any = SimpleNamespace(frequency=1.0)
+        names, *_ = self.conditions(Study(self.seed), anything, numbers(0, 1))
+        # three times 2 operations for each weight, at each of 28^2 pixels
+        step = 6 * self.batch * 784 * self.hidden_size * (self.hidden_size + 1)
+        return (
+            step * self.iterations * len(names) * self.seeds * len(self.learning_rates) * len(self.permuted)
+        )
+
     def common(self, names: list[str], decays: Tensor, angles: Tensor, ids: Tensor) -> Conditions:
         """Decays and angles `(c,)` that all units and all networks have in common."""
         n = self.hidden_size
@@ -95,8 +110,8 @@ class ImageRun(Trained):
         """
         tasks = [SequentialImages(self.images, permuted=permuted) for permuted in self.permuted]
         spectra = [self._spectrum(task) for task in tasks]
-        # the frequency is that of the first order for all: permuted pixels have none
-        conditions = self.conditions(study, spectra[0], torch.arange(self.seeds))
+        in_order = self._spectrum(SequentialImages(self.images))
+        conditions = self.conditions(study, in_order, numbers(self.first, self.seeds))
         parts = [self._train(study.part(task.permuted), task, conditions, kind) for task in tasks]
         power = [{"power": (("bin",), s.power), "power_stderr": (("bin",), s.stderr)} for s in spectra]
         variables = {**stacked("order", parts), **stacked("order", power)}
@@ -129,7 +144,7 @@ class ImageRun(Trained):
     ) -> dict[str, Any]:
         names, *settings = conditions
         shape, dims = (len(names), len(self.learning_rates), self.seeds), ("condition", "lr", "seed")
-        ids = torch.arange(self.seeds).expand(shape)
+        ids = numbers(self.first, self.seeds).expand(shape)
         angles, decays, couplings = (z.unsqueeze(1).expand(*shape, z.shape[-1]) for z in settings)
         cell = self.cell(study, (names, angles, decays, couplings), ids, kind)
         record = self.fit(
@@ -251,6 +266,7 @@ class Images(ImageRun):
     smoke={"multiples": (0.0, 1.0)},
     small={"learning_rates": (3e-3,), "multiples": (0.0, 0.5, 1.0, 1.5, 2.0)},
     draw=beside_spectra(best_at_angles),
+    cut=(*CUT, Along("condition", "multiples")),
 )
 class Fig4(ImageRun):
     """Accuracy against the angle of a common rotation.

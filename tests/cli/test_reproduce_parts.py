@@ -59,6 +59,7 @@ def test_parts_are_made_and_gathered(lyap, tmp_path):
     assert listed["fig4d"]["gathered"] == listed["fig13"]["gathered"] == {"seeds": 5, "of": 5}
     assert listed["fig1b"]["gathered"] == {"seeds": 0, "of": 8}
     assert [row["scale"] for row in listed["fig4d"]["records"]] == ["paper"]
+    assert "paper: 5 of 5" in lyap("reproduce", "--list")[1]
 
 
 def test_a_figure_is_gathered_from_what_is_there(lyap, tmp_path):

@@ -106,7 +106,13 @@ def test_what_is_damaged_or_of_other_settings_is_refused_and_made_again(tmp_path
     assert store.missing() == parts(FIGURE)
     assert store.make(first, False) == path
     assert path.read_bytes() == whole
+    # what is whole is never replaced
     assert "it is no part of gradient-flossing fig4c as it is now" in other.look()[1][path]
+    with pytest.raises(ValueError, match="it is no part of gradient-flossing fig4c as it is now; move it"):
+        other.make(parts(other.figure)[0], False)
+    assert path.read_bytes() == whole
+    # another seed is another whole
+    assert Store(replace(FIGURE, seed=1), tmp_path).look() == ([], {})
 
 
 def test_what_a_part_will_cost(tmp_path):

@@ -19,7 +19,7 @@ from lyaptorch.cli.output import Output, Work, check_table, draw, seeds_table, t
 from lyaptorch.experiments import FIGURES, Check
 from lyaptorch.experiments.figure import SCALES, Figure
 from lyaptorch.experiments.over_seeds import OverSeeds, over_seeds
-from lyaptorch.experiments.parts import completed, coverage, gathered, name_of
+from lyaptorch.experiments.parts import Coverage, completed, coverage, gathered, name_of
 from lyaptorch.experiments.recorded import as_recorded
 from lyaptorch.experiments.store import Store
 from lyaptorch.experiments.thinning import restored
@@ -96,7 +96,7 @@ def make_parts(
     # figures that are made from the same parts make them once
     stores = {store.folder: store for store in (order.store(*name) for name in figures)}
     for store in stores.values():
-        said(order, *(f"refused: {why}; it is made again" for why in store.look()[1].values()))
+        said(order, *(f"refused: {why}" for why in store.look()[1].values()))
         for part in store.missing():
             config = {
                 "paper": part.paper,
@@ -203,8 +203,7 @@ def reproduce_parts(
         raise ValueError(f"{counted(len(failed), 'part')} failed, the others are saved: {', '.join(failed)}")
 
 
-def standing(paper: str, name: str, order: PaperOrder) -> dict[str, int]:
-    """How many networks, or seeds, every point of a figure has, and of how many."""
+def coverage_of(paper: str, name: str, order: PaperOrder) -> Coverage:
+    """How much of a figure is there."""
     store = order.store(paper, name)
-    there = coverage(store.figure, store.look()[0], store.seeds)
-    return {"seeds": there.common, "of": there.of}
+    return coverage(store.figure, store.look()[0], store.seeds)

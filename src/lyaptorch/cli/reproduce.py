@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,7 +15,7 @@ from lyaptorch import _checks
 from lyaptorch._brief import FAILS, tally
 from lyaptorch.cli.figures import Made, Order, drawn, made_in, make, make_all, seed_of
 from lyaptorch.cli.output import Work, Works, check_table, counted, markdown, resumable, seeds_table
-from lyaptorch.cli.parts import PAPER, PaperOrder, Parts, PartsOptions, reproduce_parts, standing
+from lyaptorch.cli.parts import PAPER, PaperOrder, Parts, PartsOptions, coverage_of, reproduce_parts
 from lyaptorch.experiments import FIGURES, SCALES
 from lyaptorch.experiments.over_seeds import over_seeds
 from lyaptorch.plots.pages import duration
@@ -144,18 +144,22 @@ def _reproduce_all(
 def _list(work: Work, parts: Parts) -> None:
     """All figures, what they cost, how the checks stand of those whose Records are there, and their parts."""
     made, rows, order = made_in(work.runs), [], PaperOrder(parts.folder(work), None, None, work)
+    parts_there: dict[tuple[str, str], str] = {}
     for paper, figures in FIGURES.items():
         for name, figure in figures.items():
             records = [_facts(m) for m in made if (m.paper, m.figure) == (paper, name)]
             facts = {"paper": paper, "figure": name, "shows": figure.shows, "cost": dict(figure.cost)}
-            rows.append({**facts, "records": records, "gathered": standing(paper, name, order)})
-    tables = [_figures(paper, [m for m in made if m.paper == paper]) for paper in FIGURES]
+            there = coverage_of(paper, name, order)
+            rows.append({**facts, "records": records, "gathered": {"seeds": there.common, "of": there.of}})
+            if there.common:
+                parts_there[paper, name] = f"paper: {there.common} of {there.of} seeds"
+    tables = [_figures(paper, [m for m in made if m.paper == paper], parts_there) for paper in FIGURES]
     note = f"* measured, from a Record in {work.runs}; the other costs are rough"
     work.answer({"figures": rows}, [*tables, note])
 
 
-def _figures(paper: str, made: list[Made]) -> Table:
-    """A row for each figure of a paper."""
+def _figures(paper: str, made: list[Made], parts_there: Mapping[tuple[str, str], str]) -> Table:
+    """A row for each figure of a paper; of what is there of its parts a line."""
     table = Table(title=paper)
     # a name that is cut off cannot be typed
     table.add_column("figure", no_wrap=True)
@@ -172,6 +176,7 @@ def _figures(paper: str, made: list[Made]) -> Table:
                     costs[record.scale] = f"{duration(seconds)} *"
                 other = "" if record.usual else f", seed {record.seed}"
                 status.append(f"{record.scale or 'other settings'}{other}: {record.standing}")
+        status += [parts_there[paper, name]] if (paper, name) in parts_there else []
         table.add_row(name, figure.shows, *(costs[s] for s in SCALES), "\n".join(status) or "-")
     return table
 

@@ -50,7 +50,9 @@ class Store:
     def look(self) -> tuple[list[Record], dict[Path, str]]:
         """The parts that are there, and why other Records in the folder are refused."""
         found, refused = [], {}
-        for path in sorted(self.folder.glob("*.nc")):
+        # of a figure that is cut parts of other seeds are those of another whole
+        mine = f"seed{self.figure.seed}-*.nc" if self.figure.cut else "seed*.nc"
+        for path in sorted(self.folder.glob(mine)):
             record = _read(path, self.figure)
             if isinstance(record, Record):
                 found.append(record)
@@ -65,10 +67,10 @@ class Store:
     def make(self, part: Figure, show_progress: bool | None = None) -> Path | None:
         """Make a part, or what is left of it after a kill; return where it is.
 
-        None where another process is at it.
+        None where another process is at it. A Record that is damaged is replaced.
 
         Raises:
-            ValueError: if the folder cannot be written.
+            ValueError: if the folder cannot be written, or a Record of other settings is there.
         """
         path = run_path(self.folder, name_of(part))
         digest = hashlib.sha256(to_json("part", asdict(part)).encode()).hexdigest()[:12]
@@ -77,15 +79,30 @@ class Store:
             if not mine:
                 return None
             # another process may have made it since this one looked
-            if not isinstance(_read(path, part), Record):
-                start, cpu = time.monotonic(), time.process_time()
+            if not self._there(path, part):
+                begun, start, cpu = self._checkpoints(checkpoint), time.monotonic(), time.process_time()
                 record = thinned(part.raw(show_progress, checkpoint))
                 cost = {"seconds": time.monotonic() - start, "cpu_seconds": time.process_time() - cpu}
-                record.save(path, host={**cost, "operations": part.operations()})
+                # what was begun by another process says nothing of the rate
+                record.save(path, host=cost if begun else {**cost, "operations": part.operations()})
             # after the Record is there: killed in between, the next call finds the part done
-            for left in self.folder.glob(f".{path.stem}-{digest}.checkpoint*"):
+            for left in self._checkpoints(checkpoint):
                 left.unlink(missing_ok=True)
         return path
+
+    def _there(self, path: Path, part: Figure) -> bool:
+        """Whether a part is done."""
+        try:
+            record = Record.load(path)
+        except ValueError:
+            return False
+        if not fits(record, part):
+            raise ValueError(_other(path, part))
+        return True
+
+    def _checkpoints(self, first: Path) -> list[Path]:
+        """Those of a part: one for each of its trainings."""
+        return list(self.folder.glob(f"{first.name}*"))
 
     def seconds(self, part: Figure, rough: float) -> float:
         """What a part will take on one core: its operations by the rate at which others were made.
@@ -109,8 +126,10 @@ def _read(path: Path, figure: Figure) -> Record | str:
         record = Record.load(path)
     except ValueError as error:
         return str(error)
-    if fits(record, figure):
-        return record
+    return record if fits(record, figure) else _other(path, figure)
+
+
+def _other(path: Path, figure: Figure) -> str:
     return f"cannot use {path}: it is no part of {figure.paper} {figure.figure} as it is now; move it away"
 
 

@@ -163,6 +163,12 @@ def test_parts_of_other_shapes_are_refused():
     other = made_up(replace(second, epochs=9), epochs=10)
     with pytest.raises(ValueError, match="parts must have accuracy alike"):
         gathered(figure, [made_up(first), other])
+    # of an older version, which measured less
+    whole = made_up(second)
+    few = {name: v for name, v in whole.variables.items() if name != "accuracy"}
+    older = Record(whole.kind, whole.config, few, whole.coordinates)
+    with pytest.raises(ValueError, match="the same, got some without accuracy; make the older"):
+        gathered(figure, [made_up(first), older])
 
 
 @pytest.mark.parametrize(("epochs", "stride"), [(300, 1), (301, 2), (3001, 20), (6000, 20), (10_000, 50)])

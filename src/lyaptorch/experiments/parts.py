@@ -158,11 +158,17 @@ def gathered(figure: Figure, records: Sequence[Record]) -> Record:
     if not figure.cut:
         return restored(min(records, key=lambda record: int(record.config["seed"])))
     block = _block(figure, records)
+    there = [restored(record) for record in records]
+    known = {name for record in there for name in record}
+    if lacking := sorted(name for record in there for name in known - set(record)):
+        raise ValueError(
+            f"parts must hold the same, got some without {lacking[0]}; make the older ones again"
+        )
     places = {along.dim: own for along, own in zip(figure.cut, block, strict=True)}
     variables: dict[str, Any] = {}
     coordinates: dict[str, Any] = {}
-    for record in records:
-        of_part, record = dict(zip(places, own_labels(record, figure), strict=True)), restored(record)
+    for record in there:
+        of_part = dict(zip(places, own_labels(record, figure), strict=True))
         for given, into in ((record.variables, variables), (record.coordinates, coordinates)):
             for name, variable in given.items():
                 into[name] = _filled(into.get(name), name, variable, of_part, places)

@@ -35,7 +35,7 @@ def lyap(tmp_path, monkeypatch, capsys, unchecked):
 def test_parts_are_made_and_gathered(lyap, tmp_path):
     status, out, err = lyap(*SETTING)
     assert (status, err) == (0, "")
-    assert "4 parts to make" in out
+    assert "4 parts to make, about " in out
     assert f"4/4 {PAPER} fig13 seed0-network4-delay4: " in out
     # figure 4d is made from the parts of figure 13
     folder = tmp_path / "runs" / "records" / PAPER / "fig13"

@@ -92,12 +92,13 @@ def make_parts(
     figures: Sequence[tuple[str, str]], order: PaperOrder, budget: float, workers: int
 ) -> dict[str, Any]:
     """Make the parts that are missing while there is time; return what was made, and why others were not."""
-    deadline, groups = time.time() + budget, []
+    deadline, groups, work = time.time() + budget, [], 0.0
     # figures that are made from the same parts make them once
     stores = {store.folder: store for store in (order.store(*name) for name in figures)}
     for store in stores.values():
         said(order, *(f"refused: {why}" for why in store.look()[1].values()))
         for part in store.missing():
+            work += seconds_of(store, part)
             config = {
                 "paper": part.paper,
                 "figure": part.figure,
@@ -105,7 +106,8 @@ def make_parts(
                 "deadline": deadline,
             }
             groups.append(Group((config,), (f"{part.paper} {part.figure} {name_of(part)}",)))
-    said(order, f"{counted(len(groups), 'part')} to make")
+    about = f", about {duration(work)} of one core" if groups else ""
+    said(order, f"{counted(len(groups), 'part')} to make{about}")
     done: dict[str, Any] = {"made": [], "failed": {}, "no_time": [], "elsewhere": []}
     pool: Workers = Serial() if workers == 1 else Processes(workers)
     for group, result in pool.execute(functools.partial(_work, order), groups):
@@ -133,6 +135,11 @@ def said(order: PaperOrder, *lines: str) -> None:
             print(line, flush=True)
 
 
+def seconds_of(store: Store, part: Figure) -> float:
+    """What a part will take, on one core."""
+    return store.seconds(part, rough_seconds(part.cost[PAPER]))
+
+
 def _work(order: PaperOrder, group: Group) -> float | None:
     """Make a part: its seconds, 0 where another process is at it, None where there is no time."""
     config = dict(group.configs[0])
@@ -140,7 +147,7 @@ def _work(order: PaperOrder, group: Group) -> float | None:
     order.work.prepare()
     store, part = order.store(paper, name), FIGURES[paper][name](**config["fields"])
     start = time.time()
-    if start + store.seconds(part, rough_seconds(part.cost[PAPER])) > config["deadline"]:
+    if start + seconds_of(store, part) > config["deadline"]:
         return None
     made = store.make(part, False if order.work.json else None)
     return 0.0 if made is None else max(time.time() - start, 1e-3)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from figures import NAMES
+from lyaptorch._brief import UNDECIDED
 from lyaptorch.experiments import FIGURES
 from lyaptorch.experiments.parts import (
     SEEDS,
@@ -19,6 +20,7 @@ from lyaptorch.experiments.parts import (
     parts,
     with_networks,
 )
+from lyaptorch.experiments.recorded import gathered_checks
 from lyaptorch.experiments.thinning import POINTS, restored, thinned
 from lyaptorch.record import Record
 
@@ -155,6 +157,19 @@ def test_what_has_no_network_in_common_is_refused():
         gathered(figure, [made_up(first), made_up(last)])
     with pytest.raises(ValueError, match="no network is there"):
         gathered(figure, [])
+
+
+def test_checks_of_points_that_are_not_there_are_not_decided():
+    figure = FIG4C(delays=(10, 50, 70), seeds=4, epochs=10)
+    record = gathered(figure, [made_up(part) for part in parts(figure) if part.delays != (70,)])
+    expected = {
+        check.key: check for check in figure.checks(gathered(figure, list(map(made_up, parts(figure)))))
+    }
+    found = {check.key: check for check in gathered_checks(record, figure)}
+    assert found.keys() == expected.keys()
+    lacking = {key for key in found if found[key].outcome == UNDECIDED}
+    assert "before and during, d 70" in lacking
+    assert all(found[key] == expected[key] for key in found if key.endswith("d 50"))
 
 
 def test_parts_of_other_shapes_are_refused():

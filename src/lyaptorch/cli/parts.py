@@ -20,7 +20,7 @@ from lyaptorch.experiments import FIGURES, Check
 from lyaptorch.experiments.figure import SCALES, Figure
 from lyaptorch.experiments.over_seeds import OverSeeds, over_seeds
 from lyaptorch.experiments.parts import Coverage, completed, coverage, gathered, name_of
-from lyaptorch.experiments.recorded import as_recorded
+from lyaptorch.experiments.recorded import as_recorded, gathered_checks
 from lyaptorch.experiments.store import Store
 from lyaptorch.experiments.thinning import restored
 from lyaptorch.plots.pages import duration
@@ -166,7 +166,7 @@ def gather(paper: str, name: str, order: PaperOrder) -> tuple[dict[str, Any], li
     heading = f"{title}, {PAPER} scale"
     checks: Sequence[Check | OverSeeds]
     if chosen.cut:
-        checks = as_recorded(record, type(chosen)).checks(record)
+        checks = gathered_checks(record, chosen)
         table = check_table(heading, checks)
     else:
         runs = [completed(chosen, restored(raw)) for raw in records]

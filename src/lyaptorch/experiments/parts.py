@@ -180,6 +180,32 @@ def gathered(figure: Figure, records: Sequence[Record]) -> Record:
     return Record(f"{figure.paper} {figure.figure}", asdict(whole), variables, coordinates)
 
 
+def stretched(figure: Figure, record: Record) -> Record:
+    """A gathered Record with all points of the figure: those that are not there hold what others do.
+
+    It is good for nothing but to ask what the figure would claim of them.
+    """
+    groups: list[dict[str, Given]] = [dict(record.variables), dict(record.coordinates)]
+    config = dict(record.config)
+    for along, own in zip(figure.cut, own_labels(record, figure), strict=True):
+        if not _counts(figure, along):
+            every = labels(figure, along)
+            groups = [_taken(group, along.dim, own, every) for group in groups]
+            config[along.field] = list(every)
+    return Record(record.kind, config, *groups)
+
+
+def _taken(group: dict[str, Given], dim: str, own: Labels, every: Labels) -> dict[str, Given]:
+    places = [own.index(label) if label in own else 0 for label in every]
+    found: dict[str, Given] = {}
+    for name, (dims, values, *attributes) in group.items():
+        if dim in dims:
+            labelled = tuple(dims) == (dim,) and values.tolist() == list(own)
+            values = np.array(every) if labelled else values.take(places, list(dims).index(dim))
+        found[name] = (dims, values, *attributes)
+    return found
+
+
 def completed(figure: Figure, raw: Record) -> Record:
     """The Record of a figure from what was measured, perhaps by another figure, of some of its networks."""
     names = {"seed", "first", *(along.field for along in figure.cut)} & raw.config.keys()

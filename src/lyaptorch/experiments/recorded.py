@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 from lyaptorch.experiments.check import Check
 from lyaptorch.experiments.figure import SCALES, Figure
+from lyaptorch.experiments.parts import stretched
 from lyaptorch.record import Record
 
 
@@ -31,6 +33,18 @@ def recorded_checks(record: Record, figure: type[Figure]) -> list[Check] | None:
     # a figure of another version reads what its Records do not hold
     except (ValueError, KeyError, IndexError):
         return None
+
+
+def gathered_checks(record: Record, whole: Figure) -> list[Check]:
+    """The checks of a figure on a Record of some of its points; of the others they are not decided."""
+    found = as_recorded(record, type(whole)).checks(record)
+    try:
+        more = recorded_checks(stretched(whole, record), type(whole)) or []
+    # points that are made up may be such as no figure has
+    except (ArithmeticError, TypeError):
+        more = []
+    keys = {check.key for check in found}
+    return found + [replace(check, measured=math.nan) for check in more if check.key not in keys]
 
 
 def recorded_scale(record: Record, figure: type[Figure]) -> str:

@@ -132,6 +132,14 @@ def test_a_figure_that_is_not_cut_has_a_part_for_each_seed(lyap, tmp_path):
     assert all(check["low"] < check["measured"] < check["high"] for check in answer["checks"])
 
 
+def test_a_long_figure_that_is_not_cut_has_one_part(lyap, monkeypatch):
+    figure = FIGURES[PAPER]["fig1b"]
+    for cost, of in (("3 hours", 8), ("a day", 1)):
+        monkeypatch.setattr(figure, "cost", {**figure.cost, "paper": cost})
+        listed = {row["figure"]: row for row in lyap.json("reproduce", "--list")["figures"]}
+        assert listed["fig1b"]["gathered"] == {"seeds": 0, "of": of}
+
+
 def test_all_figures_share_their_parts(lyap):
     answer = lyap.json("reproduce", PAPER, "all", "--scale", "paper", "--seeds", 2)
     assert [row["name"] for row in answer["figures"]] == ["fig4d", "fig13", "fig15", "fig1b"]

@@ -19,7 +19,7 @@ from lyaptorch.cli.output import Output, Work, check_table, draw, seeds_table, t
 from lyaptorch.experiments import FIGURES, Check
 from lyaptorch.experiments.figure import SCALES, Figure
 from lyaptorch.experiments.over_seeds import OverSeeds, over_seeds
-from lyaptorch.experiments.parts import Coverage, completed, coverage, gathered, name_of
+from lyaptorch.experiments.parts import SEEDS, Coverage, completed, coverage, gathered, name_of
 from lyaptorch.experiments.recorded import as_recorded, gathered_checks
 from lyaptorch.experiments.store import Store
 from lyaptorch.experiments.thinning import restored
@@ -28,6 +28,8 @@ from lyaptorch.sweep import Group, Processes, Serial, Workers
 
 PAPER = SCALES[-1]
 """The scale of which figures are cut into parts."""
+LONG = 4 * 3600.0
+"""Seconds from which on a figure that is not cut is made with one seed instead of `SEEDS`."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +86,10 @@ class PaperOrder:
 
     def store(self, paper: str, name: str) -> Store:
         """Where the parts are from which a figure is made."""
-        measured = self.figure(paper, FIGURES[paper][name].measured_by)
-        return Store.below(self.folder, measured, self.seeds)
+        measured, seeds = self.figure(paper, FIGURES[paper][name].measured_by), self.seeds
+        if seeds is None and not measured.cut:
+            seeds = SEEDS if rough_seconds(measured.cost[PAPER]) < LONG else 1
+        return Store.below(self.folder, measured, seeds)
 
 
 def make_parts(

@@ -7,7 +7,6 @@ from itertools import pairwise
 
 import numpy as np
 from matplotlib.axes import Axes
-from numpy.typing import NDArray
 
 from lyaptorch.experiments.check import THEORY, Checks, at_least, at_most
 from lyaptorch.experiments.figure import Along, Results, Study, coordinates, mean_field_gain, stacked
@@ -23,7 +22,7 @@ from lyaptorch.experiments.gradient_flossing.delays import (
 )
 from lyaptorch.experiments.gradient_flossing.setting import Condition, DelaySweep, bundles, figure
 from lyaptorch.plots.primitives import GREY, label_accuracy, level, look, picture, smooth
-from lyaptorch.record import Given, Record, Variable
+from lyaptorch.record import Record
 from lyaptorch.tasks import make_task
 
 CHANCE = 0.6
@@ -79,15 +78,6 @@ class Fig5(DelaySweep):
             for k in self.ks
         )
 
-    def complete(self, record: Record) -> Results:
-        """Of the networks of figure 7 those that are flossed as here."""
-        names = [c.name for c in self.conditions()]
-        mine = np.flatnonzero(np.isin(record["condition"], names))
-        return (
-            {name: of_conditions(v, mine) for name, v in record.variables.items()},
-            {name: of_conditions(v, mine) for name, v in record.coordinates.items()},
-        )
-
     def claims(self, record: Record) -> Checks:
         """Longer delays need more exponents, and one exponent does not bridge a delay of 40."""
         delays = record["delay"].tolist()
@@ -110,13 +100,6 @@ class Fig5(DelaySweep):
                     gain, ends = accuracy[-1, j] - accuracy[0, j], f"k = {self.ks[-1]} over {self.ks[0]}"
                     sentence = f"{schedule}: gain in accuracy at d = {d} of {ends}"
                     yield at_least(f"{key}, gain", sentence, 0.1, gain, source=self.source)
-
-
-def of_conditions(variable: Variable, chosen: NDArray[np.integer]) -> Given:
-    """Of what stands along conditions the chosen ones."""
-    if "condition" not in variable.dims:
-        return variable
-    return variable._replace(values=variable.values.take(chosen, variable.dims.index("condition")))
 
 
 @figure(

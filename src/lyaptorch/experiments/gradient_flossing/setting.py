@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
 import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
 from lyaptorch.experiments.figure import Along, Figure, Results, Scales, Study, coordinates, declare, numbers
 from lyaptorch.plots.primitives import Rows, bundle, look
-from lyaptorch.record import Given
+from lyaptorch.record import Given, Record, Variable
 from lyaptorch.schedules import At, FitPhase, FlossPhase, Schedule, Trigger
 from lyaptorch.tangent import Spectrum, lyapunov_spectrum
 from lyaptorch.tasks import TASKS, Task
@@ -211,6 +212,23 @@ class Setting(Figure):
         """What `run` returns of variables along conditions and delays, and more coordinates."""
         names = [c.name for c in self.conditions()]
         return variables, {**coordinates(condition=names, delay=self.delays), **along}
+
+    def complete(self, record: Record) -> Results:
+        """Of networks that another figure measured those that are treated as here."""
+        if "condition" not in record:
+            return record.variables, record.coordinates
+        names = [c.name for c in self.conditions()]
+        mine = np.flatnonzero(np.isin(record["condition"], names))
+
+        def chosen(variable: Variable) -> Variable:
+            if "condition" not in variable.dims:
+                return variable
+            return variable._replace(values=variable.values.take(mine, variable.dims.index("condition")))
+
+        return (
+            {name: chosen(v) for name, v in record.variables.items()},
+            {name: chosen(v) for name, v in record.coordinates.items()},
+        )
 
     def operations(self) -> float:
         """Of all task steps and all flossing steps, episodes among them."""

@@ -165,7 +165,7 @@ def copying(record: Record, axes: list[Axes]) -> None:
 @figure(
     "appC-copy",
     "accuracy of binary networks on the delayed copy over delays, with and without flossing",
-    cost=("1 s", "15 s", "1 hour"),
+    cost=("1 s", "2 min", "4 hours"),
     smoke={
         "delays": (2, 3),
         "epochs": 10,

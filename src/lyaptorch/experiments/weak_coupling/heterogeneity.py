@@ -58,7 +58,7 @@ def spreads(record: Record, axes: list[Axes]) -> None:
 @figure(
     "fig5",
     "heterogeneous decays around a subcritical one: accuracy, exponents, gradients",
-    cost=("5 s", "40 s", "an hour on a GPU"),
+    cost=("5 s", "5 min", "an hour on a GPU"),
     smoke={"spreads": (0.0, 0.04), "rank": 2, "eigenvalues": 1, "hessian_steps": 2, "sample": 2},
     small={
         "learning_rates": (3e-3, 1e-2),

@@ -39,7 +39,7 @@ from lyaptorch.tasks import SequentialImages
 @figure(
     "images",
     "sequential MNIST: identity, rotation at the data's frequency, heterogeneity",
-    cost=("5 s", "8 min", "2 h; minutes on a GPU"),
+    cost=("5 s", "8 min", "a day; an hour on a GPU"),
     small={"learning_rates": (1e-3, 3e-3)},
     draw=beside_spectra(learning_curves),
 )

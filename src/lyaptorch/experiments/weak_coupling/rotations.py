@@ -65,7 +65,7 @@ def angles(record: Record, axes: list[Axes]) -> None:
 @figure(
     "fig4",
     "accuracy against rotation angle on digits in order and permuted; data's spectrum",
-    cost=("5 s", "70 s", "an hour on a GPU"),
+    cost=("5 s", "5 min", "an hour on a GPU"),
     smoke={"multiples": (0.0, 1.0), "sample": 2, "hessian_steps": 2},
     small={"learning_rates": (3e-3,), "multiples": (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0), "sample": 8},
     draw=angles,

@@ -36,7 +36,7 @@ def _declared(record: Record) -> Picture | None:
         return None
     # lazily: spectra and trainings are drawn without any paper's experiments
     from lyaptorch.experiments import FIGURES
-    from lyaptorch.experiments.figure import figure_of
+    from lyaptorch.experiments.recorded import figure_of
 
     declared = figure_of(record, FIGURES)
     return None if declared is None else declared.draw

@@ -11,7 +11,7 @@ from command import command, files
 from lyaptorch import record as record_module
 from lyaptorch.experiments import FIGURES
 from lyaptorch.experiments.check import at_least, near
-from lyaptorch.experiments.figure import figure_of, recorded_checks, recorded_scale
+from lyaptorch.experiments.recorded import figure_of, recorded_checks, recorded_scale
 from lyaptorch.plots import html as pages
 from lyaptorch.plots.primitives import Drawing
 from lyaptorch.record import Record

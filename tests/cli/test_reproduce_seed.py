@@ -10,7 +10,8 @@ import lyaptorch
 from command import command, files
 from figures import NAMES, TIMED, every_figure, smoke
 from lyaptorch.experiments import FIGURES, SCALES
-from lyaptorch.experiments.figure import Figure, declare, recorded_scale
+from lyaptorch.experiments.figure import Figure, declare
+from lyaptorch.experiments.recorded import recorded_scale
 from lyaptorch.record import Record
 
 PAPER = "gradient-flossing"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from lyaptorch._files import host_of
 from lyaptorch.cli.output import Work, draw, resumable
 from lyaptorch.experiments import FIGURES, Check
 from lyaptorch.experiments.check import reason
-from lyaptorch.experiments.figure import figure_of, recorded_checks, recorded_scale
+from lyaptorch.experiments.recorded import figure_of, recorded_checks, recorded_scale
 from lyaptorch.record import Record
 from lyaptorch.sweep import Group, Processes, Serial
 
@@ -125,19 +125,20 @@ def drawn(path: Path) -> bool:
 
 
 def make_all(
-    figures: Sequence[tuple[str, str]], order: Order, workers: int
-) -> Iterator[tuple[str, str, Made | Exception]]:
-    """Make figures, one after the other or in several processes; one that fails does not stop the others.
+    figures: Sequence[tuple[str, str, int]], order: Order, workers: int
+) -> Iterator[tuple[tuple[str, str, int], Made | Exception]]:
+    """Make figures by paper, name and seed, one after the other or in several processes.
 
-    In several processes those that take long come first, so that none waits for the others at the end.
+    One that fails does not stop the others. In several processes those that take long come first, so that
+    none waits for the others at the end.
     """
     if workers > 1:
-        cost = {(p, f): rough_seconds(FIGURES[p][f].cost[order.scale]) for p, f in figures}
-        figures = sorted(figures, key=lambda name: -cost[name])
-    groups = [Group(({"paper": p, "figure": f},), (f"{p} {f}",)) for p, f in figures]
+        cost = {(p, f): rough_seconds(FIGURES[p][f].cost[order.scale]) for p, f, _ in figures}
+        figures = sorted(figures, key=lambda job: -cost[job[:2]])
+    groups = [Group(({"job": job},), (" ".join(map(str, job)),)) for job in figures]
     work = functools.partial(_work, order)
     for group, result in (Serial() if workers == 1 else Processes(workers)).execute(work, groups):
-        yield group.configs[0]["paper"], group.configs[0]["figure"], result
+        yield group.configs[0]["job"], result
 
 
 def rough_seconds(cost: str) -> float:
@@ -150,7 +151,8 @@ def rough_seconds(cost: str) -> float:
 
 def _work(order: Order, group: Group) -> Made:
     """What a worker does with one figure."""
-    return make(**group.configs[0], order=order, show_progress=False)
+    paper, figure, seed = group.configs[0]["job"]
+    return make(paper, figure, replace(order, seed=seed), show_progress=False)
 
 
 def records_in(folder: Path, names: str = "*.nc") -> Iterator[tuple[Path, Record | ValueError]]:

@@ -22,6 +22,7 @@ from lyaptorch import _checks
 from lyaptorch._brief import FAILS, HOLDS, UNDECIDED, tally
 from lyaptorch._files import run_path, to_json
 from lyaptorch.experiments import Check
+from lyaptorch.experiments.over_seeds import OverSeeds
 from lyaptorch.record import Record
 from lyaptorch.training.epochs import keep_pages
 
@@ -243,3 +244,15 @@ def check_table(title: str, checks: Sequence[Check]) -> Table:
         rows.append([check.sentence, check.bound, f"{check.measured:.3g}", outcome, *kind])
     words, caption = ("check", "outcome", "kind"), tally(check.outcome for check in checks)
     return tabulated([*header, *["kind"] * told], rows, title, words=words, caption=caption)
+
+
+def seeds_table(title: str, checks: Sequence[OverSeeds]) -> Table:
+    """Checks over seeds as a table: what was measured, with an interval of 95%, and how often each holds."""
+    rows = []
+    for over in checks:
+        low, high = over.interval
+        spread = f" [{low:.3g}, {high:.3g}]" if math.isfinite(low) else ""
+        first = over.checks[0]
+        rows.append([first.sentence, first.bound, f"{over.mean:.3g}{spread}", over.standing, first.kind])
+    header = ("check", "expected", "measured", "holds", "kind")
+    return tabulated(header, rows, title, words=("check", "holds", "kind"))

@@ -18,7 +18,7 @@ from lyaptorch.cli.output import Output, Outputs, check_table, counted, pairs, s
 from lyaptorch.cli.reproduce import checks_page
 from lyaptorch.cli.subject import CELLS
 from lyaptorch.experiments import FIGURES, Check
-from lyaptorch.experiments.figure import figure_of, recorded_checks
+from lyaptorch.experiments.recorded import figure_of, recorded_checks
 from lyaptorch.plots.curves import write_events
 from lyaptorch.plots.pages import Claim, Entry, runs_page
 from lyaptorch.record import Record

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,8 +15,10 @@ from lyaptorch import _checks
 from lyaptorch._brief import FAILS, tally
 from lyaptorch.cli.figures import Made, Order, drawn, made_in, make, make_all, seed_of
 from lyaptorch.cli.foresee import foresee
-from lyaptorch.cli.output import Output, Works, check_table, counted, markdown, resumable
+from lyaptorch.cli.output import Work, Works, check_table, counted, markdown, resumable, seeds_table
+from lyaptorch.cli.parts import PAPER, PaperOrder, Parts, PartsOptions, coverage_of, reproduce_parts
 from lyaptorch.experiments import FIGURES, SCALES
+from lyaptorch.experiments.over_seeds import over_seeds
 from lyaptorch.plots.pages import duration
 from lyaptorch.tasks.archives import VARIABLE
 
@@ -31,42 +33,57 @@ def reproduce(
     *,
     scale: Literal["smoke", "small", "paper"] = "small",
     seed: int | None = None,
+    seeds: int | None = None,
     list: bool = False,  # noqa: A002
     data_dir: Path | None = None,
     workers: int = 1,
     dry_run: bool = False,
+    parts: PartsOptions = Parts(),  # noqa: B008
     work: Works,
 ) -> None:
     """Reproduce a figure of a paper and check what it claims; training resumes where it was killed.
 
-    For `all` figures of a paper, or of `all` papers, it makes those of which there is no Record yet.
+    For `all` figures of a paper, or of `all` papers, it makes those of which there is no Record yet. At paper
+    scale a figure is made in parts, some of its networks each: in any order, on any machines, as far as the
+    budget goes; with --gather it is drawn and checked from those that are there.
 
     Args:
         paper: Such as gradient-flossing, or all.
         figure: Such as fig1b, or all.
         scale: smoke (seconds), small (minutes, shows the effect) or paper (the published size).
         seed: Of networks and batches; the figure's own when missing. Others go to files of their own.
+        seeds: Make it with so many seeds from there on, and say of each check with how many it holds; at
+            paper scale of a figure that trains, networks at each point.
         list: List all figures, what they cost, and the checks of those made already, and stop.
         data_dir: Folder of image files; else that in LYAPTORCH_DATA, or a cache filled from the net.
         workers: Processes that make all figures.
         dry_run: Measure a few epochs of what would be trained, print what all would take, and stop.
+        parts: Of paper scale.
         work: Where the results go, and how.
     """
     if list or not paper:
-        _list(work)
+        _list(work, parts)
         return
+    if seeds is not None:
+        _checks.integer("seeds", seeds, 1)
     _checks.integer("threads", work.threads, 1)
     _checks.integer("workers", workers, 1)
-    chosen, order = _chosen(paper, figure), Order(scale, seed, work)
+    chosen = _chosen(paper, figure)
     # through the environment: processes that make figures inherit it
     if data_dir is not None:
         os.environ[VARIABLE] = str(data_dir)
     if dry_run:
-        foresee(chosen, order)
+        foresee(chosen, Order(scale, seed, work))
         return
-    if ALL in (paper, figure):
+    if scale == PAPER:
+        with resumable(lambda: True):
+            cut = PaperOrder(parts.folder(work), seed, seeds, work)
+            reproduce_parts(chosen, cut, parts, workers)
+        return
+    order = Order(scale, seed, work)
+    if ALL in (paper, figure) or seeds is not None:
         with resumable(lambda: any(m.scale == scale for m in made_in(work.runs))):
-            _reproduce_all(chosen, order, workers)
+            _reproduce_all(chosen, order, workers, seeds)
         return
     made = make(paper, figure, order, work.show_progress)
     checks = made.checks or []
@@ -87,49 +104,68 @@ def _chosen(paper: str, figure: str) -> list[tuple[str, str]]:
     return [(paper, name) for name in names]
 
 
-def _reproduce_all(figures: list[tuple[str, str]], order: Order, workers: int) -> None:
-    """Make the figures that are missing; name those that failed at the end."""
+def _reproduce_all(
+    figures: list[tuple[str, str]], order: Order, workers: int, seeds: int | None = None
+) -> None:
+    """Make the figures that are missing, each with so many seeds; name those that failed at the end."""
     work = order.work
+    jobs = [
+        (paper, name, seed_of(paper, name, order.seed) + i)
+        for paper, name in figures
+        for i in range(seeds or 1)
+    ]
     found = [m for m in made_in(work.runs) if m.scale == order.scale and drawn(m.path)]
-    done = {(m.paper, m.figure): m for m in found if m.seed == seed_of(m.paper, m.figure, order.seed)}
-    done = {name: done[name] for name in figures if name in done}
+    known = {(m.paper, m.figure, m.seed): m for m in found}
+    done = {job: known[job] for job in jobs if job in known}
     failed: dict[str, str] = {}
     # flushed, as a line may be the last one for an hour, and output to a file would wait for a full block
     if not work.json:
-        print(f"{len(done)} of {len(figures)} figures are made already", flush=True)
-    todo = [name for name in figures if name not in done]
-    for paper, figure, result in make_all(todo, order, workers):
+        print(f"{len(done)} of {len(jobs)} figures are made already", flush=True)
+    for job, result in make_all([job for job in jobs if job not in done], order, workers):
+        name = " ".join(job[:2]) + (f" seed {job[2]}" if seeds else "")
         if isinstance(result, Made):
-            done[paper, figure] = result
+            done[job] = result
             said = f"{result.standing}; {duration(result.host['seconds'])}"
         else:
             # the first line: some errors go on with a page of advice
             reason = [type(result).__name__, *str(result).strip().splitlines()[:1]]
-            said = failed[f"{paper} {figure}"] = ": ".join(reason)
+            said = failed[name] = ": ".join(reason)
         if not work.json:
-            print(f"{len(done) + len(failed)}/{len(figures)} {paper} {figure}: {said}", flush=True)
-    work.answer({"figures": [_facts(made) for made in done.values()], "failed": failed}, [])
+            print(f"{len(done) + len(failed)}/{len(jobs)} {name}: {said}", flush=True)
+    facts: dict[str, Any] = {"figures": [_facts(made) for made in done.values()], "failed": failed}
+    tables = []
+    for paper, name in figures if seeds else []:
+        told = over_seeds([m.checks or [] for (p, f, _), m in done.items() if (p, f) == (paper, name)])
+        facts.setdefault("checks", []).append(
+            {"paper": paper, "figure": name, "checks": [over.facts() for over in told]}
+        )
+        tables.append(seeds_table(f"{paper} {name}, {order.scale} scale", told))
+    work.answer(facts, tables)
     if failed:
         alike = {error: [name for name in failed if failed[name] == error] for error in failed.values()}
         each = "; ".join(f"{', '.join(names)} with {error}" for error, names in alike.items())
-        raise ValueError(f"{len(failed)} of {len(figures)} figures failed, the others are saved: {each}")
+        raise ValueError(f"{len(failed)} of {len(jobs)} figures failed, the others are saved: {each}")
 
 
-def _list(output: Output) -> None:
-    """All figures, what they cost, and how the checks stand of those whose Records are there."""
-    made, rows = made_in(output.runs), []
+def _list(work: Work, parts: Parts) -> None:
+    """All figures, what they cost, how the checks stand of those whose Records are there, and their parts."""
+    made, rows, order = made_in(work.runs), [], PaperOrder(parts.folder(work), None, None, work)
+    parts_there: dict[tuple[str, str], str] = {}
     for paper, figures in FIGURES.items():
         for name, figure in figures.items():
             records = [_facts(m) for m in made if (m.paper, m.figure) == (paper, name)]
             facts = {"paper": paper, "figure": name, "shows": figure.shows, "cost": dict(figure.cost)}
-            rows.append({**facts, "records": records})
-    tables = [_figures(paper, [m for m in made if m.paper == paper]) for paper in FIGURES]
-    note = f"* measured, from a Record in {output.runs}; the other costs are rough"
-    output.answer({"figures": rows}, [*tables, note])
+            there = coverage_of(paper, name, order)
+            rows.append({**facts, "records": records, "gathered": {"seeds": there.common, "of": there.of}})
+            if there.common:
+                parts_there[paper, name] = f"paper: {there.common} of {there.of} seeds"
+    tables = [_figures(paper, [m for m in made if m.paper == paper], parts_there) for paper in FIGURES]
+    note = f"* measured, from a Record in {work.runs}; the other costs are rough"
+    work.answer({"figures": rows}, [*tables, note])
 
 
-def _figures(paper: str, made: list[Made]) -> Table:
-    """A row for each figure of a paper."""
+def _figures(paper: str, made: list[Made], parts_there: Mapping[tuple[str, str], str]) -> Table:
+    """A row for each figure of a paper; of what is there of its parts a line."""
     table = Table(title=paper)
     # a name that is cut off cannot be typed
     table.add_column("figure", no_wrap=True)
@@ -146,6 +182,7 @@ def _figures(paper: str, made: list[Made]) -> Table:
                     costs[record.scale] = f"{duration(seconds)} *"
                 other = "" if record.usual else f", seed {record.seed}"
                 status.append(f"{record.scale or 'other settings'}{other}: {record.standing}")
+        status += [parts_there[paper, name]] if (paper, name) in parts_there else []
         table.add_row(name, figure.shows, *(costs[s] for s in SCALES), "\n".join(status) or "-")
     return table
 
@@ -215,8 +252,7 @@ def _rows(name: str, made: Made | None) -> list[tuple[str, ...]]:
     for check in made.checks or ():
         outcome = f"**{FAILS}**" if check.outcome == FAILS else check.outcome
         outcome = ": ".join(filter(None, (outcome, made.why(check))))
-        kind = ": ".join(filter(None, (check.kind, check.because)))
-        rows.append((name, check.sentence, check.bound, f"{check.measured:.3g}", outcome, kind))
+        rows.append((name, check.sentence, check.bound, f"{check.measured:.3g}", outcome, check.kind))
     return rows
 
 

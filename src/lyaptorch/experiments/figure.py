@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, TypeAlias, TypeVar, dataclass_transform
+from typing import Any, ClassVar, NamedTuple, TypeAlias, TypeVar, dataclass_transform
 
 import numpy as np
 import torch
@@ -27,6 +27,20 @@ Results: TypeAlias = tuple[Mapping[str, Given], Mapping[str, Given]]
 Scales: TypeAlias = Mapping[str, Mapping[str, Any]]
 """For "smoke" and "small", the fields that differ from paper scale."""
 F = TypeVar("F", bound="Figure")
+
+
+class Along(NamedTuple):
+    """A dimension along which a figure is cut into parts.
+
+    Attributes:
+        dim: its name in the Record.
+        field: of the figure: what stands along it, or how many networks, which count from the field `first`.
+        most: how many of these a part has.
+    """
+
+    dim: str
+    field: str
+    most: int = 1
 
 
 @dataclass(frozen=True)
@@ -106,7 +120,8 @@ class Study:
 class Figure:
     """A figure of a paper: its fields are its configuration, their defaults those of paper scale.
 
-    A subclass is made a frozen dataclass. It writes `run` and `claims` and is declared by `declare`.
+    A subclass is made a frozen dataclass. It writes `run` and `claims` and is declared by `declare`. Where
+    some of its networks can be made without the others, `cut` says so: a part is the figure with fewer.
 
     Attributes:
         seed: determines everything.
@@ -116,6 +131,9 @@ class Figure:
         scales: for "smoke" and "small", the fields that differ from paper scale.
         cost: for each scale, roughly the processor time it takes, such as "2 min" or "a day; 1 h on a GPU".
         draw: its picture, from its Record alone.
+        cut: along what it is cut into parts, those first that parts are made of last.
+        measured_by: the figure of the paper whose parts it is made from: its own name, or that of another
+            which measures at least the same.
     """
 
     seed: int = 0
@@ -126,14 +144,24 @@ class Figure:
     scales: ClassVar[Scales] = {"smoke": {}, "small": {}}
     cost: ClassVar[Mapping[str, str]]
     draw: ClassVar[Picture]
+    cut: ClassVar[tuple[Along, ...]] = ()
+    measured_by: ClassVar[str]
 
     def __init_subclass__(cls) -> None:
         # in place, as without slots
         dataclass(frozen=True)(cls)
 
     def run(self, study: Study) -> Results:
-        """Variables and coordinates of the Record."""
+        """Variables and coordinates of the Record: all that is measured, of each network for itself."""
         raise NotImplementedError
+
+    def complete(self, record: Record) -> Results:
+        """The same with what follows from all networks together; given the Record of what `run` returns."""
+        return record.variables, record.coordinates
+
+    def operations(self) -> float | None:
+        """Roughly the floating-point operations that it takes; None where only `cost` is known."""
+        return None
 
     def claims(self, record: Record) -> Checks:
         """What the figure claims, from the Record alone."""
@@ -145,8 +173,18 @@ class Figure:
 
     def record(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
         """Run it, resuming from `checkpoint` if that exists."""
+        raw = self.raw(show_progress, checkpoint)
+        return Record(raw.kind, asdict(self), *self.complete(raw))
+
+    def raw(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
+        """What `run` returns."""
         found = self.run(Study(self.seed, show_progress, checkpoint))
         return Record(f"{self.paper} {self.figure}", asdict(self), *found)
+
+
+def numbers(first: int, count: int) -> Tensor:
+    """Of so many networks."""
+    return torch.arange(first, first + count)
 
 
 def coordinates(**values: Sequence[Any]) -> dict[str, Given]:
@@ -163,6 +201,8 @@ def declare(
     draw: Picture | None = None,
     smoke: Mapping[str, Any] | None = None,
     small: Mapping[str, Any] | None = None,
+    cut: tuple[Along, ...] | None = None,
+    measured_by: str = "",
 ) -> Callable[[type[F]], type[F]]:
     """Declare a subclass of `Figure`; what is missing is that of the figure that it extends.
 
@@ -174,6 +214,9 @@ def declare(
         draw: its picture, from its Record alone.
         smoke: fields that differ from paper scale, beside those that differ in the class that it extends.
         small: likewise.
+        cut: along what it is cut into parts.
+        measured_by: the figure from whose parts it is made, if that is another one; of the same fields at
+            paper scale, but for those that it adds.
 
     Raises:
         TypeError: if neither it nor what it extends has a picture.
@@ -183,6 +226,9 @@ def declare(
         if not (draw or hasattr(cls, "draw")):
             raise TypeError(f"{cls.__name__} has no picture; give draw")
         cls.paper, cls.figure, cls.shows = paper, name, shows
+        cls.measured_by = measured_by or name
+        if cut is not None:
+            cls.cut = cut
         cls.scales = {
             "smoke": {**cls.scales["smoke"], **(smoke or {})},
             "small": {**cls.scales["small"], **(small or {})},
@@ -212,38 +258,6 @@ def stacked(dim: str, parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         name: ((dim, *given[0]), np.stack([part[name][1] for part in parts]), *given[rest])
         for name, given in first.items()
     }
-
-
-def figure_of(record: Record, figures: Mapping[str, Mapping[str, type[Figure]]]) -> type[Figure] | None:
-    """The figure whose Record it is, if any."""
-    paper, _, name = record.kind.partition(" ")
-    return figures.get(paper, {}).get(name)
-
-
-def recorded_checks(record: Record, figure: type[Figure]) -> list[Check] | None:
-    """The checks of a figure on its Record; None if another version of the figure made it."""
-    if set(record.config) != {field.name for field in fields(figure)}:
-        return None
-    try:
-        return figure(**{name: _tuples(value) for name, value in record.config.items()}).checks(record)
-    # a figure of another version reads what its Records do not hold
-    except (ValueError, KeyError, IndexError):
-        return None
-
-
-def recorded_scale(record: Record, figure: type[Figure]) -> str:
-    """smoke, small or paper, whatever the seed; empty where the configuration is none of them."""
-    for scale in SCALES:
-        config = {**asdict(figure(**figure.scales.get(scale, {}))), "seed": record.config.get("seed")}
-        # through a Record, because JSON makes lists of tuples
-        if Record(record.kind, config, {}).config == record.config:
-            return scale
-    return ""
-
-
-def _tuples(value: Any) -> Any:
-    """JSON's lists as the tuples they were."""
-    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
 
 
 STEPS = 1000

@@ -91,6 +91,7 @@ def ends(record: Record) -> tuple[Rows, Rows]:
     smoke={"window": 8, "accuracy_level": 0.3},
     small={"window": 500},
     draw=around_ends,
+    measured_by="fig8",
 )
 class Fig9(Fig8):
     """The networks of figure 8, each aligned to its own last epoch at chance, and of small gradients.

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from lyaptorch.experiments.check import OURS, THEORY, Checks, at_least, at_most, where
-from lyaptorch.experiments.figure import Results, Study, coordinates, mean_field_gain, stacked
+from lyaptorch.experiments.figure import Along, Results, Study, coordinates, mean_field_gain, stacked
 from lyaptorch.experiments.gradient_flossing.comparisons import CHANCE, SOLVED, exceeds
 from lyaptorch.experiments.gradient_flossing.delays import A_DAY, BESIDE, BITS, HARD, in_words, plane, points
 from lyaptorch.experiments.gradient_flossing.setting import (
@@ -64,6 +64,8 @@ def counts(record: Record, axes: list[Axes]) -> None:
     smoke={"ks": (1, 12), "episode": 5},
     small={"delays": (20, 40), "ks": (1, 16, 75), "seeds": 3, "epochs": 1200},
     draw=counts,
+    cut=(Along("seed", "seeds", 2), Along("delay", "delays")),
+    measured_by="fig7",
 )
 class Fig5(DelaySweep):
     """Accuracy on the binary temporal XOR over k and delay, with flossing before and during training.
@@ -278,6 +280,10 @@ class LinearNetworks(DelaySweep):
         # an ensemble has one task: two trainings, each with a checkpoint of its own
         each = [replace(self, task=task).swept(study.part(task))[0] for task in TASKS]
         return self.compared(stacked("task", each), **coordinates(task=TASKS))
+
+    def operations(self) -> float:
+        """Of both tasks."""
+        return sum(DelaySweep.operations(replace(self, task=task)) for task in TASKS)
 
     def claims(self, record: Record) -> Checks:
         """Flossing helps to copy; no linear network solves the XOR."""

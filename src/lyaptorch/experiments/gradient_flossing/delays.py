@@ -152,6 +152,7 @@ class Fig3d(Fig3c):
     # at a delay of 10 networks without flossing learn, too: twins that never do would be no twins
     small={"delays": (10, 40, 60), "seeds": 4, "epochs": 1200},
     draw=sweep,
+    measured_by="fig13",
 )
 class Fig4d(DelaySweep):
     """Accuracy on the spatial XOR against delay: no flossing, before, before and during.

@@ -160,6 +160,7 @@ class Fig10(Episodes):
     "fig11",
     "as figure 10, for the network whose accuracy leaves chance last",
     cost=("10 s", "2 min", LONG),
+    measured_by="fig10",
 )
 class Fig11(Fig10):
     """The same run as figure 10; the network is drawn and checked that leaves chance last."""

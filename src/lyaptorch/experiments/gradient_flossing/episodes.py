@@ -12,8 +12,9 @@ from matplotlib.axes import Axes
 
 from lyaptorch.analysis import onset
 from lyaptorch.experiments.check import Checks, at_least, at_most, typical, where
-from lyaptorch.experiments.figure import Results, Scales, Study, over_epochs
+from lyaptorch.experiments.figure import Along, Results, Scales, Study, over_epochs
 from lyaptorch.experiments.gradient_flossing.setting import (
+    CUT,
     DIMS,
     SMOKE,
     SMOOTH,
@@ -67,6 +68,7 @@ class Episodes(Setting):
     measured: ClassVar[tuple[str, str]] = ("initial_gradient_norm", "gradient_norm")
     axes: ClassVar[tuple[str, ...]] = ()
     curves: ClassVar[tuple[str, ...]] = ("accuracy",)
+    cut: ClassVar[tuple[Along, ...]] = CUT
 
     scales: ClassVar[Scales] = {
         "smoke": {**SMOKE, "delays": (4,), "floss_epochs": 3, "episodes": (5, 10), "every": 2},

@@ -7,19 +7,21 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
 import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from lyaptorch.experiments.figure import Figure, Results, Scales, Study, coordinates, declare
+from lyaptorch.experiments.figure import Along, Figure, Results, Scales, Study, coordinates, declare, numbers
 from lyaptorch.plots.primitives import Rows, bundle, look, quartiles
-from lyaptorch.record import Given, Record
+from lyaptorch.record import Given, Record, Variable
 from lyaptorch.schedules import At, FitPhase, FlossPhase, Schedule, Trigger
 from lyaptorch.tangent import Spectrum, lyapunov_spectrum
 from lyaptorch.tasks import TASKS, Task
 from lyaptorch.tasks.batch import Draw
 from lyaptorch.tasks.delayed import LaggedTask
 from lyaptorch.training import Model
+from lyaptorch.training.metrics import fit_flops, floss_flops
 from lyaptorch.training.presets import gf2023
 
 SMOKE: dict[str, Any] = {
@@ -34,6 +36,8 @@ SMOKE: dict[str, Any] = {
 }
 """What is small at smoke scale."""
 DIMS = ("condition", "delay", "seed")
+CUT = (Along("seed", "seeds", 4), Along("delay", "delays"))
+"""A part has four networks at one delay, under all conditions."""
 SMOOTH = 20
 """Epochs over which drawn curves are averaged."""
 SMOOTHED = f"accuracies over epochs: running means of {SMOOTH}"
@@ -85,6 +89,7 @@ class Setting(Figure):
         analogue: whether inputs are numbers in [0, 1) instead of bits.
         delays: longest lags.
         seeds: networks for each delay.
+        first: the number of the first of them.
         epochs: task steps.
         floss_epochs: flossing steps of an episode.
         k: exponents flossed.
@@ -101,6 +106,7 @@ class Setting(Figure):
     analogue: bool = False
     delays: tuple[int, ...] = (50,)
     seeds: int = 20
+    first: int = 0
     epochs: int = 6000
     floss_epochs: int = 500
     k: int = 75
@@ -112,6 +118,11 @@ class Setting(Figure):
     length: int = 300
 
     scales: ClassVar[Scales] = {"smoke": SMOKE, "small": {"floss_clip": 1.0}}
+
+    @property
+    def numbers(self) -> Tensor:
+        """Of the networks at each delay."""
+        return numbers(self.first, self.seeds)
 
     @property
     def source(self) -> str:
@@ -132,7 +143,7 @@ class Setting(Figure):
         task: LaggedTask = TASKS[self.task](delays, binary=not self.analogue)
         # an id names weights and batches: with equal ids under each condition twins differ by what is done
         # to them alone, and a difference of means is one of pairs
-        ids = torch.zeros(shape, dtype=torch.int64) if same else torch.arange(self.seeds).expand(shape)
+        ids = torch.zeros(shape, dtype=torch.int64) if same else self.numbers.expand(shape)
         gain = self._shared([c.gain for c in conditions])
         return Networks(self.model(task, ids, gain=gain), task, ids)
 
@@ -208,6 +219,35 @@ class Setting(Figure):
         names = [c.name for c in self.conditions()]
         return variables, {**coordinates(condition=names, delay=self.delays), **along}
 
+    def complete(self, record: Record) -> Results:
+        """Of networks that another figure measured those that are treated as here."""
+        if "condition" not in record:
+            return record.variables, record.coordinates
+        names = [c.name for c in self.conditions()]
+        mine = np.flatnonzero(np.isin(record["condition"], names))
+
+        def chosen(variable: Variable) -> Variable:
+            if "condition" not in variable.dims:
+                return variable
+            return variable._replace(values=variable.values.take(mine, variable.dims.index("condition")))
+
+        return (
+            {name: chosen(v) for name, v in record.variables.items()},
+            {name: chosen(v) for name, v in record.coordinates.items()},
+        )
+
+    def operations(self) -> float:
+        """Of all task steps and all flossing steps, episodes among them."""
+        trial = TASKS[self.task](self.delays[0], binary=not self.analogue)
+        fit = self.epochs * fit_flops(trial.draw(Draw(0, self.length, self.batch)), self.hidden_size, 1)
+        flossing, total = FlossPhase(0), 0.0
+        for c in self.conditions():
+            # a joint loss flosses at every task step, too
+            steps = self.floss_epochs * (c.before + len(c.episodes)) + self.epochs * bool(c.flossing_weight)
+            k = self.k if c.k is None else c.k
+            total += fit + steps * flossing.batch * floss_flops(self.hidden_size, k, flossing.steps)
+        return total * len(self.delays) * self.seeds
+
     def _each(self, values: Sequence[Any]) -> Tensor:
         """One value for each condition, over its delays and seeds."""
         return torch.tensor(values)[:, None, None].expand(len(values), len(self.delays), self.seeds)
@@ -219,6 +259,8 @@ class Setting(Figure):
 
 class DelaySweep(Setting):
     """Networks under several conditions, trained at several delays and tested."""
+
+    cut: ClassVar[tuple[Along, ...]] = CUT
 
     def run(self, study: Study) -> Results:
         """`accuracy`, `loss (condition, delay, seed, epoch)`, `final_accuracy`, `final_loss (...)`."""

@@ -80,6 +80,11 @@ class AppendixF(DelaySweep):
         variables = {**stacked("size", parts), "epoch_flops": (("size",), flops)}
         return self.compared(variables, **coordinates(size=self.sizes))
 
+    def operations(self) -> float:
+        """Of all sizes."""
+        each = (replace(self, hidden_size=n, k=min(self.k, n)) for n in self.sizes)
+        return sum(DelaySweep.operations(figure) for figure in each)
+
     def claims(self, record: Record) -> Checks:
         """Flossing needs fewer units, and fewer operations than the smallest network without it."""
         # on the median, as the paper asks

@@ -13,7 +13,7 @@ from torch import Tensor
 from lyaptorch._random import Stream
 from lyaptorch.cells import random_frame
 from lyaptorch.experiments.check import OURS, Checks, at_least, at_most, typical, where
-from lyaptorch.experiments.figure import Results, Study, coordinates
+from lyaptorch.experiments.figure import Along, Results, Study, coordinates
 from lyaptorch.experiments.gradient_flossing.comparisons import SOLVED
 from lyaptorch.experiments.gradient_flossing.delays import A_DAY, Fig4d
 from lyaptorch.experiments.gradient_flossing.setting import (
@@ -174,6 +174,7 @@ def exponents_and_accuracy(record: Record, axes: list[Axes]) -> None:
     smoke={"delays": (4,), "epochs": 10, "floss_epochs": 4, "measure": 60},
     small={"delays": (20,), "seeds": 3, "epochs": 600},
     draw=exponents_and_accuracy,
+    cut=(Along("frame", "seeds", 4),),
 )
 class Frames(Setting):
     """One network, flossed from many initial frames in three ways, then trained.
@@ -221,7 +222,7 @@ class Frames(Setting):
     def _floss(self, networks: Networks) -> None:
         """Floss every network in its own way; what `train` does, but for the frames."""
         (model, task, ids), phase = networks, FlossPhase(self.floss_epochs)
-        ensemble, frame_ids = tuple(ids.shape), torch.arange(self.seeds).expand(ids.shape)
+        ensemble, frame_ids = tuple(ids.shape), self.numbers.expand(ids.shape)
         optimizer = MemberOptimizer(list(model.cell.parameters()), ensemble, phase.lr, Adam())
         # a dimension for the way, then those of delay, frame, trajectory, row and column
         mode = torch.arange(len(MODES))[:, None, None, None, None, None]

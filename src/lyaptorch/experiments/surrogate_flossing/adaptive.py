@@ -134,7 +134,7 @@ class Fig3(BinaryLearning):
 
     def run(self, study: Study) -> Results:
         """`accuracy (condition, delay, seed, epoch)`, `final_accuracy`, `gradient_norm`, `sharpness`."""
-        ids, condition = copies(len(WEIGHTS), len(self.delays), self.seeds)
+        ids, condition = copies(len(WEIGHTS), len(self.delays), self.seeds, first=self.first)
         task = OneHotXOR(torch.tensor(self.delays)[None, :, None].expand(ids.shape))
         flossed, length = condition == 1, max(self.delays) + self.extra
         sharpness = nn.Parameter(torch.where(condition > 0, 1.0, self.plain_sharpness)[..., None, None])

@@ -35,10 +35,10 @@ BITS = DelayedCopy(1, binary=True)
 """Whose inputs are bits."""
 
 
-def copies(*shape: int) -> tuple[Tensor, Tensor]:
-    """Ids of networks that differ along the last dimension alone, and their places along the first."""
+def copies(*shape: int, first: int = 0) -> tuple[Tensor, Tensor]:
+    """Ids of networks, from `first` on along the last dimension alone, and their places along the first."""
     place = torch.arange(shape[0]).reshape(-1, *[1] * (len(shape) - 1))
-    return torch.arange(shape[-1]).expand(shape), place.expand(shape)
+    return torch.arange(first, first + shape[-1]).expand(shape), place.expand(shape)
 
 
 def random_networks(study: Study, n: int, sharpness: Number, ids: Tensor) -> BinaryCell:

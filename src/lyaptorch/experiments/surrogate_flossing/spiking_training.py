@@ -151,7 +151,7 @@ class Spiking(Learning):
         return Model(cell, readout, loss=task.loss)
 
     def _train(self, task: SpikingXOR | SpikePatterns, study: Study) -> dict[str, Any]:
-        ids, condition = copies(len(CONDITIONS), self.seeds)
+        ids, condition = copies(len(CONDITIONS), self.seeds, first=self.first)
         model = self.model(task, ids)
         floss = {"steps": self.steps, "target": self.target, "lr": self.lr, "clip": 1.0}
         pre = self.flossing(condition >= 1, **floss)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lyaptorch._types import Number
 from lyaptorch.cells import BinaryCell
 from lyaptorch.experiments.check import Checks, at_least, at_most, beyond_error, where
-from lyaptorch.experiments.figure import Figure, Results, Scales, Study, coordinates
+from lyaptorch.experiments.figure import Along, Figure, Results, Scales, Study, coordinates
 from lyaptorch.experiments.surrogate_flossing.random_binary import TITLE, copies, figure
 from lyaptorch.plots.primitives import PALETTE, TINY, footnote, learning, picture, scores
 from lyaptorch.record import Record
@@ -34,6 +34,7 @@ class Learning(Figure):
 
     Attributes:
         seeds: networks for each task, delay and condition.
+        first: the number of the first of them.
         hidden_size: units n.
         epochs: task steps.
         floss_epochs: flossing steps before training.
@@ -42,11 +43,14 @@ class Learning(Figure):
     """
 
     seeds: int = 9
+    first: int = 0
     hidden_size: int = 80
     epochs: int = 3000
     floss_epochs: int = 500
     k: int = 8
     batch: int = 16
+
+    cut: ClassVar[tuple[Along, ...]] = (Along("seed", "seeds"),)
 
     def flossing(self, who: Tensor, **more: Any) -> FlossPhase:
         """What is done before training to those who are flossed."""
@@ -195,7 +199,7 @@ class AppCCopy(BinaryLearning):
     def run(self, study: Study) -> Results:
         """`accuracy (condition, setting, delay, seed, epoch)` and `final_accuracy`."""
         settings = list(product(self.lrs, self.sharpnesses))
-        ids, condition = copies(2, len(settings), len(self.delays), self.seeds)
+        ids, condition = copies(2, len(settings), len(self.delays), self.seeds, first=self.first)
         rates, sharpnesses = zip(*settings, strict=True)
         lr, g = (torch.tensor(z)[:, None, None].expand(ids.shape).clone() for z in (rates, sharpnesses))
         # one ensemble holds all delays; its trials are as long as the longest delay needs
@@ -266,7 +270,7 @@ class LimitsG(BinaryLearning):
 
     def run(self, study: Study) -> Results:
         """`sharpness (condition, seed)`, `copy`, `xor (condition, seed, epoch)`: accuracies."""
-        ids, condition = copies(2, self.seeds)
+        ids, condition = copies(2, self.seeds, first=self.first)
         pre = self.flossing(condition == 1, lr=self.lr, clip=self.clip)
         variables: dict[str, Any] = {}
         tasks: dict[str, Task] = {"copy": DelayedCopy(self.delay, binary=True), "xor": OneHotXOR(self.delay)}

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from lyaptorch.analysis import best_so_far
 from lyaptorch.cells import Cell, CoRNNCell, ElmanCell, LSTMCell, ResidualCell, S4DCell, URLSTMCell, residuals
 from lyaptorch.experiments.check import Checks, at_least, at_most, where
-from lyaptorch.experiments.figure import Results, Study, stacked
+from lyaptorch.experiments.figure import Along, Results, Study, numbers, stacked
 from lyaptorch.experiments.weak_coupling.image_runs import SOMETHING
 from lyaptorch.experiments.weak_coupling.several_tasks import SeveralTasks, named, score_of
 from lyaptorch.experiments.weak_coupling.trained import AUTHORS, figure, learned, uniform
@@ -24,6 +24,9 @@ from lyaptorch.training import Adam
 
 FREQUENCY = {"mnist": 2 * math.pi / 28, "fashion": 2 * math.pi / 28, "cifar10-grey": 2 * math.pi / 32}
 """Characteristic frequencies: a period is a row of the image."""
+CUT = (Along("seed", "seeds"), Along("task", "tasks"), Along("lr", "learning_rates"))
+KINDS = ("homogeneous", "heterogeneous", "linear", "Elman", "LSTM", "UR-LSTM", "S4D", "coRNN")
+"""Names of networks."""
 TABLE = f"{AUTHORS}, table 2"
 ADDING = {
     "linear": "without the non-linearity they do not",
@@ -74,6 +77,7 @@ def curves(record: Record, axes: list[Axes]) -> None:
         "measurements": 5,
     },
     draw=curves,
+    cut=(*CUT, Along("network", "kinds")),
 )
 class Table2(SeveralTasks):
     """The best test score of each network on each task, with Adam and a clipped gradient for all.
@@ -82,10 +86,12 @@ class Table2(SeveralTasks):
 
     Attributes:
         learning_rates: of each network; the best one counts.
+        kinds: of networks.
     """
 
     tasks: tuple[str, ...] = (*SeveralTasks.tasks, "cifar10-grey")
     learning_rates: tuple[float, ...] = (1e-3, 3e-3)
+    kinds: tuple[str, ...] = KINDS
     coupling: float = 0.06
     iterations: int = 23_400
     measurements: int = 50
@@ -94,7 +100,7 @@ class Table2(SeveralTasks):
     def run(self, study: Study) -> Results:
         """`test_loss, test_accuracy (task, network, lr, seed, measurement)`, `parameters (task, network)`."""
         rows = [
-            [self._train(study.part(name, i), name, make) for i, make in enumerate(NETWORKS.values())]
+            [self._train(study.part(name, kind), name, NETWORKS[kind]) for kind in self.kinds]
             for name in self.tasks
         ]
         variables = stacked("task", [stacked("network", row) for row in rows])
@@ -102,7 +108,7 @@ class Table2(SeveralTasks):
         _, at = variables.pop("measured_at")
         coordinates = {
             "name": (("task",), list(self.tasks)),
-            "network_name": (("network",), list(NETWORKS)),
+            "network_name": (("network",), list(self.kinds)),
             "learning_rate": (("lr",), list(self.learning_rates)),
             "measured_at": (("task", "measurement"), at[:, 0]),
         }
@@ -111,7 +117,7 @@ class Table2(SeveralTasks):
     def _train(self, study: Study, name: str, make: Callable[..., Cell]) -> dict[str, Any]:
         """One kind of network, all rates and seeds at once."""
         shape, dims = (len(self.learning_rates), self.seeds), ("lr", "seed")
-        ids = torch.arange(self.seeds).expand(shape)
+        ids = numbers(self.first, self.seeds).expand(shape)
         # what is permuted has no frequency, and neither have sums
         w0 = FREQUENCY.get(name, 0.0)
         cell = make(self, named(name).input_size, w0, study.ensemble(ids))

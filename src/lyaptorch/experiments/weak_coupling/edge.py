@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lyaptorch.cells import ResidualCell, residuals
 from lyaptorch.experiments.check import Checks, at_least, at_most, typical, where
-from lyaptorch.experiments.figure import Results, Study, stacked
+from lyaptorch.experiments.figure import Along, Results, Study, stacked
 from lyaptorch.experiments.weak_coupling.image_runs import SOMETHING
 from lyaptorch.experiments.weak_coupling.several_tasks import SeveralTasks, minimal_of, named, score_of
 from lyaptorch.experiments.weak_coupling.trained import (
@@ -83,6 +83,7 @@ def _row(row: list[Axes], record: Record, task: int) -> None:
         "curvatures": 2,
     },
     draw=curves,
+    cut=(Along("task", "tasks"), Along("decay", "decays")),
 )
 class Fig3(SeveralTasks):
     """Residuals r I on images and on the adding problem, by gradient descent; clipped and not.

@@ -15,7 +15,7 @@ from lyaptorch.analysis import fading_memory, gradient_norms, hessian_spectrum
 from lyaptorch.cells import ResidualCell, residuals
 from lyaptorch.cells.residuals import HasFrequency
 from lyaptorch.experiments.check import Checks, at_least, at_most, beyond_error, where
-from lyaptorch.experiments.figure import Results, Study, stacked
+from lyaptorch.experiments.figure import Along, Results, Study, numbers, stacked
 from lyaptorch.experiments.weak_coupling.image_runs import (
     CHANCE,
     SOMETHING,
@@ -71,6 +71,7 @@ def spreads(record: Record, axes: list[Axes]) -> None:
         "sample": 16,
     },
     draw=spreads,
+    cut=(Along("seed", "seeds"), Along("condition", "spreads"), Along("lr", "learning_rates")),
 )
 class Fig5(ImageRun):
     """Decays drawn from U(r - delta, r + delta) around a subcritical r.
@@ -103,7 +104,7 @@ class Fig5(ImageRun):
 
     def more(self, study: Study, conditions: Conditions) -> dict[str, Any]:
         """Before training: exponents, the fading of a perturbation, gradients over time, the Hessian."""
-        ids = torch.arange(self.seeds).expand(len(self.spreads), -1)
+        ids = numbers(self.first, self.seeds).expand(len(self.spreads), -1)
         cell = self.cell(study, conditions, ids)
         x = SequentialImages(self.images).inputs(Draw(self.seed, 400, stream="measure"))
         # one input for all, so that only the networks differ
@@ -244,6 +245,10 @@ class Fig6(ImageRun):
             for z, own in zip(even, (drawn.angles, drawn.decays, drawn.couplings), strict=True)
         )
         return [*names, "heterogeneous"], w, r, eps
+
+    def operations(self) -> float:
+        """Of both kinds."""
+        return len(KINDS) * super().operations()
 
     def run(self, study: Study) -> Results:
         """As `ImageRun.run`, each variable with a dimension `kind` in front."""

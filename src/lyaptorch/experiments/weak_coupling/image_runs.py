@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from types import SimpleNamespace
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
@@ -16,7 +17,7 @@ from lyaptorch.analysis import PowerSpectrum, best_so_far, characteristic_freque
 from lyaptorch.cells import ResidualCell, residuals
 from lyaptorch.cells.residuals import HasFrequency
 from lyaptorch.experiments.check import Checks, at_least, at_most, near, where
-from lyaptorch.experiments.figure import Results, Scales, Study, stacked
+from lyaptorch.experiments.figure import Along, Results, Scales, Study, numbers, stacked
 from lyaptorch.experiments.weak_coupling.trained import AUTHORS, MINIMAL, Trained, learned, network
 from lyaptorch.plots.primitives import GREY, PALETTE, Picture, bundle, footnote, level, picture, scores
 from lyaptorch.record import Record
@@ -29,6 +30,9 @@ ROTATION = f"{AUTHORS}, section 4.2"
 least, most = (partial(side, source=ROTATION) for side in (at_least, at_most))
 
 
+CUT = (Along("seed", "seeds"), Along("order", "permuted"), Along("lr", "learning_rates"))
+
+
 class ImageRun(Trained):
     """Networks with different residuals on image sequences, at several learning rates.
 
@@ -37,6 +41,7 @@ class ImageRun(Trained):
         permuted: one run for each: pixels in order, permuted, or both.
         learning_rates: of each condition.
         seeds: networks for each condition and learning rate.
+        first: the number of the first of them.
         iterations: task steps; 4 680 are 10 epochs of MNIST.
         measure_every: task steps between two tests.
         test_batches: of each test.
@@ -47,11 +52,13 @@ class ImageRun(Trained):
     permuted: tuple[bool, ...] = (False,)
     learning_rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
     seeds: int = 5
+    first: int = 0
     iterations: int = 4680
     measure_every: int = 468
     test_batches: int = 78
     spectrum_images: int = 10_000
 
+    cut: ClassVar[tuple[Along, ...]] = CUT
     scales: ClassVar[Scales] = {
         "smoke": {
             "hidden_size": 4,
@@ -77,6 +84,12 @@ class ImageRun(Trained):
         """What differs between the networks."""
         raise NotImplementedError
 
+    def operations(self) -> float:
+        """Of all task steps, with 6 for each weight at each pixel; tests are a few per cent more."""
+        names, *_ = self.conditions(Study(self.seed), SimpleNamespace(frequency=1.0), numbers(0, 1))
+        n, networks = self.hidden_size, len(names) * len(self.learning_rates) * self.seeds
+        return 6.0 * self.batch * 784 * n * (n + 1) * self.iterations * networks * len(self.permuted)
+
     def common(self, names: list[str], decays: Tensor, angles: Tensor, ids: Tensor) -> Conditions:
         """Decays and angles `(c,)` that all units and all networks have in common."""
         n = self.hidden_size
@@ -94,8 +107,8 @@ class ImageRun(Trained):
         """
         tasks = [SequentialImages(self.images, permuted=permuted) for permuted in self.permuted]
         spectra = [self._spectrum(task) for task in tasks]
-        # the frequency is that of the first order for all: permuted pixels have none
-        conditions = self.conditions(study, spectra[0], torch.arange(self.seeds))
+        in_order = self._spectrum(SequentialImages(self.images))
+        conditions = self.conditions(study, in_order, numbers(self.first, self.seeds))
         parts = [self._train(study.part(task.permuted), task, conditions, kind) for task in tasks]
         power = [{"power": (("bin",), s.power), "power_stderr": (("bin",), s.stderr)} for s in spectra]
         variables = {**stacked("order", parts), **stacked("order", power)}
@@ -128,7 +141,7 @@ class ImageRun(Trained):
     ) -> dict[str, Any]:
         names, *settings = conditions
         shape, dims = (len(names), len(self.learning_rates), self.seeds), ("condition", "lr", "seed")
-        ids = torch.arange(self.seeds).expand(shape)
+        ids = numbers(self.first, self.seeds).expand(shape)
         angles, decays, couplings = (z.unsqueeze(1).expand(*shape, z.shape[-1]) for z in settings)
         cell = self.cell(study, (names, angles, decays, couplings), ids, kind)
         record = self.fit(

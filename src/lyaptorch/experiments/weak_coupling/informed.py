@@ -14,7 +14,7 @@ from torch import Tensor
 from lyaptorch.cells import ResidualCell, residuals
 from lyaptorch.cells.residuals import HasFrequency
 from lyaptorch.experiments.check import Checks, at_least, at_most, near, where
-from lyaptorch.experiments.figure import Results, Study, stacked
+from lyaptorch.experiments.figure import Results, Study, numbers, stacked
 from lyaptorch.experiments.weak_coupling.image_runs import (
     CHANCE,
     ROTATION,
@@ -67,7 +67,7 @@ class Images(ImageRun):
     def more(self, study: Study, conditions: Conditions) -> dict[str, Any]:
         """The random orthonormal residual, in order: `orthonormal_accuracy (lr, seed, measurement)`."""
         shape = (len(self.learning_rates), self.seeds)
-        ids, part = torch.arange(self.seeds).expand(shape), study.part("orthonormal")
+        ids, part = numbers(self.first, self.seeds).expand(shape), study.part("orthonormal")
         turn = residuals.orthogonal(self.hidden_size, generator=study.generator())
         cell = ResidualCell(1, self.hidden_size, residual=turn, coupling=self.coupling, **study.ensemble(ids))
         task = SequentialImages(self.images)

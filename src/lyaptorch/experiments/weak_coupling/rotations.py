@@ -12,8 +12,9 @@ from torch import Tensor
 from lyaptorch.analysis import hessian_spectrum
 from lyaptorch.cells.residuals import HasFrequency
 from lyaptorch.experiments.check import Checks, at_least, at_most, where
-from lyaptorch.experiments.figure import Study
+from lyaptorch.experiments.figure import Along, Study
 from lyaptorch.experiments.weak_coupling.image_runs import (
+    CUT,
     SOMETHING,
     Conditions,
     ImageRun,
@@ -68,6 +69,7 @@ def angles(record: Record, axes: list[Axes]) -> None:
     smoke={"multiples": (0.0, 1.0), "sample": 2, "hessian_steps": 2},
     small={"learning_rates": (3e-3,), "multiples": (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0), "sample": 8},
     draw=angles,
+    cut=(*CUT, Along("condition", "multiples")),
 )
 class Fig4(ImageRun):
     """Accuracy against the angle of a common rotation.

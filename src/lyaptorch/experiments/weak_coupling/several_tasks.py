@@ -44,6 +44,7 @@ class SeveralTasks(Trained):
     Attributes:
         tasks: names, as `named` takes them.
         seeds: networks of each kind.
+        first: the number of the first of them.
         iterations: task steps on images.
         adding_iterations: and on the adding problem.
         clip: largest norm of the whole gradient, where it is clipped.
@@ -60,6 +61,7 @@ class SeveralTasks(Trained):
         "adding 800",
     )
     seeds: int = 5
+    first: int = 0
     iterations: int = 93_600
     adding_iterations: int = 60_000
     clip: float = 1.0

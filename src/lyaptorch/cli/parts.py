@@ -1,0 +1,220 @@
+"""Figures at paper scale: parts are made in any order, and a figure is gathered from what is there."""
+
+from __future__ import annotations
+
+import functools
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, TypeAlias
+
+import tyro
+from rich.console import RenderableType
+
+from lyaptorch._brief import counted
+from lyaptorch.cli.figures import UNITS, rough_seconds, seed_of
+from lyaptorch.cli.output import Output, Work, check_table, draw, seeds_table, tabulated
+from lyaptorch.experiments import FIGURES, Check
+from lyaptorch.experiments.figure import SCALES, Figure
+from lyaptorch.experiments.over_seeds import OverSeeds, over_seeds
+from lyaptorch.experiments.parts import SEEDS, Coverage, completed, coverage, gathered, name_of
+from lyaptorch.experiments.recorded import as_recorded, gathered_checks
+from lyaptorch.experiments.store import Store
+from lyaptorch.experiments.thinning import restored
+from lyaptorch.plots.pages import duration
+from lyaptorch.sweep import Group, Processes, Serial, Workers
+
+PAPER = SCALES[-1]
+"""The scale of which figures are cut into parts."""
+LONG = 4 * 3600.0
+"""Seconds from which on a figure that is not cut is made with one seed instead of `SEEDS`."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Of paper scale, where figures are cut into parts that are made one by one.
+
+    Attributes:
+        records: Folder of finished parts; RUNS/records when missing.
+        budget: Time after which no part is begun that would not fit, such as 2h or 30min.
+        gather: Make nothing: draw and check what is there, and say what is missing.
+    """
+
+    records: Path | None = None
+    budget: str = ""
+    gather: bool = False
+
+    def folder(self, output: Output) -> Path:
+        """That of finished parts."""
+        return output.runs / "records" if self.records is None else self.records
+
+    def seconds(self) -> float:
+        """Those that there are."""
+        if not self.budget:
+            return float("inf")
+        found = re.fullmatch(r"(\d+(?:\.\d*)?)\s*(day|h|min|s)", self.budget.strip())
+        if found is None:
+            raise ValueError(f"budget must be a time such as 2h or 30min, got {self.budget!r}; correct it")
+        return float(found[1]) * UNITS[found[2]]
+
+
+PartsOptions: TypeAlias = Annotated[Parts, tyro.conf.arg(name="")]
+
+
+@dataclass(frozen=True)
+class PaperOrder:
+    """What is to be made at paper scale.
+
+    Attributes:
+        folder: of finished parts.
+        seed: of networks and batches; each figure's own when None.
+        seeds: networks at each point, or seeds of a figure that is not cut; the paper's when None.
+        work: how.
+    """
+
+    folder: Path
+    seed: int | None
+    seeds: int | None
+    work: Work
+
+    def figure(self, paper: str, name: str) -> Figure:
+        """A figure at paper scale."""
+        chosen = FIGURES[paper][name]
+        return chosen(**{**chosen.scales.get(PAPER, {}), "seed": seed_of(paper, name, self.seed)})
+
+    def store(self, paper: str, name: str) -> Store:
+        """Where the parts are from which a figure is made."""
+        measured, seeds = self.figure(paper, FIGURES[paper][name].measured_by), self.seeds
+        if seeds is None and not measured.cut:
+            seeds = SEEDS if rough_seconds(measured.cost[PAPER]) < LONG else 1
+        return Store.below(self.folder, measured, seeds)
+
+
+def make_parts(
+    figures: Sequence[tuple[str, str]], order: PaperOrder, budget: float, workers: int
+) -> dict[str, Any]:
+    """Make the parts that are missing while there is time; return what was made, and why others were not."""
+    deadline, groups, work = time.time() + budget, [], 0.0
+    # figures that are made from the same parts make them once
+    stores = {store.folder: store for store in (order.store(*name) for name in figures)}
+    for store in stores.values():
+        said(order, *(f"refused: {why}" for why in store.look()[1].values()))
+        for part in store.missing():
+            work += seconds_of(store, part)
+            config = {
+                "paper": part.paper,
+                "figure": part.figure,
+                "fields": asdict(part),
+                "deadline": deadline,
+            }
+            groups.append(Group((config,), (f"{part.paper} {part.figure} {name_of(part)}",)))
+    about = f", about {duration(work)} of one core" if groups else ""
+    said(order, f"{counted(len(groups), 'part')} to make{about}")
+    done: dict[str, Any] = {"made": [], "failed": {}, "no_time": [], "elsewhere": []}
+    pool: Workers = Serial() if workers == 1 else Processes(workers)
+    for group, result in pool.execute(functools.partial(_work, order), groups):
+        (name,) = group.ids
+        if isinstance(result, Exception):
+            done["failed"][name] = " ".join([type(result).__name__ + ":", *str(result).splitlines()[:1]])
+            said(order, f"{name}: {done['failed'][name]}")
+        elif result is None:
+            done["no_time"].append(name)
+        elif result:
+            done["made"].append(name)
+            said(order, f"{len(done['made'])}/{len(groups)} {name}: {duration(result)}")
+        else:
+            done["elsewhere"].append(name)
+            said(order, f"{name}: another process is at it")
+    if done["no_time"]:
+        said(order, f"{counted(len(done['no_time']), 'part')} would not fit into the budget")
+    return done
+
+
+def said(order: PaperOrder, *lines: str) -> None:
+    """Print at once, as a line may be the last for an hour."""
+    for line in lines:
+        if not order.work.json:
+            print(line, flush=True)
+
+
+def seconds_of(store: Store, part: Figure) -> float:
+    """What a part will take, on one core."""
+    return store.seconds(part, rough_seconds(part.cost[PAPER]))
+
+
+def _work(order: PaperOrder, group: Group) -> float | None:
+    """Make a part: its seconds, 0 where another process is at it, None where there is no time."""
+    config = dict(group.configs[0])
+    paper, name = config["paper"], config["figure"]
+    order.work.prepare()
+    store, part = order.store(paper, name), FIGURES[paper][name](**config["fields"])
+    start = time.time()
+    if start + seconds_of(store, part) > config["deadline"]:
+        return None
+    made = store.make(part, False if order.work.json else None)
+    return 0.0 if made is None else max(time.time() - start, 1e-3)
+
+
+def gather(paper: str, name: str, order: PaperOrder) -> tuple[dict[str, Any], list[RenderableType]]:
+    """Draw and check what is there of a figure; return it for a script, and as tables and lines."""
+    store, chosen, title = order.store(paper, name), order.figure(paper, name), f"{paper} {name}"
+    records, refused = store.look()
+    if not records:
+        why = "".join(f"; {reason}" for reason in refused.values())
+        raise ValueError(f"no part of {title} is in {store.folder}; make some without --gather{why}")
+    record = completed(chosen, gathered(store.figure, records))
+    path = record.save(order.work.runs / f"{paper}-{name}-{PAPER}.nc")
+    files = {"record": str(path), "figure": str(draw(record, path))}
+    heading = f"{title}, {PAPER} scale"
+    checks: Sequence[Check | OverSeeds]
+    if chosen.cut:
+        checks = gathered_checks(record, chosen)
+        table = check_table(heading, checks)
+    else:
+        runs = [completed(chosen, restored(raw)) for raw in records]
+        checks = over_seeds([as_recorded(run, type(chosen)).checks(run) for run in runs])
+        table = seeds_table(heading, checks)
+    there, todo = coverage(store.figure, records, store.seeds), list(map(name_of, store.missing()))
+    points = {", ".join(map(str, point)) or "all": len(own) for point, own in there.seeds.items()}
+    rows = [(point, f"{number} of {there.of}") for point, number in points.items()]
+    lines = [f"refused: {why}" for why in refused.values()]
+    lines += [f"missing {counted(len(todo), 'part')}: {', '.join(todo)}"] if todo else []
+    lines += [f"{what.capitalize()} {file}" for what, file in files.items()]
+    facts = {
+        "checks": [check.facts() for check in checks],
+        "gathered": {"seeds": there.common, "of": there.of},
+    }
+    facts |= {"seeds": points, "missing": todo, "refused": list(refused.values()), **files}
+    return facts, [table, tabulated(("at", "networks"), rows, words=("at",)), *lines]
+
+
+def reproduce_parts(
+    figures: Sequence[tuple[str, str]], order: PaperOrder, parts: Parts, workers: int
+) -> None:
+    """Make what is missing of figures, unless only gathering is asked for; gather those that are there."""
+    facts: dict[str, Any] = {}
+    if not parts.gather:
+        facts = make_parts(figures, order, parts.seconds(), workers)
+    answers, shown, left = [], [], []
+    for paper, name in figures:
+        store = order.store(paper, name)
+        todo = store.missing()
+        # of several figures those are left out that have no part; one that is asked for by name is refused
+        if not todo or (parts.gather and (len(figures) == 1 or store.look()[0])):
+            answer, tables = gather(paper, name, order)
+            answers.append({"paper": paper, "name": name, **answer})
+            shown += tables
+        else:
+            left.append(f"{paper} {name} lacks {counted(len(todo), 'part')}")
+    told = answers[0] if len(figures) == 1 and answers else {"figures": answers}
+    order.work.answer({**facts, **told}, [*shown, *left])
+    if failed := facts.get("failed"):
+        raise ValueError(f"{counted(len(failed), 'part')} failed, the others are saved: {', '.join(failed)}")
+
+
+def coverage_of(paper: str, name: str, order: PaperOrder) -> Coverage:
+    """How much of a figure is there."""
+    store = order.store(paper, name)
+    return coverage(store.figure, store.look()[0], store.seeds)

@@ -1,0 +1,75 @@
+"""A check over several seeds: how often it holds, and what was measured, with an interval."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from lyaptorch._brief import HOLDS, UNDECIDED
+from lyaptorch.experiments.check import Check
+
+
+@dataclass(frozen=True)
+class OverSeeds:
+    """One check of several runs of a figure, which differ by their seed.
+
+    Attributes:
+        checks: of each run that made it.
+        seeds: how many runs there are; those that did not make it did not decide it.
+    """
+
+    checks: tuple[Check, ...]
+    seeds: int
+
+    @property
+    def held(self) -> int:
+        """In how many runs it holds."""
+        return sum(check.outcome == HOLDS for check in self.checks)
+
+    @property
+    def undecided(self) -> int:
+        """In how many it is not decided."""
+        return self.seeds - sum(check.outcome != UNDECIDED for check in self.checks)
+
+    @property
+    def standing(self) -> str:
+        """In words: "4 of 5 seeds, 1 not decided"."""
+        rest = f", {self.undecided} not decided" if self.undecided else ""
+        return f"{self.held} of {self.seeds} seeds{rest}"
+
+    @property
+    def mean(self) -> float:
+        """Of what was measured where it is decided; NaN where it nowhere is."""
+        values = self._values()
+        return float(np.mean(values)) if values else math.nan
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Of 95% for the mean, by Student's t; NaN of fewer than two values."""
+        values = self._values()
+        if len(values) < 2:
+            return math.nan, math.nan
+        half = float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5)
+        return self.mean - half, self.mean + half
+
+    def facts(self) -> dict[str, Any]:
+        """For a script."""
+        low, high = self.interval
+        told = {"measured": self.mean, "low": low, "high": high}
+        counts = {"seeds": self.seeds, "held": self.held, "undecided": self.undecided}
+        return {**asdict(self.checks[0]), **told, **counts}
+
+    def _values(self) -> list[float]:
+        return [check.measured for check in self.checks if math.isfinite(check.measured)]
+
+
+def over_seeds(runs: Sequence[Sequence[Check]]) -> list[OverSeeds]:
+    """The checks of runs that differ by their seed, each over all of them."""
+    keys = dict.fromkeys(check.key for checks in runs for check in checks)
+    by_key = [{check.key: check for check in checks} for checks in runs]
+    return [OverSeeds(tuple(own[key] for own in by_key if key in own), len(runs)) for key in keys]

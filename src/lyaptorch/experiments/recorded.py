@@ -1,0 +1,69 @@
+"""Which figure, scale and checks a Record is of."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, fields, replace
+from typing import Any
+
+from lyaptorch.experiments.check import Check
+from lyaptorch.experiments.figure import SCALES, Figure
+from lyaptorch.experiments.parts import stretched
+from lyaptorch.record import Record
+
+
+def figure_of(record: Record, figures: Mapping[str, Mapping[str, type[Figure]]]) -> type[Figure] | None:
+    """The figure whose Record it is, if any."""
+    paper, _, name = record.kind.partition(" ")
+    return figures.get(paper, {}).get(name)
+
+
+def as_recorded(record: Record, figure: type[Figure]) -> Figure:
+    """The figure with the configuration of its Record."""
+    return figure(**{name: _tuples(value) for name, value in record.config.items()})
+
+
+def recorded_checks(record: Record, figure: type[Figure]) -> list[Check] | None:
+    """The checks of a figure on its Record; None if another version of the figure made it."""
+    if set(record.config) != {field.name for field in fields(figure)}:
+        return None
+    try:
+        return as_recorded(record, figure).checks(record)
+    # a figure of another version reads what its Records do not hold
+    except (ValueError, KeyError, IndexError):
+        return None
+
+
+def gathered_checks(record: Record, whole: Figure) -> list[Check]:
+    """The checks of a figure on a Record of some of its points; of the others they are not decided."""
+    found = as_recorded(record, type(whole)).checks(record)
+    try:
+        more = recorded_checks(stretched(whole, record), type(whole)) or []
+    # points that are made up may be such as no figure has
+    except (ArithmeticError, TypeError):
+        more = []
+    keys = {check.key for check in found}
+    return found + [replace(check, measured=math.nan) for check in more if check.key not in keys]
+
+
+def recorded_scale(record: Record, figure: type[Figure]) -> str:
+    """smoke, small or paper, whatever the seed; empty where the configuration is none of them.
+
+    Paper scale it is, too, with some of the parts of paper scale alone.
+    """
+    free = {"seed"}
+    for scale in SCALES:
+        if scale == SCALES[-1]:
+            free |= {"first", *(along.field for along in figure.cut)}
+        config = asdict(figure(**figure.scales.get(scale, {})))
+        config |= {name: record.config[name] for name in free & record.config.keys()}
+        # through a Record, because JSON makes lists of tuples
+        if Record(record.kind, config, {}).config == record.config:
+            return scale
+    return ""
+
+
+def _tuples(value: Any) -> Any:
+    """JSON's lists as the tuples they were."""
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value

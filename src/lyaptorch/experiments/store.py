@@ -1,0 +1,154 @@
+"""A store of the parts of a figure: what is there, and making what is not, in any number of processes."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+
+from lyaptorch._files import host_of, run_path, to_json
+from lyaptorch.experiments.figure import Figure
+from lyaptorch.experiments.parts import SEEDS, fits, missing, name_of, parts, with_networks
+from lyaptorch.experiments.thinning import thinned
+from lyaptorch.record import Record
+
+RATE = 4e10
+"""Floating-point operations a second of one core, training small networks, where no part tells."""
+
+
+@dataclass(frozen=True)
+class Store:
+    """The folder of a figure's parts.
+
+    Attributes:
+        figure: the whole.
+        folder: RECORDS/PAPER/FIGURE.
+        seeds: parts of a figure that is not cut.
+    """
+
+    figure: Figure
+    folder: Path
+    seeds: int = SEEDS
+
+    @classmethod
+    def below(cls, records: Path, figure: Figure, seeds: int | None = None) -> Store:
+        """That of a figure below the folder of all; with so many networks or seeds, if they are given."""
+        folder = records / figure.paper / figure.figure
+        if seeds is None:
+            return cls(figure, folder)
+        return cls(with_networks(figure, seeds), folder, seeds)
+
+    def path(self, part: Figure) -> Path:
+        """Where a part is, or will be."""
+        return self.folder / f"{name_of(part)}.nc"
+
+    def look(self) -> tuple[list[Record], dict[Path, str]]:
+        """The parts that are there, and why other Records in the folder are refused."""
+        found, refused = [], {}
+        # of a figure that is cut parts of other seeds are those of another whole
+        mine = f"seed{self.figure.seed}-*.nc" if self.figure.cut else "seed*.nc"
+        for path in sorted(self.folder.glob(mine)):
+            record = _read(path, self.figure)
+            if isinstance(record, Record):
+                found.append(record)
+            else:
+                refused[path] = record
+        return found, refused
+
+    def missing(self) -> list[Figure]:
+        """The parts that are still to be made."""
+        return missing(self.figure, self.look()[0], self.seeds)
+
+    def make(self, part: Figure, show_progress: bool | None = None) -> Path | None:
+        """Make a part, or what is left of it after a kill; return where it is.
+
+        None where another process is at it. A Record that is damaged is replaced.
+
+        Raises:
+            ValueError: if the folder cannot be written, or a Record of other settings is there.
+        """
+        path = run_path(self.folder, name_of(part))
+        digest = hashlib.sha256(to_json("part", asdict(part)).encode()).hexdigest()[:12]
+        checkpoint = path.with_name(f".{path.stem}-{digest}.checkpoint")
+        with _taken(path) as mine:
+            if not mine:
+                return None
+            # another process may have made it since this one looked
+            if not self._there(path, part):
+                begun, start, cpu = self._checkpoints(checkpoint), time.monotonic(), time.process_time()
+                record = thinned(part.raw(show_progress, checkpoint))
+                cost = {"seconds": time.monotonic() - start, "cpu_seconds": time.process_time() - cpu}
+                # what was begun by another process says nothing of the rate
+                record.save(path, host=cost if begun else {**cost, "operations": part.operations()})
+            # after the Record is there: killed in between, the next call finds the part done
+            for left in self._checkpoints(checkpoint):
+                left.unlink(missing_ok=True)
+        return path
+
+    def _there(self, path: Path, part: Figure) -> bool:
+        """Whether a part is done."""
+        try:
+            record = Record.load(path)
+        except ValueError:
+            return False
+        if not fits(record, part):
+            raise ValueError(_other(path, part))
+        return True
+
+    def _checkpoints(self, first: Path) -> list[Path]:
+        """Those of a part: one for each of its trainings."""
+        return list(self.folder.glob(f"{first.name}*"))
+
+    def seconds(self, part: Figure, rough: float) -> float:
+        """What a part will take on one core: its operations by the rate at which others were made.
+
+        Args:
+            part: of the figure.
+            rough: seconds of the whole figure, of one whose operations are not known.
+        """
+        work = part.operations()
+        hosts = [host_of(path) for path in self.folder.glob("*.nc")]
+        if work is None:
+            known = [float(host["seconds"]) for host in hosts if "seconds" in host]
+            return median(known) if known else rough / len(parts(self.figure, self.seeds))
+        rates = [h["operations"] / h["seconds"] for h in hosts if h.get("operations") and h.get("seconds")]
+        return work / (median(rates) if rates else RATE)
+
+
+def _read(path: Path, figure: Figure) -> Record | str:
+    """The Record of a part, or why it is none of this figure's."""
+    try:
+        record = Record.load(path)
+    except ValueError as error:
+        return str(error)
+    return record if fits(record, figure) else _other(path, figure)
+
+
+def _other(path: Path, figure: Figure) -> str:
+    return f"cannot use {path}: it is no part of {figure.paper} {figure.figure} as it is now; move it away"
+
+
+@contextmanager
+def _taken(path: Path) -> Iterator[bool]:
+    """Hold the lock of a part; whether it was free. That of a killed process is."""
+    lock = path.with_name(f".{path.stem}.lock")
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        except OSError:
+            # no locks on this file system: two may make the same part, and write the same Record
+            pass
+        try:
+            yield True
+        finally:
+            # one who opened the file before it went looks whether the part is done
+            with suppress(OSError):
+                lock.unlink()

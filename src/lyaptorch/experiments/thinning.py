@@ -1,0 +1,84 @@
+"""Records with fewer points along epochs, for keeping."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import count
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lyaptorch._variables import Variable
+from lyaptorch.record import Given, Record
+
+POINTS = 300
+"""Most points of a part along epochs."""
+ENDS = {"long_name": "epochs that have passed; curves are means since the point before"}
+"""Marks the coordinate of a Record that is thinned."""
+
+
+def thinned(record: Record) -> Record:
+    """The same with at most `POINTS` points along epochs: means of 2, 5, 10, 20, ... epochs each.
+
+    Of measurements that were made every so many epochs every second, fifth, ... stays.
+    """
+    size = {dim: n for v in record.variables.values() for dim, n in zip(v.dims, v.values.shape, strict=True)}
+    stride: dict[str, int] = {dim: _stride(size[dim]) for dim in ("epoch", "measurement") if dim in size}
+
+    def few(variable: Variable) -> Given:
+        values = variable.values
+        for axis, dim in enumerate(variable.dims):
+            if stride.get(dim, 1) > 1:
+                values = (_means if dim == "epoch" else _every)(values, stride[dim], axis)
+        return variable.dims, values, variable.attributes
+
+    variables, coordinates = (
+        {name: few(v) for name, v in group.items()} for group in (record.variables, record.coordinates)
+    )
+    if (step := stride.get("epoch", 1)) > 1:
+        ends = np.arange(step, size["epoch"] + step, step).clip(max=size["epoch"])
+        coordinates["epoch"] = (("epoch",), ends, ENDS)
+    return Record(record.kind, record.config, variables, coordinates)
+
+
+def restored(record: Record) -> Record:
+    """A thinned Record with all epochs: curves are constant between their points."""
+    ends = record.coordinates.get("epoch")
+    if ends is None or dict(ends.attributes) != ENDS:
+        return record
+    repeats = np.diff(ends.values, prepend=0)
+
+    def whole(variable: Variable) -> Given:
+        values = variable.values
+        if "epoch" in variable.dims:
+            values = np.repeat(values, repeats, variable.dims.index("epoch"))
+        return variable.dims, values, variable.attributes
+
+    variables, coordinates = (
+        {name: whole(v) for name, v in group.items() if name != "epoch"}
+        for group in (record.variables, record.coordinates)
+    )
+    return Record(record.kind, record.config, variables, coordinates)
+
+
+def _stride(length: int) -> int:
+    """The smallest of 1, 2, 5, 10, 20, ... that leaves at most `POINTS` of so many."""
+    # such blocks begin where things happen, at epochs that are multiples of a hundred
+    nice: Iterator[int] = (step * 10**power for power in count() for step in (1, 2, 5))
+    return next(stride for stride in nice if -(-length // stride) <= POINTS)
+
+
+def _every(values: NDArray[Any], stride: int, axis: int) -> NDArray[Any]:
+    return np.take(values, np.arange(0, values.shape[axis], stride), axis)
+
+
+def _means(values: NDArray[Any], stride: int, axis: int) -> NDArray[Any]:
+    """Means of blocks, without what is NaN; the last block may be shorter."""
+    starts = np.arange(0, values.shape[axis], stride)
+    known = ~np.isnan(values)
+    total = np.add.reduceat(np.where(known, values, 0.0).astype(np.float64), starts, axis)
+    number = np.add.reduceat(known.astype(np.int64), starts, axis)
+    # of a block that is NaN throughout the mean is NaN
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (total / number).astype(values.dtype)

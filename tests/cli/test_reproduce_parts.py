@@ -1,0 +1,209 @@
+"""`lyap reproduce --scale paper` makes parts within a budget, and gathers figures from what is there."""
+
+import math
+
+import numpy as np
+import pytest
+
+from command import command, files
+from lyaptorch.cli import parts as module
+from lyaptorch.cli.parts import Parts
+from lyaptorch.experiments import FIGURES
+from lyaptorch.experiments.check import at_least
+from lyaptorch.experiments.over_seeds import OverSeeds, over_seeds
+from lyaptorch.record import Record
+
+PAPER = "gradient-flossing"
+SETTING = ("reproduce", PAPER, "fig4d", "--scale", "paper")
+
+
+@pytest.fixture
+def lyap(tmp_path, monkeypatch, capsys, unchecked):
+    """The command, with a few figures whose paper scale is that of smoke, but for four networks."""
+    kept = {PAPER: ("fig4d", "fig13", "fig15", "fig1b")}
+    for paper in list(FIGURES):
+        few = {name: FIGURES[paper][name] for name in kept.get(paper, ())}
+        monkeypatch.setitem(FIGURES, paper, few)
+    for name, figure in FIGURES[PAPER].items():
+        more = {"seeds": 5, "measure": 60, "epochs": 3} if name in ("fig4d", "fig13") else {}
+        known = {key: value for key, value in more.items() if key in figure.__dataclass_fields__}
+        monkeypatch.setattr(figure, "scales", {**figure.scales, "paper": {**figure.scales["smoke"], **known}})
+    with command(tmp_path, monkeypatch, capsys) as run:
+        yield run
+
+
+def test_parts_are_made_and_gathered(lyap, tmp_path):
+    status, out, err = lyap(*SETTING)
+    assert (status, err) == (0, "")
+    assert "4 parts to make, about " in out
+    assert f"4/4 {PAPER} fig13 seed0-network4-delay4: " in out
+    # figure 4d is made from the parts of figure 13
+    folder = tmp_path / "runs" / "records" / PAPER / "fig13"
+    ends = {path.name.partition(".")[2] for path in folder.iterdir()}
+    assert ends == {"nc", "host.json"}
+    assert len(list(folder.glob("*.nc"))) == 4
+    record = Record.load(tmp_path / "runs" / f"{PAPER}-fig4d-paper.nc")
+    assert record.kind == f"{PAPER} fig4d"
+    assert record["final_accuracy"].shape == (3, 2, 5)
+    assert (tmp_path / "runs" / f"{PAPER}-fig4d-paper.png").is_file()
+    written = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert "0 parts to make" in lyap(*SETTING)[1]
+    answer = lyap.json(*SETTING, "--gather")
+    assert answer["gathered"] == {"seeds": 5, "of": 5}
+    assert answer["missing"] == answer["refused"] == []
+    assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == written
+    assert [check["key"] for check in answer["checks"]]
+    # and figure 13 is there, too
+    assert lyap.json("reproduce", PAPER, "fig13", "--scale", "paper", "--gather")["missing"] == []
+    listed = {row["figure"]: row for row in lyap.json("reproduce", "--list")["figures"]}
+    assert listed["fig4d"]["gathered"] == listed["fig13"]["gathered"] == {"seeds": 5, "of": 5}
+    assert listed["fig1b"]["gathered"] == {"seeds": 0, "of": 8}
+    assert [row["scale"] for row in listed["fig4d"]["records"]] == ["paper"]
+    assert "paper: 5 of 5" in lyap("reproduce", "--list")[1]
+
+
+def test_a_figure_is_gathered_from_what_is_there(lyap, tmp_path):
+    assert "no part of gradient-flossing fig4d is in" in lyap(*SETTING, "--gather")[2]
+    lyap.json(*SETTING, "--records", "store")
+    folder = tmp_path / "store" / PAPER / "fig13"
+    (folder / "seed0-network4-delay2.nc").unlink()
+    damaged = folder / "seed0-network4-delay4.nc"
+    damaged.write_bytes(damaged.read_bytes()[:-9])
+    before = files(tmp_path / "store")
+    status, out, err = lyap(*SETTING, "--records", "store", "--gather")
+    assert (status, err) == (0, "")
+    assert "missing 2 parts: seed0-network4-delay2, seed0-network4-delay4" in out.replace("\n", " ")
+    assert "refused: cannot load" in out
+    assert "4 of 5" in out
+    assert files(tmp_path / "store") == before
+    answer = lyap.json(*SETTING, "--records", "store", "--gather")
+    assert answer["seeds"] == {"2": 4, "4": 4}
+    assert answer["gathered"] == {"seeds": 4, "of": 5}
+    # at a delay of 2 alone
+    for path in folder.glob("*-delay4.nc"):
+        path.unlink()
+    answer = lyap.json(*SETTING, "--records", "store", "--gather")
+    assert answer["gathered"] == {"seeds": 0, "of": 5}
+    assert Record.load(answer["record"])["delay"].tolist() == [2]
+    # the same command without it makes what is missing, and what is damaged
+    out = lyap(*SETTING, "--records", "store", "--seeds", 4)[1]
+    assert "1 part to make" in out
+    answer = lyap.json(*SETTING, "--records", "store", "--seeds", 4, "--gather")
+    assert answer["gathered"] == {"seeds": 4, "of": 4}
+
+
+def test_a_budget_ends_before_a_part_that_would_not_fit(lyap, tmp_path, monkeypatch):
+    status, out, err = lyap(*SETTING, "--budget", "0s")
+    assert (status, err) == (0, "")
+    assert "4 parts would not fit into the budget" in out
+    assert f"{PAPER} fig4d lacks 4 parts" in out
+    # as long as the first takes, by an estimate that knows no other, and no longer
+    clock = iter([0.0, 0.0, 1.0, 1.0, 3.0, 3.0, 3.0, 3.0])
+    monkeypatch.setattr(module.time, "time", lambda: next(clock))
+    monkeypatch.setattr(module.Store, "seconds", lambda *args: 1.5)
+    answer = lyap.json(*SETTING, "--budget", "2 s")
+    assert answer["made"] == [f"{PAPER} fig13 seed0-network0-3-delay2"]
+    assert len(answer["no_time"]) == 3
+    assert "budget must be a time such as 2h or 30min, got 'soon'" in lyap(*SETTING, "--budget", "soon")[2]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("2h", 7200), ("30min", 1800), ("1.5 h", 5400), ("90 s", 90), ("", math.inf)]
+)
+def test_a_budget_is_a_time(text, seconds):
+    assert Parts(budget=text).seconds() == seconds
+
+
+def test_a_figure_that_is_not_cut_has_a_part_for_each_seed(lyap, tmp_path):
+    command = ("reproduce", PAPER, "fig1b", "--scale", "paper", "--seeds", 3)
+    status, out, err = lyap(*command, "--workers", 2)
+    assert (status, err) == (0, "")
+    assert "3 parts to make" in out
+    assert "3 of 3 seeds" in out
+    folder = tmp_path / "runs" / "records" / PAPER / "fig1b"
+    assert {path.stem for path in folder.glob("*.nc")} == {"seed0", "seed1", "seed2"}
+    record = Record.load(tmp_path / "runs" / f"{PAPER}-fig1b-paper.nc")
+    assert record.config["seed"] == 0
+    (folder / "seed1.nc").unlink()
+    answer = lyap.json(*command, "--gather")
+    assert answer["missing"] == ["seed1"]
+    assert answer["gathered"] == {"seeds": 2, "of": 3}
+    assert all(check["seeds"] == 2 for check in answer["checks"])
+    assert all(check["low"] < check["measured"] < check["high"] for check in answer["checks"])
+
+
+def test_a_long_figure_that_is_not_cut_has_one_part(lyap, monkeypatch):
+    figure = FIGURES[PAPER]["fig1b"]
+    for cost, of in (("3 hours", 8), ("a day", 1)):
+        monkeypatch.setattr(figure, "cost", {**figure.cost, "paper": cost})
+        listed = {row["figure"]: row for row in lyap.json("reproduce", "--list")["figures"]}
+        assert listed["fig1b"]["gathered"] == {"seeds": 0, "of": of}
+
+
+def test_all_figures_share_their_parts(lyap):
+    answer = lyap.json("reproduce", PAPER, "all", "--scale", "paper", "--seeds", 2)
+    assert [row["name"] for row in answer["figures"]] == ["fig4d", "fig13", "fig15", "fig1b"]
+    assert len(answer["made"]) == len(set(answer["made"])) == 2 + 2 + 2
+    assert answer["failed"] == {}
+
+
+def test_a_part_that_fails_is_named_and_stops_no_other(lyap, monkeypatch):
+    figure = FIGURES[PAPER]["fig13"]
+    run = figure.run
+
+    def broken(self, study):
+        if self.delays == (2,):
+            raise FloatingPointError("nothing is left\nand more")
+        return run(self, study)
+
+    monkeypatch.setattr(figure, "run", broken)
+    status, out, err = lyap(*SETTING)
+    assert status == 2
+    assert f"2 parts failed, the others are saved: {PAPER} fig13 seed0-network0-3-delay2" in err
+    assert "FloatingPointError: nothing is left\n" in out
+    assert "lacks 2 parts" in out
+
+
+def test_checks_at_small_scale_say_with_how_many_seeds_they_hold(lyap, tmp_path):
+    command = ("reproduce", PAPER, "fig1b", "--scale", "smoke", "--seeds", 3)
+    answer = lyap.json(*command)
+    assert [row["seed"] for row in answer["figures"]] == [0, 1, 2]
+    (told,) = answer["checks"]
+    assert told["figure"] == "fig1b"
+    for check in told["checks"]:
+        measured = [
+            next(c.measured for c in figure_checks(row["path"]) if c.key == check["key"])
+            for row in answer["figures"]
+        ]
+        assert check["seeds"] == 3
+        assert check["measured"] == pytest.approx(np.mean(measured))
+    status, out, err = lyap(*command)
+    assert (status, err) == (0, "")
+    assert "3 of 3 figures are made already" in out
+    assert "of 3 seeds" in out
+    assert "seeds must be an integer >= 1, got 0" in lyap.fails(*command[:-1], 0)
+
+
+def figure_checks(path):
+    record = Record.load(path)
+    figure = FIGURES[PAPER]["fig1b"]
+    return figure(**{k: tuple(v) if isinstance(v, list) else v for k, v in record.config.items()}).checks(
+        record
+    )
+
+
+def test_a_check_over_seeds():
+    runs = [[at_least("a", "a", 1.0, value), at_least("b", "b", 1.0, 2.0)] for value in (0.5, 1.5, 2.5)]
+    runs.append([at_least("a", "a", 1.0, math.nan)])
+    first, second = over_seeds(runs)
+    assert (first.held, first.undecided, first.seeds) == (2, 1, 4)
+    assert first.standing == "2 of 4 seeds, 1 not decided"
+    assert first.mean == 1.5
+    # t(0.975, 2) = 4.303, s = 1
+    assert first.interval == pytest.approx((1.5 - 4.3027 / 3**0.5, 1.5 + 4.3027 / 3**0.5), rel=1e-4)
+    # what a run does not say is not decided there
+    assert (second.held, second.undecided) == (3, 1)
+    one = OverSeeds((at_least("a", "a", 1.0, 2.0),), 1)
+    assert all(map(math.isnan, one.interval))
+    assert one.standing == "1 of 1 seeds"
+    assert math.isnan(OverSeeds((at_least("a", "a", 1.0, math.nan),), 1).mean)

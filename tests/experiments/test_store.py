@@ -1,0 +1,134 @@
+"""A store of parts: what was killed goes on, nobody does a part twice, what is damaged is made again."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from lyaptorch.experiments import FIGURES
+from lyaptorch.experiments.parts import name_of, parts
+from lyaptorch.experiments.store import RATE, Store, _taken
+from lyaptorch.record import Record
+
+FIG4C = FIGURES["gradient-flossing"]["fig4c"]
+FIGURE = FIG4C(**FIG4C.scales["smoke"])
+EPOCHS = 150
+"""A few seconds of work."""
+SCRIPT = """
+import sys
+from pathlib import Path
+from lyaptorch.experiments import FIGURES
+from lyaptorch.experiments.parts import parts
+from lyaptorch.experiments.store import Store
+
+chosen = FIGURES["gradient-flossing"]["fig4c"]
+figure = chosen(**{**chosen.scales["smoke"], "epochs": int(sys.argv[2])})
+print(Store(figure, Path(sys.argv[1])).make(parts(figure)[1], False))
+"""
+
+
+def start(folder, epochs):
+    environment = {**os.environ, "LYAPTORCH_CHECKPOINT_SECONDS": "0.1", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", SCRIPT, str(folder), str(epochs)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+
+
+def wait_for(folder, pattern, process):
+    end = time.monotonic() + 120
+    while not any(folder.glob(pattern)):
+        assert process.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_a_part_that_was_killed_goes_on(tmp_path):
+    figure, folder = replace(FIGURE, epochs=EPOCHS), tmp_path / "killed"
+    part = parts(figure)[1]
+    killed = start(folder, EPOCHS)
+    wait_for(folder, ".*.checkpoint", killed)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.communicate()
+    assert not any(folder.glob("*.nc"))
+    # from the checkpoint, not from the start: one that is damaged is told
+    shutil.copytree(folder, tmp_path / "damaged")
+    checkpoint = next((tmp_path / "damaged").glob(".*.checkpoint"))
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-1])
+    with pytest.raises(ValueError, match="cannot load"):
+        Store(figure, tmp_path / "damaged").make(part, False)
+    # the lock of a process that is dead is free
+    store, unbroken = Store(figure, folder), Store(figure, tmp_path / "unbroken")
+    path = store.make(part, False)
+    assert path == store.path(part)
+    assert Record.load(path) == Record.load(unbroken.make(part, False))
+    assert {p.name for p in folder.iterdir()} == {f"{name_of(part)}.nc", f"{name_of(part)}.host.json"}
+
+
+def test_two_processes_make_a_part_once(tmp_path):
+    first = start(tmp_path, EPOCHS)
+    wait_for(tmp_path, "*.lock", first)
+    figure = replace(FIGURE, epochs=EPOCHS)
+    store, part = Store(figure, tmp_path), parts(figure)[1]
+    assert store.make(part, False) is None
+    assert first.communicate()[0].strip() == str(store.path(part))
+    written = store.path(part).stat().st_mtime_ns
+    # what another has finished since is not made again
+    assert store.make(part, False) == store.path(part)
+    assert store.path(part).stat().st_mtime_ns == written
+
+
+def test_a_lock_is_held_until_it_is_given_back(tmp_path):
+    path = tmp_path / "part.nc"
+    with _taken(path) as mine, _taken(path) as others:
+        assert (mine, others) == (True, False)
+    with _taken(path) as again:
+        assert again
+    assert not any(tmp_path.iterdir())
+
+
+def test_what_is_damaged_or_of_other_settings_is_refused_and_made_again(tmp_path):
+    store = Store(FIGURE, tmp_path)
+    first, *_ = parts(FIGURE)
+    path = store.make(first, False)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:1000] + b"x" + whole[1001:])
+    other = Store(replace(FIGURE, epochs=3), tmp_path)
+    other.path(parts(FIGURE)[1]).write_bytes(b"")
+    found, refused = store.look()
+    assert found == []
+    assert len(refused) == 2
+    assert "it is damaged" in refused[path]
+    assert store.missing() == parts(FIGURE)
+    assert store.make(first, False) == path
+    assert path.read_bytes() == whole
+    # what is whole is never replaced
+    assert "it is no part of gradient-flossing fig4c as it is now" in other.look()[1][path]
+    with pytest.raises(ValueError, match="it is no part of gradient-flossing fig4c as it is now; move it"):
+        other.make(parts(other.figure)[0], False)
+    assert path.read_bytes() == whole
+    # another seed is another whole
+    assert Store(replace(FIGURE, seed=1), tmp_path).look() == ([], {})
+
+
+def test_what_a_part_will_cost(tmp_path):
+    store, (first, second) = Store(FIGURE, tmp_path), parts(FIGURE)
+    assert store.seconds(first, 0.0) == first.operations() / RATE
+    path = store.make(first, False)
+    # by the rate at which the first was made
+    record = Record.load(path)
+    record.save(path, host={"seconds": 3.0, "operations": first.operations()})
+    assert store.seconds(second, 0.0) == pytest.approx(3.0 * second.operations() / first.operations())
+    # of one whose operations are not known: what another took, or its share
+    chosen = FIGURES["gradient-flossing"]["fig1b"]
+    whole = chosen(**chosen.scales["smoke"])
+    store = Store(whole, tmp_path / "fig1b", 4)
+    assert store.seconds(parts(whole)[0], 8.0) == 2.0
+    path = store.make(parts(whole)[0], False)
+    assert 0 < store.seconds(parts(whole)[1], 0.0) < 100
+    assert np.isfinite(store.seconds(parts(whole)[1], 0.0))
+    assert [part.seed for part in store.missing()] == [1, 2, 3]

@@ -8,6 +8,7 @@ from math import prod
 import torch
 from torch import Tensor
 
+from lyaptorch import _checks
 from lyaptorch._random import Drawing, key
 from lyaptorch.kernels.dispatch import missing
 from lyaptorch.kernels.library import DrawArgs, call, fill
@@ -19,7 +20,8 @@ FIXED = {"bits": torch.int64, "midpoints": torch.float64}
 
 def drawn(d: Drawing) -> Tensor | None:
     """What `Drawing` describes, in memory of the host, in float32, float64 or int64; None for all else."""
-    if missing("cpu") is not None:
+    # what is captured is operations of torch
+    if missing("cpu") is not None or not _checks.can_look():
         return None
     if d.device.type != "cpu" or (d.kind not in FIXED and d.dtype not in (torch.float32, torch.float64)):
         return None

@@ -12,7 +12,7 @@ from lyaptorch import kernels
 from lyaptorch.cells.cell import Cell
 from lyaptorch.cells.form import AnyForm, LIFForm
 from lyaptorch.cells.leaky_readout import LeakyReadout
-from lyaptorch.cells.unroll import once
+from lyaptorch.cells.unroll import once, serving
 from lyaptorch.kernels.fit import LOSSES, Lesson, fit
 from lyaptorch.tasks.batch import Batch
 from lyaptorch.training.optim import expand
@@ -37,7 +37,8 @@ def fused_loss(
     form = cell.form()
     if form is None or torch.compiler.is_compiling() or inputs.requires_grad or loss not in LOSSES:
         return None
-    if kernels.preferred(h0) != "cpu" or kernels.refusal("cpu", form, h0) is not None:
+    recurrence = serving(form, h0)
+    if not isinstance(recurrence, kernels.FusedRecurrence) or recurrence.backend != "cpu":
         return None
     lesson = _lesson(cell, form, readout, loss, batch, inputs, h0)
     if lesson is None:

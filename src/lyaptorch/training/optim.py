@@ -131,7 +131,9 @@ class MemberOptimizer:
         return None, lengths
 
     def _compiled(self) -> Descent | None:
-        """The steps in compiled code, if they can be."""
+        """The steps in compiled code, if they can be; a graph holds operations of torch."""
+        if not _checks.can_look():
+            return None
         moving = Moving(self.parameters, self.slots, self.lr, self.count)
         if self._descent is None or not self._descent.moves(moving):
             self._descent = Descent(moving) if serves(moving) else None

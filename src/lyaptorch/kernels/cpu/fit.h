@@ -350,7 +350,11 @@ template <class Model> struct Fit : Model {
             this->step(s);
             if (!fit.leaky && s >= a.first) answer(s, h, np);
             // neurons are read by their spikes, which are z of the step after
-            if (fit.leaky && s > 0) answer(s - 1, u, net.wide);
+            if (fit.leaky && s > 0) {
+                // a weight of 0 times what nobody wrote may be NaN
+                for (Size j = 0; j < rows; j++) zero(u + j * net.wide + net.terms, net.wide - net.terms);
+                answer(s - 1, u, net.wide);
+            }
         }
         if (fit.leaky) {
             this->u = z_of(steps);

@@ -143,7 +143,7 @@ class Table1(Figure):
 
     def training(self, flosses: int, fits: int) -> Callable[[], object]:
         """Flossing steps, then task steps, of a new network in the published setting."""
-        task, schedule = TemporalXOR(50), (FlossPhase(flosses), FitPhase(fits))
+        task, schedule = TemporalXOR(50), (FlossPhase(flosses, interval=1), FitPhase(fits))
         study = Study(self.seed, show_progress=False)
         return partial(study.train, gf2023(task, generator=study.generator()), task, schedule)
 

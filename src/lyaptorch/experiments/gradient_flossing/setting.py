@@ -240,7 +240,7 @@ class Setting(Figure):
         """Of all task steps and all flossing steps, episodes among them."""
         trial = TASKS[self.task](self.delays[0], binary=not self.analogue)
         fit = self.epochs * fit_flops(trial.draw(Draw(0, self.length, self.batch)), self.hidden_size, 1)
-        flossing, total = FlossPhase(0), 0.0
+        flossing, total = FlossPhase(0, interval=1), 0.0
         for c in self.conditions():
             # a joint loss flosses at every task step, too
             steps = self.floss_epochs * (c.before + len(c.episodes)) + self.epochs * bool(c.flossing_weight)

@@ -186,7 +186,7 @@ class Table1(cost.Table1):
     def training(self, flosses: int, fits: int) -> Callable[[], object]:
         """Flossing steps, then task steps, of a new network as the figure `spiking` has it."""
         setting, task = Spiking(seed=self.seed), SpikingXOR(80)
-        schedule = (FlossPhase(flosses, k=setting.k, steps=setting.steps), FitPhase(fits))
+        schedule = (FlossPhase(flosses, k=setting.k, steps=setting.steps, interval=1), FitPhase(fits))
         model = setting.model(task, torch.tensor(0))
         study = Study(self.seed, show_progress=False)
         return partial(study.train, model, task, schedule, batch=setting.batch, steps=task.period)

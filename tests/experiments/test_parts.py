@@ -23,6 +23,7 @@ from lyaptorch.experiments.parts import (
 from lyaptorch.experiments.recorded import gathered_checks
 from lyaptorch.experiments.thinning import POINTS, restored, thinned
 from lyaptorch.record import Record
+from lyaptorch.training.metrics import floss_flops
 
 CUT = [name for name in NAMES if FIGURES[name[0]][name[1]].cut]
 FIG4C = FIGURES["gradient-flossing"]["fig4c"]
@@ -255,4 +256,7 @@ def test_operations_grow_with_networks_and_with_what_is_flossed():
     assert figure.operations() == pytest.approx(sum(part.operations() for part in parts(figure)), rel=0.01)
     assert replace(figure, epochs=20_000).operations() > 1.5 * figure.operations()
     controls = FIGURES["gradient-flossing"]["controls"]()
-    assert controls.operations() > 3 * replace(controls, joint_weight=0.0).operations()
+    # a joint loss flosses beside every task step
+    joint = controls.operations() - replace(controls, joint_weight=0.0).operations()
+    networks = len(controls.delays) * controls.seeds
+    assert joint == pytest.approx(networks * controls.epochs * floss_flops(80, controls.k, 55))

@@ -48,7 +48,7 @@ def test_all_makes_what_is_missing_and_nothing_else(lyap, tmp_path):
     assert "2 of 3 figures are made already" in lyap("reproduce", "all", "--scale", "smoke")[1]
     assert (runs / f"{PAPER}-fig15-smoke.nc").read_bytes() == first[runs / f"{PAPER}-fig15-smoke.nc"]
     assert "0 of 1 figures are made already" in lyap("reproduce", "surrogate-flossing", "all")[1]
-    ends = {"nc", "png", "host.json"}
+    ends = {"nc", "png", "pdf", "host.json"}
     names = {path.name for path in files(runs)}
     assert {name.partition(".")[2] for name in names} == ends
     assert len(names) == 4 * len(ends)

@@ -15,6 +15,8 @@ from lyaptorch.bench.rows import Kind, Row, Run
 from lyaptorch.cells import Cell, ElmanCell, LIFCell, RateCell, ResidualCell, random_frame, unroll
 from lyaptorch.cells.residuals import decay
 from lyaptorch.tangent import lyapunov_spectrum
+from lyaptorch.tasks.batch import Batch, last_step
+from lyaptorch.training import Model, Readout
 
 COUPLING, DECAY, CLASSES = 0.1, 0.99, 10
 """Of the residual networks."""
@@ -150,32 +152,42 @@ def _trainings(
     losses = nn.functional
     criterion = losses.cross_entropy if classes else losses.binary_cross_entropy_with_logits
 
-    def training(network: nn.Module, states: Callable[[], Tensor]) -> Run:
+    def training(network: nn.Module, states: Callable[[], Tensor], *, whole: bool = False) -> Run:
         # without the scale of 1 / sqrt(n), logits of n units would grow with n
         shape = (classes or 1, looped.state_size)
         drawn = Stream(DEFAULT_SEED, "readout").normal(shape, member_ids=0)
-        weight, bias = nn.Parameter(drawn / shape[1] ** 0.5), nn.Parameter(drawn.new_zeros(shape[0]))
+        readout = Readout(shape[1], shape[0], offset=0.0)
+        with torch.no_grad():
+            readout.weight.copy_(drawn / shape[1] ** 0.5)
+        model = Model(fused, readout, loss="cross_entropy" if classes else "binary_cross_entropy")
 
         # fused: the fastest that torch has, so that no method is slowed by its optimiser
-        optimiser = torch.optim.Adam([*network.parameters(), weight, bias], fused=True)
+        optimiser = torch.optim.Adam([*network.parameters(), *readout.parameters()], fused=True)
 
         def step() -> Tensor:
             optimiser.zero_grad()
-            h = states()[-1] if classes else states()
-            loss = criterion(h @ weight.mT + bias, targets)
+            if whole:
+                loss, _ = model.loss(batch)
+            else:
+                h = states()[-1] if classes else states()
+                loss = criterion(readout(h), targets)
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             return loss.detach()
 
         return step
 
+    # as `Model` takes them: states, readout, loss and the way back in one call
+    answers = targets.to(x.dtype).unsqueeze(-1)
+    everywhere = torch.ones(len(x), x.shape[1], dtype=torch.bool)
+    batch = last_step(x, answers) if classes else Batch(x, targets, everywhere)
     made = {
         "loop": training(looped, lambda: torch.stack(loop(looped, h0))),
         "torch": training(plain, lambda: _without_kernels(plain, x, h0, first)),
     }
     if rnn is not None:
         made["rnn"] = training(rnn, lambda: rnn(x)[0])
-    return {**made, "fused": training(fused, lambda: unroll(fused, x, h0, first=first))}
+    return {**made, "fused": training(fused, lambda: unroll(fused, x, h0, first=first), whole=True)}
 
 
 def _without_kernels(cell: Cell, inputs: Tensor, h0: Tensor, first: int) -> Tensor:

@@ -6,6 +6,7 @@ import math
 import re
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -554,7 +555,10 @@ def test_a_flow_and_the_same_map_are_told_alike():
     assert told[0] == told[1]
     plain, of_flow = (lt.Record("diagnose", f.config, *f.variables()) for f in (as_map, as_flow))
     # what is drawn in steps does not know about time
-    assert [d.rows for d in drawings(plain)[1:]] == [d.rows for d in drawings(of_flow)[1:]]
+    drawn = [[np.asarray(d.rows, dtype=float) for d in drawings(z)[1:]] for z in (plain, of_flow)]
+    for steps, time in zip(*drawn, strict=True):
+        # a flow and a map go different ways to their Jacobians, in float32
+        np.testing.assert_allclose(steps, time, rtol=1e-4, atol=1e-4)
     assert "nats per unit of time" in drawings(of_flow)[0].alt
     assert of_flow.config["dt"] == 0.01
 

@@ -33,6 +33,11 @@ def close(got, expected, log_r=None, times=1.0):
     )
 
 
+def stretched(log_r):
+    """By how much the steps from some step on to the last stretch a perturbation, at most; at least 1."""
+    return log_r.detach()[..., 0].flip(0).cumsum(0).amax().clamp_min(0.0).exp()
+
+
 def run(s, **settings):
     return lt.lyapunov_spectrum(s.cell, s.inputs, h0=s.h0, **settings)
 
@@ -127,8 +132,9 @@ def test_the_interval_and_the_way_to_orthonormalise_change_nothing(case, ensembl
         assert len(spec.growth.steps) == math.ceil(17 / interval)
         close(spec.exponents[..., :1], base.exponents[..., :1])
         # the backends add up in different orders: round-off is as large as the whole state makes it
+        # of a small frame states are taken without tangents, which rounds otherwise: what later steps stretch
         largest = 1 + base.final_state.abs().amax(-1, keepdim=True)
-        close(spec.final_state / largest, base.final_state / largest)
+        close(spec.final_state / largest, base.final_state / largest, times=stretched(base.growth.log_r))
         # of round-off alone: what the steps of a flow cost does not depend on the interval
         if spec.growth.reliable().all() and base.growth.reliable().all():
             close(spec.exponents, base.exponents, torch.cat([spec.growth.log_r, base.growth.log_r]))

@@ -53,7 +53,13 @@ def double():
     torch.set_default_dtype(kept)
 
 
-@pytest.mark.parametrize(("paper", "name"), CUT, ids=list(map(" ".join, CUT)))
+# every fourth always, all where there is time
+EACH = [
+    pytest.param(*c, marks=[pytest.mark.slow] if i % 4 else [], id=" ".join(c)) for i, c in enumerate(CUT)
+]
+
+
+@pytest.mark.parametrize(("paper", "name"), EACH)
 def test_parts_are_the_whole(paper, name, monkeypatch, double):
     """To round-off, which float64 tells from all else; along all dimensions at once."""
     # what is counted of a batch in an ensemble is that of its longest delay

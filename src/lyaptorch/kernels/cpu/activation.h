@@ -57,6 +57,12 @@ template <class T> INLINE Vec<T> signed_as(Vec<T> size, Vec<T> y) {
 }
 template <class T> INLINE Vec<T> least(Vec<T> x, T most) { return x > splat<T>(most) ? splat<T>(most) : x; }
 
+// e^-y for 0 <= y <= LOG_MAX
+template <class T> INLINE Vec<T> exp_of_minus(Vec<T> y) {
+    Power<T> q(Many<T, 1>{{-y}});
+    return (T)0.25 * (q.four.at[0] + q.four.at[0] * q.p.at[0]);
+}
+
 // tanh and sech^2 from q = e^{-2|x|} and d = q - 1: |tanh| = -d / (2 + d) by one corrected division and
 // sech^2 = 1 - tanh^2 where |x| is small, else |tanh| = 1 - w and sech^2 = w (2 - w) with w = 2q / (1 + q).
 // NaN goes through all of it.
@@ -130,8 +136,7 @@ template <class T> INLINE void bump(int shape, Vec<T> y, Vec<T>& height, Vec<T>&
     } else if (shape == TRIANGLE) {
         height = size < one ? 1 - size : none, slope = size < one ? -side : none;
     } else {
-        Power<T> q(Many<T, 1>{{-least<T>(size * size, Lanes<T>::LOG_MAX)}});
-        Vec<T> whole = (T)0.25 * (q.four.at[0] + q.four.at[0] * q.p.at[0]);
+        Vec<T> whole = exp_of_minus<T>(least<T>(size * size, Lanes<T>::LOG_MAX));
         height = size * size < splat<T>(Lanes<T>::LOG_MAX) ? whole : none;
         slope = -2 * side * size * height;
     }

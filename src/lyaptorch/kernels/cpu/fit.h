@@ -24,8 +24,7 @@ template <class T> INLINE Vec<T> log_of_1_and(Vec<T> q) {
 
 // e^x for x <= 0, but never denormal
 template <class T> INLINE Vec<T> exp_of(Vec<T> x) {
-    Power<T> q(Many<T, 1>{{-least<T>(-x, Lanes<T>::LOG_MAX - 2)}});
-    return (T)0.25 * (q.four.at[0] + q.four.at[0] * q.p.at[0]);
+    return exp_of_minus<T>(least<T>(-x, Lanes<T>::LOG_MAX - 2));
 }
 
 // While it lives, numbers below the least normal one are 0: gradients that vanish pass through them, where an
@@ -51,7 +50,6 @@ template <class T> struct Answers {
     Size since = 0;                   // how many
     double* sums;
 
-    static Size padded(Size outputs) { return pad(outputs); }
     static Size bars_count(const FitArgs& a) { return a.outputs * pad(a.unroll.form.n) + pad(a.outputs); }
     static Size count(const FitArgs& a) {
         return a.outputs * pad(a.unroll.form.n) + pad(a.outputs) + (4 * a.outputs + 1) * CHUNK;

@@ -6,7 +6,9 @@ import torch
 import lyaptorch as lt
 from command import command, files
 from figures import NAMES, smoke
+from lyaptorch.cli import foresee
 from lyaptorch.experiments import SCALES
+from lyaptorch.experiments.forecast import Forecast, Stretch
 from lyaptorch.record import Record
 from lyaptorch.tasks import archives
 
@@ -40,6 +42,22 @@ def test_a_dry_run_says_what_it_would_take_and_makes_nothing(lyap, tmp_path, mon
     assert (status, err) == (0, "")
     assert "all else" in out
     assert not list((tmp_path / "runs").glob("**/*.nc"))
+
+
+def test_a_dry_run_counts_the_seeds_that_are_asked_for(lyap, monkeypatch):
+    foreseen = []
+
+    def noted(figure):
+        foreseen.append(figure)
+        return Forecast([Stretch("fit", 5, 10, 0.5, 0.0)])
+
+    monkeypatch.setattr(foresee, "forecast", noted)
+    arguments = ("reproduce", "gradient-flossing", "fig4c", "--dry-run", "--seeds", "3")
+    # in parts the figure has so many networks; else it is made so many times
+    for scale, networks in (("paper", 5), ("small", 15)):
+        (found,) = lyap.json(*arguments, "--scale", scale)["figures"]
+        assert [s["networks"] for s in found["stretches"]] == [networks]
+    assert [figure.seeds == 3 for figure in foreseen] == [True, False]
 
 
 def test_reproduce_as_json_is_the_figure_of_the_library(lyap, tmp_path):

@@ -58,3 +58,13 @@ def test_what_depends_on_the_training_is_named():
     assert _times(At(0, 5, 30), 20) == 2
     assert _times(Every(10), 30) == 2
     assert _times(When(lambda1 > 0.2), 30) is None
+
+
+def test_seeds_one_after_another_take_so_many_times_as_long():
+    found = forecast(smoke(delays=(4,), seeds=1, epochs=30, floss_epochs=10, episode=20))
+    thrice = found.repeated(3)
+    assert [(s.networks, s.epochs) for s in thrice.stretches] == [
+        (3 * s.networks, s.epochs) for s in found.stretches
+    ]
+    assert thrice.seconds == pytest.approx(3 * found.seconds)
+    assert thrice.operations == pytest.approx(3 * found.operations)

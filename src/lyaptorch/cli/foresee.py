@@ -8,22 +8,27 @@ from typing import Any
 
 from lyaptorch.cli.figures import Order, seed_of
 from lyaptorch.cli.output import tabulated
+from lyaptorch.cli.parts import PAPER
 from lyaptorch.experiments import FIGURES
 from lyaptorch.experiments.forecast import Forecast, forecast
+from lyaptorch.experiments.parts import with_networks
 from lyaptorch.plots.pages import duration
 
 HEAD = ("figure", "what", "networks", "epochs", "ms an epoch and network", "GFLOP/s", "processor time")
 
 
-def foresee(figures: Sequence[tuple[str, str]], order: Order) -> None:
-    """Rehearse figures, and say what each part of them would take; nothing is written."""
+def foresee(figures: Sequence[tuple[str, str]], order: Order, seeds: int | None = None) -> None:
+    """Rehearse figures, and say what each part of them would take, with so many seeds; nothing is written."""
     facts: list[dict[str, Any]] = []
     rows: list[list[str]] = []
     lines: list[str] = []
     for paper, name in figures:
         chosen = FIGURES[paper][name]
         made = chosen(**{**chosen.scales.get(order.scale, {}), "seed": seed_of(paper, name, order.seed)})
-        found = forecast(made)
+        if seeds is not None and order.scale == PAPER and made.cut:
+            found = forecast(with_networks(made, seeds))
+        else:
+            found = forecast(made).repeated(seeds or 1)
         rows += _rows(f"{paper} {name}", found)
         lines += [f"{paper} {name}: not in it: {what}" for what in found.unknown]
         facts.append({"paper": paper, "figure": name, **_facts(found)})

@@ -73,7 +73,7 @@ def reproduce(
     if data_dir is not None:
         os.environ[VARIABLE] = str(data_dir)
     if dry_run:
-        foresee(chosen, Order(scale, seed, work))
+        foresee(chosen, Order(scale, seed, work), seeds)
         return
     if scale == PAPER:
         with resumable(lambda: True):

@@ -68,6 +68,14 @@ class Forecast:
         """Floating-point operations of all epochs, as `lt.train` counts them."""
         return sum(s.epochs * s.operations for s in self.stretches)
 
+    def repeated(self, n: int) -> Forecast:
+        """The same with n seeds, one after another."""
+        many = [
+            replace(s, networks=n * s.networks, seconds=n * s.seconds, operations=n * s.operations)
+            for s in self.stretches
+        ]
+        return replace(self, stretches=many, rest=n * self.rest)
+
 
 def forecast(figure: Figure, clock: Callable[[], float] = time.process_time) -> Forecast:
     """Rehearse a figure: every training of a few epochs, everything else as it is.

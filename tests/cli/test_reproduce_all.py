@@ -8,8 +8,8 @@ import pytest
 
 from command import command, files
 from lyaptorch.cli import figures as module
+from lyaptorch.cli.claims import NOT_RUN
 from lyaptorch.cli.figures import rough_seconds
-from lyaptorch.cli.reproduce import NOT_RUN
 from lyaptorch.experiments import FIGURES, SCALES
 from lyaptorch.experiments.check import REASONS, at_least, near, reason
 from lyaptorch.record import Record
@@ -137,32 +137,37 @@ def test_the_page_of_checks_says_what_held_what_is_missed_and_what_was_not_run(l
     assert (status, err) == (0, "")
     assert "Markdown checks.md" in out
     page = (tmp_path / "checks.md").read_text()
-    assert "makes 3 figures" in page
-    assert "Made: 1, with 3 checks: 1 holds, 1 does not, 1 not decided." in page
-    assert "\n## surrogate-flossing\n" in page
-    costs, checks = (
-        [line.strip("| ").split(" | ") for line in part.splitlines() if line.startswith("|")]
-        for part in page.split(f"\n## [{PAPER}]({PAPER}.md)\n")
+    assert "at paper scale of the 0 of 3 figures" in page
+    line = (
+        "**Claims of the papers**: at paper scale 0 reproduced, 0 not reproduced, 0 not decided, 3 not run; "
+        "at small scale 1 reproduced, 1 not reproduced, 1 not decided, 0 not run."
     )
-    assert [row[1] for row in costs if NOT_RUN in row] == ["fig16", "fig1d"]
-    assert [row[1] for row in costs if row[-1] == "1 holds, 1 does not, 1 not decided"] == ["fig15"]
-    assert [row[0] for row in checks if row[-1] == NOT_RUN] == ["fig16", "fig1d"]
+    assert line in page
+    assert line in " ".join(out.split())
+    assert "\n### surrogate-flossing\n" in page
+    head = f"\n### [{PAPER}]({PAPER}.md)\n"
+    paper, checks = (
+        [line.strip("| ").split(" | ") for line in part.splitlines() if line.startswith("|")]
+        for part in page.split(head)[1:]
+    )
+    assert [row[0] for row in paper if NOT_RUN in row] == ["fig15", "fig16", "fig1d"]
+    assert [row[0] for row in checks if NOT_RUN in row] == ["fig16", "fig1d"]
+    assert [row[1] for row in checks if row[-1] == "1 holds, 1 does not, 1 not decided"] == ["fig15"]
+    one = "1 of 1 seeds"
     assert [
         "fig15",
         "&#124;a&#124; is so",
         "1 ± 0.5",
         "2",
+        "0 of 1 seeds",
         "**does not hold**: It was too short.",
         "claim",
     ] in checks
-    assert ["fig15", "it is so", "1 ± 0.5", "1", "holds", "claim"] in checks
-    assert ["fig15", "c", "≥ 3", "nan", "not decided: It was too small.", "claim"] in checks
+    assert ["fig15", "it is so", "1 ± 0.5", "1", one, "holds", "claim"] in checks
+    none = "0 of 1 seeds, 1 not decided"
+    assert ["fig15", "c", "≥ 3", "nan", none, "not decided: It was too small.", "claim"] in checks
     # at another scale nobody knows why
     assert "too short" not in lyap("reproduce", PAPER, "fig15", "--scale", "smoke")[1]
-    lyap.json("report", "runs", "--markdown", "checks.md", "--scale", "smoke")
-    page = (tmp_path / "checks.md").read_text()
-    assert "| 1 ± 0.5 | 2 | **does not hold** | claim |" in page
-    assert "too short" not in page
 
 
 def test_a_reason_is_known_by_the_key(monkeypatch):

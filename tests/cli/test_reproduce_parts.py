@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from command import command, files
+from lyaptorch._brief import FAILS, HOLDS, UNDECIDED
 from lyaptorch.cli import parts as module
 from lyaptorch.cli.parts import Parts
 from lyaptorch.experiments import FIGURES
@@ -140,11 +141,25 @@ def test_a_long_figure_that_is_not_cut_has_one_part(lyap, monkeypatch):
         assert listed["fig1b"]["gathered"] == {"seeds": 0, "of": of}
 
 
-def test_all_figures_share_their_parts(lyap):
+def test_all_figures_share_their_parts(lyap, tmp_path):
     answer = lyap.json("reproduce", PAPER, "all", "--scale", "paper", "--seeds", 2)
     assert [row["name"] for row in answer["figures"]] == ["fig4d", "fig13", "fig15", "fig1b"]
     assert len(answer["made"]) == len(set(answer["made"])) == 2 + 2 + 2
     assert answer["failed"] == {}
+    # and the page of all checks tells of them at paper scale
+    lyap.json("report", "--markdown", "checks.md")
+    page = (tmp_path / "checks.md").read_text()
+    paper, small = page.split("\n## Small scale, over seeds\n")
+    rows = [line.strip("| ").split(" | ") for line in paper.splitlines() if line.startswith("|")]
+    assert {row[4] for row in rows if row[0] == "fig4d" and len(row) == 7} == {"2 of 5"}
+    told = answer["figures"][-1]["checks"]
+    assert [row[4].partition(",")[0] for row in rows if row[0] == "fig1b"] == [
+        f"{check['held']} of 2 seeds" for check in told
+    ]
+    assert {row[0] for row in rows if row[-2:] == ["not run", ""]} == set()
+    assert [line.split(" | ")[0] for line in small.splitlines() if "not run" in line] == [
+        f"| {name}" for name in ("fig4d", "fig13", "fig15", "fig1b")
+    ]
 
 
 def test_a_part_that_fails_is_named_and_stops_no_other(lyap, monkeypatch):
@@ -201,6 +216,10 @@ def test_a_check_over_seeds():
     assert first.mean == 1.5
     # t(0.975, 2) = 4.303, s = 1
     assert first.interval == pytest.approx((1.5 - 4.3027 / 3**0.5, 1.5 + 4.3027 / 3**0.5), rel=1e-4)
+    # most runs that decide it say so; where no more than half decide, nothing is decided
+    assert [first.outcome, second.outcome] == [HOLDS, HOLDS]
+    assert over_seeds(runs[:1] + runs[3:])[0].outcome == UNDECIDED
+    assert over_seeds(runs[:2])[0].outcome == FAILS
     # what a run does not say is not decided there
     assert (second.held, second.undecided) == (3, 1)
     one = OverSeeds((at_least("a", "a", 1.0, 2.0),), 1)

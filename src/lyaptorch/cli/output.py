@@ -250,9 +250,13 @@ def seeds_table(title: str, checks: Sequence[OverSeeds]) -> Table:
     """Checks over seeds as a table: what was measured, with an interval of 95%, and how often each holds."""
     rows = []
     for over in checks:
-        low, high = over.interval
-        spread = f" [{low:.3g}, {high:.3g}]" if math.isfinite(low) else ""
         first = over.checks[0]
-        rows.append([first.sentence, first.bound, f"{over.mean:.3g}{spread}", over.standing, first.kind])
+        rows.append([first.sentence, first.bound, measured(over), over.standing, first.kind])
     header = ("check", "expected", "measured", "holds", "kind")
     return tabulated(header, rows, title, words=("check", "holds", "kind"))
+
+
+def measured(over: OverSeeds) -> str:
+    """The mean over seeds, with its interval where there are several."""
+    low, high = over.interval
+    return f"{over.mean:.3g}" + (f" [{low:.3g}, {high:.3g}]" if math.isfinite(low) else "")

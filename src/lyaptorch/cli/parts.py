@@ -24,6 +24,7 @@ from lyaptorch.experiments.recorded import as_recorded, gathered_checks
 from lyaptorch.experiments.store import Store
 from lyaptorch.experiments.thinning import restored
 from lyaptorch.plots.pages import duration
+from lyaptorch.record import Record
 from lyaptorch.sweep import Group, Processes, Serial, Workers
 
 PAPER = SCALES[-1]
@@ -164,18 +165,13 @@ def gather(paper: str, name: str, order: PaperOrder) -> tuple[dict[str, Any], li
     if not records:
         why = "".join(f"; {reason}" for reason in refused.values())
         raise ValueError(f"no part of {title} is in {store.folder}; make some without --gather{why}")
-    record = completed(chosen, gathered(store.figure, records))
+    record, checks = checked(chosen, store, records)
     path = record.save(order.work.runs / f"{paper}-{name}-{PAPER}.nc")
     files = {"record": str(path), "figure": str(draw(record, path))}
     heading = f"{title}, {PAPER} scale"
-    checks: Sequence[Check | OverSeeds]
-    if chosen.cut:
-        checks = gathered_checks(record, chosen)
-        table = check_table(heading, checks)
-    else:
-        runs = [completed(chosen, restored(raw)) for raw in records]
-        checks = over_seeds([as_recorded(run, type(chosen)).checks(run) for run in runs])
-        table = seeds_table(heading, checks)
+    alone = [check for check in checks if isinstance(check, Check)]
+    over = [check for check in checks if isinstance(check, OverSeeds)]
+    table = check_table(heading, alone) if chosen.cut else seeds_table(heading, over)
     there, todo = coverage(store.figure, records, store.seeds), list(map(name_of, store.missing()))
     points = {", ".join(map(str, point)) or "all": len(own) for point, own in there.seeds.items()}
     rows = [(point, f"{number} of {there.of}") for point, number in points.items()]
@@ -188,6 +184,17 @@ def gather(paper: str, name: str, order: PaperOrder) -> tuple[dict[str, Any], li
     }
     facts |= {"seeds": points, "missing": todo, "refused": list(refused.values()), **files}
     return facts, [table, tabulated(("at", "networks"), rows, words=("at",)), *lines]
+
+
+def checked(
+    chosen: Figure, store: Store, records: Sequence[Record]
+) -> tuple[Record, Sequence[Check] | Sequence[OverSeeds]]:
+    """The Record of a figure from what is there of its parts, and its checks: of one, or over its seeds."""
+    record = completed(chosen, gathered(store.figure, records))
+    if chosen.cut:
+        return record, gathered_checks(record, chosen)
+    runs = [completed(chosen, restored(raw)) for raw in records]
+    return record, over_seeds([as_recorded(run, type(chosen)).checks(run) for run in runs])
 
 
 def reproduce_parts(

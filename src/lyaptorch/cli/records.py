@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from lyaptorch._brief import tally
 from lyaptorch._files import host_of, replace_file
 from lyaptorch.cells import ACTIVATIONS, WEIGHTS
+from lyaptorch.cli.claims import at_paper_scale, badge, checks_page, over_runs
 from lyaptorch.cli.figures import made_in, records_in
-from lyaptorch.cli.output import Output, Outputs, check_table, counted, pairs, shortened, tabulated
-from lyaptorch.cli.reproduce import checks_page
+from lyaptorch.cli.output import Output, Outputs, Work, check_table, counted, pairs, shortened, tabulated
+from lyaptorch.cli.parts import PaperOrder, Parts
 from lyaptorch.cli.subject import CELLS
 from lyaptorch.experiments import FIGURES, Check
 from lyaptorch.experiments.recorded import figure_of, recorded_checks
@@ -36,7 +37,8 @@ def report(
     out: Path | None = None,
     tensorboard: Path | None = None,
     markdown: Path | None = None,
-    scale: Literal["smoke", "small", "paper"] = "small",
+    scale: Literal["smoke", "small"] = "small",
+    records: Path | None = None,
     json: bool = False,
 ) -> None:
     """Write one page about all Records in a folder: figures, checks, configurations, costs, versions.
@@ -45,11 +47,13 @@ def report(
         runs: Folder with Records.
         out: File of the page; report.html in the folder when missing.
         tensorboard: Also write the curves of all Records as TensorBoard events into this folder.
-        markdown: Also write the costs and checks of all figures at one scale as Markdown into this file.
-        scale: That scale.
+        markdown: Also write the checks and costs of all figures as Markdown into this file: at paper scale
+            from finished parts, and at a smaller one over the seeds that are among the Records.
+        scale: The smaller one.
+        records: Folder of finished parts; RUNS/records when missing.
         json: Print one JSON object.
     """
-    entries, unreadable, curves = [], [], 0
+    entries, unreadable, curves, output = [], [], 0, Output(runs, json)
     for path, record in records_in(runs):
         if isinstance(record, ValueError):
             unreadable.append((path.name, str(record)))
@@ -71,10 +75,12 @@ def report(
         facts |= {"tensorboard": str(tensorboard), "curves": curves}
         lines.append(f"TensorBoard {tensorboard}, {curves} curves")
     if markdown is not None:
-        replace_file(markdown, checks_page(made_in(runs), scale, markdown.parent).encode())
+        order = PaperOrder(Parts(records).folder(output), None, None, Work(runs))
+        told = at_paper_scale(order), over_runs(made_in(runs), scale), scale
+        replace_file(markdown, checks_page(*told, markdown.parent).encode())
         facts |= {"markdown": str(markdown)}
-        lines.append(f"Markdown {markdown}")
-    Output(runs, json).answer(facts, [*lines, f"Page {out}"])
+        lines += [f"Markdown {markdown}", badge(*told)]
+    output.answer(facts, [*lines, f"Page {out}"])
 
 
 def show(record: Annotated[Path, tyro.conf.Positional], /, *, output: Outputs) -> None:

@@ -1,9 +1,9 @@
-"""`lyap reproduce`, and the page of all checks, in Markdown."""
+"""`lyap reproduce`."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,10 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from lyaptorch import _checks
-from lyaptorch._brief import FAILS, tally
 from lyaptorch.cli.figures import Made, Order, drawn, made_in, make, make_all, seed_of
 from lyaptorch.cli.foresee import foresee
-from lyaptorch.cli.output import Work, Works, check_table, counted, markdown, resumable, seeds_table
+from lyaptorch.cli.output import Work, Works, check_table, counted, resumable, seeds_table
 from lyaptorch.cli.parts import PAPER, PaperOrder, Parts, PartsOptions, coverage_of, reproduce_parts
 from lyaptorch.experiments import FIGURES, SCALES
 from lyaptorch.experiments.over_seeds import over_seeds
@@ -195,71 +194,3 @@ def _facts(made: Made) -> dict[str, Any]:
     facts = {name: getattr(made, name) for name in ("paper", "figure", "scale", "seed")}
     costs = {clock: made.cost(clock) for clock in ("seconds", "cpu_seconds")}
     return {**facts, "path": str(made.path), **costs, **counts}
-
-
-NOT_RUN = "not run at this scale"
-CHECKED = ("figure", "check", "expected", "measured", "outcome", "kind")
-COSTS = ("", "figure", "shows", "processor time", "time on the clock", "checks")
-"""The columns of the tables."""
-
-
-def checks_page(made: Sequence[Made], scale: str, folder: Path) -> str:
-    """What every figure costs at one scale, and for each check what came of it; if it does not hold, why.
-
-    A paper that has a page of its own in `folder`, such as gradient-flossing.md, is linked to it.
-    """
-    found = {(m.paper, m.figure): m for m in made if m.scale == scale and m.usual and m.checks is not None}
-    summary = _summary(list(found.values()), scale)
-    blocks = [f"# All checks, {scale} scale", summary, "## Costs", _costs(found)]
-    for paper, figures in FIGURES.items():
-        page = f"{paper}.md"
-        blocks.append(f"## [{paper}]({page})" if (folder / page).is_file() else f"## {paper}")
-        rows = [row for name in figures for row in _rows(name, found.get((paper, name)))]
-        blocks.append(markdown(CHECKED, ("---",) * len(CHECKED), *rows))
-    return "\n\n".join(blocks) + "\n"
-
-
-def _summary(found: Sequence[Made], scale: str) -> str:
-    checks = [check for made in found for check in made.checks or ()]
-    total = sum(len(figures) for figures in FIGURES.values())
-    return (
-        f"`lyap reproduce all --scale {scale}` makes {total} figures, and "
-        f"`lyap report --markdown checks.md --scale {scale}` this page. "
-        f"Made: {len(found)}, with {len(checks)} checks: {tally(check.outcome for check in checks)}. "
-        "Expected is a value that must be met to within ±, or a bound from one side, ≥ or ≤. A check is not "
-        "decided where what it speaks of did not occur. Processor time is that of all threads; "
-        "time on the clock depends on what else the machine does."
-    )
-
-
-def _costs(found: dict[tuple[str, str], Made]) -> str:
-    """A row for each figure, and their sum: time of all cores, and on the clock."""
-    rows = []
-    for paper, figures in FIGURES.items():
-        for name, figure in figures.items():
-            made = found.get((paper, name))
-            told = (NOT_RUN, "", "") if made is None else (*_times([made]), made.standing)
-            rows.append((paper, name, figure.shows, *told))
-    rows.append(("", "all that is known", "", *_times(list(found.values())), ""))
-    return markdown(COSTS, ("---",) * len(COSTS), *rows)
-
-
-def _rows(name: str, made: Made | None) -> list[tuple[str, ...]]:
-    """A row for each check of a figure."""
-    if made is None:
-        return [(name, "", "", "", NOT_RUN, "")]
-    rows: list[tuple[str, ...]] = []
-    for check in made.checks or ():
-        outcome = f"**{FAILS}**" if check.outcome == FAILS else check.outcome
-        outcome = ": ".join(filter(None, (outcome, made.why(check))))
-        rows.append((name, check.sentence, check.bound, f"{check.measured:.3g}", outcome, check.kind))
-    return rows
-
-
-def _times(made: Sequence[Made]) -> list[str]:
-    """The sums of what is known, of all cores and on the clock."""
-    sums = []
-    for clock in ("cpu_seconds", "seconds"):
-        known = [cost for m in made if (cost := m.cost(clock)) is not None]
-        sums.append(duration(sum(known)) if known else "")
-    return sums

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from lyaptorch._brief import HOLDS, UNDECIDED
+from lyaptorch._brief import FAILS, HOLDS, UNDECIDED
 from lyaptorch.experiments.check import Check
 
 
@@ -35,6 +35,14 @@ class OverSeeds:
     def undecided(self) -> int:
         """In how many it is not decided."""
         return self.seeds - sum(check.outcome != UNDECIDED for check in self.checks)
+
+    @property
+    def outcome(self) -> str:
+        """`HOLDS` or `FAILS` as most of the runs that decide it say; `UNDECIDED` if no more than half do."""
+        decided = self.seeds - self.undecided
+        if 2 * decided <= self.seeds:
+            return UNDECIDED
+        return HOLDS if 2 * self.held > decided else FAILS
 
     @property
     def standing(self) -> str:

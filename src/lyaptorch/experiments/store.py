@@ -119,6 +119,12 @@ class Store:
         rates = [h["operations"] / h["seconds"] for h in hosts if h.get("operations") and h.get("seconds")]
         return work / (median(rates) if rates else RATE)
 
+    def spent(self) -> tuple[float | None, float | None]:
+        """Seconds that its parts took together, of all cores and on the clock; None where nobody knows."""
+        hosts = [host_of(path) for path in self.folder.glob("*.nc")]
+        cpu, clock = ([h[name] for h in hosts if h.get(name)] for name in ("cpu_seconds", "seconds"))
+        return sum(cpu) if cpu else None, sum(clock) if clock else None
+
 
 def _read(path: Path, figure: Figure) -> Record | str:
     """The Record of a part, or why it is none of this figure's."""

@@ -1,0 +1,174 @@
+"""The page of all checks, in Markdown: at paper scale from parts, and at a smaller one over seeds."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from lyaptorch._brief import FAILS, HOLDS, UNDECIDED, tally
+from lyaptorch.cli.figures import Made
+from lyaptorch.cli.output import markdown, measured
+from lyaptorch.cli.parts import PAPER, PaperOrder, checked
+from lyaptorch.experiments import FIGURES
+from lyaptorch.experiments.check import reason
+from lyaptorch.experiments.over_seeds import OverSeeds, over_seeds
+from lyaptorch.experiments.parts import coverage
+from lyaptorch.plots.pages import duration
+
+NOT_RUN = "not run"
+CHECKED = ("figure", "check", "expected", "measured", "seeds", "outcome", "kind")
+COSTS = ("", "figure", "shows", "processor time", "time on the clock", "checks")
+"""The columns of the tables."""
+REPRODUCED = {HOLDS: "reproduced", FAILS: "not reproduced", UNDECIDED: "not decided"}
+"""What is said of claims."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How the checks of a figure stand at one scale.
+
+    Attributes:
+        checks: each over its runs.
+        seeds: in words, where all checks are of the same runs.
+        seconds: of all its runs, of all cores and on the clock, where they are known.
+    """
+
+    checks: Sequence[OverSeeds]
+    seeds: str = ""
+    seconds: tuple[float | None, float | None] = (None, None)
+
+
+Standings: TypeAlias = Mapping[tuple[str, str], Standing]
+"""Of figures, by paper and name."""
+
+
+def at_paper_scale(order: PaperOrder) -> dict[tuple[str, str], Standing]:
+    """Those of the figures of which there are parts."""
+    found = {}
+    for paper, figures in FIGURES.items():
+        for name in figures:
+            store = order.store(paper, name)
+            records = store.look()[0]
+            if not records:
+                continue
+            checks = checked(order.figure(paper, name), store, records)[1]
+            # the networks of one figure decide together; others are made once for each seed
+            alone = [check for check in checks if not isinstance(check, OverSeeds)]
+            there = coverage(store.figure, records, store.seeds)
+            words = f"{there.common} of {there.of}"
+            over = over_seeds([alone]) if alone else [c for c in checks if isinstance(c, OverSeeds)]
+            found[paper, name] = Standing(over, words if alone else "", store.spent())
+    return found
+
+
+def over_runs(made: Sequence[Made], scale: str) -> dict[tuple[str, str], Standing]:
+    """Those of the figures that were made at a scale, over the seeds with which they were."""
+    groups: dict[tuple[str, str], dict[int, Made]] = {}
+    for m in made:
+        if m.scale == scale and m.checks is not None:
+            groups.setdefault((m.paper, m.figure), {})[m.seed] = m
+    return {
+        name: Standing(
+            over_seeds([m.checks or () for m in runs.values()]),
+            seconds=(_sum(runs.values(), "cpu_seconds"), _sum(runs.values(), "seconds")),
+        )
+        for name, runs in groups.items()
+    }
+
+
+def headline(own: Standings, *others: Standings) -> str:
+    """Of the claims of the papers: "12 reproduced, 1 not reproduced, 2 not decided, 30 not run".
+
+    Claims that only others know are those that were not run; the figures that nobody ran are unknown.
+    """
+    here, known = _claims(own), set().union(*(_claims(other) for other in others))
+    counts = Counter(REPRODUCED[over.outcome] for over in here.values())
+    counts[NOT_RUN] = len(known - here.keys())
+    return ", ".join(f"{counts[word]} {word}" for word in (*REPRODUCED.values(), NOT_RUN))
+
+
+def checks_page(paper: Standings, small: Standings, scale: str, folder: Path) -> str:
+    """How all checks stand at paper scale, and at a smaller one over seeds; of what does not hold, why.
+
+    A paper that has a page of its own in `folder`, such as gradient-flossing.md, is linked to it.
+    """
+    figures = sum(map(len, FIGURES.values()))
+    blocks = [
+        "# All checks",
+        badge(paper, small, scale),
+        f"`lyap report --markdown checks.md` makes this page: at paper scale of {len(paper)} of {figures} "
+        f"figures, those of which there are parts, at {scale} scale of {len(small)}, over the seeds with "
+        "which each was made. Over seeds a check holds if it does in most of those that decide it; it is not "
+        "decided if no more than half do. Measured is then the mean, with its interval of 95%. Expected is a "
+        "value that must be met to within ±, or a bound from one side, ≥ or ≤. A check is not decided where "
+        "what it speaks of did not occur, or lies within chance. Only claims, the sentences of a paper, are "
+        "counted above; of the others the last column says why they are none.",
+    ]
+    titles = {PAPER: "Paper scale", scale: f"{scale.capitalize()} scale, over seeds"}
+    for at, standings in ((PAPER, paper), (scale, small)):
+        blocks.append(f"## {titles[at]}")
+        for name in FIGURES:
+            page = f"{name}.md"
+            blocks.append(f"### [{name}]({page})" if (folder / page).is_file() else f"### {name}")
+            rows = [row for own in FIGURES[name] for row in _rows(name, own, standings, at)]
+            blocks.append(markdown(CHECKED, ("---",) * len(CHECKED), *rows))
+        blocks += [f"### What it took at {at} scale", _costs(standings)]
+    return "\n\n".join(blocks) + "\n"
+
+
+def badge(paper: Standings, small: Standings, scale: str) -> str:
+    """The claims of the papers in a line, for a README."""
+    return (
+        f"**Claims of the papers**: at paper scale {headline(paper, small)}; "
+        f"at {scale} scale {headline(small, paper)}."
+    )
+
+
+def _claims(standings: Standings) -> dict[tuple[str, str, str], OverSeeds]:
+    """Those of papers, by figure and key."""
+    return {
+        (*name, over.checks[0].key): over
+        for name, standing in standings.items()
+        for over in standing.checks
+        if over.checks[0].kind == "claim"
+    }
+
+
+def _rows(paper: str, name: str, standings: Standings, scale: str) -> list[tuple[str, ...]]:
+    """A row for each check of a figure."""
+    standing = standings.get((paper, name))
+    if standing is None:
+        return [(name, "", "", "", "", NOT_RUN, "")]
+    rows: list[tuple[str, ...]] = []
+    for over in standing.checks:
+        check, outcome = over.checks[0], over.outcome
+        # what is known is that of small scale
+        why = reason(paper, name, check) if scale != PAPER and outcome != HOLDS else ""
+        shown = ": ".join(filter(None, (f"**{FAILS}**" if outcome == FAILS else outcome, why)))
+        kind = ": ".join(filter(None, (check.kind, check.because)))
+        seeds = standing.seeds or over.standing
+        rows.append((name, check.sentence, check.bound, measured(over), seeds, shown, kind))
+    return rows
+
+
+def _costs(standings: Standings) -> str:
+    """A row for each figure that was made, and their sum: time of all cores, and on the clock."""
+    rows = []
+    for (paper, name), standing in standings.items():
+        outcomes = tally(over.outcome for over in standing.checks)
+        times = ("" if s is None else duration(s) for s in standing.seconds)
+        rows.append((paper, name, FIGURES[paper][name].shows, *times, outcomes))
+    columns = zip(*(standing.seconds for standing in standings.values()), strict=True)
+    sums = [duration(math.fsum(s for s in column if s is not None)) for column in columns] or ["", ""]
+    rows.append(("", "all that is known", "", *sums, ""))
+    return markdown(COSTS, ("---",) * len(COSTS), *rows)
+
+
+def _sum(made: Iterable[Made], clock: str) -> float | None:
+    """Of what is known."""
+    known = [cost for m in made if (cost := m.cost(clock)) is not None]
+    return sum(known) if known else None

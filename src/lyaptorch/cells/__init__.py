@@ -6,7 +6,6 @@ from lyaptorch.cells.adapt import FunctionCell, Network, as_cell, copied, owned,
 from lyaptorch.cells.adaptive_lif import AdaptiveLIFCell
 from lyaptorch.cells.cell import Cell, FormCell
 from lyaptorch.cells.flow import Flow
-from lyaptorch.cells.forced import forced
 from lyaptorch.cells.form import AnyForm, Form, LIFForm
 from lyaptorch.cells.gates import GRUCell
 from lyaptorch.cells.leaky_readout import LeakyReadout
@@ -19,6 +18,7 @@ from lyaptorch.cells.rate import BinaryCell, ElmanCell, RateCell, ResidualCell
 from lyaptorch.cells.readout import Readout
 from lyaptorch.cells.spiking import LIFCell, SpikingCell
 from lyaptorch.cells.stacked import Block, Depth, Stacked
+from lyaptorch.cells.teacher import forced
 from lyaptorch.cells.unroll import settle, unroll
 from lyaptorch.cells.weights import WEIGHTS, random_frame
 

@@ -184,7 +184,9 @@ class TestClosed:
         with pytest.raises(ValueError, match=r"readout must be a module or a function of the state"):
             lt.closed_loop(cell, 3)
         loop = lt.closed_loop(cell, lt.Readout(N, 2))
-        with pytest.raises(ValueError, match=r"1 channels for this cell, got 3; those that are not fed back"):
+        with pytest.raises(
+            ValueError, match=r"1 channels for this cell, got 3; those beside what is fed back"
+        ):
             lt.lyapunov_spectrum(loop, torch.zeros(5, 1, 3))
         loop = lt.closed_loop(lambda x, h: torch.tanh(h + x), lambda h: h.sum())
         with pytest.raises(ValueError, match=r"must map the state before a step, \(1, 2\) torch.float64, to"):

@@ -71,7 +71,7 @@ class Loop(Cell):
 class ClosedLoop(Loop):
     """What `closed_loop` makes."""
 
-    channels = "those that are not fed back"
+    channels = "those beside what is fed back, if there are any"
 
     def __init__(self, cell: Cell, readout: Callable[[Tensor], Tensor]) -> None:
         fed_back = _fed_back(cell, readout)

@@ -1,6 +1,7 @@
 """Loops around a cell: closed by a readout, forced by a teacher, against their definitions."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from torch import nn
 
 import lyaptorch as lt
 from lyaptorch.cells import Stacked, unroll
+from lyaptorch.cells.form import Residual
 from lyaptorch.testing import check_cell
 
 pytestmark = pytest.mark.usefixtures("double")
@@ -18,9 +20,17 @@ def rate(**kw):
     return lt.RateCell(M, N, gain=1.2, **kw)
 
 
-def leaky(**kw):
-    """With something that passes W by, and no f outside."""
-    return lt.ResidualCell(M, N, residual=lt.residuals.decay(0.7), coupling=0.4, activation="linear", **kw)
+class Leaky(lt.cells.FormCell):
+    """h' = A h + c (W tanh(h) + V x + b): something passes W by, and there is no f outside."""
+
+    def __init__(self, ensemble=(), member_ids=None):
+        super().__init__(M, N, ensemble)
+        self.rate = lt.RateCell(M, N, ensemble=ensemble, member_ids=member_ids)
+        self.leak = nn.Parameter(torch.linspace(0.3, 0.9, N).expand(*ensemble, N).clone())
+
+    def form(self):
+        bypass = Residual(1 - self.leak, "diagonal")
+        return replace(self.rate.form(), residual=bypass, coupling=self.leak)
 
 
 def function(**kw):
@@ -30,7 +40,7 @@ def function(**kw):
 CELLS = {
     "rate": rate,
     "elman": lambda **kw: lt.ElmanCell(M, N, weights="orthogonal", gain=1.4, **kw),
-    "leaky": leaky,
+    "leaky": Leaky,
     "kind A": lambda **kw: lt.ResidualCell(M, N, kind="A", coupling=0.5, **kw),
     "gru": lambda **kw: lt.GRUCell(M, N, **kw),
     "lstm": lambda **kw: lt.LSTMCell(M, N // 2, **kw),
@@ -75,7 +85,7 @@ class TestClosed:
         torch.testing.assert_close(found.exponents, expected.exponents, rtol=0, atol=1e-11)
 
     @pytest.mark.parametrize(
-        ("name", "make"), [("rate", affine), ("elman", affine), ("lstm", affine), ("gru", squashed)]
+        ("name", "make"), [("leaky", affine), ("elman", affine), ("lstm", affine), ("gru", squashed)]
     )
     def test_products_and_gradients(self, name, make):
         cell = CELLS[name]()

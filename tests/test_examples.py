@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 FOLDER = Path(__file__).parents[1] / "examples"
 PERCENT = (
@@ -87,6 +88,30 @@ def test_a_sweep_runs_in_processes_and_not_twice(tmp_path):
 def test_a_convolutional_network(monkeypatch, tmp_path, capsys):
     run("convolutional", "--side", "5", "--steps", "5", "--k", "2", monkeypatch=monkeypatch, folder=tmp_path)
     assert len(numbers(capsys.readouterr().out, "exponents")) == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "off"),
+    [
+        pytest.param(("--training", "2000", "--steps", "4000"), 0.2, id="short"),
+        pytest.param((), 0.05, id="whole", marks=pytest.mark.slow),
+    ],
+)
+def test_a_reservoir_has_the_exponents_of_what_it_learned(settings, off, monkeypatch, tmp_path, capsys):
+    figure, dtype, threads = tmp_path / "figure.png", torch.get_default_dtype(), torch.get_num_threads()
+    try:
+        run("lorenz_reservoir", *settings, "--figure", str(figure), monkeypatch=monkeypatch, folder=tmp_path)
+    finally:
+        torch.set_default_dtype(dtype)
+        torch.set_num_threads(threads)
+    out = capsys.readouterr().out
+    conditional, closed = (numbers(out, name)[::2] for name in ("driven", "closed"))
+    assert conditional[0] < -40
+    assert abs(closed[0] - 0.906) < off
+    assert abs(closed[1]) < 0.6 * off
+    assert abs(closed[2] + 14.571) < 10 * off
+    assert closed[3] < -25
+    assert figure.stat().st_size > 10_000
 
 
 def test_a_loop_of_ones_own(monkeypatch, tmp_path, capsys):

@@ -45,9 +45,9 @@ def positive(name: str, value: N, *, do: str = "") -> N:
     return value
 
 
-def share(name: str, value: float) -> float:
-    """Return `value` if it is in 0..1, or raise."""
-    if not 0.0 <= value <= 1.0:
+def share(name: str, value: N) -> N:
+    """Return `value` if it, or each of its entries, is in 0..1, or raise."""
+    if not _all(name, value, lambda z: (z >= 0) & (z <= 1)):
         raise ValueError(f"{name} must be a share in 0..1, got {value!r}")
     return value
 

@@ -207,7 +207,7 @@ def test_a_network_that_is_fine():
     assert found.verdict == "healthy"
     assert found.measured.surviving == 12
     assert found.suggestions == ()
-    assert list(words(found)) == ["verdict", "directions", "explosion", "gradient", "reliability"]
+    assert list(words(found)) == ["verdict", "directions", "explosion", "gradient", "parallel", "reliability"]
     assert "What to try" not in str(found)
 
 
@@ -750,3 +750,40 @@ def test_the_default_device_changes_nothing():
         there = lt.diagnose(cell, inputs)
     assert str(there) == str(here)
     assert torch.equal(there.measured.exponents, here.measured.exponents)
+
+
+def newton(cell: lt.RateCell, inputs: Tensor) -> int:
+    """How many Newton iterations over all steps at once find the orbit from 0: t, but for round-off."""
+    form = cell.form()
+    drive, orbit = form.drive(inputs), unroll(cell, inputs, torch.zeros(1, cell.state_size).to(inputs))
+    guess = torch.zeros_like(orbit)
+    for iteration in range(1, len(inputs) + 1):
+        before = torch.cat([torch.zeros_like(guess[:1]), guess[:-1]])
+        D, after = form.jacobian(drive, before)[:, 0], form.step(drive, before)[:, 0]
+        # h_{s+1} = f(g_s) + D_s (h_s - g_s): linear in h, which a scan solves side by side
+        h, found = torch.zeros_like(after[0]), []
+        for s in range(len(inputs)):
+            h = after[s] + D[s] @ (h - before[s, 0])
+            found.append(h)
+        guess = torch.stack(found).unsqueeze(1)
+        if (guess - orbit).abs().max() < 1e-6:
+            return iteration
+    return len(inputs) + 1
+
+
+@pytest.mark.parametrize(("gain", "word"), [(0.9, "yes"), (3.0, "no")])
+def test_what_it_says_of_evaluation_in_parallel_holds(gain, word):
+    cell, inputs = lt.RateCell(1, 30, gain=gain, generator=seeded()).double(), noise(b=1).double()
+    with torch.no_grad():
+        short, long = newton(cell, inputs[:40]), newton(cell, inputs)
+    assert words(lt.diagnose(cell, inputs, k=4))["parallel"].startswith(f"In parallel: {word}.")
+    assert long <= short + 2 < 15 if word == "yes" else long > 2 * short > 30
+
+
+def test_a_target_below_zero_makes_evaluation_in_parallel_possible():
+    cell = linear(rotation(4))
+    assert words(lt.diagnose(cell, noise()))["parallel"].startswith("In parallel: not known, λ₁ is 0")
+    cell.weight_hh.data *= 1.02
+    assert "flossing with target < 0 makes it so" in words(lt.diagnose(cell, noise()))["parallel"]
+    lt.floss(cell, noise(), target=-0.05, epochs=20, lr=5e-3)
+    assert words(lt.diagnose(cell, noise()))["parallel"].startswith("In parallel: yes.")

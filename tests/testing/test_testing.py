@@ -193,6 +193,46 @@ class DetachedState(Good):
         return self.step(x, h), D @ Q
 
 
+class InPlace(Good):
+    def step(self, x, h):
+        return h.copy_(self.value(x, h))
+
+    pushforward = lt.Cell.pushforward
+
+
+class WithInput(Good):
+    """Its tangent leaves out what comes by way of the input."""
+
+    def pushforward_with_input(self, x, h, X, Q):
+        return self.pushforward(x, h, Q)
+
+
+class WrongLast(Good):
+    def last(self, inputs, h):
+        return super().last(inputs[1:], h)
+
+
+class WrongForm(Good):
+    def form(self):
+        V = torch.ones(*self.ensemble, N, M)
+        return lt.cells.Form(self.W, V, (), None, lt.cells.ACTIVATIONS["relu"]())
+
+
+class LosesOrder(Good):
+    def pack(self, state):
+        return state.flip(-1)
+
+
+class TooManyParts(Good):
+    def parts(self):
+        return {"h": slice(0, N), "c": slice(N, 2 * N)}
+
+
+class OpenGate(Good):
+    def gate_values(self, x, h):
+        return {"forget": h.exp()}
+
+
 class TestCheckCell:
     @pytest.mark.parametrize(
         ("case", "ensemble"),
@@ -234,6 +274,16 @@ class TestCheckCell:
             (SharedWeights, r"members must be independent, got one that depends on the W of another"),
             (Detached, r"the gradient of the exponents by W must be that of central differences, .* got"),
             (DetachedState, r"the gradient of the exponents by inputs must be that of central differences"),
+            (InPlace, r"must leave its state as it is, got one that it changed in place"),
+            (WithInput, r"pushforward_with_input must return dh'/dx X \+ D Q with the derivatives of step"),
+            (WrongLast, r"last must return the last state of step, got a relative difference"),
+            (WrongForm, r"unroll must return the states of step, which a form must describe"),
+            (LosesOrder, r"pack must undo unpack, got another state from it: \(3, 3, 4\) for"),
+            (TooManyParts, r"parts must be slices of the state of size 4, got slice\(4, 8, None\) for 'c'"),
+            (
+                OpenGate,
+                r"gate_values must be \(\*e, b, units\) = .* within 0..1, got \(3, 3, 4\) from .* 'forget'",
+            ),
         ],
     )
     def test_what_is_wrong_is_named(self, kind, message):

@@ -9,13 +9,16 @@ from lyaptorch.cells.flow import Flow
 from lyaptorch.cells.form import AnyForm, Form, LIFForm
 from lyaptorch.cells.gates import GRUCell
 from lyaptorch.cells.leaky_readout import LeakyReadout
+from lyaptorch.cells.loop import closed_loop
 from lyaptorch.cells.lstm import LSTMCell, URLSTMCell
 from lyaptorch.cells.modern import CoRNNCell, S4DCell
 from lyaptorch.cells.ownership import Substituted
 from lyaptorch.cells.probe import fit, probe
 from lyaptorch.cells.rate import BinaryCell, ElmanCell, RateCell, ResidualCell
+from lyaptorch.cells.readout import Readout
 from lyaptorch.cells.spiking import LIFCell, SpikingCell
 from lyaptorch.cells.stacked import Block, Depth, Stacked
+from lyaptorch.cells.teacher import forced
 from lyaptorch.cells.unroll import settle, unroll
 from lyaptorch.cells.weights import WEIGHTS, random_frame
 
@@ -42,6 +45,7 @@ __all__ = [
     "LeakyReadout",
     "Network",
     "RateCell",
+    "Readout",
     "ResidualCell",
     "S4DCell",
     "SpikingCell",
@@ -49,8 +53,10 @@ __all__ = [
     "Substituted",
     "URLSTMCell",
     "as_cell",
+    "closed_loop",
     "copied",
     "fit",
+    "forced",
     "owned",
     "probe",
     "random_frame",

@@ -45,6 +45,7 @@ class Cell(nn.Module):
         ran: the modules that ran when it was probed, and whether each was in training mode then.
         time_step: time per step; exponents are per unit of this time.
         advice: what an error says when the state overflows.
+        channels: what an error says of inputs of another size.
 
     Example:
         >>> class Decay(Cell):
@@ -61,6 +62,7 @@ class Cell(nn.Module):
     alone: bool = False
     layered: bool = False
     advice: str = ADVICE
+    channels: str = "the last dimension is m"
     ingredients: ClassVar[tuple[str, ...]] = ("step",)
     """Methods that say what the step is; a class that writes one anew has another step."""
 
@@ -221,6 +223,11 @@ class FormCell(Cell):
         """The next state and D Q. Cost O(b n^2 k)."""
         form = self._described()
         return form.pushforward(form.drive(x), h, Q)
+
+    def pushforward_with_input(self, x: Input, h: State, X: InputFrame, Q: Frame) -> tuple[State, Frame]:
+        """The next state and dh'/dx X + D Q. Cost O(b n (n + m) k)."""
+        form = self._described()
+        return form.pushforward(form.drive(x), h, Q, X)
 
 
 def pushforward_forward_mode(cell: Cell, x: Tensor, h: Tensor, Q: Tensor) -> tuple[Tensor, Tensor]:

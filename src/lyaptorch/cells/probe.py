@@ -262,7 +262,7 @@ def fit(cell: Cell, inputs: Tensor, h0: Any) -> tuple[Tensor, Tensor]:
         )
     if not foreign and m != cell.input_size:
         raise ValueError(
-            f"inputs must have {cell.input_size} channels for this cell, got {m}; the last dimension is m"
+            f"inputs must have {cell.input_size} channels for this cell, got {m}; {cell.channels}"
         )
     named = [*cell.named_parameters(), *cell.named_buffers()]
     for name, value in named:

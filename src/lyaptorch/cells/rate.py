@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lyaptorch import _checks
-from lyaptorch._types import Frame, Input, InputFrame, Number, State
+from lyaptorch._types import Number
 from lyaptorch.cells.activation import Activation
 from lyaptorch.cells.activation import activation as activation_of
 from lyaptorch.cells.cell import FormCell
@@ -183,11 +183,6 @@ class ElmanCell(FormCell):
         """f(W h + V x + b_ih + b_hh) with f = phi."""
         biases = tuple(b for b in (self.bias_ih, self.bias_hh) if b is not None)
         return Form(self.weight_hh, self.weight_ih, biases, None, self.activation)
-
-    def pushforward_with_input(self, x: Input, h: State, X: InputFrame, Q: Frame) -> tuple[State, Frame]:
-        """The next state and f'(a) (V X + W Q). Cost O(b n (n + m) k)."""
-        form = self._described()
-        return form.pushforward(form.drive(x), h, Q, X)
 
 
 class ResidualCell(FormCell):

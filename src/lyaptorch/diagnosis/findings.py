@@ -58,6 +58,7 @@ def findings(measured: Measurements) -> tuple[Finding, ...]:
         ("registers", _registers(measured)),
         ("gates", _gates(measured)),
         ("gradient", _gradient(measured)),
+        ("parallel", _parallel(measured)),
         ("reliability", _reliability(measured)),
     ]
     return tuple(Finding(name, text) for name, text in found if text)
@@ -227,6 +228,24 @@ def _gradient(measured: Measurements) -> str:
         return f"{told} had the same size {steps(len(logs) - 1)} earlier."
     verb = "grew" if last > 0 else "fell"
     return f"{told} {verb} by {_power(abs(last))} in {steps(len(logs) - 1)}."
+
+
+def _parallel(measured: Measurements) -> str:
+    """Whether all steps could be evaluated at once, by the sign of lambda_1: Gonzalez et al. (2025)."""
+    # an exponent of zero has no error where nothing fluctuates, but round-off
+    first, error = measured.lambda1, 2 * measured.error[0].item() + 16 / measured.round_off
+    if first + error < 0 or (math.isinf(first) and first < 0):
+        return (
+            "In parallel: yes. λ₁ < 0 on these inputs, so that Newton iterations over all steps at once take "
+            "few, however long the sequence."
+        )
+    mend = "flossing with target < 0 makes it so"
+    if first - error > 0:
+        return (
+            "In parallel: no. λ₁ > 0 on these inputs, so that Newton iterations over all steps at once take "
+            f"more, the longer the sequence; {mend}."
+        )
+    return f"In parallel: not known, λ₁ is 0 within its error; below 0 it could be, and {mend}."
 
 
 def _reliability(measured: Measurements) -> str:

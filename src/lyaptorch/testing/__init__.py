@@ -1,6 +1,7 @@
 """Oracles: exact systems, networks with known answers, lambda_1 without a Jacobian, and `check_cell`."""
 
 from lyaptorch.testing.conformance import CellReport, check_cell
+from lyaptorch.testing.flows import SYSTEMS, System
 from lyaptorch.testing.systems import (
     CAT_EXPONENT,
     HENON_SUM,
@@ -25,7 +26,9 @@ __all__ = [
     "LOGISTIC_EXPONENT",
     "LORENZ_EXPONENTS",
     "LORENZ_SUM",
+    "SYSTEMS",
     "CellReport",
+    "System",
     "cat",
     "check_cell",
     "copy_network",

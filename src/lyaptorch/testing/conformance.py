@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,11 +44,12 @@ class CellReport:
 def check_cell(cell: Network, inputs: Tensor | None = None, h0: Any = None) -> CellReport:
     """Check a cell of your own, best in float64: everything that the library takes for granted.
 
-    Along a short trajectory: the step is finite, deterministic and treats trajectories and members
-    independently; forward and reverse mode agree; `pushforward` returns the states of `step` and its
-    derivative by autodiff; a trajectory has the same exponents alone; no member's weights reach another; the
-    gradient of the exponents is that of central differences (of plain autograd where the slope is a
-    surrogate).
+    Along a short trajectory: the step is finite, deterministic, leaves input and state as they are and treats
+    trajectories and members independently; forward and reverse mode agree; `pushforward`, and that with the
+    input's share, return the states of `step` and its derivatives by autodiff; `last` and the form, where
+    there is one, lead where `step` does; `pack` undoes `unpack`, `parts` lie in the state, gates in 0..1;
+    a trajectory has the same exponents alone; no member's weights reach another; the gradient of the
+    exponents is that of central differences (of plain autograd where the slope is a surrogate).
 
     Args:
         cell: anything that `as_cell` takes.
@@ -71,7 +73,9 @@ def check_cell(cell: Network, inputs: Tensor | None = None, h0: Any = None) -> C
     report = CellReport()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
+        _check_in_place(cell, inputs, h)
         inputs, h = fit(cell, inputs, h)
+        _check_structure(cell, inputs[0], h)
         states = [h]
         for s, x in enumerate(inputs):
             probe(cell, x, states[-1])
@@ -81,8 +85,10 @@ def check_cell(cell: Network, inputs: Tensor | None = None, h0: Any = None) -> C
             with torch.no_grad():
                 states.append(cell.step(x, states[-1]))
     report.notes.extend(sorted({str(warning.message) for warning in caught}))
-    last, rule = unroll(cell, inputs, h)[-1], "unroll must return the states of step"
-    _compare(report, "unroll", last, states[-1], rule)
+    rule = "unroll must return the states of step, which a form must describe"
+    _compare(report, "unroll", unroll(cell, inputs, h)[-1], states[-1], rule)
+    with torch.no_grad():
+        _compare(report, "last", cell.last(inputs, h), states[-1], "last must return the last state of step")
     _check_spectrum(cell, inputs, h, report)
     if cell.ensemble:
         report.notes.append(f"members of the ensemble {cell.ensemble} are independent")
@@ -111,6 +117,39 @@ def _noise(like: Tensor, number: int, shape: tuple[int, ...] | None = None) -> T
     return stream.normal(shape, member_ids=number, dtype=like.dtype, device=like.device)
 
 
+def _check_in_place(cell: Cell, inputs: Tensor, h: Any) -> None:
+    """A step is not to write into what it is given; whatever else is wrong with it is found later."""
+    given = inputs[0].detach(), cell.pack(h).detach()
+    copies = [z.clone() for z in given]
+    with torch.no_grad(), suppress(Exception):
+        cell.step(*copies)
+    for name, before, after in zip(("input", "state"), given, copies, strict=True):
+        if not torch.equal(before.nan_to_num(), after.nan_to_num()):
+            raise ValueError(
+                f"step(x, h) must leave its {name} as it is, got one that it changed in place; compute a new "
+                "tensor"
+            )
+
+
+def _check_structure(cell: Cell, x: Tensor, h: Tensor) -> None:
+    """What the cell says of its state: packed and unpacked, by parts, through gates."""
+    if not torch.equal(packed := cell.pack(cell.unpack(h)), h):
+        raise ValueError(
+            f"pack must undo unpack, got another state from it: {tuple(packed.shape)} for {tuple(h.shape)}"
+        )
+    n = h.shape[-1]
+    for name, part in cell.parts().items():
+        if not len(range(n)[part]) or (part.stop or 0) > n:
+            raise ValueError(f"parts must be slices of the state of size {n}, got {part} for {name!r}")
+    with torch.no_grad():
+        for name, gate in cell.gate_values(x, h).items():
+            if gate.shape[:-1] != h.shape[:-1] or not ((gate >= 0) & (gate <= 1)).all():
+                raise ValueError(
+                    f"gate_values must be (*e, b, units) = {(*h.shape[:-1], '...')} within 0..1, got "
+                    f"{tuple(gate.shape)} from {gate.min():.3g} to {gate.max():.3g} for {name!r}"
+                )
+
+
 def _check_products(cell: Cell, x: Tensor, h: Tensor, report: CellReport) -> None:
     """`pushforward` against `step` and against reverse mode, after a probe."""
     # reverse mode is the repair of the default pushforward; one of the user's own is judged as it is
@@ -119,10 +158,10 @@ def _check_products(cell: Cell, x: Tensor, h: Tensor, report: CellReport) -> Non
         cell.reverse_mode = False
     Q, V = (_noise(h, number, (*h.shape, min(COLUMNS, h.shape[-1]))) for number in (2, 3))
     # D Q is compared with D^T V without ever forming D: V^T (D Q) = (D^T V)^T Q for random Q and V
-    y = h.detach().requires_grad_()
+    y, u = h.detach().requires_grad_(), x.detach().requires_grad_()
     with torch.enable_grad():
-        stepped = cell.step(x, y)
-    pulled = torch.stack([pull(stepped, y, v) for v in V.unbind(-1)], -1)
+        stepped = cell.step(u, y)
+    pulled, from_input = (torch.stack([pull(stepped, z, v) for v in V.unbind(-1)], -1) for z in (y, u))
     with torch.no_grad():
         after, pushed = cell.pushforward(x, h, Q)
         _compare(report, "state of pushforward", after, cell.step(x, h), "pushforward must return step(x, h)")
@@ -132,6 +171,13 @@ def _check_products(cell: Cell, x: Tensor, h: Tensor, report: CellReport) -> Non
             )
         both = "pushforward must return D Q with the derivative D of step by autodiff"
         _compare(report, "pushforward", V.mT @ pushed, pulled.mT @ Q, both)
+        if type(cell).pushforward_with_input is not Cell.pushforward_with_input:
+            X = _noise(x, 5, (*x.shape, Q.shape[-1]))
+            _, pushed = cell.pushforward_with_input(x, h, X, Q)
+            both = (
+                "pushforward_with_input must return dh'/dx X + D Q with the derivatives of step by autodiff"
+            )
+            _compare(report, "pushforward_with_input", V.mT @ pushed, from_input.mT @ X + pulled.mT @ Q, both)
         if forward_works:
             _, forward = pushforward_forward_mode(cell, x, h, Q)
             both = "forward and reverse mode must agree"
@@ -190,6 +236,8 @@ def _check_gradients(cell: Cell, inputs: Tensor, h: Tensor, report: CellReport) 
         expected = torch.autograd.grad(loss("autograd"), leaves, allow_unused=True, materialize_grads=True)
     for i, (leaf, gradient) in enumerate(zip(leaves, gradients, strict=True)):
         name = {0: "inputs", 1: "h0"}.get(i) or _name(cell, leaf)
+        if leaf.numel() == 0:  # inputs of no channels
+            continue
         u = _noise(leaf, 10 + i)
         along = (gradient * u).sum()
         want = (expected[i] * u).sum() if surrogate else _difference(loss, leaf, u)

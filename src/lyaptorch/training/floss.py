@@ -67,7 +67,7 @@ def floss(
         tangent_transient: first steps of the scan, not counted.
         interval: steps between reorthonormalisations, or "auto", as in `FlossPhase`.
         target: exponent to reach, nats per step (also for a `Flow`: dt times that per unit of time), a number
-            or one for each member.
+            or one for each member. Below 0 it makes a network whose steps can be evaluated in parallel.
         clip: largest gradient norm of each tensor of each member; None for no limit.
         reduction: "mean" or "sum" over the exponents.
         frame: "redrawn" each epoch, or "fixed".

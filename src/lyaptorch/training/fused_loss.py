@@ -12,11 +12,11 @@ from lyaptorch import kernels
 from lyaptorch.cells.cell import Cell
 from lyaptorch.cells.form import AnyForm, LIFForm
 from lyaptorch.cells.leaky_readout import LeakyReadout
+from lyaptorch.cells.readout import Readout
 from lyaptorch.cells.unroll import once, serving
 from lyaptorch.kernels.fit import LOSSES, Lesson, fit
 from lyaptorch.tasks.batch import Batch
 from lyaptorch.training.optim import expand
-from lyaptorch.training.readout import Readout
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 

@@ -14,11 +14,10 @@ from lyaptorch import _checks
 from lyaptorch._padded import mean_of
 from lyaptorch._random import Stream, ids_of, seed_from
 from lyaptorch._types import Inputs, LastStates, PerMember, State
-from lyaptorch.cells import Cell, Network, as_cell, fit, settle, unroll
+from lyaptorch.cells import Cell, Network, Readout, as_cell, fit, settle, unroll
 from lyaptorch.cells.ownership import of_members, shared_parameter
 from lyaptorch.tasks.batch import Batch
 from lyaptorch.training.fused_loss import fused_loss
-from lyaptorch.training.readout import Readout as Readout
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "binary_cross_entropy": partial(nn.functional.binary_cross_entropy_with_logits, reduction="none"),

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from lyaptorch._types import Number
-from lyaptorch.cells import Activation, RateCell
+from lyaptorch.cells import Activation, RateCell, Readout
 from lyaptorch.cells.weights import Weights
 from lyaptorch.tasks.batch import Task
-from lyaptorch.training.model import Model, Readout, settled_state
+from lyaptorch.training.model import Model, settled_state
 
 __all__ = ["PRESETS", "gf2023"]
 

@@ -8,6 +8,7 @@ from lyaptorch.cells.cell import Cell, FormCell
 from lyaptorch.cells.flow import Flow
 from lyaptorch.cells.form import AnyForm, Form, LIFForm
 from lyaptorch.cells.gates import GRUCell
+from lyaptorch.cells.leaky import LeakyRateCell
 from lyaptorch.cells.leaky_readout import LeakyReadout
 from lyaptorch.cells.lstm import LSTMCell, URLSTMCell
 from lyaptorch.cells.modern import CoRNNCell, S4DCell
@@ -39,6 +40,7 @@ __all__ = [
     "LIFCell",
     "LIFForm",
     "LSTMCell",
+    "LeakyRateCell",
     "LeakyReadout",
     "Network",
     "RateCell",

@@ -5,6 +5,8 @@ from lyaptorch.cells.activation import ACTIVATIONS, Activation
 from lyaptorch.cells.adapt import FunctionCell, Network, as_cell, copied, owned, unwrap
 from lyaptorch.cells.adaptive_lif import AdaptiveLIFCell
 from lyaptorch.cells.cell import Cell, FormCell
+from lyaptorch.cells.delta import DeltaCell
+from lyaptorch.cells.diagonal import LRUCell, MinGRUCell, SelectiveSSMCell
 from lyaptorch.cells.flow import Flow
 from lyaptorch.cells.form import AnyForm, Form, LIFForm
 from lyaptorch.cells.gates import GRUCell
@@ -30,6 +32,7 @@ __all__ = [
     "Block",
     "Cell",
     "CoRNNCell",
+    "DeltaCell",
     "Depth",
     "ElmanCell",
     "Flow",
@@ -39,13 +42,16 @@ __all__ = [
     "GRUCell",
     "LIFCell",
     "LIFForm",
+    "LRUCell",
     "LSTMCell",
     "LeakyRateCell",
     "LeakyReadout",
+    "MinGRUCell",
     "Network",
     "RateCell",
     "ResidualCell",
     "S4DCell",
+    "SelectiveSSMCell",
     "SpikingCell",
     "Stacked",
     "Substituted",

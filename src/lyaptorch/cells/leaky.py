@@ -91,20 +91,20 @@ class LeakyRateCell(RateCell):
             self.leak = self.time_step = float(leak)
 
     def form(self) -> Form:
-        """P(h) + leak (W phi(h) + V x + b) with P = 1 - leak."""
-        plain, shape = super().form(), self.weight_hh.shape[:-1]
-        leak = torch.as_tensor(self.leak, dtype=self.weight_hh.dtype, device=self.weight_hh.device)
-        if leak.dim() <= len(self.ensemble):
-            leak = leak.unsqueeze(-1)
-        return Form(
-            plain.weight_hh,
-            plain.weight_ih,
-            plain.biases,
-            plain.inner,
-            None,
-            Residual((1 - leak).expand(shape), "diagonal"),
-            leak,
-        )
+        """P(h) + leak W phi(h) + leak V x + leak b with P = 1 - leak.
+
+        Nothing comes after the sum, so that the leak may scale the weights, once and not at every step.
+        """
+        plain, leak = super().form(), self.leak
+        shape, rows = plain.weight_hh.shape[:-1], leak
+        if isinstance(leak, Tensor):
+            leak = leak.unsqueeze(-1) if leak.dim() <= len(self.ensemble) else leak
+            rows, rest = leak.unsqueeze(-1), (1 - leak).expand(shape)
+        else:
+            rest = plain.weight_hh.new_full(shape, 1 - leak)
+        biases = tuple(leak * bias for bias in plain.biases)
+        W, V = rows * plain.weight_hh, rows * plain.weight_ih
+        return Form(W, V, biases, plain.inner, None, Residual(rest, "diagonal"))
 
     def extra_repr(self) -> str:
         """Sizes and the leak, as `print(cell)` shows them."""

@@ -132,7 +132,8 @@ def _fixed_point(response: Tensor, delta: Tensor, g: float) -> Tensor:
         # of C(0), and it alone, the terms that are left out would count
         C = torch.cat([(_spread(q) * _grid()[1]).sum().reshape(1), rho[1:] * _series(c, rho[1:].square())])
         # even and periodic in tau: its spectrum is real
-        after = torch.fft.irfft(torch.fft.rfft(torch.cat([C, C[1:-1].flip(0)])).real * response)[: len(delta)]
+        waves = torch.fft.rfft(torch.cat([C, C[1:-1].flip(0)])).real
+        after: Tensor = torch.fft.irfft(waves * response)[: len(delta)]
         change = after - delta
         if change.abs().max() < ACCURACY * q:
             return after
@@ -155,7 +156,7 @@ def _lambda_max(g: float, leak: float, covariance: Tensor) -> float:
     slopes = _series(order * c, rho[1:].square()) / q
     x, weights = q.sqrt() * _grid()[0], _grid()[1]
     first = (x.cosh().pow(-4) * weights).sum().reshape(1)
-    diagonal = ((leak * g) ** 2 * torch.cat([first, slopes])).tolist()
+    diagonal: list[float] = ((leak * g) ** 2 * torch.cat([first, slopes])).tolist()
 
     def positive(z: float) -> bool:
         """Whether z^2 + a^2 is above all eigenvalues: the pivots of the difference are positive."""

@@ -65,9 +65,7 @@ def test_a_network_comes_to_its_spectrum_at_rest():
     with torch.no_grad():
         spec = lt.lyapunov_spectrum(cell, torch.zeros(4000, 1, 1), tangent_transient=400)
     expected = quiescent_spectrum(torch.linalg.eigvals(cell.weight_hh), 0.2)
-    torch.testing.assert_close(
-        spec.exponents[0].sort(descending=True).values, expected, rtol=0, atol=3e-3
-    )
+    torch.testing.assert_close(spec.exponents[0].sort(descending=True).values, expected, rtol=0, atol=3e-3)
     assert spec.exponents.sum().item() == pytest.approx(expected.sum().item(), abs=1e-6)
 
 

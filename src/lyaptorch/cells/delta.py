@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from lyaptorch._types import Frame, Input, State
+from lyaptorch._types import Input, State
 from lyaptorch.cells.diagonal import Shaped
 from lyaptorch.cells.form import linear
 from lyaptorch.cells.initial import Draws
+
+OfRows = Float[Tensor, "*e b rows k"]
+"""A frame of n rows, or of those of one copy."""
 
 
 class DeltaCell(Shaped):
@@ -71,7 +75,7 @@ class DeltaCell(Shaped):
         S = self.unpack(h)
         return (alpha * (S - beta * k * (k.mT @ S)) + beta * k * v).flatten(-3)
 
-    def pushforward(self, x: Input, h: State, Q: Frame) -> tuple[State, Frame]:
+    def pushforward(self, x: Input, h: State, Q: OfRows) -> tuple[State, OfRows]:
         """The next state and D Q, of a frame of n rows or of n / d_v, one column's. Cost O(b n k)."""
         k, v, beta, alpha = self._given(x)
         S, Y = self.unpack(h), torch.unflatten(Q, -2, (*self.shape[:2], -1)).flatten(-2)

@@ -17,6 +17,7 @@ from lyaptorch import (
     ElmanCell,
     Flow,
     GRUCell,
+    LeakyRateCell,
     LIFCell,
     LSTMCell,
     RateCell,
@@ -25,7 +26,16 @@ from lyaptorch import (
     residuals,
 )
 from lyaptorch._random import Stream, ids_of
-from lyaptorch.cells import AdaptiveLIFCell, CoRNNCell, S4DCell, Stacked, URLSTMCell
+from lyaptorch.cells import (
+    AdaptiveLIFCell,
+    CoRNNCell,
+    DeltaCell,
+    LRUCell,
+    S4DCell,
+    SelectiveSSMCell,
+    Stacked,
+    URLSTMCell,
+)
 from lyaptorch.cells.activation import sech2, tanh
 from lyaptorch.cells.cell import FormCell
 from lyaptorch.cells.form import Form, Residual
@@ -197,6 +207,11 @@ def parts(**kw: Any) -> Cell:
     return as_cell(step, state=(torch.zeros(1, 1), torch.zeros(1, N - 1)))
 
 
+def linear(**kw: Any) -> Cell:
+    """A complex mode below, whose two numbers a selective state space reads."""
+    return Stacked([LRUCell(M, 1, **kw), SelectiveSSMCell(2, 1, N - 2, **kw)])
+
+
 def flow(method: str) -> Callable[..., Cell]:
     """A neural ODE with closed-over tensors, of which one is trained; a unit of time is a step."""
 
@@ -280,6 +295,9 @@ CASES = [
     Case("ur-lstm", lambda **kw: URLSTMCell(M, N // 2, gain=2.0, **kw)),
     Case("cornn", lambda **kw: CoRNNCell(M, N // 2, dt=0.5, **kw)),
     Case("s4d", lambda **kw: S4DCell(M, 1, N // 2, **kw)),
+    Case("linear", linear),
+    Case("delta", lambda **kw: DeltaCell(M, 1, N // 2, 2, **kw)),
+    Case("leaky", lambda **kw: LeakyRateCell(M, N, leak=torch.linspace(0.3, 0.9, N), gain=1.5, **kw)),
     Case("user-step", Leaky),
     Case("user-pushforward", Written),
     Case("function", function),

@@ -53,6 +53,10 @@ class Scaled(lt.Cell):
         super().__init__(M, N, ensemble)
         self.cell, self.c = cell, c
 
+    @property
+    def multiplicity(self):
+        return self.cell.multiplicity
+
     def step(self, x, h):
         return self.cell.step(x, h)
 

@@ -5,9 +5,12 @@ from lyaptorch.cells.activation import ACTIVATIONS, Activation
 from lyaptorch.cells.adapt import FunctionCell, Network, as_cell, copied, owned, unwrap
 from lyaptorch.cells.adaptive_lif import AdaptiveLIFCell
 from lyaptorch.cells.cell import Cell, FormCell
+from lyaptorch.cells.delta import DeltaCell
+from lyaptorch.cells.diagonal import LRUCell, MinGRUCell, SelectiveSSMCell
 from lyaptorch.cells.flow import Flow
 from lyaptorch.cells.form import AnyForm, Form, LIFForm
 from lyaptorch.cells.gates import GRUCell
+from lyaptorch.cells.leaky import LeakyRateCell
 from lyaptorch.cells.leaky_readout import LeakyReadout
 from lyaptorch.cells.loop import closed_loop
 from lyaptorch.cells.lstm import LSTMCell, URLSTMCell
@@ -32,6 +35,7 @@ __all__ = [
     "Block",
     "Cell",
     "CoRNNCell",
+    "DeltaCell",
     "Depth",
     "ElmanCell",
     "Flow",
@@ -41,13 +45,17 @@ __all__ = [
     "GRUCell",
     "LIFCell",
     "LIFForm",
+    "LRUCell",
     "LSTMCell",
+    "LeakyRateCell",
     "LeakyReadout",
+    "MinGRUCell",
     "Network",
     "RateCell",
     "Readout",
     "ResidualCell",
     "S4DCell",
+    "SelectiveSSMCell",
     "SpikingCell",
     "Stacked",
     "Substituted",

@@ -82,6 +82,7 @@ class Cell(nn.Module):
             ("pushforward", "_push", step),
             ("pushforward_with_input", "_push", min(step, push)),
             ("form", "", min(step, push)),
+            ("multiplicity", "", min(step, push)),
         ):
             if _depth(cls, name, also) > least:
                 setattr(cls, name, getattr(Cell, name))
@@ -107,6 +108,15 @@ class Cell(nn.Module):
     def gate_values(self, x: Input, h: State) -> dict[str, Tensor]:
         """What the gates of a gated cell let through, in 0..1, `(*e, b, units)` each by name."""
         return {}
+
+    @property
+    def multiplicity(self) -> int:
+        """How often each exponent is there, because D is A (x) 1 with an identity of this size.
+
+        A random frame is then that of A, n / multiplicity rows, which `pushforward` takes beside those of n;
+        each of its columns stands for so many of the spectrum.
+        """
+        return 1
 
     @property
     def output_size(self) -> int:

@@ -137,6 +137,13 @@ class Growth:
         """Sum of the positive exponents `(*e, b)`, an upper bound of the entropy rate (Pesin)."""
         return self.exponents(dt).clamp_min(0.0).sum(-1)
 
+    def repeated(self, copies: int, k: int) -> Growth:
+        """The first k columns, where each of these is there so many times."""
+        if copies == 1:
+            return self
+        log_r, healthy = (z.repeat_interleave(copies, -1)[..., :k] for z in (self.log_r, self.healthy))
+        return Growth(log_r, self.steps, healthy)
+
     def ended(self, counted: Tensor) -> Growth:
         """Growth of which each trajectory has the first `counted (b,)` or `(*e, b)` steps alone."""
         before = self.steps.cumsum(0) - self.steps

@@ -80,7 +80,8 @@ def lyapunov_spectrum(
             each goes on into the next one until what they differ by is below the standard error, or for a
             quarter of a piece, at most. `Spectrum` tells for how long (`warm_up`), and what may be left
             (`seams`), which its error bars have in them. Without gradient, and without lengths.
-        frame: orthonormal `(n, k)` or `(*e, b, n, k)`; random when missing, the same for all members.
+        frame: orthonormal `(n, k)` or `(*e, b, n, k)`; random when missing, the same for all members. Of a
+            cell with a `multiplicity` the random one is that of one copy, and all copies have its exponents.
         generator: seeds the random frame.
         dt: time per step; exponents come in nats per unit of time. The cell's own when missing: that of a
             `Flow`, 1 for all others.
@@ -130,7 +131,9 @@ def lyapunov_spectrum(
         uncounted={"tangent_transient": tangent_transient},
         frame=frame,
         generator=generator,
+        copies=True,
     )
+    copies, k = cell.multiplicity if frame is None else 1, h.shape[-1] if k is None else int(k)
     tangent_transient = int(tangent_transient)
     dt = cell.time_step if dt is None else _checks.positive("dt", dt)
     t = len(inputs)
@@ -158,7 +161,8 @@ def lyapunov_spectrum(
     drift = late_drift(growth, transient, dt) if chosen else None
     error, resolved = discretisation(seen, inputs, growth.exponents, dt)
     taken = {} if pieces is None else pieces.taken(segments, growth, dt)
-    return Spectrum(growth, found.h, found.Q, dt, transient, interval, died, error, resolved, drift, **taken)
+    at_end = found.h, found.Q, dt, transient, interval
+    return Spectrum(growth, *at_end, died, error, resolved, drift, **taken).repeated(copies, k)
 
 
 def grow(

@@ -118,7 +118,7 @@ def scan_in_pieces(
         return None
     log_r, healthy = _joined(head, found, segments)
     growth = in_spans(laid, log_r, healthy)
-    mixed = _mixed(growth.exponents(), start - first + warm_up, h.shape[-1]) * growth.steps.sum()
+    mixed = _mixed(growth.exponents(), start - first + warm_up, Q.shape[-2]) * growth.steps.sum()
     return Pieces(Outcome(log_r, healthy, found.h, found.Q), laid, warm_up, torch.hypot(left, mixed), seen)
 
 

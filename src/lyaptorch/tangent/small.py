@@ -54,8 +54,9 @@ def sweep(
 
 
 def _serves(h: Tensor, Q: Tensor, over: Sequence[Span]) -> bool:
-    # a Jacobian costs n tangent vectors, whatever k is
-    small = h.numel() * h.shape[-1] <= LARGEST and over[-1].stop - over[0].start >= LEAST
+    # a Jacobian costs n tangent vectors, whatever k is, and has n rows, as the frame has but of one copy
+    n = h.shape[-1]
+    small = Q.shape[-2] == n and h.numel() * n <= LARGEST and over[-1].stop - over[0].start >= LEAST
     return small and h.device.type == "cpu" and _checks.can_look()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -105,6 +105,21 @@ class Spectrum(Shown):
             common = torch.where(there, bias, 0.0).sum(-2) / there.sum(-2).clamp_min(1)
             error = torch.hypot(error, common)
         return error
+
+    def repeated(self, copies: int, k: int) -> Spectrum:
+        """Its first k exponents, where the state holds so many copies of what these belong to."""
+        if copies == 1:
+            return self
+        Q = self.final_frame
+        many = torch.eye(copies, dtype=Q.dtype, device=Q.device)
+        # rows (i, copy), columns (j, copy): that of each copy by itself
+        Q = torch.einsum("...ij,cd->...icjd", Q, many).flatten(-4, -3).flatten(-2)[..., :k]
+        each = {
+            name: value.repeat_interleave(copies, -1)[..., :k]
+            for name in ("died_at", "discretisation", "resolved", "drift", "seams")
+            if (value := getattr(self, name)) is not None
+        }
+        return replace(self, growth=self.growth.repeated(copies, k), final_frame=Q, **each)
 
     def _biases(self) -> list[Tensor]:
         return [bias for bias in (self.discretisation, self.drift, self.seams) if bias is not None]

@@ -40,6 +40,7 @@ def start(
     uncounted: dict[str, int],
     frame: Tensor | None,
     generator: torch.Generator | None,
+    copies: bool = False,
 ) -> Start:
     """Check the arguments, draw the frame and let the state settle.
 
@@ -52,6 +53,7 @@ def start(
         uncounted: by name, how many of the other steps are not counted.
         frame: `(n, k)` or `(*e, b, n, k)`, or None for a random one.
         generator: seeds the random frame.
+        copies: whether a random frame may stand for the copies of a cell's `multiplicity`.
 
     Raises:
         ValueError: as `lyapunov_spectrum` says.
@@ -71,7 +73,7 @@ def start(
             f"inputs must hold {' + '.join(waits)} + at least 1 counted step, got t={t} for "
             f"{' + '.join(map(str, waits.values()))} + 1; pass more inputs or shorten the transients"
         )
-    Q = first_frame(frame, k, h, generator)
+    Q = first_frame(frame, k, h, generator, cell.multiplicity if copies else 1)
     if isinstance(transient, str):
         if ends is not None:
             raise ValueError(
@@ -149,8 +151,12 @@ def _drawn_frame(n: int, k: int, seed: int, dtype: torch.dtype, device: torch.de
 _kept_frame = lru_cache(maxsize=16)(_drawn_frame)
 
 
-def first_frame(frame: Tensor | None, k: int | None, h: Tensor, generator: torch.Generator | None) -> Tensor:
+def first_frame(
+    frame: Tensor | None, k: int | None, h: Tensor, generator: torch.Generator | None, copies: int = 1
+) -> Tensor:
     """The frame given, checked, or a random one, in full shape `(*e, b, n, k)`; k is n when missing.
+
+    With `copies` a random one has so many times fewer rows, and of columns as many as hold k copies.
 
     Raises:
         ValueError: for k out of range, for a frame of the wrong shape, dtype or device, or that is not
@@ -160,10 +166,10 @@ def first_frame(frame: Tensor | None, k: int | None, h: Tensor, generator: torch
     k = n if k is None else _checks.integer("k", k, 1, n, do=f"a state of size {n} has {n} exponents")
     full = (*h.shape, k)
     if frame is None:
-        seed = seed_from(generator)
+        seed, n, k = seed_from(generator), n // copies, -(-k // copies)
         again = n * k <= KEPT and h.device.type == "cpu" and _checks.can_look()
         draw = _kept_frame if again and not torch.is_inference_mode_enabled() else _drawn_frame
-        return draw(n, k, seed, h.dtype, h.device).expand(full)
+        return draw(n, k, seed, h.dtype, h.device).expand(*h.shape[:-1], n, k)
     _checks.alike("frame", _checks.tensor("frame", frame), "the state", h)
     if tuple(frame.shape) not in ((n, k), full):
         raise ValueError(

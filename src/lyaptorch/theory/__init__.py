@@ -1,5 +1,6 @@
 """Theory: mean fields, spectra of random matrices, condition numbers."""
 
+from lyaptorch.theory.leaky import LeakyMeanField, leaky_mean_field, quiescent_spectrum
 from lyaptorch.theory.mean_field import (
     MeanField,
     binary_mean_field,
@@ -12,6 +13,7 @@ from lyaptorch.theory.mean_field import (
 from lyaptorch.theory.random_matrices import free_probability_spectrum, gaussian_product, triangle_law
 
 __all__ = [
+    "LeakyMeanField",
     "MeanField",
     "binary_mean_field",
     "critical_gain",
@@ -19,7 +21,9 @@ __all__ = [
     "free_probability_spectrum",
     "gaussian_product",
     "gaussian_states",
+    "leaky_mean_field",
     "log_condition_number",
+    "quiescent_spectrum",
     "tanh_mean_field",
     "triangle_law",
 ]

@@ -91,13 +91,15 @@ class Flossing:
                 )
             own = phase.k if isinstance(phase.k, Tensor) else k
             return Flossed(PENALTIES[phase.penalty](cell, inputs, h, own))
-        wait, frame, cut = phase.tangent_transient, self.frame(k, h), _checks.state_grad(phase.state_grad)
+        wait, cut, copies = phase.tangent_transient, _checks.state_grad(phase.state_grad), cell.multiplicity
+        frame = self.frame(k, h, copies)
         if after is not None:
             name_too_short(after, wait)
         laid = layout(wait, len(inputs), self.choose(), h.device)
-        growth, found = grow(cell, inputs, h, frame.expand(*h.shape, k), laid, after=after, cut=cut)
+        Q = frame.expand(*h.shape[:-1], *frame.shape[-2:])
+        growth, found = grow(cell, inputs, h, Q, laid, after=after, cut=cut)
         # targets and losses are per step, whatever time a step takes
-        exponents, allowed = growth.exponents(), None
+        exponents, allowed = growth.repeated(copies, k).exponents(), None
         if phase.interval == AUTO:
             due = (self.epoch % PERIOD == 0) | (self.allowed == 0)
             if not _checks.can_look() or due.any():
@@ -121,15 +123,15 @@ class Flossing:
             return 1
         return int((-self.epoch % PERIOD).min()) + 1
 
-    def frame(self, k: int, h0: Tensor) -> Tensor:
-        """The frame of an epoch, the same for all members at that epoch."""
-        n, stream = h0.shape[-1], Stream(self.seed, "floss_frame")
+    def frame(self, k: int, h0: Tensor, copies: int = 1) -> Tensor:
+        """The frame of an epoch, the same for all members at that epoch; that of one copy."""
+        n, k, stream = h0.shape[-1] // copies, -(-k // copies), Stream(self.seed, "floss_frame")
         epoch = self.epoch if self.phase.frame == "redrawn" else torch.zeros_like(self.epoch)
         # one frame for everybody at an epoch (member 0's): a member's frame does not depend on the company,
         # and an ensemble that is together draws and factors a single one
         if not self.together:
             frame = random_frame(n, k, stream, torch.zeros_like(epoch), epoch, dtype=h0.dtype)
-            return frame.unsqueeze(-3).expand(*h0.shape, k)
+            return frame.unsqueeze(-3).expand(*h0.shape[:-1], n, k)
         epoch = epoch.reshape(-1)[0]
         if h0.is_cuda or not _checks.can_look():
             return random_frame(n, k, stream, torch.zeros_like(epoch), epoch, dtype=h0.dtype)

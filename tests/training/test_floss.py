@@ -317,14 +317,15 @@ def test_a_rectified_network_that_starts_silent_is_not_flossed_in_silence(double
 
 
 def intervals(monkeypatch):
-    """Those that are taken, in their order."""
-    taken, laid = [], steps.layout
+    """The shortest that are taken, in their order."""
+    taken, grow = [], steps.grow
 
-    def watched(wait, t, interval, device):
-        taken.append(interval)
-        return laid(wait, t, interval, device)
+    def watched(*arguments, **settings):
+        grown = grow(*arguments, **settings)
+        taken.append(min(grown.intervals))
+        return grown
 
-    monkeypatch.setattr(steps, "layout", watched)
+    monkeypatch.setattr(steps, "grow", watched)
     return taken
 
 

@@ -15,12 +15,12 @@ from lyaptorch import _checks, kernels
 from lyaptorch._caller import measures
 from lyaptorch._padded import Lengths, Padded, padded
 from lyaptorch._types import Inputs
-from lyaptorch.cells import AnyForm, Network, as_cell
+from lyaptorch.cells import AnyForm, Cell, Network, as_cell
 from lyaptorch.cells.unroll import ADVICE
 from lyaptorch.tangent.adjoint import Engine, Scan, TorchEngine
 from lyaptorch.tangent.dynamics import Ends, bind
 from lyaptorch.tangent.qr import METHODS, qr
-from lyaptorch.tangent.scan import Outcome, Problem, Span, spans, stack_growth, sweep
+from lyaptorch.tangent.scan import Layout, Outcome, Problem, Span, spans, stack_growth, sweep
 from lyaptorch.tangent.start import fit_padded
 
 ENGINES = ("cpu", "triton", "torch", "autograd")
@@ -121,6 +121,11 @@ def run_scan(problem: Problem, backend: str | None, inputs: Tensor, h: Tensor, Q
             if found is not None:
                 return Outcome(*found)
         engine = FusedEngine(problem.form, settings)
+    return run_by(engine, inputs, h, Q)
+
+
+def run_by(engine: Engine, inputs: Tensor, h: Tensor, Q: Tensor) -> Outcome:
+    """The scan by an engine; differentiable."""
     # under no_grad a Function would still see leaves that require a gradient, and keep its tape
     if torch.is_grad_enabled():
         leaves = engine.leaves(inputs[0], h)
@@ -128,6 +133,26 @@ def run_scan(problem: Problem, backend: str | None, inputs: Tensor, h: Tensor, Q
             return Outcome(*Scan.apply(engine, leaves, inputs, h, Q, *leaves))  # type: ignore[no-untyped-call]
     with torch.no_grad():
         return engine.forward(inputs, h, Q, keep=False)[0]
+
+
+def problem_of(
+    cell: Cell,
+    h: Tensor,
+    laid: Layout,
+    after: Tensor | None,
+    *,
+    watch: Any = None,
+    cut: int | None = None,
+    checkpoint: int | None = None,
+    qr_method: str = "auto",
+) -> Problem:
+    """That of a cell at a state h, whose trajectories end after `after` steps, if not all together."""
+    # where trajectories end apart the cut is `Ended`'s: a sweep would cut what is over, too
+    ends = None if after is None else Ends(after, h.detach(), cut)
+    if ends is not None:
+        # a single pass of Cholesky leaves an error for the next factor to cancel: here none may follow
+        cut, qr_method = None, "cholesky2" if qr_method == "auto" else qr_method
+    return Problem(cell, cell.form(), segments(laid.over, checkpoint), cut, qr_method, watch, ends, laid)
 
 
 def _by_autograd(problem: Problem, inputs: Tensor, h: Tensor, Q: Tensor) -> Outcome:

@@ -14,16 +14,14 @@ from lyaptorch import _checks
 from lyaptorch._caller import measures
 from lyaptorch._padded import Lengths, Padded, padded
 from lyaptorch._types import Inputs
-from lyaptorch.cells import Block, Cell, Depth, Network, probe
+from lyaptorch.cells import Block, Depth, Network, probe
 from lyaptorch.tangent.automatic import AUTO, choose_interval, late_drift
-from lyaptorch.tangent.dynamics import Ends
-from lyaptorch.tangent.engine import ENGINES, run_scan
-from lyaptorch.tangent.engine import segments as checkpoints
+from lyaptorch.tangent.engine import ENGINES, problem_of, run_scan
 from lyaptorch.tangent.error_bars import discretisation, moments
-from lyaptorch.tangent.growth import Growth, died_at, in_spans, tell_of_deaths
+from lyaptorch.tangent.growth import died_at, in_spans, tell_of_deaths
 from lyaptorch.tangent.pieces import scan_in_pieces
 from lyaptorch.tangent.qr import METHODS
-from lyaptorch.tangent.scan import Layout, Outcome, Problem, layout
+from lyaptorch.tangent.scan import layout
 from lyaptorch.tangent.spectrum import Spectrum
 from lyaptorch.tangent.start import start
 
@@ -148,7 +146,7 @@ def lyapunov_spectrum(
     laid = layout(tangent_transient, t, interval, h.device)
     seen = moments(cell, laid.over, Q, after)
     how: dict[str, Any] = {"cut": cut, "checkpoint": checkpoint, "qr_method": qr_method}
-    problem, pieces = _problem(cell, h, laid, after, watch=seen, **how), None
+    problem, pieces = problem_of(cell, h, laid, after, watch=seen, **how), None
     if segments > 1:
         pieces = scan_in_pieces(problem, backend, inputs, h, Q, interval=interval, segments=segments)
     if pieces is None:
@@ -163,41 +161,6 @@ def lyapunov_spectrum(
     taken = {} if pieces is None else pieces.taken(segments, growth, dt)
     at_end = found.h, found.Q, dt, transient, interval
     return Spectrum(growth, *at_end, died, error, resolved, drift, **taken).repeated(copies, k)
-
-
-def grow(
-    cell: Cell,
-    inputs: Tensor,
-    h: Tensor,
-    Q: Tensor,
-    laid: Layout,
-    *,
-    after: Tensor | None = None,
-    cut: int | None = None,
-    backend: str | None = None,
-) -> tuple[Growth, Outcome]:
-    """The scan between the checks of `lyapunov_spectrum` and its report: growth, and all that was found."""
-    found = run_scan(_problem(cell, h, laid, after, cut=cut), backend, inputs, h, Q)
-    return in_spans(laid, found.log_r, found.healthy, after), found
-
-
-def _problem(
-    cell: Cell,
-    h: Tensor,
-    laid: Layout,
-    after: Tensor | None,
-    *,
-    watch: Any = None,
-    cut: int | None = None,
-    checkpoint: int | None = None,
-    qr_method: str = "auto",
-) -> Problem:
-    # where trajectories end apart the cut is `Ended`'s: a sweep would cut what is over, too
-    ends = None if after is None else Ends(after, h.detach(), cut)
-    if ends is not None:
-        # a single pass of Cholesky leaves an error for the next factor to cancel: here none may follow
-        cut, qr_method = None, "cholesky2" if qr_method == "auto" else qr_method
-    return Problem(cell, cell.form(), checkpoints(laid.over, checkpoint), cut, qr_method, watch, ends, laid)
 
 
 @measures

@@ -44,21 +44,15 @@ class KernelArguments:
 
     def __init__(self, form: AnyForm, inputs: Tensor, h: Tensor) -> None:
         (*e, b, _), t, n, m = h.shape, len(inputs), form.weight_hh.shape[-1], inputs.shape[-1]
-        self.form, self.e, self.h, self.inputs, self.args = form, tuple(e), h, inputs, FormArgs()
-        self.shared = prod(e) > 1 and not any(inputs.stride()[1:-2])
-        # inputs that all members share are not copied for each: a stride of 0 says so
-        if not self.shared:
-            inputs = inputs.expand(t, *e, b, m)
-        elif inputs.dim() > 3:
-            inputs = inputs.flatten(1, -3)[:, 0]
-        self._alive: list[Tensor] = []
-        fill(self.args, n=n, m=m, steps=t, members=prod(e), batch=b, shared=int(self.shared))
+        self.form, self.e, self.h, self.args = form, tuple(e), h, FormArgs()
+        self._given: dict[str, tuple[Tensor, Tensor]] = {}
+        fill(self.args, n=n, m=m, steps=t, members=prod(e), batch=b)
+        self.hear(inputs)
         for tensor, name, shape in self._operands():
             self.give(name, tensor, *shape)
         if form.biases:
             # the first and only one is not copied
             self.give("bias", sum(form.biases[1:], form.biases[0]), *e, n)
-        self.give("inputs", inputs)
         self.give("h0", h)
         if isinstance(form, LIFForm):
             names = (form.reset, form.reset_grad, form.order)
@@ -69,13 +63,38 @@ class KernelArguments:
             self.args.train_coupling = int(coupling is not None and coupling.requires_grad)
             self.args.residual = 0 if residual is None else KINDS[residual.kind]
         for name, f in _activations(form).items():
-            self._activation(getattr(self.args, name), f, n)
+            self._activation(name, f, n)
 
     def give(self, name: str, tensor: Tensor, *shape: int) -> None:
         """Hand over a tensor, expanded to `shape` if one is given."""
-        tensor = (tensor.expand(shape) if shape else tensor).detach().contiguous()
-        self._alive.append(tensor)
-        fill(self.args, **{name: tensor})
+        fill(self.args, **{name: self._hold(name, tensor.expand(shape) if shape else tensor)})
+
+    def _hold(self, name: str, tensor: Tensor) -> Tensor:
+        source = tensor.detach()
+        self._given[name] = source, source.contiguous()
+        return self._given[name][1]
+
+    def hear(self, inputs: Tensor) -> None:
+        """Hand over inputs, with the shape of the first ones."""
+        self.inputs, members = inputs, self.args.members
+        self.shared = members > 1 and not any(inputs.stride()[1:-2])
+        # inputs that all members share are not copied for each: a stride of 0 says so
+        if not self.shared:
+            shape = (self.args.steps, *self.h.shape[:-1], self.args.m)
+            inputs = inputs if inputs.shape == shape else inputs.expand(shape)
+        elif inputs.dim() > 3:
+            inputs = inputs.flatten(1, -3)[:, 0]
+        self.args.shared = int(self.shared)
+        self.give("inputs", inputs)
+
+    def renew(self) -> None:
+        """Take what changed since in tensors of which a copy was handed over."""
+        biases = self.form.biases
+        for name, (source, held) in self._given.items():
+            if name == "bias" and len(biases) > 1:
+                torch.add(biases[0].detach(), sum(biases[2:], biases[1]).detach(), out=held)
+            elif source.data_ptr() != held.data_ptr():
+                held.copy_(source)
 
     def gradients(self, leaves: Sequence[Tensor]) -> None:
         """Make room for the gradients of the inputs, if they want one, of h0 and of `leaves`."""
@@ -87,14 +106,17 @@ class KernelArguments:
             self._bars["inputs"] = self.h.new_empty(self.inputs.shape)
         fill(self.args, **{f"{name}_bar": bar for name, bar in self._bars.items()})
 
+    def bars(self) -> list[Tensor]:
+        """That room."""
+        return list(self._bars.values())
+
     def found(self, leaves: Sequence[Tensor]) -> list[Tensor | None]:
         """The gradients of the inputs and of `leaves`, once the kernel has run."""
         bars: list[Tensor | None] = [self._bars.get("inputs")]
+        every = self._uses()
         for leaf in leaves:
             # of all its uses: weights may be tied
-            uses = [
-                self._bars[name].sum_to_size(leaf.shape) for tensor, name, _ in self._uses() if tensor is leaf
-            ]
+            uses = [self._bars[name].sum_to_size(leaf.shape) for tensor, name, _ in every if tensor is leaf]
             bars.append(sum(uses[1:], uses[0]) if uses else torch.zeros_like(leaf))
         return bars
 
@@ -119,12 +141,12 @@ class KernelArguments:
         slopes = [(f.arguments[0], name, (*e, 1, n)) for name, f in functions if isinstance(f, Surrogate)]
         return [*self._operands(), *biases, *slopes]
 
-    def _activation(self, args: ActivationArgs, f: Activation | None, n: int) -> None:
+    def _activation(self, name: str, f: Activation | None, n: int) -> None:
+        args: ActivationArgs = getattr(self.args, name)
         args.value, args.shape, args.scale, args.area = numbers(f)
         if isinstance(f, Surrogate):
-            sharpness = f.arguments[0].detach().to(self.h.dtype).expand(*self.e, 1, n).contiguous()
-            self._alive.append(sharpness)
-            args.sharpness = sharpness.data_ptr()
+            sharpness = f.arguments[0].to(self.h.dtype).expand(*self.e, 1, n)
+            args.sharpness = self._hold(name, sharpness).data_ptr()
 
 
 def numbers(f: Activation | None) -> tuple[int, int, float, float]:

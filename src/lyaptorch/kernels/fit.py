@@ -29,7 +29,7 @@ class Lesson:
         counts: bool, of which trajectory which step counts; broadcasts to `(t, *e, b)`.
         first: no step before counts.
         loss: one of `LOSSES`.
-        weight: of the affine readout, `(*e, o, n)`.
+        weight: of the readout, `(*e, o, n)`, or `(*e, o, N)` where the state is read.
         bias: likewise `(*e, o)`.
         decays: of leaky neurons that read spikes, (alpha, beta) of `LeakyReadout`; None: the state is read.
     """

@@ -29,7 +29,7 @@ def fused_loss(
 
     Args:
         cell: with a `Form` that the CPU kernels can run.
-        readout: an affine one of the state, or leaky neurons that read spikes.
+        readout: an affine one of all of the state, or leaky neurons that read spikes.
         loss: by its name in `Model`.
         batch: what counts.
         inputs: of the batch, as `cells.fit` gives them.
@@ -67,12 +67,13 @@ def lesson_of(
     if type(readout) is LeakyReadout and spikes and readout.reads(cell):
         alpha, beta = readout.decays
         decays = (alpha, beta)
-    elif type(readout) is Readout and not spikes:
+    elif type(readout) is Readout and cell.readable == slice(None):
         decays = None
     else:
         return None
     weight, bias = readout.weight, readout.bias
-    (*e, b, _), o, n = h0.shape, weight.shape[-2], form.weight_hh.shape[-1]
+    (*e, b, size), o = h0.shape, weight.shape[-2]
+    n = size if decays is None else form.weight_hh.shape[-1]
     if tuple(weight.shape) != (*e, o, n) or tuple(bias.shape) != (*e, o):
         return None
     if any((z.dtype, z.device) != (h0.dtype, h0.device) for z in (weight, bias)):

@@ -118,8 +118,9 @@ def found(name, args, dtype):
             t - args.unroll.first,
             args.loss == fit.LOSSES.index("cross_entropy"),
         )
-        given |= {"R": members * o * n, "offset": members * o}
-        wanted |= {"R_bar": members * o * n, "offset_bar": members * o}
+        read = n if args.leaky else size
+        given |= {"R": members * o * read, "offset": members * o}
+        wanted |= {"R_bar": members * o * read, "offset_bar": members * o}
         wanted |= {"loss_of": members, "right_of": members}
         counted = ((steps, args.count_step), (members, args.count_member), (form.batch, args.count_row))
         asked = ((steps, args.target_step), (members, args.target_member), (form.batch, args.target_row))

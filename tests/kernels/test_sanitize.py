@@ -22,6 +22,8 @@ RECORDED = (
     "test_kernel_accuracy.py",
     "test_kernel_properties.py",
     "test_kernel_lif.py",
+    "test_descent.py",
+    "test_draws.py",
 )
 POISON = "max_malloc_fill_size=1000000000:malloc_fill_byte=255"
 

@@ -43,12 +43,15 @@ def networks():
     return made
 
 
-def problem(kind, loss, *, ensemble=(), b=5, n=18, m=2, t=17, sparse=False, dtype=torch.float64, seed=0):
+def problem(
+    kind, loss, *, ensemble=(), b=5, n=18, m=2, t=17, sparse=False, affine=False, dtype=torch.float64, seed=0
+):
     """A model with all its parameters trained, and a batch."""
     g, o = torch.Generator().manual_seed(seed), LOSSES[loss]
     cell = networks()[kind](m, n, ensemble=ensemble)
-    spiking = kind.startswith("lif")
-    readout = LeakyReadout(cell, o) if spiking else lt.Readout(n, o, ensemble=ensemble, scale=n**-0.5)
+    spiking = kind.startswith("lif") and not affine
+    own = {"ensemble": ensemble, "scale": n**-0.5}
+    readout = LeakyReadout(cell, o) if spiking else lt.Readout(cell.state_size, o, **own)
     h0 = nn.Parameter(0.5 * torch.randn(*ensemble, b, cell.state_size, generator=g))
     model = lt.Model(cell, readout, h0=h0, loss=loss).to(dtype)
     with torch.no_grad():
@@ -115,6 +118,13 @@ def test_every_network_and_loss(kind, loss, monkeypatch):
 def test_ensembles_and_trajectories(kind, ensemble, b, monkeypatch):
     for loss in ("binary_cross_entropy", "root_mean_square"):
         compare(monkeypatch, *problem(kind, loss, ensemble=ensemble, b=b))
+
+
+@pytest.mark.parametrize("n", [5, 16, 18])
+@pytest.mark.parametrize("kind", [kind for kind in networks() if kind.startswith("lif")])
+def test_neurons_whose_potentials_and_currents_are_read(kind, n, monkeypatch):
+    ensemble = (3,) if n == 5 else ()
+    compare(monkeypatch, *problem(kind, "cross_entropy", n=n, ensemble=ensemble, b=19, t=9, affine=True))
 
 
 @pytest.mark.parametrize(("n", "m"), [(15, 1), (16, 1), (31, 3), (32, 4), (47, 17), (80, 1)])

@@ -55,22 +55,16 @@ class KernelArguments:
 
     def __init__(self, form: AnyForm, inputs: Tensor, h: Tensor, chosen: Chosen | None = None) -> None:
         (*e, b, _), t, n, m = h.shape, len(inputs), form.weight_hh.shape[-1], inputs.shape[-1]
-        self.form, self.h, self.inputs, self.args, self.chosen = form, h, inputs, FormArgs(), chosen
+        self.form, self.h, self.args, self.chosen = form, h, FormArgs(), chosen
         self.e = tuple(e) if chosen is None else chosen.ensemble
-        self.shared = prod(e) > 1 and not any(inputs.stride()[1:-2])
-        # inputs that all members share are not copied for each: a stride of 0 says so
-        if not self.shared:
-            inputs = inputs.expand(t, *e, b, m)
-        elif inputs.dim() > 3:
-            inputs = inputs.flatten(1, -3)[:, 0]
-        self._alive: list[Tensor] = []
-        fill(self.args, n=n, m=m, steps=t, members=prod(e), batch=b, shared=int(self.shared))
+        self._given: dict[str, tuple[Tensor, Tensor]] = {}
+        fill(self.args, n=n, m=m, steps=t, members=prod(e), batch=b)
+        self.hear(inputs)
         for tensor, name, shape in self._operands():
             self.give(name, tensor, *shape)
         if form.biases:
             # the first and only one is not copied
             self.give("bias", sum(form.biases[1:], form.biases[0]), *self.e, n)
-        self.give("inputs", inputs)
         self.give("h0", h)
         if isinstance(form, LIFForm):
             names = (form.reset, form.reset_grad, form.order)
@@ -81,13 +75,38 @@ class KernelArguments:
             self.args.train_coupling = int(coupling is not None and coupling.requires_grad)
             self.args.residual = 0 if residual is None else KINDS[residual.kind]
         for name, f in _activations(form).items():
-            self._activation(getattr(self.args, name), f, n)
+            self._activation(name, f, n)
 
     def give(self, name: str, tensor: Tensor, *shape: int) -> None:
         """Hand over a tensor; one of the form, expanded to `shape`, of those who are chosen."""
-        tensor = (self._own(tensor.expand(shape)) if shape else tensor).detach().contiguous()
-        self._alive.append(tensor)
-        fill(self.args, **{name: tensor})
+        fill(self.args, **{name: self._hold(name, self._own(tensor.expand(shape)) if shape else tensor)})
+
+    def _hold(self, name: str, tensor: Tensor) -> Tensor:
+        source = tensor.detach()
+        self._given[name] = source, source.contiguous()
+        return self._given[name][1]
+
+    def hear(self, inputs: Tensor) -> None:
+        """Hand over inputs, with the shape of the first ones."""
+        self.inputs, members = inputs, self.args.members
+        self.shared = members > 1 and not any(inputs.stride()[1:-2])
+        # inputs that all members share are not copied for each: a stride of 0 says so
+        if not self.shared:
+            shape = (self.args.steps, *self.h.shape[:-1], self.args.m)
+            inputs = inputs if inputs.shape == shape else inputs.expand(shape)
+        elif inputs.dim() > 3:
+            inputs = inputs.flatten(1, -3)[:, 0]
+        self.args.shared = int(self.shared)
+        self.give("inputs", inputs)
+
+    def renew(self) -> None:
+        """Take what changed since in tensors of which a copy was handed over."""
+        biases = self.form.biases
+        for name, (source, held) in self._given.items():
+            if name == "bias" and len(biases) > 1:
+                torch.add(biases[0].detach(), sum(biases[2:], biases[1]).detach(), out=held)
+            elif source.data_ptr() != held.data_ptr():
+                held.copy_(source)
 
     def gradients(self, leaves: Sequence[Tensor]) -> None:
         """Make room for the gradients of the inputs, if they want one, of h0 and of `leaves`."""
@@ -100,21 +119,27 @@ class KernelArguments:
             self._bars["inputs"] = self.h.new_empty(self.inputs.shape)
         fill(self.args, **{f"{name}_bar": bar for name, bar in self._bars.items()})
 
+    def bars(self) -> list[Tensor]:
+        """That room."""
+        return list(self._bars.values())
+
     def found(self, leaves: Sequence[Tensor], whole: dict[str, Tensor] | None = None) -> list[Tensor | None]:
         """The gradients of the inputs and of `leaves`, once the kernel has run.
 
         Where members were chosen, those of `leaves` are filled into `whole`, and are of those filled so far.
         """
-        bars: list[Tensor | None] = [self._bars.pop("inputs", None)]
+        bars: list[Tensor | None] = [self._bars.get("inputs")]
         if self.chosen is None or whole is None:
             whole = self._bars
         else:
-            for name, bar in self._bars.items():
+            for name in self._bars.keys() - {"inputs"}:
+                bar = self._bars[name]
                 everybody = whole.setdefault(name, bar.new_empty(*self.e, *bar.shape[1:]))
                 everybody.flatten(0, len(self.e) - 1).index_copy_(0, self.chosen.members, bar)
+        every = self._uses()
         for leaf in leaves:
             # of all its uses: weights may be tied
-            uses = [whole[name].sum_to_size(leaf.shape) for tensor, name, _ in self._uses() if tensor is leaf]
+            uses = [whole[name].sum_to_size(leaf.shape) for tensor, name, _ in every if tensor is leaf]
             bars.append(sum(uses[1:], uses[0]) if uses else torch.zeros_like(leaf))
         return bars
 
@@ -145,13 +170,12 @@ class KernelArguments:
         slopes = [(f.arguments[0], name, (*e, 1, n)) for name, f in functions if isinstance(f, Surrogate)]
         return [*self._operands(), *biases, *slopes]
 
-    def _activation(self, args: ActivationArgs, f: Activation | None, n: int) -> None:
+    def _activation(self, name: str, f: Activation | None, n: int) -> None:
+        args: ActivationArgs = getattr(self.args, name)
         args.value, args.shape, args.scale, args.area = numbers(f)
         if isinstance(f, Surrogate):
-            sharpness = f.arguments[0].detach().to(self.h.dtype).expand(*self.e, 1, n)
-            sharpness = self._own(sharpness).contiguous()
-            self._alive.append(sharpness)
-            args.sharpness = sharpness.data_ptr()
+            sharpness = self._own(f.arguments[0].to(self.h.dtype).expand(*self.e, 1, n))
+            args.sharpness = self._hold(name, sharpness).data_ptr()
 
 
 def numbers(f: Activation | None) -> tuple[int, int, float, float]:

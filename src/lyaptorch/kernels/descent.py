@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import math
 from collections.abc import Sequence
-from ctypes import c_int64, c_void_p
+from ctypes import c_int64, c_uint8, c_void_p
 from typing import Any, NamedTuple
 
 import torch
@@ -43,10 +43,13 @@ class Descent:
 
     def __init__(self, moving: Moving) -> None:
         parameters, slots, lr, taken = moving
-        self._moving, self._places = moving, _places(moving.tensors())
+        self._moving, self._tensors = moving, moving.tensors()
+        self._places = _places(self._tensors)
         members = lr.numel()
         self._args = DescentArgs(tensors=len(parameters), members=members)
         fill(self._args, lr=lr, count=taken)
+        self._fine = (c_uint8 * max(members, 1))(1)
+        self._args.fine = ctypes.addressof(self._fine)
         self._arrays: dict[str, ctypes.Array[Any]] = {
             "sizes": (c_int64 * len(parameters))(*[p.numel() // max(members, 1) for p in parameters]),
             "parameters": _pointers(_places(parameters)),
@@ -68,7 +71,7 @@ class Descent:
         constants: tuple[float, float, float],
         limit: Number,
         together: bool,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor | None, Tensor]:
         """Take a step, unless a gradient of a member is not finite.
 
         Args:
@@ -79,23 +82,28 @@ class Descent:
             together: whether the limit is of all tensors together, or of each.
 
         Returns:
-            Whose gradients are all finite, bool `*e`, and the length of each before it was clipped,
-            `(tensors, *e)`. Cost: gradients are read twice, all else is read and written once.
+            Whose gradients are not all finite, bool `*e`, or None where all are; and the length of each
+            before it was clipped, `(tensors, *e)`. Cost: gradients are read twice, all else is read and
+            written once.
         """
-        lr, args = self._moving.lr, self._args
+        lr, args, dtype = self._moving.lr, self._args, self._moving.lr.dtype
         # these live until the call is over
-        gradients = [g.to(lr.dtype).contiguous() for g in gradients]
+        gradients = [
+            g if g.dtype == dtype and g.is_contiguous() else g.to(dtype).contiguous() for g in gradients
+        ]
         each = limit.to(torch.float64).expand(lr.shape).contiguous() if isinstance(limit, Tensor) else None
         lengths = lr.new_empty(len(gradients), *lr.shape)
-        fine = torch.empty(lr.shape, dtype=torch.bool, device=lr.device)
         self._arrays["gradients"][:] = _places(gradients)
         args.rule, args.together = RULES[rule], int(together)
         args.beta1, args.beta2, args.epsilon = constants
         args.limit = math.inf if isinstance(limit, Tensor) else limit
-        fill(args, lengths=lengths, fine=fine, limits=each)
-        call("descend", args, lr.dtype)
-        torch.autograd.graph.increment_version(self._moving.tensors())
-        return fine, lengths
+        fill(args, lengths=lengths, limits=each)
+        call("descend", args, dtype)
+        torch.autograd.graph.increment_version(self._tensors)
+        fine = bytes(self._fine)
+        if all(fine):
+            return None, lengths
+        return torch.tensor([not one for one in fine], device=lr.device).view(lr.shape), lengths
 
 
 def serves(moving: Moving) -> bool:

@@ -103,6 +103,8 @@ def _refuses(form: AnyForm, state: Tensor) -> str | None:
 
 def missing(name: str) -> str | None:
     """Why a backend cannot be used on this machine; None if it can."""
+    if name == "cpu" and os.environ.get("LYAPTORCH_KERNELS") != "0" and _opens():
+        return None
     here = _cpu() if name == "cpu" else _triton()
     return None if here.available else here.detail
 
@@ -110,6 +112,14 @@ def missing(name: str) -> str | None:
 # torch.compile cannot trace it, and need not: it does not change. This is all that
 # torch.compiler.assume_constant_result does, which would import the whole compiler, a second
 missing._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def _opens() -> bool:
+    try:
+        open_library()
+    except OSError:
+        return False
+    return True
 
 
 def _cpu() -> Availability:

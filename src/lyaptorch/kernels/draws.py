@@ -11,7 +11,7 @@ from torch import Tensor
 from lyaptorch import _checks
 from lyaptorch._random import Drawing, key
 from lyaptorch.kernels.dispatch import missing
-from lyaptorch.kernels.library import DrawArgs, call, fill
+from lyaptorch.kernels.library import DrawArgs, call
 
 _key, _wrapped = lru_cache(maxsize=256)(key), torch._C._functorch.is_functorch_wrapped_tensor
 KINDS = {"bits": 0, "uniform": 1, "bernoulli": 2, "midpoints": 3}
@@ -29,14 +29,18 @@ def drawn(d: Drawing) -> Tensor | None:
         # what only looks like a tensor has no place in memory
         if isinstance(z, Tensor) and (type(z) is not Tensor or _wrapped(z) or z.device != d.device):
             return None
-    ids = torch.as_tensor(d.member, device="cpu").contiguous()
+    ids = d.member if isinstance(d.member, Tensor) else torch.tensor(d.member, device="cpu")
+    ids = ids.contiguous()
     outer, row = d.shape[: d.before], d.shape[d.before :]
     dtype = FIXED.get(d.kind, d.dtype)
     out = torch.empty((*outer, *ids.shape, *row), dtype=dtype, device="cpu")
-    args = DrawArgs(members=ids.numel(), outer=prod(outer), row=prod(row), kind=KINDS[d.kind])
-    each = d.epoch.expand(ids.shape).contiguous() if isinstance(d.epoch, Tensor) else None
-    fill(args, key=_key(d.seed, d.name), ids=ids, epochs=each, out=out)
-    if not isinstance(d.epoch, Tensor):
-        fill(args, epoch=d.epoch)
+    args = DrawArgs(_key(d.seed, d.name), ids.numel(), prod(outer), prod(row), kind=KINDS[d.kind])
+    if isinstance(d.epoch, Tensor):
+        each = d.epoch if d.epoch.shape == ids.shape else d.epoch.expand(ids.shape)
+        each = each.contiguous()
+        args.epochs = each.data_ptr()
+    else:
+        args.epoch = d.epoch
+    args.ids, args.out = ids.data_ptr(), out.data_ptr()
     call("draw", args, dtype)
     return out

@@ -11,6 +11,7 @@ from torch import Tensor
 from lyaptorch import _checks
 from lyaptorch._types import Inputs
 from lyaptorch.tasks.batch import Batch, Draw, last_step
+from lyaptorch.tasks.lags import earlier, since
 
 
 @dataclass(frozen=True)
@@ -55,22 +56,25 @@ class LaggedTask:
 
     def inputs(self, d: Draw) -> Inputs:
         """The random stream alone."""
-        return (d.bernoulli if self.binary else d.uniform)(self.input_size).div_(self.input_size)
+        x = (d.bernoulli if self.binary else d.uniform)(self.input_size)
+        return x if self.input_size == 1 else x.div_(self.input_size)
 
     def draw(self, d: Draw) -> Batch:
         """Inputs, and targets from step `delay` on: of the bits, which are divided for the network alone."""
         _checks.per_member("delay", self.delay, tuple(d.member_ids.shape))
-        delays = tuple(_checks.numbers(self.delay).reshape(-1).tolist())
+        each = self.delay
+        delays = (each,) if isinstance(each, int) else tuple(_checks.numbers(each).reshape(-1).tolist())
         if (longest := max(delays)) >= d.steps:
             what = f"got delay={longest} and length={d.steps}; pass a longer length"
             raise ValueError(f"delay must be below the length of a trial, {what}")
         x = self.inputs(d)
         bits = x if self.input_size == 1 else x * self.input_size
         # exact in float: `__post_init__` made sure that every fraction of a delay is a whole number
-        each = () if len(delays) == 1 else tuple(d.member_ids.shape)
         lags = [tuple(round(delay * fraction) for delay in delays) for fraction in self.fractions()]
-        targets = self.combine([_earlier(bits, lag) for lag in lags])
-        return Batch(x, targets, d.where(d.now >= _whole(delays, d.device).reshape(each)), min(delays))
+        targets = self.combine([earlier(bits, lag) for lag in lags])
+        counts = since(d.steps, delays, tuple(d.member_ids.shape), d.device)
+        # a copy, because what is drawn is the caller's
+        return Batch(x, targets, d.where(counts.clone()), min(delays))
 
 
 @dataclass(frozen=True)
@@ -184,21 +188,6 @@ class SpatialXOR(LaggedTask):
         """The parity of the channels."""
         # XOR is associative: |.| of differences, one channel after the other, ends with 1 for an odd number
         return functools.reduce(lambda a, b: (a - b).abs(), torch.split(taps[0], 1, -1))
-
-
-@functools.lru_cache(maxsize=16)
-def _whole(numbers: tuple[int, ...], device: torch.device) -> Tensor:
-    """On the device once and for all: a captured graph can copy nothing from the host."""
-    return torch.tensor(numbers, device=device)
-
-
-def _earlier(x: Tensor, lags: tuple[int, ...]) -> Tensor:
-    """x `(t, *e, b, m)` so many steps ago, one lag for all or one each; step 0 stands in for those before."""
-    if len(set(lags)) == 1:
-        return torch.cat([x[:1].expand(lags[0], *x.shape[1:]), x[: -lags[0]]])
-    place, e = torch.arange(len(x) * len(lags), device=x.device), len(lags)
-    rows = place - e * _whole(lags, x.device).repeat(len(x))
-    return x.reshape(len(place), -1).index_select(0, torch.where(rows < 0, place % e, rows)).view(x.shape)
 
 
 @dataclass(frozen=True)

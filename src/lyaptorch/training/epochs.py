@@ -108,7 +108,10 @@ def between_looks(device: torch.device) -> int:
 
 def on_host(row: Row) -> Row:
     """In memory of the host."""
-    return {name: value.detach().cpu() for name, value in row.items()}
+    return {
+        name: value if value.device.type == "cpu" and not value.requires_grad else value.detach().cpu()
+        for name, value in row.items()
+    }
 
 
 def aside(epoch: Callable[[], Row]) -> Row:

@@ -14,7 +14,8 @@ from lyaptorch.cells.form import AnyForm, LIFForm
 from lyaptorch.cells.leaky_readout import LeakyReadout
 from lyaptorch.cells.readout import Readout
 from lyaptorch.cells.unroll import once, serving
-from lyaptorch.kernels.fit import LOSSES, Lesson, fit
+from lyaptorch.kernels.dispatch import missing
+from lyaptorch.kernels.fit import LOSSES, Fitting, Lesson
 from lyaptorch.tasks.batch import Batch
 from lyaptorch.training.optim import expand
 
@@ -28,19 +29,16 @@ def fused_loss(
 
     Args:
         cell: with a `Form` that the CPU kernels can run.
-        readout: an affine one of the state, or leaky neurons that read spikes.
+        readout: an affine one of all of the state, or leaky neurons that read spikes.
         loss: by its name in `Model`.
         batch: what counts.
         inputs: of the batch, as `cells.fit` gives them.
         h0: likewise, `(*e, b, N)`.
     """
-    form = cell.form()
-    if form is None or torch.compiler.is_compiling() or inputs.requires_grad or loss not in LOSSES:
+    form = served(cell, loss)
+    if form is None or inputs.requires_grad:
         return None
-    recurrence = serving(form, h0)
-    if not isinstance(recurrence, kernels.FusedRecurrence) or recurrence.backend != "cpu":
-        return None
-    lesson = _lesson(cell, form, readout, loss, batch, inputs, h0)
+    lesson = lesson_of(cell, form, readout, loss, batch, inputs, h0)
     if lesson is None:
         return None
     leaves = form.trained()
@@ -50,42 +48,64 @@ def fused_loss(
     return result
 
 
-def _lesson(
+def served(cell: Cell, loss: str) -> AnyForm | None:
+    """What the cell computes, where the kernels may know both it and the loss."""
+    if torch.compiler.is_compiling() or loss not in LOSSES or missing("cpu") is not None:
+        return None
+    return cell.form()
+
+
+def lesson_of(
     cell: Cell, form: AnyForm, readout: nn.Module, loss: str, batch: Batch, inputs: Tensor, h0: Tensor
 ) -> Lesson | None:
-    """What the kernels are asked, or None where they cannot answer."""
-    # a subclass, a parametrised one or one with hooks does what it wants
-    if any(getattr(readout, hooks) for hooks in HOOKS):
+    """What the kernels are asked, or None where they cannot answer; arguments are those of `fused_loss`."""
+    recurrence = serving(form, h0)
+    if not isinstance(recurrence, kernels.FusedRecurrence) or recurrence.backend != "cpu" or hooked(readout):
         return None
+    # a subclass or a parametrised one does what it wants
     spikes = isinstance(form, LIFForm)
     if type(readout) is LeakyReadout and spikes and readout.reads(cell):
         alpha, beta = readout.decays
         decays = (alpha, beta)
-    elif type(readout) is Readout and not spikes:
+    elif type(readout) is Readout and cell.readable == slice(None):
         decays = None
     else:
         return None
-    weight, bias, first = readout.weight, readout.bias, batch.first
-    (*e, b, _), o, n = h0.shape, weight.shape[-2], form.weight_hh.shape[-1]
+    weight, bias = readout.weight, readout.bias
+    (*e, b, size), o = h0.shape, weight.shape[-2]
+    n = size if decays is None else form.weight_hh.shape[-1]
     if tuple(weight.shape) != (*e, o, n) or tuple(bias.shape) != (*e, o):
         return None
     if any((z.dtype, z.device) != (h0.dtype, h0.device) for z in (weight, bias)):
         return None
-    targets, counts = batch.targets[first:], batch.counts[first:]
+    answers = answers_of(batch, loss, (len(inputs), *e, b), o, h0.dtype)
+    return None if answers is None else Lesson(inputs, *answers, loss, weight, bias, decays)
+
+
+def hooked(readout: nn.Module) -> bool:
+    """Whether calling it does more than its `forward`."""
+    return any(getattr(readout, hooks) for hooks in HOOKS)
+
+
+def answers_of(
+    batch: Batch, loss: str, shape: tuple[int, ...], o: int, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, int] | None:
+    """Targets, counts and first of a `Lesson`, or None where there is none of this shape `(t, *e, b)`."""
+    targets, counts = batch.targets, batch.counts
     classes = loss == "cross_entropy"
     if classes and o > 1 and targets.shape[-1] == o:
         targets = targets.argmax(-1, keepdim=True)
-    shape = (len(inputs) - first, *e, b)
-    if tuple(targets.shape) != (*shape, 1 if classes else o) or targets.requires_grad or not shape[0]:
+    if targets.shape != (*shape, 1 if classes else o) or targets.requires_grad or batch.first >= shape[0]:
         return None
     if counts.dim() != len(shape) or any(c not in (1, s) for c, s in zip(counts.shape, shape, strict=True)):
         return None
     if classes:
         # the kernel would look for an output of that number; the general path says which is wrong
-        targets = targets.long()
-        if not ((targets >= 0) & (targets < o)).all():
+        asked = targets[batch.first :].long()
+        if not ((asked >= 0) & (asked < o)).all():
             return None
-    return Lesson(inputs, targets.to(h0.dtype), counts.expand(shape), loss, weight, bias, decays)
+        targets = targets.trunc()
+    return targets.to(dtype), counts, batch.first
 
 
 class _Fit(torch.autograd.Function):
@@ -100,11 +120,12 @@ class _Fit(torch.autograd.Function):
         h0: Tensor,
         *tensors: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        lived = fit(form, lesson, h0, leaves, keep=any(ctx.needs_input_grad))
-        ctx.bars = lived.gradients
+        fitting = Fitting(form, lesson, h0, leaves, keep=any(ctx.needs_input_grad))
+        loss, accuracy = fitting.step()
+        ctx.bars = fitting.gradients()
         ctx.save_for_backward(h0, *tensors)
-        ctx.mark_non_differentiable(lived.accuracy)
-        return lived.loss, lived.accuracy
+        ctx.mark_non_differentiable(accuracy)
+        return loss, accuracy
 
     @staticmethod
     def backward(ctx: Any, loss_bar: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:

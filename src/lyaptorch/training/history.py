@@ -6,6 +6,7 @@ import json
 import math
 import platform
 import warnings
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -79,9 +80,9 @@ class History:
 
     def add(self, values: dict[str, Tensor], mask: Tensor) -> None:
         """One step's values `(count, ...)` of the members where `mask` is true."""
-        everybody = bool(mask.all())
+        everybody = all_of(mask)
         for name, value in values.items():
-            row = value.detach().cpu()
+            row = value if value.device.type == "cpu" else value.detach().cpu()
             # who did not take part has a NaN in this row, which `_own_epochs` leaves out again
             if not everybody:
                 shape = (*self.ensemble, *row.shape[1:])
@@ -97,7 +98,7 @@ class History:
         if name not in self.totals:
             self.totals[name] = torch.zeros(self.ensemble, dtype=torch.float64, device="cpu")
         total = self.totals[name]
-        if mask.all():
+        if all_of(mask):
             total += _checks.numbers(amount, total.dtype) if isinstance(amount, Tensor) else amount
         else:
             total[mask] += _checks.numbers(amount, total.dtype).reshape(-1)
@@ -157,6 +158,18 @@ class History:
                 self.rows[own] = Rows(value)
             elif kind == "total":
                 self.totals[own] = value
+
+
+@lru_cache(maxsize=4)
+def all_of(mask: Tensor) -> bool:
+    """Whether everybody takes part; asked once, because masks are replaced and none is written into."""
+    return bool(mask.all())
+
+
+@lru_cache(maxsize=4)
+def any_of(mask: Tensor) -> bool:
+    """Whether somebody does; likewise."""
+    return bool(mask.any())
 
 
 def _first(block: Tensor, like: Tensor) -> Tensor:

@@ -81,6 +81,7 @@ class MemberOptimizer:
         self, parameters: Sequence[Tensor], ensemble: tuple[int, ...], lr: Number, rule: Rule
     ) -> None:
         self.parameters, self.ensemble, self.rule = list(parameters), ensemble, rule
+        self._known = _known(rule)
         for p in self.parameters:
             if p.is_complex():
                 raise ValueError(
@@ -99,11 +100,15 @@ class MemberOptimizer:
         self.slots = [[torch.zeros_like(p) for _ in range(rule.slots)] for p in self.parameters]
         self._descent: Descent | None = None
 
+    @property
+    def only_reads(self) -> bool:
+        """Whether a step reads gradients and leaves them alone; a rule of the user's may do as it likes."""
+        return self._known is not None
+
     def set_lr(self, lr: Number) -> None:
         """Change the learning rate, a number or `*e`."""
         self.lr.copy_(_checks.numbers(_checks.per_member("lr", lr, self.ensemble), self.lr.dtype))
 
-    @torch.no_grad()
     def step(
         self, gradients: Sequence[Tensor], limit: Number | None = None, mode: str = "tensor"
     ) -> tuple[Tensor | None, Tensor]:
@@ -118,10 +123,15 @@ class MemberOptimizer:
             Whose gradients are not finite, bool `*e`, or None where all are or nobody can look; and the norm
             of each gradient before it was clipped, `(tensors, *e)`.
         """
-        if (known := _known(self.rule)) is not None and (descent := self._compiled()) is not None:
+        if (known := self._known) is not None and (descent := self._compiled()) is not None:
             limit = math.inf if limit is None else _checks.per_member("clip", limit, self.ensemble)
-            fine, lengths = descent.step(gradients, *known, limit, mode == "global")
-            return None if fine.all() else ~fine, lengths
+            return descent.step(gradients, *known, limit, mode == "global")
+        return self._by_operations(gradients, limit, mode)
+
+    @torch.no_grad()
+    def _by_operations(
+        self, gradients: Sequence[Tensor], limit: Number | None, mode: str
+    ) -> tuple[Tensor | None, Tensor]:
         if _checks.can_look() and not (fine := finite(gradients, self.ensemble)).all():
             return ~fine, self.lr.new_empty(0)
         self.count += 1

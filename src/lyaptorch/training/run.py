@@ -19,7 +19,7 @@ from lyaptorch.schedules.phases import check_per_member, plain, select
 from lyaptorch.tasks.batch import Draw, Task
 from lyaptorch.training.ensemble import Ensemble, UnstableError, told_apart
 from lyaptorch.training.epochs import Row
-from lyaptorch.training.history import History, save_checkpoint
+from lyaptorch.training.history import History, any_of, save_checkpoint
 from lyaptorch.training.metrics import measure, measured_exponents
 from lyaptorch.training.steps import most_exponents, warn_of_death
 from lyaptorch.training.work import Settings, Work, drawing, work_of
@@ -111,7 +111,7 @@ class Run:
         """
         active = self.stack[-1]
         phase = self.phase(active.path)
-        if active.done >= phase.epochs or not active.mask.any():
+        if active.done >= phase.epochs or not any_of(active.mask):
             self._put_back()
             self.stack.pop()
             return

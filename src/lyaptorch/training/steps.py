@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
@@ -173,16 +173,21 @@ def fit_step(
         UnstableError: before anything is changed, if a loss or gradient is not finite.
         FloatingPointError: likewise, if the dynamics of the flossing loss overflow.
     """
-    loss, right = networks.model.loss(batch)
+    gradients: Sequence[Tensor]
+    taught = None if joint is not None else networks.teach(batch)
+    loss, right = networks.model.loss(batch) if taught is None else taught[:2]
     if not _checks.all_finite(loss):
         raise _unstable("loss", networks, ~torch.isfinite(loss), batch)
-    # members share no parameter, so the gradient of the sum is each member's own, whoever else takes part
-    total = loss.sum()
-    if joint is not None:
-        value, weight = joint
-        flossed = value()
-        total = total + (weight * flossed.losses).sum()
-    gradients = torch.autograd.grad(total, networks.optimizer.parameters, materialize_grads=True)
+    if taught is None:
+        # members share no parameter, so the gradient of the sum is each member's own, whoever else takes part
+        total = loss.sum()
+        if joint is not None:
+            value, weight = joint
+            flossed = value()
+            total = total + (weight * flossed.losses).sum()
+        gradients = torch.autograd.grad(total, networks.optimizer.parameters, materialize_grads=True)
+    else:
+        gradients = taught.gradients
     wrong, lengths = networks.optimizer.step(gradients, limit, mode)
     if wrong is not None:
         raise _unstable("gradient", networks, wrong, batch)

@@ -4,7 +4,8 @@
 call of each kind is kept: two differ in kind if their sizes, activations or wanted gradients do. A call is
 
     name, dual, bytes of the arguments; the arguments; number of buffers; and for each buffer
-    offset of its pointer, bytes, whether it is given, how it is compared; what is given; what is expected
+    in which earlier buffer its pointer lies (-1: the arguments), at which offset, bytes, whether it is given,
+    how it is compared; what is given; what is expected
 
 with every number an int64.
 """
@@ -13,10 +14,10 @@ import ctypes
 import math
 import struct
 
-from lyaptorch.kernels import fit, fused
+from lyaptorch.kernels import descent, draws, fit, fused
 from lyaptorch.kernels.library import ActivationArgs, FormArgs, UnrollArgs, call, tape_size
 
-NAMES = ("scan_forward", "scan_adjoint", "unroll_forward", "unroll_adjoint", "fit")
+NAMES = ("scan_forward", "scan_adjoint", "unroll_forward", "unroll_adjoint", "fit", "descend", "draw")
 LARGEST = 1 << 20
 """Bytes of all buffers of a call; larger ones are left out."""
 NOT, BYTES, SINGLE, DOUBLE = range(4)
@@ -43,7 +44,7 @@ def pytest_configure(config):
             noise = only_noise(name, args, dtype)
             file.write(written(name, args, dtype, buffers, before, compare=not noise))
 
-    fused.call = fit.call = recorded
+    fused.call = fit.call = descent.call = draws.call = recorded
 
 
 def overflowed(name, args):
@@ -68,8 +69,10 @@ def only_noise(name, args, dtype):
 
 
 def shape_of(args):
-    """All numbers in the arguments; of pointers only whether they are null."""
+    """All numbers in the arguments but those of a stream; of pointers only whether they are null."""
     for name, kind in args._fields_:
+        if name in ("key", "epoch"):
+            continue
         value = getattr(args, name)
         if isinstance(value, FormArgs | ActivationArgs | UnrollArgs):
             yield from shape_of(value)
@@ -78,7 +81,17 @@ def shape_of(args):
 
 
 def found(name, args, dtype):
-    """For every pointer that is not null its offset, and (address, bytes, whether given, how compared)."""
+    """For every pointer that is not null its place, and (address, bytes, whether given, how compared).
+
+    A place is the number of the buffer in which it lies, -1 for the arguments, and the offset there.
+    """
+    if name == "draw":
+        out, each = args.members * args.outer * args.row * dtype.itemsize, (8 * args.members, True, NOT)
+        yield from pointers(args, {"ids": each, "epochs": each, "out": (out, False, BYTES)}, 0)
+        return
+    if name == "descend":
+        yield from found_of_step(args, dtype)
+        return
     form = args.unroll.form if name == "fit" else args.form
     real = (SINGLE, DOUBLE)[dtype.itemsize == 8]
     n, m, t, members = form.n, form.m, form.steps, form.members
@@ -105,8 +118,9 @@ def found(name, args, dtype):
             t - args.unroll.first,
             args.loss == fit.LOSSES.index("cross_entropy"),
         )
-        given |= {"R": members * o * n, "offset": members * o}
-        wanted |= {"R_bar": members * o * n, "offset_bar": members * o}
+        read = n if args.leaky else size
+        given |= {"R": members * o * read, "offset": members * o}
+        wanted |= {"R_bar": members * o * read, "offset_bar": members * o}
         wanted |= {"loss_of": members, "right_of": members}
         counted = ((steps, args.count_step), (members, args.count_member), (form.batch, args.count_row))
         asked = ((steps, args.target_step), (members, args.target_member), (form.batch, args.target_row))
@@ -129,6 +143,27 @@ def found(name, args, dtype):
     yield from pointers(args, table, 0)
 
 
+def found_of_step(args, dtype):
+    real, members, tensors = (SINGLE, DOUBLE)[dtype.itemsize == 8], args.members, args.tensors
+    arrays = ("parameters", "gradients", "first", "second")
+    table = dict.fromkeys(("sizes", *arrays), (8 * tensors, True, NOT))
+    table |= {"limits": (8 * members, True, NOT), "lr": (members * dtype.itemsize, True, NOT)}
+    table |= {"count": (8 * members, True, BYTES), "fine": (members, False, BYTES)}
+    table["lengths"] = (tensors * members * dtype.itemsize, False, real)
+    outer = list(pointers(args, table, 0))
+    yield from outer
+    sizes = (ctypes.c_int64 * tensors).from_address(args.sizes)
+    for name in arrays:
+        at = getattr(args, name)
+        inside = next(i for i, (_, (address, *_)) in enumerate(outer) if address == at)
+        # of other rules than Adam the second moments are the first, which stand here apart
+        changes = name in ("parameters", "first") or (name == "second" and args.rule == descent.RULES["adam"])
+        for i, (size, address) in enumerate(
+            zip(sizes, (ctypes.c_void_p * tensors).from_address(at), strict=True)
+        ):
+            yield (inside, 8 * i), (address, size * members * dtype.itemsize, True, real if changes else NOT)
+
+
 def extent(*sizes_and_strides):
     """Entries from the first to the last of what has these strides."""
     return 1 + sum((size - 1) * stride for size, stride in sizes_and_strides)
@@ -140,16 +175,16 @@ def pointers(args, table, start):
         if isinstance(value, FormArgs | ActivationArgs | UnrollArgs):
             yield from pointers(value, table, offset)
         elif kind is ctypes.c_void_p and value is not None:
-            yield offset, (value, *table[name])
+            yield (-1, offset), (value, *table[name])
 
 
 def written(name, args, dtype, buffers, before, *, compare):
     body = ctypes.string_at(ctypes.addressof(args), ctypes.sizeof(args))
     parts = [struct.pack("3q", NAMES.index(name), int(dtype.itemsize == 8), len(body)), body]
     parts.append(struct.pack("q", len(buffers)))
-    for offset, (address, size, given, compared) in buffers.items():
+    for place, (address, size, given, compared) in buffers.items():
         compared = compared if compare else NOT
-        parts.append(struct.pack("4q", offset, size, int(given), compared))
-        parts += [before[offset]] if given else []
+        parts.append(struct.pack("5q", *place, size, int(given), compared))
+        parts += [before[place]] if given else []
         parts += [ctypes.string_at(address, size)] if compared else []
     return b"".join(parts)

@@ -15,11 +15,12 @@
 using Function = int32_t (*)(const void*, int32_t, int32_t);
 using Use = int32_t (*)(const char*);
 const char* NAMES[] = {"lyap_scan_forward", "lyap_scan_adjoint", "lyap_unroll_forward", "lyap_unroll_adjoint",
-                       "lyap_fit"};
+                       "lyap_fit", "lyap_descend", "lyap_draw"};
+constexpr int KINDS = sizeof NAMES / sizeof *NAMES;
 enum Compared { NOT, BYTES, SINGLE, DOUBLE };
 
 struct Buffer {
-    int64_t offset, size, given, compared;
+    int64_t inside, offset, size, given, compared;
     std::vector<char> content, expected;
 };
 
@@ -47,7 +48,7 @@ bool next(FILE* file, Call& call) {
     call.arguments = bytes(file, call.size);
     call.buffers.assign(number(file), {});
     for (Buffer& b : call.buffers) {
-        b.offset = number(file), b.size = number(file), b.given = number(file), b.compared = number(file);
+        b.inside = number(file), b.offset = number(file), b.size = number(file), b.given = number(file), b.compared = number(file);
         if (b.given) b.content = bytes(file, b.size);
         if (b.compared) b.expected = bytes(file, b.size);
     }
@@ -75,7 +76,7 @@ double run(const Call& call, Function function, int threads) {
     for (const Buffer& b : call.buffers) {
         char* at = static_cast<char*>(std::malloc(b.size));
         if (b.size) b.given ? std::memcpy(at, b.content.data(), b.size) : std::memset(at, 0xff, b.size);
-        std::memcpy(&arguments[b.offset], &at, sizeof at);
+        std::memcpy((b.inside < 0 ? arguments.data() : memory[b.inside]) + b.offset, &at, sizeof at);
         memory.push_back(at);
     }
     // on a thread of its own, whose scratch memory is as large as this call needs and no larger
@@ -98,8 +99,8 @@ int main(int count, char** words) {
     void* library = count == 3 ? dlopen(words[1], RTLD_NOW) : nullptr;
     FILE* file = count == 3 ? std::fopen(words[2], "rb") : nullptr;
     if (!library || !file) return std::fprintf(stderr, "usage: replay LIBRARY CALLS\n"), 2;
-    Function functions[5];
-    for (int i = 0; i < 5; i++) functions[i] = reinterpret_cast<Function>(dlsym(library, NAMES[i]));
+    Function functions[KINDS];
+    for (int i = 0; i < KINDS; i++) functions[i] = reinterpret_cast<Function>(dlsym(library, NAMES[i]));
     Use use = reinterpret_cast<Use>(dlsym(library, "lyap_use"));
     Call call;
     int64_t calls = 0, runs = 0, wrong = 0;

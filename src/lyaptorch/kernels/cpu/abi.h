@@ -63,7 +63,7 @@ struct FitArgs {
     int64_t target_step, target_member, target_row, target_column, count_step, count_member, count_row;
     int32_t loss, leaky;  // leaky: neurons that integrate spikes; else the state is read
     double alpha, beta;   // of leaky ones
-    const void *R, *offset;  // (members, o, n), (members, o)
+    const void *R, *offset;  // (members, o, n), of neurons that are not leaky (members, o, 2 n); (members, o)
     const void* targets;       // from step `first` on; of classes: their numbers
     const uint8_t* counts;     // likewise, which count
     double* sums;              // (units, SUMS), written

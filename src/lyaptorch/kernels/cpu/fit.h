@@ -41,8 +41,8 @@ struct NoDenormals {
 // The readout and the loss of the rows of a unit. Outputs lie in lines of CHUNK numbers, one a trajectory.
 template <class T> struct Answers {
     const FitArgs& a;
-    Size member, first, rows, n, np, outputs;
-    T *R, *offset;                    // (o, n16), (o)
+    Size member, first, rows, parts, n, hp, np, outputs;  // np: numbers that an output reads, in padded parts of n
+    T *R, *offset;                    // (o, np), (o)
     T *R_bar, *offset_bar;            // of the unit
     T *current, *potential, *now;     // (o, CHUNK): of leaky neurons; outputs, and what comes back
     T *targets, *weights;             // (o, CHUNK), (CHUNK)
@@ -50,18 +50,22 @@ template <class T> struct Answers {
     Size since = 0;                   // how many
     double* sums;
 
-    static Size bars_count(const FitArgs& a) { return a.outputs * pad(a.unroll.form.n) + pad(a.outputs); }
-    static Size count(const FitArgs& a) {
-        return a.outputs * pad(a.unroll.form.n) + pad(a.outputs) + (4 * a.outputs + 1) * CHUNK;
+    // an affine readout of neurons sees potentials and currents
+    static Size parts_of(const FitArgs& a) { return a.unroll.form.neurons && !a.leaky ? 2 : 1; }
+    static Size bars_count(const FitArgs& a) {
+        return a.outputs * parts_of(a) * pad(a.unroll.form.n) + pad(a.outputs);
     }
+    static Size count(const FitArgs& a) { return bars_count(a) + (4 * a.outputs + 1) * CHUNK; }
 
     Answers(const FitArgs& args, Size unit, Size member_, Size first_, Size rows_, T* bars, T*& memory)
-        : a(args), member(member_), first(first_), rows(rows_), n(a.unroll.form.n), np(pad(n)), outputs(a.outputs),
+        : a(args), member(member_), first(first_), rows(rows_), parts(parts_of(a)), n(a.unroll.form.n), hp(pad(n)),
+          np(parts * hp), outputs(a.outputs),
           R(take(memory, outputs * np)), offset(take(memory, pad(outputs))), R_bar(bars),
           offset_bar(bars + outputs * np), current(take(memory, outputs * CHUNK)),
           potential(take(memory, outputs * CHUNK)), now(take(memory, outputs * CHUNK)),
           targets(take(memory, outputs * CHUNK)), weights(take(memory, CHUNK)), sums(a.sums + unit * SUMS) {
-        copy_rows_in((const T*)a.R + member * outputs * n, R);
+        for (Size c = 0; c < outputs * parts; c++)
+            copy_in(R + c * hp, (const T*)a.R + (member * outputs * parts + c) * n, n);
         copy_in(offset, (const T*)a.offset + member * outputs, outputs);
         if (a.unroll.keep) zero(bars, bars_count(a));
         zero(current, 2 * outputs * CHUNK);
@@ -137,10 +141,6 @@ template <class T> struct Answers {
     }
 
   private:
-    void copy_rows_in(const T* from, T* to) const {
-        for (Size c = 0; c < outputs; c++) copy_in(to + c * np, from + c * n, n);
-    }
-
     // Output c of all rows: products with its weights, summed across by transposing.
     void line_of(const T* read, Size ld, Size c) const {
         constexpr int W = WIDTH<T>;
@@ -417,11 +417,11 @@ template <class Model> void conclude(const FitArgs& f, Size member) {
     for (Size j = 0; j < stride; j += WIDTH<T>) store(first + j, load(first + j) * (T)scale);
     Gradients<T>(a, first).scatter(member);
     const T* readout = first + Gradients<T>::count(a);
-    Size o = f.outputs, n = a.n;
+    Size o = f.outputs, n = a.n, lines = o * Answers<T>::parts_of(f);
     if (f.R_bar)
-        for (Size c = 0; c < o; c++)
-            memcpy((T*)f.R_bar + (member * o + c) * n, readout + c * pad(n), n * sizeof(T));
-    if (f.offset_bar) memcpy((T*)f.offset_bar + member * o, readout + o * pad(n), o * sizeof(T));
+        for (Size c = 0; c < lines; c++)
+            memcpy((T*)f.R_bar + (member * lines + c) * n, readout + c * pad(n), n * sizeof(T));
+    if (f.offset_bar) memcpy((T*)f.offset_bar + member * o, readout + lines * pad(n), o * sizeof(T));
     T* h_bar = (T*)a.h_bar + member * a.batch * n * Model::BLOCKS;
     for (Size i = 0; i < a.batch * n * Model::BLOCKS; i++) h_bar[i] *= (T)scale;
 }

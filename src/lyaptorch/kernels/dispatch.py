@@ -103,7 +103,7 @@ def _refuses(form: AnyForm, state: Tensor) -> str | None:
 
 def missing(name: str) -> str | None:
     """Why a backend cannot be used on this machine; None if it can."""
-    here = _cpu() if name == "cpu" else _triton()
+    here = _cpu(name="") if name == "cpu" else _triton()
     return None if here.available else here.detail
 
 
@@ -112,16 +112,18 @@ def missing(name: str) -> str | None:
 missing._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
-def _cpu() -> Availability:
+def _cpu(name: str | None = None) -> Availability:
     try:
         if os.environ.get("LYAPTORCH_KERNELS") == "0":
             raise OSError("switched off by LYAPTORCH_KERNELS=0")
-        name = open_library().lyap_instruction_set().decode()
+        library = open_library()
     except OSError as error:
         if os.environ.get("LYAPTORCH_REQUIRE_KERNELS") == "1":
             raise RuntimeError(f"LYAPTORCH_REQUIRE_KERNELS=1, but {error}") from error
         return Availability(False, str(error))
-    return Availability(True, f"instruction set {name}")
+    # at every scan it is asked whether they are there, not what they use
+    used = library.lyap_instruction_set().decode() if name is None else name
+    return Availability(True, f"instruction set {used}")
 
 
 def _triton() -> Availability:

@@ -63,13 +63,7 @@ def member_losses(
                 )
         rank = torch.arange(exponents.shape[-1], device=exponents.device)
         counts = counts & (rank < _per_member("k", k, ensemble, exponents))
-    target = _per_member("target", target, ensemble, exponents)
-    distance = exponents if isinstance(target, int | float) and target == 0 else exponents - target
-    looks = k is None and exponents.numel() > 0 and exponents.device.type == "cpu" and _checks.can_look()
-    if looks and bool(counts.all()):
-        # what follows, where all that is counted is known
-        squares, (b, number) = distance.square().sum(-1), exponents.shape[-2:]
-        return (squares if reduction == "sum" else squares / number).sum(-1) / b
+    distance = exponents - _per_member("target", target, ensemble, exponents)
     # the mask goes in before the square: -inf squared has no gradient that zero could mend
     squares = torch.where(counts, distance, 0.0).square().sum(-1)
     # "mean" divides by the living columns of each trajectory, so that a dead one lowers no rate of learning

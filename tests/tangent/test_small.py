@@ -9,7 +9,7 @@ from lyaptorch._random import Stream
 from lyaptorch.cells import Flow, RateCell, random_frame
 from lyaptorch.tangent import scan, small
 from lyaptorch.tangent.dynamics import bind
-from lyaptorch.tangent.qr import in_doubt
+from lyaptorch.tangent.qr import in_doubt, surely_sound
 from lyaptorch.tangent.scan import Tape, spans, stack_growth
 
 pytestmark = pytest.mark.usefixtures("double")
@@ -156,3 +156,6 @@ def test_doubt():
     R[4, 0, 0] = torch.inf
     R[5] *= 1e-140
     assert in_doubt(R).any(-1).tolist() == [False, True, True, True, True, True]
+    # the question in fewer operations says of none that it is sound while a column is in doubt
+    assert [surely_sound(one[None]) for one in R] == [True, False, False, False, False, False]
+    assert not surely_sound(R)

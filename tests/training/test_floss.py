@@ -381,3 +381,22 @@ def test_columns_that_die_do_not_shorten_an_automatic_interval(monkeypatch):
     record = lt.floss(cell, torch.zeros(25, 1, 1), h0=torch.ones(1, N), k=N, epochs=3, steps=25, lr=1e-4)
     assert (record["exponents"][0, -1] == -torch.inf).any()
     assert taken[1] > 1
+
+
+@pytest.mark.slow
+def test_flossed_spectra_and_accuracies_do_not_depend_on_the_interval(monkeypatch):
+    """Chaos of the training blows round-off up: means over seeds are equal within the scatter over seeds."""
+    found, task, kind = {}, TemporalXOR(10), {"k": 24, "steps": 40, "tangent_transient": 10}
+    for interval in (1, "auto"):
+        taken = intervals(monkeypatch)
+        model = lt.presets.gf2023(task, hidden_size=32, ensemble=(5,))
+        schedule = (lt.FlossPhase(200, interval=interval, **kind), lt.FitPhase(300))
+        record = lt.train(model, task, schedule, batch=16, steps=60, show_progress=False)
+        accuracy = torch.tensor(record["accuracy"])[:, -50:].mean(1)
+        found[interval] = torch.tensor(record["exponents"])[:, -1], accuracy
+        monkeypatch.undo()
+    assert max(taken) > 2
+    for one, auto in zip(found[1], found["auto"], strict=True):
+        assert torch.isfinite(auto).all()
+        scatter = (0.5 * (one.var(0) + auto.var(0))).sqrt()
+        assert ((one - auto).mean(0).abs() <= scatter + 1e-3).all()

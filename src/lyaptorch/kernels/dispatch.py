@@ -126,12 +126,12 @@ def _cpu() -> Availability:
     try:
         if os.environ.get("LYAPTORCH_KERNELS") == "0":
             raise OSError("switched off by LYAPTORCH_KERNELS=0")
-        name = open_library().lyap_instruction_set().decode()
+        library = open_library()
     except OSError as error:
         if os.environ.get("LYAPTORCH_REQUIRE_KERNELS") == "1":
             raise RuntimeError(f"LYAPTORCH_REQUIRE_KERNELS=1, but {error}") from error
         return Availability(False, str(error))
-    return Availability(True, f"instruction set {name}")
+    return Availability(True, f"instruction set {library.lyap_instruction_set().decode()}")
 
 
 def _triton() -> Availability:

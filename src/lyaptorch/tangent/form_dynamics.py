@@ -27,14 +27,16 @@ class FormDynamics:
         self.form, self.inputs, self.leaves = form, inputs, leaves
         with torch.no_grad():
             self.drive = form.drive(inputs)
+        # one view is made in a fraction of the time of an index
+        self._drives = self.drive.unbind()
         self._totals = {id(leaf): torch.zeros_like(leaf) for leaf in leaves}
         self._x_bars: Tensor | None = None
 
     def pushforward(self, s: int, h: Tensor, Q: Tensor) -> tuple[Tensor, Tensor]:
-        return self.form.pushforward(self.drive[s], h, Q)
+        return self.form.pushforward(self._drives[s], h, Q)
 
     def step(self, s: int, h: Tensor) -> Tensor:
-        return self.form.step(self.drive[s], h)
+        return self.form.step(self._drives[s], h)
 
     def jacobians(self, start: int, stop: int, h: Tensor) -> Tensor:
         return self.form.jacobian(time_in_batch(self.drive[start:stop]), h)

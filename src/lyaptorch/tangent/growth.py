@@ -7,7 +7,7 @@ per unit of time.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from lyaptorch import _checks
 from lyaptorch._brief import brief
 from lyaptorch._types import Exponents, Healthy, LogR, Steps
 from lyaptorch.tangent.error_bars import error_of_sum
-from lyaptorch.tangent.scan import Layout, Span
+from lyaptorch.tangent.scan import Layout
 
 ROUND_OFF = 16.0
 """Growth that scatters by less than this many times its round-off is constant."""
@@ -49,7 +49,11 @@ class Growth:
 
         Source: Gradient Flossing, eq 7 and 27.
         """
-        return self.log_r.sum(0) / (self._rows(self.steps.sum(0, keepdim=True))[0] * dt)
+        total = self.log_r.sum(0)
+        if self.steps.dim() == 1 and self.steps.device.type == "cpu" and _checks.can_look():
+            # a number is divided by in one operation
+            return total / (max(1, int(self.steps.sum())) * dt)
+        return total / (self._rows(self.steps.sum(0, keepdim=True))[0] * dt)
 
     def running(self, dt: float = 1.0) -> LogR:
         """The estimate of every exponent after each interval, `(s, *e, b, k)`."""
@@ -212,17 +216,18 @@ CAUSE = (
 _told: ContextVar[bool] = ContextVar("told", default=True)
 
 
-def died_at(healthy: Tensor, over: Sequence[Span], transient: int) -> Tensor | None:
+def died_at(healthy: Tensor, laid: Layout, transient: int) -> Tensor | None:
     """After how many inputs each column `(*e, b, k)` was found dead, 0 where it lives; None if none died.
 
     Args:
         healthy: `(spans, *e, b, k)`, whether a column was alive at the end of each span.
-        over: the spans.
+        laid: the spans.
         transient: inputs before the first of them.
     """
     if not _checks.can_look() or healthy[-1].all():
         return None
-    stops = torch.tensor([transient + span.stop for span in over] + [0], device=healthy.device)
+    # who lives through all spans died at step 0
+    stops = torch.cat([laid.stops + transient, laid.stops.new_zeros(1)])
     return stops[healthy.sum(0)]
 
 

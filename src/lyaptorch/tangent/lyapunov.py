@@ -154,7 +154,7 @@ def lyapunov_spectrum(
     else:
         found, laid, seen = pieces.outcome, pieces.laid, pieces.seen
     growth = in_spans(laid, found.log_r, found.healthy, after)
-    died = died_at(found.healthy, laid.over, transient)
+    died = died_at(found.healthy, laid, transient)
     tell_of_deaths(died)
     drift = late_drift(growth, transient, dt) if chosen else None
     error, resolved = discretisation(seen, inputs, growth.exponents, dt)

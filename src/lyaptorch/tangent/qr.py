@@ -172,6 +172,16 @@ def _any_rank(A: Tensor, dead: Tensor | None) -> Factors:
     return Factors(torch.where(dead.unsqueeze(-2), 0.0, Q), R, dead if dead.any() else None)
 
 
+def surely_sound(R: Tensor) -> bool:
+    """Whether no column of any of Householder's R `(*, k, k)` is `in_doubt`, asked in fewer operations."""
+    # all of R is longer than any of its columns, and these are at least as long as what is on the diagonal
+    limits, left = torch.finfo(R.dtype), R.diagonal(dim1=-2, dim2=-1).abs().amin(-1)
+    bound = (DOUBTFUL * DEAD * limits.eps * torch.linalg.vector_norm(R, dim=(-2, -1))).clamp_min(
+        limits.tiny**0.5 / limits.eps
+    )
+    return bool((left > bound).all())
+
+
 def in_doubt(R: Tensor) -> Tensor:
     """Whether columns may be dead, by Householder's R `(*, k, k)` alone; also where it is not finite."""
     # an orthonormal Q leaves a column as long as its column of R

@@ -52,6 +52,7 @@ class Layout(NamedTuple):
         twice: as `twice_over`.
         uncounted: how many of them, the first ones, are not counted.
         steps: `(s,)`, steps of each of the others.
+        stops: the step at which each of all spans ends.
     """
 
     over: tuple[Span, ...]
@@ -59,6 +60,7 @@ class Layout(NamedTuple):
     twice: tuple[bool, ...]
     uncounted: int
     steps: Tensor
+    stops: Tensor
 
 
 @lru_cache(maxsize=64)
@@ -72,7 +74,8 @@ def layout_of(over: tuple[Span, ...], device: torch.device) -> Layout:
     """That of any spans, on the device once and for all: a captured graph copies nothing from the host."""
     first = sum(not span.counted for span in over)
     counted = torch.tensor([s.stop - s.start for s in over[first:]], device=device)
-    return Layout(over, (over[0].start, *(span.stop for span in over)), twice_over(over), first, counted)
+    cuts = (over[0].start, *(span.stop for span in over))
+    return Layout(over, cuts, twice_over(over), first, counted, torch.tensor(cuts[1:], device=device))
 
 
 @dataclass(frozen=True)

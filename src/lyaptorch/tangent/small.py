@@ -16,7 +16,7 @@ from lyaptorch import _checks
 from lyaptorch.cells.form import time_in_batch
 from lyaptorch.tangent import scan
 from lyaptorch.tangent.dynamics import Dynamics
-from lyaptorch.tangent.qr import in_doubt, orthonormalise
+from lyaptorch.tangent.qr import in_doubt, orthonormalise, surely_sound
 from lyaptorch.tangent.scan import Span, Sweep, Tape
 
 LARGEST = 1 << 12
@@ -131,12 +131,13 @@ class _Chain:
                 Q = steps[s] @ Q
             Q, _ = torch.linalg.qr(Q, out=(Q_s, R_s))
         R = Rs.reshape(len(Rs), *self.Q.shape[:-2], k, k)
-        doubt = in_doubt(R)
-        if order is not None and dead is not None:
-            doubt &= ~dead.gather(-1, order)
         done = len(stretch)
-        if doubt.any():
-            done = int(doubt.flatten(1).any(1).to(torch.int8).argmax())
+        if not surely_sound(R):
+            doubt = in_doubt(R)
+            if order is not None and dead is not None:
+                doubt &= ~dead.gather(-1, order)
+            if doubt.any():
+                done = int(doubt.flatten(1).any(1).to(torch.int8).argmax())
         if done:
             self._take(Qs[:done], R[:done], order)
         return done

@@ -205,3 +205,25 @@ def test_nothing_divided_by_a_vanishing_pivot_is_nothing():
     assert (plain[0] == 0).all()
     for p, f in zip(plain, fused, strict=True):
         torch.testing.assert_close(f, p)
+
+
+@pytest.mark.parametrize(("t", "lean"), [(2, 1e3), (1, 1e7), (1, 1e11)])
+@pytest.mark.parametrize("first", [0, 16, 32])
+def test_a_panel_that_leans_is_straightened_by_itself(first, t, lean):
+    """In one pass or more: two columns lean that much, on one of the same panel and on an earlier one."""
+    n = 40
+    R = torch.eye(n) + 0.1 * Stream(3, "R").normal((n, n), member_ids=0).triu(1)
+    R[first + 2, first + 5] = R[max(first - 3, 0), first + 7] = lean
+    cell = lt.RateCell(1, n, activation="linear")
+    with torch.no_grad():
+        cell.weight_hh.copy_(random_frame(n, n) @ R)
+    frame, inputs, h0 = torch.eye(n), torch.zeros(t, 1, 1), torch.zeros(1, n)
+    spectrum = lt.lyapunov_spectrum(cell, inputs, h0=h0, frame=frame, backend="cpu")
+    exponents = [spectrum.exponents, plain_loop(cell, inputs, h0, frame)]
+    weights = Stream(4, "weights").normal((n,), member_ids=0)
+    found, exact = (torch.autograd.grad((z * weights).sum(), cell.weight_hh)[0] for z in exponents)
+    Q = spectrum.final_frame[0]
+    assert (Q.mT @ Q - frame).abs().max() < 1e-13
+    round_off = 1e-14 * lean**t
+    assert (exponents[0] - exponents[1]).abs().max() < round_off
+    assert (found - exact).norm() < round_off * exact.norm()

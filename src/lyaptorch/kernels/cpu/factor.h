@@ -1,6 +1,7 @@
 // QR with a positive diagonal of frames stored transposed: row i of Y (k x n16) is column i of the frame, and
-// Y = R^T Q^T. By Cholesky in one pass or two where the columns are well conditioned, else by Gram-Schmidt.
-// The rules are those of tangent/qr.py, for each matrix by itself.
+// Y = R^T Q^T. By Cholesky in one pass where the columns are well conditioned; from the first panel of BLOCK columns
+// that is not, each panel in two passes, or column by column. The rules are those of tangent/qr.py, for each matrix
+// and panel by itself.
 #pragma once
 #include "product.h"
 
@@ -26,7 +27,16 @@ template <class T> struct FactorScratch {
     }
 };
 
-constexpr double ONE_PASS = 40, DEAD = 16, CROOKED = 0.01;
+// STRAIGHT: times 40^2 eps, how crooked what other panels are taken against may be.
+constexpr double ONE_PASS = 40, DEAD = 16, CROOKED = 0.01, STRAIGHT = 10;
+
+// Cholesky finds R_ii^2 as a difference of numbers as large as |a_i|^2: if that is at most so many times R_ii, three
+// digits of it are left at least, and a second pass mends the rest.
+template <class T> T mendable() { return 1 / root(1000 * Lanes<T>::EPS); }
+
+template <class T> void copy_block(const T* from, Size ld, T* to, Size ld_to) {
+    for (int i = 0; i < BLOCK; i++) memcpy(to + i * ld_to, from + i * ld, BLOCK * sizeof(T));
+}
 
 // The inverse of the upper triangle R (BLOCK x BLOCK), given the inverses of its diagonal. The terms of a row
 // are taken from the last to the first, so that only the first must wait for the row below.
@@ -90,13 +100,22 @@ template <class T> bool cholesky_block(T* G, Size ld, T* inverse) {
     return good;
 }
 
-// Upper R, row-major (k16 x k16), from the upper blocks of G, in place.
-template <class T> bool cholesky(Size kp, T* G, T* inverse, T* rows) {
+// Whether |a_i| <= times R_ii for the columns of a panel; where a squared length underflowed, the margin is missed.
+template <class T> bool stands(const T* R, Size ld, const T* lengths, T times) {
+    const T margin = times * root(Lanes<T>::TINY);
+    int good = 1;
+    for (int i = 0; i < BLOCK; i++) good &= lengths[i] - R[i * ld + i] * times <= -margin;
+    return good;
+}
+
+// Upper R, row-major (k16 x k16), from the upper blocks of G, in place. Returns how many columns come before the first
+// panel that does not stand.
+template <class T> Size cholesky(Size kp, T* G, T* inverse, T* rows, const T* lengths, T times) {
     for (Size j = 0; j < kp; j += BLOCK) {
         T* diagonal = G + j * kp + j;
         // G_jl - sum_i R_ij^T R_il, for the whole block row at once: it is read and written only here
         if (j) product<T, SUBTRACT>(BLOCK, kp - j, j, {G + j, 1, kp}, G + j, kp, diagonal, kp);
-        if (!cholesky_block(diagonal, kp, inverse + j * BLOCK)) return false;
+        if (!cholesky_block(diagonal, kp, inverse + j * BLOCK) || !stands(diagonal, kp, lengths + j, times)) return j;
         Size rest = kp - j - BLOCK;
         if (!rest) break;
         for (int i = 0; i < BLOCK; i++)
@@ -106,13 +125,12 @@ template <class T> bool cholesky(Size kp, T* G, T* inverse, T* rows) {
         // wait for the last
         product<T, SET>(BLOCK, rest, BLOCK, {inverse + j * BLOCK, 1, BLOCK}, rows, rest, diagonal + BLOCK, kp);
     }
-    return true;
+    return kp;
 }
 
-// to = R^{-T} Y, block row by block row; `to` may be Y.
+// to = R^{-T} Y for the first k rows, block row by block row; `to` may be Y.
 template <class T>
-void solve_forwards(Size k, Size np, const T* R, const T* inverse, const T* Y, T* to, T* rows) {
-    Size kp = pad(k);
+void solve_forwards(Size k, Size np, const T* R, Size kp, const T* inverse, const T* Y, T* to, T* rows) {
     for (Size j = 0; j < k; j += BLOCK) {
         Size height = least(BLOCK, k - j);
         // Q_j = R_jj^-T (Y_j - sum_i R_ij^T Q_i); copied, because `to` may be Y
@@ -144,19 +162,25 @@ template <class T> void gram(Size n, Size k, Size np, const T* A, const T* trans
     }
 }
 
-// R of Y Y^T = R^T R and the lengths of Y's rows (1 where dead, and in the padding).
+// Lengths from the Gram matrix of k rows; where a row is zero because it died, and in the padding, a pivot of 1 lets the
+// factorisation, and every division by R, go on.
+template <class T> void prop(Size k, Size kp, T* G, const uint8_t* dead, T* lengths) {
+    for (Size i = k; i < kp; i++) zero(G + i * kp, kp), G[i * kp + i] = lengths[i] = 1;
+    for (Size i = 0; i < k; i++) {
+        if (dead[i]) G[i * kp + i] += 1;
+        lengths[i] = root(G[i * kp + i]);
+    }
+}
+
+// What `cholesky` does for Y Y^T, and the lengths of Y's rows (1 where dead, and in the padding).
 template <class T>
-bool cholesky_of(Size n, Size k, const T* Y, const Factor<T>& f, T* R, T* inverse, T* norms, FactorScratch<T>& s) {
+Size cholesky_of(Size n, Size k, const T* Y, const uint8_t* dead, T* R, T* inverse, T* lengths, T times,
+                 FactorScratch<T>& s) {
     Size kp = pad(k), np = pad(n);
     transpose(k, np, Y, np, s.transposed, kp);
     gram(n, k, np, Y, s.transposed, R);
-    for (Size i = k; i < kp; i++) zero(R + i * kp, kp), R[i * kp + i] = 1;
-    for (Size i = 0; i < k; i++) {
-        // Y's row is zero: a pivot of 1 lets the factorisation, and every division by R, go on
-        if (f.dead[i]) R[i * kp + i] += 1;
-        norms[i] = root(R[i * kp + i]);
-    }
-    return cholesky(kp, R, inverse, s.rows);
+    prop(k, kp, R, dead, lengths);
+    return cholesky(kp, R, inverse, s.rows, lengths, times);
 }
 
 // factor = second * factor, both upper, and the inverse of its diagonal blocks.
@@ -209,14 +233,14 @@ template <class T> T crooked(Size k, Size np, const T* Q, T* overlaps) {
     return off < 0 ? -off : off;
 }
 
-// Classical Gram-Schmidt, each column orthogonalised twice, at unit scale; a column that depends on those
-// before it to round-off dies: zero in Q, a unit row and column in R. False if Y is not finite.
+// Rows `first` to `end` by classical Gram-Schmidt, each orthogonalised twice, at unit scale; a column that depends on
+// those before it to round-off dies: zero in Q, a unit row and column in R. False if one is not finite.
 template <class T>
-bool gram_schmidt(Size n, Size k, const T* Y, T* Q, const Factor<T>& f, FactorScratch<T>& s) {
-    Size kp = pad(k), np = pad(n);
+bool gram_schmidt(Size first, Size end, Size n, Size kp, const T* Y, T* Q, const Factor<T>& f, FactorScratch<T>& s) {
+    Size np = pad(n);
     T *v = s.rows, *overlaps = s.lengths;
-    zero(f.R, kp * kp);
-    for (Size i = 0; i < k; i++) {
+    for (Size j = 0; j < first + BLOCK; j++) zero(f.R + j * kp + first, BLOCK);
+    for (Size i = first; i < end; i++) {
         T scale = 0;
         for (Size l = 0; l < n; l++) {
             T size = Y[i * np + l] < 0 ? -Y[i * np + l] : Y[i * np + l];
@@ -245,14 +269,69 @@ bool gram_schmidt(Size n, Size k, const T* Y, T* Q, const Factor<T>& f, FactorSc
             for (Size l = 0; l < np; l++) Q[i * np + l] = v[l] / length;
         }
     }
-    for (Size i = k; i < kp; i++) f.R[i * kp + i] = 1;
-    for (Size i = 0; i < kp; i += BLOCK) {
-        T over[BLOCK], *inverse = f.inverse + i * BLOCK;
-        for (Size j = 0; j < BLOCK; j++) over[j] = 1 / f.R[(i + j) * kp + i + j];
-        invert_block(f.R + i * kp + i, kp, over, inverse);
-        // where 1 / R overflows, nothing divided by R must stay nothing
-        for (Size j = 0; j < BLOCK * BLOCK; j++)
-            if (!finite(inverse[j])) inverse[j] = Lanes<T>::MAX;
+    for (Size i = end; i < first + BLOCK; i++) f.R[i * kp + i] = 1;
+    T over[BLOCK], *inverse = f.inverse + first * BLOCK;
+    for (Size j = 0; j < BLOCK; j++) over[j] = 1 / f.R[(first + j) * kp + first + j];
+    invert_block(f.R + first * kp + first, kp, over, inverse);
+    // where 1 / R overflows, nothing divided by R must stay nothing
+    for (Size j = 0; j < BLOCK * BLOCK; j++)
+        if (!finite(inverse[j])) inverse[j] = Lanes<T>::MAX;
+    return true;
+}
+
+// The panel of rows from `first` on, taken against the rows of Q before it and made orthonormal by Cholesky, until
+// nothing is left to be taken. False where digits were lost on the way.
+template <class T>
+bool panel(Size first, Size height, Size n, Size kp, const T* Y, T* Q, const Factor<T>& f, FactorScratch<T>& s) {
+    Size np = pad(n);
+    T *V = Q + first * np, *overlaps = s.inverse, *R = f.R + first * kp + first, *inverse = f.inverse + first * BLOCK;
+    T G[BLOCK * BLOCK], over[BLOCK * BLOCK], before[BLOCK * BLOCK], lengths[BLOCK];
+    memcpy(V, Y + first * np, height * np * sizeof(T));
+    // the first pass makes the diagonal larger by more than round-off, so that columns may be as parallel as they
+    // like: what it leaves is short, but straight enough for the next
+    const T shift = 100 * Lanes<T>::EPS;
+    for (int pass = 0, straight = 0; !straight; pass++) {
+        if (pass == 4) return false;
+        transpose(height, np, V, np, s.transposed, BLOCK);
+        if (first) {
+            product<T, SET>(first, BLOCK, n, {Q, np, 1}, s.transposed, BLOCK, overlaps, BLOCK);
+            product<T, SUBTRACT>(height, np, first, {overlaps, 1, BLOCK}, Q, np, V, np);
+            transpose(height, np, V, np, s.transposed, BLOCK);
+        }
+        product<T, SET>(height, BLOCK, n, {V, np, 1}, s.transposed, BLOCK, G, BLOCK);
+        prop(height, BLOCK, G, f.dead + first, lengths);
+        for (Size i = 0; i < height && !pass; i++)
+            if (!f.dead[first + i]) G[i * (BLOCK + 1)] *= 1 + shift;
+        if (!cholesky_block(G, BLOCK, over) || !stands(G, BLOCK, lengths, pass ? mendable<T>() : 2 / root(shift)))
+            return false;
+        straight = pass && stands(G, BLOCK, lengths, (T)2);
+        memcpy(s.rows, V, height * np * sizeof(T));
+        product<T, SET>(height, np, height, {over, 1, BLOCK}, s.rows, np, V, np);
+        if (!pass) {
+            for (Size j = 0; j < first; j++) memcpy(f.R + j * kp + first, overlaps + j * BLOCK, BLOCK * sizeof(T));
+            copy_block(G, BLOCK, R, kp), copy_block(over, BLOCK, inverse, BLOCK);
+            continue;
+        }
+        // Y = R'^T (R^T Q + S^T Q before) + S'^T Q before
+        copy_block(R, kp, before, BLOCK);
+        if (first) product<T, ADD>(first, BLOCK, BLOCK, {overlaps, BLOCK, 1}, before, BLOCK, f.R + first, kp);
+        product<T, SET>(BLOCK, BLOCK, BLOCK, {G, BLOCK, 1}, before, BLOCK, R, kp);
+        copy_block(inverse, BLOCK, before, BLOCK);
+        product<T, SET>(BLOCK, BLOCK, BLOCK, {before, BLOCK, 1}, over, BLOCK, inverse, BLOCK);
+    }
+    // of what is much shorter than it was, digits are gone, and it may have died
+    for (Size i = 0; i < height; i++)
+        if (!(R[i * (kp + 1)] >= 100 * Lanes<T>::EPS * s.norms[first + i])) return false;
+    return true;
+}
+
+// Rows from `first`, a multiple of BLOCK, on; those before it are done. False if Y is not finite.
+template <class T>
+bool panels(Size first, Size n, Size k, const T* Y, T* Q, const Factor<T>& f, FactorScratch<T>& s) {
+    Size kp = pad(k);
+    for (Size j = first; j < k; j += BLOCK) {
+        Size height = least(BLOCK, k - j);
+        if (!panel(j, height, n, kp, Y, Q, f, s) && !gram_schmidt(j, j + height, n, kp, Y, Q, f, s)) return false;
     }
     return true;
 }
@@ -261,25 +340,20 @@ bool gram_schmidt(Size n, Size k, const T* Y, T* Q, const Factor<T>& f, FactorSc
 template <class T>
 bool orthonormalise(Size n, Size k, const T* Y, T* Q, const Factor<T>& f, bool twice, FactorScratch<T>& s) {
     Size kp = pad(k), np = pad(n);
-    if (!cholesky_of(n, k, Y, f, f.R, f.inverse, s.norms, s)) return gram_schmidt(n, k, Y, Q, f, s);
-    solve_forwards(k, np, f.R, f.inverse, Y, Q, s.rows);
-    // where a squared length underflowed, the margin is missed
-    const T margin = (T)ONE_PASS * root(Lanes<T>::TINY), mendable = root(1000 * Lanes<T>::EPS);
-    bool once = !twice, mended = true;
-    for (Size i = 0; i < k; i++) {
-        T pivot = f.R[i * kp + i];
-        once = once && s.norms[i] - pivot * (T)ONE_PASS <= -margin;
-        // Cholesky finds R_ii^2 as a difference of numbers as large as |y_i|^2: here three digits of it are
-        // left at least
-        mended = mended && pivot >= s.norms[i] * mendable;
-    }
+    Size done = cholesky_of(n, k, Y, f.dead, f.R, f.inverse, s.norms, twice ? mendable<T>() : (T)ONE_PASS, s);
+    solve_forwards(least(done, k), np, f.R, kp, f.inverse, Y, Q, s.rows);
+    auto straight = [&](Size columns, double most) {
+        return f.dead[columns - 1] || crooked(columns, np, Q, s.lengths) < (T)most;
+    };
     // Y = R^T Q holds, though Q is off orthogonal by up to 40^2 eps: in a product of factors that cancels
-    if (once && (f.dead[k - 1] || crooked(k, np, Q, s.lengths) < (T)CROOKED)) return true;
-    if (!mended || !cholesky_of(n, k, Q, f, s.R, s.inverse, s.lengths, s))
-        return gram_schmidt(n, k, Y, Q, f, s);
-    for (Size i = 0; i < k; i++)
-        if (!(s.R[i * kp + i] >= (T)0.5 * s.lengths[i])) return gram_schmidt(n, k, Y, Q, f, s);
-    solve_forwards(k, np, s.R, s.inverse, Q, Q, s.rows);
+    if (!twice && done == kp && straight(k, CROOKED)) return true;
+    if (!twice && done < kp) {
+        while (done && !straight(done, STRAIGHT * ONE_PASS * ONE_PASS * Lanes<T>::EPS)) done -= BLOCK;
+        return panels(done, n, k, Y, Q, f, s);
+    }
+    if (done < kp || cholesky_of(n, k, Q, f.dead, s.R, s.inverse, s.lengths, (T)2, s) < kp)
+        return panels(0, n, k, Y, Q, f, s);
+    solve_forwards(k, np, s.R, kp, s.inverse, Q, Q, s.rows);
     multiply(kp, s.R, s.inverse, f, s.R + kp * kp);
     return true;
 }

@@ -39,7 +39,7 @@ struct NoDenormals {
 };
 
 // The readout and the loss of the rows of a unit. Outputs lie in lines of CHUNK numbers, one a trajectory.
-template <class T> struct Answers {
+template <class T, int BLOCKS> struct Answers {
     const FitArgs& a;
     Size member, first, rows, parts, n, hp, np, outputs;  // np: numbers that an output reads, in padded parts of n
     T *R, *offset;                    // (o, np), (o)
@@ -51,7 +51,7 @@ template <class T> struct Answers {
     double* sums;
 
     // an affine readout of neurons sees potentials and currents
-    static Size parts_of(const FitArgs& a) { return a.unroll.form.neurons && !a.leaky ? 2 : 1; }
+    static Size parts_of(const FitArgs& a) { return BLOCKS == 1 || a.leaky ? 1 : BLOCKS; }
     static Size bars_count(const FitArgs& a) {
         return a.outputs * parts_of(a) * pad(a.unroll.form.n) + pad(a.outputs);
     }
@@ -59,7 +59,7 @@ template <class T> struct Answers {
 
     Answers(const FitArgs& args, Size unit, Size member_, Size first_, Size rows_, T* bars, T*& memory)
         : a(args), member(member_), first(first_), rows(rows_), parts(parts_of(a)), n(a.unroll.form.n), hp(pad(n)),
-          np(parts * hp), outputs(a.outputs),
+          np(parts_of(args) * hp), outputs(a.outputs),
           R(take(memory, outputs * np)), offset(take(memory, pad(outputs))), R_bar(bars),
           offset_bar(bars + outputs * np), current(take(memory, outputs * CHUNK)),
           potential(take(memory, outputs * CHUNK)), now(take(memory, outputs * CHUNK)),
@@ -307,10 +307,12 @@ template <class Model> struct Fit : Model {
     const FitArgs& fit;
     const Size steps, apart;  // numbers of z of a step
     T *z, *answers_bar, *states = nullptr;
-    Answers<T> answers;
+    Answers<T, Model::BLOCKS> answers;
 
     // numbers of a unit that outlive it: gradients of the network and of the readout
-    static Size parts_count(const FitArgs& f) { return Gradients<T>::count(f.unroll.form) + Answers<T>::bars_count(f); }
+    static Size parts_count(const FitArgs& f) {
+        return Gradients<T>::count(f.unroll.form) + Answers<T, Model::BLOCKS>::bars_count(f);
+    }
     static Size tape_size(const FitArgs& f) {
         return f.unroll.keep ? Model::units(f.unroll) * parts_count(f) * (Size)sizeof(T) : 0;
     }
@@ -320,8 +322,8 @@ template <class Model> struct Fit : Model {
         Size np = pad(a.n), chunk = Model::most(f.unroll), steps = f.unroll.keep ? a.steps : 0;
         Size tape = (steps + 1) * (chunk * pad(a.n + a.m + 1) + f.outputs * CHUNK);
         if (f.unroll.keep) tape += Model::trace_count(f.unroll) + chunk * (Model::kept_count(a) + a.steps * np);
-        return Model::work(f.unroll) + (tape + Answers<T>::count(f) + TapeSums<Model>::Affine::count(np)) *
-               (Size)sizeof(T);
+        Size rest = Answers<T, Model::BLOCKS>::count(f) + TapeSums<Model>::Affine::count(np);
+        return Model::work(f.unroll) + (tape + rest) * (Size)sizeof(T);
     }
 
     Fit(const FitArgs& args, Size unit, T*& work)
@@ -417,7 +419,7 @@ template <class Model> void conclude(const FitArgs& f, Size member) {
     for (Size j = 0; j < stride; j += WIDTH<T>) store(first + j, load(first + j) * (T)scale);
     Gradients<T>(a, first).scatter(member);
     const T* readout = first + Gradients<T>::count(a);
-    Size o = f.outputs, n = a.n, lines = o * Answers<T>::parts_of(f);
+    Size o = f.outputs, n = a.n, lines = o * Answers<T, Model::BLOCKS>::parts_of(f);
     if (f.R_bar)
         for (Size c = 0; c < lines; c++)
             memcpy((T*)f.R_bar + (member * lines + c) * n, readout + c * pad(n), n * sizeof(T));

@@ -134,9 +134,10 @@ class PushedClosedLoop(ClosedLoop):
             y = y[..., 0, :]
         else:
             y, Y = self._read(h), rows(Q.mT[..., self.readable], affine[0].mT)
-        # external channels come behind, and do not move
-        X = pad(Y, (0, x.shape[-1])).mT
-        return self.cell.pushforward_with_input(self._beside(y, x), h, X, Q)
+        if x.shape[-1]:
+            # external channels come behind, and do not move
+            Y = pad(Y, (0, x.shape[-1]))
+        return self.cell.pushforward_with_input(self._beside(y, x), h, Y.mT, Q)
 
 
 def closed_loop(cell: Network, readout: Callable[[Tensor], Tensor]) -> Cell:

@@ -23,7 +23,7 @@ from lyaptorch.tangent import mean_over_trajectories
 from lyaptorch.tangent.automatic import AUTO, allowed_interval
 from lyaptorch.tangent.lyapunov import grow
 from lyaptorch.tangent.scan import layout
-from lyaptorch.tangent.start import fit_padded, name_too_short
+from lyaptorch.tangent.start import fit_padded, framed, name_too_short
 from lyaptorch.tasks.batch import Batch
 from lyaptorch.training.ensemble import GO_ON, Ensemble, UnstableError
 from lyaptorch.training.optim import MemberOptimizer
@@ -82,7 +82,7 @@ class Flossing:
                 sequences of different lengths and a penalty that looks at single steps.
         """
         phase, (inputs, h, after) = self.phase, fit_padded(cell, driven, h0)
-        k = most_exponents(self.k, h.shape[-1])
+        k = most_exponents(self.k, h.shape[-1] - cell.travelling)
         if phase.penalty != EXPONENTS:
             if driven.lengths is not None:
                 raise ValueError(
@@ -91,7 +91,8 @@ class Flossing:
                 )
             own = phase.k if isinstance(phase.k, Tensor) else k
             return Flossed(PENALTIES[phase.penalty](cell, inputs, h, own))
-        wait, frame, cut = phase.tangent_transient, self.frame(k, h), _checks.state_grad(phase.state_grad)
+        wait, cut = phase.tangent_transient, _checks.state_grad(phase.state_grad)
+        frame = framed(self.frame(k, h[..., : h.shape[-1] - cell.travelling]), cell)
         if after is not None:
             name_too_short(after, wait)
         laid = layout(wait, len(inputs), self.choose(), h.device)

@@ -19,6 +19,7 @@ from lyaptorch.analysis.products import graded_log_singular_values, precise_log_
 from lyaptorch.cells import Network, as_cell, fit, random_frame, settle
 from lyaptorch.tangent.dynamics import bind
 from lyaptorch.tangent.scan import Tape, spans, stack_growth, sweep
+from lyaptorch.tangent.start import framed
 from lyaptorch.theory import log_condition_number
 
 GUARD_BITS = 64
@@ -129,7 +130,8 @@ def condition_number(
     """
     cell = as_cell(cell)
     inputs, h = fit(cell, inputs, h0)
-    n, t = h.shape[-1], len(inputs) - _checks.integer("transient", transient, 0, len(inputs) - 1)
+    t = len(inputs) - _checks.integer("transient", transient, 0, len(inputs) - 1)
+    n = h.shape[-1] - cell.travelling
     k = n if k is None else _checks.integer("k", k, 1, n, do=f"a state of size {n} has {n} exponents")
     every = t if every is None else _checks.integer("every", every, 1)
     if isinstance(bits, str):
@@ -140,6 +142,7 @@ def condition_number(
     shared_id = torch.zeros((), dtype=torch.int64, device=h.device)
     # T_t Q = Q_t R_t .. R_1 with Q_t orthonormal: the factors of the scan have the singular values of T_t Q
     frame = random_frame(n, k, Stream(seed_from(generator), "frame"), shared_id, dtype=h.dtype)
+    frame = framed(frame, cell)
     tape = Tape()
     dynamics = bind(cell, cell.form(), inputs, [])
     end = sweep(dynamics, h, frame.expand(*h.shape, k), None, spans(0, t, 1), method="cholesky2", tape=tape)

@@ -38,6 +38,10 @@ class Cell(nn.Module):
             LSTM's (h, c) it is h).
         batch_first: whether the module it was made of takes batches first, which no function here does.
         layered: whether the `parts` are layers, each with units of its own.
+        travelling: how many numbers at the end of the state belong to no tangent space, such as positions and
+            flags: a step hands them on, frames are zero there, and n less these is the most exponents.
+        nilpotent: how many exponents, the last ones, are exactly -inf on any inputs, because so many entries
+            of the state are places of shift registers, such as a convolution has.
         alone: whether the step computes with the weights of one network at a time.
         unproven: whether `step` is still to be probed before its first trajectory.
         unfused: whether the probe found that derivatives need torch's fused kernels switched off.
@@ -61,6 +65,8 @@ class Cell(nn.Module):
     per_member: tuple[str, ...] = ()
     alone: bool = False
     layered: bool = False
+    travelling: int = 0
+    nilpotent: int = 0
     advice: str = ADVICE
     channels: str = "the last dimension is m"
     ingredients: ClassVar[tuple[str, ...]] = ("step",)
@@ -143,6 +149,10 @@ class Cell(nn.Module):
         with unfused() if self.unfused else nullcontext():
             return mode(self, x, h, Q)
 
+    def embedded(self, inputs: Any) -> Any:
+        """Inputs as the step takes them, of those that a user has, such as token ids; here the same."""
+        return inputs
+
     def rest(self, x: Input) -> State:
         """The state `(*e, b, n)` before the first input x `(*e, b, m)` where no other is given: zero.
 
@@ -163,6 +173,16 @@ class Cell(nn.Module):
         result: tuple[Tensor, Tensor] = torch.func.jvp(self.step, primals, tangents)  # type: ignore[assignment]
         after, pushed = (torch.unflatten(y, -2, (b, k)) for y in result)
         return after[..., 0, :], pushed.mT
+
+    def meet(self, state: Any, front: tuple[int, ...]) -> None:
+        """Be shown a state, and the dimensions `(*e, b)` of the inputs, before it is packed."""
+
+    def packed(self, state: Any, front: tuple[int, ...]) -> Tensor | None:
+        """A state that it was shown, packed; None where there is none."""
+        if state is None:
+            return None
+        self.meet(state, front)
+        return self.pack(state)
 
     def pack(self, state: Any) -> Tensor:
         """A state as one tensor `(*e, b, n)`, from that or from the parts that `unpack` gives.

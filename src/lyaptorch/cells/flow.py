@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lyaptorch import _checks
 from lyaptorch._types import Input, State
-from lyaptorch.cells.adapt.function import describe
+from lyaptorch.cells.adapt.skeleton import describe
 from lyaptorch.cells.cell import Cell
 
 Tableau: TypeAlias = tuple[tuple[tuple[float, ...], ...], tuple[float, ...]]

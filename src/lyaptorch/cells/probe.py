@@ -13,7 +13,8 @@ from torch import Tensor
 from lyaptorch import _checks
 from lyaptorch._caller import Run, aside, ordinary, untouched
 from lyaptorch._random import DEFAULT_SEED, Stream
-from lyaptorch.cells.adapt.function import StateError, describe, instead_of
+from lyaptorch.cells.adapt.function import instead_of
+from lyaptorch.cells.adapt.skeleton import StateError, describe
 from lyaptorch.cells.cell import Cell, graph_leaves
 
 STATE_NAMES = {
@@ -50,7 +51,7 @@ def _probe(cell: Cell, x: Tensor, h: Tensor, run: Run) -> None:
             "step(x, h) must be finite at h0, got NaN or inf; choose another h0 or lower the gain"
         )
     # at rest, where h0 often is, dropout and factors of zero do not show: the rest is asked beside it
-    beside = _moved(h, 3)
+    beside = _moved(cell, h, 3)
     h = beside if torch.isfinite(_call(cell, x, beside)).all() else h
     if not torch.equal(_call(cell, x, h), _call(cell, x, h)):
         raise ValueError(
@@ -89,7 +90,7 @@ def _call(cell: Cell, x: Tensor, h: Tensor) -> Tensor:
         if _fits(cell, h, x, h):
             raise ValueError(swapped) from error
         raise ValueError(
-            f"step(x, h) failed for x {tuple(x.shape)} and h {tuple(h.shape)}: {error}; "
+            f"step(x, h) failed for x {tuple(x.shape)} and h {_told(cell, h)}: {error}; "
             "it must map inputs (*e, b, m) and states (*e, b, n) to states"
         ) from error
     if not isinstance(after, Tensor) or after.shape != h.shape or after.dtype != h.dtype:
@@ -101,13 +102,22 @@ def _call(cell: Cell, x: Tensor, h: Tensor) -> Tensor:
     return after.detach()
 
 
+def _told(cell: Cell, h: Tensor) -> str:
+    """A state in the shapes that its owner knows."""
+    state = cell.unpack(h)
+    return str(tuple(state.shape)) if isinstance(state, Tensor) else describe(state)
+
+
 def _noise(like: Tensor, draw: int, *columns: int) -> Tensor:
     stream, shape = Stream(DEFAULT_SEED, "probe"), (*like.shape, *columns)
     return stream.normal(shape, member_ids=draw, dtype=like.dtype, device=like.device)
 
 
-def _moved(h: Tensor, draw: int) -> Tensor:
-    return h + 1e-2 * (1 + h.abs()) * _noise(h, draw)
+def _moved(cell: Cell, h: Tensor, draw: int) -> Tensor:
+    noise = 1e-2 * (1 + h.abs()) * _noise(h, draw)
+    # positions and flags are what they are
+    noise[..., h.shape[-1] - cell.travelling :] = 0
+    return h + noise
 
 
 def _fits(cell: Cell, first: Tensor, second: Tensor, h: Tensor) -> bool:
@@ -132,7 +142,7 @@ def _parameter_names(cell: Cell) -> list[str]:
 
 def _check_batch(cell: Cell, x: Tensor, h: Tensor) -> None:
     """Move a second trajectory: the first one must not notice."""
-    one, two = h[..., :1, :], _moved(h[..., :1, :], 0)
+    one, two = h[..., :1, :], _moved(cell, h[..., :1, :], 0)
     pair = torch.cat([x[..., :1, :]] * 2, -2)
     try:
         same, moved = cell.step(pair, torch.cat([one, one], -2)), cell.step(pair, torch.cat([one, two], -2))
@@ -152,6 +162,7 @@ def _check_batch(cell: Cell, x: Tensor, h: Tensor) -> None:
 
 def _choose_mode(cell: Cell, x: Tensor, h: Tensor) -> None:
     q, v = _noise(h, 1, 1), _noise(h, 2, 1)
+    q[..., h.shape[-1] - cell.travelling :, :] = 0
     # <v, D q> of forward mode and <D^T v, q> of reverse mode are one number; so are their gradients, which
     # flossing follows and which torch may have wrong in one of the two
     y = h.clone().requires_grad_()
@@ -233,8 +244,9 @@ def fit(cell: Cell, inputs: Tensor, h0: Any) -> tuple[Tensor, Tensor]:
         ValueError: for wrong shapes, dtypes, devices, NaN or inf in inputs, h0 or weights, a missing h0
             where the state size comes from it, or a step that breaks the contract of `probe`.
     """
+    inputs = cell.embedded(inputs)
     _checks.tensor("inputs", inputs, do="embed token ids first; of other integers pass .float()")
-    h0 = None if h0 is None else cell.pack(h0)
+    h0 = cell.packed(h0, tuple(inputs.shape[1:-1]))
     foreign = cell.state_size == 0
     if foreign and h0 is None and inputs.dim() == 3:
         h0 = cell.rest(inputs[0])

@@ -175,10 +175,10 @@ def diagnose(
         raise ValueError(f"name must be a name in Python, for the lines that use it, got {name!r}")
     numbers = {"k": k, "horizon": horizon, "transient": transient or None, "dt": dt}
     numbers |= {"tangent_transient": tangent_transient}
-    packed, found = isinstance(inputs, PackedSequence), padded(inputs, lengths)
+    cell = as_cell(cell_of(network))
+    packed, found = isinstance(inputs, PackedSequence), padded(cell.embedded(inputs), lengths)
     _checks.tensor("inputs", found.inputs)
     said = given(numbers, {"h0": h0, "groups": groups}, found, packed)
-    cell = as_cell(cell_of(network))
     if h0 is None and cell_of(network) is not network:
         h0 = network.initial_state(found.inputs.shape[-2])  # type: ignore[union-attr, operator]
     inputs, h, ends = fit_padded(cell, found, h0)
@@ -187,7 +187,7 @@ def diagnose(
             f"diagnose takes one network, got an ensemble {tuple(h.shape[:-2])}; pick one, for example with "
             "model.select(members)"
         )
-    n, t = h.shape[-1], len(inputs)
+    n, t = h.shape[-1] - cell.travelling, len(inputs)
     k = min(n, MEASURED) if k is None else _checks.integer("k", k, 1, n)
     transient = _checks.integer("transient", transient, 0, t - 1, do="inputs must hold more steps than that")
     left = t - transient

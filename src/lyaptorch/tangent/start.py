@@ -73,7 +73,7 @@ def start(
             f"inputs must hold {' + '.join(waits)} + at least 1 counted step, got t={t} for "
             f"{' + '.join(map(str, waits.values()))} + 1; pass more inputs or shorten the transients"
         )
-    Q = first_frame(frame, k, h, generator, cell.multiplicity if copies else 1)
+    Q = first_frame(frame, k, h, generator, cell, cell.multiplicity if copies else 1)
     if isinstance(transient, str):
         if ends is not None:
             raise ValueError(
@@ -152,24 +152,35 @@ _kept_frame = lru_cache(maxsize=16)(_drawn_frame)
 
 
 def first_frame(
-    frame: Tensor | None, k: int | None, h: Tensor, generator: torch.Generator | None, copies: int = 1
+    frame: Tensor | None,
+    k: int | None,
+    h: Tensor,
+    generator: torch.Generator | None,
+    cell: Cell,
+    copies: int = 1,
 ) -> Tensor:
     """The frame given, checked, or a random one, in full shape `(*e, b, n, k)`; k is n when missing.
 
-    With `copies` a random one has so many times fewer rows, and of columns as many as hold k copies.
+    One that is drawn is as `framed` makes it. With `copies` it has so many times fewer rows, and of columns
+    as many as hold k copies.
 
     Raises:
         ValueError: for k out of range, for a frame of the wrong shape, dtype or device, or that is not
             orthonormal.
     """
     n = h.shape[-1]
-    k = n if k is None else _checks.integer("k", k, 1, n, do=f"a state of size {n} has {n} exponents")
+    travelling = cell.travelling
+    most = n - travelling
+    told = f", {travelling} of which have no tangent" if travelling else ""
+    do = f"a state of size {n}{told} has {most} exponents"
+    k = most if k is None else _checks.integer("k", k, 1, most, do=do)
     full = (*h.shape, k)
     if frame is None:
         seed, n, k = seed_from(generator), n // copies, -(-k // copies)
         again = n * k <= KEPT and h.device.type == "cpu" and _checks.can_look()
         draw = _kept_frame if again and not torch.is_inference_mode_enabled() else _drawn_frame
-        return draw(n, k, seed, h.dtype, h.device).expand(*h.shape[:-1], n, k)
+        drawn = framed(draw(most // copies, k, seed, h.dtype, h.device), cell)
+        return drawn.expand(*h.shape[:-1], n, k)
     _checks.alike("frame", _checks.tensor("frame", frame), "the state", h)
     if tuple(frame.shape) not in ((n, k), full):
         raise ValueError(
@@ -178,6 +189,12 @@ def first_frame(
         )
     if not _checks.can_look():
         return frame.expand(full)
+    if frame[..., most:, :].any():
+        raise ValueError(
+            f"frame must be zero in the last {travelling} entries of the state, which have no tangents, got "
+            "other numbers there; leave the frame out, or draw it for the first "
+            f"{most}"
+        )
     overlaps = frame.detach().mT @ frame.detach()
     overlaps.diagonal(dim1=-2, dim2=-1).sub_(1)
     off = overlaps.abs_().max().item()
@@ -187,3 +204,16 @@ def first_frame(
             f"frame must have orthonormal columns, got |Q^T Q - 1| up to {off:.2g}; take Q of torch.linalg.qr"
         )
     return frame.expand(full)
+
+
+def framed(drawn: Tensor, cell: Cell) -> Tensor:
+    """A frame for the part of the state that has tangents `(..., n', k)`, as one for all of it.
+
+    Below are rows of zeros, for what has none. Columns whose exponents are -inf by the make of the cell are
+    zero, and so dead from the beginning: what round-off would leave of them is no direction.
+    """
+    beyond = max(0, drawn.shape[-1] - (drawn.shape[-2] - cell.nilpotent)) if cell.nilpotent else 0
+    if beyond:
+        kept = drawn[..., : drawn.shape[-1] - beyond]
+        drawn = torch.nn.functional.pad(kept, (0, beyond))
+    return torch.nn.functional.pad(drawn, (0, 0, 0, cell.travelling)) if cell.travelling else drawn

@@ -114,7 +114,7 @@ def floss(
         batch=batch,
         state_grad=state_grad,
     )
-    h0 = None if h0 is None else cell.pack(h0)
+    h0 = cell.packed(h0, (batch,))
     ensemble = cell.ensemble if cell.state_size or h0 is None else tuple(h0.shape[:-2])
     like = next(iter(cell.tensors()), h0)
     dtype, device = (None, torch.device("cpu")) if like is None else (like.dtype, like.device)

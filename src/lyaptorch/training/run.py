@@ -63,12 +63,12 @@ class Run:
 
     def _refuse_early(self, phase: Phase) -> None:
         """Raise before the work what would be raised in the middle of it."""
-        model, ids, n = self.all.model, self.all.ids, self.all.model.cell.state_size
+        model, ids, cell = self.all.model, self.all.ids, self.all.model.cell
         check_per_member(phase, tuple(ids.shape))
         self._mask(phase)
         if isinstance(phase, FlossPhase):
-            if n:
-                most_exponents(phase.k, n)
+            if cell.state_size:
+                most_exponents(phase.k, cell.state_size - cell.travelling)
             return
         self.task.draw(Draw(self.settings.seed, self.settings.steps, member_ids=ids))
         for floss in (phase.flossing, *(trigger.phase for trigger in phase.triggers)):

@@ -22,7 +22,7 @@ from lyaptorch.schedules.phases import EXPONENTS
 from lyaptorch.tangent import mean_over_trajectories
 from lyaptorch.tangent.automatic import AUTO
 from lyaptorch.tangent.groups import grow
-from lyaptorch.tangent.start import fit_padded, name_too_short
+from lyaptorch.tangent.start import fit_padded, framed, name_too_short
 from lyaptorch.tasks.batch import Batch
 from lyaptorch.training.ensemble import GO_ON, Ensemble, UnstableError
 from lyaptorch.training.optim import MemberOptimizer
@@ -83,7 +83,7 @@ class Flossing:
                 sequences of different lengths and a penalty that looks at single steps.
         """
         phase, (inputs, h, after) = self.phase, fit_padded(cell, driven, h0)
-        k = most_exponents(self.k, h.shape[-1])
+        k = most_exponents(self.k, h.shape[-1] - cell.travelling)
         if phase.penalty != EXPONENTS:
             if driven.lengths is not None:
                 raise ValueError(
@@ -93,7 +93,7 @@ class Flossing:
             own = phase.k if isinstance(phase.k, Tensor) else k
             return Flossed(PENALTIES[phase.penalty](cell, inputs, h, own))
         wait, cut, copies = phase.tangent_transient, _checks.state_grad(phase.state_grad), cell.multiplicity
-        frame = self.frame(k, h, copies)
+        frame = framed(self.frame(k, h[..., : h.shape[-1] - cell.travelling], copies), cell)
         if after is not None:
             name_too_short(after, wait)
         Q, asked = frame.expand(*h.shape[:-1], *frame.shape[-2:]), self.choose()

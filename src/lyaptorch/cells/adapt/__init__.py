@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 from torch import nn
 
 from lyaptorch.cells.adapt.function import FunctionCell, unwrap
+from lyaptorch.cells.adapt.huggingface import huggingface
 from lyaptorch.cells.adapt.modules import ModuleEnsemble, owned
 from lyaptorch.cells.adapt.spiking_libraries import spiking
 from lyaptorch.cells.adapt.torch_rnn import copied, from_torch
@@ -86,8 +87,10 @@ def as_cell(
         return obj
     if isinstance(obj, nn.RNNBase | nn.RNNCellBase):
         return from_torch(obj)
-    if isinstance(obj, nn.Module) and state is None and (cell := spiking(obj)) is not None:
-        return cell
+    if isinstance(obj, nn.Module) and state is None:
+        cell = huggingface(obj) or spiking(obj)
+        if cell is not None:
+            return cell
     if callable(obj):
         return FunctionCell(obj, state, output)
     raise ValueError(

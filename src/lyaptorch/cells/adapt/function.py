@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from lyaptorch.cells.adapt.functional import Functional
+from lyaptorch.cells.adapt.skeleton import StateError, alike, describe, take_apart
+from lyaptorch.cells.adapt.structure import Structure, leading
 from lyaptorch.cells.cell import Cell, graph_leaves
 
 
 class FunctionCell(Cell):
     """A step written elsewhere; sizes are taken from the first state it meets.
 
-    A state of several tensors is packed into one for all computations, and unpacked for the step. Its
-    parameters, and tensors that the function closes over, are found by walking the autograd graph.
+    A state that is not one real tensor `(*e, b, n)` is packed into one for all computations, and unpacked
+    for the step, which may write into what it gets. Its parameters, and tensors that the function closes
+    over, are found by walking the autograd graph.
 
     Args:
         function: `step(x, state)`.
@@ -33,10 +35,10 @@ class FunctionCell(Cell):
 
     def __init__(self, function: Callable[..., Any], state: Any = None, output: bool | None = None) -> None:
         super().__init__(0, 0)
-        self.function, self.output = function, output
+        self.function, self.output, self._example = function, output, state
         self.structure: Structure | None = None
-        if state is not None:
-            self.pack(state)
+        if state is not None and not isinstance(state, Tensor):
+            Structure.of(state, 1)
 
     def rest(self, x: Tensor) -> Tensor:
         """Unknown: a state tells its size by being given."""
@@ -44,27 +46,57 @@ class FunctionCell(Cell):
             raise ValueError(advice)
         return super().rest(x)
 
+    def parts(self) -> dict[str, slice]:
+        """The parts of a state that has several, but for those that only travel with it."""
+        found = {} if self.structure is None else self.structure.slices()
+        return found if len(found) > 1 else {}
+
     def step(self, x: Tensor, h: Tensor) -> Tensor:
         """The function's answer, packed."""
         state = self.unpack(h)
-        after = self._state(self.function(x, state), state)
-        return after if self.structure is None else self.structure.pack(after)
+        if self.structure is None:
+            after: Tensor = self._state(self.function(x, state), state)
+            return after
+        tensors = [z for z in take_apart(state)[1].values() if isinstance(z, Tensor)]
+        writing = Functional(tensors)
+        with writing:
+            written = self._state(self.function(x, state), state)
+        return self.structure.pack(written, writing.now)
+
+    def meet(self, state: Any, front: tuple[int, ...]) -> None:
+        """Learn the structure from the first state, for inputs `(t, *front, m)`."""
+        self._learn(state, front)
 
     def pack(self, state: Any) -> Tensor:
         """The state as one tensor; the first one that has parts tells how."""
-        if isinstance(state, Tensor):
+        self._learn(state, None)
+        if isinstance(state, Tensor) and (self.structure is None or self.structure.is_packed(state)):
             return state
-        if self.structure is None:
-            self.structure = Structure.of(state)
+        assert self.structure is not None
         return self.structure.pack(state)
 
     def unpack(self, h: Tensor) -> Any:
-        """A packed state as the step knows it."""
+        """A packed state as the step knows it; also tangent vectors `(*e, b, k, n)`, Q.mT of a frame."""
+        if self.structure is None and self._example is not None:
+            self._learn(h, None)
         return h if self.structure is None else self.structure.unpack(h)
 
     def leaves(self, x: Tensor, h: Tensor) -> list[Tensor]:
         """Every leaf with `requires_grad` in the graph of one step."""
         return graph_leaves(self, x, h)
+
+    def _learn(self, state: Any, front: tuple[int, ...] | None) -> None:
+        if self.structure is not None:
+            return
+        example = self._example
+        packed = isinstance(state, Tensor) and example is not None
+        if packed and isinstance(example, Tensor) and example.dim() == state.dim():
+            packed = False
+        # packed, it has all of (*e, b) in front, and so has the example
+        lead = state.dim() - 1 if packed else leading(state, front)
+        if lead is not None:
+            self.structure = Structure.of(example if packed else state, lead)
+            self.travelling = self.structure.travelling
 
     def _state(self, returned: Any, given: Any) -> Any:
         """The state in what the step returned."""
@@ -83,6 +115,9 @@ class FunctionCell(Cell):
                 f"step(x, h) must return one tensor like the state, {describe(given)}, got a tuple of two "
                 "such; return the state alone, or pass as_cell(step, output=True) if they are (output, state)"
             )
+        # a state whose shapes are no longer those, which is told where it is packed
+        if type(returned[1]) is type(given) and alike(returned[1], given, shapes=False):
+            return returned[1] if not alike(returned, given, shapes=False) else returned
         return returned
 
 
@@ -131,106 +166,3 @@ def unwrap(network: Any) -> Any:
     while isinstance(network, DistributedDataParallel) or hasattr(network, "_orig_mod"):
         network = network.module if isinstance(network, DistributedDataParallel) else network._orig_mod
     return network
-
-
-class StateError(ValueError):
-    """A state that is not as it should be; the message is for the user."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Structure:
-    """How a tuple, list, dict or dataclass of tensors `(*e, b, n_i)` lies in one tensor `(*e, b, n)`.
-
-    Attributes:
-        kind: its type.
-        sizes: each part's n_i by its name, in the order in which they are concatenated.
-    """
-
-    kind: type[Any]
-    sizes: dict[Any, int]
-
-    @staticmethod
-    def of(state: Any) -> Structure:
-        """The structure of a state.
-
-        Raises:
-            StateError: if it is not a flat tuple, list, dict or dataclass of tensors.
-        """
-        sizes = {name: _size(part) for name, part in (parts(state) or {}).items()}
-        if not sizes or None in sizes.values():
-            raise StateError(
-                "a state must be a tensor, or a tuple, list, dict or dataclass of tensors (*e, b, n_i), got "
-                f"{describe(state)}; flatten nested parts, and keep what is no tensor out of it"
-            )
-        return Structure(type(state), {name: size for name, size in sizes.items() if size is not None})
-
-    def pack(self, state: Any) -> Tensor:
-        """The parts, concatenated along the last dimension.
-
-        Raises:
-            StateError: if their names or sizes are others, or they differ in dtype, device or leading
-                dimensions.
-        """
-        named = parts(state) or {}
-        if {name: _size(part) for name, part in named.items()} != self.sizes:
-            raise StateError(
-                f"the state must remain a {self.kind.__name__} of parts with the last dimensions "
-                f"{self.sizes}, got {describe(state)}; a step returns a state like the one that it was given"
-            )
-        # a dict may come in another order
-        tensors = [named[name] for name in self.sizes]
-        if len({(part.dtype, part.device) for part in tensors}) > 1:
-            raise StateError(
-                f"the parts of a state must have one dtype and device, got {describe(state)}; convert them "
-                "with .to(), and keep counters out of the state"
-            )
-        if len({part.shape[:-1] for part in tensors}) > 1:
-            raise StateError(
-                f"the parts of a state must have shapes (*e, b, n_i) with the same *e and b, got "
-                f"{describe(state)}"
-            )
-        return torch.cat(tensors, -1)
-
-    def unpack(self, h: Tensor) -> Any:
-        """The parts of `h (*e, b, n)`: a dict for any mapping, else the type that they came in."""
-        split = dict(zip(self.sizes, torch.split(h, list(self.sizes.values()), -1), strict=True))
-        if issubclass(self.kind, Mapping):
-            return split
-        if dataclasses.is_dataclass(self.kind):
-            return self.kind(**split)
-        return self.kind(*split.values()) if hasattr(self.kind, "_fields") else self.kind(split.values())
-
-
-def parts(state: Any) -> dict[Any, Any] | None:
-    """The parts of a state by name; None if it has no parts."""
-    if isinstance(state, Mapping):
-        return dict(state)
-    if dataclasses.is_dataclass(state) and not isinstance(state, type):
-        return {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
-    if isinstance(state, tuple | list):
-        return dict(zip(getattr(state, "_fields", map(str, range(len(state)))), state, strict=True))
-    return None
-
-
-def alike(state: Any, other: Any) -> bool:
-    """Whether two states have the same parts, of the same shapes."""
-    if isinstance(state, Tensor) or isinstance(other, Tensor):
-        return isinstance(state, Tensor) and isinstance(other, Tensor) and state.shape == other.shape
-    one, two = parts(state), parts(other)
-    if one is None or two is None or one.keys() != two.keys():
-        return False
-    return all(isinstance(one[name], Tensor) and alike(one[name], two[name]) for name in one)
-
-
-def _size(part: Any) -> int | None:
-    return part.shape[-1] if isinstance(part, Tensor) and part.dim() else None
-
-
-def describe(state: Any) -> str:
-    """A state in words: its parts, their shapes and dtypes."""
-    if isinstance(state, Tensor):
-        return f"{tuple(state.shape)} {state.dtype}"
-    named = parts(state)
-    if named is None:
-        return f"a {type(state).__name__}"
-    return f"a {type(state).__name__} of " + ", ".join(f"{k}: {describe(part)}" for k, part in named.items())

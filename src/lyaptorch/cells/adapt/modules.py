@@ -54,6 +54,16 @@ class Parallel(Cell):
         form: Form = call.on(self.weights(), "form")
         return form
 
+    def meet(self, state: Any, front: tuple[int, ...]) -> None:
+        """The same of the networks, whose states lie side by side."""
+        template = self._template[0].cell
+        template.meet(state, front if len(front) > 1 else (*self.ensemble, *front))
+        self.travelling = template.travelling
+
+    def parts(self) -> dict[str, slice]:
+        """The parts of a state, as the networks name them."""
+        return self._template[0].cell.parts()
+
     def pack(self, state: Any) -> Tensor:
         """A state `(size, b, n)` as the networks pack theirs."""
         return self._template[0].cell.pack(state)

@@ -13,7 +13,7 @@ from torch.nn.functional import pad
 from lyaptorch._caller import aside, untouched
 from lyaptorch._types import Frame, Input, State
 from lyaptorch.cells.adapt import Network, as_cell
-from lyaptorch.cells.adapt.function import StateError, describe
+from lyaptorch.cells.adapt.skeleton import StateError, describe
 from lyaptorch.cells.cell import Cell, repeat_batch
 from lyaptorch.cells.form import Form, Residual, rows
 from lyaptorch.cells.readout import Readout

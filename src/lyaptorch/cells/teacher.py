@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from lyaptorch import _checks
 from lyaptorch._types import Frame, Input, Number, State
 from lyaptorch.cells.adapt import Network, as_cell
-from lyaptorch.cells.adapt.function import StateError
+from lyaptorch.cells.adapt.skeleton import StateError
 from lyaptorch.cells.cell import Cell
 from lyaptorch.cells.form import Form
 from lyaptorch.cells.loop import Loop

@@ -7,13 +7,13 @@ import lyaptorch as lt
 import reference
 from cases import ALONE, GRID, M, N, across, every, setup
 from lyaptorch.cells.activation import sech2
-from lyaptorch.cells.cell import pushforward_forward_mode, pushforward_reverse_mode
+from lyaptorch.cells.products import by_forward_mode, by_reverse_mode
 from lyaptorch.cells.stacked import Stacked
 
 PRODUCTS = {
     "own": lambda cell, *a: cell.pushforward(*a),
-    "forward": pushforward_forward_mode,
-    "reverse": pushforward_reverse_mode,
+    "forward": lambda cell, *a: by_forward_mode(cell.step, *a),
+    "reverse": lambda cell, *a: by_reverse_mode(cell.step, *a),
 }
 # a handful of sums of N products: some tens of round-offs
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lyaptorch._types import Frame, Input, InputFrame, Inputs, State
 from lyaptorch.cells.form import AnyForm, Form
 from lyaptorch.cells.initial import remember
+from lyaptorch.cells.products import by_forward_mode, by_reverse_mode, graph_leaves, repeat_batch
 from lyaptorch.cells.unfused import unfused
 
 BY_HAND = ("pushforward", "_push")
@@ -145,9 +146,9 @@ class Cell(nn.Module):
 
     def pushforward(self, x: Input, h: State, Q: Frame) -> tuple[State, Frame]:
         """The next state and D Q, the tangent vectors Q one step later. Cost O(b k) steps."""
-        mode = pushforward_reverse_mode if self.reverse_mode else pushforward_forward_mode
+        mode = by_reverse_mode if self.reverse_mode else by_forward_mode
         with unfused() if self.unfused else nullcontext():
-            return mode(self, x, h, Q)
+            return mode(self.step, x, h, Q)
 
     def embedded(self, inputs: Any) -> Any:
         """Inputs as the step takes them, of those that a user has, such as token ids; here the same."""
@@ -208,7 +209,7 @@ class Cell(nn.Module):
     def leaves(self, x: Tensor, h: Tensor) -> list[Tensor]:
         """The tensors with `requires_grad` that the step depends on, in the cell or closed over."""
         own = [p for p in [*self.parameters(), *self.buffers()] if p.requires_grad and p.is_leaf]
-        return list({id(p): p for p in (*own, *graph_leaves(self, x, h))}.values())
+        return list({id(p): p for p in (*own, *graph_leaves(self.step, x, h))}.values())
 
     def tensors(self) -> list[Tensor]:
         """Every floating parameter and buffer: they share one dtype and device with the state."""
@@ -258,55 +259,3 @@ class FormCell(Cell):
         """The next state and dh'/dx X + D Q. Cost O(b n (n + m) k)."""
         form = self._described()
         return form.pushforward(form.drive(x), h, Q, X)
-
-
-def pushforward_forward_mode(cell: Cell, x: Tensor, h: Tensor, Q: Tensor) -> tuple[Tensor, Tensor]:
-    """h' and D Q by ONE forward-mode product, the k columns folded into the batch."""
-    b, k = Q.shape[-3], Q.shape[-1]
-    # trajectory i comes k times, its copy j with the tangent q_j: one product gives D q_j of all
-    x, h, q = repeat_batch(x, k), repeat_batch(h, k), Q.mT.flatten(-3, -2)
-    result: tuple[Tensor, Tensor] = torch.func.jvp(lambda y: cell.step(x, y), (h,), (q,))  # type: ignore[assignment]
-    after, pushed = (torch.unflatten(y, -2, (b, k)) for y in result)
-    # copied, because a view would keep all k copies of the state alive
-    return after[..., 0, :].clone(), pushed.mT
-
-
-def pushforward_reverse_mode(cell: Cell, x: Tensor, h: Tensor, Q: Tensor) -> tuple[Tensor, Tensor]:
-    """h' and D Q where forward mode fails: D row by row, n copies of the batch and one reverse pass."""
-    b, n = h.shape[-2:]
-    keep = torch.is_grad_enabled()
-    with torch.enable_grad():
-        copies = repeat_batch(h if h.requires_grad else h.detach().requires_grad_(), n)
-        after = cell.step(repeat_batch(x, n), copies)
-        # copy i with the cotangent e_i gives e_i^T D, row i; trajectories are independent, so none mixes in
-        rows = torch.eye(n, dtype=h.dtype, device=h.device).expand(*h.shape[:-2], b, n, n).flatten(-3, -2)
-        D = torch.zeros_like(rows)
-        if after.requires_grad:  # else all of the step is under torch.no_grad
-            (D,) = torch.autograd.grad(after, copies, rows, create_graph=keep, materialize_grads=True)
-        after, D = torch.unflatten(after, -2, (b, n))[..., 0, :], torch.unflatten(D, -2, (b, n))
-    return (after, D @ Q) if keep else (after.detach(), D.detach() @ Q)
-
-
-def graph_leaves(cell: Cell, x: Tensor, h: Tensor) -> list[Tensor]:
-    """Every leaf with `requires_grad` in the graph of one step."""
-    with torch.enable_grad():
-        after = cell.step(x.detach(), h.detach())
-    found: dict[int, Tensor] = {}
-    seen, stack = set(), [after.grad_fn]
-    while stack:
-        node = stack.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        # only the node that accumulates into a leaf has it
-        leaf = getattr(node, "variable", None)
-        if leaf is not None:
-            found[id(leaf)] = leaf
-        stack += [parent for parent, _ in node.next_functions]
-    return list(found.values())
-
-
-def repeat_batch(x: Tensor, times: int) -> Tensor:
-    """`(*e, b, m)` to `(*e, b * times, m)`: each row `times` times in a row."""
-    # contiguous, because forward mode writes, and with b = 1 the rows would share their memory
-    return x.unsqueeze(-2).expand(*x.shape[:-1], times, x.shape[-1]).flatten(-3, -2).contiguous()

@@ -14,8 +14,9 @@ from lyaptorch._caller import aside, untouched
 from lyaptorch._types import Frame, Input, State
 from lyaptorch.cells.adapt import Network, as_cell
 from lyaptorch.cells.adapt.skeleton import StateError, describe
-from lyaptorch.cells.cell import Cell, repeat_batch
+from lyaptorch.cells.cell import Cell
 from lyaptorch.cells.form import Form, Residual, rows
+from lyaptorch.cells.products import repeat_batch
 from lyaptorch.cells.readout import Readout
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks")

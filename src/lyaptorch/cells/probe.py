@@ -15,7 +15,8 @@ from lyaptorch._caller import Run, aside, ordinary, untouched
 from lyaptorch._random import DEFAULT_SEED, Stream
 from lyaptorch.cells.adapt.function import instead_of
 from lyaptorch.cells.adapt.skeleton import StateError, describe
-from lyaptorch.cells.cell import Cell, graph_leaves
+from lyaptorch.cells.cell import Cell
+from lyaptorch.cells.products import graph_leaves
 
 STATE_NAMES = {
     *("h", "hx", "h0", "h_t", "ht", "h_prev", "prev_h", "prev", "previous", "last", "carry", "memory", "mem"),
@@ -166,7 +167,7 @@ def _choose_mode(cell: Cell, x: Tensor, h: Tensor) -> None:
     # <v, D q> of forward mode and <D^T v, q> of reverse mode are one number; so are their gradients, which
     # flossing follows and which torch may have wrong in one of the two
     y = h.clone().requires_grad_()
-    wanted = [y, *graph_leaves(cell, x, h)]
+    wanted = [y, *graph_leaves(cell.step, x, h)]
     with torch.enable_grad():
         reverse = (pull(cell.step(x, y), y, v.squeeze(-1)) * q.squeeze(-1)).sum(-1)
     try:

@@ -11,7 +11,7 @@ from torch import Tensor
 from lyaptorch._brief import brief
 from lyaptorch._random import Stream
 from lyaptorch.cells import Cell
-from lyaptorch.cells.cell import repeat_batch
+from lyaptorch.cells.products import repeat_batch
 from lyaptorch.diagnosis.trajectories import Run
 from lyaptorch.tangent import mean_over_trajectories
 

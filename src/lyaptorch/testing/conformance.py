@@ -13,8 +13,8 @@ from torch import Tensor
 
 from lyaptorch._random import DEFAULT_SEED, Stream
 from lyaptorch.cells import Cell, Network, as_cell, fit, unroll
-from lyaptorch.cells.cell import pushforward_forward_mode
 from lyaptorch.cells.probe import probe, pull
+from lyaptorch.cells.products import by_forward_mode
 from lyaptorch.tangent import lyapunov_spectrum
 
 STEPS, TRAJECTORIES, COLUMNS = 6, 3, 3
@@ -179,7 +179,7 @@ def _check_products(cell: Cell, x: Tensor, h: Tensor, report: CellReport) -> Non
             )
             _compare(report, "pushforward_with_input", V.mT @ pushed, from_input.mT @ X + pulled.mT @ Q, both)
         if forward_works:
-            _, forward = pushforward_forward_mode(cell, x, h, Q)
+            _, forward = by_forward_mode(cell.step, x, h, Q)
             both = "forward and reverse mode must agree"
             _compare(report, "forward against reverse", V.mT @ forward, pulled.mT @ Q, both)
 

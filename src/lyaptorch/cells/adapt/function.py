@@ -12,7 +12,8 @@ from torch.nn.parallel import DistributedDataParallel
 from lyaptorch.cells.adapt.functional import Functional
 from lyaptorch.cells.adapt.skeleton import StateError, alike, describe, take_apart
 from lyaptorch.cells.adapt.structure import Structure, leading
-from lyaptorch.cells.cell import Cell, graph_leaves
+from lyaptorch.cells.cell import Cell
+from lyaptorch.cells.products import graph_leaves
 
 
 class FunctionCell(Cell):
@@ -83,7 +84,7 @@ class FunctionCell(Cell):
 
     def leaves(self, x: Tensor, h: Tensor) -> list[Tensor]:
         """Every leaf with `requires_grad` in the graph of one step."""
-        return graph_leaves(self, x, h)
+        return graph_leaves(self.step, x, h)
 
     def _learn(self, state: Any, front: tuple[int, ...] | None) -> None:
         if self.structure is not None:

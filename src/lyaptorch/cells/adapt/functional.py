@@ -21,7 +21,7 @@ class Functional(TorchFunctionMode):
     second ones, are those of the step.
 
     Args:
-        tensors: those of the state; views of them, taken by the step, are read and not written.
+        tensors: those of the state; what is written into a slice of one, too, but not into a slice of that.
         wide: leave out casts to float32, by which a step in float64 would lose digits.
     """
 
@@ -31,6 +31,7 @@ class Functional(TorchFunctionMode):
         self._held = list(tensors)
         self._place = {id(z): i for i, z in enumerate(self._held)}
         self._now: dict[int, Tensor] = {}
+        self._slices: dict[int, tuple[int, Any]] = {}
         self._wide = wide
 
     def now(self, value: Any) -> Any:
@@ -44,19 +45,33 @@ class Functional(TorchFunctionMode):
         if name in KEPT:
             return func(*args, **kwargs)
         writes = name in WRITES or (name.endswith("_") and not name.endswith("__"))
-        place = self._place.get(id(args[0])) if writes and args else None
+        whose = id(args[0]) if args else -1
         if self._now:
             args, kwargs = self.now(args), {key: self.now(z) for key, z in kwargs.items()}
         if self._wide:
             func, args, kwargs = _wider(func, name, args, kwargs)
-        if place is None:
-            return func(*args, **kwargs)
+        if not writes or (whose not in self._place and whose not in self._slices):
+            result = func(*args, **kwargs)
+            if name == "__getitem__" and whose in self._place:
+                self._slices[id(result)] = self._place[whose], args[1]
+                self._held.append(result)
+            return result
         # a copy, because an operation may have saved what it reads for its backward pass
         written = args[0].clone()
         func(written, *args[1:], **kwargs)
-        self._now[place], self._place[id(written)] = written, place
         self._held.append(written)
+        if whose in self._place:
+            self._becomes(self._place[whose], written)
+        else:
+            place, index = self._slices[id(written)] = self._slices[whose]
+            whole = self._now.get(place, self._held[place]).clone()
+            whole[index] = written
+            self._held.append(whole)
+            self._becomes(place, whole)
         return written
+
+    def _becomes(self, place: int, written: Tensor) -> None:
+        self._now[place], self._place[id(written)] = written, place
 
 
 def _wider(func: Any, name: str, args: Any, kwargs: Any) -> tuple[Any, Any, Any]:

@@ -98,7 +98,8 @@ class HuggingFaceCell(Cell):
     def step(self, x: Input, h: State) -> State:
         """The model's own step on its own cache."""
         structure = self._structure.cast(h.dtype)
-        return structure.pack(self._scaled(self._after(x, self._scaled(structure.unpack(h), -1)), 1))
+        after = self._after(x, self._scaled(structure.unpack(h), -1))
+        return structure.pack(self._scaled(after, 1))
 
     def pack(self, state: Any) -> Tensor:
         """A cache of the model as one tensor."""

@@ -84,9 +84,9 @@ def restored(part: Part, z: Tensor) -> Any:
     if part.shared:
         z, lead = z.reshape(-1, part.size)[0], torch.Size()
     if part.travels:
-        z = z.detach().reshape(*lead, *part.trailing)
+        z = z.detach().reshape((*lead, *part.trailing))
         z = z if part.steady else z.round().to(part.dtype)
         return int(z) if part.number else z
     if part.dtype.is_complex:
         return torch.view_as_complex(z.reshape(*lead, *part.trailing, 2).contiguous())
-    return z.reshape(*lead, *part.trailing)
+    return z.reshape((*lead, *part.trailing))

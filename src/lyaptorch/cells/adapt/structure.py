@@ -130,21 +130,23 @@ class Structure:
         r = len(part.trailing)
         return not (own or (not part.dtype.is_complex and tuple(state.shape[-r:]) == part.trailing))
 
-    def pack(self, state: Any, now: Callable[[Any], Any] = lambda z: z) -> Tensor:
+    def pack(self, state: Any, now: Callable[[Any], Any] | None = None) -> Tensor:
         """All parts in one tensor `(*e, b, n)`.
 
         Args:
             state: in its own structure.
-            now: what each part has become, where a step wrote into it.
+            now: what each part has become in a step, which may have written into it; None outside of one.
 
         Raises:
             StateError: if they are not what they were: other names, shapes, dtypes or devices, or numbers
                 that the dtype of the state cannot hold.
         """
         skeleton, given = take_apart(state)
-        given = {name: now(z) for name, z in given.items() if name not in self.still}
+        given = {name: z if now is None else now(z) for name, z in given.items() if name not in self.still}
         self._compare(skeleton, given, state)
-        wide = {name: widened(given[name]) for name, part in self.parts.items() if not part.travels}
+        # a step gets float32 in place of half precision, and does not come back from it
+        change = widened if now is None else _same
+        wide = {name: change(given[name]) for name, part in self.parts.items() if not part.travels}
         first, z = next(iter(wide.items()))
         lead = z.shape[: z.dim() - len(self.parts[first].trailing)]
         for name, z in wide.items():
@@ -289,3 +291,7 @@ def _refuse_mixed(state: Any, given: Mapping[str, Any]) -> None:
             "the parts of a state must have one dtype and device, those in half precision beside float32, "
             f"got {describe(state)}; convert them with .to()"
         )
+
+
+def _same(z: Any) -> Any:
+    return z

@@ -222,7 +222,9 @@ def test_a_state_that_cannot_be_is_refused(step, h0, message):
 
 def test_a_frame_moves_nothing_that_only_travels(keys):
     h0, k = Cache({0: torch.randn(B, 2, 4, dtype=F64)}), 8
-    with pytest.raises(ValueError, match=r"k must be an integer in 1..8, got 9; a state of size 9, 1 of which"):
+    with pytest.raises(
+        ValueError, match=r"k must be an integer in 1..8, got 9; a state of size 9, 1 of which"
+    ):
         lt.lyapunov_spectrum(in_place, keys, h0=h0, k=9)
     with pytest.raises(ValueError, match=r"frame must be zero in the last 1 entries of the state"):
         lt.lyapunov_spectrum(in_place, keys, h0=h0, frame=reference.random_frame(9, k))

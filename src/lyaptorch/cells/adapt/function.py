@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from lyaptorch.cells.adapt.functional import Functional
+from lyaptorch.cells.adapt.parts import has_tangents
 from lyaptorch.cells.adapt.skeleton import StateError, alike, describe, take_apart
 from lyaptorch.cells.adapt.structure import Structure, leading
 from lyaptorch.cells.cell import Cell
@@ -93,10 +94,11 @@ class FunctionCell(Cell):
         packed = isinstance(state, Tensor) and example is not None
         if packed and isinstance(example, Tensor) and example.dim() == state.dim():
             packed = False
-        # packed, it has all of (*e, b) in front, and so has the example
-        lead = state.dim() - 1 if packed else leading(state, front)
-        if lead is not None:
-            self.structure = Structure.of(example if packed else state, lead)
+        if packed:
+            self.structure = _exemplary(example, state)
+        elif (lead := leading(state, front)) is not None:
+            self.structure = Structure.of(state, lead)
+        if self.structure is not None:
             self.travelling = self.structure.travelling
 
     def _state(self, returned: Any, given: Any) -> Any:
@@ -120,6 +122,15 @@ class FunctionCell(Cell):
         if type(returned[1]) is type(given) and alike(returned[1], given, shapes=False):
             return returned[1] if not alike(returned, given, shapes=False) else returned
         return returned
+
+
+def _exemplary(example: Any, packed: Tensor) -> Structure:
+    """The structure of an example, of which a packed state `(*e, b, n)` is; it may lack dimensions of e."""
+    parts = [z for z in take_apart(example)[1].values() if isinstance(z, Tensor) and has_tangents(z.dtype)]
+    fewest = min((z.dim() for z in parts), default=1)
+    leads = range(max(1, min(packed.dim(), fewest) - 1), 0, -1)
+    fitting = (own for lead in leads if (own := Structure.of(example, lead)).size == packed.shape[-1])
+    return next(fitting, Structure.of(example, leads[0]))
 
 
 def instead_of(function: Callable[..., Any], *, failed: bool = False) -> str | None:

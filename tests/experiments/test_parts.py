@@ -21,7 +21,7 @@ from lyaptorch.experiments.parts import (
     with_networks,
 )
 from lyaptorch.experiments.recorded import gathered_checks
-from lyaptorch.experiments.thinning import POINTS, restored, thinned
+from lyaptorch.experiments.thinning import LARGE, POINTS, restored, thinned
 from lyaptorch.record import Record
 from lyaptorch.training.metrics import floss_flops
 
@@ -193,13 +193,14 @@ def test_parts_of_other_shapes_are_refused():
         gathered(figure, [made_up(first), older])
 
 
+@pytest.mark.parametrize("dim", ["epoch", "floss_epoch"])
 @pytest.mark.parametrize(("epochs", "stride"), [(300, 1), (301, 2), (3001, 20), (6000, 20), (10_000, 50)])
-def test_curves_are_thinned_to_means_and_held_between(epochs, stride):
+def test_curves_are_thinned_to_means_and_held_between(epochs, stride, dim):
     rising = np.arange(2 * epochs, dtype=np.float64).reshape(2, epochs)
     rising[0, 0] = np.nan
     at = np.arange(0, epochs, 10)
     given = {
-        "accuracy": (("seed", "epoch"), rising),
+        "accuracy": (("seed", dim), rising),
         "norm": (("seed", "measurement"), np.stack([at, at]) * 1.0),
         "measured_at": (("measurement",), at),
         "final": (("seed",), np.ones(2)),
@@ -213,15 +214,24 @@ def test_curves_are_thinned_to_means_and_held_between(epochs, stride):
         return
     # without what is NaN
     np.testing.assert_allclose(thin["accuracy"][:, 0], [stride / 2, epochs + (stride - 1) / 2])
-    assert thin["epoch"][-1] == epochs
+    assert thin[dim][-1] == epochs
     assert thin["norm"].shape[1] == len(thin["measured_at"]) <= POINTS
     np.testing.assert_array_equal(thin["norm"][0], thin["measured_at"])
     whole = restored(thin)
     assert whole["accuracy"].shape == record["accuracy"].shape
-    assert "epoch" not in whole
+    assert dim not in whole
     np.testing.assert_allclose(whole["accuracy"][1, :stride], epochs + (stride - 1) / 2)
     assert np.nanmax(np.abs(whole["accuracy"][1] - record["accuracy"][1])) <= stride / 2
     np.testing.assert_array_equal(whole["final"], record["final"])
+
+
+def test_large_variables_are_kept_with_seven_digits():
+    values = np.random.default_rng(0).normal(size=(LARGE // 100, 101))
+    given = {"few": (("x",), values[0]), "many": (("y", "x"), values)}
+    thin = thinned(Record("made up", {}, given))
+    np.testing.assert_array_equal(thin["few"], values[0])
+    assert thin["many"].dtype == np.float32
+    np.testing.assert_allclose(thin["many"], values, rtol=1e-7)
 
 
 def test_figures_gather_thinned_parts():

@@ -14,6 +14,10 @@ from lyaptorch.record import Given, Record
 
 POINTS = 300
 """Most points of a part along epochs."""
+LARGE = 20_000
+"""Variables of more numbers than these are kept with seven digits."""
+EPOCHS = ("epoch", "floss_epoch")
+"""Dimensions along which means of blocks are kept."""
 ENDS = {"long_name": "epochs that have passed; curves are means since the point before"}
 """Marks the coordinate of a Record that is thinned."""
 
@@ -21,42 +25,50 @@ ENDS = {"long_name": "epochs that have passed; curves are means since the point 
 def thinned(record: Record) -> Record:
     """The same with at most `POINTS` points along epochs: means of 2, 5, 10, 20, ... epochs each.
 
-    Of measurements that were made every so many epochs every second, fifth, ... stays.
+    Of measurements that were made every so many epochs every second, fifth, ... stays. Large variables are
+    kept in single precision.
     """
     size = {dim: n for v in record.variables.values() for dim, n in zip(v.dims, v.values.shape, strict=True)}
-    stride: dict[str, int] = {dim: _stride(size[dim]) for dim in ("epoch", "measurement") if dim in size}
+    stride: dict[str, int] = {dim: _stride(size[dim]) for dim in (*EPOCHS, "measurement") if dim in size}
 
     def few(variable: Variable) -> Given:
         values = variable.values
         for axis, dim in enumerate(variable.dims):
             if stride.get(dim, 1) > 1:
-                values = (_means if dim == "epoch" else _every)(values, stride[dim], axis)
+                values = (_means if dim in EPOCHS else _every)(values, stride[dim], axis)
+        if values.size > LARGE and values.dtype == np.float64:
+            values = values.astype(np.float32)
         return variable.dims, values, variable.attributes
 
     variables, coordinates = (
         {name: few(v) for name, v in group.items()} for group in (record.variables, record.coordinates)
     )
-    if (step := stride.get("epoch", 1)) > 1:
-        ends = np.arange(step, size["epoch"] + step, step).clip(max=size["epoch"])
-        coordinates["epoch"] = (("epoch",), ends, ENDS)
+    for dim in EPOCHS:
+        if (step := stride.get(dim, 1)) > 1:
+            ends = np.arange(step, size[dim] + step, step).clip(max=size[dim])
+            coordinates[dim] = ((dim,), ends, ENDS)
     return Record(record.kind, record.config, variables, coordinates)
 
 
 def restored(record: Record) -> Record:
     """A thinned Record with all epochs: curves are constant between their points."""
-    ends = record.coordinates.get("epoch")
-    if ends is None or dict(ends.attributes) != ENDS:
+    repeats = {
+        dim: np.diff(ends.values, prepend=0)
+        for dim in EPOCHS
+        if (ends := record.coordinates.get(dim)) is not None and dict(ends.attributes) == ENDS
+    }
+    if not repeats:
         return record
-    repeats = np.diff(ends.values, prepend=0)
 
     def whole(variable: Variable) -> Given:
         values = variable.values
-        if "epoch" in variable.dims:
-            values = np.repeat(values, repeats, variable.dims.index("epoch"))
+        for axis, dim in enumerate(variable.dims):
+            if dim in repeats:
+                values = np.repeat(values, repeats[dim], axis)
         return variable.dims, values, variable.attributes
 
     variables, coordinates = (
-        {name: whole(v) for name, v in group.items() if name != "epoch"}
+        {name: whole(v) for name, v in group.items() if name not in repeats}
         for group in (record.variables, record.coordinates)
     )
     return Record(record.kind, record.config, variables, coordinates)

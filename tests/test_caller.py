@@ -159,6 +159,17 @@ def last(states: Tensor) -> Tensor:
 
 A, TH, S, R, TA = lt.analysis, lt.theory, lt.surrogates, lt.residuals, lt.tasks
 CASES: dict[str, Case] = {
+    "closed_loop": of(
+        lambda o: lt.lyapunov_spectrum(lt.closed_loop(o.gru, o.model.readout), o.x[..., :0], h0=o.h, **KEPT)
+    ),
+    "closed_loop of a function": of(
+        lambda o: lt.lyapunov_spectrum(
+            lt.closed_loop(o.gru, lambda h: torch.tanh(h[..., :1])), o.x[..., :0], h0=o.h, **KEPT
+        )
+    ),
+    "forced": of(
+        lambda o: lt.lyapunov_spectrum(lt.forced(o.elman, 0.3), o.x.expand(-1, -1, 1 + N), h0=o.h, **KEPT)
+    ),
     "lyapunov_spectrum": of(lambda o: lt.lyapunov_spectrum(o.rate, o.x, **KEPT)),
     "lyapunov_spectrum of torch": of(lambda o: lt.lyapunov_spectrum(o.lstm, o.x, backend="torch")),
     "lyapunov_spectrum auto": of(

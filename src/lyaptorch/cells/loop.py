@@ -47,6 +47,9 @@ class Loop(Cell):
         """The cell's next state."""
         return self.cell.step(*self.inside(x, h))
 
+    def _get_name(self) -> str:
+        return type(self).__name__.removeprefix("Pushed")
+
     def parts(self) -> dict[str, slice]:
         """Those of the cell."""
         return self.cell.parts()

@@ -48,6 +48,10 @@ class Forced(Loop):
         alpha = self.alpha
         return alpha[..., None, None] if isinstance(alpha, Tensor) and alpha.dim() else alpha
 
+    def extra_repr(self) -> str:
+        """Sizes, and how strongly it is forced."""
+        return f"{super().extra_repr()}, alpha={self.alpha}"
+
     def form(self) -> Form | None:
         """The cell's form, where the teacher enters it as an input does."""
         form, alpha = self.cell.form(), self._alpha()

@@ -31,6 +31,8 @@ MISTAKES: dict[str, tuple[str, ...]] = {
         "lt.LIFCell(1, 8, surrogate='sech')",
         "lt.LIFCell(1, 8, order='parallel')",
         "lt.cells.CoRNNCell(1, 8, gamma=-1.0)",
+        "lt.LeakyRateCell(1, 8, leak=0.0)",
+        "lt.cells.LRUCell(1, 8, radii=(0.9, 0.5))",
         "lt.surrogates.sech2(0.0)",
         "lt.surrogates.sech2(1.0, norm='max')",
         "lt.Activation(torch.sign, torch.cos, parameters={'g': 2.0}, surrogate=True)",

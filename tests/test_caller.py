@@ -234,7 +234,9 @@ CASES: dict[str, Case] = {
     "theory.free_probability_spectrum": of(lambda o: TH.free_probability_spectrum(8, o.curves[0])),
     "theory.gaussian_product": of(lambda o: TH.gaussian_product(5)),
     "theory.gaussian_states": of(lambda o: TH.gaussian_states(o.curves[0, 0])),
+    "theory.leaky_mean_field": of(lambda o: TH.leaky_mean_field(3.0, 1.0)),
     "theory.log_condition_number": of(lambda o: TH.log_condition_number(-o.curves, 10)),
+    "theory.quiescent_spectrum": of(lambda o: TH.quiescent_spectrum(o.curves[0], 0.5)),
     "theory.tanh_mean_field": of(lambda o: TH.tanh_mean_field(2.0, 0.1)),
     "theory.triangle_law": of(lambda o: TH.triangle_law(5, 0.1, 0.7)),
     "tasks.Adding": task(lambda: TA.Adding(12)),
@@ -263,6 +265,7 @@ CASES: dict[str, Case] = {
     "surrogates.triangular": surrogate("triangular"),
     "weights.balanced": weights("balanced"),
     "weights.dale": weights("dale"),
+    "weights.low_rank": weights("low_rank"),
     "weights.fan_in": of(lambda o: lt.weights.fan_in((2, 3), 3, Stream(0, "w"), o.ids)),
     "weights.gaussian": weights("gaussian", 1.5),
     "weights.identity": weights("identity"),
@@ -287,13 +290,14 @@ NETWORK = "makes a network, whose dtype and device are the defaults, as torch's 
 VALUE = "holds what others computed, or a setting"
 NONE = "needs no numbers: what the machine can do"
 EXEMPT = {
-    NETWORK: "Activation BinaryCell Cell ElmanCell Flow GRUCell LIFCell LSTMCell Model RateCell Readout "
-    "ResidualCell cells.AdaptiveLIFCell cells.CoRNNCell cells.Depth cells.FormCell cells.FunctionCell "
-    "cells.LeakyReadout cells.S4DCell cells.SpikingCell cells.Stacked cells.Substituted cells.URLSTMCell "
-    "presets.gf2023 surrogates.Surrogate",
+    NETWORK: "Activation BinaryCell Cell ElmanCell Flow GRUCell LIFCell LSTMCell LeakyRateCell Model "
+    "RateCell Readout  ResidualCell cells.AdaptiveLIFCell cells.CoRNNCell cells.DeltaCell "
+    "cells.Depth cells.FormCell cells.FunctionCell  cells.LRUCell cells.LeakyReadout "
+    "cells.MinGRUCell cells.S4DCell cells.SelectiveSSMCell  cells.SpikingCell cells.Stacked "
+    "cells.Substituted cells.URLSTMCell  presets.gf2023 surrogates.Surrogate",
     VALUE: "SGD Adam Batch FitPhase FlossPhase Record Spectrum Task cells.Block cells.Form cells.LIFForm "
     "schedules.At schedules.Every schedules.Scale schedules.Schedule schedules.Trigger schedules.When "
-    "residuals.Recipe tasks.Batch tasks.Task theory.MeanField weights.Weights "
+    "residuals.Recipe tasks.Batch tasks.Task theory.LeakyMeanField theory.MeanField weights.Weights "
     + " ".join(f"analysis.{name}" for name in A.__all__ if name[0].isupper()),
     NONE: " ".join(f"kernels.{name}" for name in lt.kernels.__all__),
     "a part of others here": "residuals.spread cells.copied cells.fit cells.owned cells.probe "

@@ -141,6 +141,12 @@ def test_everything_of_a_library_cell_is_declared():
         lt.cells.S4DCell(1, N, 2, **e),
         lt.cells.CoRNNCell(1, N, **e),
         lt.cells.URLSTMCell(1, N, **e),
+        lt.LeakyRateCell(1, N, leak=0.5 * steep.expand(3, 3), **e),
+        lt.LeakyRateCell(1, N, leak=nn.Parameter(0.5 * steep), **e),
+        lt.cells.LRUCell(1, N, **e),
+        lt.cells.MinGRUCell(1, N, **e),
+        lt.cells.SelectiveSSMCell(1, N, 2, **e),
+        lt.cells.DeltaCell(1, 1, N, 2, **e),
     ]
     for cell in cells:
         net, x = lt.Model(cell, lt.Readout(cell.output_size, 1, ensemble=(3,))), torch.randn(9, 3, 2, 1)

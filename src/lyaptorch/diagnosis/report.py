@@ -16,7 +16,7 @@ from lyaptorch._brief import counted
 from lyaptorch._caller import measures
 from lyaptorch._padded import Lengths, Padded, padded
 from lyaptorch._shown import Shown
-from lyaptorch._types import Inputs
+from lyaptorch._types import Inputs, Tokens
 from lyaptorch.cells import Cell, as_cell, settle
 from lyaptorch.diagnosis.blocks import Groups
 from lyaptorch.diagnosis.findings import Finding, findings, verdict
@@ -111,7 +111,7 @@ class Diagnosis(Shown):
 @measures
 def diagnose(
     network: Cell | nn.Module | Callable[..., Any],
-    inputs: Inputs | PackedSequence | Padded,
+    inputs: Inputs | Tokens | PackedSequence | Padded,
     *,
     k: int | None = None,
     h0: Any = None,
@@ -134,7 +134,8 @@ def diagnose(
 
     Args:
         network: a cell, a `Model`, a `torch.nn` module or a function: anything that `as_cell` takes.
-        inputs: `(t, *e, b, m)`, such as the network is trained on, or a PackedSequence.
+        inputs: `(t, *e, b, m)`, such as the network is trained on, or a PackedSequence; of a model of
+            transformers also token ids `(b, t)`.
         k: how many exponents; 32, or n where that is less, when missing.
         h0: initial state `(*e, b, n)`, or in the network's own structure; a model's own, or zeros, when
             missing.

@@ -147,7 +147,8 @@ class Trial:
     def blocking_cells(self) -> list[Cell]:
         """The layers that kill, else all."""
         layers = [cell for cell, _ in self.layers()]
-        return [layers[i] for i in self.blocking] if self.cell.layered and self.blocking else layers
+        apart = isinstance(self.cell, Stacked) and self.cell.layered
+        return [layers[i] for i in self.blocking] if apart and self.blocking else layers
 
 
 def cell_of(network: Any) -> Any:

@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import PackedSequence
 from lyaptorch import _checks
 from lyaptorch._caller import measures
 from lyaptorch._padded import Lengths, Padded, padded
-from lyaptorch._types import Inputs
+from lyaptorch._types import Inputs, Tokens
 from lyaptorch.cells import Block, Depth, Network, probe
 from lyaptorch.tangent.automatic import AUTO, choose_interval, late_drift
 from lyaptorch.tangent.engine import ENGINES, problem_of, run_scan
@@ -29,7 +29,7 @@ from lyaptorch.tangent.start import start
 @measures
 def lyapunov_spectrum(
     cell: Network,
-    inputs: Inputs | PackedSequence | Padded,
+    inputs: Inputs | Tokens | PackedSequence | Padded,
     *,
     k: int | None = None,
     h0: Any = None,
@@ -59,7 +59,7 @@ def lyapunov_spectrum(
         cell: anything that `as_cell` takes: a cell, a recurrent network of torch, a module or function
             `step(x, h)`, or a list of modules.
         inputs: `(t, *e, b, m)`; a missing `*e` broadcasts. t = transient + tangent_transient + counted. Or a
-            PackedSequence, whose order is restored.
+            PackedSequence, whose order is restored. A model of transformers takes token ids `(b, t)`, too.
         k: how many exponents, 1..n; all n when missing.
         h0: initial state `(*e, b, n)`, or its parts as `as_cell` says; zeros when missing (a function needs
             it: its size comes from there).

@@ -36,9 +36,13 @@ def as_cell(
       concatenated from layer 1, an LSTM's as (h, c) in each; a readout sees the last layer's h. As h0 pass
       that tensor, `(h, c)` for one layer, or a list of the layers' states: of torch's `(h, c)`,
       `list(zip(h, c))`.
-    - A module or function may have a tensor, tuple, list, dict or dataclass of tensors `(*e, b, n_i)` as its
-      state. It is packed in that order into one tensor `(*e, b, n)`: so come `final_state` and frames, and
-      `cell.unpack` takes them apart. Pass h0 in the structure of the step, or packed (then with `state=`).
+    - A module or function may have as its state a tensor `(*e, b, ...)` of any trailing shape, or any
+      structure of such: tuples, lists, dicts, dataclasses, objects with tensors in their fields (caches). It
+      is packed into one real tensor `(*e, b, n)`: so come `final_state` and frames, and `cell.unpack` puts
+      them back into that structure, `cell.unpack(frame.mT)` tangent vectors. A complex part counts real and
+      imaginary, half precision is computed in float32, and what is not floating (positions, flags) travels
+      with the state, at its end, and has no tangent. Pass h0 in the structure of the step: it fixes
+      structure and shapes; or packed (then with `state=`). A step may write into the state it gets.
     - Input comes first. Where both have one size, only the names of its arguments can tell that a step takes
       (state, input): (h, x), (prev, u), (s, obs) and their like are refused, names such as (a, b) are not.
     - A step may return its state, or a pair (output, state). Shapes tell which, but for two tensors
@@ -48,6 +52,9 @@ def as_cell(
     - Networks with layers of snntorch, norse (one recurrent LIF or LSNN layer) or spikingjelly, whose
       forward(x) is ONE step and whose layers hold their states, are taken whole. Spikes that follow from
       potentials are no part of the state; h0 is their rest when missing.
+    - Recurrent models of transformers 5 whose state has a fixed size (Mamba, Mamba-2, FalconMamba, RWKV,
+      xLSTM, RecurrentGemma without attention) are taken whole: embedded tokens or token ids in, their cache
+      as the state, one part for each layer. Places of convolutions are nilpotent, and their exponents -inf.
     - What `torch.compile` or `DistributedDataParallel` made of a module counts as that module.
     - A list of modules of one type and equal shapes is an ensemble of shape `(len(list),)`.
 

@@ -118,15 +118,15 @@ class HuggingFaceCell(Cell):
         base, name = self._base[0], type(self.network).__name__
         try:
             first = self._after(x, None)
-            second = self._after(x, first)
+            skeleton, one = take_apart(first)
+            # a model may write into what holds the tensors, too
+            two = take_apart(self._after(x, fill(skeleton, one)))[1]
         except Exception as error:
             raise ValueError(
                 f"{name} must take one embedded token and its {_argument(base)}, got an error from it: "
                 f"{str(error).splitlines()[0]}; pass a recurrent model of transformers 5, or its recurrent "
                 "part as a function step(x, h)"
             ) from error
-        one = take_apart(first)[1]
-        two = take_apart(second)[1]
         if not any(isinstance(z, Tensor) for z in one.values()):
             raise ValueError(
                 f"{name} must keep a state from one token to the next, got none after a token; measure it "

@@ -175,11 +175,11 @@ def fit_step(
         FloatingPointError: likewise, if the dynamics of the flossing loss overflow.
     """
     gradients: Sequence[Tensor]
-    taught = None if joint is not None else networks.teach(batch)
-    loss, right = networks.model.loss(batch) if taught is None else taught[:2]
+    prepared = None if joint is not None else networks.differentiated(batch)
+    loss, right = networks.model.loss(batch) if prepared is None else prepared[:2]
     if not _checks.all_finite(loss):
         raise _unstable("loss", networks, ~torch.isfinite(loss), batch)
-    if taught is None:
+    if prepared is None:
         # members share no parameter, so the gradient of the sum is each member's own, whoever else takes part
         total = loss.sum()
         if joint is not None:
@@ -188,7 +188,7 @@ def fit_step(
             total = total + (weight * flossed.losses).sum()
         gradients = torch.autograd.grad(total, networks.optimizer.parameters, materialize_grads=True)
     else:
-        gradients = taught.gradients
+        gradients = prepared.gradients
     wrong, lengths = networks.optimizer.step(gradients, limit, mode)
     if wrong is not None:
         raise _unstable("gradient", networks, wrong, batch)

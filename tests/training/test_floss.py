@@ -317,15 +317,14 @@ def test_a_rectified_network_that_starts_silent_is_not_flossed_in_silence(double
 
 
 def intervals(monkeypatch):
-    """The shortest that are taken, in their order."""
-    taken, grow = [], steps.grow
+    """Those that are taken, in their order."""
+    taken, laid = [], steps.layout
 
-    def watched(*arguments, **settings):
-        grown = grow(*arguments, **settings)
-        taken.append(min(grown.intervals))
-        return grown
+    def watched(wait, t, interval, device):
+        taken.append(interval)
+        return laid(wait, t, interval, device)
 
-    monkeypatch.setattr(steps, "grow", watched)
+    monkeypatch.setattr(steps, "layout", watched)
     return taken
 
 

@@ -33,16 +33,6 @@ CONVENTIONS = {"subtract": 2, "full": 4, "ignore": 8, "simultaneous": 16}
 """Bits of the kernels' `Convention`: of neurons, and of what is not the default of theirs."""
 
 
-class Chosen(NamedTuple):
-    """Members `(g,)` by their places in a flattened ensemble `*e`.
-
-    Inputs and states come as of an ensemble `(g,)`, and the form stays that of everybody.
-    """
-
-    ensemble: tuple[int, ...]
-    members: Tensor
-
-
 class KernelArguments:
     """The arguments of a form, and the tensors that must live as long as they are used.
 
@@ -50,13 +40,11 @@ class KernelArguments:
         form: what evolves.
         inputs: `(t, *e, b, m)`.
         h: a state `(*e, b, N)`.
-        chosen: whose states these are, if not those of all of the form's members.
     """
 
-    def __init__(self, form: AnyForm, inputs: Tensor, h: Tensor, chosen: Chosen | None = None) -> None:
+    def __init__(self, form: AnyForm, inputs: Tensor, h: Tensor) -> None:
         (*e, b, _), t, n, m = h.shape, len(inputs), form.weight_hh.shape[-1], inputs.shape[-1]
-        self.form, self.h, self.args, self.chosen = form, h, FormArgs(), chosen
-        self.e = tuple(e) if chosen is None else chosen.ensemble
+        self.form, self.e, self.h, self.args = form, tuple(e), h, FormArgs()
         self._given: dict[str, tuple[Tensor, Tensor]] = {}
         fill(self.args, n=n, m=m, steps=t, members=prod(e), batch=b)
         self.hear(inputs)
@@ -64,7 +52,7 @@ class KernelArguments:
             self.give(name, tensor, *shape)
         if form.biases:
             # the first and only one is not copied
-            self.give("bias", sum(form.biases[1:], form.biases[0]), *self.e, n)
+            self.give("bias", sum(form.biases[1:], form.biases[0]), *e, n)
         self.give("h0", h)
         if isinstance(form, LIFForm):
             names = (form.reset, form.reset_grad, form.order)
@@ -78,8 +66,8 @@ class KernelArguments:
             self._activation(name, f, n)
 
     def give(self, name: str, tensor: Tensor, *shape: int) -> None:
-        """Hand over a tensor; one of the form, expanded to `shape`, of those who are chosen."""
-        fill(self.args, **{name: self._hold(name, self._own(tensor.expand(shape)) if shape else tensor)})
+        """Hand over a tensor, expanded to `shape` if one is given."""
+        fill(self.args, **{name: self._hold(name, tensor.expand(shape) if shape else tensor)})
 
     def _hold(self, name: str, tensor: Tensor) -> Tensor:
         source = tensor.detach()
@@ -113,8 +101,7 @@ class KernelArguments:
         self._bars: dict[str, Tensor] = {}
         for tensor, name, shape in self._uses():
             if name not in self._bars and any(leaf is tensor for leaf in leaves):
-                rest = shape if self.chosen is None else (*self.h.shape[:-2], *shape[len(self.e) :])
-                self._bars[name] = self.h.new_empty(rest)
+                self._bars[name] = self.h.new_empty(shape)
         if self.inputs.requires_grad:
             self._bars["inputs"] = self.h.new_empty(self.inputs.shape)
         fill(self.args, **{f"{name}_bar": bar for name, bar in self._bars.items()})
@@ -123,31 +110,15 @@ class KernelArguments:
         """That room."""
         return list(self._bars.values())
 
-    def found(self, leaves: Sequence[Tensor], whole: dict[str, Tensor] | None = None) -> list[Tensor | None]:
-        """The gradients of the inputs and of `leaves`, once the kernel has run.
-
-        Where members were chosen, those of `leaves` are filled into `whole`, and are of those filled so far.
-        """
+    def found(self, leaves: Sequence[Tensor]) -> list[Tensor | None]:
+        """The gradients of the inputs and of `leaves`, once the kernel has run."""
         bars: list[Tensor | None] = [self._bars.get("inputs")]
-        if self.chosen is None or whole is None:
-            whole = self._bars
-        else:
-            for name in self._bars.keys() - {"inputs"}:
-                bar = self._bars[name]
-                everybody = whole.setdefault(name, bar.new_empty(*self.e, *bar.shape[1:]))
-                everybody.flatten(0, len(self.e) - 1).index_copy_(0, self.chosen.members, bar)
         every = self._uses()
         for leaf in leaves:
             # of all its uses: weights may be tied
-            uses = [whole[name].sum_to_size(leaf.shape) for tensor, name, _ in every if tensor is leaf]
+            uses = [self._bars[name].sum_to_size(leaf.shape) for tensor, name, _ in every if tensor is leaf]
             bars.append(sum(uses[1:], uses[0]) if uses else torch.zeros_like(leaf))
         return bars
-
-    def _own(self, tensor: Tensor) -> Tensor:
-        """Of a tensor `(*e, ...)` the part of those who are chosen, `(g, ...)`."""
-        if self.chosen is None:
-            return tensor
-        return tensor.flatten(0, len(self.e) - 1).index_select(0, self.chosen.members)
 
     def _operands(self) -> list[tuple[Tensor, str, tuple[int, ...]]]:
         """The tensors that are handed over one by one, what the kernels call them, and their shapes there."""
@@ -174,7 +145,7 @@ class KernelArguments:
         args: ActivationArgs = getattr(self.args, name)
         args.value, args.shape, args.scale, args.area = numbers(f)
         if isinstance(f, Surrogate):
-            sharpness = self._own(f.arguments[0].to(self.h.dtype).expand(*self.e, 1, n))
+            sharpness = f.arguments[0].to(self.h.dtype).expand(*self.e, 1, n)
             args.sharpness = self._hold(name, sharpness).data_ptr()
 
 
@@ -216,14 +187,12 @@ class Settings(NamedTuple):
         twice: for each span whether it must be orthonormalised to round-off.
         cut: the state's cotangent stops at every multiple of it; None for never.
         backend: "cpu" or "triton".
-        chosen: the members that are scanned, on "cpu"; all when missing.
     """
 
     cuts: tuple[int, ...]
     twice: tuple[bool, ...]
     cut: int | None = None
     backend: str = "cpu"
-    chosen: Chosen | None = None
 
 
 class Scanned(NamedTuple):

@@ -94,8 +94,7 @@ def scan_forward(
         check_memory(scan_need(form, len(inputs), s, k, gradient=keep), prod(e), b, h.device)
         scanned: Scanned = _triton(form).scan_forward(form, inputs, h, frame, settings, keep=keep)
         return scanned
-    handed = KernelArguments(form, inputs, h, settings.chosen)
-    frame = frame.expand(*h.shape, k).detach().contiguous()
+    handed, frame = KernelArguments(form, inputs, h), frame.expand(*h.shape, k).detach().contiguous()
     pivots, dead = h.new_empty(s, *e, b, k), h.new_empty(s, *e, b, k, dtype=torch.bool)
     longest, after, Q = h.new_empty(s, *e, b), h.new_empty(h.shape), torch.empty_like(frame)
     # found by threads that cannot raise: looked at when all are done
@@ -132,19 +131,12 @@ def _first(status: Tensor) -> tuple[int | None, int | None]:
 
 
 def scan_adjoint(
-    form: AnyForm,
-    leaves: Sequence[Tensor],
-    settings: Settings,
-    saved: Saved,
-    c: Tensor,
-    h_bar: Tensor,
-    whole: dict[str, Tensor] | None = None,
+    form: AnyForm, leaves: Sequence[Tensor], settings: Settings, saved: Saved, c: Tensor, h_bar: Tensor
 ) -> list[Tensor | None]:
     """Gradients of inputs (None where not wanted), h0, frame and leaves.
 
     They come from `c`, those of log R_ii `(s, *e, b, k)`, and `h_bar`, that of the final state, by the
-    recursion of `tangent.adjoint`. Cost about 1.5 times the forward scan's. Where the settings choose
-    members, those of leaves are filled into `whole`, empty at first, and right once everybody was chosen.
+    recursion of `tangent.adjoint`. Cost about 1.5 times the forward scan's.
     """
     if settings.backend == "triton":
         found: list[Tensor | None] = _triton(form).scan_adjoint(form, leaves, settings, saved, c, h_bar)
@@ -158,5 +150,5 @@ def scan_adjoint(
     fill(args, cuts=cuts, c=c, log_r=log_r, frame_bar=frame_bar)
     fill(args.form, h_bar=h_bar, tape=tape)
     call("scan_adjoint", args, h0.dtype)
-    inputs_bar, *bars = handed.found(leaves, whole)
+    inputs_bar, *bars = handed.found(leaves)
     return [inputs_bar, h_bar, frame_bar, *bars]

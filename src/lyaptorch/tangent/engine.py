@@ -121,11 +121,6 @@ def run_scan(problem: Problem, backend: str | None, inputs: Tensor, h: Tensor, Q
             if found is not None:
                 return Outcome(*found)
         engine = FusedEngine(problem.form, settings)
-    return run_by(engine, inputs, h, Q)
-
-
-def run_by(engine: Engine, inputs: Tensor, h: Tensor, Q: Tensor) -> Outcome:
-    """The scan by an engine; differentiable."""
     # under no_grad a Function would still see leaves that require a gradient, and keep its tape
     if torch.is_grad_enabled():
         leaves = engine.leaves(inputs[0], h)

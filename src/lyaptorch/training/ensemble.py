@@ -18,7 +18,7 @@ from lyaptorch.cells.ownership import shared_parameter
 from lyaptorch.tasks.batch import Batch, Draw, Source, Task
 from lyaptorch.training.model import Model
 from lyaptorch.training.optim import Adam, MemberOptimizer, Rule
-from lyaptorch.training.teacher import Taught, Teacher
+from lyaptorch.training.prepared import Differentiated, PreparedLoss
 
 
 @dataclass
@@ -61,12 +61,12 @@ class Ensemble:
         return [i for i, p in enumerate(self.optimizer.parameters) if any(p is c for c in chosen)]
 
     @cached_property
-    def _teacher(self) -> Teacher:
-        return Teacher(self.model, self.optimizer.parameters)
+    def _prepared_loss(self) -> PreparedLoss:
+        return PreparedLoss(self.model, self.optimizer.parameters)
 
-    def teach(self, batch: Batch) -> Taught | None:
+    def differentiated(self, batch: Batch) -> Differentiated | None:
         """A task step's loss and gradients without autograd, where that can be."""
-        return self._teacher.teach(batch) if self.optimizer.only_reads else None
+        return self._prepared_loss.of(batch) if self.optimizer.only_reads else None
 
     def recurrent_norm(self, lengths: Tensor) -> Tensor:
         """The norm of the gradient of W `*e`, or of the cell's, from those of all tensors `(tensors, *e)`."""

@@ -20,8 +20,10 @@ from lyaptorch.schedules import FlossPhase
 from lyaptorch.schedules.loss import PENALTIES, member_losses
 from lyaptorch.schedules.phases import EXPONENTS
 from lyaptorch.tangent import mean_over_trajectories
-from lyaptorch.tangent.automatic import AUTO
-from lyaptorch.tangent.groups import grow
+from lyaptorch.tangent.automatic import AUTO, allowed_interval
+from lyaptorch.tangent.engine import problem_of, run_scan
+from lyaptorch.tangent.growth import in_spans
+from lyaptorch.tangent.scan import layout
 from lyaptorch.tangent.start import fit_padded, framed, name_too_short
 from lyaptorch.tasks.batch import Batch
 from lyaptorch.training.ensemble import GO_ON, Ensemble, UnstableError
@@ -60,8 +62,7 @@ class Flossing:
         together: whether all members are at the same epoch, and so have the same frame.
         epoch: `(*e)`, where each member stands.
         allowed: `(*e)`, the interval that each allows; 0 where nobody has looked.
-        asked: the intervals asked for, one for each or one for all; of `allowed` where it can be read.
-        taken: those taken in the last step, likewise.
+        interval: the one taken; read from `allowed` where numbers can be read.
         ahead: frames of `AHEAD` epochs, by how many such blocks came before.
     """
 
@@ -71,8 +72,7 @@ class Flossing:
     together: bool
     epoch: Tensor
     allowed: Tensor
-    asked: tuple[int, ...] = field(default=(1,), init=False)
-    taken: tuple[int, ...] = field(default=(1,), init=False)
+    interval: int = field(default=1, init=False)
     ahead: dict[int, Tensor] = field(default_factory=dict, init=False)
 
     def value(self, cell: Cell, driven: Padded, h0: Tensor | None) -> Flossed:
@@ -96,26 +96,27 @@ class Flossing:
         frame = framed(self.frame(k, h[..., : h.shape[-1] - cell.travelling], copies), cell)
         if after is not None:
             name_too_short(after, wait)
-        Q, asked = frame.expand(*h.shape[:-1], *frame.shape[-2:]), self.choose()
-        grown = grow(cell, inputs, h, Q, asked, wait=wait, after=after, cut=cut)
-        self.taken = grown.intervals
+        Q = frame.expand(*h.shape[:-1], *frame.shape[-2:])
+        laid = layout(wait, len(inputs), self.choose(), h.device)
+        found = run_scan(problem_of(cell, h, laid, after, cut=cut), None, inputs, h, Q)
         # targets and losses are per step, whatever time a step takes
-        exponents, allowed = grown.exponents, None
+        exponents, allowed = in_spans(laid, found.log_r, found.healthy, after).exponents(), None
         if copies > 1:
             exponents = exponents.repeat_interleave(copies, -1)[..., :k]
         if phase.interval == AUTO:
             due = (self.epoch % PERIOD == 0) | (self.allowed == 0)
             if not _checks.can_look() or due.any():
-                allowed = torch.where(due, grown.allowed(), self.allowed)
+                own = allowed_interval(found.log_r.detach(), found.longest, laid.cuts)
+                allowed = torch.where(due, own, self.allowed)
         return Flossed(member_losses(exponents, phase.target, phase.reduction, phase.k), exponents, allowed)
 
-    def choose(self) -> tuple[int, ...]:
-        """The intervals of the next step: what each member allows, or one for all."""
+    def choose(self) -> int:
+        """The interval of the next step: the shortest that any member allows."""
         if isinstance(self.phase.interval, int):
-            self.asked = (self.phase.interval,)
+            self.interval = self.phase.interval
         elif _checks.can_look():
-            self.asked = tuple(max(1, own) for own in self.allowed.flatten().tolist())
-        return self.asked
+            self.interval = max(1, int(self.allowed.min()))
+        return self.interval
 
     def wait(self) -> int:
         """How many steps are taken with the interval of the next one."""
@@ -174,11 +175,11 @@ def fit_step(
         FloatingPointError: likewise, if the dynamics of the flossing loss overflow.
     """
     gradients: Sequence[Tensor]
-    taught = None if joint is not None else networks.teach(batch)
-    loss, right = networks.model.loss(batch) if taught is None else taught[:2]
+    prepared = None if joint is not None else networks.differentiated(batch)
+    loss, right = networks.model.loss(batch) if prepared is None else prepared[:2]
     if not _checks.all_finite(loss):
         raise _unstable("loss", networks, ~torch.isfinite(loss), batch)
-    if taught is None:
+    if prepared is None:
         # members share no parameter, so the gradient of the sum is each member's own, whoever else takes part
         total = loss.sum()
         if joint is not None:
@@ -187,7 +188,7 @@ def fit_step(
             total = total + (weight * flossed.losses).sum()
         gradients = torch.autograd.grad(total, networks.optimizer.parameters, materialize_grads=True)
     else:
-        gradients = taught.gradients
+        gradients = prepared.gradients
     wrong, lengths = networks.optimizer.step(gradients, limit, mode)
     if wrong is not None:
         raise _unstable("gradient", networks, wrong, batch)

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from lyaptorch import _checks
@@ -137,12 +136,10 @@ def _state_size(part: Ensemble) -> int:
     return h0.shape[-1] if size == 0 and h0 is not None else size
 
 
-def _floss_flops(flossing: Flossing, n: int) -> int | Tensor:
+def _floss_flops(flossing: Flossing, n: int) -> int:
     phase = flossing.phase
     k = most_exponents(phase.k, n) if phase.penalty == EXPONENTS else n
-    each = [phase.batch * floss_flops(n, k, phase.steps, interval) for interval in flossing.taken]
-    # a number for all has no device
-    return each[0] if len(each) == 1 else torch.tensor(each, device="cpu").reshape(flossing.epoch.shape)
+    return phase.batch * floss_flops(n, k, phase.steps, flossing.interval)
 
 
 @dataclass(frozen=True)

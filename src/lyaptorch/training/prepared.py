@@ -1,4 +1,4 @@
-"""Task steps whose gradients come with the loss, and what was prepared for the first of them."""
+"""The loss of task steps together with its gradients, prepared once for all of them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lyaptorch.training.fused_loss import answers_of, hooked, lesson_of, served
 from lyaptorch.training.model import Model
 
 
-class Taught(NamedTuple):
+class Differentiated(NamedTuple):
     """Loss and accuracy `(*e)` of a step, and gradients as of the parameters; overwritten by the next."""
 
     loss: Tensor
@@ -35,8 +35,8 @@ class _Prepared(NamedTuple):
     gradients: list[Tensor]
 
 
-class Teacher:
-    """Steps of a model without autograd, prepared once: else a third of an epoch of one small network.
+class PreparedLoss:
+    """A model's loss and gradients without autograd, prepared once: else a third of a small network's epoch.
 
     Args:
         model: who learns.
@@ -48,7 +48,7 @@ class Teacher:
         self._of: tuple[Any, ...] | None = None
         self._prepared: _Prepared | None = None
 
-    def teach(self, batch: Batch) -> Taught | None:
+    def of(self, batch: Batch) -> Differentiated | None:
         """The same, to the bit, as `Model.loss` and its gradients; None where autograd has to do it."""
         model, readout = self.model, self.model.readout
         # what has a life of its own is called, and not known
@@ -67,7 +67,7 @@ class Teacher:
             return None
         if self._prepared is None:
             return None
-        return Taught(*self._prepared.fitting.step(), self._prepared.gradients)
+        return Differentiated(*self._prepared.fitting.step(), self._prepared.gradients)
 
     def _facts(self, form: AnyForm, batch: Batch) -> tuple[Any, ...]:
         """All that decides about the arguments, but for numbers. Tensors live as long as what is prepared."""

@@ -11,7 +11,7 @@ from fused import compiled
 from lyaptorch.cells import LeakyReadout
 from lyaptorch.training.ensemble import Ensemble
 from lyaptorch.training.optim import SGD
-from lyaptorch.training.teacher import Teacher
+from lyaptorch.training.prepared import PreparedLoss
 
 pytestmark = compiled
 
@@ -65,16 +65,16 @@ def tied():
 
 
 @pytest.fixture
-def taught(monkeypatch):
-    """How often a teacher was asked, and answered."""
-    answers, teach = [], Teacher.teach
-    monkeypatch.setattr(Teacher, "teach", lambda self, b: answers.append(teach(self, b)) or answers[-1])
+def answers(monkeypatch):
+    """What prepared losses answered, each time one was asked."""
+    answers, of = [], PreparedLoss.of
+    monkeypatch.setattr(PreparedLoss, "of", lambda self, b: answers.append(of(self, b)) or answers[-1])
     return answers
 
 
 def by_autograd(monkeypatch, *args, **kw):
     with monkeypatch.context() as patch:
-        patch.setattr(Ensemble, "teach", lambda self, batch: None)
+        patch.setattr(Ensemble, "differentiated", lambda self, batch: None)
         return lt.train(*args, **kw)
 
 
@@ -102,7 +102,7 @@ def same(model, other, record, expected):
         (tied, False),
     ],
 )
-def test_the_same_as_by_autograd(made, prepared, taught, monkeypatch):
+def test_the_same_as_by_autograd(made, prepared, answers, monkeypatch):
     model, other = made(), made()
     other, phases = (
         copy.deepcopy(model),
@@ -112,10 +112,10 @@ def test_the_same_as_by_autograd(made, prepared, taught, monkeypatch):
     expected = by_autograd(monkeypatch, other, TASK, phases, **how)
     record = lt.train(model, TASK, phases, **how)
     same(model, other, record, expected)
-    assert [answer is not None for answer in taught] == 6 * [prepared]
+    assert [answer is not None for answer in answers] == 6 * [prepared]
 
 
-def test_classes_and_masks_that_change(taught, monkeypatch):
+def test_classes_and_masks_that_change(answers, monkeypatch):
     class Shifting(lt.tasks.OneHotXOR):
         """Counts from another step in each epoch."""
 
@@ -132,11 +132,11 @@ def test_classes_and_masks_that_change(taught, monkeypatch):
     expected = by_autograd(monkeypatch, other, task, (lt.FitPhase(5),), **how)
     record = lt.train(model, task, (lt.FitPhase(5),), **how)
     same(model, other, record, expected)
-    assert all(answer is not None for answer in taught)
+    assert all(answer is not None for answer in answers)
 
 
 def answer(model, batch):
-    return Teacher(model, [p for p in model.parameters() if p.requires_grad]).teach(batch)
+    return PreparedLoss(model, [p for p in model.parameters() if p.requires_grad]).of(batch)
 
 
 def test_what_has_a_life_of_its_own_is_left_to_autograd(monkeypatch):
@@ -161,22 +161,22 @@ def test_what_has_a_life_of_its_own_is_left_to_autograd(monkeypatch):
 def test_what_moves_is_found_again():
     model, batch = rate(), TASK.draw(lt.tasks.Draw(0, 12, 4))
     parameters = list(model.parameters())
-    teacher = Teacher(model, parameters)
-    before = teacher.teach(batch).loss.clone()
+    prepared = PreparedLoss(model, parameters)
+    before = prepared.of(batch).loss.clone()
     with torch.no_grad():
         model.cell.weight_hh.mul_(0.5)
-    halved = teacher.teach(batch).loss.clone()
+    halved = prepared.of(batch).loss.clone()
     assert halved != before
     assert torch.equal(halved, model.loss(batch)[0].detach())
     model.cell.weight_hh.data = 2 * model.cell.weight_hh.data
-    assert torch.equal(teacher.teach(batch).loss, before)
+    assert torch.equal(prepared.of(batch).loss, before)
 
 
 def test_inputs_that_are_not_finite_are_named():
     model, batch = rate(), TASK.draw(lt.tasks.Draw(0, 12, 4))
-    teacher = Teacher(model, list(model.parameters()))
-    teacher.teach(batch)
+    prepared = PreparedLoss(model, list(model.parameters()))
+    prepared.of(batch)
     inputs = batch.inputs.clone()
     inputs[3, 0] = torch.inf
     with pytest.raises(ValueError, match="inputs must be finite, got inf at index"):
-        teacher.teach(lt.Batch(inputs, batch.targets, batch.mask))
+        prepared.of(lt.Batch(inputs, batch.targets, batch.mask))

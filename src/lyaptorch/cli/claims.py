@@ -96,17 +96,17 @@ def checks_page(paper: Standings, small: Standings, scale: str, folder: Path) ->
 
     A paper that has a page of its own in `folder`, such as gradient-flossing.md, is linked to it.
     """
-    figures = sum(map(len, FIGURES.values()))
     blocks = [
         "# All checks",
         badge(paper, small, scale),
-        f"`lyap report --markdown checks.md` makes this page: at paper scale of {len(paper)} of {figures} "
-        f"figures, those of which there are parts, at {scale} scale of {len(small)}, over the seeds with "
-        "which each was made. Over seeds a check holds if it does in most of those that decide it; it is not "
-        "decided if no more than half do. Measured is then the mean, with its interval of 95%. Expected is a "
-        "value that must be met to within ±, or a bound from one side, ≥ or ≤. A check is not decided where "
-        "what it speaks of did not occur, or lies within chance. Only claims, the sentences of a paper, are "
-        "counted above; of the others the last column says why they are none.",
+        *_missed(paper),
+        "`lyap report --markdown checks.md` makes this page: at paper scale of the figures of which there "
+        f"are parts, at {scale} scale over the seeds with which each was made. Over seeds a check holds if it "
+        "does in most of those that decide it; it is not decided if no more than half do. Measured is then "
+        "the mean, with its interval of 95%. Expected is a value that must be met to within ±, or a bound "
+        "from one side, ≥ or ≤. A check is not decided where what it speaks of did not occur, or lies within "
+        "chance. Only claims, the sentences of a paper, are counted above; of the others the last column "
+        "says why they are none.",
     ]
     titles = {PAPER: "Paper scale", scale: f"{scale.capitalize()} scale, over seeds"}
     for at, standings in ((PAPER, paper), (scale, small)):
@@ -122,10 +122,20 @@ def checks_page(paper: Standings, small: Standings, scale: str, folder: Path) ->
 
 def badge(paper: Standings, small: Standings, scale: str) -> str:
     """The claims of the papers in a line, for a README."""
-    return (
-        f"**Claims of the papers**: at paper scale {headline(paper, small)}; "
-        f"at {scale} scale {headline(small, paper)}."
-    )
+    figures = sum(map(len, FIGURES.values()))
+    told = [(PAPER, paper, small), *([(scale, small, paper)] if small else [])]
+    words = (f"at {at} scale, in {len(own)} of {figures} figures, {headline(own, o)}" for at, own, o in told)
+    return f"**Claims of the papers**: {'; '.join(words)}."
+
+
+def _missed(paper: Standings) -> list[str]:
+    """The claims that are not reproduced at paper scale, by name: they come first."""
+    lines = [
+        f"- {name} {figure}: {over.checks[0].sentence} ({over.checks[0].bound}), measured {measured(over)}"
+        for (name, figure, _), over in _claims(paper).items()
+        if over.outcome == FAILS
+    ]
+    return ["Not reproduced at paper scale:", "\n".join(lines)] if lines else []
 
 
 def _claims(standings: Standings) -> dict[tuple[str, str, str], OverSeeds]:

@@ -53,8 +53,8 @@ def as_cell(
       forward(x) is ONE step and whose layers hold their states, are taken whole. Spikes that follow from
       potentials are no part of the state; h0 is their rest when missing.
     - Recurrent models of transformers 5 whose state has a fixed size (Mamba, Mamba-2, FalconMamba, RWKV,
-      xLSTM, RecurrentGemma without attention) are taken whole: embedded tokens or token ids in, their cache as
-      the state, one part for each layer. Places of convolutions are nilpotent, and their exponents -inf.
+      xLSTM, RecurrentGemma without attention) are taken whole: embedded tokens or token ids in, their cache
+      as the state, one part for each layer. Places of convolutions are nilpotent, and their exponents -inf.
     - What `torch.compile` or `DistributedDataParallel` made of a module counts as that module.
     - A list of modules of one type and equal shapes is an ensemble of shape `(len(list),)`.
 

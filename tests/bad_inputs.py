@@ -56,7 +56,7 @@ MISTAKES: dict[str, tuple[str, ...]] = {
         "lt.lyapunov_spectrum(lambda x, h: h / 0 * 0, x, h0=h0)",
         "lt.lyapunov_spectrum(lambda x, h: h.double(), x, h0=h0)",
         "lt.lyapunov_spectrum(lambda x, h: checkpoint(torch.tanh, h, use_reentrant=True), x, h0=h0)",
-        "lt.lyapunov_spectrum(lambda x, h: h, x, h0=h0 + 0j)",
+        "lt.lyapunov_spectrum(cell, x, h0=h0 + 0j)",
         "lt.lyapunov_spectrum(lambda x, h: h, x, h0=h0[:, :0])",
         "lt.lyapunov_spectrum(lambda x, h: h, x.half(), h0=h0.half())",
         "lt.lyapunov_spectrum(torch.nn.GRU(1, 8, device='meta'), x)",

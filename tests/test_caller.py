@@ -599,7 +599,7 @@ class Rotation(nn.Module):
         return torch.view_as_real(self.w * self.one * z).flatten(-2)
 
 
-def test_complex_parameters_are_measured_and_complex_states_refused():
+def test_complex_parameters_are_measured_and_complex_states_of_real_cells_refused():
     o, step = things(torch.float32), Rotation()
     found = lt.lyapunov_spectrum(step, o.x, h0=torch.ones(B, 2)).exponents
     assert found.detach().numpy() == pytest.approx(np.log(0.5), rel=1e-5)
@@ -609,7 +609,7 @@ def test_complex_parameters_are_measured_and_complex_states_refused():
     with pytest.raises(ValueError, match=r"trained must be real, got torch\.complex64"):
         lt.floss(step, o.x, h0=torch.ones(B, 2), **FLOSS)
     with pytest.raises(ValueError, match=r"h0 must be real, got torch\.complex64; .*view_as_real") as refused:
-        lt.lyapunov_spectrum(lambda x, h: h, o.x, h0=torch.ones(B, 2) + 0j)
+        lt.lyapunov_spectrum(lt.RateCell(o.x.shape[-1], 2), o.x, h0=torch.ones(B, 2) + 0j)
     assert ".float()" not in str(refused.value)
 
 

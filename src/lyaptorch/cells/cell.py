@@ -112,6 +112,10 @@ class Cell(nn.Module):
         """The slices of the state that have names, such as an LSTM's h and c; empty where none has."""
         return {}
 
+    def registers(self) -> Tensor | None:
+        """Which entries of the state `(n,)` are places of shift registers, where a cell knows."""
+        return None
+
     def gate_values(self, x: Input, h: State) -> dict[str, Tensor]:
         """What the gates of a gated cell let through, in 0..1, `(*e, b, units)` each by name."""
         return {}

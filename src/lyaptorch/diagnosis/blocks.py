@@ -187,7 +187,9 @@ def finite_memory(cell: Cell, run: Run) -> Tensor:
     A saturated unit does neither. Nothing is found in states above `LARGEST`. Cost O(n) steps at each of
     `LOOKED_AT` moments, of one of the longest trajectories.
     """
-    n = run.states.shape[-1]
+    n, known = run.states.shape[-1], cell.registers()
+    if known is not None:
+        return known
     if n > LARGEST:
         return torch.zeros(n, dtype=torch.bool, device="cpu")
     linked = torch.zeros(n, n, dtype=torch.bool, device="cpu")

@@ -101,7 +101,7 @@ def checks_page(paper: Standings, small: Standings, scale: str, folder: Path) ->
         badge(paper, small, scale),
         *_missed(paper),
         "`lyap report --markdown checks.md` makes this page: at paper scale of the figures of which there "
-        f"are parts, at {scale} scale over the seeds with which each was made. Over seeds a check holds if it "
+        f"are parts, at {scale} scale over the seeds with which each was made. There a check holds if it "
         "does in most of those that decide it; it is not decided if no more than half do. Measured is then "
         "the mean, with its interval of 95%. Expected is a value that must be met to within ±, or a bound "
         "from one side, ≥ or ≤. A check is not decided where what it speaks of did not occur, or lies within "

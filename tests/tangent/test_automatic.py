@@ -9,8 +9,8 @@ import torch
 import lyaptorch as lt
 from cases import CASES, setup
 from lyaptorch.tangent.automatic import LONGEST, _condition, allowed_interval, drift, late_drift
+from lyaptorch.tangent.engine import problem_of, run_scan
 from lyaptorch.tangent.growth import Growth
-from lyaptorch.tangent.lyapunov import grow
 from lyaptorch.tangent.scan import layout
 from lyaptorch.testing import henon
 
@@ -291,7 +291,8 @@ def test_columns_that_shear_are_told_by_their_length(backend):
         cell.weight_hh.copy_(shear)
         cell.weight_ih.zero_()
     laid = layout(0, 12, 1, torch.device("cpu"))
-    _, found = grow(cell, torch.zeros(12, 1, 1), torch.zeros(1, 2), torch.eye(2)[None], laid, backend=backend)
+    inputs, h, frame = torch.zeros(12, 1, 1), torch.zeros(1, 2), torch.eye(2)[None]
+    found = run_scan(problem_of(cell, h, laid, None), backend, inputs, h, frame)
     torch.testing.assert_close(found.log_r, torch.zeros(12, 1, 2), rtol=0, atol=1e-10)
     assert allowed_interval(found.log_r, None, laid.cuts) == 8
     torch.testing.assert_close(found.longest, torch.full((12, 1), 1e5), rtol=1e-9, atol=0)

@@ -31,6 +31,7 @@ from lyaptorch.cells import (
     CoRNNCell,
     DeltaCell,
     LRUCell,
+    MinGRUCell,
     S4DCell,
     SelectiveSSMCell,
     Stacked,
@@ -208,8 +209,8 @@ def parts(**kw: Any) -> Cell:
 
 
 def linear(**kw: Any) -> Cell:
-    """A complex mode below, whose two numbers a selective state space reads."""
-    return Stacked([LRUCell(M, 1, **kw), SelectiveSSMCell(2, 1, N - 2, **kw)])
+    """A complex mode below, gated units that read its two numbers, and a selective state space."""
+    return Stacked([LRUCell(M, 1, **kw), MinGRUCell(2, 1, **kw), SelectiveSSMCell(1, 1, N - 3, **kw)])
 
 
 def flow(method: str) -> Callable[..., Cell]:

@@ -149,9 +149,10 @@ def test_isotropic_keys_for_long():
 # its multiplicity
 
 
-def of_copies(n, k, copies):
+def of_copies(cell, k):
     """A frame of n rows whose columns are those of one copy, in each copy by itself."""
-    one = first_frame(None, k, torch.zeros(1, n), None, copies)[0]
+    n, copies = cell.state_size, cell.multiplicity
+    one = first_frame(None, k, torch.zeros(1, n), None, cell, copies)[0]
     return torch.einsum("ij,cd->icjd", one, torch.eye(copies)).reshape(n, -1)[:, :k].contiguous()
 
 
@@ -165,7 +166,7 @@ def test_a_spectrum_keeps_all_copies(k, ensemble):
     k = 24 if k is None else k
     assert found.exponents.shape == (*ensemble, 2, k)
     assert found.final_frame.shape == (*ensemble, 2, 24, k)
-    frame = of_copies(24, k, 4)
+    frame = of_copies(cell, k)
     full = spectrum(cell, x, k=k, frame=frame, tangent_transient=3, interval=2)
     torch.testing.assert_close(found.growth.log_r, full.growth.log_r, rtol=0, atol=1e-12)
     torch.testing.assert_close(found.final_frame, full.final_frame, rtol=0, atol=1e-12)
@@ -176,7 +177,7 @@ def test_a_spectrum_keeps_all_copies(k, ensemble):
 def test_copies_have_their_gradient_and_go_through_flossing_and_training():
     cell = DeltaCell(2, 1, 3, 2)
     x = torch.randn(20, 2, 2)
-    frame = of_copies(6, 5, 2)
+    frame = of_copies(cell, 5)
     gradients = []
     for settings in ({"k": 5}, {"k": 5, "frame": frame}, {"k": 5, "backend": "autograd"}):
         loss = lt.flossing_loss(lt.lyapunov_spectrum(cell, x, **settings).exponents)

@@ -16,7 +16,8 @@ from lyaptorch.record import Record
 from lyaptorch.sweep import Serial
 
 PAPER = "gradient-flossing"
-PAGE = Path(__file__).parents[2] / "docs" / "checks.md"
+README = Path(__file__).parents[2] / "README.md"
+PAGE = README.parent / "docs" / "checks.md"
 
 
 @pytest.fixture
@@ -195,6 +196,8 @@ def test_every_known_miss_is_of_a_figure_and_a_sentence():
 
 def test_the_page_in_the_docs_says_of_every_figure_how_it_stands_and_of_every_miss_why():
     page = PAGE.read_text()
+    (claims,) = re.findall(r"^\*\*Claims of the papers\*\*: .*$", page, re.MULTILINE)
+    assert claims in README.read_text()
     small = page[page.index("\n## Small scale") :]
     # as the page was written before and since outcomes have three words
     assert re.search(r"\*\*(no|does not hold)\*\*: ", small)

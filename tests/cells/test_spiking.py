@@ -8,6 +8,7 @@ from torch import nn
 
 import lyaptorch as lt
 import reference
+from lyaptorch.cells.products import by_forward_mode, by_reverse_mode
 
 pytestmark = pytest.mark.usefixtures("double")
 
@@ -60,9 +61,8 @@ def test_the_jacobian_is_that_of_the_equations_and_of_autodiff(grad, order, rese
     torch.testing.assert_close(D, reference.jacobian(cell, x, h), rtol=0, atol=1e-14)
     expected = torch.stack([dense_jacobian(cell, *pair) for pair in zip(x, h, strict=True)])
     torch.testing.assert_close(D.detach(), expected, rtol=0, atol=1e-14)
-    for name in ("forward", "reverse"):
-        product = getattr(lt.cells.cell, f"pushforward_{name}_mode")
-        torch.testing.assert_close(product(cell, x, h, Q)[1], D, rtol=0, atol=1e-14)
+    for product in (by_forward_mode, by_reverse_mode):
+        torch.testing.assert_close(product(cell.step, x, h, Q)[1], D, rtol=0, atol=1e-14)
 
 
 @MODES

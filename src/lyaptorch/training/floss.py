@@ -114,7 +114,7 @@ def floss(
         batch=batch,
         state_grad=state_grad,
     )
-    h0 = cell.packed(h0, (batch,))
+    h0 = cell.packed(h0, _front(inputs, batch))
     ensemble = cell.ensemble if cell.state_size or h0 is None else tuple(h0.shape[:-2])
     like = next(iter(cell.tensors()), h0)
     dtype, device = (None, torch.device("cpu")) if like is None else (like.dtype, like.device)
@@ -158,6 +158,13 @@ def floss(
                 raise FloatingPointError(f"the weights overflow in flossing; lower lr={lr}")
     config = {"phase": plain(phase), "seed": seed, "cell": type(cell).__name__, "member_ids": ids.tolist()}
     return Record("floss", config, history.variables(cell.time_step))
+
+
+def _front(inputs: Tensor | PackedSequence | Source, batch: int) -> tuple[int, ...]:
+    """The dimensions `(*e, b)` of inputs; a task draws a batch."""
+    if isinstance(inputs, PackedSequence):
+        return (int(inputs.batch_sizes[0]),)
+    return tuple(inputs.shape[1:-1]) if isinstance(inputs, Tensor) else (batch,)
 
 
 def _source(

@@ -1,5 +1,6 @@
 """Binary networks and adaptive surrogate flossing of them."""
 
+import copy
 import math
 
 import pytest
@@ -33,6 +34,19 @@ def test_a_sharpness_for_all_or_for_each_member():
     assert lt.BinaryCell(1, 3, ensemble=(2,), sharpness=g).activation.sharpness is g
     with pytest.raises(ValueError, match=r"sharpness must be a finite number above 0"):
         lt.BinaryCell(1, 3, sharpness=0.0)
+
+
+@pytest.mark.parametrize("shape", [(), (1, 1)])
+def test_one_network_trains_a_sharpness_of_its_own_and_is_copied(shape):
+    g = nn.Parameter(torch.ones(shape))
+    task = OneHotXOR(2)
+    model = lt.Model(lt.BinaryCell(1, 8, sharpness=g), lt.Readout(8, 2), loss=task.loss)
+    assert model.cell.activation.sharpness is g
+    copied = copy.deepcopy(model)
+    floss = lt.FlossPhase(2, k=2, steps=12, tangent_transient=2)
+    lt.train(model, task, (floss,), batch=4, steps=12, show_progress=False)
+    assert (g != 1).all()
+    assert torch.equal(copied.cell.activation.sharpness, torch.ones(shape))
 
 
 @pytest.mark.parametrize("backend", ["torch", None])

@@ -172,6 +172,24 @@ def test_what_moves_is_found_again():
     assert torch.equal(prepared.of(batch).loss, before)
 
 
+@pytest.mark.parametrize("name", ["tau_mem", "tau_syn", "threshold"])
+@pytest.mark.parametrize("ensemble", [(), (2,)])
+def test_neurons_are_prepared_once_and_changed_constants_are_taken(name, ensemble):
+    ids = torch.arange(2) if ensemble else torch.tensor(0)
+    model, batch = lif(ensemble), TASK.draw(lt.tasks.Draw(0, 12, 4, member_ids=ids))
+    teacher = Teacher(model, list(model.parameters()))
+    before = teacher.teach(batch).loss.clone()
+    prepared = teacher._prepared
+    getattr(model.cell, name).mul_(0.5)
+    taught = teacher.teach(batch)
+    assert teacher._prepared is prepared
+    assert (taught.loss != before).all()
+    loss, _ = model.loss(batch)
+    assert torch.equal(taught.loss, loss.detach())
+    expected = torch.autograd.grad(loss.sum(), teacher.parameters)
+    assert all(torch.equal(g, e) for g, e in zip(taught.gradients, expected, strict=True))
+
+
 def test_inputs_that_are_not_finite_are_named():
     model, batch = rate(), TASK.draw(lt.tasks.Draw(0, 12, 4))
     prepared = PreparedLoss(model, list(model.parameters()))

@@ -85,8 +85,8 @@ class BinaryCell(RateCell):
     Args:
         input_size: m.
         hidden_size: n.
-        sharpness: g > 0, a number, a tensor of shape `*e`, or an `nn.Parameter` `(*e, 1, 1)`, which flossing
-            trains.
+        sharpness: g > 0, a number, a tensor of shape `*e`, or an `nn.Parameter` of shape `()`, one for all
+            members, or `(*e, 1, 1)`, which flossing trains.
         upper: whether sgn(0) is +1; else it is 0.
         gain: scale of the initial recurrent weights; this and what follows as of a `RateCell`.
         weights: ensemble of the initial recurrent weights.
@@ -120,7 +120,8 @@ class BinaryCell(RateCell):
         member_ids: int | Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
-        if not isinstance(sharpness, Tensor) or sharpness.dim() == 0:
+        number = not isinstance(sharpness, Tensor) or sharpness.dim() == 0
+        if number and not isinstance(sharpness, nn.Parameter):
             # one for each member, which an action may change
             sharpness = torch.as_tensor(sharpness, dtype=torch.get_default_dtype()).expand(ensemble).clone()
         super().__init__(

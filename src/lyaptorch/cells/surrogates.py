@@ -101,7 +101,7 @@ class Surrogate(Activation):
     def __init__(self, bump: Bump, sharpness: Number, norm: str, value: str, through: str) -> None:
         _checks.positive("sharpness", _checks.numbers(sharpness).detach())
         if isinstance(sharpness, nn.Parameter):
-            if sharpness.dim() and (sharpness.dim() < 3 or sharpness.shape[-2:] != (1, 1)):
+            if sharpness.dim() and sharpness.shape[-2:] != (1, 1):
                 raise ValueError(
                     "a trained sharpness must have shape () or (*e, 1, 1), to stand beside states "
                     f"(*e, b, n), got {tuple(sharpness.shape)}; write nn.Parameter(g[..., None, None])"

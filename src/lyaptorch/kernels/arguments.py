@@ -87,8 +87,11 @@ class KernelArguments:
         self.args.shared = int(self.shared)
         self.give("inputs", inputs)
 
-    def renew(self) -> None:
-        """Take what changed since in tensors of which a copy was handed over."""
+    def renew(self, form: AnyForm) -> None:
+        """Take what changed since in tensors of which a copy was handed over, and the decays of `form`."""
+        if isinstance(form, LIFForm):
+            for name, decay in zip(("alpha", "beta"), form.constants(), strict=False):
+                self.give(name, decay, *self.e, self.args.n)
         biases = self.form.biases
         for name, (source, held) in self._given.items():
             if name == "bias" and len(biases) > 1:

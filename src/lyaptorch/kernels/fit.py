@@ -96,11 +96,14 @@ class Fitting:
         args.targets = targets.data_ptr() + first * args.target_step * targets.itemsize
         args.counts = counts.data_ptr() + first * args.count_step
 
-    def see(self, inputs: Tensor, targets: Tensor, counts: Tensor, first: int) -> None:
-        """Take other inputs and answers, of the shapes of those before, and what became of the weights."""
+    def see(self, form: AnyForm, inputs: Tensor, targets: Tensor, counts: Tensor, first: int) -> None:
+        """Take other inputs and answers, of the shapes of those before, and what became of the weights.
+
+        `form` has the tensors of the one before, but for decays of neurons.
+        """
         self._args.unroll.first = first
         self._handed.hear(inputs)
-        self._handed.renew()
+        self._handed.renew(form)
         self._answers(targets, counts)
 
     def step(self) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lyaptorch import _checks
 from lyaptorch.cells.cell import Cell
-from lyaptorch.cells.form import AnyForm, Residual
+from lyaptorch.cells.form import AnyForm, LIFForm, Residual
 from lyaptorch.cells.leaky_readout import LeakyReadout
 from lyaptorch.cells.readout import Readout
 from lyaptorch.kernels.fit import Fitting, Lesson
@@ -63,7 +63,7 @@ class PreparedLoss:
         now = self._facts(form, batch)
         if now != self._of:
             self._prepared, self._of = self._prepare(form, batch), now
-        elif self._prepared is not None and not self._see(batch, self._prepared):
+        elif self._prepared is not None and not self._see(form, batch, self._prepared):
             return None
         if self._prepared is None:
             return None
@@ -72,9 +72,13 @@ class PreparedLoss:
     def _facts(self, form: AnyForm, batch: Batch) -> tuple[Any, ...]:
         """All that decides about the arguments, but for numbers. Tensors live as long as what is prepared."""
         readout, x = self.model.readout, batch.inputs
-        tensors = [*_parts(form), self.model.h0, readout.weight, readout.bias]
+        # decays are computed anew for each form, and handed over with it
+        decays = form.constants()[:2] if isinstance(form, LIFForm) else []
+        kinds = [(z.shape, z.dtype, z.device, z.requires_grad) for z in decays]
+        parts = [z for z in _parts(form) if all(z is not decay for decay in decays)]
+        tensors = [*parts, self.model.h0, readout.weight, readout.bias]
         places = [(id(z), z.data_ptr(), z.requires_grad) if isinstance(z, Tensor) else id(z) for z in tensors]
-        return places, x.shape, x.stride(), x.dtype, x.device, batch.targets.shape
+        return places, kinds, x.shape, x.stride(), x.dtype, x.device, batch.targets.shape
 
     def _prepare(self, form: AnyForm, batch: Batch) -> _Prepared | None:
         model, leaves, wanted = self.model, form.trained(), [id(p) for p in self.parameters]
@@ -98,7 +102,7 @@ class PreparedLoss:
             return None
         return _Prepared(form, lesson, fitting, [found[i] for i in wanted])
 
-    def _see(self, batch: Batch, prepared: _Prepared) -> bool:
+    def _see(self, form: AnyForm, batch: Batch, prepared: _Prepared) -> bool:
         inputs, like, loss = batch.inputs, prepared.lesson.inputs, self.model.loss_name
         _checks.finite("inputs", inputs)
         if inputs.dim() < like.dim():
@@ -109,7 +113,7 @@ class PreparedLoss:
         answers = answers_of(batch, loss, tuple(like.shape[:-1]), outputs, like.dtype)
         if answers is None:
             return False
-        prepared.fitting.see(inputs, *answers)
+        prepared.fitting.see(form, inputs, *answers)
         return True
 
 

@@ -344,7 +344,7 @@ template <class Model> struct Fit : Model {
         this->rows_in((const T*)a.form.h0, 0, h);
         for (Size s = 0; s < steps; s++) {
             this->u = z_of(s);
-            if (a.keep) fetch(z_of(s + 1), apart), this->fetch_kept(s + 1);
+            if (a.keep) this->ahead.add(z_of(s + 1), apart), this->fetch_kept(s + 1);
             this->read(s);
             if (states) memcpy(states + s * chunk * np, h, rows * np * sizeof(T));
             this->step(s);
@@ -385,7 +385,7 @@ template <class Model> struct Fit : Model {
                 answers.spread(bars(s), h, np, nullptr, 0);
             }
             this->u = z_of(s);
-            if (s > 0) fetch(z_of(s - 1), apart), this->fetch_kept(s - 1);
+            if (s > 0) this->ahead.add(z_of(s - 1), apart), this->fetch_kept(s - 1);
             sums.affine.begin(s);
             this->step_back(s, states ? states + s * chunk * np : nullptr, sums);
             sums.affine.written(s);

@@ -7,7 +7,7 @@ namespace {
 template <class T> struct FormUnroll : Batch<Network<T>> {
     using Base = Batch<Network<T>>;
     using Base::a, Base::n, Base::np, Base::first, Base::rows, Base::net, Base::h, Base::u, Base::v;
-    using Base::chunk, Base::p;
+    using Base::chunk, Base::p, Base::ahead;
     T *slopes = nullptr, *values = nullptr, *phi_slopes = nullptr;
     T* inner_slopes = nullptr;  // of every step, where z is kept, too: then neither is made again on the way back
     bool large = false;         // more than caches hold
@@ -56,12 +56,12 @@ template <class T> struct FormUnroll : Batch<Network<T>> {
     void fetch_tape(Size s) const {
         const T* all[] = {slopes, values, phi_slopes};
         for (const T* trace : all)
-            if (trace) fetch(trace + s * chunk * np, rows * np);
+            if (trace) ahead.add(trace + s * chunk * np, rows * np);
     }
 
     void fetch_kept(Size s) const {
         if (s < a.form.steps) fetch_tape(s);
-        if (inner_slopes && s < a.form.steps) fetch(inner_slopes + s * chunk * np, rows * np);
+        if (inner_slopes && s < a.form.steps) ahead.add(inner_slopes + s * chunk * np, rows * np);
     }
 
     void read(Size s) const {
@@ -82,37 +82,42 @@ template <class T> struct FormUnroll : Batch<Network<T>> {
 
     void step(Size s) const {
         for (Size j = 0; j < rows; j++) net.complete(s, first + j, u + j * net.wide);
-        product<T, SET>(rows, np, net.terms, {u, net.wide, 1}, net.affine, np, v, np);
-        if (net.residual.any()) net.residual.forward(rows, h, p);
+        product<T, SET>(rows, np, net.terms, {u, net.wide, 1}, net.affine, np, v, np, ahead);
+        ahead.rest();
+        if (net.residual.kind == DENSE) net.residual.forward(rows, h, p);
         activate_outer(s);
     }
 
     // From cotangents of h' to those of h, both in `h`.
     template <class Sum> void step_back(Size s, const T* before, Sum& sums) const {
         T *a_bar = sums.affine.left(), *p_bar = h, *share = p;
+        bool added = false;  // whether what comes through W is added to what comes through A, already in h
         outer_back(s, h, a_bar, sums.bars);
         if (net.residual.any()) {
             bool dense = a.form.A_bar && net.residual.kind == DENSE;
             if (phi_slopes || dense) phi_back(s, h, p_bar = sums.dense.left());
-            net.residual.backward(rows, p_bar, share);
             if (dense) {
                 memcpy(sums.dense.right(), before, rows * np * sizeof(T));
                 sums.dense.written(rows);
             } else if (a.form.A_bar) {
                 net.residual.gradient(rows, p_bar, before, np, sums.bars.A);
             }
+            added = !net.inner.any() && (net.residual.kind != DENSE || p_bar != h);
+            net.residual.backward(rows, p_bar, added ? h : share);
         }
-        product<T, SET>(rows, np, n, {a_bar, np, 1}, net.W, np, h, np);
+        if (added) product<T, ADD>(rows, np, n, {a_bar, np, 1}, net.W, np, h, np, ahead);
+        else product<T, SET>(rows, np, n, {a_bar, np, 1}, net.W, np, h, np, ahead);
+        ahead.rest();
         if constexpr (!Sum::KEPT) inner_back(s, before, h, sums.affine.right());
         else if (inner_slopes)
             for (Size i = 0; i < rows * np; i += WIDTH<T>)
                 store(h + i, load(h + i) * load(inner_slopes + s * chunk * np + i));
-        if (net.residual.any())
+        if (net.residual.any() && !added)
             for (Size i = 0; i < rows * np; i += WIDTH<T>) store(h + i, load(h + i) + load(share + i));
     }
 
   private:
-    // h = c f(a) + phi(p), a in `v` and A h in `p`; f(a) to `v`
+    // h = c f(a) + phi(A h), a in `v` and A h, if A is dense, in `p`; f(a) to `v`
     void activate_outer(Size s) const {
         T* slope = a.keep && slopes ? slopes + s * chunk * np : nullptr;
         if (net.outer.value == TANH)
@@ -135,8 +140,9 @@ template <class T> struct FormUnroll : Batch<Network<T>> {
     }
 
     INLINE Vec<T> residual(Size s, Size j, Size i) const {
-        if (!net.phi.any()) return load(p + j + i);
-        Jet<T> r = net.phi(load(p + j + i), i);
+        Vec<T> of_h = net.residual.kind == DENSE ? load(p + j + i) : net.residual.of(h + j, i);
+        if (!net.phi.any()) return of_h;
+        Jet<T> r = net.phi(of_h, i);
         if (a.keep) store(phi_slopes + s * chunk * np + j + i, r.slope);
         return r.value;
     }

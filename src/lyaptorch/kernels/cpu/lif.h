@@ -48,7 +48,7 @@ template <class T> struct Lif : Network<T> {
 template <class T> struct LifUnroll : Batch<Lif<T>> {
     using Base = Batch<Lif<T>>;
     using Base::a, Base::n, Base::hp, Base::np, Base::first, Base::rows, Base::net, Base::h, Base::u, Base::v;
-    using Base::p, Base::chunk, typename Base::Sums;
+    using Base::p, Base::chunk, Base::ahead, typename Base::Sums;
     T* inner_slopes = nullptr;  // of every step, where z is kept, too: then neither is made again on the way back
     T* potentials = nullptr;    // v of every step, where they are wanted, too
 
@@ -67,7 +67,7 @@ template <class T> struct LifUnroll : Batch<Lif<T>> {
         if (net.is(FULL)) potentials = take(memory, a.form.steps * chunk * hp);
     }
 
-    void fetch_kept(Size s) const { fetch(inner_slopes + s * chunk * hp, rows * hp); }
+    void fetch_kept(Size s) const { ahead.add(inner_slopes + s * chunk * hp, rows * hp); }
 
     void read(Size s) const {
         T* slope = a.keep && inner_slopes ? inner_slopes + s * chunk * hp : nullptr;
@@ -85,7 +85,8 @@ template <class T> struct LifUnroll : Batch<Lif<T>> {
     void step(Size s) const {
         T* potential_of = a.keep && potentials ? potentials + s * chunk * hp : nullptr;
         for (Size j = 0; j < rows; j++) net.complete(s, first + j, u + j * net.wide);
-        product<T, SET>(rows, hp, net.terms, {u, net.wide, 1}, net.affine, hp, v, hp);
+        product<T, SET>(rows, hp, net.terms, {u, net.wide, 1}, net.affine, hp, v, hp, ahead);
+        ahead.rest();
         for (Size j = 0; j < rows; j++)
             for (Size i = 0; i < hp; i += WIDTH<T>) {
                 T *U = h + j * np + i, *I = U + hp;
@@ -105,7 +106,8 @@ template <class T> struct LifUnroll : Batch<Lif<T>> {
         for (Size j = 0; j < rows; j++)
             if constexpr (Sum::KEPT) row_of_tape(s, j, a_bar);
             else row_again(s, j, before, a_bar, sums);
-        product<T, SET>(rows, hp, n, {a_bar, hp, 1}, net.W, hp, share, np);
+        product<T, SET>(rows, hp, n, {a_bar, hp, 1}, net.W, hp, share, np, ahead);
+        ahead.rest();
         for (Size j = 0; j < rows; j++)
             for (Size i = 0; i < hp; i += WIDTH<T>) {
                 T* U_bar = h + j * np + i;

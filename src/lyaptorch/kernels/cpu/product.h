@@ -12,14 +12,16 @@ template <class T> struct Strided {  // A(i, l) = at[i * row + l * column]
     Size row, column;
 };
 
-template <class T, int ROWS, int VECTORS, Mode MODE>
-INLINE void tile(Size K, const T* a, Size row, Size column, const T* b, Size ldb, T* c, Size ldc) {
+template <class T, int ROWS, int VECTORS, Mode MODE, class Also = const Nothing>
+INLINE void tile(Size K, const T* a, Size row, Size column, const T* b, Size ldb, T* c, Size ldc,
+                 Also& also = Also()) {
     Vec<T> total[ROWS][VECTORS];
     UNROLL
     for (int i = 0; i < ROWS; i++)
         UNROLL
         for (int j = 0; j < VECTORS; j++) total[i][j] = Vec<T>{};
     for (Size l = 0; l < K; l++) {
+        if (l & 1) also.next();
         Vec<T> right[VECTORS];
         UNROLL
         for (int j = 0; j < VECTORS; j++) right[j] = load(b + l * ldb + j * WIDTH<T>);
@@ -41,8 +43,8 @@ INLINE void tile(Size K, const T* a, Size row, Size column, const T* b, Size ldb
         }
 }
 
-template <class T, int VECTORS, Mode MODE>
-void strip(Size M, Size K, Strided<T> A, const T* b, Size ldb, T* c, Size ldc) {
+template <class T, int VECTORS, Mode MODE, class Also>
+void strip(Size M, Size K, Strided<T> A, const T* b, Size ldb, T* c, Size ldc, Also& also) {
     // ROWS x VECTORS sums stay in registers, beside VECTORS of B and one of A: 24 of 32, or 12 of 16, so that
     // every number that is loaded serves as many products as can be
     constexpr int ROWS = REGISTERS == 32 ? (VECTORS == 3 ? 8 : VECTORS == 2 ? 12 : 16)
@@ -50,7 +52,7 @@ void strip(Size M, Size K, Strided<T> A, const T* b, Size ldb, T* c, Size ldc) {
     Size i = 0;
 #define TILES(N)                                                                                       \
     for (; i + N <= M; i += N)                                                                         \
-        tile<T, N, VECTORS, MODE>(K, A.at + i * A.row, A.row, A.column, b, ldb, c + i * ldc, ldc)
+        tile<T, N, VECTORS, MODE>(K, A.at + i * A.row, A.row, A.column, b, ldb, c + i * ldc, ldc, also)
     TILES(ROWS);
     if (ROWS > 8) TILES(8);
     TILES(4);
@@ -59,23 +61,23 @@ void strip(Size M, Size K, Strided<T> A, const T* b, Size ldb, T* c, Size ldc) {
 #undef TILES
 }
 
-template <class T, Mode MODE>
-void strips(Size M, Size N, Size K, Strided<T> A, const T* b, Size ldb, T* c, Size ldc) {
+template <class T, Mode MODE, class Also>
+void strips(Size M, Size N, Size K, Strided<T> A, const T* b, Size ldb, T* c, Size ldc, Also& also) {
     constexpr int W = WIDTH<T>;
     Size left = N / W;
     while (left > 0) {
         // no strip of a single vector at the end, if that can be helped
         int take = left >= 5 || left == 3 ? 3 : left >= 2 ? 2 : 1;
-        if (take == 3) strip<T, 3, MODE>(M, K, A, b, ldb, c, ldc);
-        if (take == 2) strip<T, 2, MODE>(M, K, A, b, ldb, c, ldc);
-        if (take == 1) strip<T, 1, MODE>(M, K, A, b, ldb, c, ldc);
+        if (take == 3) strip<T, 3, MODE>(M, K, A, b, ldb, c, ldc, also);
+        if (take == 2) strip<T, 2, MODE>(M, K, A, b, ldb, c, ldc, also);
+        if (take == 1) strip<T, 1, MODE>(M, K, A, b, ldb, c, ldc, also);
         left -= take, b += take * W, c += take * W;
     }
 }
 
-// C (M x N) from A (M x K) and B (K x N); N is a multiple of BLOCK.
-template <class T, Mode MODE>
-void product(Size M, Size N, Size K, Strided<T> A, const T* b, Size ldb, T* c, Size ldc) {
+// C (M x N) from A (M x K) and B (K x N); N is a multiple of BLOCK. `also`: what is fetched meanwhile.
+template <class T, Mode MODE, class Also = const Nothing>
+void product(Size M, Size N, Size K, Strided<T> A, const T* b, Size ldb, T* c, Size ldc, Also& also = Also()) {
     // 256 rows of a strip, three vectors of 64 bytes wide, are 48 KB: they stay in the first cache while all
     // rows of A pass
     constexpr Size DEPTH = 256;
@@ -83,9 +85,9 @@ void product(Size M, Size N, Size K, Strided<T> A, const T* b, Size ldb, T* c, S
         Strided<T> part = {A.at + l * A.column, A.row, A.column};
         Size depth = least(DEPTH, K - l);
         if (MODE == SET && l > 0)
-            strips<T, ADD>(M, N, depth, part, b + l * ldb, ldb, c, ldc);
+            strips<T, ADD>(M, N, depth, part, b + l * ldb, ldb, c, ldc, also);
         else
-            strips<T, MODE>(M, N, depth, part, b + l * ldb, ldb, c, ldc);
+            strips<T, MODE>(M, N, depth, part, b + l * ldb, ldb, c, ldc, also);
     }
 }
 

@@ -63,6 +63,9 @@ template <class T> struct Residual {
 
     bool any() const { return kind != NONE; }
 
+    // numbers i, i + 1, ... of A y, of a band
+    INLINE Vec<T> of(const T* y, Size i) const { return of(y, i, other); }
+
     // to = Y A^T, a row for each state or column
     void forward(Size rows, const T* Y, T* to) const {
         if (kind == DENSE) {
@@ -72,7 +75,7 @@ template <class T> struct Residual {
         band(rows, Y, other, to);
     }
 
-    // to = N A
+    // to = N A; of a band also in place
     void backward(Size rows, const T* N, T* to) const {
         if (kind == DENSE) {
             product<T, SET>(rows, np, n, {N, np, 1}, matrix, np, to, np);
@@ -114,14 +117,14 @@ template <class T> struct Residual {
     }
 
   private:
+    INLINE Vec<T> of(const T* y, Size i, const T* off) const {
+        Vec<T> own = load(y + i), result = load(diagonal + i) * own;
+        if (kind == BLOCKS) result += load(off + i) * neighbours<T>(own);
+        return result;
+    }
     void band(Size rows, const T* Y, const T* off, T* to) const {
-        for (Size j = 0; j < rows; j++)
-            for (Size i = 0; i < np; i += WIDTH<T>) {
-                Vec<T> y = load(Y + j * np + i);
-                Vec<T> result = load(diagonal + i) * y;
-                if (kind == BLOCKS) result += load(off + i) * neighbours<T>(y);
-                store(to + j * np + i, result);
-            }
+        for (Size j = 0; j < rows * np; j += np)
+            for (Size i = 0; i < np; i += WIDTH<T>) store(to + j + i, of(Y + j, i, off));
     }
 };
 

@@ -46,6 +46,7 @@ template <class Net> struct Batch {
     Size n, hp, np, items, chunk, member, first, rows;  // np: numbers in a state, padded; first: trajectory
     Net net;
     T *tape, *gradients, *h, *u, *v, *p;
+    mutable Ahead ahead;  // of the step's product
 
     // What the adjoint sums up.
     struct Sums {
@@ -99,7 +100,7 @@ template <class Net> struct Batch {
     }
 
     // the states and what else of a step lies far away
-    void fetch_rows(Size s, const T* of) const { fetch(of + row(s) * Net::BLOCKS * n, rows * Net::BLOCKS * n); }
+    void fetch_rows(Size s, const T* of) const { ahead.add(of + row(s) * Net::BLOCKS * n, rows * Net::BLOCKS * n); }
     void fetch_tape(Size) const {}
 };
 

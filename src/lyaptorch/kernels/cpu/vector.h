@@ -107,11 +107,28 @@ template <class T> INLINE void copy_in(T* to, const T* from, Size n) {
     copy_row(to, from, n);
 }
 
-// Memory that will soon be read or written.
-template <class T> INLINE void fetch(const T* p, Size count) {
-    constexpr Size LINE = 64 / sizeof(T);
-    for (Size i = 0; i < count; i += LINE) __builtin_prefetch(p + i, 0, 2);
-}
+// Places of memory that will soon be read or written, fetched line by line while a product runs: the first cache
+// waits for some 16 lines at once, and hundreds asked for together hold up everything else.
+struct Ahead {
+    struct Place { const char *at, *end; } places[8];
+    int count = 0;
+
+    template <class T> void add(const T* p, Size numbers) {
+        if (numbers > 0) places[count++] = {(const char*)p, (const char*)(p + numbers)};
+    }
+    INLINE void next() {
+        if (!count) return;
+        Place& place = places[count - 1];
+        __builtin_prefetch(place.at, 0, 2);
+        if ((place.at += 64) >= place.end) count--;
+    }
+    void rest() {
+        while (count) next();
+    }
+};
+struct Nothing {
+    INLINE void next() const {}
+};
 template <class T> void zero(T* p, Size count) { memset(p, 0, count * sizeof(T)); }
 
 // `exchange`: one stage of transposing W x W numbers, the off-diagonal squares of size D change places.

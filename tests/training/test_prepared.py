@@ -177,17 +177,17 @@ def test_what_moves_is_found_again():
 def test_neurons_are_prepared_once_and_changed_constants_are_taken(name, ensemble):
     ids = torch.arange(2) if ensemble else torch.tensor(0)
     model, batch = lif(ensemble), TASK.draw(lt.tasks.Draw(0, 12, 4, member_ids=ids))
-    teacher = Teacher(model, list(model.parameters()))
-    before = teacher.teach(batch).loss.clone()
-    prepared = teacher._prepared
+    own = PreparedLoss(model, list(model.parameters()))
+    before = own.of(batch).loss.clone()
+    prepared = own._prepared
     getattr(model.cell, name).mul_(0.5)
-    taught = teacher.teach(batch)
-    assert teacher._prepared is prepared
-    assert (taught.loss != before).all()
+    found = own.of(batch)
+    assert own._prepared is prepared
+    assert (found.loss != before).all()
     loss, _ = model.loss(batch)
-    assert torch.equal(taught.loss, loss.detach())
-    expected = torch.autograd.grad(loss.sum(), teacher.parameters)
-    assert all(torch.equal(g, e) for g, e in zip(taught.gradients, expected, strict=True))
+    assert torch.equal(found.loss, loss.detach())
+    expected = torch.autograd.grad(loss.sum(), own.parameters)
+    assert all(torch.equal(g, e) for g, e in zip(found.gradients, expected, strict=True))
 
 
 def test_inputs_that_are_not_finite_are_named():

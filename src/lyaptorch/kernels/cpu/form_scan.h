@@ -31,6 +31,13 @@ template <class T> struct FormScan : Trajectory<Network<T>> {
         product<T, SET>(k, np, n, {P, np, 1}, net.affine, np, to, np);
         if (net.bent()) scale_columns(to, row(s, OUTER_SLOPE), to);
         if (!net.residual.any()) return;
+        if (net.residual.kind != DENSE && !net.phi.any()) {
+            // that of a band is added as it is made
+            for (Size j = 0; j < k * np; j += np)
+                for (Size i = 0; i < np; i += WIDTH<T>)
+                    store(to + j + i, load(to + j + i) + net.residual.of(Y + j, i));
+            return;
+        }
         net.residual.forward(k, Y, residual);
         if (net.phi.any()) scale_columns(residual, row(s, PHI_SLOPE), residual);
         for (Size i = 0; i < k * np; i += WIDTH<T>) store(to + i, load(to + i) + load(residual + i));

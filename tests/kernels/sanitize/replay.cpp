@@ -86,7 +86,7 @@ double run(const Call& call, Function function, int threads) {
     for (size_t i = 0; i < memory.size(); i++) {
         const Buffer& b = call.buffers[i];
         double apart = 0;
-        if (b.compared == BYTES) apart = std::memcmp(b.expected.data(), memory[i], b.size) ? NAN : 0;
+        if (b.compared == BYTES && b.size) apart = std::memcmp(b.expected.data(), memory[i], b.size) ? NAN : 0;
         if (b.compared == SINGLE) apart = distance<float>(b.expected, memory[i]);
         if (b.compared == DOUBLE) apart = distance<double>(b.expected, memory[i]);
         if (!(apart <= worst)) worst = apart;

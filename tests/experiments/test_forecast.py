@@ -7,7 +7,7 @@ import pytest
 from lyaptorch.experiments import FIGURES
 from lyaptorch.experiments import forecast as forecasts
 from lyaptorch.experiments.figure import Study
-from lyaptorch.experiments.forecast import _times, forecast
+from lyaptorch.experiments.forecast import FEW, MORE, MOST, _times, forecast
 from lyaptorch.schedules import At, Every, When, lambda1
 
 SMOKE = FIGURES["gradient-flossing"]["fig4c"]
@@ -68,3 +68,20 @@ def test_seeds_one_after_another_take_so_many_times_as_long():
     ]
     assert thrice.seconds == pytest.approx(3 * found.seconds)
     assert thrice.operations == pytest.approx(3 * found.operations)
+
+
+def test_quick_epochs_are_measured_for_long_enough(monkeypatch):
+    """A thousandth of a second an epoch, 30 s a training for what is made once."""
+    now, lengths = [0.0], []
+
+    def train(model, task, schedule, **settings):
+        now[0] += 30 + 1e-3 * schedule[0].epochs
+        lengths.append(schedule[0].epochs)
+        return real(model, task, schedule, **settings)
+
+    real = forecasts.train
+    monkeypatch.setattr(forecasts, "train", train)
+    found = forecast(smoke(delays=(4,), seeds=1, epochs=100, floss_epochs=10, episode=50), lambda: now[0])
+    assert [s.seconds for s in found.stretches] == pytest.approx([1e-3] * 3)
+    assert lengths == 3 * [FEW, FEW, FEW + MORE, FEW + MOST]
+    assert found.rest == pytest.approx(30 * len(lengths) + 3e-3 * FEW)

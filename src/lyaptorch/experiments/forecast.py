@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import resource
 import sys
 import time
@@ -18,8 +19,10 @@ from lyaptorch.schedules import At, Every, FitPhase, FlossPhase, Schedule
 from lyaptorch.tasks import Task
 from lyaptorch.training import Model, train
 
-FEW, MORE = 1, 4
-"""Epochs that are taken off, and those beyond them that are measured."""
+FEW, MORE, MOST = 1, 4, 100
+"""Epochs that are taken off, those beyond them that are measured, and most of these."""
+LEAST = 1.0
+"""Seconds that they take at least, unless there are `MOST` of them."""
 Phase = FitPhase | FlossPhase
 
 
@@ -80,7 +83,7 @@ class Forecast:
 def forecast(figure: Figure, clock: Callable[[], float] = time.process_time) -> Forecast:
     """Rehearse a figure: every training of a few epochs, everything else as it is.
 
-    Its result is thrown away. Cost: about ten epochs of each phase.
+    Its result is thrown away. Cost: some seconds, or about ten epochs, of each phase.
     """
     found, start = Forecast(), clock()
     rehearsal = _Rehearsal(figure.seed, False, None, found, clock)
@@ -88,8 +91,7 @@ def forecast(figure: Figure, clock: Callable[[], float] = time.process_time) -> 
         figure.run(rehearsal)
     except Exception as error:  # what comes of a few epochs may suit no later part
         found.unknown.append(f"all after training {len(found.stretches)} ({error})")
-    measured = sum(s.seconds * (2 * FEW + MORE) for s in found.stretches)
-    found.rest = max(0.0, clock() - start - measured)
+    found.rest = max(0.0, clock() - start - sum(rehearsal.spent))
     # kilobytes on Linux, bytes on macOS
     unit = 1 if sys.platform == "darwin" else 1024
     found.memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
@@ -102,6 +104,7 @@ class _Rehearsal(Study):
 
     found: Forecast = field(default_factory=Forecast)
     clock: Callable[[], float] = time.process_time
+    spent: list[float] = field(default_factory=list)
 
     def train(self, model: Model, task: Task, schedule: Schedule, **settings: Any) -> Record:
         """The Record of so few epochs that it tells nothing."""
@@ -137,19 +140,28 @@ class _Rehearsal(Study):
         self, model: Model, task: Task, phase: Phase, settings: dict[str, Any]
     ) -> tuple[float, float, Record]:
         """Seconds and operations of an epoch, and the Record of the longer run."""
-        seconds, records = [], []
-        # the first call of a phase pays for what is made once; it does not count
-        for epochs in (FEW, FEW, FEW + MORE):
+
+        def took(epochs: int) -> tuple[float, Record]:
             own, start = copy.deepcopy(model), self.clock()
             schedule = (replace(phase, epochs=epochs),)
-            records.append(
-                train(own, task, schedule, generator=self.generator(), show_progress=False, **settings)
-            )
-            seconds.append(self.clock() - start)
-        flops = sum(
-            float(np.sum(records[-1][name])) for name in ("fit_flops", "floss_flops") if name in records[-1]
-        )
-        return max(0.0, seconds[2] - seconds[1]) / MORE, flops / (FEW + MORE), records[-1]
+            record = train(own, task, schedule, generator=self.generator(), show_progress=False, **settings)
+            return self.clock() - start, record
+
+        # the first call of a phase pays for what is made once; it does not count
+        took(FEW)
+        once, more, rehearsed = took(FEW)[0], MORE, 2 * FEW
+        while True:
+            seconds, record = took(FEW + more)
+            rehearsed += FEW + more
+            beyond = max(0.0, seconds - once)
+            if beyond >= LEAST or more == MOST:
+                break
+            # a few quick epochs tell more of the machine's moods than of what they take
+            more = MOST if beyond == 0 else min(MOST, max(more + 1, math.ceil(1.2 * more * LEAST / beyond)))
+        epoch = beyond / more
+        self.spent.append(epoch * (rehearsed - FEW))
+        flops = sum(float(np.sum(record[name])) for name in ("fit_flops", "floss_flops") if name in record)
+        return epoch, flops / (FEW + more), record
 
 
 def _times(when: Any, epochs: int) -> int | None:

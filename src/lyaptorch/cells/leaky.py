@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -89,22 +91,22 @@ class LeakyRateCell(RateCell):
             self.register_buffer("leak", spread("leak", given, hidden_size, members).clone())
         else:
             self.leak = self.time_step = float(leak)
+            self.kept: Tensor
+            self.share: Tensor
+            # made once: a form of the same tensors need not be prepared again
+            self.per_member = ("kept",)
+            shape = self.weight_hh.shape[:-1]
+            self.register_buffer("kept", self.weight_hh.new_full(shape, 1 - self.leak), persistent=False)
+            self.register_buffer("share", self.weight_hh.new_tensor(self.leak), persistent=False)
 
     def form(self) -> Form:
-        """P(h) + leak W phi(h) + leak V x + leak b with P = 1 - leak.
-
-        Nothing comes after the sum, so that the leak may scale the weights, once and not at every step.
-        """
+        """P(h) + leak (W phi(h) + V x + b) with P = 1 - leak."""
         plain, leak = super().form(), self.leak
-        shape, rows = plain.weight_hh.shape[:-1], leak
-        if isinstance(leak, Tensor):
-            leak = leak.unsqueeze(-1) if leak.dim() <= len(self.ensemble) else leak
-            rows, rest = leak.unsqueeze(-1), (1 - leak).expand(shape)
-        else:
-            rest = plain.weight_hh.new_full(shape, 1 - leak)
-        biases = tuple(leak * bias for bias in plain.biases)
-        W, V = rows * plain.weight_hh, rows * plain.weight_ih
-        return Form(W, V, biases, plain.inner, None, Residual(rest, "diagonal"))
+        if not isinstance(leak, Tensor):
+            return replace(plain, coupling=self.share, residual=Residual(self.kept, "diagonal"))
+        kept = 1 - (leak.unsqueeze(-1) if leak.dim() <= len(self.ensemble) else leak)
+        kept = kept.expand(plain.weight_hh.shape[:-1])
+        return replace(plain, coupling=leak, residual=Residual(kept, "diagonal"))
 
     def extra_repr(self) -> str:
         """Sizes and the leak, as `print(cell)` shows them."""

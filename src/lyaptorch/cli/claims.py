@@ -59,7 +59,9 @@ def at_paper_scale(order: PaperOrder) -> dict[tuple[str, str], Standing]:
             # the networks of one figure decide together; others are made once for each seed
             alone = [check for check in checks if not isinstance(check, OverSeeds)]
             there = coverage(store.figure, records, store.seeds)
-            words = f"{there.common} of {there.of}"
+            known = [len(own) for own in there.seeds.values() if own]
+            places = f", {len(known)} of {len(there.seeds)} points" if len(known) < len(there.seeds) else ""
+            words = f"{min(known)} of {there.of}{places}"
             over = over_seeds([alone]) if alone else [c for c in checks if isinstance(c, OverSeeds)]
             found[paper, name] = Standing(over, words if alone else "", store.spent())
     return found

@@ -104,8 +104,9 @@ class LeakyRateCell(RateCell):
         plain, leak = super().form(), self.leak
         if not isinstance(leak, Tensor):
             return replace(plain, coupling=self.share, residual=Residual(self.kept, "diagonal"))
-        kept = 1 - (leak.unsqueeze(-1) if leak.dim() <= len(self.ensemble) else leak)
-        kept = kept.expand(plain.weight_hh.shape[:-1])
+        # of each member `(*e, 1)`, of each unit `(*e, n)`
+        leak = leak.unsqueeze(-1) if leak.dim() <= len(self.ensemble) else leak
+        kept = (1 - leak).expand(plain.weight_hh.shape[:-1])
         return replace(plain, coupling=leak, residual=Residual(kept, "diagonal"))
 
     def extra_repr(self) -> str:

@@ -55,15 +55,15 @@ def at_paper_scale(order: PaperOrder) -> dict[tuple[str, str], Standing]:
             records = store.look()[0]
             if not records:
                 continue
-            checks = checked(order.figure(paper, name), store, records)[1]
-            # the networks of one figure decide together; others are made once for each seed
-            alone = [check for check in checks if not isinstance(check, OverSeeds)]
+            chosen = order.figure(paper, name)
             there = coverage(store.figure, records, store.seeds)
             known = [len(own) for own in there.seeds.values() if own]
             places = f", {len(known)} of {len(there.seeds)} points" if len(known) < len(there.seeds) else ""
-            words = f"{min(known)} of {there.of}{places}"
-            over = over_seeds([alone]) if alone else [c for c in checks if isinstance(c, OverSeeds)]
-            found[paper, name] = Standing(over, words if alone else "", store.spent())
+            # the networks of a figure that is cut decide together; others are made once for each seed
+            seeds = f"{min(known)} of {there.of}{places}" if chosen.cut else ""
+            found[paper, name] = Standing(
+                over_seeds(checked(chosen, store, records)[1]), seeds, store.spent()
+            )
     return found
 
 

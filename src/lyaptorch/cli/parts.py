@@ -165,13 +165,12 @@ def gather(paper: str, name: str, order: PaperOrder) -> tuple[dict[str, Any], li
     if not records:
         why = "".join(f"; {reason}" for reason in refused.values())
         raise ValueError(f"no part of {title} is in {store.folder}; make some without --gather{why}")
-    record, checks = checked(chosen, store, records)
+    record, runs = checked(chosen, store, records)
     path = record.save(order.work.runs / f"{paper}-{name}-{PAPER}.nc")
     files = {"record": str(path), "figure": str(draw(record, path))}
     heading = f"{title}, {PAPER} scale"
-    alone = [check for check in checks if isinstance(check, Check)]
-    over = [check for check in checks if isinstance(check, OverSeeds)]
-    table = check_table(heading, alone) if chosen.cut else seeds_table(heading, over)
+    checks: Sequence[Check | OverSeeds] = runs[0] if chosen.cut else over_seeds(runs)
+    table = check_table(heading, runs[0]) if chosen.cut else seeds_table(heading, over_seeds(runs))
     there, todo = coverage(store.figure, records, store.seeds), list(map(name_of, store.missing()))
     points = {", ".join(map(str, point)) or "all": len(own) for point, own in there.seeds.items()}
     rows = [(point, f"{number} of {there.of}") for point, number in points.items()]
@@ -186,15 +185,16 @@ def gather(paper: str, name: str, order: PaperOrder) -> tuple[dict[str, Any], li
     return facts, [table, tabulated(("at", "networks"), rows, words=("at",)), *lines]
 
 
-def checked(
-    chosen: Figure, store: Store, records: Sequence[Record]
-) -> tuple[Record, Sequence[Check] | Sequence[OverSeeds]]:
-    """The Record of a figure from what is there of its parts, and its checks: of one, or over its seeds."""
+def checked(chosen: Figure, store: Store, records: Sequence[Record]) -> tuple[Record, list[list[Check]]]:
+    """The Record of a figure from what is there of its parts, and the checks of each of its runs.
+
+    One that is cut is a single run of all its networks, another one a run for each seed.
+    """
     record = completed(chosen, gathered(store.figure, records))
     if chosen.cut:
-        return record, gathered_checks(record, chosen)
+        return record, [gathered_checks(record, chosen)]
     runs = [completed(chosen, restored(raw)) for raw in records]
-    return record, over_seeds([as_recorded(run, type(chosen)).checks(run) for run in runs])
+    return record, [as_recorded(run, type(chosen)).checks(run) for run in runs]
 
 
 def reproduce_parts(

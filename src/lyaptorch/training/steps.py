@@ -99,10 +99,9 @@ class Flossing:
         Q = frame.expand(*h.shape[:-1], *frame.shape[-2:])
         laid = layout(wait, len(inputs), self.choose(), h.device)
         found = run_scan(problem_of(cell, h, laid, after, cut=cut), None, inputs, h, Q)
+        growth = in_spans(laid, found.log_r, found.healthy, after).repeated(copies, k)
         # targets and losses are per step, whatever time a step takes
-        exponents, allowed = in_spans(laid, found.log_r, found.healthy, after).exponents(), None
-        if copies > 1:
-            exponents = exponents.repeat_interleave(copies, -1)[..., :k]
+        exponents, allowed = growth.exponents(), None
         if phase.interval == AUTO:
             due = (self.epoch % PERIOD == 0) | (self.allowed == 0)
             if not _checks.can_look() or due.any():

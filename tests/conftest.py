@@ -47,9 +47,11 @@ def digits() -> Any:
 
 @pytest.fixture(autouse=True)
 def _digits(monkeypatch: pytest.MonkeyPatch) -> None:
-    from lyaptorch.tasks import archives
+    from lyaptorch.tasks import archives, recordings
+    from spoken import made_up
 
     monkeypatch.setitem(archives._loaded, "mnist", digits())
+    monkeypatch.setitem(recordings._loaded, recordings.FOLDER, made_up())
 
 
 @pytest.fixture(autouse=True)

@@ -249,6 +249,7 @@ CASES: dict[str, Case] = {
     "tasks.SpatialXOR": task(lambda: TA.SpatialXOR(2)),
     "tasks.SpikePatterns": task(lambda: TA.SpikePatterns(), None),
     "tasks.SpikingXOR": task(lambda: TA.SpikingXOR(40), None),
+    "tasks.SpokenDigits": task(lambda: TA.SpokenDigits(), 19),
     "tasks.TemporalXOR": task(lambda: TA.TemporalXOR(2)),
     "tasks.make_task": task(lambda: TA.make_task("delayed_copy", delay=2)),
     "residuals.decay": residual(lambda: R.decay(0.9)),

@@ -126,7 +126,13 @@ def test_the_inputs_by_name(lyap):
 def test_every_task_drives_a_network_with_as_many_channels(lyap, name):
     summary = lyap.json("spectrum", *SMALL, "--inputs", name, "--delay", 4, "--trajectories", 2)
     assert np.shape(summary["exponents"]) == (2, 6)
-    channels = {"recall": 2, "spatial_xor": 3, "spike_patterns": 40, "spiking_xor": 20}.get(name, 1)
+    channels = {
+        "recall": 2,
+        "spatial_xor": 3,
+        "spike_patterns": 40,
+        "spiking_xor": 20,
+        "spoken_digits": 24,
+    }.get(name, 1)
     assert Record.load(summary["record"]).config["shape"] == [50, 2, channels]
 
 

@@ -54,7 +54,7 @@ def reproduce(
         seeds: Make it with so many seeds from there on, and say of each check with how many it holds; at
             paper scale of a figure that trains, networks at each point.
         list: List all figures, what they cost, and the checks of those made already, and stop.
-        data_dir: Folder of image files; else that in LYAPTORCH_DATA, or a cache filled from the net.
+        data_dir: Folder of images and sounds; else that in LYAPTORCH_DATA, or a cache filled from the net.
         workers: Processes that make all figures.
         dry_run: Measure a few epochs of what would be trained, print what all would take, and stop.
         parts: Of paper scale.

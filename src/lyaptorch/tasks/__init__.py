@@ -4,6 +4,7 @@ from lyaptorch import _checks
 from lyaptorch.tasks.batch import Batch, Draw, Noise, Task
 from lyaptorch.tasks.delayed import Adding, DelayedCopy, OneHotXOR, Recall, SpatialXOR, TemporalXOR
 from lyaptorch.tasks.images import SequentialImages
+from lyaptorch.tasks.sounds import SpokenDigits
 from lyaptorch.tasks.spike_trials import SpikePatterns, SpikingXOR
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "SpatialXOR",
     "SpikePatterns",
     "SpikingXOR",
+    "SpokenDigits",
     "Task",
     "TemporalXOR",
     "make_task",
@@ -31,15 +33,18 @@ TASKS = {
     "spatial_xor": SpatialXOR,
     "spike_patterns": SpikePatterns,
     "spiking_xor": SpikingXOR,
+    "spoken_digits": SpokenDigits,
     "temporal_xor": TemporalXOR,
 }
 
 
 def make_task(name: str, *, delay: int, items: int = 1) -> Task:
-    """The task called `name`.
+    """The task called `name`; spoken digits, as frames, have no delay.
 
     Raises:
         ValueError: for an unknown name (the nearest one is named).
     """
     make = TASKS[_checks.choice("task", name, TASKS)]
+    if make is SpokenDigits:
+        return SpokenDigits()
     return Recall(items, delay) if make is Recall else make(delay)

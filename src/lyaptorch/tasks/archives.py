@@ -1,4 +1,4 @@
-"""Image files: where they are, whether they are whole, and what they hold. Nothing in them is executed."""
+"""Files of data: where they are, whether they are whole, and what they hold. Nothing in them is executed."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import math
 import os
 import tarfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from torch import Tensor
 from lyaptorch import _checks
 from lyaptorch._brief import brief
 
+T = TypeVar("T")
 VARIABLE = "LYAPTORCH_DATA"
 LARGEST = 64 << 20
 """Bytes of the largest unpacked file of any data set, rounded up."""
@@ -110,27 +112,48 @@ def _found(archive: Archive, folder: Path) -> list[Path]:
 
 def _downloaded(archive: Archive) -> list[Path]:
     """The files in the cache, fetched from the first mirror that has them."""
+    wanted = ", ".join(file.name for file in archive.files)
+    return [
+        fetched(file.name, archive.mirrors, archive.folder, wanted, Path, f"md5:{file.md5}")
+        for file in archive.files
+    ]
+
+
+def fetched(
+    name: str,
+    mirrors: Sequence[str],
+    folder: str,
+    wanted: str,
+    read: Callable[[str], T],
+    checksum: str | None = None,
+    kept_as: str | None = None,
+) -> T:
+    """What `read` finds in a file of the cache, which is fetched from the first mirror that has it.
+
+    A file with a wrong checksum, or in which `read` finds something else, is not kept.
+
+    Raises:
+        FileNotFoundError: if no mirror has it; says that `wanted` can be put into `folder`.
+    """
     import pooch
 
-    cache = Path(pooch.os_cache("lyaptorch")) / archive.folder
-    paths, failures = [], []
-    for file in archive.files:
-        for mirror in archive.mirrors:
-            try:
-                got = pooch.retrieve(mirror + file.name, f"md5:{file.md5}", fname=file.name, path=cache)
-            # pooch raises ValueError for a wrong checksum, and requests' errors are OSErrors
-            except (OSError, ValueError) as error:  # no net, or something else in its place
-                failures.append(f"{mirror}: {str(error).splitlines()[0]}")
-            else:
-                paths.append(Path(got))
-                break
-        else:
-            wanted = ", ".join(file.name for file in archive.files)
-            raise FileNotFoundError(
-                f"{file.name} could not be fetched ({'; '.join(failures)}); put {wanted} into a folder "
-                f"{archive.folder} and pass the folder that holds it as data_dir, or in {VARIABLE}"
-            )
-    return paths
+    cache, kept_as, failures = Path(pooch.os_cache("lyaptorch")) / folder, kept_as or name, []
+    for mirror in mirrors:
+        try:
+            got = pooch.retrieve(mirror + name, checksum, fname=kept_as, path=cache)
+        # pooch raises ValueError for a wrong checksum, and requests' errors are OSErrors
+        except (OSError, ValueError) as error:  # no net, or something else in its place
+            failures.append(f"{mirror}: {str(error).splitlines()[0]}")
+            continue
+        try:
+            return read(got)
+        except ValueError as error:
+            failures.append(f"{mirror}: {error}")
+            Path(got).unlink()
+    raise FileNotFoundError(
+        f"{name} could not be fetched ({'; '.join(failures)}); put {wanted} into a folder "
+        f"{folder} and pass the folder that holds it as data_dir, or in {VARIABLE}"
+    )
 
 
 def _content(path: Path, file: File) -> bytes:
@@ -138,28 +161,29 @@ def _content(path: Path, file: File) -> bytes:
     body = path.read_bytes()
     if file.content is None:
         if hashlib.md5(body, usedforsecurity=False).hexdigest() != file.md5:
-            raise _damaged(path, "its checksum is wrong")
+            raise damaged(path, "its checksum is wrong")
         return body
     # of a file that is often repacked the content is checked, not the file: gzip stores a date
     if path.suffix == ".gz":
         try:
-            body = _unpacked(gzip.GzipFile(fileobj=io.BytesIO(body)).read)
+            body = unpacked(gzip.GzipFile(fileobj=io.BytesIO(body)).read)
         except (EOFError, OSError, zlib.error) as error:
-            raise _damaged(path, str(error)) from error
+            raise damaged(path, str(error)) from error
     if hashlib.sha256(body).hexdigest() != file.content:
-        raise _damaged(path, "the checksum of its content is wrong")
+        raise damaged(path, "the checksum of its content is wrong")
     return body
 
 
-def _unpacked(read: Callable[[int], bytes]) -> bytes:
+def unpacked(read: Callable[[int], bytes]) -> bytes:
     """All that a packed file holds, unless it is more than in any data set: bytes may become gigabytes."""
     body = read(LARGEST + 1)
     if len(body) > LARGEST:
-        raise ValueError(f"a file of images must not unpack to more than {LARGEST} bytes; get it again")
+        raise ValueError(f"a file of data must not unpack to more than {LARGEST} bytes; get it again")
     return body
 
 
-def _damaged(path: Path, why: str) -> ValueError:
+def damaged(path: Path, why: str) -> ValueError:
+    """What is said of a file that is not what it should be."""
     return ValueError(f"{path} is damaged, or another file: {why}; delete it and get it again")
 
 
@@ -207,7 +231,7 @@ def _member(archive: tarfile.TarFile, name: str) -> bytes:
     handle = archive.extractfile(f"cifar-10-batches-bin/{name}.bin")
     if handle is None:
         raise KeyError(f"{name}.bin is no file")
-    return _unpacked(handle.read)
+    return unpacked(handle.read)
 
 
 def read_cifar10(body: bytes) -> tuple[Tensor, Tensor]:

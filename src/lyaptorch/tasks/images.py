@@ -16,22 +16,11 @@ from lyaptorch._random import DEFAULT_SEED, Stream
 from lyaptorch._types import Inputs
 from lyaptorch.tasks.archives import Images, load
 from lyaptorch.tasks.batch import Batch, Draw, last_step
-
-TEST = "test"
-"""The stream that draws test images; every other one draws training images."""
-
-
-class _Stored:
-    """Where the files of a task lie: no part of what it is, but its copies need it.
-
-    In a slot, so that it is neither described nor compared.
-    """
-
-    __slots__ = ("data_dir",)
+from lyaptorch.tasks.dealing import TEST, Stored, dealt
 
 
 @dataclass(frozen=True)
-class SequentialImages(_Stored):
+class SequentialImages(Stored):
     """Images as sequences of pixels in [0, 1], in scan-line order or permuted; the label comes last.
 
     Training images are dealt in minibatches: every `count // batch` task steps a member sees each image
@@ -80,7 +69,7 @@ class SequentialImages(_Stored):
         if order and (not self.permuted or sorted(order) != list(range(n))):
             raise ValueError(f"permutation must hold 0..{n - 1} once each, and needs permuted=True")
         object.__setattr__(self, "permutation", order)
-        object.__setattr__(self, "data_dir", None if data_dir is None else Path(data_dir).absolute())
+        self._keep(data_dir)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Made anew from where its files lie, in a copy or another process."""
@@ -90,11 +79,6 @@ class SequentialImages(_Stored):
     def length(self) -> int:
         """Steps of a trial: the pixels of an image."""
         return self._images.train.shape[-1]
-
-    @property
-    def _folder(self) -> Path | None:
-        folder: Path | None = self.data_dir  # type: ignore[attr-defined]
-        return folder
 
     @property
     def _images(self) -> Images:
@@ -123,13 +107,7 @@ class SequentialImages(_Stored):
         test = d.stream == TEST
         images, labels = (data.test, data.test_labels) if test else (data.train, data.train_labels)
         n = len(images) if test or self.count is None else self.count
-        if count > n:
-            raise ValueError(f"batch must be at most {n}, the number of images, got {count}")
-        # epoch q * batches + r is minibatch r of pass q: rows r * count, ... of the order drawn for pass q
-        batches, when = n // count, _checks.numbers(d.epoch).to(device).expand(d.member_ids.shape)
-        rows = (when % batches * count).unsqueeze(-1) + torch.arange(count, device=device)
-        if not test:
-            rows = _order(d, when // batches, n).gather(-1, rows)
+        rows = dealt(d, n, count, "images")
         pixels = images[rows]
         if self.permuted:
             pixels = pixels[..., _places(self.permutation, device)]
@@ -149,24 +127,6 @@ def _placed(images: Images, device: torch.device) -> Images:
 @functools.lru_cache(maxsize=2)
 def _places(permutation: tuple[int, ...], device: torch.device) -> Tensor:
     return torch.tensor(permutation, device=device)
-
-
-def _order(d: Draw, passes: Tensor, n: int) -> Tensor:
-    """The order `(*e, n)` in which each member sees the images in a pass."""
-    if not _checks.can_look():
-        return Stream(d.seed, d.stream).permutation(n, member_ids=d.member_ids, epoch=passes)
-    ids, passes_of = d.member_ids.flatten().tolist(), passes.flatten().tolist()
-    shuffled = _shuffled(d.seed, d.stream, tuple(ids), tuple(passes_of), n, d.device)
-    return shuffled.reshape(*d.member_ids.shape, n)
-
-
-@functools.lru_cache(maxsize=2)
-def _shuffled(
-    seed: int, stream: str, ids: tuple[int, ...], passes: tuple[int, ...], n: int, device: torch.device
-) -> Tensor:
-    """The same for each of some ids and passes; it serves for many steps."""
-    member_ids, epoch = (torch.tensor(z, device=device) for z in (ids, passes))
-    return Stream(seed, stream).permutation(n, member_ids=member_ids, epoch=epoch)
 
 
 def _as_inputs(pixels: Tensor, dtype: torch.dtype | None) -> Tensor:

@@ -1,0 +1,243 @@
+"""Gated networks: which start learns to remember, and what flossing adds to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lyaptorch.analysis import memory_capacity
+from lyaptorch.cells import Cell
+from lyaptorch.experiments.beyond.learners import LEARNED, asks_at_least, figure
+from lyaptorch.experiments.beyond.starts import STARTS, floss_some, networks, picked
+from lyaptorch.experiments.check import Checks, beyond_error, where
+from lyaptorch.experiments.figure import Along, Figure, Results, Study, coordinates, numbers, stacked
+from lyaptorch.plots.primitives import footnote, look, picture
+from lyaptorch.record import Record
+from lyaptorch.schedules import FitPhase
+from lyaptorch.tangent import lyapunov_spectrum
+from lyaptorch.tasks import DelayedCopy, TemporalXOR
+from lyaptorch.tasks.batch import Draw
+from lyaptorch.tasks.delayed import LaggedTask
+from lyaptorch.training import Model, Readout
+
+TASKS: dict[str, Callable[[int], LaggedTask]] = {
+    "copy": partial(DelayedCopy, binary=True),
+    "XOR": TemporalXOR,
+}
+TUNING = 1000
+"""The number of the first network on which learning rates are chosen; none of them is shown."""
+DEMANDED = {("GRU", "copy", 30): 0.12, ("LSTM", "copy", 20): 0.1, ("LSTM", "XOR", 20): 0.15}
+"""What mixing is to add to open gates, in each network."""
+ADDED = 0.1
+"""The same elsewhere."""
+SOLVED = 0.95
+"""Accuracy from which a delay counts as learned."""
+MEASURED, ALIGN = 300, 50
+"""Steps over which exponents are measured, and steps before."""
+REFERENCE = ("torch", "open gates", "orthogonal")
+"""What others advise."""
+
+
+@picture(lambda record: len(record["task"]) * len(record["kind"]), width=3.6, height=4.2)
+def starts(record: Record, axes: list[Axes]) -> None:
+    """Accuracy of each network under each start, a panel for each kind and task, a colour for each delay."""
+    names, delays = record["start"].tolist(), record["delay"].tolist()
+    shown = record["final_accuracy"]
+    panels = iter(axes)
+    for i, kind in enumerate(record["kind"]):
+        for j, task in enumerate(record["task"]):
+            panel = next(panels)
+            for d, delay in enumerate(delays):
+                color, _ = look(d)
+                for s in range(len(names)):
+                    at = len(names) - s + 0.2 * (d - (len(delays) - 1) / 2)
+                    values = shown[i, d, j, s]
+                    panel.plot(values, [at] * len(values), "o", color=color, alpha=0.5, markersize=3)
+                    panel.plot([values.mean()], [at], "|", color=color, markersize=9)
+                panel.plot([], "o", color=color, label=f"$d = {delay}$")
+            panel.axvline(0.5, color="#777777", linestyle=":", linewidth=0.8)
+            panel.set(xlim=(0.42, 1.03), xlabel="accuracy", title=f"{kind}, {task}")
+            panel.set_yticks(range(len(names), 0, -1), names if panel is axes[0] else [""] * len(names))
+    axes[0].legend(loc="lower left")
+    footnote(axes[0], f"n = {shown.shape[-1]} networks", "dots: each; bars: mean")
+
+
+class Gated(Figure):
+    """Gated networks under several starts learn to copy bits, or their XOR.
+
+    The learning rate of each start is the best of `rates` on other networks, the same number for all.
+
+    Attributes:
+        kinds: of cells.
+        delays: longest lags, even.
+        starts: how they begin, names in `STARTS`.
+        tasks: copy, XOR.
+        seeds: networks at each point.
+        first: the number of the first of them.
+        tuning: networks on which a rate is chosen.
+        rates: learning rates that are tried.
+        epochs: training steps.
+        floss_epochs: flossing steps, before training.
+        floss_lr: learning rate of flossing.
+        hidden_size: units.
+        batch: trajectories of a training step.
+        length: steps of a trial.
+    """
+
+    kinds: tuple[str, ...] = ("GRU", "LSTM")
+    delays: tuple[int, ...] = (20, 30, 40)
+    starts: tuple[str, ...] = tuple(STARTS)
+    tasks: tuple[str, ...] = ("copy", "XOR")
+    seeds: int = 5
+    first: int = 0
+    tuning: int = 2
+    rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2)
+    epochs: int = 900
+    floss_epochs: int = 200
+    floss_lr: float = 2e-3
+    hidden_size: int = 32
+    batch: int = 16
+    length: int = 100
+
+    cut = (Along("seed", "seeds", 5), Along("delay", "delays"), Along("kind", "kinds"))
+
+    def run(self, study: Study) -> Results:
+        """`exponents (kind, delay, start, seed, rank)`, `final_accuracy (kind, delay, task, start, seed)`."""
+        found = [
+            stacked("delay", [self._at(kind, d, study.part(kind, d)) for d in self.delays])
+            for kind in self.kinds
+        ]
+        along = {"kind": self.kinds, "delay": self.delays, "task": self.tasks, "start": self.starts}
+        return stacked("kind", found), coordinates(**along)
+
+    def claims(self, record: Record) -> Checks:
+        """Mixing learns more than open gates, in each network; and what each of its parts adds."""
+        for i, kind in enumerate(record["kind"]):
+            for j, task in enumerate(record["task"]):
+                for d, delay in enumerate(record["delay"].tolist()):
+                    own = dict(zip(record["start"], record["final_accuracy"][i, d, j], strict=True))
+                    yield from self._compared(str(kind), str(task), delay, own)
+
+    def _compared(self, kind: str, task: str, delay: int, own: dict[str, NDArray[Any]]) -> Checks:
+        learned = max(z.mean() for z in own.values()) > LEARNED
+        point = f"{kind}, {task}, d = {delay}"
+        if {"mixing", "open gates"} <= own.keys():
+            least = float((own["mixing"] - own["open gates"]).min())
+            bound = DEMANDED.get((kind, task, delay), ADDED)
+            sentence = f"{point}: mixing adds to open gates, least of {len(own['mixing'])} networks"
+            # who is nearly perfect leaves nothing to add
+            room = learned and own["open gates"].mean() < 1 - bound
+            yield asks_at_least(f"{kind} {task} {delay} mixing", sentence, bound, where(room, least))
+        for name, base in (
+            ("passing, Gaussian", "mixing"),
+            *((name, "mixing") for name in own if name.startswith("mixing, ")),
+            *((name, "gates at 1/2") for name in own if name.startswith("gates at 1/2, ")),
+        ):
+            if name not in own or base not in own:
+                continue
+            difference = own[name] - own[base]
+            told = where(learned, beyond_error(difference))
+            yield asks_at_least(
+                f"{kind} {task} {delay} {name}", f"{point}: {name}, adds to {base}, mean", 0.0, told
+            )
+
+    def _at(self, kind: str, delay: int, study: Study) -> dict[str, Any]:
+        """What is measured of the networks of one kind that are to learn one delay."""
+        chosen = [STARTS[name] for name in self.starts]
+        tuned = torch.arange(TUNING, TUNING + self.tuning) if len(self.rates) > 1 else torch.arange(0)
+        ids = torch.cat([numbers(self.first, self.seeds), tuned])
+        inputs = TASKS["copy"](delay)
+        cell = networks(kind, self.hidden_size, chosen, delay, ids, study)
+        floss_some(cell, chosen, inputs, ids, study, epochs=self.floss_epochs, lr=self.floss_lr)
+        shown = picked(cell, (slice(None), slice(self.seeds)))
+        other = picked(cell, (slice(None), slice(self.seeds, None)))
+        variables = self._measured(shown, inputs, delay, ids[: self.seeds])
+        learned = [
+            self._learned(shown, other, TASKS[task](delay), ids, study.part(task)) for task in self.tasks
+        ]
+        return variables | stacked("task", learned)
+
+    @torch.no_grad()
+    def _measured(self, cell: Cell, task: LaggedTask, delay: int, ids: Tensor) -> dict[str, Any]:
+        """The first n exponents, and the capacity at the delay and in all."""
+        drawn = Draw(self.seed, MEASURED + ALIGN, member_ids=ids.expand(cell.ensemble), stream="measure")
+        found = lyapunov_spectrum(cell, task.inputs(drawn), tangent_transient=ALIGN).exponents[..., 0, :]
+        exponents = found.sort(-1, descending=True).values[..., : self.hidden_size]
+        capacity, dims = memory_capacity(cell, 2 * delay + 1, steps=2000), ("start", "seed")
+        return {
+            "exponents": ((*dims, "rank"), exponents, {"units": "nats per step"}),
+            "capacity": (dims, capacity[delay]),
+            "whole_capacity": (dims, capacity.sum(0)),
+        }
+
+    def _learned(
+        self, shown: Cell, other: Cell, task: LaggedTask, ids: Tensor, study: Study
+    ) -> dict[str, Any]:
+        """Training at the best rate of each start; `rate (start)` and what the choice rests on."""
+        rates = torch.tensor(self.rates)
+        best, tried = torch.zeros(len(self.starts), dtype=torch.int64), {}
+        if len(rates) > 1:
+            each = picked(other, torch.arange(len(self.starts)).expand(len(rates), -1))
+            own = ids[self.seeds :].expand(each.ensemble)
+            dims = ("tried", "start", "other")
+            found = self._trained(
+                each, task, own, rates[:, None, None].expand(own.shape), dims, study.part("tuning")
+            )
+            _, accuracy = found["final_accuracy"]
+            best = torch.as_tensor(accuracy).mean(-1).argmax(0)
+            tried = {"tuning_accuracy": (dims, accuracy)}
+        own = ids[: self.seeds].expand(shown.ensemble)
+        rate = rates[best]
+        found = self._trained(shown, task, own, rate[:, None].expand(own.shape), ("start", "seed"), study)
+        return {**found, **tried, "rate": (("start",), rate)}
+
+    def _trained(
+        self, cell: Cell, task: LaggedTask, ids: Tensor, lr: Tensor, dims: tuple[str, ...], study: Study
+    ) -> dict[str, Any]:
+        # what was measured is trained by somebody else, too
+        model = Model(picked(cell, ...), Readout(self.hidden_size, 1, **study.ensemble(ids)), loss=task.loss)
+        fit: dict[str, Any] = {"schedule": (FitPhase(self.epochs),), "clip": 1.0, "clip_mode": "global"}
+        _, learned = study.learn(
+            model, task, ids, dims, lr=lr.contiguous(), batch=self.batch, steps=self.length, **fit
+        )
+        return learned
+
+
+SMOKE: dict[str, Any] = {
+    "delays": (4,),
+    "tasks": ("copy",),
+    "starts": ("open gates", "mixing", "mixing, W flossed"),
+    "seeds": 1,
+    "tuning": 1,
+    "rates": (3e-3, 1e-2),
+    "epochs": 3,
+    "floss_epochs": 2,
+    "hidden_size": 8,
+    "batch": 2,
+    "length": 20,
+}
+
+
+@figure(
+    "gated-starts",
+    "starts of gated networks, learning to copy bits and their XOR",
+    cost=("5 s", "2 min", "an hour"),
+    smoke=SMOKE,
+    small={
+        "delays": (30,),
+        "tasks": ("copy",),
+        "starts": ("torch", "open gates", "gates at 1/2", "mixing", "mixing, W flossed"),
+        "seeds": 3,
+        "rates": (3e-3,),
+        "floss_epochs": 50,
+    },
+    draw=starts,
+)
+class GatedStarts(Gated):
+    """Which start of a GRU or LSTM learns in 900 steps, and what flossing adds."""

@@ -1,0 +1,159 @@
+"""Starts of recurrent networks: candidate weights, gates and flossing, side by side in one ensemble."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from lyaptorch._random import Stream
+from lyaptorch.cells import Cell, ElmanCell, GRUCell, LSTMCell
+from lyaptorch.cells.gates import GatedCell
+from lyaptorch.cells.weights import weights
+from lyaptorch.experiments.figure import Study
+from lyaptorch.tasks import Task
+from lyaptorch.training import floss
+
+C = TypeVar("C", bound=Cell)
+CELLS: dict[str, Callable[..., Cell]] = {"RNN": ElmanCell, "GRU": GRUCell, "LSTM": LSTMCell}
+HOLDING = ("update", "forget")
+"""Gates that keep the state."""
+CANDIDATES = ("new", "cell")
+"""What the gates let in."""
+PASS = 3.0
+"""Bias of a gate that lets the candidate through: it lets pass 95%."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """How a network begins; by default as torch starts it.
+
+    Attributes:
+        candidate: ensemble of the weights of its candidate, of all recurrent weights in a network without
+            gates; torch's when missing.
+        gain: of these.
+        opened: T in delays: gates hold for 1 to T steps, log-uniform over units, and an input gate lets in
+            as much as is lost; torch's biases when missing.
+        passing: bias with which gates let the candidate through: what holds has it negative.
+        flossed: whose weights are flossed: "W", the recurrent ones, or "all"; none when missing.
+        share: of the exponents that are flossed.
+    """
+
+    candidate: str = ""
+    gain: float = 1.0
+    opened: float = 0.0
+    passing: float = 0.0
+    flossed: str = ""
+    share: float = 0.5
+
+
+MIXING = Start("orthogonal", 1.15, passing=PASS)
+"""Gates that pass, and the gain that brings lambda_1 close to 0 on bits."""
+AT_HALF = Start("orthogonal", 2.0)
+"""Mixing with gates that stand at one half, as torch has them."""
+STARTS = {
+    "torch": Start(),
+    "open gates": Start(opened=2.0),
+    "orthogonal": Start("orthogonal"),
+    "gates at 1/2": AT_HALF,
+    "gates at 1/2, Gaussian": replace(AT_HALF, candidate="gaussian"),
+    "gates at 1/2, W flossed, half": replace(AT_HALF, flossed="W"),
+    "gates at 1/2, W flossed": replace(AT_HALF, flossed="W", share=1.0),
+    "passing": Start(passing=PASS),
+    "passing, Gaussian": Start("gaussian", 1.25, passing=PASS),
+    "mixing": MIXING,
+    "mixing, W flossed, half": replace(MIXING, flossed="W"),
+    "mixing, W flossed": replace(MIXING, flossed="W", share=1.0),
+    "mixing, all flossed, half": replace(MIXING, flossed="all"),
+    "mixing, all flossed": replace(MIXING, flossed="all", share=1.0),
+}
+
+
+@torch.no_grad()
+def networks(kind: str, n: int, starts: Sequence[Start], delay: int, ids: Tensor, study: Study) -> Cell:
+    """One network of one input for each start and id, `(start, id)`, before any flossing.
+
+    Networks of equal ids have in common what their starts do not set, and differ in the gain alone if in
+    nothing else.
+    """
+    cell = CELLS[kind](1, n, **study.ensemble(ids.expand(len(starts), *ids.shape)))
+    weight = cell.get_parameter("weight_hh")
+    for i, start in enumerate(starts):
+        if start.candidate:
+            drawn = weights(start.candidate, start.gain)(n, Stream(study.seed, "candidate"), ids)
+            at = _candidate(cell) * n
+            weight[i, ..., at : at + n, :] = drawn
+        if isinstance(cell, GatedCell):
+            _set_gates(cell, i, start, delay, ids, study.seed)
+    return cell
+
+
+def _candidate(cell: Cell) -> int:
+    """Which block of rows of the recurrent weights is the candidate's."""
+    names = cell.gates if isinstance(cell, GatedCell) else ()
+    return next((j for j, gate in enumerate(names) if gate in CANDIDATES), 0)
+
+
+def _set_gates(cell: GatedCell, i: int, start: Start, delay: int, ids: Tensor, seed: int) -> None:
+    """The biases of the gates of start i."""
+    assert cell.bias_ih is not None
+    assert cell.bias_hh is not None
+    n = cell.hidden_size
+    for j, gate in enumerate(cell.gates):
+        rows, sign = slice(j * n, (j + 1) * n), 1.0 if gate in HOLDING else -1.0
+        if gate in CANDIDATES:
+            continue
+        if start.passing:
+            cell.bias_ih[i, ..., rows], cell.bias_hh[i, ..., rows] = -sign * start.passing, 0.0
+        elif start.opened and gate in (*HOLDING, "input"):
+            # held for T steps: sigmoid(b) = 1 - 1 / T, so that b = log(T - 1), here uniform from 0
+            drawn = Stream(seed, "open").uniform((n,), member_ids=ids)
+            longest = math.log(max(start.opened * delay - 1, 1.0))
+            cell.bias_ih[i, ..., rows], cell.bias_hh[i, ..., rows] = sign * longest * drawn, 0.0
+
+
+def floss_some(
+    cell: Cell, starts: Sequence[Start], task: Task, ids: Tensor, study: Study, *, epochs: int, lr: float
+) -> None:
+    """Floss the networks whose start says so, in place."""
+    for names, which in (("W", ("weight_hh",)), ("all", ())):
+        rows = [i for i, start in enumerate(starts) if start.flossed == names]
+        if not rows:
+            continue
+        some = picked(cell, rows)
+        for name, p in some.named_parameters():
+            p.requires_grad_(not which or name in which)
+        k = torch.tensor([max(1, round(starts[i].share * cell.state_size)) for i in rows])
+        each = ids.expand(len(rows), *ids.shape)
+        floss(
+            some,
+            task,
+            k=k.reshape(-1, *[1] * ids.dim()).expand(each.shape),
+            epochs=epochs,
+            lr=lr,
+            member_ids=each,
+            generator=study.generator(),
+            show_progress=study.show_progress,
+        )
+        _put(cell, rows, some)
+
+
+def picked(cell: C, index: Any) -> C:
+    """A copy of an ensemble with this index of the leading dimensions of each parameter."""
+    found = copy.deepcopy(cell)
+    for p in found.parameters():
+        p.data = p.detach()[index].clone()
+    found.ensemble = tuple(torch.empty(cell.ensemble)[index].shape)
+    return found
+
+
+@torch.no_grad()
+def _put(cell: Cell, rows: list[int], some: Cell) -> None:
+    """Write networks back."""
+    for p, new in zip(cell.parameters(), some.parameters(), strict=True):
+        p[rows] = new

@@ -270,12 +270,14 @@ CASES: dict[str, Case] = {
     "weights.gaussian": weights("gaussian", 1.5),
     "weights.identity": weights("identity"),
     "weights.orthogonal": weights("orthogonal"),
-    "weights.random_frame": of(lambda o: lt.weights.random_frame(6, 2, Stream(0, "w"), o.ids, dtype=o.dtype)),
+    "weights.random_frame": of(lambda o: lt.cells.random_frame(6, 2, Stream(0, "w"), o.ids, dtype=o.dtype)),
     "weights.shifted_mean": weights("shifted_mean"),
     "weights.uniform": weights("uniform"),
     "weights.weakly_coupled": lambda o: changed(
         o, "elman", lambda rnn: lt.weights.weakly_coupled(rnn, R.decay(0.9))
     ),
+    "weights.mixing": weights("mixing"),
+    "weights.mixing_": lambda o: changed(o, "elman", lambda rnn: lt.weights.mixing_(rnn, horizon=9)),
     "weights.weights": of(lambda o: lt.weights.weights("uniform", 1.0)(4, Stream(0, "w"), o.ids)),
 }  # fmt: skip
 
@@ -297,8 +299,8 @@ EXEMPT = {
     "cells.Substituted cells.URLSTMCell  presets.gf2023 surrogates.Surrogate",
     VALUE: "SGD Adam Batch FitPhase FlossPhase Record Spectrum Task cells.Block cells.Form cells.LIFForm "
     "schedules.At schedules.Every schedules.Scale schedules.Schedule schedules.Trigger schedules.When "
-    "residuals.Recipe tasks.Batch tasks.Task theory.LeakyMeanField theory.MeanField weights.Weights "
-    + " ".join(f"analysis.{name}" for name in A.__all__ if name[0].isupper()),
+    "residuals.Recipe tasks.Batch tasks.Task theory.LeakyMeanField theory.MeanField weights.Mixing "
+    "weights.Weights " + " ".join(f"analysis.{name}" for name in A.__all__ if name[0].isupper()),
     NONE: " ".join(f"kernels.{name}" for name in lt.kernels.__all__),
     "a part of others here": "residuals.spread cells.copied cells.fit cells.owned cells.probe "
     "cells.random_frame cells.settle cells.unroll cells.unwrap",

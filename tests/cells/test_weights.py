@@ -4,7 +4,7 @@ import torch
 import lyaptorch as lt
 from cases import M, N
 from lyaptorch._random import Stream, ids_of
-from lyaptorch.cells.weights import (
+from lyaptorch.cells.matrices import (
     WEIGHTS,
     by_cholesky,
     by_householder,

@@ -14,6 +14,7 @@ from lyaptorch.cells.leaky import LeakyRateCell
 from lyaptorch.cells.leaky_readout import LeakyReadout
 from lyaptorch.cells.loop import closed_loop
 from lyaptorch.cells.lstm import LSTMCell, URLSTMCell
+from lyaptorch.cells.matrices import WEIGHTS, random_frame
 from lyaptorch.cells.modern import CoRNNCell, S4DCell
 from lyaptorch.cells.ownership import Substituted
 from lyaptorch.cells.probe import fit, probe
@@ -23,7 +24,6 @@ from lyaptorch.cells.spiking import LIFCell, SpikingCell
 from lyaptorch.cells.stacked import Block, Depth, Stacked
 from lyaptorch.cells.teacher import forced
 from lyaptorch.cells.unroll import settle, unroll
-from lyaptorch.cells.weights import WEIGHTS, random_frame
 
 __all__ = [
     "ACTIVATIONS",

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from lyaptorch._types import Input, Number, State
 from lyaptorch.cells.activation import Activation
+from lyaptorch.cells.matrices import Weights
 from lyaptorch.cells.spiking import SpikingCell
-from lyaptorch.cells.weights import Weights
 
 
 class AdaptiveLIFCell(SpikingCell):

@@ -14,7 +14,7 @@ from lyaptorch.cells.activation import sech2
 from lyaptorch.cells.cell import Cell
 from lyaptorch.cells.form import rows
 from lyaptorch.cells.initial import Draws
-from lyaptorch.cells.weights import Weights
+from lyaptorch.cells.matrices import Weights
 
 T = TypeVar("T")
 Gains: TypeAlias = Number | Mapping[str, Number]
@@ -28,6 +28,7 @@ class GatedCell(Cell):
 
     Attributes:
         gates: their names, in torch's order.
+        candidate: that of what is written into the state, which is no sigmoid.
         hidden_size: units.
         weight_ih: `(*e, gates * n, m)`.
         weight_hh: `(*e, gates * n, n)`.
@@ -36,6 +37,7 @@ class GatedCell(Cell):
     """
 
     gates: ClassVar[tuple[str, ...]]
+    candidate: ClassVar[str]
     states: ClassVar[int]
 
     def __init__(
@@ -56,11 +58,14 @@ class GatedCell(Cell):
         self.hidden_size, self.readable = n, slice(0, n)
         bound, size = n**-0.5, len(self.gates) * n
         gains: dict[str, Number] = self._by_gate("gain", gain, 1.0)
-        kinds: dict[str, str | Weights] = self._by_gate("weights", weights, "uniform")
+        mixed = {self.candidate: weights} if weights == "mixing" else weights
+        kinds: dict[str, str | Weights] = self._by_gate("weights", mixed, "uniform")
 
         def recurrent(gate: str) -> Tensor:
-            _checks.per_member(f"gain of the {gate} gate", gains[gate], self.ensemble)
-            return draw.recurrent(f"weight_hh {gate}", n, kinds[gate], gains[gate])
+            gain = _checks.per_member(f"gain of the {gate} gate", gains[gate], self.ensemble)
+            # beside gates at one half twice the gain has a direction that neither grows nor shrinks
+            twice = 2 if kinds[gate] == "mixing" else 1
+            return draw.recurrent(f"weight_hh {gate}", n, kinds[gate], gain * twice)
 
         self.weight_ih = draw.bounded("weight_ih", bound, size, m)
         self.weight_hh = nn.Parameter(torch.cat([recurrent(gate) for gate in self.gates], -2))
@@ -77,10 +82,10 @@ class GatedCell(Cell):
         return self._push(x, h, moved, Q, rows(X.mT, self.weight_ih.mT))
 
     def gate_values(self, x: Input, h: State) -> dict[str, Tensor]:
-        """What the sigmoid gates let through, `(*e, b, n)` each; not the candidates (cell, new)."""
+        """What the sigmoid gates let through, `(*e, b, n)` each; not the candidate."""
         a = self._drive(x) + self._recur(h[..., : self.hidden_size])
         named = zip(self.gates, a.chunk(len(self.gates), -1), strict=True)
-        return {gate: torch.sigmoid(part) for gate, part in named if gate not in ("cell", "new")}
+        return {gate: torch.sigmoid(part) for gate, part in named if gate != self.candidate}
 
     def _push(
         self, x: Tensor, h: Tensor, moved: Tensor, Q: Tensor, driven: Tensor | None = None
@@ -137,6 +142,7 @@ class GRUCell(GatedCell):
     """
 
     gates: ClassVar[tuple[str, ...]] = ("reset", "update", "new")
+    candidate: ClassVar[str] = "new"
     states: ClassVar[int] = 1
 
     def step(self, x: Input, h: State) -> State:

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from lyaptorch import _checks
 from lyaptorch._random import Stream, ids_of, seed_from
 from lyaptorch._types import Number
-from lyaptorch.cells.weights import Weights, fan_in
-from lyaptorch.cells.weights import weights as weights_of
+from lyaptorch.cells.matrices import Weights, fan_in
+from lyaptorch.cells.matrices import weights as weights_of
 
 
 class Draws:

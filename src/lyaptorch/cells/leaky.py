@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from lyaptorch._types import Number
 from lyaptorch.cells.activation import Activation
 from lyaptorch.cells.form import Form, Residual
+from lyaptorch.cells.matrices import Weights
 from lyaptorch.cells.rate import RateCell
 from lyaptorch.cells.residuals import spread
-from lyaptorch.cells.weights import Weights
 
 
 class LeakyRateCell(RateCell):

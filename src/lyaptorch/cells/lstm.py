@@ -16,6 +16,7 @@ from lyaptorch.cells.gates import Gains, GatedCell, GateWeights, over_columns, s
 class PairCell(GatedCell):
     """A gated cell whose state is a pair (h, c), packed into one tensor `(*e, b, 2n)`."""
 
+    candidate: ClassVar[str] = "cell"
     states: ClassVar[int] = 2
 
     def parts(self) -> dict[str, slice]:
@@ -49,7 +50,9 @@ class LSTMCell(PairCell):
         gain: scale of the initial recurrent weights, a number or a tensor of shape `*e`; or a mapping from
             the gates "input", "forget", "cell", "output" to such gains (1 for those left out).
         weights: ensemble of the initial recurrent weights, "uniform" (torch's), "gaussian", "orthogonal",
-            "identity", "shifted_mean" or a function; or a mapping from gates to these.
+            "identity", "shifted_mean", "mixing" or a function; or a mapping from gates to these. "mixing" is
+            for the candidate ("cell"; of a GRU "new") and leaves the gates as torch has them: orthogonal,
+            times 2, which keeps gradients beside gates at one half (`lt.weights.mixing_`).
         bias: whether there are biases.
         ensemble: leading dimensions `*e` of every parameter.
         member_ids: ids of shape `*e`; equal ids get equal numbers, in any ensemble. Default 0, 1, 2, ...

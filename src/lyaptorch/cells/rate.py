@@ -15,9 +15,9 @@ from lyaptorch.cells.activation import activation as activation_of
 from lyaptorch.cells.cell import FormCell
 from lyaptorch.cells.form import Form, Residual
 from lyaptorch.cells.initial import Draws
+from lyaptorch.cells.matrices import Weights
 from lyaptorch.cells.residuals import Recipe, decay, spread
 from lyaptorch.cells.surrogates import sech2
-from lyaptorch.cells.weights import Weights
 
 KINDS = ("linear", "A", "B")
 

@@ -14,7 +14,7 @@ from lyaptorch._caller import aside
 from lyaptorch._random import Stream, ids_of, seed_from
 from lyaptorch._types import Number
 from lyaptorch.cells.form import Residual
-from lyaptorch.cells.weights import random_frame
+from lyaptorch.cells.matrices import random_frame
 
 __all__ = ["Recipe", "decay", "informed", "matrix", "orthogonal", "rotation", "spread"]
 

@@ -11,8 +11,8 @@ from lyaptorch.cells.activation import Activation
 from lyaptorch.cells.cell import Cell
 from lyaptorch.cells.form import LIFForm, linear, rows
 from lyaptorch.cells.initial import Draws
+from lyaptorch.cells.matrices import Weights
 from lyaptorch.cells.surrogates import Surrogate, fast_sigmoid
-from lyaptorch.cells.weights import Weights
 
 RESETS = ("product", "subtract")
 RESET_GRADS = ("detach", "full", "ignore")

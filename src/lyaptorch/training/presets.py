@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lyaptorch._types import Number
 from lyaptorch.cells import Activation, RateCell, Readout
-from lyaptorch.cells.weights import Weights
+from lyaptorch.cells.matrices import Weights
 from lyaptorch.tasks.batch import Task
 from lyaptorch.training.model import Model, settled_state
 

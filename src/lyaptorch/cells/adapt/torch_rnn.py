@@ -71,16 +71,17 @@ def from_torch(module: nn.RNNBase | nn.RNNCellBase) -> Cell:
         ValueError: for two directions, a projection, or dropout between layers in training mode.
     """
     if isinstance(module, nn.RNNCellBase):
-        return _layer(module, module.input_size, "")
+        return directed(module, module.input_size, "")
     _check(module)
     n = module.hidden_size
-    layers = [_layer(module, n if i else module.input_size, f"_l{i}") for i in range(module.num_layers)]
+    layers = [directed(module, n if i else module.input_size, f"_l{i}") for i in range(module.num_layers)]
     cell = layers[0] if len(layers) == 1 else Stacked(layers)
     cell.batch_first = module.batch_first
     return cell
 
 
-def _layer(module: nn.RNNBase | nn.RNNCellBase, m: int, tail: str) -> Cell:
+def directed(module: nn.RNNBase | nn.RNNCellBase, m: int, tail: str) -> Cell:
+    """One layer in one direction, of m inputs, whose parameters' names end with `tail`."""
     names = {
         name: name + tail
         for name in ("weight_ih", "weight_hh", *(("bias_ih", "bias_hh") if module.bias else ()))

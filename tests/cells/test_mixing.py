@@ -1,0 +1,176 @@
+"""`weights.mixing_`: orthogonal candidate weights at the gain that keeps gradients."""
+
+import pytest
+import torch
+from torch import nn
+
+import lyaptorch as lt
+
+pytestmark = pytest.mark.usefixtures("double", "unchecked")
+
+M, N, H = 2, 12, 20
+CANDIDATE = {"GRU": slice(2 * N, None), "LSTM": slice(2 * N, 3 * N), "RNN": slice(0, N)}
+
+
+def drive(t=80, m=M, b=4):
+    drawn = torch.randn(t, b, m, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    return 0.3 * drawn
+
+
+def orthogonal_part(W, gain):
+    torch.testing.assert_close(W @ W.mT, gain**2 * torch.eye(W.shape[-1]).expand_as(W))
+
+
+def rest_is_as_before(module, before, touched):
+    """All is as before to the bit, but for rows of the touched parameters."""
+    for name, p in module.named_parameters():
+        keep = torch.ones(len(p), dtype=torch.bool)
+        if name in touched:
+            keep[touched[name]] = False
+            assert not torch.equal(p[~keep], before[name][~keep])
+        assert torch.equal(p[keep], before[name][keep]), name
+
+
+def state(module):
+    return {name: p.detach().clone() for name, p in module.named_parameters()}
+
+
+@pytest.mark.parametrize("kind", CANDIDATE)
+@pytest.mark.parametrize("settings", [{}, {"num_layers": 2}, {"bidirectional": True}, {"bias": False}])
+def test_only_candidate_weights_become_orthogonal_at_the_gain_it_says(kind, settings):
+    module = getattr(nn, kind)(M, N, **settings)
+    before = state(module)
+    chosen = lt.weights.mixing_(module, horizon=H)
+    names = [name for name in before if name.startswith("weight_hh")]
+    assert list(chosen.gains) == names
+    rest_is_as_before(module, before, dict.fromkeys(names, CANDIDATE[kind]))
+    for name in names:
+        orthogonal_part(getattr(module, name)[CANDIDATE[kind]], chosen.gains[name])
+    if "bias" in settings:
+        # all gates stand at one half
+        assert chosen.gains["weight_hh_l0"] == pytest.approx(1.0 if kind == "RNN" else 2.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", CANDIDATE)
+def test_with_inputs_the_leading_exponent_is_minus_one_over_the_horizon(kind):
+    module, x = getattr(nn, kind)(M, N), drive()
+    chosen = lt.weights.mixing_(module, horizon=H, inputs=x)
+    # the library's own spectrum, of the same steps, from another tangent vector
+    spectrum = lt.lyapunov_spectrum(module, x, k=1, tangent_transient=20)
+    assert chosen.exponents["weight_hh_l0"] == pytest.approx(-1 / H, abs=1e-3)
+    assert spectrum.exponents.mean().item() == pytest.approx(-1 / H, abs=0.01)
+
+
+def test_the_second_layer_is_driven_by_the_first():
+    stack, x = lt.cells.Stacked([lt.GRUCell(M, N), lt.GRUCell(N, N)]), drive()
+    chosen = lt.weights.mixing_(stack, horizon=H, inputs=x)
+    assert list(chosen.gains) == ["layers.0.weight_hh", "layers.1.weight_hh"]
+    below = lt.cells.unroll(stack.layers[0], x, torch.zeros(4, N))
+    top = lt.lyapunov_spectrum(stack.layers[1], below.detach(), k=1, tangent_transient=20)
+    assert top.exponents.mean().item() == pytest.approx(-1 / H, abs=0.01)
+
+
+CELLS = {
+    "GRUCell": lambda **e: lt.GRUCell(M, N, **e),
+    "LSTMCell": lambda **e: lt.LSTMCell(M, N, **e),
+    "URLSTMCell": lambda **e: lt.cells.URLSTMCell(M, N, **e),
+    "RateCell": lambda **e: lt.RateCell(M, N, **e),
+    "LeakyRateCell": lambda **e: lt.LeakyRateCell(M, N, leak=0.5, **e),
+}
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_member_starts_as_it_would_alone(cell):
+    x = drive(40)
+    every, alone = CELLS[cell](ensemble=(3,)), CELLS[cell](member_ids=2)
+    both = [
+        lt.weights.mixing_(every, horizon=H, inputs=x),
+        lt.weights.mixing_(alone, horizon=H, inputs=x, member_ids=2),
+    ]
+    torch.testing.assert_close(every.weight_hh[2], alone.weight_hh)
+    torch.testing.assert_close(both[0].gains["weight_hh"][2], both[1].gains["weight_hh"])
+    assert not torch.allclose(every.weight_hh[0], every.weight_hh[1])
+
+
+@pytest.mark.parametrize("cell", ["GRUCell", "LSTMCell", "RateCell"])
+def test_the_network_at_rest_is_on_the_edge(cell):
+    made = CELLS[cell](ensemble=(), bias=False)
+    lt.weights.mixing_(made, horizon=H)
+    J = torch.func.jacrev(lambda h: made.step(torch.zeros(1, M), h)[0])(torch.zeros(1, made.state_size))[:, 0]
+    # the eigenvalue keep + gate g e^(i angle) is largest where an angle of the matrix is smallest
+    W = (
+        made.weight_hh[made.gates.index(made.candidate) * N :][:N]
+        if hasattr(made, "gates")
+        else made.weight_hh
+    )
+    Q = torch.linalg.eigvals(W / (1 if cell == "RateCell" else 2))
+    expected = (Q.abs() if cell == "RateCell" else (0.5 + 0.5 * Q).abs()).max()
+    torch.testing.assert_close(torch.linalg.eigvals(J).abs().max(), expected)
+
+
+@pytest.mark.parametrize(("cell", "rows"), [(lt.GRUCell, CANDIDATE["GRU"]), (lt.LSTMCell, CANDIDATE["LSTM"])])
+def test_cells_start_mixing_by_name(cell, rows):
+    plain, made = cell(1, N), cell(1, N, weights="mixing")
+    rest_is_as_before(made, state(plain), {"weight_hh": rows})
+    orthogonal_part(made.weight_hh[rows], 2)
+    gate = cell(1, N, weights={cell.candidate: "mixing"}, gain={cell.candidate: 0.5})
+    orthogonal_part(gate.weight_hh[rows], 1)
+    orthogonal_part(lt.RateCell(1, N, weights="mixing", gain=0.9).weight_hh, 0.9)
+
+
+@pytest.mark.parametrize(
+    ("module", "reason"),
+    [
+        (lambda: lt.cells.MinGRUCell(M, N), r"MinGRUCell has no candidate that reads all units' last state"),
+        (lambda: lt.cells.LRUCell(M, N), r"LRUCell has no candidate"),
+        (lambda: lt.ResidualCell(M, N), r"its residual connection keeps the state"),
+        (lambda: nn.LSTM(M, N, proj_size=3), r"not square \(proj_size=3\)"),
+        (lambda: nn.Linear(M, N), r"got a Linear: it has no recurrent part"),
+        (lambda: nn.Sequential(nn.GRU(M, N), nn.Linear(N, 1)), r"it has module.0: pass that"),
+        (lambda: nn.utils.parametrizations.weight_norm(nn.GRU(M, N), "weight_hh_l0"), r"computed from other"),
+        (lambda: lt.cells.Stacked([lt.GRUCell(M, N), lt.cells.MinGRUCell(N, N)]), r"MinGRUCell has no"),
+    ],
+)
+def test_networks_without_candidate_weights_are_refused_and_stay(module, reason):
+    module = module()
+    before = state(module)
+    with pytest.raises(ValueError, match=reason):
+        lt.weights.mixing_(module, horizon=H)
+    assert all(torch.equal(p, before[name]) for name, p in module.named_parameters())
+
+
+def open_gates():
+    gru = nn.GRU(M, N)
+    with torch.no_grad():
+        gru.bias_ih_l0[N : 2 * N] = 6.0
+    return gru
+
+
+@pytest.mark.parametrize(
+    ("module", "inputs", "reason"),
+    [
+        (
+            open_gates,
+            drive(),
+            r"no gain of weight_hh_l0 in .* the nearest was .*the gates alone keep gradients",
+        ),
+        (lambda: nn.RNN(M, N), 1e5 * drive(), r"the nearest was .*its units saturate"),
+        (lambda: nn.RNN(M, N), drive(m=3), r"inputs must be \(t, \*e, b, m\) with t >= 4, .* m = 2"),
+        (lambda: nn.RNN(M, N), drive().float(), r"inputs must have the dtype of the weights"),
+    ],
+)
+def test_a_gain_that_cannot_be_found_is_said_and_nothing_changes(module, inputs, reason):
+    module = module()
+    before = state(module)
+    with pytest.raises(ValueError, match=reason):
+        lt.weights.mixing_(module, horizon=H, inputs=inputs)
+    assert all(torch.equal(p, before[name]) for name, p in module.named_parameters())
+
+
+def test_a_horizon_is_above_zero_and_the_choice_is_told():
+    with pytest.raises(ValueError, match=r"horizon must be an integer >= 1, got 0; it is in steps"):
+        lt.weights.mixing_(nn.RNN(M, N), horizon=0)
+    chosen = lt.weights.mixing_(nn.GRU(M, N, bias=False), horizon=H, inputs=drive())
+    gain = chosen.gains["weight_hh_l0"].item()
+    assert str(chosen) == f"weight_hh_l0: orthogonal x {gain:.2f}, lambda_1 -0.05 per step"
+    assert str(lt.weights.mixing_(nn.GRU(M, N, bias=False), horizon=H)) == "weight_hh_l0: orthogonal x 2.00"

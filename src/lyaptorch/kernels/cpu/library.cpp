@@ -123,7 +123,7 @@ bool run(Task task, const void* args, int64_t units, int64_t bytes, int64_t thre
 
 }  // namespace
 
-EXPORT int32_t lyap_version() { return 7; }
+EXPORT int32_t lyap_version() { return 8; }
 EXPORT const char* lyap_instruction_set() { return current().name; }
 
 // Uses the named instruction set from now on, the best one for null; 0 if this machine lacks it.

@@ -18,6 +18,7 @@ from fused import compiled
 TESTS = Path(__file__).parent
 RECORDED = (
     "../training/test_fused_loss.py",
+    "../training/test_prepared_floss.py",
     "test_kernels.py",
     "test_kernel_accuracy.py",
     "test_kernel_properties.py",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -16,7 +15,8 @@ from lyaptorch.cells.gate_form import GateForm
 from lyaptorch.kernels.arguments import KernelArguments, Saved, Scanned, Settings
 from lyaptorch.kernels.dispatch import preferred, refusal
 from lyaptorch.kernels.footprint import check_memory, scan_need, unroll_need
-from lyaptorch.kernels.library import ScanArgs, UnrollArgs, call, fill, reuse_buffer, tape_size
+from lyaptorch.kernels.library import UnrollArgs, call, fill, reuse_buffer, tape_size
+from lyaptorch.kernels.scanning import Scanning, cuts_of
 
 
 @dataclass(frozen=True)
@@ -95,25 +95,13 @@ def scan_forward(
         check_memory(scan_need(form, len(inputs), s, k, gradient=keep), prod(e), b, h.device)
         scanned: Scanned = _triton(form).scan_forward(form, inputs, h, frame, settings, keep=keep)
         return scanned
-    handed, frame = KernelArguments(form, inputs, h), frame.expand(*h.shape, k).detach().contiguous()
-    pivots, dead = h.new_empty(s, *e, b, k), h.new_empty(s, *e, b, k, dtype=torch.bool)
-    longest, after, Q = h.new_empty(s, *e, b), h.new_empty(h.shape), torch.empty_like(frame)
-    # found by threads that cannot raise: looked at when all are done
-    status = h.new_empty(*e, b, 2, dtype=torch.int64)
-    cuts, twice = _on_host(settings.cuts, torch.int64), _on_host(settings.twice, torch.uint8)
-    args, tape = ScanArgs(form=handed.args, k=k, spans=s, keep=int(keep)), None
-    fill(args, cuts=cuts, twice=twice, frame=frame, pivots=pivots, dead=dead, longest=longest)
-    fill(args, h=after, Q=Q, status=status)
-    if keep:
-        tape = reuse_buffer((tape_size("scan", args, h.dtype),), torch.uint8)
-        fill(args.form, tape=tape)
-    call("scan_forward", args, h.dtype)
-    return Scanned(pivots, dead, after, Q, *_first(status), None if tape is None else (handed, tape), longest)
-
-
-@lru_cache(maxsize=64)
-def _on_host(values: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    return torch.tensor(values, dtype=dtype, device="cpu")
+    scanning = Scanning(
+        form, inputs, h, k, cuts_of(settings.cuts, settings.twice), cut=settings.cut or 0, keep=keep
+    )
+    Q = h.new_empty(*h.shape, k)
+    scanning.forward(frame.expand_as(Q), Q)
+    found = scanning.pivots, scanning.dead, scanning.h, Q
+    return Scanned(*found, *scanning.stopped(), scanning if keep else None, scanning.longest)
 
 
 def _triton(form: AnyForm) -> Any:
@@ -121,14 +109,6 @@ def _triton(form: AnyForm) -> Any:
     from lyaptorch.kernels.triton import form_scan, lif_scan
 
     return lif_scan if isinstance(form, LIFForm) else form_scan
-
-
-def _first(status: Tensor) -> tuple[int | None, int | None]:
-    """The smallest number in each of two columns that is not negative."""
-    numbers = status.flatten().tolist()
-    columns = ([number for number in numbers[i::2] if number >= 0] for i in (0, 1))
-    broken, overflow = (min(column, default=None) for column in columns)
-    return broken, overflow
 
 
 def scan_adjoint(
@@ -142,14 +122,10 @@ def scan_adjoint(
     if settings.backend == "triton":
         found: list[Tensor | None] = _triton(form).scan_adjoint(form, leaves, settings, saved, c, h_bar)
         return found
-    k, s, h0, (handed, tape) = c.shape[-1], len(c), saved.h0, saved.tape
-    handed.gradients(leaves)
-    c, log_r = c.contiguous(), saved.log_r.contiguous()
+    h0, scanning = saved.h0, saved.tape
     h_bar = h_bar.clone(memory_format=torch.contiguous_format)
-    frame_bar, cuts = h0.new_empty(*h0.shape, k), _on_host(settings.cuts, torch.int64)
-    args = ScanArgs(form=handed.args, k=k, spans=s, keep=1, cut=settings.cut or 0)
-    fill(args, cuts=cuts, c=c, log_r=log_r, frame_bar=frame_bar)
-    fill(args.form, h_bar=h_bar, tape=tape)
-    call("scan_adjoint", args, h0.dtype)
-    inputs_bar, *bars = handed.found(leaves)
+    frame_bar = h0.new_empty(*h0.shape, c.shape[-1])
+    scanning.want(leaves)
+    scanning.adjoint(c.contiguous(), saved.log_r.contiguous(), h_bar, frame_bar)
+    inputs_bar, *bars = scanning.found()
     return [inputs_bar, h_bar, frame_bar, *bars]

@@ -56,7 +56,11 @@ class ScanArgs(ctypes.Structure):
 
     _fields_ = (
         ("form", FormArgs),
-        *_fields("k spans cut keep", "", "cuts twice frame pivots dead longest h Q status c log_r frame_bar"),
+        *_fields(
+            "k spans cut keep apart one_frame",
+            "",
+            "cuts twice frame pivots dead longest h Q status c log_r frame_bar",
+        ),
     )
 
 

@@ -32,8 +32,8 @@ class FlossPhase:
         steps: steps of each scan, the tangent transient included.
         tangent_transient: first steps of the scan, not counted.
         interval: steps between reorthonormalisations, on which exponents depend by round-off alone. "auto"
-            begins with 1 and takes, after every tenth flossing step, the longest that the growth then allows
-            all members; the published setting is 1.
+            begins with 1 and takes, after every tenth flossing step, the longest that the growth then allows:
+            each member its own in the CPU kernels, elsewhere all members; the published setting is 1.
         target: exponent to reach, nats per step; a number or one for each member.
         lr: learning rate of flossing's own Adam; a number or one for each member.
         clip: largest gradient norm of each tensor of each member, a number or one for each member; None, the

@@ -58,7 +58,7 @@ def choose_interval(cell: Cell, inputs: Tensor, h: Tensor, Q: Tensor, counted: i
 
 
 @torch.no_grad()
-def allowed_interval(log_r: Tensor, longest: Tensor | None, cuts: Sequence[int]) -> Tensor:
+def allowed_interval(log_r: Tensor, longest: Tensor | None, cuts: Sequence[int] | Tensor) -> Tensor:
     """How many steps the growth in a scan allows each member between reorthonormalisations, `(*e)`.
 
     The condition of a span's product is at least the longest column over the least R_ii, and that of several
@@ -69,7 +69,8 @@ def allowed_interval(log_r: Tensor, longest: Tensor | None, cuts: Sequence[int])
         log_r: `(s, *e, b, k)`.
         longest: `(s, *e, b)`, the length of the longest column before each orthonormalisation, where it is
             known: columns that shear are longer than any R_ii tells.
-        cuts: the steps between which the s spans lie.
+        cuts: the steps between which the s spans lie; or those of each member `(*e, s + 1)`, of which some
+            spans may be empty.
     """
     limits = torch.finfo(log_r.dtype)
     bottom = torch.where(log_r == -torch.inf, torch.inf, log_r).amin(-1)
@@ -80,13 +81,20 @@ def allowed_interval(log_r: Tensor, longest: Tensor | None, cuts: Sequence[int])
     share = torch.maximum(spreads, sizes).nan_to_num(torch.inf, torch.inf)
     # without a living column nothing can be lost
     share = torch.where(bottom == torch.inf, 0.0, share)
-    now = max(stop - start for start, stop in itertools.pairwise(cuts))
+    now: int | Tensor = 1
+    taken: int | Tensor = len(share)
+    if isinstance(cuts, Tensor):
+        lengths = cuts.diff(dim=-1)
+        now, taken = lengths.amax(-1), (lengths > 0).sum(-1)
+    else:
+        now = max(stop - start for start, stop in itertools.pairwise(cuts))
     allowed = (now / share.amax((0, -1)).clamp_min(1.0)).clamp_min(1.0).long()
     total = torch.cat([torch.zeros_like(share[:1]), share.cumsum(0)])
     for count in MULTIPLES:
-        if count * now > LONGEST or count > len(share):
+        if count > len(share):
             break
         fits = (total[count:] - total[:-count]).amax((0, -1)) <= 1
+        fits &= (count * now <= LONGEST) & (count <= taken)
         allowed = torch.where(fits, count * now, allowed)
     return allowed
 

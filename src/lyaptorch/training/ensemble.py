@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -181,6 +182,23 @@ def trainable(module: torch.nn.Module) -> list[Tensor]:
     return [p for p in module.parameters() if p.requires_grad]
 
 
+def warn_of_death(exponents: Tensor, ids: Tensor) -> None:
+    """Where no direction survives there is no gradient, and flossing would do nothing in silence.
+
+    Args:
+        exponents: of a step `(*e, k)`, averaged over trajectories.
+        ids: of the members.
+    """
+    dead = exponents[..., 0] == -torch.inf
+    if dead.any():
+        warnings.warn(
+            f"every tangent vector of member {ids.cpu()[dead].tolist()} dies (lambda_1 = -inf), so flossing "
+            "has no gradient for it; rectified units have slope 0 at and below 0: pass an h0 that opens "
+            "some, such as positive noise, or raise bias or gain",
+            stacklevel=2,
+        )
+
+
 T = TypeVar("T")
 
 OVERFLOWS: tuple[type[Exception], ...] = (FloatingPointError, LinAlgError)
@@ -201,6 +219,24 @@ class UnstableError(FloatingPointError):
         self.who = who
         self.step = torch.full((int(who.sum()),), torch.nan, device="cpu") if step is None else step
         super().__init__(message)
+
+
+@torch.no_grad()
+def unstable(what: str, networks: Ensemble, wrong: Tensor, batch: Batch) -> UnstableError:
+    """What to raise where a loss or gradient of some members is not finite."""
+    # a trajectory of any unit counts; argmax of 0 / 1 gives the first 1
+    bad = ~torch.isfinite(networks.model.states(batch.inputs)).all(-1).all(-1)
+    first = bad.int().argmax(0).double() + 1
+    step = torch.where(bad.any(0), first, torch.nan)[wrong]
+    at = step[~step.isnan()]
+    where = f", its state overflows at step {int(at.min())} of the trial" if len(at) else ""
+    return UnstableError(
+        f"the {what} is not finite at epoch {int(networks.epoch[wrong].min())} for member "
+        f"{networks.ids[wrong].tolist()}{where}; lower the learning rate, the clip, the gain or the steps "
+        f"of a trial, {GO_ON}",
+        wrong,
+        step,
+    )
 
 
 def told_apart(networks: Ensemble, attempt: Callable[[Ensemble, Tensor], T]) -> T:

@@ -23,10 +23,11 @@ from lyaptorch.schedules import FlossPhase
 from lyaptorch.schedules.phases import plain, select
 from lyaptorch.tangent.automatic import AUTO
 from lyaptorch.tasks.batch import Draw, Source
+from lyaptorch.training.ensemble import warn_of_death
 from lyaptorch.training.epochs import Epochs, Row, between_looks
 from lyaptorch.training.history import History
 from lyaptorch.training.optim import Adam, MemberOptimizer
-from lyaptorch.training.steps import Flossed, floss_step, flossing_of, warn_of_death
+from lyaptorch.training.steps import Flossed, floss_step, flossing_of
 
 
 @flosses
@@ -132,7 +133,7 @@ def floss(
         if not optimizer.parameters:
             raise ValueError("there is nothing to floss: no parameter of the cell has requires_grad; set it")
         phase = select(phase, everybody, epoch.device)
-        flossing = flossing_of(phase, seed, epoch, allowed)
+        flossing = flossing_of(phase, seed, epoch, allowed, optimizer.parameters)
 
         def value() -> Flossed:
             return flossing.value(trained, source(epoch), state)

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -206,11 +207,11 @@ def fit_flops(batch: Batch, n: int, o: int) -> int:
     return 3 * 2 * rows * n * (steps * (n + m) + (steps - batch.first) * o)
 
 
-def floss_flops(n: int, k: int, steps: int, interval: int = 1) -> int:
+def floss_flops(n: int, k: int, steps: int, interval: Any = 1) -> Any:
     """Floating-point operations of one flossing step of one network and trajectory.
 
     Forwards 2 n^2 k + 2 n^2 a step and 2 n k^2 + k^3/3 a reorthonormalisation; backwards 4 n^2 k + 4 n^2 and
-    3 n k^2.
+    3 n k^2. Where `interval` is a tensor, so is what comes of it.
     """
     # an n x n times an n x k matrix is 2 n^2 k: once forwards (D Q), twice backwards (the cotangents of D and
     # of Q). Half of a Gram matrix and a triangular solve are n k^2 each, its Cholesky factor k^3 / 3

@@ -73,13 +73,9 @@ class PreparedLoss:
     def _facts(self, form: AnyForm | GateForm, batch: Batch) -> tuple[Any, ...]:
         """All that decides about the arguments, but for numbers. Tensors live as long as what is prepared."""
         readout, x = self.model.readout, batch.inputs
-        # decays are computed anew for each form, and handed over with it
-        decays = form.constants()[:2] if isinstance(form, LIFForm) else []
-        kinds = [(z.shape, z.dtype, z.device, z.requires_grad) for z in decays]
-        parts = [z for z in _parts(form) if all(z is not decay for decay in decays)]
-        tensors = [*parts, self.model.h0, readout.weight, readout.bias]
-        places = [(id(z), z.data_ptr(), z.requires_grad) if isinstance(z, Tensor) else id(z) for z in tensors]
-        return places, kinds, x.shape, x.stride(), x.dtype, x.device, batch.targets.shape
+        tensors = [self.model.h0, readout.weight, readout.bias]
+        places = [_place(z) for z in tensors]
+        return facts_of(form), places, x.shape, x.stride(), x.dtype, x.device, batch.targets.shape
 
     def _prepare(self, form: AnyForm | GateForm, batch: Batch) -> _Prepared | None:
         model, leaves, wanted = self.model, form.trained(), [id(p) for p in self.parameters]
@@ -116,6 +112,18 @@ class PreparedLoss:
             return False
         prepared.fitting.see(form, inputs, *answers)
         return True
+
+
+def facts_of(form: AnyForm | GateForm) -> tuple[Any, ...]:
+    """What a form is, but for numbers. Its tensors live as long as what is prepared."""
+    # decays are computed anew for each form, and handed over with it
+    decays = form.constants()[:2] if isinstance(form, LIFForm) else []
+    kinds = [(z.shape, z.dtype, z.device, z.requires_grad) for z in decays]
+    return [_place(z) for z in _parts(form) if all(z is not decay for decay in decays)], kinds
+
+
+def _place(z: Any) -> Any:
+    return (id(z), z.data_ptr(), z.requires_grad) if isinstance(z, Tensor) else id(z)
 
 
 def _parts(form: AnyForm | GateForm) -> Iterator[Any]:

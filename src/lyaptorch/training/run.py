@@ -17,11 +17,11 @@ from lyaptorch._shown import progress
 from lyaptorch.schedules import FitPhase, FlossPhase, Phase, Schedule
 from lyaptorch.schedules.phases import check_per_member, plain, select
 from lyaptorch.tasks.batch import Draw, Task
-from lyaptorch.training.ensemble import Ensemble, UnstableError, told_apart
+from lyaptorch.training.ensemble import Ensemble, UnstableError, told_apart, warn_of_death
 from lyaptorch.training.epochs import Row
 from lyaptorch.training.history import History, any_of, save_checkpoint
 from lyaptorch.training.metrics import measure, measured_exponents
-from lyaptorch.training.steps import most_exponents, warn_of_death
+from lyaptorch.training.steps import most_exponents
 from lyaptorch.training.work import Settings, Work, drawing, work_of
 
 CHECKPOINT_SECONDS = float(os.environ.get("LYAPTORCH_CHECKPOINT_SECONDS", "20"))

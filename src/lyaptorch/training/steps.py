@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeAlias
+from functools import cached_property
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -20,14 +20,16 @@ from lyaptorch.schedules import FlossPhase
 from lyaptorch.schedules.loss import PENALTIES, member_losses
 from lyaptorch.schedules.phases import EXPONENTS
 from lyaptorch.tangent import mean_over_trajectories
+from lyaptorch.tangent.adjoint import warn_if_exploded
 from lyaptorch.tangent.automatic import AUTO, allowed_interval
 from lyaptorch.tangent.engine import problem_of, run_scan
 from lyaptorch.tangent.growth import in_spans
-from lyaptorch.tangent.scan import layout
+from lyaptorch.tangent.scan import Layout, layout
 from lyaptorch.tangent.start import fit_padded, framed, name_too_short
 from lyaptorch.tasks.batch import Batch
-from lyaptorch.training.ensemble import GO_ON, Ensemble, UnstableError
+from lyaptorch.training.ensemble import Ensemble, UnstableError, unstable
 from lyaptorch.training.optim import MemberOptimizer
+from lyaptorch.training.prepared_floss import PreparedScan
 
 PUBLISHED_K = 75
 PERIOD = 10
@@ -40,15 +42,26 @@ AHEAD = 8
 class Flossed(NamedTuple):
     """What a flossing phase minimises now, `(*e)`, and the exponents `(*e, b, k)` if it is made of them.
 
-    `allowed (*e)` is the interval that each member allows from here on, where it is to be chosen.
+    `allowed (*e)` is the interval that each member allows from here on, where it is to be chosen. `prepared`
+    has the gradients, if the losses are a function of the exponents alone, whose gradient ends there.
     """
 
     losses: Tensor
     exponents: Tensor | None = None
     allowed: Tensor | None = None
+    prepared: PreparedScan | None = None
+
+    def gradients(self, parameters: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Of each member's own loss by the parameters of a step."""
+        total = self.losses.sum()
+        if self.prepared is None or self.exponents is None:
+            return torch.autograd.grad(total, parameters, materialize_grads=True)
+        return self.prepared.gradients(torch.autograd.grad(total, self.exponents)[0])
 
 
 Value: TypeAlias = Callable[[], Flossed]
+Grown: TypeAlias = tuple[Tensor, Tensor | None, Sequence[int] | Tensor]
+"""log R_ii, the longest columns and the cuts, as `allowed_interval` takes them."""
 
 
 @dataclass
@@ -62,7 +75,9 @@ class Flossing:
         together: whether all members are at the same epoch, and so have the same frame.
         epoch: `(*e)`, where each member stands.
         allowed: `(*e)`, the interval that each allows; 0 where nobody has looked.
+        trained: parameters whose gradients may be made without autograd; None where the loss needs a graph.
         interval: the one taken; read from `allowed` where numbers can be read.
+        taken: that of each member `(*e)`, where it differs.
         ahead: frames of `AHEAD` epochs, by how many such blocks came before.
     """
 
@@ -72,7 +87,9 @@ class Flossing:
     together: bool
     epoch: Tensor
     allowed: Tensor
+    trained: Sequence[Tensor] | None = None
     interval: int = field(default=1, init=False)
+    taken: int | Tensor = field(default=1, init=False)
     ahead: dict[int, Tensor] = field(default_factory=dict, init=False)
 
     def value(self, cell: Cell, driven: Padded, h0: Tensor | None) -> Flossed:
@@ -82,6 +99,8 @@ class Flossing:
             ValueError: for arguments that `fit` refuses, trajectories that end within the transient, or
                 sequences of different lengths and a penalty that looks at single steps.
         """
+        if (known := self._without_graph(cell, driven, h0)) is not None:
+            return known
         phase, (inputs, h, after) = self.phase, fit_padded(cell, driven, h0)
         k = most_exponents(self.k, h.shape[-1] - cell.travelling)
         if phase.penalty != EXPONENTS:
@@ -97,17 +116,38 @@ class Flossing:
         if after is not None:
             name_too_short(after, wait)
         Q = frame.expand(*h.shape[:-1], *frame.shape[-2:])
-        laid = layout(wait, len(inputs), self.choose(), h.device)
+        laid = self.lay(len(inputs), h.device)
         found = run_scan(problem_of(cell, h, laid, after, cut=cut), None, inputs, h, Q)
         growth = in_spans(laid, found.log_r, found.healthy, after).repeated(copies, k)
         # targets and losses are per step, whatever time a step takes
-        exponents, allowed = growth.exponents(), None
+        exponents = growth.exponents()
+        return self._flossed(exponents, lambda: (found.log_r.detach(), found.longest, laid.cuts))
+
+    def _flossed(self, exponents: Tensor, growth: Callable[[], Grown], known: Any = None) -> Flossed:
+        """What is minimised, of these exponents; `growth` is asked for where an interval is due."""
+        phase, allowed = self.phase, None
         if phase.interval == AUTO:
             due = (self.epoch % PERIOD == 0) | (self.allowed == 0)
             if not _checks.can_look() or due.any():
-                own = allowed_interval(found.log_r.detach(), found.longest, laid.cuts)
-                allowed = torch.where(due, own, self.allowed)
-        return Flossed(member_losses(exponents, phase.target, phase.reduction, phase.k), exponents, allowed)
+                allowed = torch.where(due, allowed_interval(*growth()), self.allowed)
+        losses = member_losses(exponents, phase.target, phase.reduction, phase.k)
+        return Flossed(losses, exponents, allowed, known)
+
+    @cached_property
+    def _prepared(self) -> PreparedScan:
+        return PreparedScan(self.trained or [])
+
+    def _without_graph(self, cell: Cell, driven: Padded, h0: Tensor | None) -> Flossed | None:
+        """The same by `PreparedScan`, where that can be."""
+        size, prepared = cell.state_size, self._prepared
+        if self.trained is None or self.phase.penalty != EXPONENTS or not size:
+            return None
+        found = prepared.of(self, most_exponents(self.k, size - cell.travelling), cell, driven, h0)
+        return None if found is None else self._flossed(found, prepared.growth, prepared)
+
+    def lay(self, steps: int, device: torch.device) -> Layout:
+        """The spans of the next step, the same of all members."""
+        return layout(self.phase.tangent_transient, steps, self.choose(), device)
 
     def choose(self) -> int:
         """The interval of the next step: the shortest that any member allows."""
@@ -115,6 +155,7 @@ class Flossing:
             self.interval = self.phase.interval
         elif _checks.can_look():
             self.interval = max(1, int(self.allowed.min()))
+        self.taken = self.interval
         return self.interval
 
     def wait(self) -> int:
@@ -146,11 +187,17 @@ class Flossing:
         return self.ahead[first][at]
 
 
-def flossing_of(phase: FlossPhase, seed: int, epoch: Tensor, allowed: Tensor) -> Flossing:
+def flossing_of(
+    phase: FlossPhase,
+    seed: int,
+    epoch: Tensor,
+    allowed: Tensor,
+    trained: Sequence[Tensor] | None = None,
+) -> Flossing:
     """Of a phase about to start or to go on at these epochs, with these intervals, both `*e`."""
     k = int(phase.k.max()) if isinstance(phase.k, Tensor) else phase.k
     together = phase.frame == "fixed" or bool((epoch == epoch.reshape(-1)[0]).all())
-    return Flossing(phase, k, seed, together, epoch, allowed)
+    return Flossing(phase, k, seed, together, epoch, allowed, trained)
 
 
 def fit_step(
@@ -177,7 +224,7 @@ def fit_step(
     prepared = None if joint is not None else networks.differentiated(batch)
     loss, right = networks.model.loss(batch) if prepared is None else prepared[:2]
     if not _checks.all_finite(loss):
-        raise _unstable("loss", networks, ~torch.isfinite(loss), batch)
+        raise unstable("loss", networks, ~torch.isfinite(loss), batch)
     if prepared is None:
         # members share no parameter, so the gradient of the sum is each member's own, whoever else takes part
         total = loss.sum()
@@ -190,7 +237,7 @@ def fit_step(
         gradients = prepared.gradients
     wrong, lengths = networks.optimizer.step(gradients, limit, mode)
     if wrong is not None:
-        raise _unstable("gradient", networks, wrong, batch)
+        raise unstable("gradient", networks, wrong, batch)
     networks.epoch += 1
     # told before clipping: a trigger on it asks how gradients flow, not what the clip left of them
     size = networks.recurrent_norm(lengths)
@@ -206,12 +253,15 @@ def floss_step(loss: Value, flossing: Flossing, optimizer: MemberOptimizer, ids:
     """
     phase, epoch = flossing.phase, flossing.epoch
     try:
-        value, exponents, allowed = loss()
+        flossed = loss()
     except FloatingPointError as error:
         raise FloatingPointError(f"at flossing epoch {epoch.reshape(-1)[0]}: {error}") from error
-    gradients = torch.autograd.grad(value.sum(), optimizer.parameters, materialize_grads=True)
+    value, exponents, allowed, prepared = flossed
+    gradients = flossed.gradients(optimizer.parameters)
     wrong, _ = optimizer.step(gradients, phase.clip)
     if wrong is not None:
+        if prepared is not None:
+            warn_if_exploded(gradients, prepared.growth()[0])
         raise UnstableError(
             f"the gradient is not finite at flossing epoch {epoch.reshape(-1)[0]} for member "
             f'{ids[wrong].tolist()}; use fewer steps, state_grad="detach" or a truncation length',
@@ -244,37 +294,3 @@ def first_row(networks: Ensemble, phase: FlossPhase) -> Tensor | None:
     # detached: flossing trains the cell, not the state that the task starts from
     row = networks.model.initial_state(1)
     return None if row is None else row.detach().expand(*row.shape[:-2], phase.batch, -1)
-
-
-def warn_of_death(exponents: Tensor, ids: Tensor) -> None:
-    """Where no direction survives there is no gradient, and flossing would do nothing in silence.
-
-    Args:
-        exponents: of a step `(*e, k)`, averaged over trajectories.
-        ids: of the members.
-    """
-    dead = exponents[..., 0] == -torch.inf
-    if dead.any():
-        warnings.warn(
-            f"every tangent vector of member {ids.cpu()[dead].tolist()} dies (lambda_1 = -inf), so flossing "
-            "has no gradient for it; rectified units have slope 0 at and below 0: pass an h0 that opens "
-            "some, such as positive noise, or raise bias or gain",
-            stacklevel=2,
-        )
-
-
-@torch.no_grad()
-def _unstable(what: str, networks: Ensemble, wrong: Tensor, batch: Batch) -> UnstableError:
-    # a trajectory of any unit counts; argmax of 0 / 1 gives the first 1
-    bad = ~torch.isfinite(networks.model.states(batch.inputs)).all(-1).all(-1)
-    first = bad.int().argmax(0).double() + 1
-    step = torch.where(bad.any(0), first, torch.nan)[wrong]
-    at = step[~step.isnan()]
-    where = f", its state overflows at step {int(at.min())} of the trial" if len(at) else ""
-    return UnstableError(
-        f"the {what} is not finite at epoch {int(networks.epoch[wrong].min())} for member "
-        f"{networks.ids[wrong].tolist()}{where}; lower the learning rate, the clip, the gain or the steps "
-        f"of a trial, {GO_ON}",
-        wrong,
-        step,
-    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -91,7 +91,7 @@ def _fit(phase: FitPhase, part: Ensemble, task: Task, settings: Settings) -> Wor
 def _floss(phase: FlossPhase, part: Ensemble, task: Task, settings: Settings) -> Work:
     if not part.flosser.parameters:
         raise ValueError("there is nothing to floss: no parameter of the cell has requires_grad; set it")
-    flossing, value = _flossing(phase, part, task, settings, "floss")
+    flossing, value = _flossing(phase, part, task, settings, "floss", part.flosser.parameters)
 
     def epoch() -> Row:
         try:
@@ -117,11 +117,16 @@ def _attempt(
 
 
 def _flossing(
-    phase: FlossPhase, part: Ensemble, task: Task, settings: Settings, stream: str
+    phase: FlossPhase,
+    part: Ensemble,
+    task: Task,
+    settings: Settings,
+    stream: str,
+    trained: Sequence[Tensor] | None = None,
 ) -> tuple[Flossing, Value]:
     """The flossing loss of some members, of fresh inputs at their epoch."""
     epoch = part.floss_epoch if stream == "floss" else part.epoch
-    flossing = flossing_of(phase, settings.seed, epoch, part.allowed)
+    flossing = flossing_of(phase, settings.seed, epoch, part.allowed, trained)
 
     def value() -> Flossed:
         d = Draw(settings.seed, phase.steps, phase.batch, epoch, stream=stream, dtype=part.dtype)
@@ -136,10 +141,11 @@ def _state_size(part: Ensemble) -> int:
     return h0.shape[-1] if size == 0 and h0 is not None else size
 
 
-def _floss_flops(flossing: Flossing, n: int) -> int:
+def _floss_flops(flossing: Flossing, n: int) -> int | Tensor:
     phase = flossing.phase
     k = most_exponents(phase.k, n) if phase.penalty == EXPONENTS else n
-    return phase.batch * floss_flops(n, k, phase.steps, flossing.interval)
+    each: int | Tensor = floss_flops(n, k, phase.steps, flossing.taken)
+    return phase.batch * each
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import ctypes
 import math
 import struct
 
-from lyaptorch.kernels import descent, draws, fit, fused
+from lyaptorch.kernels import descent, draws, fit, fused, scanning
 from lyaptorch.kernels.library import ActivationArgs, FormArgs, UnrollArgs, call, tape_size
 
 NAMES = ("scan_forward", "scan_adjoint", "unroll_forward", "unroll_adjoint", "fit", "descend", "draw")
@@ -44,7 +44,7 @@ def pytest_configure(config):
             noise = only_noise(name, args, dtype)
             file.write(written(name, args, dtype, buffers, before, compare=not noise))
 
-    fused.call = fit.call = descent.call = draws.call = recorded
+    fused.call = scanning.call = fit.call = descent.call = draws.call = recorded
 
 
 def overflowed(name, args):
@@ -107,10 +107,11 @@ def found(name, args, dtype):
     wanted |= {f"{f}_bar": members * n for f in ("inner", "outer", "phi")} | {"inputs_bar": t * items * m}
     if name.startswith("scan"):
         s, k = args.spans, args.k
-        given |= {"frame": items * size * k, "c": s * items * k, "log_r": s * items * k}
+        frames, laid = 1 if args.one_frame else items, members if args.apart else 1
+        given |= {"frame": frames * size * k, "c": s * items * k, "log_r": s * items * k}
         wanted |= {"pivots": s * items * k, "longest": s * items, "h": items * size}
         wanted |= {"Q": items * size * k, "frame_bar": items * size * k}
-        numbers_of_bytes = {"cuts": (8 * (s + 1), True, NOT), "twice": (s, True, NOT)}
+        numbers_of_bytes = {"cuts": (8 * (s + 1) * laid, True, NOT), "twice": (s * laid, True, NOT)}
         numbers_of_bytes |= {"dead": (s * items * k, False, BYTES), "status": (16 * items, False, BYTES)}
     elif name == "fit":
         o, steps, classes = (
@@ -140,6 +141,10 @@ def found(name, args, dtype):
     table["tape"] = (tape_size(name.split("_")[0], args, dtype), adjoint, NOT)
     if name == "scan_adjoint":
         table["h_bar"] = (table["h_bar"][0], True, real)
+        table |= dict.fromkeys(("frame", "pivots", "longest", "dead", "status", "h", "Q"))
+    elif name == "scan_forward":
+        # arguments serve both ways: what the other way left in them is not looked at
+        table |= dict.fromkeys(("c", "log_r", *(field for field in table if field.endswith("_bar"))))
     yield from pointers(args, table, 0)
 
 
@@ -174,7 +179,7 @@ def pointers(args, table, start):
         value, offset = getattr(args, name), start + getattr(type(args), name).offset
         if isinstance(value, FormArgs | ActivationArgs | UnrollArgs):
             yield from pointers(value, table, offset)
-        elif kind is ctypes.c_void_p and value is not None:
+        elif kind is ctypes.c_void_p and value is not None and table[name] is not None:
             yield (-1, offset), (value, *table[name])
 
 

@@ -38,16 +38,18 @@ struct ScanArgs {
     int64_t k, spans;
     int64_t cut;           // the state's cotangent stops at every multiple of it; 0: never
     int64_t keep;          // whether the tape is written
-    const int64_t* cuts;   // (spans + 1) steps between which a span lies
-    const uint8_t* twice;  // (spans) whether two Cholesky passes are wanted in any case
+    int64_t apart;         // whether each member has cuts of its own; its first and last spans may then be empty
+    int64_t one_frame;     // whether all items have the same frame (N, k)
+    const int64_t* cuts;   // (spans + 1), or (members, spans + 1), steps between which a span lies
+    const uint8_t* twice;  // (spans), likewise; whether two Cholesky passes are wanted in any case
     const void* frame;     // (items, N, k)
     void* pivots;          // (spans, items, k) diagonals of R
     uint8_t* dead;         // (spans, items, k)
     void* longest;         // (spans, items) the longest living column before it is orthonormalised
-    void *h, *Q;           // final state and frame, as h0 and frame
+    void *h, *Q;           // final state and frame, as h0 and frame; the latter null where not wanted
     int64_t* status;       // (items, 2): first span with tangents, first step with a state not finite; or -1
     const void *c, *log_r;  // (spans, items, k)
-    void* frame_bar;        // (items, N, k)
+    void* frame_bar;        // (items, N, k), or null
 };
 
 struct UnrollArgs {

@@ -59,11 +59,17 @@ template <class Net> struct Trajectory {
     Layout layout;
     T *tape, *h, *u, *bend, *share, *p_bar, *left, *right, *pushed, *residual, *products, *outer_products;
     FactorScratch<T> scratch;
+    const int64_t* cuts;
+    const uint8_t* twice;
+    Size begin = 0, end;  // spans that are not empty
 
     static Size longest(const ScanArgs& a) {
         Size length = 1;
-        for (Size i = 0; i < a.spans; i++)
-            if (a.cuts[i + 1] - a.cuts[i] > length) length = a.cuts[i + 1] - a.cuts[i];
+        for (Size j = 0; j < (a.apart ? a.form.members : 1); j++) {
+            const int64_t* cuts = a.cuts + j * (a.spans + 1);
+            for (Size i = 0; i < a.spans; i++)
+                if (cuts[i + 1] - cuts[i] > length) length = cuts[i + 1] - cuts[i];
+        }
         return length;
     }
 
@@ -86,12 +92,17 @@ template <class Net> struct Trajectory {
           tape(a.keep ? (T*)a.form.tape + item * layout.total : take(p, layout.total)), h(take(p, np)),
           u(take(p, np)), bend(take(p, np)), share(take(p, np)), p_bar(take(p, np)), left(take(p, kp * np)),
           right(take(p, kp * np)), pushed(take(p, kp * np)), residual(take(p, kp * np)),
-          products(take(p, longest(a) * kp * np)), outer_products(take(p, pad(n) * pad(n))), scratch(p, np, kp) {}
+          products(take(p, longest(a) * kp * np)), outer_products(take(p, pad(n) * pad(n))), scratch(p, np, kp),
+          cuts(a.cuts + (a.apart ? member * (a.spans + 1) : 0)), twice(a.twice + (a.apart ? member * a.spans : 0)),
+          end(a.spans) {
+        while (cuts[begin] == cuts[begin + 1]) begin++;
+        while (cuts[end] == cuts[end - 1]) end--;
+    }
 
     T* row(Size s, Row which) const { return tape + (a.keep ? s : 0) * layout.step + layout.at[which]; }
     // without a tape two frames by turns: the one that is read, the one that is written
     T* frame(Size i) const {
-        return tape + layout.frames + (!a.keep ? i % 2 : layout.every ? a.cuts[i] : i) * k * np;
+        return tape + layout.frames + (!a.keep ? i % 2 : layout.every ? cuts[i] : i) * k * np;
     }
     // where the tape has the frame before a step within a span, not orthonormal
     T* within(Size s) const { return tape + layout.frames + s * k * np; }
@@ -111,7 +122,7 @@ template <class Net> struct Trajectory {
     Size place(Size i) const { return Net::BLOCKS == 1 ? i : i / n * pad(n) + i % n; }
 
     void take_frame(const T* from, T* Y) const {
-        from += item * Net::BLOCKS * n * k;
+        from += (a.one_frame ? 0 : item) * Net::BLOCKS * n * k;
         T* rows = scratch.transposed;
         zero(rows, np * kp);
         for (Size i = 0; i < Net::BLOCKS * n; i++) copy_row(rows + place(i) * kp, from + i * k, k);
@@ -189,11 +200,12 @@ template <class Net> struct Trajectory {
 template <class Model> struct Scan : Model {
     using T = typename Model::T;
     using Model::a, Model::item, Model::items, Model::k, Model::kp, Model::size, Model::h, Model::right;
-    using Model::products, Model::scratch, Model::frame, Model::factor, Model::Model;
+    using Model::products, Model::scratch, Model::frame, Model::factor, Model::cuts, Model::begin, Model::end;
+    using Model::Model;
 
     void forward() {
         this->take_state(a.form.h0);
-        this->take_frame((const T*)a.frame, frame(0));
+        this->take_frame((const T*)a.frame, frame(begin));
         int64_t *broken = a.status + 2 * item, *overflow = broken + 1;
         *broken = *overflow = -1;
         uint8_t* before = nullptr;
@@ -201,23 +213,27 @@ template <class Model> struct Scan : Model {
             uint8_t* dead = a.dead + (i * items + item) * k;
             if (before) memcpy(dead, before, k); else memset(dead, 0, k);
             before = dead;
+            T *pivots = (T*)a.pivots + (i * items + item) * k, longest = 0;
+            if (i < begin || i >= end) {
+                for (Size j = 0; j < k; j++) pivots[j] = 1;
+                ((T*)a.longest)[i * items + item] = 1;
+                continue;
+            }
             const T* Y = frame(i);
-            for (Size s = a.cuts[i]; s < a.cuts[i + 1]; s++) {
+            for (Size s = cuts[i]; s < cuts[i + 1]; s++) {
                 // else two places by turns: the frame is still read while the next is written, and the first
                 // stays as it is
-                bool kept = a.keep && this->layout.every && s + 1 < a.cuts[i + 1];
+                bool kept = a.keep && this->layout.every && s + 1 < cuts[i + 1];
                 T* to = kept ? this->within(s + 1) : Y == right ? products : right;
                 this->step(s, Y, to);
                 Y = to;
                 if (*overflow < 0 && !this->all_finite(h)) *overflow = s;
             }
             Factor<T> f = factor(i, dead);
-            if (!orthonormalise(size, k, Y, frame(i + 1), f, a.twice[i] != 0, scratch)) {
+            if (!orthonormalise(size, k, Y, frame(i + 1), f, this->twice[i] != 0, scratch)) {
                 *broken = i;
                 return;
             }
-            T* pivots = (T*)a.pivots + (i * items + item) * k;
-            T longest = 0;
             for (Size j = 0; j < k; j++) {
                 pivots[j] = f.R[j * kp + j];
                 longest = !dead[j] && scratch.norms[j] > longest ? scratch.norms[j] : longest;
@@ -227,7 +243,7 @@ template <class Model> struct Scan : Model {
         // a state that overflowed and came back, through a saturating f, is none that is reported
         if (this->all_finite(h)) *overflow = -1;
         this->put_state(a.h);
-        this->put_frame(frame(a.spans), (T*)a.Q);
+        this->put_frame(frame(end), (T*)a.Q);
     }
 };
 

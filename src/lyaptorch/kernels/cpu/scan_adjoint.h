@@ -12,6 +12,7 @@ template <class Model> struct ScanAdjoint : Model {
     using T = typename Model::T;
     using Model::a, Model::item, Model::items, Model::n, Model::k, Model::np, Model::kp, Model::net, Model::h;
     using Model::left, Model::products, Model::scratch, Model::row, Model::frame, Model::factor, Model::layout;
+    using Model::cuts, Model::begin, Model::end;
     Gradients<T> bars;
 
     ScanAdjoint(const ScanArgs& args, Size which, T* p)
@@ -21,10 +22,10 @@ template <class Model> struct ScanAdjoint : Model {
         bars.clear();
         this->take_state(a.form.h_bar);
         // X = Q_T diag(c_T): after the last factor only log R is left
-        scale_rows(coefficients(a.spans - 1), frame(a.spans), left);
+        scale_rows(coefficients(end - 1), frame(end), left);
         T spread = 0;
-        for (Size i = a.spans - 1; i >= 0; i--) {
-            if (i + 1 < a.spans) {
+        for (Size i = end - 1; i >= begin; i--) {
+            if (i + 1 < end) {
                 spread += growth_spread(i + 1);
                 if (spread > SPREAD) project(frame(i + 1)), spread = 0;
             }
@@ -32,7 +33,7 @@ template <class Model> struct ScanAdjoint : Model {
             // Z = X R^-T, stored transposed: R^-1 X
             solve_backwards(k, np, f.R, f.inverse, left, scratch.rows);
             span_back(i);
-            if (i > 0) add_differences(i);
+            if (i > begin) add_differences(i);
         }
         const T* a_bars = row(0, A_BAR);
         Size step = layout.step;
@@ -99,7 +100,7 @@ template <class Model> struct ScanAdjoint : Model {
     }
 
     void span_back(Size i) {
-        Size first = a.cuts[i], last = a.cuts[i + 1] - 1;
+        Size first = cuts[i], last = cuts[i + 1] - 1;
         const T* Y = frame(i);
         for (Size s = first; s < last && !layout.every; s++) {
             T* to = products + (s - first) * kp * np;

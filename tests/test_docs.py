@@ -74,6 +74,19 @@ def test_cells_are_python_and_what_they_name_is_there(page):
                 assert hasattr(lt, node.attr), node.attr
 
 
+@pytest.mark.parametrize("name", ["README", "CONTRIBUTING", "SECURITY", "CHANGELOG"])
+def test_links_of_pages_outside_lead_somewhere(name):
+    for target in re.findall(r"\]\(([^)#\s]+)\)", (ROOT / f"{name}.md").read_text()):
+        assert "://" in target or (ROOT / target).exists(), target
+
+
+def test_the_citation_is_of_the_version_that_the_changelog_begins_with():
+    (version,) = re.findall(r'^version: "(.*)"$', (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
+    first = re.search(r"^## (\S+?),? ", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert first
+    assert version == first[1]
+
+
 def test_a_page_with_cells_says_that_it_is_run():
     for page in PAGES:
         text = page.read_text()

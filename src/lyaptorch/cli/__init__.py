@@ -8,6 +8,7 @@ import tyro
 
 import lyaptorch
 from lyaptorch.cli.measuring import bench, diagnose, spectrum
+from lyaptorch.cli.output import printable
 from lyaptorch.cli.records import diff, list_all, remove, report, show
 from lyaptorch.cli.reproduce import reproduce
 from lyaptorch.cli.trainings import demo, sweep, train
@@ -35,7 +36,7 @@ def main() -> int:
         )
     # what is raised on purpose is told in its own words; anything else is a bug, and keeps its traceback
     except (ValueError, FloatingPointError, OSError, ModuleNotFoundError) as error:
-        print(f"lyap: {error}", file=sys.stderr)
+        print(f"lyap: {printable(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as interrupt:
         # a command says what it has kept

@@ -53,7 +53,7 @@ class Output:
         for part in parts:
             # a line may be a path or code to copy: wrapped, or with [..] read as markup, it would be neither
             if isinstance(part, str):
-                console.print(part, highlight=False, soft_wrap=True, markup=False)
+                console.print(printable(part), highlight=False, soft_wrap=True, markup=False)
             else:
                 console.print(part, soft_wrap=isinstance(part, Text))
 
@@ -200,12 +200,25 @@ def tabulated(
     words: Sequence[str] = (),
     **look: Any,
 ) -> Table:
-    """A table: numbers stand at the right, and the columns called `words` at the left; `look` is rich's."""
-    columns = [Column(name, justify="left" if name in words else "right") for name in header]
-    table = Table(*columns, title=title, **look)
+    """A table: numbers stand at the right, and the columns called `words` at the left; `look` is rich's.
+
+    Texts are shown as they are: those of a Record may be anybody's, and are neither markup nor commands.
+    """
+
+    def plain(cell: RenderableType) -> RenderableType:
+        return Text(printable(cell)) if isinstance(cell, str) else cell
+
+    columns = [Column(plain(name), justify="left" if name in words else "right") for name in header]
+    above = None if title is None else Text(printable(title), "table.title", justify="center")
+    table = Table(*columns, title=above, **look)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(plain, row))
     return table
+
+
+def printable(text: str) -> str:
+    """The same with escapes, as repr() has them, for what a terminal would obey and not show."""
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
 
 
 def pairs(title: str, facts: Mapping[str, Any]) -> Table:

@@ -8,10 +8,12 @@ from lyaptorch.experiments.beyond.cheaper import AutoFlossing, CheapFlossing
 from lyaptorch.experiments.beyond.depth import Depths
 from lyaptorch.experiments.beyond.items import ItemsByDelay
 from lyaptorch.experiments.beyond.reach import HorizonPerCost, MemoryLimit
+from lyaptorch.experiments.beyond.spoken import SpokenDigitsLearned
 
 FIGURES: tuple[type[Any], ...] = (
     *(MemoryLimit, HorizonPerCost),
     *(CheapFlossing, AutoFlossing),
     *(ItemsByDelay, InputSuppressesChaos),
     *(UnitParameters, Depths, FlossedCells),
+    SpokenDigitsLearned,
 )

@@ -1,5 +1,7 @@
 """`weights.mixing_`: orthogonal candidate weights at the gain that keeps gradients."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -21,10 +23,17 @@ def orthogonal_part(W, gain):
     torch.testing.assert_close(W @ W.mT, gain**2 * torch.eye(W.shape[-1]).expand_as(W))
 
 
-def rest_is_as_before(module, before, touched):
-    """All is as before to the bit, but for rows of the touched parameters."""
+# of gates that hold and of gates that let through
+GATES = {"GRU": ([(N, -3.0), (0, 3.0)]), "LSTM": [(N, -3.0), (0, 3.0), (3 * N, 3.0)], "RNN": []}
+
+
+def rest_is_as_before(module, before, touched, gates=()):
+    """All is as before to the bit, but for rows of the touched parameters and the gates' biases."""
     for name, p in module.named_parameters():
         keep = torch.ones(len(p), dtype=torch.bool)
+        for first, bias in gates if "bias" in name else ():
+            keep[first : first + N] = False
+            assert (p[first : first + N] == (bias if "bias_ih" in name else 0.0)).all()
         if name in touched:
             keep[touched[name]] = False
             assert not torch.equal(p[~keep], before[name][~keep])
@@ -43,11 +52,14 @@ def test_only_candidate_weights_become_orthogonal_at_the_gain_it_says(kind, sett
     chosen = lt.weights.mixing_(module, horizon=H)
     names = [name for name in before if name.startswith("weight_hh")]
     assert list(chosen.gains) == names
-    rest_is_as_before(module, before, dict.fromkeys(names, CANDIDATE[kind]))
+    rest_is_as_before(module, before, dict.fromkeys(names, CANDIDATE[kind]), GATES[kind])
     for name in names:
         orthogonal_part(getattr(module, name)[CANDIDATE[kind]], chosen.gains[name])
-    if "bias" in settings:
-        # all gates stand at one half
+    if "bias" not in settings and kind != "RNN":
+        # 1 / sigmoid(3) but for what inputs' and recurrent biases of the other rows leave
+        assert chosen.gains["weight_hh_l0"] == pytest.approx(1 + math.exp(-3), abs=1e-12)
+    else:
+        # without biases all gates stand at one half
         assert chosen.gains["weight_hh_l0"] == pytest.approx(1.0 if kind == "RNN" else 2.0, abs=1e-6)
 
 
@@ -94,7 +106,7 @@ def test_a_member_starts_as_it_would_alone(cell):
 
 @pytest.mark.parametrize("cell", ["GRUCell", "LSTMCell", "RateCell"])
 def test_the_network_at_rest_is_on_the_edge(cell):
-    made = CELLS[cell](ensemble=(), bias=False)
+    made = CELLS[cell](bias=False)
     lt.weights.mixing_(made, horizon=H)
     J = torch.func.jacrev(lambda h: made.step(torch.zeros(1, M), h)[0])(torch.zeros(1, made.state_size))[:, 0]
     # the eigenvalue keep + gate g e^(i angle) is largest where an angle of the matrix is smallest
@@ -111,9 +123,9 @@ def test_the_network_at_rest_is_on_the_edge(cell):
 @pytest.mark.parametrize(("cell", "rows"), [(lt.GRUCell, CANDIDATE["GRU"]), (lt.LSTMCell, CANDIDATE["LSTM"])])
 def test_cells_start_mixing_by_name(cell, rows):
     plain, made = cell(1, N), cell(1, N, weights="mixing")
-    rest_is_as_before(made, state(plain), {"weight_hh": rows})
-    orthogonal_part(made.weight_hh[rows], 2)
-    gate = cell(1, N, weights={cell.candidate: "mixing"}, gain={cell.candidate: 0.5})
+    rest_is_as_before(made, state(plain), {"weight_hh": rows}, GATES[cell.__name__.removesuffix("Cell")])
+    orthogonal_part(made.weight_hh[rows], 1 + math.exp(-3))
+    gate = cell(1, N, weights={cell.candidate: "mixing"}, gain={cell.candidate: 0.5}, bias=False)
     orthogonal_part(gate.weight_hh[rows], 1)
     orthogonal_part(lt.RateCell(1, N, weights="mixing", gain=0.9).weight_hh, 0.9)
 
@@ -140,10 +152,17 @@ def test_networks_without_candidate_weights_are_refused_and_stay(module, reason)
 
 
 def open_gates():
-    gru = nn.GRU(M, N)
+    gru = nn.GRU(M, N, bias=False)
     with torch.no_grad():
-        gru.bias_ih_l0[N : 2 * N] = 6.0
+        # the last input is 1: what a bias would be
+        gru.weight_ih_l0[N : 2 * N, -1] = 20.0
     return gru
+
+
+def biased():
+    x = drive()
+    x[..., -1] = 1.0
+    return x
 
 
 @pytest.mark.parametrize(
@@ -151,7 +170,7 @@ def open_gates():
     [
         (
             open_gates,
-            drive(),
+            biased(),
             r"no gain of weight_hh_l0 in .* the nearest was .*the gates alone keep gradients",
         ),
         (lambda: nn.RNN(M, N), 1e5 * drive(), r"the nearest was .*its units saturate"),
@@ -174,3 +193,5 @@ def test_a_horizon_is_above_zero_and_the_choice_is_told():
     gain = chosen.gains["weight_hh_l0"].item()
     assert str(chosen) == f"weight_hh_l0: orthogonal x {gain:.2f}, lambda_1 -0.05 per step"
     assert str(lt.weights.mixing_(nn.GRU(M, N, bias=False), horizon=H)) == "weight_hh_l0: orthogonal x 2.00"
+    biased = str(lt.weights.mixing_(nn.LSTM(M, N), horizon=H))
+    assert biased == "weight_hh_l0: orthogonal x 1.05, forget bias -3, input bias +3, output bias +3"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import ClassVar, Literal, TypeAlias, TypeVar
 
@@ -18,6 +19,8 @@ from lyaptorch.cells.initial import Draws
 from lyaptorch.cells.matrices import Weights
 
 T = TypeVar("T")
+THROUGH = 3.0
+"""Bias of a gate that is open at nearly all inputs, and can still learn."""
 Gains: TypeAlias = Number | Mapping[str, Number]
 """One gain for all gates, or one for each gate by name (1 for those left out)."""
 GateWeights: TypeAlias = str | Weights | Mapping[str, str | Weights]
@@ -30,6 +33,8 @@ class GatedCell(Cell):
     Attributes:
         gates: their names, in torch's order.
         candidate: that of what is written into the state, which is no sigmoid.
+        holding: those that keep the state as it is where they stand at 1.
+        passing: those that let the candidate through where they stand at 1.
         hidden_size: units.
         weight_ih: `(*e, gates * n, m)`.
         weight_hh: `(*e, gates * n, n)`.
@@ -39,6 +44,8 @@ class GatedCell(Cell):
 
     gates: ClassVar[tuple[str, ...]]
     candidate: ClassVar[str]
+    holding: ClassVar[tuple[str, ...]]
+    passing: ClassVar[tuple[str, ...]]
     states: ClassVar[int]
 
     def __init__(
@@ -59,19 +66,41 @@ class GatedCell(Cell):
         self.hidden_size, self.readable = n, slice(0, n)
         bound, size = n**-0.5, len(self.gates) * n
         gains: dict[str, Number] = self._by_gate("gain", gain, 1.0)
-        mixed = {self.candidate: weights} if weights == "mixing" else weights
-        kinds: dict[str, str | Weights] = self._by_gate("weights", mixed, "uniform")
+        kinds: dict[str, str | Weights] = self._by_gate(
+            "weights", {self.candidate: weights} if weights == "mixing" else weights, "uniform"
+        )
+        mixing = kinds[self.candidate] == "mixing"
 
         def recurrent(gate: str) -> Tensor:
             gain = _checks.per_member(f"gain of the {gate} gate", gains[gate], self.ensemble)
-            # beside gates at one half twice the gain has a direction that neither grows nor shrinks
-            twice = 2 if kinds[gate] == "mixing" else 1
-            return draw.recurrent(f"weight_hh {gate}", n, kinds[gate], gain * twice)
+            # 1 / sigmoid(bias): a direction then neither grows nor shrinks at rest
+            factor = 1 + math.exp(-THROUGH if bias else 0) if mixing and gate == self.candidate else 1
+            return draw.recurrent(f"weight_hh {gate}", n, kinds[gate], gain * factor)
 
         self.weight_ih = draw.bounded("weight_ih", bound, size, m)
         self.weight_hh = nn.Parameter(torch.cat([recurrent(gate) for gate in self.gates], -2))
         self.bias_ih = draw.bounded("bias_ih", bound, size) if bias else None
         self.bias_hh = draw.bounded("bias_hh", bound, size) if bias else None
+        if mixing:
+            self.let_through()
+
+    def rows_of(self, gate: str) -> slice:
+        """Those of all parameters that a gate has."""
+        first = self.hidden_size * self.gates.index(gate)
+        return slice(first, first + self.hidden_size)
+
+    @torch.no_grad()
+    def let_through(self) -> dict[str, float]:
+        """Set the gates' biases so that the state is written anew at each step; what was set, by gate."""
+        if self.bias_ih is None or self.bias_hh is None:
+            return {}
+        biases = {**dict.fromkeys(self.holding, -THROUGH), **dict.fromkeys(self.passing, THROUGH)}
+        for gate, bias in biases.items():
+            rows = slice(
+                self.hidden_size * self.gates.index(gate), self.hidden_size * (self.gates.index(gate) + 1)
+            )
+            self.bias_ih[..., rows], self.bias_hh[..., rows] = bias, 0
+        return biases
 
     def pushforward(self, x: Input, h: State, Q: Frame) -> tuple[State, Frame]:
         """The next state and D Q. Cost O(b n^2 k)."""
@@ -150,6 +179,8 @@ class GRUCell(GatedCell):
 
     gates: ClassVar[tuple[str, ...]] = ("reset", "update", "new")
     candidate: ClassVar[str] = "new"
+    holding: ClassVar[tuple[str, ...]] = ("update",)
+    passing: ClassVar[tuple[str, ...]] = ("reset",)
     states: ClassVar[int] = 1
 
     def step(self, x: Input, h: State) -> State:

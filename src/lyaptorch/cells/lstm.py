@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -18,6 +19,7 @@ class PairCell(GatedCell):
     """A gated cell whose state is a pair (h, c), packed into one tensor `(*e, b, 2n)`."""
 
     candidate: ClassVar[str] = "cell"
+    holding: ClassVar[tuple[str, ...]] = ("forget",)
     states: ClassVar[int] = 2
 
     def parts(self) -> dict[str, slice]:
@@ -52,8 +54,8 @@ class LSTMCell(PairCell):
             the gates "input", "forget", "cell", "output" to such gains (1 for those left out).
         weights: ensemble of the initial recurrent weights, "uniform" (torch's), "gaussian", "orthogonal",
             "identity", "shifted_mean", "mixing" or a function; or a mapping from gates to these. "mixing" is
-            for the candidate ("cell"; of a GRU "new") and leaves the gates as torch has them: orthogonal,
-            times 2, which keeps gradients beside gates at one half (`lt.weights.mixing_`).
+            for the candidate ("cell", of a GRU "new") and sets the gates' biases, too, as
+            `lt.weights.mixing_` does.
         bias: whether there are biases.
         ensemble: leading dimensions `*e` of every parameter.
         member_ids: ids of shape `*e`; equal ids get equal numbers, in any ensemble. Default 0, 1, 2, ...
@@ -72,6 +74,7 @@ class LSTMCell(PairCell):
     """
 
     gates: ClassVar[tuple[str, ...]] = ("input", "forget", "cell", "output")
+    passing: ClassVar[tuple[str, ...]] = ("input", "output")
 
     def step(self, x: Input, h: State) -> State:
         """The next (h, c)."""
@@ -137,6 +140,7 @@ class URLSTMCell(PairCell):
     """
 
     gates: ClassVar[tuple[str, ...]] = ("forget", "refine", "cell", "output")
+    passing: ClassVar[tuple[str, ...]] = ("output",)
 
     def __init__(
         self,
@@ -170,6 +174,8 @@ class URLSTMCell(PairCell):
         with torch.no_grad():
             self.bias_ih[..., :n], self.bias_ih[..., n : 2 * n] = forget, -forget
             self.bias_hh[..., : 2 * n] = 0
+        if "mixing" in (weights, weights.get("cell") if isinstance(weights, Mapping) else None):
+            self.let_through()
 
     def step(self, x: Input, h: State) -> State:
         """The next (h, c)."""

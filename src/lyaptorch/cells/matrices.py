@@ -71,7 +71,7 @@ def orthogonal(gain: Number = 1.0) -> Weights:
 
 
 def mixing(gain: Number = 1.0) -> Weights:
-    """`orthogonal`, of gated cells in the candidate's weights alone, at twice the gain: `mixing_`."""
+    """`orthogonal`; of gated cells in the candidate's weights alone, with open gates, as `mixing_` has it."""
     return orthogonal(gain)
 
 

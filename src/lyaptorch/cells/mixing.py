@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -29,15 +30,18 @@ class Mixing:
 
     Attributes:
         gains: of each matrix by the name of its parameter, `*e`.
+        biases: of the gates that were set, in each of these layers.
         exponents: lambda_1 of each layer on the inputs, nats per step, likewise; empty without inputs.
     """
 
     gains: dict[str, Tensor]
+    biases: dict[str, dict[str, float]] = field(default_factory=dict)
     exponents: dict[str, Tensor] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return "\n".join(
             f"{name}: orthogonal x {_shown(gain)}"
+            + "".join(f", {gate} bias {bias:+g}" for gate, bias in self.biases[name].items())
             + (f", lambda_1 {_shown(self.exponents[name])} per step" if name in self.exponents else "")
             for name, gain in self.gains.items()
         )
@@ -55,13 +59,18 @@ def mixing_(
 ) -> Mixing:
     """Start a recurrent network in place so that it keeps gradients by mixing, not by standing still.
 
-    The weights of the candidate (of an LSTM "cell", of a GRU "new", without gates all recurrent weights)
-    become a random orthogonal matrix times a gain; all else stays. A step at rest multiplies tangent
-    vectors by `keep + gate * W`: `keep` is what the gates hold (f of an LSTM, z of a GRU), `gate` what they
-    let through (i o; (1 - z) r; the activation's slope). The gain is (1 - keep) / gate from the gates' mean
-    at rest, at which some direction neither grows nor shrinks: 2 where all gates stand at one half. Inputs
-    saturate units, so that lambda_1 is then below 0. With `inputs` the gain is the smallest at which
-    lambda_1 of each layer, driven by the layers below, is -1 / horizon.
+    A gate that holds the state keeps gradients, too, but then the state only sums its inputs and cannot tell
+    when one came. Here the gates let the candidate through: biases of what holds (forget of an LSTM, update
+    of a GRU) become -3, of what lets through (input and output; reset) +3, in networks that have biases. The
+    weights of the candidate (of an LSTM "cell", of a GRU "new", without gates all recurrent weights) become
+    a random orthogonal matrix times a gain; all else stays, and everything learns as before.
+
+    A step at rest multiplies tangent vectors by keep + gate * W: `keep` is what the gates hold (f of an LSTM,
+    z of a GRU), `gate` what they let through (i o; (1 - z) r; without gates the activation's slope). The gain
+    is (1 - keep) / gate of the gates' mean at rest, at which a direction neither grows nor shrinks: 1.05
+    with these biases, 2 where all gates stand at one half. Inputs saturate units, so that lambda_1 is then
+    below 0. With `inputs` the gain is the smallest at which lambda_1 of each layer, driven by the layers
+    below, is -1 / horizon.
 
     Args:
         module: a `torch.nn.RNN`, `GRU` or `LSTM` of any depth, in one direction or two, or one of their
@@ -82,13 +91,13 @@ def mixing_(
     Example:
         >>> gru = torch.nn.GRU(1, 32)
         >>> print(mixing_(gru, horizon=50))
-        weight_hh_l0: orthogonal x 2.00
+        weight_hh_l0: orthogonal x 1.05, update bias -3, reset bias +3
         >>> found = mixing_(gru, horizon=50, inputs=torch.randn(100, 8, 1))
         >>> bool((found.exponents["weight_hh_l0"] + 1 / 50).abs() < 1e-3)
         True
 
-    Source: Le, Jaitly & Hinton (2015) and Henaff, Szlam & LeCun (2016) for networks without gates; the gain
-    beside gates from the product rule.
+    Source: Henaff, Szlam & LeCun (2016), Recurrent orthogonal networks and long-memory tasks, for networks
+    without gates; the gain beside gates by the product rule.
     """
     target = -1 / _checks.integer("horizon", horizon, 1, do="it is in steps")
     levels, seed = list(_levels(module)), seed_from(generator)
@@ -107,11 +116,11 @@ def mixing_(
                 gain, W = searched(layer, stream, ids, driven, gain, target)
                 mixing.exponents[layer.name], seen = leading_exponent(trial(layer, W), driven, stream, ids)
                 read.append(seen.flip(0) if layer.backwards else seen)
-            mixing.gains[layer.name] = gain
+            mixing.gains[layer.name], mixing.biases[layer.name] = gain, layer.biases
             drawn.append((layer, W))
         inputs = torch.cat(read, -1) if read else None
     for layer, W in drawn:
-        layer.weight[..., layer.rows, :] = W
+        layer.put(W)
     return mixing
 
 
@@ -164,13 +173,12 @@ def _layer(cell: Cell, name: str, backwards: bool = False) -> Layer:
         raise _refused(
             cell.source, f"{name} is computed from other weights (a parametrisation); remove it first"
         )
-    weight, n = cell._parameters.get("weight_hh"), cell.state_size
+    weight = cell._parameters.get("weight_hh")
     if isinstance(cell, GatedCell) and weight is not None:
-        at, n = cell.gates.index(cell.candidate), cell.hidden_size
-        rows, known = slice(at * n, (at + 1) * n), type(cell).step in _STEPS
+        rows, known = cell.rows_of(cell.candidate), type(cell).step in _STEPS
     else:
         form = cell.form() if isinstance(cell, FormCell) else None
-        rows, known = slice(0, n), form is not None and form.weight_hh is weight
+        rows, known = slice(0, cell.state_size), form is not None and form.weight_hh is weight
         if form is not None and form.residual is not None and not isinstance(cell, LeakyRateCell):
             raise _refused(cell, "its residual connection keeps the state; choose that, from lt.residuals")
     if weight is None or not known:
@@ -179,7 +187,9 @@ def _layer(cell: Cell, name: str, backwards: bool = False) -> Layer:
             f"{type(cell).__name__} has no candidate that reads all units' last state by "
             "weights of its own: nothing can mix them; its gates, decays or eigenvalues decide",
         )
-    return Layer(name, cell, weight, rows, backwards)
+    trial = copy.deepcopy(cell)
+    biases = trial.let_through() if isinstance(trial, GatedCell) else {}
+    return Layer(name, cell, trial, rows, biases, backwards)
 
 
 _STEPS = (LSTMCell.step, GRUCell.step, URLSTMCell.step)

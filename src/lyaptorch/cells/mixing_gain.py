@@ -6,7 +6,7 @@ import copy
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lyaptorch._random import Stream
 from lyaptorch.cells.cell import Cell
@@ -28,18 +28,41 @@ SLIGHT = 1e-4
 
 
 class Layer(NamedTuple):
-    """One layer in one direction: a copy to try gains on, and the rows of the parameter that are set."""
+    """One layer in one direction.
+
+    Attributes:
+        name: of its recurrent weights.
+        cell: it, on the network's own parameters.
+        trial: a copy whose gates let the candidate through.
+        rows: of the weights, those of the candidate.
+        biases: of the gates, as they are set.
+        backwards: whether it reads inputs from the last to the first.
+    """
 
     name: str
     cell: Cell
-    weight: nn.Parameter
+    trial: Cell
     rows: slice
-    backwards: bool = False
+    biases: dict[str, float]
+    backwards: bool
+
+    @property
+    def weight(self) -> Tensor:
+        """Its recurrent weights."""
+        weight = self.cell._parameters["weight_hh"]
+        assert weight is not None
+        return weight
+
+    def put(self, W: Tensor) -> None:
+        """Write candidate weights and the gates' biases into the network."""
+        self.weight[..., self.rows, :] = W
+        for name in ("bias_ih", "bias_hh") if self.biases else ():
+            getattr(self.cell, name).copy_(getattr(self.trial, name))
 
 
 def resting_gain(layer: Layer) -> Tensor:
     """(1 - keep) / gate of the gates' mean at rest, `*e`."""
-    cell, weight = layer.cell, layer.weight
+    cell, weight = layer.trial, layer.weight
     x = weight.new_zeros(*cell.ensemble, 1, cell.input_size)
     if isinstance(cell, GatedCell):
         values = cell.gate_values(x, cell.rest(x))
@@ -73,7 +96,7 @@ def orthogonal(layer: Layer, stream: Stream, ids: Tensor, draw: int = 0) -> Tens
 
 def trial(layer: Layer, W: Tensor) -> Cell:
     """A copy of a layer with these candidate weights."""
-    cell = copy.deepcopy(layer.cell)
+    cell = copy.deepcopy(layer.trial)
     weight = cell._parameters["weight_hh"]
     assert weight is not None
     weight[..., layer.rows, :] = W

@@ -159,6 +159,7 @@ def learned(record: Record, axes: list[Axes]) -> None:
         "measure_every": 50,
         "seeds": 3,
         "floss_epochs": 60,
+        "rate": 2000,
         "compiled": ("samples",),
     },
     draw=learned,

@@ -9,6 +9,7 @@ from lyaptorch.experiments.beyond.depth import Depths
 from lyaptorch.experiments.beyond.gated import GatedStarts
 from lyaptorch.experiments.beyond.items import ItemsByDelay
 from lyaptorch.experiments.beyond.reach import HorizonPerCost, MemoryLimit
+from lyaptorch.experiments.beyond.spoken import SpokenDigitsLearned
 
 FIGURES: tuple[type[Any], ...] = (
     *(MemoryLimit, HorizonPerCost),
@@ -16,4 +17,5 @@ FIGURES: tuple[type[Any], ...] = (
     *(ItemsByDelay, InputSuppressesChaos),
     *(UnitParameters, Depths, FlossedCells),
     *(GatedStarts,),
+    SpokenDigitsLearned,
 )

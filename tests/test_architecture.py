@@ -51,7 +51,7 @@ MAY_IMPORT = {
     "theory": (),
     "tasks": (),
     "compile": ("kernels", "tangent", "cells"),
-    "kernels": ("cells.form", "cells.activation", "cells.surrogates"),
+    "kernels": ("cells.form", "cells.gate_form", "cells.activation", "cells.surrogates"),
     "tangent": ("kernels", "cells", "record"),
     "schedules": ("tangent", "cells"),
     "analysis": ("tangent", "cells", "theory", "record"),

@@ -32,6 +32,8 @@ def networks():
         "binary": lambda m, n, **kw: lt.BinaryCell(m, n, **kw),
         "elman": lambda m, n, **kw: lt.ElmanCell(m, n, **kw),
         "residual": lambda m, n, **kw: lt.ResidualCell(m, n, **kw),
+        "gru": lambda m, n, **kw: lt.GRUCell(m, n, **kw),
+        "lstm": lambda m, n, **kw: lt.LSTMCell(m, n, **kw),
     }
     for reset in ("product", "subtract"):
         for grad in ("detach", "full", "ignore"):
@@ -51,7 +53,7 @@ def problem(
     cell = networks()[kind](m, n, ensemble=ensemble)
     spiking = kind.startswith("lif") and not affine
     own = {"ensemble": ensemble, "scale": n**-0.5}
-    readout = LeakyReadout(cell, o) if spiking else lt.Readout(cell.state_size, o, **own)
+    readout = LeakyReadout(cell, o) if spiking else lt.Readout(cell.output_size, o, **own)
     h0 = nn.Parameter(0.5 * torch.randn(*ensemble, b, cell.state_size, generator=g))
     model = lt.Model(cell, readout, h0=h0, loss=loss).to(dtype)
     with torch.no_grad():
@@ -102,7 +104,8 @@ def compare(monkeypatch, model, batch, tolerance=1e-11):
 def served(model, batch):
     """Whether the fused call takes it."""
     inputs, h = model._start(batch.inputs, None)
-    return models.fused_loss(model.cell, model.readout, model.loss_name, batch, inputs, h) is not None
+    given = (model.cell, model.readout, model.loss_name, batch, inputs, h, model._judge)
+    return models.fused_loss(*given) is not None
 
 
 @pytest.mark.parametrize("kind", networks())

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lyaptorch._types import Frame, Input, InputFrame, Inputs, State
 from lyaptorch.cells.form import AnyForm, Form
+from lyaptorch.cells.gate_form import GateForm
 from lyaptorch.cells.initial import remember
 from lyaptorch.cells.products import by_forward_mode, by_reverse_mode, graph_leaves, repeat_batch
 from lyaptorch.cells.unfused import unfused
@@ -208,6 +209,10 @@ class Cell(nn.Module):
 
     def form(self) -> AnyForm | None:
         """The step as data, where it has such a shape."""
+        return None
+
+    def gate_form(self) -> GateForm | None:
+        """The step of a network with gates as data, for whole sequences; such a cell has no `form`."""
         return None
 
     def leaves(self, x: Tensor, h: Tensor) -> list[Tensor]:

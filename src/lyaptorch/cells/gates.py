@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, TypeAlias, TypeVar
+from typing import ClassVar, Literal, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from lyaptorch._types import Frame, Input, InputFrame, Inputs, Number, State
 from lyaptorch.cells.activation import sech2
 from lyaptorch.cells.cell import Cell
 from lyaptorch.cells.form import rows
+from lyaptorch.cells.gate_form import GateForm, gru
 from lyaptorch.cells.initial import Draws
 from lyaptorch.cells.matrices import Weights
 
@@ -93,6 +94,12 @@ class GatedCell(Cell):
         """The next state and its tangents from those of W h, `moved`, and of V x, `driven`."""
         raise NotImplementedError
 
+    def _as_data(self, kind: Literal["gru", "lstm"], cls: type[GatedCell]) -> GateForm | None:
+        """Where the step is that of `cls`."""
+        if any(getattr(type(self), name) is not getattr(cls, name) for name in ("step", "_drive", "_recur")):
+            return None
+        return GateForm(kind, self.weight_hh, self.weight_ih, self.bias_ih, self.bias_hh)
+
     def _drive(self, x: Tensor) -> Tensor:
         """V x + b_ih `(*e, b, gates * n)`."""
         drive = x @ self.weight_ih.mT
@@ -147,9 +154,11 @@ class GRUCell(GatedCell):
 
     def step(self, x: Input, h: State) -> State:
         """The next state."""
-        (a_r, a_z, a_s), (u_r, u_z, u_s) = self._drive(x).chunk(3, -1), self._recur(h).chunk(3, -1)
-        z = torch.sigmoid(a_z + u_z)
-        return torch.lerp(torch.tanh(a_s + torch.sigmoid(a_r + u_r) * u_s), h, z)
+        return gru(self._drive(x), self._recur(h), h)
+
+    def gate_form(self) -> GateForm | None:
+        """The step as data, unless a subclass has another one."""
+        return self._as_data("gru", GRUCell)
 
     def last(self, inputs: Inputs, h: State) -> State:
         """The state after all inputs; without gradient by torch's function of whole sequences."""

@@ -10,6 +10,7 @@ from torch import Tensor
 from lyaptorch._random import Stream, ids_of, seed_from
 from lyaptorch._types import Input, Inputs, State
 from lyaptorch.cells.activation import sech2
+from lyaptorch.cells.gate_form import GateForm, lstm
 from lyaptorch.cells.gates import Gains, GatedCell, GateWeights, over_columns, slope, two_sided
 
 
@@ -74,10 +75,11 @@ class LSTMCell(PairCell):
 
     def step(self, x: Input, h: State) -> State:
         """The next (h, c)."""
-        y, c = h.chunk(2, -1)
-        i, f, g, o = (self._drive(x) + self._recur(y)).chunk(4, -1)
-        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
-        return torch.cat([torch.sigmoid(o) * torch.tanh(c), c], -1)
+        return lstm(self._drive(x), self._recur(h[..., : self.hidden_size]), h)
+
+    def gate_form(self) -> GateForm | None:
+        """The step as data, unless a subclass has another one."""
+        return self._as_data("lstm", LSTMCell)
 
     def last(self, inputs: Inputs, h: State) -> State:
         """The state after all inputs; without gradient by torch's function of whole sequences."""

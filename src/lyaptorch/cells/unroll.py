@@ -13,6 +13,7 @@ from lyaptorch._types import Inputs, LastStates, State
 from lyaptorch.cells.cell import ADVICE as ADVICE
 from lyaptorch.cells.cell import Cell
 from lyaptorch.cells.form import AnyForm, Bars, Form, Ran, linear, time_in_batch, weight_gradients
+from lyaptorch.cells.gate_form import GateForm, differentiable
 
 SETTLE_STEPS = 256
 Operator: TypeAlias = Callable[[AnyForm, Tensor, Tensor], Tensor | None]
@@ -22,7 +23,7 @@ Operator: TypeAlias = Callable[[AnyForm, Tensor, Tensor], Tensor | None]
 class Recurrence(Protocol):
     """A faster way to run a form over a whole sequence, and back."""
 
-    def serves(self, form: AnyForm, h: Tensor) -> bool:
+    def serves(self, form: AnyForm | GateForm, h: Tensor) -> bool:
         """Whether it can run `form` on states like `h` and give the gradients of all that is trained."""
 
     def forward(
@@ -70,10 +71,13 @@ def unroll(cell: Cell, inputs: Inputs, h: State, *, first: int = 0, plain: bool 
     _checks.unpacked("inputs", inputs)
     first = _checks.integer("first", first, 0, len(inputs) - 1) if first else 0
     # computed once: what the weights were computed from gets its gradient by autograd
-    form = cell.form()
+    form: AnyForm | GateForm | None = cell.form()
+    if form is None and not plain and (gated := _gated(cell, inputs, h)) is not None:
+        form, inputs = gated
     if form is not None and not plain and (recurrence := serving(form, h)) is not None:
         # eagerly an operator would cost more
-        every = _traced[-1](form, inputs, h) if torch.compiler.is_compiling() else None
+        compiling = torch.compiler.is_compiling()
+        every = None if isinstance(form, GateForm) or not compiling else _traced[-1](form, inputs, h)
         if every is not None:
             return every[first:]
         leaves = form.trained()
@@ -95,9 +99,12 @@ def settle(cell: Cell, inputs: Inputs, h: State) -> State:
     _checks.unpacked("inputs", inputs)
     if len(inputs) == 0:
         return h
-    form, start = cell.form(), h
+    form: AnyForm | GateForm | None = cell.form()
+    start = h
     with torch.no_grad():
         h = h.detach()
+        if form is None and (gated := _gated(cell, inputs, h)) is not None:
+            form, inputs = gated
         recurrence = None if form is None else serving(form, h)
         # in plain torch a form takes no fewer operations than the step itself, which keeps no trajectory
         if recurrence is None or recurrence is _plain:
@@ -124,6 +131,28 @@ def _overflow(cell: Cell, inputs: Tensor, h: Tensor) -> int:
     return len(inputs)
 
 
+def gates_of(cell: Cell) -> GateForm | None:
+    """What a network with gates computes; None of others, and where its steps are to be seen one by one."""
+    # forward mode, and what torch.func and torch.compile make of a function
+    derived = torch.autograd.forward_ad._current_level >= 0 or torch._C._functorch.peek_interpreter_stack()
+    return None if torch.compiler.is_compiling() or derived else cell.gate_form()
+
+
+def _gated(cell: Cell, inputs: Tensor, h: Tensor) -> tuple[GateForm, Tensor] | None:
+    """Such a form that kernels serve, and inputs of every member."""
+    form, m = gates_of(cell), inputs.shape[-1]
+    if form is None or inputs.dim() < 3 or serving(form, h) is None:
+        return None
+    if (inputs.dtype, inputs.device, m) != (h.dtype, h.device, form.weight_ih.shape[-1]):
+        return None
+    # as each step broadcasts them: from the right
+    shape, given = h.shape[:-1], inputs.shape[1:-1]
+    wider = len(shape) - len(given)
+    if wider < 0 or any(size not in (1, own) for size, own in zip(given, shape[wider:], strict=True)):
+        return None
+    return form, inputs.reshape(len(inputs), *[1] * wider, *given, m).expand(len(inputs), *shape, m)
+
+
 class _Unroll(torch.autograd.Function):
     """(inputs, h0, leaves) to the states of a form, with backpropagation by hand."""
 
@@ -131,7 +160,7 @@ class _Unroll(torch.autograd.Function):
     def forward(
         ctx: Any,
         recurrence: Recurrence,
-        form: AnyForm,
+        form: AnyForm | GateForm,
         leaves: Sequence[Tensor],
         first: int,
         inputs: Tensor,
@@ -146,7 +175,14 @@ class _Unroll(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, states_bar: Tensor) -> tuple[Tensor | None, ...]:
-        inputs, h0, states, *_ = ctx.saved_tensors
+        inputs, h0, states, *leaves = ctx.saved_tensors
+        if torch.is_grad_enabled() and isinstance(ctx.form, GateForm):
+            first = len(inputs) - len(states)
+            sources = [inputs, h0, *leaves]
+            again = differentiable(
+                ctx.form, ctx.leaves, sources, lambda form, own: form.states(*own[:2])[first:], states_bar
+            )
+            return None, None, None, None, *again
         with torch.no_grad():
             ran = Ran(ctx.form, ctx.leaves, inputs, h0, states, ctx.kept)
             bars = ctx.recurrence.adjoint(ran, states_bar)
@@ -158,7 +194,7 @@ class _Unroll(torch.autograd.Function):
 class _Plain:
     """h' = P(h) + c f(W g(h) + drive) in plain torch, on any device, where only weights are trained."""
 
-    def serves(self, form: AnyForm, h: Tensor) -> bool:
+    def serves(self, form: AnyForm | GateForm, h: Tensor) -> bool:
         # an activation's parameters, and what constants are computed from, have no adjoint here
         trained, weights = form.trained(), form.weights()
         return isinstance(form, Form) and all(any(z is w for w in weights) for z in trained)
@@ -221,7 +257,7 @@ _recurrences = [_plain]
 _traced: list[Operator] = []
 
 
-def serving(form: AnyForm, h: Tensor) -> Recurrence | None:
+def serving(form: AnyForm | GateForm, h: Tensor) -> Recurrence | None:
     """The recurrence that runs `form` on states like `h`, if one can."""
     return next((r for r in _recurrences if r.serves(form, h)), None)
 

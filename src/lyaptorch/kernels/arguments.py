@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lyaptorch.cells.activation import Activation
 from lyaptorch.cells.form import AnyForm, LIFForm, Residual
+from lyaptorch.cells.gate_form import GateForm
 from lyaptorch.cells.surrogates import VALUES as JUMPS
 from lyaptorch.cells.surrogates import Surrogate
 from lyaptorch.kernels.library import ActivationArgs, FormArgs, fill
@@ -29,6 +30,8 @@ BUMPS: dict[str | None, tuple[int, float]] = {
 """Slopes of surrogates: the kernels' number of a bump s and the factor a in s(a g x)."""
 KINDS = {"diagonal": 1, "blocks": 2, "dense": 3}
 NEURONS = 1
+GATED = {"gru": 32, "lstm": 64}
+GATE_NAMES = {"weight_hh": "W", "weight_ih": "V", "bias_ih": "bias", "bias_hh": "recurrent_bias"}
 CONVENTIONS = {"subtract": 2, "full": 4, "ignore": 8, "simultaneous": 16}
 """Bits of the kernels' `Convention`: of neurons, and of what is not the default of theirs."""
 
@@ -42,7 +45,7 @@ class KernelArguments:
         h: a state `(*e, b, N)`.
     """
 
-    def __init__(self, form: AnyForm, inputs: Tensor, h: Tensor) -> None:
+    def __init__(self, form: AnyForm | GateForm, inputs: Tensor, h: Tensor) -> None:
         (*e, b, _), t, n, m = h.shape, len(inputs), form.weight_hh.shape[-1], inputs.shape[-1]
         self.form, self.e, self.h, self.args = form, tuple(e), h, FormArgs()
         self._given: dict[str, tuple[Tensor, Tensor]] = {}
@@ -50,6 +53,10 @@ class KernelArguments:
         self.hear(inputs)
         for tensor, name, shape in self._operands():
             self.give(name, tensor, *shape)
+        if isinstance(form, GateForm):
+            self.give("h0", h)
+            self.args.neurons = GATED[form.kind]
+            return
         if form.biases:
             # the first and only one is not copied
             self.give("bias", sum(form.biases[1:], form.biases[0]), *e, n)
@@ -87,12 +94,12 @@ class KernelArguments:
         self.args.shared = int(self.shared)
         self.give("inputs", inputs)
 
-    def renew(self, form: AnyForm) -> None:
+    def renew(self, form: AnyForm | GateForm) -> None:
         """Take what changed since in tensors of which a copy was handed over, and the decays of `form`."""
         if isinstance(form, LIFForm):
             for name, decay in zip(("alpha", "beta"), form.constants(), strict=False):
                 self.give(name, decay, *self.e, self.args.n)
-        biases = self.form.biases
+        biases = () if isinstance(self.form, GateForm) else self.form.biases
         for name, (source, held) in self._given.items():
             if name == "bias" and len(biases) > 1:
                 torch.add(biases[0].detach(), sum(biases[2:], biases[1]).detach(), out=held)
@@ -126,6 +133,10 @@ class KernelArguments:
     def _operands(self) -> list[tuple[Tensor, str, tuple[int, ...]]]:
         """The tensors that are handed over one by one, what the kernels call them, and their shapes there."""
         form, e, (n, m) = self.form, self.e, (self.args.n, self.args.m)
+        if isinstance(form, GateForm):
+            sizes = {"weight_hh": (n,), "weight_ih": (m,)}
+            named = form.operands().items()
+            return [(z, GATE_NAMES[name], (*e, form.gates * n, *sizes.get(name, ()))) for name, z in named]
         operands = [(form.weight_hh, "W", (*e, n, n)), (form.weight_ih, "V", (*e, n, m))]
         if isinstance(form, LIFForm):
             names = ("alpha", "beta", "threshold")
@@ -138,6 +149,8 @@ class KernelArguments:
 
     def _uses(self) -> list[tuple[Tensor, str, tuple[int, ...]]]:
         """Every tensor of the form, what the kernels call its gradient, and of which shape that is."""
+        if isinstance(self.form, GateForm):
+            return self._operands()
         e, n, functions = self.e, self.args.n, _activations(self.form).items()
         # the kernels see one bias, the sum, whose gradient is that of each
         biases = [(bias, "bias", (*e, n)) for bias in self.form.biases]

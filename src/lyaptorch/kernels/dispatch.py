@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lyaptorch.cells.form import AnyForm, LIFForm
+from lyaptorch.cells.gate_form import GateForm
 from lyaptorch.cells.surrogates import Surrogate
 from lyaptorch.kernels.library import open_library
 
@@ -54,7 +55,9 @@ def preferred(state: Tensor) -> str:
     return "triton" if state.is_cuda else "cpu"
 
 
-def refusal(backend: str, form: AnyForm | None, state: Tensor, *, frame: bool = False) -> str | None:
+def refusal(
+    backend: str, form: AnyForm | GateForm | None, state: Tensor, *, frame: bool = False
+) -> str | None:
     """Why "cpu" or "triton" cannot run `form` on states like `state`; None if it can.
 
     Args:
@@ -70,6 +73,8 @@ def refusal(backend: str, form: AnyForm | None, state: Tensor, *, frame: bool = 
         return f"the state is on {state.device}"
     if form is None:
         return "the cell has no Form"
+    if isinstance(form, GateForm) and (triton or frame):
+        return "of networks with gates the CPU kernels run whole sequences, and no kernels tangent vectors"
     # of spiking neurons the frame is twice as long as W
     largest = LARGEST_FRAME // (2 if isinstance(form, LIFForm) else 1) if frame else LARGEST
     if triton and (n := form.weight_hh.shape[-1]) > largest:
@@ -77,7 +82,7 @@ def refusal(backend: str, form: AnyForm | None, state: Tensor, *, frame: bool = 
     return _refuses(form, state)
 
 
-def _refuses(form: AnyForm, state: Tensor) -> str | None:
+def _refuses(form: AnyForm | GateForm, state: Tensor) -> str | None:
     if state.dtype not in (torch.float32, torch.float64):
         return f"the dtype is {state.dtype}, and the kernels know float32 and float64"
     constants = form.constants() if isinstance(form, LIFForm) else []
@@ -85,8 +90,11 @@ def _refuses(form: AnyForm, state: Tensor) -> str | None:
         if (w.dtype, w.device) != (state.dtype, state.device):
             return f"a weight is {w.dtype} on {w.device}, and the state {state.dtype} on {state.device}"
     # other shapes would broadcast in torch; the kernels index what they are given
-    W, n = form.weight_hh, state.shape[-1] // (2 if isinstance(form, LIFForm) else 1)
-    if tuple(W.shape) != (*state.shape[:-2], n, n):
+    gates, parts = 1, 2 if isinstance(form, LIFForm) else 1
+    if isinstance(form, GateForm):
+        gates, parts = form.gates, form.parts
+    W, n = form.weight_hh, state.shape[-1] // parts
+    if tuple(W.shape) != (*state.shape[:-2], gates * n, n):
         return f"the recurrent weights have shape {tuple(W.shape)}, and the state {tuple(state.shape)}"
     if any(z.requires_grad for z in constants):
         return "the kernels train no time constants or thresholds of spiking neurons"

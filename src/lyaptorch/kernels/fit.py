@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lyaptorch.cells.form import AnyForm
+from lyaptorch.cells.gate_form import GateForm
 from lyaptorch.kernels.arguments import KernelArguments
 from lyaptorch.kernels.library import FitArgs, call, fill, reuse_buffer, tape_size
 
@@ -56,7 +57,7 @@ class Fitting:
     """
 
     def __init__(
-        self, form: AnyForm, lesson: Lesson, h0: Tensor, leaves: Sequence[Tensor], *, keep: bool
+        self, form: AnyForm | GateForm, lesson: Lesson, h0: Tensor, leaves: Sequence[Tensor], *, keep: bool
     ) -> None:
         (*e, b, _), o = h0.shape, lesson.weight.shape[-2]
         self._h0, self._leaves, self._source = h0, leaves, (lesson.weight, lesson.bias)
@@ -96,7 +97,9 @@ class Fitting:
         args.targets = targets.data_ptr() + first * args.target_step * targets.itemsize
         args.counts = counts.data_ptr() + first * args.count_step
 
-    def see(self, form: AnyForm, inputs: Tensor, targets: Tensor, counts: Tensor, first: int) -> None:
+    def see(
+        self, form: AnyForm | GateForm, inputs: Tensor, targets: Tensor, counts: Tensor, first: int
+    ) -> None:
         """Take other inputs and answers, of the shapes of those before, and what became of the weights.
 
         `form` has the tensors of the one before, but for decays of neurons.

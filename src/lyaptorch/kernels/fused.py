@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lyaptorch.cells.form import AnyForm, LIFForm, Ran
+from lyaptorch.cells.gate_form import GateForm
 from lyaptorch.kernels.arguments import KernelArguments, Saved, Scanned, Settings
 from lyaptorch.kernels.dispatch import preferred, refusal
 from lyaptorch.kernels.footprint import check_memory, scan_need, unroll_need
@@ -28,12 +29,12 @@ class FusedRecurrence:
 
     backend: str
 
-    def serves(self, form: AnyForm, h: Tensor) -> bool:
+    def serves(self, form: AnyForm | GateForm, h: Tensor) -> bool:
         """Whether h lies where the backend is at home, and it can run `form` there."""
         return preferred(h) == self.backend and refusal(self.backend, form, h) is None
 
     def forward(
-        self, form: AnyForm, inputs: Tensor, h0: Tensor, *, keep: bool, first: int = 0
+        self, form: Any, inputs: Tensor, h0: Tensor, *, keep: bool, first: int = 0
     ) -> tuple[Tensor, Any]:
         """The states `(t - first, *e, b, n)`, and what the adjoint reads. Cost O(t b n^2) per network."""
         if self.backend == "triton":

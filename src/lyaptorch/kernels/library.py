@@ -20,7 +20,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-VERSION = 7
+VERSION = 8
 FILE = "liblyaptorch_cpu.so"
 
 
@@ -47,7 +47,7 @@ class FormArgs(ctypes.Structure):
         *((name, ActivationArgs) for name in ("inner", "outer", "phi")),
         *_fields("", "", "W V bias A coupling alpha beta threshold inputs h0"),
         *_fields("", "", "W_bar V_bar bias_bar A_bar coupling_bar inner_bar outer_bar phi_bar"),
-        *_fields("", "", "inputs_bar h_bar tape"),
+        *_fields("", "", "inputs_bar h_bar tape recurrent_bias recurrent_bias_bar"),
     )
 
 

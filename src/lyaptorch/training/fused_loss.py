@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from lyaptorch import kernels
 from lyaptorch.cells.cell import Cell
-from lyaptorch.cells.form import AnyForm, LIFForm
+from lyaptorch.cells.form import AnyForm, LIFForm, linear
+from lyaptorch.cells.gate_form import GateForm, differentiable
 from lyaptorch.cells.leaky_readout import LeakyReadout
 from lyaptorch.cells.readout import Readout
-from lyaptorch.cells.unroll import once, serving
+from lyaptorch.cells.unroll import gates_of, once, serving
 from lyaptorch.kernels.dispatch import missing
 from lyaptorch.kernels.fit import LOSSES, Fitting, Lesson
 from lyaptorch.tasks.batch import Batch
@@ -23,7 +24,13 @@ HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_p
 
 
 def fused_loss(
-    cell: Cell, readout: nn.Module, loss: str, batch: Batch, inputs: Tensor, h0: Tensor
+    cell: Cell,
+    readout: nn.Module,
+    loss: str,
+    batch: Batch,
+    inputs: Tensor,
+    h0: Tensor,
+    judge: Callable[[Batch, Tensor], tuple[Tensor, Tensor]],
 ) -> tuple[Tensor, Tensor] | None:
     """Loss and accuracy `(*e)` of a batch in one call; None where the general path has to do it.
 
@@ -34,6 +41,7 @@ def fused_loss(
         batch: what counts.
         inputs: of the batch, as `cells.fit` gives them.
         h0: likewise, `(*e, b, N)`.
+        judge: loss and accuracy from outputs by autograd, where second derivatives are asked for.
     """
     form = served(cell, loss)
     if form is None or inputs.requires_grad:
@@ -42,21 +50,33 @@ def fused_loss(
     if lesson is None:
         return None
     leaves = form.trained()
+
+    def again(form: GateForm, own: Sequence[Tensor]) -> Tensor:
+        h0, weight, bias = own[:3]
+        states = form.states(lesson.inputs, h0)[batch.first :, ..., cell.readable]
+        return judge(batch, linear(states, weight) + bias.unsqueeze(-2))[0]
+
     result: tuple[Tensor, Tensor] = _Fit.apply(  # type: ignore[no-untyped-call]
-        form, lesson, leaves, h0, lesson.weight, lesson.bias, *leaves
+        form, lesson, leaves, again, h0, lesson.weight, lesson.bias, *leaves
     )
     return result
 
 
-def served(cell: Cell, loss: str) -> AnyForm | None:
+def served(cell: Cell, loss: str) -> AnyForm | GateForm | None:
     """What the cell computes, where the kernels may know both it and the loss."""
     if torch.compiler.is_compiling() or loss not in LOSSES or missing("cpu") is not None:
         return None
-    return cell.form()
+    return cell.form() or gates_of(cell)
 
 
 def lesson_of(
-    cell: Cell, form: AnyForm, readout: nn.Module, loss: str, batch: Batch, inputs: Tensor, h0: Tensor
+    cell: Cell,
+    form: AnyForm | GateForm,
+    readout: nn.Module,
+    loss: str,
+    batch: Batch,
+    inputs: Tensor,
+    h0: Tensor,
 ) -> Lesson | None:
     """What the kernels are asked, or None where they cannot answer; arguments are those of `fused_loss`."""
     recurrence = serving(form, h0)
@@ -67,13 +87,13 @@ def lesson_of(
     if type(readout) is LeakyReadout and spikes and readout.reads(cell):
         alpha, beta = readout.decays
         decays = (alpha, beta)
-    elif type(readout) is Readout and cell.readable == slice(None):
+    elif type(readout) is Readout and (cell.readable == slice(None) or isinstance(form, GateForm)):
         decays = None
     else:
         return None
     weight, bias = readout.weight, readout.bias
     (*e, b, size), o = h0.shape, weight.shape[-2]
-    n = size if decays is None else form.weight_hh.shape[-1]
+    n = form.weight_hh.shape[-1] if decays or isinstance(form, GateForm) else size
     if tuple(weight.shape) != (*e, o, n) or tuple(bias.shape) != (*e, o):
         return None
     if any((z.dtype, z.device) != (h0.dtype, h0.device) for z in (weight, bias)):
@@ -114,24 +134,28 @@ class _Fit(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        form: AnyForm,
+        form: AnyForm | GateForm,
         lesson: Lesson,
         leaves: Sequence[Tensor],
+        again: Callable[[GateForm, Sequence[Tensor]], Tensor],
         h0: Tensor,
         *tensors: Tensor,
     ) -> tuple[Tensor, Tensor]:
         fitting = Fitting(form, lesson, h0, leaves, keep=any(ctx.needs_input_grad))
         loss, accuracy = fitting.step()
-        ctx.bars = fitting.gradients()
+        ctx.bars, ctx.form, ctx.leaves, ctx.again = fitting.gradients(), form, leaves, again
         ctx.save_for_backward(h0, *tensors)
         ctx.mark_non_differentiable(accuracy)
         return loss, accuracy
 
     @staticmethod
     def backward(ctx: Any, loss_bar: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled() and isinstance(ctx.form, GateForm):
+            found = differentiable(ctx.form, ctx.leaves, ctx.saved_tensors, ctx.again, loss_bar)
+            return None, None, None, None, *found
         bars: list[Tensor | None] = []
-        for bar, wanted in zip(ctx.bars, ctx.needs_input_grad[3:], strict=True):
+        for bar, wanted in zip(ctx.bars, ctx.needs_input_grad[4:], strict=True):
             bars.append(bar * expand(loss_bar, bar) if wanted and bar is not None else None)
         if torch.is_grad_enabled():
             bars = once(bars, ctx.saved_tensors, "take the loss of unroll(..., plain=True)")
-        return None, None, None, *bars
+        return None, None, None, None, *bars

@@ -127,7 +127,7 @@ class Model(nn.Module):
         gradients are made with the loss.
         """
         inputs, h = self._start(batch.inputs, h0)
-        fused = fused_loss(self.cell, self.readout, self.loss_name, batch, inputs, h)
+        fused = fused_loss(self.cell, self.readout, self.loss_name, batch, inputs, h, self._judge)
         if fused is not None:
             return fused
         return self.score(batch, unroll(self.cell, inputs, h, first=batch.first if self._stepwise else 0))
@@ -143,7 +143,11 @@ class Model(nn.Module):
         # states may be those of all steps, or of those since `first`: counted from the end they agree. What
         # does not count is not read out, unless the readout may remember it
         read = states[-len(targets) :] if self._stepwise else states
-        outputs = self.readout(read[..., self.cell.readable])[-len(targets) :]
+        return self._judge(batch, self.readout(read[..., self.cell.readable])[-len(targets) :])
+
+    def _judge(self, batch: Batch, outputs: Tensor) -> tuple[PerMember, PerMember]:
+        """The same from outputs of the steps since `batch.first`."""
+        first, targets = batch.first, batch.targets[batch.first :]
         if self.loss_name == "cross_entropy" and targets.shape == outputs.shape != (*targets.shape[:-1], 1):
             targets = targets.argmax(-1, keepdim=True)
         self._check_outputs(outputs, targets)

@@ -10,6 +10,7 @@ from torch import Tensor
 from lyaptorch import _checks
 from lyaptorch.cells.cell import Cell
 from lyaptorch.cells.form import AnyForm, LIFForm, Residual
+from lyaptorch.cells.gate_form import GateForm
 from lyaptorch.cells.leaky_readout import LeakyReadout
 from lyaptorch.cells.readout import Readout
 from lyaptorch.kernels.fit import Fitting, Lesson
@@ -29,7 +30,7 @@ class Differentiated(NamedTuple):
 class _Prepared(NamedTuple):
     """What holds while nothing but numbers changes."""
 
-    form: AnyForm
+    form: AnyForm | GateForm
     lesson: Lesson
     fitting: Fitting
     gradients: list[Tensor]
@@ -69,7 +70,7 @@ class PreparedLoss:
             return None
         return Differentiated(*self._prepared.fitting.step(), self._prepared.gradients)
 
-    def _facts(self, form: AnyForm, batch: Batch) -> tuple[Any, ...]:
+    def _facts(self, form: AnyForm | GateForm, batch: Batch) -> tuple[Any, ...]:
         """All that decides about the arguments, but for numbers. Tensors live as long as what is prepared."""
         readout, x = self.model.readout, batch.inputs
         # decays are computed anew for each form, and handed over with it
@@ -80,7 +81,7 @@ class PreparedLoss:
         places = [(id(z), z.data_ptr(), z.requires_grad) if isinstance(z, Tensor) else id(z) for z in tensors]
         return places, kinds, x.shape, x.stride(), x.dtype, x.device, batch.targets.shape
 
-    def _prepare(self, form: AnyForm, batch: Batch) -> _Prepared | None:
+    def _prepare(self, form: AnyForm | GateForm, batch: Batch) -> _Prepared | None:
         model, leaves, wanted = self.model, form.trained(), [id(p) for p in self.parameters]
         # of computed weights, gradients have a way to go yet; a cell's own rest may depend on the inputs
         if any(id(leaf) not in wanted for leaf in leaves) or type(model.cell).rest is not Cell.rest:
@@ -102,7 +103,7 @@ class PreparedLoss:
             return None
         return _Prepared(form, lesson, fitting, [found[i] for i in wanted])
 
-    def _see(self, form: AnyForm, batch: Batch, prepared: _Prepared) -> bool:
+    def _see(self, form: AnyForm | GateForm, batch: Batch, prepared: _Prepared) -> bool:
         inputs, like, loss = batch.inputs, prepared.lesson.inputs, self.model.loss_name
         _checks.finite("inputs", inputs)
         if inputs.dim() < like.dim():
@@ -117,7 +118,7 @@ class PreparedLoss:
         return True
 
 
-def _parts(form: AnyForm) -> Iterator[Any]:
+def _parts(form: AnyForm | GateForm) -> Iterator[Any]:
     """All tensors and functions of a form."""
     for value in vars(form).values():
         if isinstance(value, tuple):

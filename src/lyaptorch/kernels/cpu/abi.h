@@ -16,7 +16,7 @@ struct FormArgs {
     int32_t shared;          // whether all members have the same inputs: (steps, batch, m)
     int32_t train_coupling;  // whether the coupling's gradient will be wanted
     int32_t residual;        // Kind of residual.h; A (members, n), (members, n/2, 2, 2) or (members, n, n)
-    int32_t neurons;         // LIF neurons: their Convention of lif.h; 0: a form
+    int32_t neurons;         // LIF neurons: their Convention of lif.h; Gated of gates.h; 0: a form
     ActivationArgs inner, outer, phi;
     const void *W, *V, *bias;     // (members, n, n), (members, n, m), (members, n) or null
     const void *A, *coupling;     // or null; (members, n)
@@ -28,6 +28,9 @@ struct FormArgs {
     void* inputs_bar;                       // (steps, items, m)
     void* h_bar;                            // (items, N); the scan reads that of the final state here
     void* tape;                             // what the adjoint needs; its size is lyap_*_tape
+    // of gated networks; W and V are those of all gates, and `bias` that of V
+    const void* recurrent_bias;
+    void* recurrent_bias_bar;
 };
 
 struct ScanArgs {
@@ -119,6 +122,6 @@ struct Common {
 
 struct InstructionSet {
     const char* name;
-    Precision form[2], lif[2];  // of float and double
+    Precision form[2], lif[2], gru[2], lstm[2];  // of float and double
     Common common[2];
 };

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "form_unroll.h"
+#include "gates.h"
 #include "lif.h"
 
 namespace {
@@ -251,7 +252,7 @@ template <class Model> struct TapeSums {
         const T* rights;
         bool narrow;  // few columns beyond those of W, which are summed by themselves
 
-        static Size count(Size hp) { return (DEPTH + CHUNK + 4) * hp; }
+        static Size count(const FormArgs& a) { return (DEPTH + CHUNK + 4) * pad(a.n); }
         Affine(const Model& model, T* to, const T* z, T*& memory)
             : unit(model), steps(DEPTH / unit.rows), lefts(take(memory, (DEPTH + CHUNK) * unit.hp)),
               tail(take(memory, 4 * unit.hp)), total(to), rights(z),
@@ -300,6 +301,35 @@ template <class Model> struct TapeSums {
     }
 };
 
+// Likewise of gated networks.
+template <class T, int KIND> struct TapeSums<GateUnroll<T, KIND>> {
+    static constexpr bool KEPT = true;
+    struct Affine : GateOuter<T, KIND> {
+        using Outer = GateOuter<T, KIND>;
+        const GateUnroll<T, KIND>& unit;
+        const T* rights;
+        Size steps, at = -1;
+
+        Affine(const GateUnroll<T, KIND>& model, const GateGradients<T, KIND>& to, const T* z, T*& memory)
+            : Outer(to, memory), unit(model), rights(z), steps(DEPTH / unit.rows) {}
+        T* left() { return this->lefts + at * this->hp; }
+        // before a step, after it
+        void begin(Size s) { at = s % steps * unit.rows; }
+        void written(Size s) {
+            const T* z = rights + s * unit.rows * this->wide;
+            this->columns(at, unit.rows, z);
+            if (at == 0) this->add((least(s + steps, unit.a.form.steps) - s) * unit.rows, z);
+        }
+    };
+    GateGradients<T, KIND> bars;
+    Affine affine;
+    TapeSums(const GateUnroll<T, KIND>& unit, const T* z, T*& work)
+        : bars(unit.a.form, unit.gradients), affine(unit, bars, z, work) {
+        bars.clear();
+    }
+    void flush() { affine.flush(); }
+};
+
 template <class Model> struct Fit : Model {
     using T = typename Model::T;
     using Model::a, Model::hp, Model::np, Model::rows, Model::net, Model::h, Model::u, Model::inner_slopes;
@@ -307,11 +337,11 @@ template <class Model> struct Fit : Model {
     const FitArgs& fit;
     const Size steps, apart;  // numbers of z of a step
     T *z, *answers_bar, *states = nullptr;
-    Answers<T, Model::BLOCKS> answers;
+    Answers<T, Model::READ> answers;
 
     // numbers of a unit that outlive it: gradients of the network and of the readout
     static Size parts_count(const FitArgs& f) {
-        return Gradients<T>::count(f.unroll.form) + Answers<T, Model::BLOCKS>::bars_count(f);
+        return Model::Bars::count(f.unroll.form) + Answers<T, Model::READ>::bars_count(f);
     }
     static Size tape_size(const FitArgs& f) {
         return f.unroll.keep ? Model::units(f.unroll) * parts_count(f) * (Size)sizeof(T) : 0;
@@ -322,7 +352,7 @@ template <class Model> struct Fit : Model {
         Size np = pad(a.n), chunk = Model::most(f.unroll), steps = f.unroll.keep ? a.steps : 0;
         Size tape = (steps + 1) * (chunk * pad(a.n + a.m + 1) + f.outputs * CHUNK);
         if (f.unroll.keep) tape += Model::trace_count(f.unroll) + chunk * (Model::kept_count(a) + a.steps * np);
-        Size rest = Answers<T, Model::BLOCKS>::count(f) + TapeSums<Model>::Affine::count(np);
+        Size rest = Answers<T, Model::READ>::count(f) + TapeSums<Model>::Affine::count(a);
         return Model::work(f.unroll) + (tape + rest) * (Size)sizeof(T);
     }
 
@@ -330,7 +360,7 @@ template <class Model> struct Fit : Model {
         : Model(args.unroll, unit, (T*)args.unroll.form.tape + unit * parts_count(args), work), fit(args),
           steps(a.form.steps), apart(rows * net.wide), z(take(work, (a.keep ? steps + 1 : 1) * chunk * net.wide)),
           answers_bar(take(work, (a.keep ? steps : 1) * fit.outputs * CHUNK)),
-          answers(args, unit, this->member, this->first, rows, this->gradients + Gradients<T>::count(a.form), work) {
+          answers(args, unit, this->member, this->first, rows, this->gradients + Model::Bars::count(a.form), work) {
         if (!a.keep) return;
         this->keep(work);
         if (a.form.A_bar) states = take(work, steps * chunk * np);
@@ -417,9 +447,9 @@ template <class Model> void conclude(const FitArgs& f, Size member) {
         for (Size j = 0; j < stride; j += WIDTH<T>)
             store(first + j, load(first + j) + load(first + i * stride + j));
     for (Size j = 0; j < stride; j += WIDTH<T>) store(first + j, load(first + j) * (T)scale);
-    Gradients<T>(a, first).scatter(member);
-    const T* readout = first + Gradients<T>::count(a);
-    Size o = f.outputs, n = a.n, lines = o * Answers<T, Model::BLOCKS>::parts_of(f);
+    typename Model::Bars(a, first).scatter(member);
+    const T* readout = first + Model::Bars::count(a);
+    Size o = f.outputs, n = a.n, lines = o * Answers<T, Model::READ>::parts_of(f);
     if (f.R_bar)
         for (Size c = 0; c < lines; c++)
             memcpy((T*)f.R_bar + (member * lines + c) * n, readout + c * pad(n), n * sizeof(T));

@@ -6,6 +6,8 @@ namespace {
 
 template <class T> struct FormUnroll : Batch<Network<T>> {
     using Base = Batch<Network<T>>;
+    using Bars = Gradients<T>;
+    static constexpr int READ = 1;  // parts of a state that an affine readout sees
     using Base::a, Base::n, Base::np, Base::first, Base::rows, Base::net, Base::h, Base::u, Base::v;
     using Base::chunk, Base::p, Base::ahead;
     T *slopes = nullptr, *values = nullptr, *phi_slopes = nullptr;

@@ -67,7 +67,8 @@ template <class T, class Stepped, class Unrolled> constexpr Precision precision(
         [](const void* args, int64_t member, void*) {
             const UnrollArgs& a = *(const UnrollArgs*)args;
             Size units = ceil_div(a.form.batch, CHUNK), size = Unrolled::tape_count(a);
-            reduce<T>(a.form, member, (T*)a.form.tape + member * units * size, size, units);
+            T* tape = (T*)a.form.tape + member * units * size;
+            reduce<T, typename Unrolled::Bars>(a.form, member, tape, size, units);
         },
         [](const void* args, int64_t member, void*) { conclude<Unrolled>(*(const FitArgs*)args, member); },
         peak<T>,
@@ -85,9 +86,19 @@ constexpr Common common = {
 template <class T> constexpr Precision of_forms = precision<T, FormScan<T>, FormUnroll<T>>();
 template <class T> constexpr Precision of_neurons = precision<T, LifScan<T>, LifUnroll<T>>();
 
+// No scans of gated networks: the Python side refuses their frames.
+constexpr Precision without_scans(Precision p) {
+    p.scan_work = p.scan_tape = nullptr;
+    p.scan_forward = p.scan_adjoint = p.scan_reduce = nullptr;
+    return p;
+}
+template <class T, int KIND>
+constexpr Precision of_gates = without_scans(precision<T, FormScan<T>, GateUnroll<T, KIND>>());
+
 }  // namespace
 
 extern const InstructionSet NAME;
 extern constexpr InstructionSet NAME = {
     QUOTE(NAME), {of_forms<float>, of_forms<double>}, {of_neurons<float>, of_neurons<double>},
+    {of_gates<float, GRU>, of_gates<double, GRU>}, {of_gates<float, LSTM>, of_gates<double, LSTM>},
     {common<float>, common<double>}};

@@ -50,7 +50,9 @@ const InstructionSet& current() {
 }
 
 const Precision& kernels(const FormArgs& form, int32_t dual) {
-    return (form.neurons ? current().lif : current().form)[dual != 0];
+    const InstructionSet& set = current();
+    // GRU and LSTM of gates.h
+    return (form.neurons & 32 ? set.gru : form.neurons & 64 ? set.lstm : form.neurons ? set.lif : set.form)[dual != 0];
 }
 
 // Scratch memory of a thread, kept from call to call: fresh pages cost more than the work of a small network.
@@ -123,7 +125,7 @@ bool run(Task task, const void* args, int64_t units, int64_t bytes, int64_t thre
 
 }  // namespace
 
-EXPORT int32_t lyap_version() { return 7; }
+EXPORT int32_t lyap_version() { return 8; }
 EXPORT const char* lyap_instruction_set() { return current().name; }
 
 // Uses the named instruction set from now on, the best one for null; 0 if this machine lacks it.

@@ -47,6 +47,8 @@ template <class T> struct Lif : Network<T> {
 
 template <class T> struct LifUnroll : Batch<Lif<T>> {
     using Base = Batch<Lif<T>>;
+    using Bars = Gradients<T>;
+    static constexpr int READ = 2;
     using Base::a, Base::n, Base::hp, Base::np, Base::first, Base::rows, Base::net, Base::h, Base::u, Base::v;
     using Base::p, Base::chunk, Base::ahead, typename Base::Sums;
     T* inner_slopes = nullptr;  // of every step, where z is kept, too: then neither is made again on the way back

@@ -6,8 +6,11 @@
 
 namespace {
 
+template <class T> struct Gradients;
+
 template <class T> struct Network {
     using Number = T;
+    using Bars = Gradients<T>;
     static constexpr int BLOCKS = 1;  // rows of n16 numbers in a state
     const FormArgs& a;
     Size member, n, np, terms, wide;  // terms: numbers in z; wide: padded
@@ -92,8 +95,9 @@ template <class T> struct Gradients {
 };
 
 // The gradients of a member: the sum of its parts, `stride` numbers from one to the next, in their order.
-template <class T> void reduce(const FormArgs& a, Size member, T* first, Size stride, Size parts) {
-    Gradients<T> total(a, first);
+template <class T, class Bars = Gradients<T>>
+void reduce(const FormArgs& a, Size member, T* first, Size stride, Size parts) {
+    Bars total(a, first);
     // always in the same order, so that no digit depends on the number of threads
     for (Size i = 1; i < parts; i++)
         for (Size j = 0; j < total.size; j += WIDTH<T>)

@@ -75,7 +75,7 @@ template <class Net> struct Batch {
         : a(args), n(a.form.n), hp(pad(n)), np(Net::BLOCKS * hp), items(a.form.members * a.form.batch), chunk(most(args)),
           member(unit / ceil_div(a.form.batch, CHUNK)), first(unit % ceil_div(a.form.batch, CHUNK) * CHUNK),
           rows(least(CHUNK, a.form.batch - first)), net(a.form, member, work) {
-        gradients = memory, tape = memory + (a.keep ? Gradients<T>::count(a.form) : 0);
+        gradients = memory, tape = memory + (a.keep ? Net::Bars::count(a.form) : 0);
         h = take(work, CHUNK * np), u = take(work, CHUNK * net.wide), v = take(work, CHUNK * np);
         p = take(work, CHUNK * np);
     }
@@ -102,6 +102,12 @@ template <class Net> struct Batch {
     // the states and what else of a step lies far away
     void fetch_rows(Size s, const T* of) const { ahead.add(of + row(s) * Net::BLOCKS * n, rows * Net::BLOCKS * n); }
     void fetch_tape(Size) const {}
+
+    // Cotangents of x, rows m16 apart.
+    void inputs_back(const T* a_bar, T* x_bar) const {
+        Size mp = pad(a.form.m);
+        product<T, SET>(rows, mp, n, {a_bar, hp, 1}, net.V, mp, x_bar, mp);
+    }
 };
 
 template <class Model> struct Unroll : Model {
@@ -148,7 +154,7 @@ template <class Model> struct Unroll : Model {
   private:
     void input_back(Size s, const T* a_bar, T* x_bar) const {
         Size m = a.form.m, mp = pad(m);
-        product<T, SET>(rows, mp, n, {a_bar, hp, 1}, net.V, mp, x_bar, mp);
+        this->inputs_back(a_bar, x_bar);
         T* to = (T*)a.form.inputs_bar + this->row(s) * m;
         for (Size j = 0; j < rows; j++) memcpy(to + j * m, x_bar + j * mp, m * sizeof(T));
     }

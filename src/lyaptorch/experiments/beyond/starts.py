@@ -14,9 +14,11 @@ from torch import Tensor
 from lyaptorch._random import Stream
 from lyaptorch.cells import Cell, ElmanCell, GRUCell, LSTMCell
 from lyaptorch.cells.gates import GatedCell
-from lyaptorch.cells.weights import weights
+from lyaptorch.cells.matrices import weights
+from lyaptorch.cells.mixing import mixing_
 from lyaptorch.experiments.figure import Study
-from lyaptorch.tasks import Task
+from lyaptorch.tasks.batch import Draw
+from lyaptorch.tasks.delayed import LaggedTask
 from lyaptorch.training import floss
 
 C = TypeVar("C", bound=Cell)
@@ -27,6 +29,10 @@ CANDIDATES = ("new", "cell")
 """What the gates let in."""
 PASS = 3.0
 """Bias of a gate that lets the candidate through: it lets pass 95%."""
+
+
+SEEN = 200
+"""Steps of the inputs from which a gain is found."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,7 @@ class Start:
         opened: T in delays: gates hold for 1 to T steps, log-uniform over units, and an input gate lets in
             as much as is lost; torch's biases when missing.
         passing: bias with which gates let the candidate through: what holds has it negative.
+        mixed: whether the candidate is that of `lt.weights.mixing_`, for the delay and the task's inputs.
         flossed: whose weights are flossed: "W", the recurrent ones, or "all"; none when missing.
         share: of the exponents that are flossed.
     """
@@ -48,20 +55,20 @@ class Start:
     gain: float = 1.0
     opened: float = 0.0
     passing: float = 0.0
+    mixed: bool = False
     flossed: str = ""
     share: float = 0.5
 
 
-MIXING = Start("orthogonal", 1.15, passing=PASS)
-"""Gates that pass, and the gain that brings lambda_1 close to 0 on bits."""
-AT_HALF = Start("orthogonal", 2.0)
+MIXING = Start(passing=PASS, mixed=True)
+AT_HALF = Start(mixed=True)
 """Mixing with gates that stand at one half, as torch has them."""
 STARTS = {
     "torch": Start(),
     "open gates": Start(opened=2.0),
     "orthogonal": Start("orthogonal"),
     "gates at 1/2": AT_HALF,
-    "gates at 1/2, Gaussian": replace(AT_HALF, candidate="gaussian"),
+    "gates at 1/2, Gaussian": Start("gaussian", 2.0),
     "gates at 1/2, W flossed, half": replace(AT_HALF, flossed="W"),
     "gates at 1/2, W flossed": replace(AT_HALF, flossed="W", share=1.0),
     "passing": Start(passing=PASS),
@@ -75,7 +82,7 @@ STARTS = {
 
 
 @torch.no_grad()
-def networks(kind: str, n: int, starts: Sequence[Start], delay: int, ids: Tensor, study: Study) -> Cell:
+def networks(kind: str, n: int, starts: Sequence[Start], task: LaggedTask, ids: Tensor, study: Study) -> Cell:
     """One network of one input for each start and id, `(start, id)`, before any flossing.
 
     Networks of equal ids have in common what their starts do not set, and differ in the gain alone if in
@@ -89,7 +96,14 @@ def networks(kind: str, n: int, starts: Sequence[Start], delay: int, ids: Tensor
             at = _candidate(cell) * n
             weight[i, ..., at : at + n, :] = drawn
         if isinstance(cell, GatedCell):
-            _set_gates(cell, i, start, delay, ids, study.seed)
+            _set_gates(cell, i, start, int(task.delay), ids, study.seed)
+    inputs = task.inputs(Draw(study.seed, SEEN, member_ids=ids, stream="mixing"))
+    for passing in dict.fromkeys(start.passing for start in starts if start.mixed):
+        rows = [i for i, start in enumerate(starts) if start.mixed and start.passing == passing]
+        # all of them alike: one network of each id is set, and copied
+        one = picked(cell, rows[0])
+        mixing_(one, horizon=int(task.delay), inputs=inputs, member_ids=ids, generator=study.generator())
+        _put(cell, rows, one)
     return cell
 
 
@@ -118,7 +132,14 @@ def _set_gates(cell: GatedCell, i: int, start: Start, delay: int, ids: Tensor, s
 
 
 def floss_some(
-    cell: Cell, starts: Sequence[Start], task: Task, ids: Tensor, study: Study, *, epochs: int, lr: float
+    cell: Cell,
+    starts: Sequence[Start],
+    task: LaggedTask,
+    ids: Tensor,
+    study: Study,
+    *,
+    epochs: int,
+    lr: float,
 ) -> None:
     """Floss the networks whose start says so, in place."""
     for names, which in (("W", ("weight_hh",)), ("all", ())):

@@ -8,8 +8,15 @@ import torch
 
 from lyaptorch.experiments import FIGURES
 from lyaptorch.experiments.beyond import starts
+from lyaptorch.experiments.beyond.sequence_starts import (
+    BY_NAME,
+    STARTS,
+    UNFLOSSED,
+    Start,
+    recurrent_alone,
+    started,
+)
 from lyaptorch.experiments.beyond.spoken import ADVISED, Rows, Tones
-from lyaptorch.experiments.beyond.sequence_starts import BY_NAME, STARTS, UNFLOSSED, Start, recurrent_alone, started
 from lyaptorch.experiments.check import HOLDS, UNDECIDED
 from lyaptorch.experiments.figure import Study
 from lyaptorch.record import Record

@@ -22,7 +22,7 @@ from lyaptorch.tangent.start import fit_padded
 from lyaptorch.training.prepared import facts_of
 
 if TYPE_CHECKING:
-    from lyaptorch.training.steps import Flossing
+    from lyaptorch.training.flossing import Flossing
 
 
 @dataclass(frozen=True, eq=False)

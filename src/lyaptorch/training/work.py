@@ -85,7 +85,7 @@ def _floss(phase: FlossPhase, part: Ensemble, task: Task, settings: Settings) ->
     flosser = part.flossers[phase.named]
     if not flosser.parameters:
         raise ValueError("there is nothing to floss: no parameter of the cell has requires_grad; set it")
-    flossing, value = _flossing(phase, part, task, settings, "floss", part.flosser.parameters)
+    flossing, value = _flossing(phase, part, task, settings, "floss", flosser.parameters)
 
     def epoch() -> Row:
         try:

@@ -148,8 +148,9 @@ class Prediction(Figure):
 
     def starts(self, kind: str) -> list[Start]:
         """All starts of one kind; without gates there are fewer, and so more gains."""
-        gates, few, gains = GATES, (GATES[0], GATES[1], GATES[-1]), (STRONG,)
-        own = self.gains
+        gates: tuple[Start, ...] = GATES
+        few: tuple[Start, ...] = (GATES[0], GATES[1], GATES[-1])
+        own, gains = self.gains, tuple([STRONG])
         if kind == "RNN":
             gates = few = GATES[:1]
             own, gains = (*own, *(1.18 * g for g in own)), (0.7, 1.0, STRONG)

@@ -26,6 +26,8 @@ EPOCHS = (
     Row("train", 6, 30, batch=3),
     Row("train", 6, 30, batch=3, networks=2),
     Row("floss", 6, 14, k=3, networks=2),
+    Row("GRU", 6, 30, batch=3, networks=2),
+    Row("LSTM", 6, 30, batch=3),
 )
 
 
@@ -57,7 +59,7 @@ def test_every_method_of_a_row_does_the_same(row):
 def test_epochs_are_whole_trainings(row):
     """As many epochs as asked for, of the row's size, from the same start each time."""
     done = runs(row, torch.float64)
-    assert set(done) == ({"rnn", "fused"} if row.kind == "train" else {"fused"})
+    assert set(done) == ({"fused"} if row.kind == "floss" else {"rnn", "fused"})
     for run in done.values():
         one, three, again = run(1), run(3), run(1)
         assert one.dtype == torch.float64
@@ -84,6 +86,7 @@ def test_operations_are_counted_as_announced():
     assert Row("BPTT", 80, 300, batch=16).operations == 300 * 16 * 6 * 80**2
     # a whole epoch counts what a step of it counts
     assert Row("train", 80, 300, batch=16).operations == Row("BPTT", 80, 300, batch=16).operations
+    assert Row("GRU", 80, 300, batch=16).operations == 3 * 300 * 16 * 6 * 80**2
     assert Row("floss", n, 55, k=k).operations == ROWS[0].operations
     assert Row("spectrum", n, 55, k=k).operations == pytest.approx(55 * forwards)
     lstm = 8 * n**2 * k + 4 * n * k**2 + k**3 / 3 + 8 * n**2
@@ -120,7 +123,7 @@ def test_threads_and_rows_are_chosen():
     assert [row.threads for row in Benchmark(rows=("residual",), threads=3).chosen()] == [3]
     assert len(Benchmark().chosen()) == len(ROWS)
     with pytest.raises(ValueError, match="rows must be parts of the names exponents n 80"):
-        Benchmark(rows=("GRU",)).chosen()
+        Benchmark(rows=("MGU",)).chosen()
     with pytest.raises(ValueError, match="threads must be an integer >= 1"):
         Benchmark(threads=0).chosen()
 

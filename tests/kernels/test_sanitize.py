@@ -23,6 +23,7 @@ RECORDED = (
     "test_kernel_accuracy.py",
     "test_kernel_properties.py",
     "test_kernel_lif.py",
+    "test_gates.py",
     "test_descent.py",
     "test_draws.py",
 )

@@ -1,4 +1,4 @@
-"""Whole epochs: `lt.train` beside torch.nn.RNN with torch's Adam, and `lt.floss`."""
+"""Whole epochs: `lt.train` beside torch's own module with torch's Adam, and `lt.floss`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lyaptorch.bench.rows import Row, Run
+from lyaptorch.cells import GRUCell, LSTMCell, Readout
 from lyaptorch.schedules import FitPhase
 from lyaptorch.tasks import Task, TemporalXOR
 from lyaptorch.training import Model, floss, train
@@ -20,18 +21,17 @@ def trained(row: Row, seed: int) -> dict[str, Run]:
     task, dtype = TemporalXOR(DELAY), torch.get_default_dtype()
 
     def fused(epochs: int) -> Tensor:
-        model = _published(row, task, seed).to(dtype)
+        made = _published if row.kind == "train" else _gated
+        model = made(row, task, seed).to(dtype)
         record = train(
             model, task, (FitPhase(epochs),), batch=row.batch, steps=row.steps, show_progress=False
         )
         return torch.as_tensor(record["loss"])[0, -1]
 
     def rnn(epochs: int) -> Tensor:
-        # the same trials by torch's own means, the same loss; the states of an Elman network
+        # the same trials by torch's own means, the same loss; of rate networks the states of an Elman network
         draws = torch.Generator().manual_seed(seed)
-        network, readout = (
-            part.to_empty(device="cpu").to(dtype) for part in _on_meta(task.input_size, row.n)
-        )
+        network, readout = (part.to_empty(device="cpu").to(dtype) for part in _on_meta(row, task.input_size))
         parameters = [*network.parameters(), *readout.parameters()]
         with torch.no_grad():
             for p in parameters:
@@ -58,9 +58,17 @@ def _published(row: Row, task: Task, seed: int) -> Model:
     return gf2023(task, hidden_size=row.n, rows=row.batch, ensemble=ensemble, generator=generator)
 
 
-def _on_meta(m: int, n: int) -> tuple[nn.Module, nn.Module]:
+def _gated(row: Row, task: Task, seed: int) -> Model:
+    ensemble, generator = (row.networks,) if row.networks > 1 else (), torch.Generator().manual_seed(seed)
+    kind = GRUCell if row.kind == "GRU" else LSTMCell
+    cell = kind(task.input_size, row.n, ensemble=ensemble, generator=generator)
+    return Model(cell, Readout(row.n, 1, scale=row.n**-0.5, ensemble=ensemble, generator=generator))
+
+
+def _on_meta(row: Row, m: int) -> tuple[nn.Module, nn.Module]:
     """A network and its readout; made here, torch draws nothing from the global generator."""
-    return nn.RNN(m, n, device="meta"), nn.Linear(n, 1, device="meta")
+    kind = {"GRU": nn.GRU, "LSTM": nn.LSTM}.get(row.kind, nn.RNN)
+    return kind(m, row.n, device="meta"), nn.Linear(row.n, 1, device="meta")
 
 
 def flossed(row: Row, seed: int) -> dict[str, Run]:

@@ -38,7 +38,7 @@ def runs(row: Row, dtype: torch.dtype, seed: int = 1) -> dict[str, Run]:
             "BPTT": _elman,
             "residual": _residual,
             "spiking": _spiking,
-            "train": epochs.trained,
+            **dict.fromkeys(("train", "GRU", "LSTM"), epochs.trained),
             "floss": epochs.flossed,
         }
         return made[row.kind](row, seed)

@@ -15,11 +15,13 @@ import math
 import struct
 
 from lyaptorch.kernels import descent, draws, fit, fused, scanning
+from lyaptorch.kernels.arguments import GATED
 from lyaptorch.kernels.library import ActivationArgs, FormArgs, UnrollArgs, call, tape_size
 
 NAMES = ("scan_forward", "scan_adjoint", "unroll_forward", "unroll_adjoint", "fit", "descend", "draw")
 LARGEST = 1 << 20
 """Bytes of all buffers of a call; larger ones are left out."""
+GATES = {GATED["gru"]: 3, GATED["lstm"]: 4}
 NOT, BYTES, SINGLE, DOUBLE = range(4)
 """How a buffer is compared."""
 
@@ -95,15 +97,17 @@ def found(name, args, dtype):
     form = args.unroll.form if name == "fit" else args.form
     real = (SINGLE, DOUBLE)[dtype.itemsize == 8]
     n, m, t, members = form.n, form.m, form.steps, form.members
-    size = 2 * n if form.neurons else n
+    gates = GATES.get(form.neurons, 1)
+    size = n if form.neurons in (0, GATED["gru"]) else 2 * n
     items, adjoint = members * form.batch, name.endswith("adjoint")
     matrix = {0: 0, 1: n, 2: 2 * n, 3: n * n}[form.residual]
     drawn = t * (form.batch if form.shared else items) * m
-    numbers = {"W": members * n * n, "V": members * n * m, "bias": members * n, "A": members * matrix}
+    rows = members * gates * n
+    numbers = {"W": rows * n, "V": rows * m, "bias": rows, "recurrent_bias": rows, "A": members * matrix}
     numbers |= {"coupling": members * n, "inputs": drawn, "h0": items * size}
     given = numbers | dict.fromkeys(("sharpness", "alpha", "beta", "threshold"), members * n)
-    bars = {"W": "W", "V": "V", "bias": "bias", "A": "A", "coupling": "coupling", "h": "h0"}
-    wanted = {f"{bar}_bar": numbers[source] for bar, source in bars.items()}
+    own = {name: name for name in ("W", "V", "bias", "recurrent_bias", "A", "coupling")}
+    wanted = {f"{bar}_bar": numbers[source] for bar, source in {**own, "h": "h0"}.items()}
     wanted |= {f"{f}_bar": members * n for f in ("inner", "outer", "phi")} | {"inputs_bar": t * items * m}
     if name.startswith("scan"):
         s, k = args.spans, args.k
@@ -119,7 +123,7 @@ def found(name, args, dtype):
             t - args.unroll.first,
             args.loss == fit.LOSSES.index("cross_entropy"),
         )
-        read = n if args.leaky else size
+        read = n if args.leaky or gates > 1 else size
         given |= {"R": members * o * read, "offset": members * o}
         wanted |= {"R_bar": members * o * read, "offset_bar": members * o}
         wanted |= {"loss_of": members, "right_of": members}

@@ -20,7 +20,10 @@ def _phases(value: Any) -> Any:
     if isinstance(value, list):
         return [_phases(item) for item in value]
     if isinstance(value, dict):
-        return {("who" if key == "members" else key): _phases(item) for key, item in value.items()}
+        # flossing changed everything before there was a choice
+        default = {"parameters": None} if value.get("type") == "FlossPhase" else {}
+        named = {("who" if key == "members" else key): _phases(item) for key, item in value.items()}
+        return {**default, **named}
     return value
 
 

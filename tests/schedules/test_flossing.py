@@ -15,10 +15,13 @@ def plain(exponents, target=0.0, reduction="mean", k=100):
     """Member by member, trajectory by trajectory, in Python's own numbers: `(*e,)`."""
     ensemble = exponents.shape[:-2]
     rows = exponents.reshape(-1, *exponents.shape[-2:]).tolist()
-    targets, ks = (torch.as_tensor(v).expand(ensemble).flatten().tolist() for v in (target, k))
+    ks = torch.as_tensor(k).expand(ensemble).flatten().tolist()
+    most = exponents.shape[-1]
+    targets = torch.as_tensor(target).expand(*ensemble, most).reshape(-1, most).tolist()
     members = []
     for member, aim, count in zip(rows, targets, ks, strict=True):
-        squares = [[(x - aim) ** 2 for x in row[:count] if x != -INF] for row in member]
+        pairs = [list(zip(row, aim, strict=True))[:count] for row in member]
+        squares = [[(x - a) ** 2 for x, a in row if x != -INF] for row in pairs]
         # a trajectory of which nothing lives is left out
         parts = [sum(s) / (1 if reduction == "sum" else len(s)) for s in squares if s]
         members.append(sum(parts) / max(len(parts), 1))
@@ -89,12 +92,47 @@ def test_all_dead_is_zero_with_zero_gradient(reduction):
 
 @pytest.mark.parametrize("ensemble", ENSEMBLES)
 def test_a_target_and_a_k_for_each_member(ensemble):
-    exponents, target = drawn(ensemble), torch.randn(ensemble)
+    exponents, target = drawn(ensemble), torch.randn(*ensemble, 1)
     k = torch.randint(1, 6, ensemble)
     for reduction in ("mean", "sum"):
         loss = flossing_loss(exponents, target, reduction, k)
         torch.testing.assert_close(loss, plain(exponents, target, reduction, k).sum())
     torch.testing.assert_close(flossing_loss(exponents, target, "none", k), plain(exponents, target, k=k))
+
+
+@pytest.mark.parametrize("ensemble", ENSEMBLES)
+@pytest.mark.parametrize("own", [False, True])
+def test_a_target_for_each_exponent(ensemble, own):
+    exponents = drawn(ensemble)
+    target = torch.randn(*(ensemble if own else ()), 5).sort(-1, descending=True).values
+    for reduction in ("mean", "sum", "none"):
+        loss = flossing_loss(exponents, target, reduction, 4)
+        expected = plain(exponents, target, "mean" if reduction == "none" else reduction, 4)
+        torch.testing.assert_close(loss, expected if reduction == "none" else expected.sum())
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        (
+            torch.tensor([0.0, -1.0, -0.5]),
+            r"must not increase, .* larger entry at index 2 than at 1",
+        ),
+        (torch.zeros(4), r"with k = 3 and \*e = \(2,\), got \(4,\)"),
+        (torch.zeros(3, 1), r"with k = 3 and \*e = \(2,\), got \(3, 1\)"),
+        (torch.zeros(2), r"got \(2,\); pass target.unsqueeze\(-1\), or a spectrum as"),
+        (torch.tensor([0.0, -0.1, torch.nan]), r"target must be finite, got nan"),
+    ],
+)
+def test_bad_targets(target, message):
+    with pytest.raises(ValueError, match=message):
+        flossing_loss(torch.zeros(2, 1, 3), target)
+
+
+def test_a_phase_flosses_as_many_exponents_as_its_target_has():
+    assert FlossPhase(1, target=torch.tensor([0.0, -0.5])).k == 2
+    assert FlossPhase(1, target=torch.tensor([0.0, -0.5]), k=1).k == 1
+    assert FlossPhase(1, target=torch.zeros(3, 1)).k is None
 
 
 def test_k_masks_it_equals_leaving_the_others_out():
@@ -111,7 +149,7 @@ def test_k_masks_it_equals_leaving_the_others_out():
 @pytest.mark.parametrize("ensemble", ENSEMBLES)
 def test_gradcheck(ensemble, reduction):
     exponents = torch.randn(*ensemble, 2, 3, requires_grad=True)
-    target, k = torch.randn(ensemble), torch.randint(1, 4, ensemble)
+    target, k = torch.randn(*ensemble, 1), torch.randint(1, 4, ensemble)
     assert torch.autograd.gradcheck(lambda e: flossing_loss(e, target, reduction, k), exponents)
 
 
@@ -125,12 +163,11 @@ def test_an_unknown_reduction_names_the_nearest():
         flossing_loss(torch.zeros(1, 2), reduction="meen")
 
 
-@pytest.mark.parametrize("name", ["target", "k"])
-def test_a_hyperparameter_of_another_shape_than_the_ensemble(name):
+def test_a_k_of_another_shape_than_the_ensemble():
     for shape in ((2,), (3,), (3, 1), (2, 3, 1)):
-        message = rf"{name} must be a number or have the ensemble's shape \(2, 3\), got"
+        message = r"k must be a number or have the ensemble's shape \(2, 3\), got"
         with pytest.raises(ValueError, match=message):
-            flossing_loss(torch.zeros(2, 3, 4, 5), **{name: torch.ones(shape)})
+            flossing_loss(torch.zeros(2, 3, 4, 5), k=torch.ones(shape))
 
 
 @pytest.mark.parametrize("shape", [(), (5,)])

@@ -221,7 +221,7 @@ WRONG = [
     (Trigger(At(9), FLOSS, Scale("cell.activation.sharpness", 2.0)), r"leading dimensions \(2,\).*got \(\)"),
     (Trigger(At(9), replace(FLOSS, who=THREE > 0)), r"bool tensor of the ensemble's shape \(2,\)"),
     (Trigger(At(9), replace(FLOSS, who=~FIRST & FIRST)), "must not be all false"),
-    (Trigger(At(9), replace(FLOSS, target=THREE)), r"target must be a number or have .* \(2,\), got"),
+    (Trigger(At(9), replace(FLOSS, target=THREE)), r"a number, a spectrum .* \*e = \(2,\), got \(3,\)"),
     (
         Trigger(When(lt.schedules.lambda1 > THREE), FLOSS),
         "threshold of lambda1 must be a number or have the ens",
@@ -299,8 +299,8 @@ def test_a_mixed_ensemble_is_what_its_members_are_alone():
 def test_every_number_of_a_trigger_and_of_a_joint_fit_may_be_a_members_own():
     spread, ids = torch.tensor([0.5, 1.0, 2.0]), torch.tensor([4, 0, 4])
     k = torch.tensor([1, 3, 5])
-    own = {"k": k, "target": spread - 1, "lr": 2e-3 * spread, "clip": 0.1 * spread}
-    joint = {"k": 6 - k, "target": -spread / 2}
+    own = {"k": k, "target": (spread - 1).unsqueeze(-1), "lr": 2e-3 * spread, "clip": 0.1 * spread}
+    joint = {"k": 6 - k, "target": -spread.unsqueeze(-1) / 2}
     settings = {"lr": 1e-3 * spread, "clip": 0.03 * spread}
 
     def schedule(pick):

@@ -78,7 +78,9 @@ RUNS = {
     "subsets": ((FlossPhase(5, who=SOME, **FLOSS), FitPhase(5, who=~SOME), FitPhase(4)), {}),
     "one for each": (
         (
-            FlossPhase(4, **{**FLOSS, "k": EACH.long(), "lr": 1e-3 * EACH}, target=0.1 * EACH, clip=EACH),
+            FlossPhase(
+                4, **{**FLOSS, "k": EACH.long(), "lr": 1e-3 * EACH}, target=0.1 * EACH[:, None], clip=EACH
+            ),
             FitPhase(4, flossing_weight=EACH, flossing=FlossPhase(0, **FLOSS)),
         ),
         {"lr": 1e-3 * EACH, "clip": 0.01 * EACH, "task": lt.tasks.TemporalXOR(torch.tensor([2, 4, 2]))},

@@ -55,13 +55,18 @@ def test_lambda_1_moves_to_the_target_on_a_task(target):
 def test_each_member_has_its_own_target():
     target = torch.tensor([[0.2, 0.0], [-0.3, -0.8]])
     cell, inputs = lt.RateCell(M, N, gain=0.6, ensemble=(2, 2)), drive()
-    lt.floss(cell, inputs, target=target, epochs=80, frame="fixed", **QUICK)
+    lt.floss(cell, inputs, target=target.unsqueeze(-1), epochs=80, frame="fixed", **QUICK)
     assert (distance(cell, inputs, target) < 0.1).all()
 
 
 def test_a_member_is_flossed_as_it_would_be_alone(double):
     ids, spread = torch.tensor([4, 1, 1]), torch.tensor([0.5, 1.0, 2.0])
-    own = {"lr": 1e-2 * spread, "clip": 0.2 * spread, "target": spread - 1, "k": torch.tensor([1, 3, 5])}
+    own = {
+        "lr": 1e-2 * spread,
+        "clip": 0.2 * spread,
+        "target": (spread - 1).unsqueeze(-1),
+        "k": torch.tensor([1, 3, 5]),
+    }
     cell = lt.RateCell(1, N, gain=spread, ensemble=(3,), member_ids=ids)
     together = lt.floss(cell, TemporalXOR(4), epochs=5, member_ids=ids, **{**QUICK, **own})
     for i in range(3):
@@ -214,7 +219,7 @@ def shared():
         (None, {"frame": "fix"}, "unknown frame 'fix', did you mean 'fixed'"),
         (None, {"state_grad": "ful"}, "unknown state_grad 'ful', did you mean 'full'"),
         (None, {"lr": torch.ones(2)}, r"lr must be a number or have the ensemble's shape \(\), got \(2,\)"),
-        (None, {"target": torch.ones(2)}, r"target must be a number or have the ensemble's shape \(\)"),
+        (None, {"target": torch.ones(2)}, r"target must be a number, a spectrum .* \*e = \(\), got \(2,\)"),
         (None, {"clip": torch.ones(2)}, r"clip must be a number or have the ensemble's shape \(\)"),
         (None, {"member_ids": torch.arange(2)}, r"member_ids must have shape \*e = \(\), got \(2,\)"),
         (lambda: nn.LSTM(1, N, proj_size=2), {}, "as_cell takes a torch.nn.LSTM without projection"),

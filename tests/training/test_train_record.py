@@ -194,7 +194,7 @@ THREE = torch.ones(3)
             {},
             r"clip must be a number or have the ensemble's shape",
         ),
-        ((FlossPhase(1, k=2, target=THREE, **SCAN),), {}, r"target must be a number or have the ensemble's"),
+        ((FlossPhase(1, k=2, target=THREE, **SCAN),), {}, r"a number, a spectrum .* \*e = \(2,\)"),
         ((FlossPhase(1, k=THREE.long(), **SCAN),), {}, r"k must be a number or have the ensemble's shape"),
         ((FlossPhase(1, k=N + 1, **SCAN),), {}, r"k must be an integer in 1\.\.8, got 9; a state of size 8"),
         ((FlossPhase(1, k=torch.tensor([2, 9]), **SCAN),), {}, r"k must be an integer in 1\.\.8, got 9"),

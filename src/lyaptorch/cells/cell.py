@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import nullcontext
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
@@ -50,6 +52,7 @@ class Cell(nn.Module):
         ran: the modules that ran when it was probed, and whether each was in training mode then.
         time_step: time per step; exponents are per unit of this time.
         advice: what an error says when the state overflows.
+        titles: of a cell made of a module, that module's names of its parameters, by the cell's.
         channels: what an error says of inputs of another size.
 
     Example:
@@ -69,6 +72,7 @@ class Cell(nn.Module):
     travelling: int = 0
     nilpotent: int = 0
     advice: str = ADVICE
+    titles: Mapping[str, str] = MappingProxyType({})
     channels: str = "the last dimension is m"
     ingredients: ClassVar[tuple[str, ...]] = ("step",)
     """Methods that say what the step is; a class that writes one anew has another step."""
@@ -218,6 +222,10 @@ class Cell(nn.Module):
     def tensors(self) -> list[Tensor]:
         """Every floating parameter and buffer: they share one dtype and device with the state."""
         return [p for p in [*self.parameters(), *self.buffers()] if p.is_floating_point()]
+
+    def titled(self) -> dict[str, Tensor]:
+        """Its parameters by the names that their owner gave them."""
+        return {self.titles.get(name, name): p for name, p in self.named_parameters()}
 
     def extra_repr(self) -> str:
         """Sizes, as `print(cell)` shows them."""

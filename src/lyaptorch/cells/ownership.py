@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -153,6 +155,41 @@ def _view(
         f"it must be said whether the {kind} {name} {tuple(tensor.shape)} holds one thing for each of the "
         f"members {ensemble} or one for all, got a module that does not say so; {do}"
     )
+
+
+def named(cell: Cell, patterns: tuple[str, ...] | None, leaves: Sequence[Tensor]) -> list[Tensor]:
+    """Those of the `leaves` whose names match one of the patterns, or all of them for None.
+
+    Args:
+        cell: whose parameters have names.
+        patterns: names or globs such as `*weight_hh*`.
+        leaves: what can be trained.
+
+    Raises:
+        ValueError: for a pattern that matches no parameter, or frozen ones alone; with the names there are.
+    """
+    if patterns is None:
+        return list(leaves)
+    titled, trained = cell.titled(), {id(p) for p in leaves}
+    chosen: set[int] = set()
+    for pattern in patterns:
+        found = {name: id(p) for name, p in titled.items() if fnmatchcase(name, pattern)}
+        if not found:
+            raise _unknown(pattern, titled)
+        if not trained & set(found.values()):
+            raise ValueError(
+                f"parameters must name what can be trained, got {pattern!r}, of which "
+                f"{', '.join(found)} has no requires_grad or is not read by the step; set it, or name others"
+            )
+        chosen |= set(found.values())
+    return [p for p in leaves if id(p) in chosen]
+
+
+def _unknown(pattern: str, titled: dict[str, Tensor]) -> ValueError:
+    near = difflib.get_close_matches(pattern, titled, n=1, cutoff=0.4)
+    hint = f", did you mean {near[0]!r}?" if near else ";"
+    there = f"there are {', '.join(titled)}" if titled else "this network has none with a name"
+    return ValueError(f"parameters must match a parameter of the network, got {pattern!r}{hint} {there}")
 
 
 class Substituted(nn.Module):

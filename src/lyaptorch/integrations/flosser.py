@@ -20,6 +20,7 @@ from lyaptorch._random import Stream, seed_from
 from lyaptorch._types import Inputs
 from lyaptorch._units import Clock
 from lyaptorch.cells import Cell, Network, as_cell, fit, unwrap
+from lyaptorch.cells.ownership import named
 from lyaptorch.integrations.sequences import Placed, Sequences
 from lyaptorch.record import Record
 from lyaptorch.schedules import FlossPhase, Trigger, When, lambda1
@@ -109,6 +110,8 @@ class Flosser:
             self._h0 = None if h0 is None else self.cell.pack(ordinary(h0))
         for trigger in self.triggers:
             _check(trigger)
+            # unknown names are refused now
+            named(self.cell, trigger.phase.named, list(self.cell.titled().values()))
             # drawn for every trigger now: sequences too short for it are found before training begins
             drawn = self._inputs(trigger.phase, "check", 0)
             if self._h0 is not None:

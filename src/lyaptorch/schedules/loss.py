@@ -27,7 +27,8 @@ def flossing_loss(
 
     Args:
         exponents: `(*e, b, k)` of `lyapunov_spectrum`.
-        target: a number, or a tensor of shape `*e`.
+        target: a number, one for each exponent `(k,)`, one for each member `(*e, 1)`, or both, `(*e, k)`. It
+            goes with the columns of the frame, and so must not increase.
         reduction: "mean" or "sum" over the exponents, or "none": the mean, one value for each member.
         k: how many leading exponents count, a number or a tensor of shape `*e`; all when missing.
 
@@ -35,7 +36,8 @@ def flossing_loss(
         A scalar, or `(*e,)` for "none". Units: (nats per step)^2.
 
     Raises:
-        ValueError: for an unknown reduction, a target or k whose shape is not `*e`, or a k out of range.
+        ValueError: for an unknown reduction, a target of another shape or one that increases, a k whose shape
+            is not `*e`, or a k out of range.
 
     Example:
         >>> flossing_loss(torch.tensor([[0.5, -0.5, -torch.inf]]))
@@ -63,7 +65,7 @@ def member_losses(
                 )
         rank = torch.arange(exponents.shape[-1], device=exponents.device)
         counts = counts & (rank < _per_member("k", k, ensemble, exponents))
-    distance = exponents - _per_member("target", target, ensemble, exponents)
+    distance = exponents - _target(target, ensemble, exponents)
     # the mask goes in before the square: -inf squared has no gradient that zero could mend
     squares = torch.where(counts, distance, 0.0).square().sum(-1)
     # "mean" divides by the living columns of each trajectory, so that a dead one lowers no rate of learning
@@ -79,6 +81,36 @@ def _per_member(
     """A number, or an `*e` tensor shaped against `(*e, b, k)`."""
     value = _checks.per_member(name, value, ensemble)
     return value.to(like)[..., None, None] if isinstance(value, Tensor) else value
+
+
+def _target(target: Number, ensemble: tuple[int, ...], like: Tensor) -> float | Tensor:
+    """What each of the exponents `(*e, b, k)` is to reach, shaped against them."""
+    if not isinstance(target, Tensor) or not target.dim():
+        return target
+    target = check_target(target, ensemble, like.shape[-1]).to(like)
+    return target if target.dim() == 1 else target.unsqueeze(-2)
+
+
+def check_target(target: Number, ensemble: tuple[int, ...], k: int | None = None) -> Tensor:
+    """A target of one of the shapes `()`, `(k,)`, `(*e, 1)`, `(*e, k)`, or raise; k where it is known."""
+    target = _checks.numbers(target)
+    shape, last = tuple(target.shape), target.shape[-1] if target.dim() else 1
+    # of as many members as exponents one number each could be meant for either
+    unclear = bool(ensemble) and shape == ensemble
+    if shape[:-1] not in ((), ensemble) or (k is not None and last not in (1, k)) or unclear:
+        size, members = "k" if k is None else f"k = {k}", f"*e = {ensemble}"
+        raise ValueError(
+            f"target must be a number, a spectrum (k,), or one for each member, (*e, 1) or (*e, k), with "
+            f"{size} and {members}, got {shape}"
+            + ("; pass target.unsqueeze(-1), or a spectrum as target.expand(*e, k)" if unclear else "")
+        )
+    if _checks.can_look() and last > 1 and (steps := target.diff(dim=-1) > 0).any():
+        at = int(steps.reshape(-1, last - 1).any(0).int().argmax())
+        raise ValueError(
+            "target must not increase, because it goes with the columns of the frame, of which the first "
+            f"grows fastest, got a larger entry at index {at + 1} than at {at}; sort it in descending order"
+        )
+    return _checks.finite("target", target, do="exponents are pushed to numbers")
 
 
 Penalty: TypeAlias = Callable[[Cell, Tensor, Tensor, int | Tensor], Tensor]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeAlias, TypeVar
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from lyaptorch import _checks
 from lyaptorch._types import Number
-from lyaptorch.schedules.loss import PENALTIES
+from lyaptorch.schedules.loss import PENALTIES, check_target
 from lyaptorch.schedules.triggers import Moment, Scale, When
 from lyaptorch.tangent.automatic import AUTO
 
@@ -28,13 +29,15 @@ class FlossPhase:
 
     Attributes:
         epochs: flossing steps, each on fresh inputs.
-        k: how many exponents, a number or one for each member; 75, or n where that is less, when missing.
+        k: how many exponents, a number or one for each member; when missing as many as the target has, or
+            75, or n where that is less.
         steps: steps of each scan, the tangent transient included.
         tangent_transient: first steps of the scan, not counted.
         interval: steps between reorthonormalisations, on which exponents depend by round-off alone. "auto"
             begins with 1 and takes, after every tenth flossing step, the longest that the growth then allows
             all members; the published setting is 1.
-        target: exponent to reach, nats per step; a number or one for each member.
+        target: what exponents are to reach, nats per step: a number, a spectrum `(k,)`, one for each member
+            `(*e, 1)`, or both, `(*e, k)`; it goes with the frame's columns, and must not increase.
         lr: learning rate of flossing's own Adam; a number or one for each member.
         clip: largest gradient norm of each tensor of each member, a number or one for each member; None, the
             published setting, for no limit.
@@ -42,6 +45,8 @@ class FlossPhase:
         frame: "redrawn" each epoch, or "fixed", as in the authors' script.
         batch: trajectories in each scan.
         state_grad: how far the gradient follows the trajectory, as in `lyapunov_spectrum`.
+        parameters: names of the parameters that flossing changes, as `named_parameters()` of the network's
+            module has them, or globs: `"*weight_hh*"` for recurrent weights alone. All when missing.
         penalty: "exponents", or a control that looks at single steps only: "spectral_radius",
             "one_step_jacobians" or "mean_field_slope".
         who: bool `*e`, who takes part; everybody when missing.
@@ -63,6 +68,7 @@ class FlossPhase:
     frame: str = "redrawn"
     batch: int = 1
     state_grad: str | int = "full"
+    parameters: str | Sequence[str] | None = None
     penalty: str = EXPONENTS
     who: Tensor | None = None
 
@@ -84,6 +90,27 @@ class FlossPhase:
         if self.clip is not None:
             _checks.rate("clip", self.clip)
         _checks.choice("penalty", self.penalty, (EXPONENTS, *PENALTIES))
+        last = self.target.shape[-1] if isinstance(self.target, Tensor) and self.target.dim() else 1
+        if self.k is None and last > 1:
+            object.__setattr__(self, "k", last)
+        object.__setattr__(self, "parameters", _patterns(self.parameters))
+
+    @property
+    def named(self) -> tuple[str, ...] | None:
+        """The names and globs of `parameters`."""
+        return None if self.parameters is None else tuple(self.parameters)
+
+
+def _patterns(given: Any) -> tuple[str, ...] | None:
+    """Names or globs as a tuple."""
+    if given is None:
+        return None
+    found = (given,) if isinstance(given, str) else tuple(given) if isinstance(given, Iterable) else ()
+    if not found or not all(isinstance(pattern, str) for pattern in found):
+        raise ValueError(
+            f"parameters must be names or globs such as '*weight_hh*', or None for all, got {given!r}"
+        )
+    return found
 
 
 @dataclass(frozen=True)
@@ -161,11 +188,23 @@ def select(phase: P, mask: Tensor, device: torch.device) -> P:
         value = getattr(phase, item.name)
         if isinstance(value, FlossPhase):
             chosen[item.name] = select(value, mask, device)
+        elif item.name == "target" and isinstance(value, Tensor) and value.dim() == 1:
+            # a spectrum of all members alike, now of each: a part may have as many members as exponents
+            front = mask.shape if mask.all() else mask.nonzero().shape[:1]
+            chosen[item.name] = value.to(device).expand(*front, -1)
         elif isinstance(value, Tensor):
             # nobody is left out of an ensemble of those who take part
             among = value if mask.all() or not value.dim() else value[mask]
             chosen[item.name] = None if item.name == "who" else among.to(device)
     return replace(phase, **chosen)  # type: ignore[type-var]
+
+
+def flossings(schedule: Schedule) -> set[tuple[str, ...] | None]:
+    """What the flossing phases of a schedule name of the parameters; None for all of them."""
+    fits = [phase for phase in schedule if isinstance(phase, FitPhase)]
+    phases = [*schedule, *(trigger.phase for fit in fits for trigger in fit.triggers)]
+    # of a schedule without any an empty checkpoint is that of all
+    return {phase.named for phase in phases if isinstance(phase, FlossPhase)} or {None}
 
 
 def check_per_member(phase: Phase, ensemble: tuple[int, ...]) -> None:
@@ -175,6 +214,9 @@ def check_per_member(phase: Phase, ensemble: tuple[int, ...]) -> None:
     if isinstance(phase, FitPhase):
         conditions = [c for when in phase.moments if isinstance(when, When) for c in when.conditions]
         given |= {f"threshold of {c.metric}": c.threshold for c in conditions}
+    if isinstance(phase, FlossPhase):
+        most = None if phase.k is None else int(_checks.numbers(phase.k).max())
+        check_target(given.pop("target"), ensemble, most)
     for name, value in given.items():
         _checks.per_member(name, value, ensemble)
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NoReturn, TypeVar
+from typing import NoReturn, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,11 +14,15 @@ from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 from lyaptorch._padded import Padded, padded
 from lyaptorch._random import ids_of
 from lyaptorch._types import Number
-from lyaptorch.cells.ownership import shared_parameter
+from lyaptorch.cells import Cell
+from lyaptorch.cells.ownership import named, shared_parameter
 from lyaptorch.tasks.batch import Batch, Draw, Source, Task
 from lyaptorch.training.model import Model
 from lyaptorch.training.optim import Adam, MemberOptimizer, Rule
 from lyaptorch.training.prepared import Differentiated, PreparedLoss
+
+Named: TypeAlias = tuple[str, ...] | None
+"""Names or globs of parameters, or None for all of them."""
 
 
 @dataclass
@@ -29,7 +33,7 @@ class Ensemble:
         model: the networks.
         ids: which random numbers each draws.
         optimizer: of the task.
-        flosser: flossing's own, on the cell's parameters.
+        flossers: flossing's own, by what phases name of the cell's parameters; None is for all.
         epoch: task steps each has taken.
         floss_epoch: flossing steps each has taken.
         allowed: the interval that flossing may take of each, 0 where nobody has looked.
@@ -40,7 +44,7 @@ class Ensemble:
     model: Model
     ids: Tensor
     optimizer: MemberOptimizer
-    flosser: MemberOptimizer
+    flossers: dict[Named, MemberOptimizer]
     epoch: Tensor
     floss_epoch: Tensor
     allowed: Tensor
@@ -107,7 +111,7 @@ class Ensemble:
             model,
             self.ids[mask],
             self.optimizer.select(trainable(model), mask),
-            self.flosser.select(trainable(model.cell), mask),
+            {name: f.select(flossed(model.cell, name), mask) for name, f in self.flossers.items()},
             self.epoch[mask],
             self.floss_epoch[mask],
             self.allowed[mask],
@@ -119,14 +123,16 @@ class Ensemble:
         """Write what became of `select(mask)` back."""
         self.model.put(mask, part.model)
         self.optimizer.put(mask, part.optimizer)
-        self.flosser.put(mask, part.flosser)
+        for name, flosser in self.flossers.items():
+            flosser.put(mask, part.flossers[name])
         self.epoch[mask], self.floss_epoch[mask] = part.epoch, part.floss_epoch
         self.allowed[mask] = part.allowed
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything that changes, by name, to be saved or written into."""
         named = {f"model.{name}": value for name, value in self.model.state_dict().items()}
-        for name, optimizer in (("optimizer", self.optimizer), ("flosser", self.flosser)):
+        flossers = {" ".join(("flosser", *(name or ()))): f for name, f in self.flossers.items()}
+        for name, optimizer in {"optimizer": self.optimizer, **flossers}.items():
             named[f"{name}.count"] = optimizer.count
             named |= {f"{name}.{i}": slot for i, slot in enumerate(optimizer.tensors())}
         return {**named, "epoch": self.epoch, "floss_epoch": self.floss_epoch, "allowed": self.allowed}
@@ -150,11 +156,17 @@ class Ensemble:
             own.copy_(saved[name])
 
 
-def new_ensemble(model: Model, member_ids: int | Tensor | None, lr: Number, rule: Rule) -> Ensemble:
-    """Members about to start.
+def new_ensemble(
+    model: Model,
+    member_ids: int | Tensor | None,
+    lr: Number,
+    rule: Rule,
+    flossing: Iterable[Named] = (None,),
+) -> Ensemble:
+    """Members about to start; `flossing` is what phases name of the cell's parameters.
 
     Raises:
-        ValueError: if nothing is to be trained, or a parameter is shared by all members.
+        ValueError: if nothing is to be trained, a parameter is shared by all members, or a name is unknown.
     """
     device, own = device_of(model), trainable(model)
     ids = ids_of(model.ensemble, member_ids, device)
@@ -167,8 +179,10 @@ def new_ensemble(model: Model, member_ids: int | Tensor | None, lr: Number, rule
     zero = torch.zeros(model.ensemble, dtype=torch.int64, device=device)
     optimizer = MemberOptimizer(own, model.ensemble, lr, rule)
     # the rate is that of each phase, set when it begins; moments stay from one episode to the next
-    flosser = MemberOptimizer(trainable(model.cell), model.ensemble, 1e-3, Adam())
-    return Ensemble(model, ids, optimizer, flosser, zero, zero.clone(), zero.clone(), ids)
+    flossers = {
+        name: MemberOptimizer(flossed(model.cell, name), model.ensemble, 1e-3, Adam()) for name in flossing
+    }
+    return Ensemble(model, ids, optimizer, flossers, zero, zero.clone(), zero.clone(), ids)
 
 
 def device_of(model: Model) -> torch.device:
@@ -179,6 +193,11 @@ def device_of(model: Model) -> torch.device:
 def trainable(module: torch.nn.Module) -> list[Tensor]:
     """Its parameters with `requires_grad`."""
     return [p for p in module.parameters() if p.requires_grad]
+
+
+def flossed(cell: Cell, name: Named) -> list[Tensor]:
+    """What a phase flosses of a cell, by what it names."""
+    return named(cell, name, trainable(cell))
 
 
 T = TypeVar("T")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,9 +17,10 @@ from lyaptorch._random import ids_of, seed_from
 from lyaptorch._shown import progress
 from lyaptorch._types import Inputs, Number
 from lyaptorch.cells import Network, as_cell, fit, owned
-from lyaptorch.cells.ownership import refuse_shared
+from lyaptorch.cells.ownership import named, refuse_shared
 from lyaptorch.record import Record
 from lyaptorch.schedules import FlossPhase
+from lyaptorch.schedules.loss import check_target
 from lyaptorch.schedules.phases import plain, select
 from lyaptorch.tangent.automatic import AUTO
 from lyaptorch.tasks.batch import Draw, Source
@@ -46,6 +47,7 @@ def floss(
     frame: str = "redrawn",
     batch: int = 1,
     state_grad: str | int = "full",
+    parameters: str | Sequence[str] | None = None,
     h0: Any = None,
     lengths: Lengths = None,
     member_ids: int | Tensor | None = None,
@@ -60,19 +62,23 @@ def floss(
         cell: anything that `as_cell` takes; its parameters with `requires_grad` are trained.
         inputs: a task, which gives fresh inputs each epoch, or a tensor `(t, *e, b, m)`, t >= steps, whose
             first `steps` are used each time, or a PackedSequence.
-        k: how many exponents, a number or one for each member; 75, or n where that is less, when missing.
+        k: how many exponents, a number or one for each member; when missing as many as the target has, or
+            75, or n where that is less.
         epochs: flossing steps.
         lr: learning rate of Adam, a number or one for each member.
         steps: steps of each scan, the tangent transient included.
         tangent_transient: first steps of the scan, not counted.
         interval: steps between reorthonormalisations, or "auto", as in `FlossPhase`.
-        target: exponent to reach, nats per step (also for a `Flow`: dt times that per unit of time), a number
-            or one for each member. Below 0 it makes a network whose steps can be evaluated in parallel.
+        target: what exponents are to reach, nats per step (also for a `Flow`: dt times that per unit of
+            time), a number, a spectrum `(k,)`, or one for each member, `(*e, 1)` or `(*e, k)`.
+            Below 0 it makes a network whose steps can be evaluated in parallel.
         clip: largest gradient norm of each tensor of each member; None for no limit.
         reduction: "mean" or "sum" over the exponents.
         frame: "redrawn" each epoch, or "fixed".
         batch: trajectories drawn from a task.
         state_grad: how far the gradient follows the trajectory, as in `lyapunov_spectrum`.
+        parameters: names of what is changed, as the module's `named_parameters()` has them, or globs, such as
+            `"*weight_hh*"` for recurrent weights alone; all when missing. The rest stays to the bit.
         h0: initial state `(*e, b, n)`, or its parts as `as_cell` says; zeros when missing.
         lengths: steps of each trajectory of an inputs tensor, `(b,)` or `(*e, b)`, as in `lyapunov_spectrum`;
             those that end within `tangent_transient` are left out.
@@ -82,12 +88,12 @@ def floss(
 
     Returns:
         A Record with `exponents (member, floss_epoch, index)`, nats per step (per unit of time for a `Flow`),
-        averaged over trajectories,
-        and `floss_loss (member, floss_epoch)`; epoch i is before step i. Cost: `epochs` times that of
+        averaged over trajectories, and `floss_loss (member, floss_epoch)`; epoch i is before step i. Its
+        configuration names the parameters that were changed. Cost: `epochs` times that of
         `lyapunov_spectrum`, forwards and backwards.
 
     Raises:
-        ValueError: as `FlossPhase` and `lyapunov_spectrum` do.
+        ValueError: as `FlossPhase` and `lyapunov_spectrum` do, and for names that match no parameter.
         FloatingPointError: if the dynamics or a gradient overflow, and names the epoch; or the weights.
 
     Example:
@@ -113,12 +119,14 @@ def floss(
         frame=frame,
         batch=batch,
         state_grad=state_grad,
+        parameters=parameters,
     )
     h0 = cell.packed(h0, _front(inputs, batch))
     ensemble = cell.ensemble if cell.state_size or h0 is None else tuple(h0.shape[:-2])
     like = next(iter(cell.tensors()), h0)
     dtype, device = (None, torch.device("cpu")) if like is None else (like.dtype, like.device)
     ids = ids_of(ensemble, member_ids, device)
+    check_target(target, ensemble)
     d = Draw(seed, steps, batch, member_ids=ids, stream="floss", dtype=dtype)
     source = _source(inputs, lengths, d)
     epoch = torch.zeros(ensemble, dtype=torch.int64, device=device)
@@ -126,11 +134,13 @@ def floss(
     history, everybody = History(ensemble), torch.ones(ensemble, dtype=torch.bool, device="cpu")
     with owned(cell) as trained, progress("flossing", epochs, show_progress) as advance:
         checked, state = fit(trained, source(epoch).inputs, h0)
-        leaves = trained.leaves(checked[0], state)
+        leaves = named(trained, phase.named, trained.leaves(checked[0], state))
         refuse_shared(trained, leaves, ensemble, checked[0], state)
         optimizer = MemberOptimizer(leaves, ensemble, lr, Adam())
         if not optimizer.parameters:
             raise ValueError("there is nothing to floss: no parameter of the cell has requires_grad; set it")
+        moved = {id(p) for p in optimizer.parameters}
+        changed = sorted(title for title, p in trained.titled().items() if id(p) in moved)
         phase = select(phase, everybody, epoch.device)
         flossing = flossing_of(phase, seed, epoch, allowed)
 
@@ -156,7 +166,13 @@ def floss(
         for p in optimizer.parameters:
             if not _checks.all_finite(p):
                 raise FloatingPointError(f"the weights overflow in flossing; lower lr={lr}")
-    config = {"phase": plain(phase), "seed": seed, "cell": type(cell).__name__, "member_ids": ids.tolist()}
+    config = {
+        "phase": plain(phase),
+        "parameters": changed,
+        "seed": seed,
+        "cell": type(cell).__name__,
+        "member_ids": ids.tolist(),
+    }
     return Record("floss", config, history.variables(cell.time_step))
 
 

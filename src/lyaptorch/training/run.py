@@ -17,7 +17,7 @@ from lyaptorch._shown import progress
 from lyaptorch.schedules import FitPhase, FlossPhase, Phase, Schedule
 from lyaptorch.schedules.phases import check_per_member, plain, select
 from lyaptorch.tasks.batch import Draw, Task
-from lyaptorch.training.ensemble import Ensemble, UnstableError, told_apart
+from lyaptorch.training.ensemble import Ensemble, UnstableError, flossed, told_apart
 from lyaptorch.training.epochs import Row
 from lyaptorch.training.history import History, any_of, save_checkpoint
 from lyaptorch.training.metrics import measure, measured_exponents
@@ -67,6 +67,7 @@ class Run:
         check_per_member(phase, tuple(ids.shape))
         self._mask(phase)
         if isinstance(phase, FlossPhase):
+            flossed(cell, phase.named)
             if cell.state_size:
                 most_exponents(phase.k, cell.state_size - cell.travelling)
             return
@@ -165,7 +166,7 @@ class Run:
         phase, settings = select(phase, mask, part.epoch.device), self.settings
         settings = select(settings, mask, part.epoch.device)
         if isinstance(phase, FlossPhase):
-            part.flosser.set_lr(phase.lr)
+            part.flossers[phase.named].set_lr(phase.lr)
         else:
             part.optimizer.set_lr(settings.lr if phase.lr is None else phase.lr)
         if active.path not in self.works or self.works[active.path].part is not part:

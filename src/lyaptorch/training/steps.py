@@ -51,6 +51,17 @@ class Flossed(NamedTuple):
 Value: TypeAlias = Callable[[], Flossed]
 
 
+class Joint(NamedTuple):
+    """A flossing loss that is added to that of the task.
+
+    `weight` is a number or `*e`; `parameters` those that it moves, all for None.
+    """
+
+    value: Value
+    weight: Number
+    parameters: list[Tensor] | None
+
+
 @dataclass
 class Flossing:
     """What a phase minimises.
@@ -158,7 +169,7 @@ def fit_step(
     batch: Batch,
     limit: Number | None,
     mode: str,
-    joint: tuple[Value, Number] | None,
+    joint: Joint | None,
 ) -> dict[str, Tensor]:
     """One task step of all `members`; loss, accuracy and gradient norm `(*e)` before it.
 
@@ -167,7 +178,7 @@ def fit_step(
         batch: what they see.
         limit: largest norm of a gradient, and of which, as `optim.clip` has it.
         mode: likewise.
-        joint: a flossing loss to be added, and its weight.
+        joint: a flossing loss to be added.
 
     Raises:
         UnstableError: before anything is changed, if a loss or gradient is not finite.
@@ -180,12 +191,17 @@ def fit_step(
         raise _unstable("loss", networks, ~torch.isfinite(loss), batch)
     if prepared is None:
         # members share no parameter, so the gradient of the sum is each member's own, whoever else takes part
-        total = loss.sum()
+        total, parameters = loss.sum(), networks.optimizer.parameters
         if joint is not None:
-            value, weight = joint
-            flossed = value()
-            total = total + (weight * flossed.losses).sum()
-        gradients = torch.autograd.grad(total, networks.optimizer.parameters, materialize_grads=True)
+            flossed = joint.value()
+            added = (joint.weight * flossed.losses).sum()
+            total = total + added if joint.parameters is None else total
+        gradients = torch.autograd.grad(total, parameters, materialize_grads=True)
+        if joint is not None and joint.parameters is not None:
+            own = torch.autograd.grad(added, joint.parameters, materialize_grads=True)
+            more = {id(p): g for p, g in zip(joint.parameters, own, strict=True)}
+            pairs = zip(parameters, gradients, strict=True)
+            gradients = [g + more[id(p)] if id(p) in more else g for p, g in pairs]
     else:
         gradients = prepared.gradients
     wrong, lengths = networks.optimizer.step(gradients, limit, mode)

@@ -17,6 +17,7 @@ from lyaptorch._types import Number
 from lyaptorch.cells import owned
 from lyaptorch.record import Record
 from lyaptorch.schedules import Schedule
+from lyaptorch.schedules.phases import flossings
 from lyaptorch.tasks.batch import Draw, Task
 from lyaptorch.training.ensemble import device_of, new_ensemble
 from lyaptorch.training.epochs import between_looks
@@ -138,7 +139,8 @@ def train(
     try:
         # modules and functions are trained as parameters of a cell of their own, and written back at the end
         with owned(cell) as model.cell:
-            run = Run(new_ensemble(model, member_ids, lr, optimizer), task, schedule, settings)
+            networks = new_ensemble(model, member_ids, lr, optimizer, flossings(schedule))
+            run = Run(networks, task, schedule, settings)
             config = describe(run.all, task, schedule, settings)
             if path is not None and path.exists():
                 run.load(*load_checkpoint(path, config))

@@ -16,7 +16,7 @@ from lyaptorch.record import Record
 from lyaptorch.schedules import FitPhase, FlossPhase, Schedule
 from lyaptorch.schedules.phases import EXPONENTS, plain, select
 from lyaptorch.tasks.batch import Batch, Draw, Task
-from lyaptorch.training.ensemble import OVERFLOWS, Ensemble, blame
+from lyaptorch.training.ensemble import OVERFLOWS, Ensemble, blame, flossed
 from lyaptorch.training.epochs import Epochs, Row
 from lyaptorch.training.metrics import fit_flops, floss_flops
 from lyaptorch.training.model import Model
@@ -24,6 +24,7 @@ from lyaptorch.training.optim import Rule
 from lyaptorch.training.steps import (
     Flossed,
     Flossing,
+    Joint,
     Value,
     first_row,
     fit_step,
@@ -71,7 +72,8 @@ def _fit(phase: FitPhase, part: Ensemble, task: Task, settings: Settings) -> Wor
     joint, flossing, weighted = None, None, _checks.numbers(phase.flossing_weight).cpu() != 0
     if weighted.any():
         flossing, value = _flossing(phase.flossing, part, task, settings, "joint")
-        joint = value, phase.flossing_weight
+        own = None if phase.flossing.named is None else flossed(part.model.cell, phase.flossing.named)
+        joint = Joint(value, phase.flossing_weight, own)
 
     def epoch() -> Row:
         try:
@@ -89,13 +91,14 @@ def _fit(phase: FitPhase, part: Ensemble, task: Task, settings: Settings) -> Wor
 
 
 def _floss(phase: FlossPhase, part: Ensemble, task: Task, settings: Settings) -> Work:
-    if not part.flosser.parameters:
+    flosser = part.flossers[phase.named]
+    if not flosser.parameters:
         raise ValueError("there is nothing to floss: no parameter of the cell has requires_grad; set it")
     flossing, value = _flossing(phase, part, task, settings, "floss")
 
     def epoch() -> Row:
         try:
-            row = floss_step(value, flossing, part.flosser, part.ids)
+            row = floss_step(value, flossing, flosser, part.ids)
         except OVERFLOWS as error:
             blame(error, part, _attempt(phase, task, settings, "floss"))
         part.floss_epoch += 1

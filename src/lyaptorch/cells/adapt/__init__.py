@@ -93,14 +93,22 @@ def as_cell(
     if isinstance(obj, Cell):
         return obj
     if isinstance(obj, nn.RNNBase | nn.RNNCellBase):
-        return from_torch(obj)
+        return _titled(from_torch(obj), obj)
     if isinstance(obj, nn.Module) and state is None:
         cell = huggingface(obj) or spiking(obj)
         if cell is not None:
-            return cell
+            return _titled(cell, obj)
     if callable(obj):
-        return FunctionCell(obj, state, output)
+        return _titled(FunctionCell(obj, state, output), obj)
     raise ValueError(
         f"as_cell takes a cell, a module, a function step(x, h), or a list of modules, "
         f"got {type(obj).__name__}"
     )
+
+
+def _titled(cell: Cell, owner: Any) -> Cell:
+    """The cell, told how the module that it was made of calls its parameters."""
+    if isinstance(owner, nn.Module):
+        theirs = {id(p): name for name, p in owner.named_parameters()}
+        cell.titles = {name: theirs[id(p)] for name, p in cell.named_parameters() if id(p) in theirs}
+    return cell

@@ -118,6 +118,10 @@ class ModuleEnsemble(Parallel):
         super().__init__(networks[0], len(networks))
         self.networks = nn.ModuleList(networks)
 
+    def titled(self) -> dict[str, Tensor]:
+        """Those of the first network, whose names all have."""
+        return self.networks[0].titled()  # type: ignore[operator, no-any-return]
+
     def weights(self) -> dict[str, Tensor]:
         """The networks' own, stacked in the graph, so that gradients arrive there."""
         rows = [_weights(network) for network in self.networks]
@@ -142,6 +146,12 @@ class _Owned(Parallel):
             if any(trained) and not all(trained):
                 self.register_buffer(f"frozen_{i}", ~torch.tensor(trained, device=stacked.device))
                 self.per_member, self._frozen[name] = (*self.per_member, f"frozen_{i}"), f"frozen_{i}"
+
+    def titled(self) -> dict[str, Tensor]:
+        """Its parameters as one of the networks calls its own."""
+        names = {at: name.removeprefix("cell.") for name, at in self._names.items()}
+        titles = self._template[0].cell.titles
+        return {titles.get(names[at], names[at]): p for at, p in self.named_parameters()}
 
     def weights(self) -> dict[str, Tensor]:
         """Its own; those of a network in which they are frozen pass no gradient on."""

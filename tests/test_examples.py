@@ -114,6 +114,23 @@ def test_a_reservoir_has_the_exponents_of_what_it_learned(settings, off, monkeyp
     assert figure.stat().st_size > 10_000
 
 
+def test_an_lstm_is_diagnosed_and_started_anew(monkeypatch, tmp_path, capsys):
+    figure, threads = tmp_path / "figure.png", torch.get_num_threads()
+    short = ("--steps", "3", "--seeds", "1", "--silence", "20", "--units", "8", "--figure", str(figure))
+    try:
+        run("lstm_200_steps", *short, monkeypatch=monkeypatch, folder=tmp_path)
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_flush_denormal(False)
+    out = capsys.readouterr().out
+    assert out.startswith("lstm: vanishing")
+    assert len(shares(out)) == 3
+    torchs, opened, mixing = numbers(out, "lambda_1")[::4]
+    assert torchs < -0.3 < opened
+    assert abs(mixing) < 0.1
+    assert figure.stat().st_size > 10_000
+
+
 def test_a_loop_of_ones_own(monkeypatch, tmp_path, capsys):
     """At two training steps, as those below; what they show in full is in test_integrations.py."""
     run("plain_delayed_xor", "--steps", "2", monkeypatch=monkeypatch, folder=tmp_path)

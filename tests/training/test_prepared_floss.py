@@ -187,7 +187,7 @@ def test_derivatives_against_plain_autograd(double):
     other = copy.deepcopy(cell)
     phase = lt.FlossPhase(1, k=4, steps=12, tangent_transient=3, target=-0.2)
     allowed = torch.tensor([2, 5])
-    flossing = lt.training.steps.flossing_of(
+    flossing = lt.training.flossing.flossing_of(
         phase, 0, torch.ones(2, dtype=int), allowed, list(cell.parameters())
     )
     flossing.frame = lambda *args: frame

@@ -150,7 +150,8 @@ class Prediction(Figure):
         """All starts of one kind; without gates there are fewer, and so more gains."""
         gates: tuple[Start, ...] = GATES
         few: tuple[Start, ...] = (GATES[0], GATES[1], GATES[-1])
-        own, gains = self.gains, tuple([STRONG])
+        own = self.gains
+        gains: tuple[float, ...] = (STRONG,)
         if kind == "RNN":
             gates = few = GATES[:1]
             own, gains = (*own, *(1.18 * g for g in own)), (0.7, 1.0, STRONG)

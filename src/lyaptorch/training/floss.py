@@ -16,7 +16,7 @@ from lyaptorch._padded import Lengths, Padded, padded
 from lyaptorch._random import ids_of, seed_from
 from lyaptorch._shown import progress
 from lyaptorch._types import Inputs, Number
-from lyaptorch.cells import Network, as_cell, fit, owned
+from lyaptorch.cells import Cell, Network, as_cell, fit, owned
 from lyaptorch.cells.ownership import named, refuse_shared
 from lyaptorch.record import Record
 from lyaptorch.schedules import FlossPhase
@@ -137,15 +137,13 @@ def floss(
     history, everybody = History(ensemble), torch.ones(ensemble, dtype=torch.bool, device="cpu")
     with owned(cell) as trained, progress("flossing", epochs, show_progress) as advance:
         checked, state = fit(trained, source(epoch).inputs, h0)
-        phase = chosen(phase, trained)
+        phase = select(chosen(phase, trained), everybody, epoch.device)
         leaves = named(trained, phase.named, trained.leaves(checked[0], state))
         refuse_shared(trained, leaves, ensemble, checked[0], state)
         optimizer = MemberOptimizer(leaves, ensemble, lr, Adam())
         if not optimizer.parameters:
             raise ValueError("there is nothing to floss: no parameter of the cell has requires_grad; set it")
-        moved = {id(p) for p in optimizer.parameters}
-        changed = sorted(title for title, p in trained.titled().items() if id(p) in moved)
-        phase = select(phase, everybody, epoch.device)
+        changed = _titles(trained, optimizer.parameters)
         flossing = flossing_of(phase, seed, epoch, allowed)
 
         def value() -> Flossed:
@@ -167,17 +165,17 @@ def floss(
                 warn_of_death(rows["exponents"], ids)
                 advance(f"loss {rows['floss_loss'].mean().item():.2e}")
         # exponents are measured before each step: those of the last step's weights nobody has seen
-        for p in optimizer.parameters:
-            if not _checks.all_finite(p):
-                raise FloatingPointError(f"the weights overflow in flossing; lower lr={lr}")
-    config = {
-        "phase": plain(phase),
-        "parameters": changed,
-        "seed": seed,
-        "cell": type(cell).__name__,
-        "member_ids": ids.tolist(),
-    }
+        if not all(map(_checks.all_finite, optimizer.parameters)):
+            raise FloatingPointError(f"the weights overflow in flossing; lower lr={lr}")
+    config = {"phase": plain(phase), "parameters": changed, "seed": seed, "member_ids": ids.tolist()}
+    config["cell"] = type(cell).__name__
     return Record("floss", config, history.variables(cell.time_step))
+
+
+def _titles(cell: Cell, changed: Sequence[Tensor]) -> list[str]:
+    """The names of parameters, as their owner calls them."""
+    moved = {id(p) for p in changed}
+    return sorted(title for title, p in cell.titled().items() if id(p) in moved)
 
 
 def _front(inputs: Tensor | PackedSequence | Source, batch: int) -> tuple[int, ...]:

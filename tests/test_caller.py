@@ -274,8 +274,8 @@ CASES: dict[str, Case] = {
     "weights.random_frame": of(lambda o: lt.cells.random_frame(6, 2, Stream(0, "w"), o.ids, dtype=o.dtype)),
     "weights.shifted_mean": weights("shifted_mean"),
     "weights.uniform": weights("uniform"),
-    "weights.weakly_coupled": lambda o: changed(
-        o, "elman", lambda rnn: lt.weights.weakly_coupled(rnn, R.decay(0.9))
+    "weights.weakly_coupled_": lambda o: changed(
+        o, "elman", lambda rnn: lt.weights.weakly_coupled_(rnn, R.decay(0.9))
     ),
     "weights.mixing": weights("mixing"),
     "weights.mixing_": lambda o: changed(o, "elman", lambda rnn: lt.weights.mixing_(rnn, horizon=9)),

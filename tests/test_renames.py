@@ -51,7 +51,10 @@ CONFIG = {
     "seed": 1,
 }
 NOW = {
-    "schedule": [{"type": "FlossPhase", "epochs": 2, "who": [True, False]}, {"type": "FitPhase"}],
+    "schedule": [
+        {"type": "FlossPhase", "parameters": None, "epochs": 2, "who": [True, False]},
+        {"type": "FitPhase"},
+    ],
     "member_ids": [3, 5],
     "steps": 20,
     "seed": 1,

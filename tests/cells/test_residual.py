@@ -183,7 +183,7 @@ NETWORKS = {
 @pytest.mark.parametrize("network", NETWORKS)
 def test_a_weakly_coupled_initialisation_makes_an_elman_network_of_kind_b(network):
     rnn, recipe = NETWORKS[network](), FACTORS["blocks"] @ FACTORS["diagonal"]
-    weights.weakly_coupled(rnn, recipe, 0.2)
+    weights.weakly_coupled_(rnn, recipe, 0.2)
     expected = lt.ResidualCell(M, N, residual=recipe, coupling=0.2, kind="B", bias="without" not in network)
     x, h = torch.randn(3, M), torch.randn(3, N)
     torch.testing.assert_close(lt.as_cell(rnn)(x, h), expected(x, h))
@@ -193,7 +193,7 @@ def test_a_weakly_coupled_initialisation_makes_an_elman_network_of_kind_b(networ
 def test_weak_coupling_is_for_elman_networks(network):
     before = [p.clone() for p in network.parameters()]
     with pytest.raises(ValueError, match=r"network must be an ElmanCell, a torch.nn.RNNCell or"):
-        weights.weakly_coupled(network, residuals.decay(1.0))
+        weights.weakly_coupled_(network, residuals.decay(1.0))
     assert all(torch.equal(p, q) for p, q in zip(network.parameters(), before, strict=True))
 
 

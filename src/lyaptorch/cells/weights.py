@@ -42,13 +42,13 @@ __all__ = [
     "orthogonal",
     "shifted_mean",
     "uniform",
-    "weakly_coupled",
+    "weakly_coupled_",
     "weights",
 ]
 
 
 @torch.no_grad()
-def weakly_coupled(
+def weakly_coupled_(
     network: nn.Module,
     residual: Callable[[int, Tensor], Residual],
     coupling: float = 0.03,
@@ -73,7 +73,7 @@ def weakly_coupled(
     Example:
         >>> from lyaptorch import residuals
         >>> rnn = torch.nn.RNN(1, 100)
-        >>> weakly_coupled(rnn, residuals.rotation(0.2))
+        >>> weakly_coupled_(rnn, residuals.rotation(0.2))
         >>> torch.linalg.eigvals(rnn.weight_hh_l0).abs().round(decimals=1).unique()
         tensor([1.], grad_fn=<Unique2Backward0>)
 

@@ -75,7 +75,7 @@ class Subject:
         gain: Scale of the initial recurrent weights.
         leak: Share of the state that a step replaces, its time; of leaky.
         activation: tanh, relu or linear; of rate, leaky and elman.
-        weights: gaussian, uniform, orthogonal, identity or shifted_mean; empty for the cell's default.
+        weights: gaussian, uniform, orthogonal, mixing, identity or shifted_mean; empty for the default.
         inputs: noise, zero, the name of a task, or a file .npy, .npz, .pt or .csv of shape (t, m) or
             (t, b, m), or (t,) for one channel; of several arrays name one, as data.npz:name.
         channels: Input channels of noise and zero.

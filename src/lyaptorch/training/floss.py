@@ -16,7 +16,7 @@ from lyaptorch._padded import Lengths, Padded, padded
 from lyaptorch._random import ids_of, seed_from
 from lyaptorch._shown import progress
 from lyaptorch._types import Inputs, Number
-from lyaptorch.cells import Network, as_cell, fit, owned
+from lyaptorch.cells import Cell, Network, as_cell, fit, owned
 from lyaptorch.cells.ownership import named, refuse_shared
 from lyaptorch.record import Record
 from lyaptorch.schedules import FlossPhase
@@ -24,6 +24,7 @@ from lyaptorch.schedules.loss import check_target
 from lyaptorch.schedules.phases import plain, select
 from lyaptorch.tangent.automatic import AUTO
 from lyaptorch.tasks.batch import Draw, Source
+from lyaptorch.training.choice import chosen
 from lyaptorch.training.epochs import Epochs, Row, between_looks
 from lyaptorch.training.flossing import Flossed, flossing_of, warn_of_death
 from lyaptorch.training.history import History
@@ -64,7 +65,8 @@ def floss(
         inputs: a task, which gives fresh inputs each epoch, or a tensor `(t, *e, b, m)`, t >= steps, whose
             first `steps` are used each time, or a PackedSequence.
         k: how many exponents, a number or one for each member; when missing as many as the target has, or
-            75, or n where that is less.
+            75, or n where that is less; but of LSTM, GRU and stacks of them half as many as they have units,
+            where `parameters` is missing, too.
         epochs: flossing steps.
         lr: learning rate of Adam, a number or one for each member.
         steps: steps of each scan, the tangent transient included.
@@ -79,7 +81,8 @@ def floss(
         batch: trajectories drawn from a task.
         state_grad: how far the gradient follows the trajectory, as in `lyapunov_spectrum`.
         parameters: names of what is changed, as the module's `named_parameters()` has them, or globs, such as
-            `"*weight_hh*"` for recurrent weights alone; all when missing. The rest stays to the bit.
+            `"*weight_hh*"` for recurrent weights alone; the rest stays to the bit. When missing all, but of
+            LSTM, GRU and stacks of them the recurrent weights, where k is missing, too; `"*"` is for all.
         h0: initial state `(*e, b, n)`, or its parts as `as_cell` says; zeros when missing.
         lengths: steps of each trajectory of an inputs tensor, `(b,)` or `(*e, b)`, as in `lyapunov_spectrum`;
             those that end within `tangent_transient` are left out.
@@ -135,14 +138,13 @@ def floss(
     history, everybody = History(ensemble), torch.ones(ensemble, dtype=torch.bool, device="cpu")
     with owned(cell) as trained, progress("flossing", epochs, show_progress) as advance:
         checked, state = fit(trained, source(epoch).inputs, h0)
+        phase = select(chosen(phase, trained), everybody, epoch.device)
         leaves = named(trained, phase.named, trained.leaves(checked[0], state))
         refuse_shared(trained, leaves, ensemble, checked[0], state)
         optimizer = MemberOptimizer(leaves, ensemble, lr, Adam())
         if not optimizer.parameters:
             raise ValueError("there is nothing to floss: no parameter of the cell has requires_grad; set it")
-        moved = {id(p) for p in optimizer.parameters}
-        changed = sorted(title for title, p in trained.titled().items() if id(p) in moved)
-        phase = select(phase, everybody, epoch.device)
+        changed = _titles(trained, optimizer.parameters)
         flossing = flossing_of(phase, seed, epoch, allowed, optimizer.parameters)
 
         def value() -> Flossed:
@@ -164,17 +166,17 @@ def floss(
                 warn_of_death(rows["exponents"], ids)
                 advance(f"loss {rows['floss_loss'].mean().item():.2e}")
         # exponents are measured before each step: those of the last step's weights nobody has seen
-        for p in optimizer.parameters:
-            if not _checks.all_finite(p):
-                raise FloatingPointError(f"the weights overflow in flossing; lower lr={lr}")
-    config = {
-        "phase": plain(phase),
-        "parameters": changed,
-        "seed": seed,
-        "cell": type(cell).__name__,
-        "member_ids": ids.tolist(),
-    }
+        if not all(map(_checks.all_finite, optimizer.parameters)):
+            raise FloatingPointError(f"the weights overflow in flossing; lower lr={lr}")
+    config = {"phase": plain(phase), "parameters": changed, "seed": seed, "member_ids": ids.tolist()}
+    config["cell"] = type(cell).__name__
     return Record("floss", config, history.variables(cell.time_step))
+
+
+def _titles(cell: Cell, changed: Sequence[Tensor]) -> list[str]:
+    """The names of parameters, as their owner calls them."""
+    moved = {id(p) for p in changed}
+    return sorted(title for title, p in cell.titled().items() if id(p) in moved)
 
 
 def _front(inputs: Tensor | PackedSequence | Source, batch: int) -> tuple[int, ...]:

@@ -138,12 +138,10 @@ class PreparedScan:
         return log_r, scanning.longest, cuts
 
     def gradients(self, c: Tensor) -> list[Tensor]:
-        """Those of the parameters, where that of the exponents is c; overwritten by the next."""
+        """Those of the parameters, where that of the exponents is c, 0 of dead ones."""
         assert self._prepared is not None
         scanning, _, _, pieces, gradients, log_r, of_growth, h_bar = self._prepared
         of_growth[pieces.uncounted :] = c / pieces.counted
-        if scanning.dead.any():
-            of_growth.masked_fill_(scanning.dead, 0.0)
         h_bar.zero_()
         scanning.adjoint(of_growth, log_r, h_bar)
         scanning.forget()

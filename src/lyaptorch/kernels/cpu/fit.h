@@ -312,12 +312,11 @@ template <class T, int KIND> struct TapeSums<GateUnroll<T, KIND>> {
 
         Affine(const GateUnroll<T, KIND>& model, const GateGradients<T, KIND>& to, const T* z, T*& memory)
             : Outer(to, memory), unit(model), rights(z), steps(DEPTH / unit.rows) {}
-        T* left() { return this->lefts + at * this->hp; }
+        T* left() { return this->lefts + at * this->across; }
         // before a step, after it
         void begin(Size s) { at = s % steps * unit.rows; }
         void written(Size s) {
             const T* z = rights + s * unit.rows * this->wide;
-            this->columns(at, unit.rows, z);
             if (at == 0) this->add((least(s + steps, unit.a.form.steps) - s) * unit.rows, z);
         }
     };

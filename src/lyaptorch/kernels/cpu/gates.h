@@ -1,5 +1,5 @@
-// Networks with gates as torch defines them (cells/gate_form.py), a whole sequence and back. A gate's arguments lie
-// apart from those of the next, each (rows, n16), so that a pass over a gate is one over whole vectors.
+// Networks with gates as torch defines them (cells/gate_form.py), a whole sequence and back. The arguments of all
+// gates of a trajectory lie side by side, n16 numbers each, so that one product gives those of several.
 //     GRU:  r, z = sigmoid(a_r), sigmoid(a_z);  s = tanh(a_s + r u_s);  h' = (1 - z) s + z h
 //     LSTM: i, f, o = sigmoid(a_i), sigmoid(a_f), sigmoid(a_o);  g = tanh(a_g);  c' = f c + i g;  h' = o tanh(c')
 // With z = (h, x, 1) all arguments are products with z, but for u_s, which sees no x, and a_s, which sees no h.
@@ -76,8 +76,8 @@ template <class T, int KIND> struct GateNetwork : Gating<KIND> {
     using Bars = GateGradients<T, KIND>;
     static constexpr int BLOCKS = Here::LONG ? 2 : 1;
     const FormArgs& a;
-    Size member, n, hp, np, mp, terms, wide, each;  // each: numbers of `affine` of a part
-    T *W, *affine, *V;  // of each part (n16, n16), rows W's; (n + m + 1, n16), transposes; (n16, m16)
+    Size member, n, hp, np, mp, terms, wide, across;  // across: numbers of all parts
+    T *W, *affine, *V;  // of each part (n16, n16), rows W's; (n + m + 1, across), transposes; of each part (n16, m16)
 
     static Size rows_count(const FormArgs& a) { return pad(a.n) + pad(a.m) + BLOCK; }
     static Size count(const FormArgs& a) {
@@ -88,14 +88,15 @@ template <class T, int KIND> struct GateNetwork : Gating<KIND> {
     // Takes `count` numbers of memory.
     GateNetwork(const FormArgs& args, Size which, T*& memory)
         : a(args), member(which), n(a.n), hp(pad(n)), np(BLOCKS * hp), mp(pad(a.m)), terms(n + a.m + 1),
-          wide(pad(terms)), each(rows_count(a) * hp), W(take(memory, Here::PARTS * hp * hp)),
-          affine(take(memory, Here::PARTS * each)), V(take(memory, Here::PARTS * hp * mp)) {
+          wide(pad(terms)), across(Here::PARTS * hp), W(take(memory, across * hp)),
+          affine(take(memory, rows_count(a) * across)), V(take(memory, across * mp)) {
+        zero(affine, rows_count(a) * across);
         for (int part = 0; part < Here::PARTS; part++) pack(part);
     }
 
     T* W_of(int part) const { return W + part * hp * hp; }
     T* V_of(int part) const { return V + part * hp * mp; }
-    T* affine_of(int part) const { return affine + part * each; }
+    T* row(Size term, int part) const { return affine + term * across + part * hp; }
 
     // x and 1 after the n numbers of h; what comes then is never read
     void complete(Size step, Size trajectory, T* z) const {
@@ -107,15 +108,14 @@ template <class T, int KIND> struct GateNetwork : Gating<KIND> {
   private:
     void pack(int part) {
         Size m = a.m, first = (member * Here::GATES + Here::row(part)) * n;
-        T *to = affine_of(part), *bias = to + (n + m) * hp;
-        zero(to, each);
+        T* bias = row(n + m, part);
         if (Here::recurs(part)) {
             copy_rows((const T*)a.W + first * n, n, n, W_of(part), hp);
-            transpose(hp, hp, W_of(part), hp, to, hp);
+            transpose(hp, hp, W_of(part), hp, row(0, part), across);
         }
         if (Here::driven(part)) {
             copy_rows((const T*)a.V + first * m, n, m, V_of(part), mp);
-            transpose(hp, mp, V_of(part), mp, to + n * hp, hp);
+            transpose(hp, mp, V_of(part), mp, row(n, part), across);
         }
         zero(bias, hp);
         if (Here::driven(part) && a.bias) copy_in(bias, (const T*)a.bias + first, n);
@@ -130,58 +130,45 @@ template <class T, int KIND> struct GateOuter : Gating<KIND> {
     using Bars = GateGradients<T, KIND>;
     static constexpr Size ROOM = DEPTH + CHUNK;
     const Bars& bars;
-    Size n, m, hp, wide, apart;
-    T *lefts, *tails;  // of each part (ROOM, n16); (m + 1, n16): columns of x and 1, where they are few
+    Size n, m, hp, wide, across;
+    T *lefts, *tails;  // (ROOM, across); (FEW + 1, across): by x and 1, where they are few
     bool narrow;
 
-    static Size count(const FormArgs& a) { return Here::PARTS * (ROOM + FEW + 1) * pad(a.n); }
     static constexpr Size FEW = 4;
+    static Size count(const FormArgs& a) { return Here::PARTS * (ROOM + FEW + 1) * pad(a.n); }
 
     GateOuter(const Bars& to, T*& memory)
-        : bars(to), n(to.a.n), m(to.a.m), hp(pad(n)), wide(to.wide), apart(ROOM * hp),
-          lefts(take(memory, Here::PARTS * apart)), tails(take(memory, Here::PARTS * (FEW + 1) * hp)),
-          narrow(m <= FEW) {
-        zero(tails, Here::PARTS * (FEW + 1) * hp);
-    }
-
-    // of `rows` rows of z, from row `at` of the lefts on
-    void columns(Size at, Size rows, const T* z) {
-        for (int part = 0; part < Here::PARTS; part++)
-            // in a product over all of z the bias of what sees no x would come with x
-            for (Size c = narrow && Here::driven(part) ? 0 : m; c <= m; c++)
-                if (narrow || !Here::driven(part)) column(part, narrow ? c : 0, at, rows, z + n + c);
+        : bars(to), n(to.a.n), m(to.a.m), hp(pad(n)), wide(to.wide), across(Here::PARTS * hp),
+          lefts(take(memory, ROOM * across)), tails(take(memory, (FEW + 1) * across)), narrow(m <= FEW) {
+        zero(tails, (FEW + 1) * across);
     }
 
     void add(Size rows, const T* z) {
+        Size few = narrow ? m + 1 : 1;
+        // where inputs are many, of what sees none the bias is summed by itself
+        if (narrow || !Here::LONG)
+            product<T, ADD>(few, narrow ? across : hp, rows, {z + n + m + 1 - few, 1, wide}, lefts, across, tails, across);
+        // parts that follow one another without padding are one
+        if (narrow && n == hp) return outer(0, Here::GATES, 0, hp, rows, z);
         for (int part = 0; part < Here::PARTS; part++) {
-            bool recurs = Here::recurs(part), driven = Here::driven(part) && !narrow;
-            if (!recurs && !driven) continue;
+            bool recurs = Here::recurs(part), whole = Here::driven(part) && !narrow;
             // of what sees no h, columns from the block on in which x begins
-            Size from = recurs ? 0 : n / BLOCK * BLOCK, to = driven ? wide : hp;
-            product<T, ADD>(n, to - from, rows, {lefts + part * apart, 1, hp}, z + from, wide,
-                            bars.part(part) + from, wide);
+            if (recurs || whole) outer(part, 1, recurs ? 0 : n / BLOCK * BLOCK, whole ? wide : hp, rows, z);
         }
     }
 
     void flush() const {
         for (int part = 0; part < Here::PARTS; part++)
-            if (narrow || !Here::driven(part))
-                for (Size c = narrow && Here::driven(part) ? 0 : m; c <= m; c++)
-                    for (Size i = 0; i < n; i++)
-                        bars.part(part)[i * wide + n + c] = tail(part, narrow ? c : 0)[i];
+            for (Size first = narrow ? 0 : Here::driven(part) ? m + 1 : m, c = first; c <= m; c++)
+                for (Size i = 0; i < n; i++)
+                    bars.part(part)[i * wide + n + c] = tails[(c - first) * across + part * hp + i];
     }
 
   private:
-    T* tail(int part, Size c) const { return tails + (part * (FEW + 1) + c) * hp; }
-
-    void column(int part, Size c, Size at, Size rows, const T* z) const {
-        T* total = tail(part, c);
-        const T* left = lefts + part * apart + at * hp;
-        for (Size i = 0; i < hp; i += WIDTH<T>) {
-            Vec<T> all = load(total + i);
-            for (Size j = 0; j < rows; j++) all += z[j * wide] * load(left + j * hp + i);
-            store(total + i, all);
-        }
+    // of `parts` parts by columns of z
+    void outer(int part, int parts, Size from, Size to, Size rows, const T* z) const {
+        product<T, ADD>(parts * n, to - from, rows, {lefts + part * hp, 1, across}, z + from, wide,
+                        bars.part(part) + from, wide);
     }
 };
 
@@ -191,11 +178,11 @@ template <class T, int KIND> struct GateUnroll : Batch<GateNetwork<T, KIND>> {
     using Bars = GateGradients<T, KIND>;
     using Base::a, Base::n, Base::hp, Base::np, Base::first, Base::rows, Base::net, Base::h, Base::u, Base::p;
     using Base::chunk, Base::ahead;
-    static constexpr int READ = 1;   // parts of a state that a readout sees
-    T* inner_slopes = nullptr;       // of those that spike
-    T* factors = nullptr;            // of every step FACTORS times (chunk, n16)
-    T *arguments, *cells, *memories; // PARTS times (CHUNK, n16); c and tanh of it, (CHUNK, n16)
-    Size apart;                      // numbers of a part
+    static constexpr int READ = 1;  // parts of a state that an affine readout sees
+    T* inner_slopes = nullptr;  // of those that spike
+    T* factors = nullptr;       // of every step FACTORS times (chunk, n16)
+    T* arguments;               // (CHUNK, across)
+    Size across;
 
     // What the adjoint sums up, z being written again.
     struct Sums {
@@ -206,10 +193,9 @@ template <class T, int KIND> struct GateUnroll : Batch<GateNetwork<T, KIND>> {
             T* rights;
             Affine(const Bars& to, T*& memory)
                 : GateOuter<T, KIND>(to, memory), rights(take(memory, DEPTH * this->wide)) {}
-            T* left() { return this->lefts + filled * this->hp; }
+            T* left() { return this->lefts + filled * this->across; }
             T* right() { return rights + filled * this->wide; }
             void written(Size count) {
-                this->columns(filled, count, right());
                 filled += count;
                 if (filled + CHUNK > DEPTH) rest();
             }
@@ -229,7 +215,7 @@ template <class T, int KIND> struct GateUnroll : Batch<GateNetwork<T, KIND>> {
         return Here::FACTORS * a.form.steps * Base::most(a) * pad(a.form.n);
     }
     static Size tape_count(const UnrollArgs& a) { return a.keep ? Bars::count(a.form) + trace_count(a) : 0; }
-    static Size own_count(const FormArgs& a) { return (Here::PARTS + 2) * CHUNK * pad(a.n); }
+    static Size own_count(const FormArgs& a) { return Here::PARTS * CHUNK * pad(a.n); }
     static Size work(const UnrollArgs& a) {
         Size hp = pad(a.form.n), wide = pad(a.form.n + a.form.m + 1);
         return (GateNetwork<T, KIND>::count(a.form) + CHUNK * (3 * Base::BLOCKS * hp + wide + pad(a.form.m)) +
@@ -237,8 +223,7 @@ template <class T, int KIND> struct GateUnroll : Batch<GateNetwork<T, KIND>> {
     }
 
     GateUnroll(const UnrollArgs& args, Size unit, T* memory, T*& work)
-        : Base(args, unit, memory, work), arguments(take(work, Here::PARTS * CHUNK * hp)),
-          cells(take(work, CHUNK * hp)), memories(take(work, CHUNK * hp)), apart(CHUNK * hp) {}
+        : Base(args, unit, memory, work), arguments(take(work, CHUNK * net.across)), across(net.across) {}
 
     void lay(T*& memory) { factors = take(memory, Here::FACTORS * a.form.steps * chunk * hp); }
     static Size kept_count(const FormArgs&) { return 0; }
@@ -255,34 +240,28 @@ template <class T, int KIND> struct GateUnroll : Batch<GateNetwork<T, KIND>> {
 
     void step(Size s) const {
         for (Size j = 0; j < rows; j++) net.complete(s, first + j, u + j * net.wide);
-        for (int part = 0; part < Here::PARTS; part++) argue(part);
-        ahead.rest();
-        if (Here::LONG)
-            for (Size j = 0; j < rows; j++) copy_row(cells + j * hp, h + j * np + hp, hp);
+        argue();
         T* kept = a.keep && factors ? factor(s, 0) : nullptr;
+        // as many rows at once, for their series wait for one another
         constexpr int U = REGISTERS == 32 ? 4 : 2;
-        Size count = rows * hp, i = 0;
-        for (; i + U * WIDTH<T> <= count; i += U * WIDTH<T>) bend<U>(i, kept);
-        for (; i < count; i += WIDTH<T>) bend<1>(i, kept);
-        if (!Here::LONG) return;
-        for (Size j = 0; j < rows; j++) {
-            copy_row(h + j * np, memories + j * hp, hp);
-            copy_row(h + j * np + hp, cells + j * hp, hp);
-        }
+        Size j = 0;
+        for (; j + U <= rows; j += U)
+            for (Size i = 0; i < hp; i += WIDTH<T>) bend<U>(j, i, kept);
+        for (; j < rows; j++)
+            for (Size i = 0; i < hp; i += WIDTH<T>) bend<1>(j, i, kept);
     }
 
     // From cotangents of h' to those of h, both in `h`.
     template <class Sum> void step_back(Size s, const T* before, Sum& sums) const {
         T* a_bar = sums.affine.left();
         for (Size j = 0; j < rows; j++)
-            for (Size i = 0; i < hp; i += WIDTH<T>) straighten(j * hp + i, h + j * np + i, factor(s, 0), a_bar);
-        bool any = !Here::LONG;  // the part of h' that comes from h alone
-        for (int part = 0; part < Here::PARTS; part++) {
-            if (!Here::recurs(part)) continue;
-            Strided<T> bar = {a_bar + part * lane, hp, 1};
-            if (any) product<T, ADD>(rows, hp, n, bar, net.W_of(part), hp, h, np, ahead);
-            else product<T, SET>(rows, hp, n, bar, net.W_of(part), hp, h, np, ahead);
-            any = true;
+            for (Size i = 0; i < hp; i += WIDTH<T>)
+                straighten(j * hp + i, h + j * np + i, factor(s, 0), a_bar + j * across + i);
+        if (n == hp) recur_back<!Here::LONG>(0, Here::GATES, a_bar);
+        else {
+            // padding is not read, where an infinite x leaves what is no number
+            recur_back<!Here::LONG>(0, 1, a_bar);
+            for (int part = 1; part < Here::GATES; part++) recur_back<true>(part, 1, a_bar);
         }
         ahead.rest();
         if constexpr (!Sum::KEPT) {
@@ -299,7 +278,7 @@ template <class T, int KIND> struct GateUnroll : Batch<GateNetwork<T, KIND>> {
         bool any = false;
         for (int part = 0; part < Here::PARTS; part++) {
             if (!Here::driven(part)) continue;
-            Strided<T> bar = {a_bar + part * lane, hp, 1};
+            Strided<T> bar = {a_bar + part * hp, across, 1};
             if (any) product<T, ADD>(rows, net.mp, n, bar, net.V_of(part), net.mp, x_bar, net.mp);
             else product<T, SET>(rows, net.mp, n, bar, net.V_of(part), net.mp, x_bar, net.mp);
             any = true;
@@ -307,89 +286,95 @@ template <class T, int KIND> struct GateUnroll : Batch<GateNetwork<T, KIND>> {
     }
 
   private:
-    const Size lane = GateOuter<T, KIND>::ROOM * hp;  // numbers from the lefts of a part to those of the next
-
     T* factor(Size s, int which) const { return factors + (s * Here::FACTORS + which) * chunk * hp; }
-    T* argument(int part) const { return arguments + part * apart; }
 
-    void argue(int part) const {
-        Size m = a.form.m, from = Here::recurs(part) ? 0 : n;
-        const T* affine = net.affine_of(part);
-        if (Here::driven(part)) {
-            product<T, SET>(rows, hp, net.terms - from, {u + from, net.wide, 1}, affine + from * hp, hp,
-                            argument(part), hp, ahead);
-            return;
+    void argue() const {
+        Size m = a.form.m, others = across - hp;
+        if (Here::LONG) {
+            product<T, SET>(rows, across, net.terms, {u, net.wide, 1}, net.affine, across, arguments, across, ahead);
+        } else {
+            for (Size j = 0; j < rows; j++) copy_row(arguments + j * across, net.row(n + m, 0), hp);
+            product<T, SET>(rows, others, m + 1, {u + n, net.wide, 1}, net.row(n, 1), across, arguments + hp, across);
+            product<T, ADD>(rows, others, n, {u, net.wide, 1}, net.affine, across, arguments, across, ahead);
         }
-        for (Size j = 0; j < rows; j++) copy_row(argument(part) + j * hp, affine + (n + m) * hp, hp);
-        product<T, ADD>(rows, hp, n, {u, net.wide, 1}, affine, hp, argument(part), hp, ahead);
+        ahead.rest();
     }
 
-    template <int U> INLINE Many<T, U> take_at(const T* p, Size i) const {
-        return Many<T, U>::each([&](int u) { return load(p + i + u * WIDTH<T>); });
+    // What h gets of the cotangents of `parts` parts' arguments.
+    template <bool MORE> void recur_back(int part, int parts, const T* a_bar) const {
+        product<T, MORE ? ADD : SET>(rows, hp, parts * n, {a_bar + part * hp, across, 1}, net.W_of(part), hp, h, np,
+                                     ahead);
     }
-    template <int U> INLINE void put_at(T* p, Size i, const Many<T, U>& x) const {
+
+    // a vector of each of U rows
+    template <int U> static INLINE Many<T, U> rows_at(const T* p, Size ld) {
+        return Many<T, U>::each([&](int u) { return load(p + u * ld); });
+    }
+    template <int U> static INLINE void put_rows(T* p, Size ld, const Many<T, U>& x) {
         UNROLL
-        for (int u = 0; u < U; u++) store(p + i + u * WIDTH<T>, x.at[u]);
+        for (int u = 0; u < U; u++) store(p + u * ld, x.at[u]);
     }
 
-    template <int U> INLINE void bend(Size i, T* kept) const {
-        if constexpr (Here::LONG) bend_long<U>(i, kept);
-        else bend_short<U>(i, kept);
+    template <int U> INLINE void bend(Size j, Size i, T* kept) const {
+        T* now = h + j * np + i;
+        kept = kept ? kept + j * hp + i : nullptr;
+        if constexpr (Here::LONG) bend_long<U>(arguments + j * across + i, now, kept);
+        else bend_short<U>(arguments + j * across + i, now, kept);
     }
 
     // h' = (1 - z) s + z h moves by (1 - z) s' with a_s, by r times that with u_s, by u_s r' times that with a_r, by
     // (h - s) z' with a_z and by z with h: what is kept, in this order but for r in the place of the second.
-    template <int U> INLINE void bend_short(Size i, T* kept) const {
+    template <int U> INLINE void bend_short(const T* a, T* now, T* kept) const {
         using All = Many<T, U>;
         Size k = chunk * hp;
         All r, no_r, z, no_z, s, slope;
-        sigmoid_of<T, U>(take_at<U>(argument(1), i), r, no_r);
-        sigmoid_of<T, U>(take_at<U>(argument(2), i), z, no_z);
-        All us = take_at<U>(argument(0), i), as = take_at<U>(argument(3), i);
+        sigmoid_of<T, U>(rows_at<U>(a + hp, across), r, no_r);
+        sigmoid_of<T, U>(rows_at<U>(a + 2 * hp, across), z, no_z);
+        All us = rows_at<U>(a, across), as = rows_at<U>(a + 3 * hp, across);
         tanh_of<T, U>(All::each([&](int w) { return as.at[w] + r.at[w] * us.at[w]; }), s, slope);
-        All before = take_at<U>(h, i);
-        put_at<U>(h, i, All::each([&](int w) { return no_z.at[w] * s.at[w] + z.at[w] * before.at[w]; }));
+        All before = rows_at<U>(now, np);
+        put_rows<U>(now, np, All::each([&](int w) { return no_z.at[w] * s.at[w] + z.at[w] * before.at[w]; }));
         if (!kept) return;
         All by_s = All::each([&](int w) { return no_z.at[w] * slope.at[w]; });
-        put_at<U>(kept, i, by_s);
-        put_at<U>(kept + k, i, r);
-        put_at<U>(kept + 2 * k, i,
+        put_rows<U>(kept, hp, by_s);
+        put_rows<U>(kept + k, hp, r);
+        put_rows<U>(kept + 2 * k, hp,
                   All::each([&](int w) { return by_s.at[w] * us.at[w] * (r.at[w] * no_r.at[w]); }));
-        put_at<U>(kept + 3 * k, i,
+        put_rows<U>(kept + 3 * k, hp,
                   All::each([&](int w) { return (before.at[w] - s.at[w]) * (z.at[w] * no_z.at[w]); }));
-        put_at<U>(kept + 4 * k, i, z);
+        put_rows<U>(kept + 4 * k, hp, z);
     }
 
     // c' = f c + i g and h' = o tanh(c'): kept are how h' moves with c' and a_o, and c' with a_i, a_f, a_g and c.
-    template <int U> INLINE void bend_long(Size at, T* kept) const {
+    template <int U> INLINE void bend_long(const T* a, T* now, T* kept) const {
         using All = Many<T, U>;
         Size k = chunk * hp;
         All i, no_i, f, no_f, o, no_o, g, of_g, y, of_y;
-        sigmoid_of<T, U>(take_at<U>(argument(0), at), i, no_i);
-        sigmoid_of<T, U>(take_at<U>(argument(1), at), f, no_f);
-        tanh_of<T, U>(take_at<U>(argument(2), at), g, of_g);
-        All c = take_at<U>(cells, at);
+        sigmoid_of<T, U>(rows_at<U>(a, across), i, no_i);
+        sigmoid_of<T, U>(rows_at<U>(a + hp, across), f, no_f);
+        tanh_of<T, U>(rows_at<U>(a + 2 * hp, across), g, of_g);
+        All c = rows_at<U>(now + hp, np);
         if (kept) {
-            put_at<U>(kept + 2 * k, at, All::each([&](int w) { return g.at[w] * (i.at[w] * no_i.at[w]); }));
-            put_at<U>(kept + 3 * k, at, All::each([&](int w) { return c.at[w] * (f.at[w] * no_f.at[w]); }));
-            put_at<U>(kept + 4 * k, at, All::each([&](int w) { return i.at[w] * of_g.at[w]; }));
-            put_at<U>(kept + 5 * k, at, f);
+            put_rows<U>(kept + 2 * k, hp, All::each([&](int w) { return g.at[w] * (i.at[w] * no_i.at[w]); }));
+            put_rows<U>(kept + 3 * k, hp, All::each([&](int w) { return c.at[w] * (f.at[w] * no_f.at[w]); }));
+            put_rows<U>(kept + 4 * k, hp, All::each([&](int w) { return i.at[w] * of_g.at[w]; }));
+            put_rows<U>(kept + 5 * k, hp, f);
         }
         c = All::each([&](int w) { return f.at[w] * c.at[w] + i.at[w] * g.at[w]; });
-        put_at<U>(cells, at, c);
+        put_rows<U>(now + hp, np, c);
         tanh_of<T, U>(c, y, of_y);
-        sigmoid_of<T, U>(take_at<U>(argument(3), at), o, no_o);
-        put_at<U>(memories, at, All::each([&](int w) { return o.at[w] * y.at[w]; }));
+        sigmoid_of<T, U>(rows_at<U>(a + 3 * hp, across), o, no_o);
+        put_rows<U>(now, np, All::each([&](int w) { return o.at[w] * y.at[w]; }));
         if (!kept) return;
-        put_at<U>(kept, at, All::each([&](int w) { return o.at[w] * of_y.at[w]; }));
-        put_at<U>(kept + k, at, All::each([&](int w) { return y.at[w] * (o.at[w] * no_o.at[w]); }));
+        put_rows<U>(kept, hp, All::each([&](int w) { return o.at[w] * of_y.at[w]; }));
+        put_rows<U>(kept + k, hp, All::each([&](int w) { return y.at[w] * (o.at[w] * no_o.at[w]); }));
     }
 
     // The cotangents of all arguments, and those of the state but for what comes through the arguments.
     INLINE void straighten(Size i, T* bar, const T* kept, T* a_bar) const {
         Size k = chunk * hp;
         auto of = [&](int which) { return load(kept + which * k + i); };
-        auto to = [&](int part, Vec<T> x) { store(a_bar + part * lane + i, x); };
+        auto to = [&](int part, Vec<T> x) { store(a_bar + part * hp, x); };
         Vec<T> H = load(bar);
         if constexpr (Here::LONG) {
             Vec<T> C = load(bar + hp) + of(0) * H;

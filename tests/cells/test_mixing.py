@@ -23,8 +23,13 @@ def orthogonal_part(W, gain):
     torch.testing.assert_close(W @ W.mT, gain**2 * torch.eye(W.shape[-1]).expand_as(W))
 
 
-# of gates that hold and of gates that let through
-GATES = {"GRU": ([(N, -3.0), (0, 3.0)]), "LSTM": [(N, -3.0), (0, 3.0), (3 * N, 3.0)], "RNN": []}
+# of gates that hold, of gates that let through, and of the candidate; the logarithm of H = 20 is below 3
+HELD, THROUGH, OWN = -3.0, 3.0, 0.0
+GATES = {
+    "GRU": [(N, HELD), (0, THROUGH), (2 * N, OWN)],
+    "LSTM": [(N, HELD), (0, THROUGH), (3 * N, THROUGH), (2 * N, OWN)],
+    "RNN": [],
+}
 
 
 def rest_is_as_before(module, before, touched, gates=()):
@@ -61,6 +66,16 @@ def test_only_candidate_weights_become_orthogonal_at_the_gain_it_says(kind, sett
     else:
         # without biases all gates stand at one half
         assert chosen.gains["weight_hh_l0"] == pytest.approx(1.0 if kind == "RNN" else 2.0, abs=1e-6)
+
+
+def test_gates_are_the_farther_open_the_longer_the_horizon():
+    gru = nn.GRU(M, N)
+    chosen = lt.weights.mixing_(gru, horizon=200)
+    assert chosen.biases["weight_hh_l0"]["reset"] == pytest.approx(math.log(200))
+    # what is kept, 1 / (1 + T), adds up to less than 1 over the horizon
+    keep = torch.sigmoid(gru.bias_ih_l0[N : 2 * N])
+    torch.testing.assert_close(keep, torch.full_like(keep, 1 / 201))
+    assert chosen.gains["weight_hh_l0"] == pytest.approx(1 + 1 / 200)
 
 
 @pytest.mark.parametrize("kind", CANDIDATE)

@@ -6,7 +6,7 @@ from torch import nn
 
 import lyaptorch as lt
 from lyaptorch.tasks import TemporalXOR
-from lyaptorch.training import steps
+from lyaptorch.training import flossing
 from reference import random_frame
 
 N, M = 8, 2
@@ -323,13 +323,13 @@ def test_a_rectified_network_that_starts_silent_is_not_flossed_in_silence(double
 
 def intervals(monkeypatch):
     """Those that are taken, in their order."""
-    taken, laid = [], steps.layout
+    taken, laid = [], flossing.layout
 
     def watched(wait, t, interval, device):
         taken.append(interval)
         return laid(wait, t, interval, device)
 
-    monkeypatch.setattr(steps, "layout", watched)
+    monkeypatch.setattr(flossing, "layout", watched)
     return taken
 
 

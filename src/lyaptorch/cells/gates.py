@@ -90,15 +90,13 @@ class GatedCell(Cell):
         return slice(first, first + self.hidden_size)
 
     @torch.no_grad()
-    def let_through(self) -> dict[str, float]:
-        """Set the gates' biases so that the state is written anew at each step; what was set, by gate."""
+    def let_through(self, strength: float = THROUGH) -> dict[str, float]:
+        """Set biases so that the state is written anew at each step; what was set, by gate."""
         if self.bias_ih is None or self.bias_hh is None:
             return {}
-        biases = {**dict.fromkeys(self.holding, -THROUGH), **dict.fromkeys(self.passing, THROUGH)}
-        for gate, bias in biases.items():
-            rows = slice(
-                self.hidden_size * self.gates.index(gate), self.hidden_size * (self.gates.index(gate) + 1)
-            )
+        biases = {**dict.fromkeys(self.holding, -strength), **dict.fromkeys(self.passing, strength)}
+        for gate, bias in {**biases, self.candidate: 0.0}.items():
+            rows = self.rows_of(gate)
             self.bias_ih[..., rows], self.bias_hh[..., rows] = bias, 0
         return biases
 

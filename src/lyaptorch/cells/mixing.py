@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -16,7 +17,7 @@ from lyaptorch._types import Inputs
 from lyaptorch.cells.adapt.function import unwrap
 from lyaptorch.cells.adapt.torch_rnn import Following, directed
 from lyaptorch.cells.cell import Cell, FormCell
-from lyaptorch.cells.gates import GatedCell, GRUCell
+from lyaptorch.cells.gates import THROUGH, GatedCell, GRUCell
 from lyaptorch.cells.leaky import LeakyRateCell
 from lyaptorch.cells.lstm import LSTMCell, URLSTMCell
 from lyaptorch.cells.matrices import per_matrix
@@ -41,7 +42,7 @@ class Mixing:
     def __str__(self) -> str:
         return "\n".join(
             f"{name}: orthogonal x {_shown(gain)}"
-            + "".join(f", {gate} bias {bias:+g}" for gate, bias in self.biases[name].items())
+            + "".join(f", {gate} bias {bias:+.3g}" for gate, bias in self.biases[name].items())
             + (f", lambda_1 {_shown(self.exponents[name])} per step" if name in self.exponents else "")
             for name, gain in self.gains.items()
         )
@@ -61,16 +62,19 @@ def mixing_(
 
     A gate that holds the state keeps gradients, too, but then the state only sums its inputs and cannot tell
     when one came. Here the gates let the candidate through: biases of what holds (forget of an LSTM, update
-    of a GRU) become -3, of what lets through (input and output; reset) +3, in networks that have biases. The
-    weights of the candidate (of an LSTM "cell", of a GRU "new", without gates all recurrent weights) become
-    a random orthogonal matrix times a gain; all else stays, and everything learns as before.
+    of a GRU) become -b, of what lets through (input and output; reset) +b, with b the logarithm of the
+    horizon and 3 at least, and the candidate's own 0, in networks that have biases. The weights of the
+    candidate (of an LSTM "cell", of a GRU "new", without gates all recurrent weights) become a random
+    orthogonal matrix times a gain; all else stays, and everything learns as before.
 
     A step at rest multiplies tangent vectors by keep + gate * W: `keep` is what the gates hold (f of an LSTM,
     z of a GRU), `gate` what they let through (i o; (1 - z) r; without gates the activation's slope). The gain
-    is (1 - keep) / gate of the gates' mean at rest, at which a direction neither grows nor shrinks: 1.05
-    with these biases, 2 where all gates stand at one half. Inputs saturate units, so that lambda_1 is then
-    below 0. With `inputs` the gain is the smallest at which lambda_1 of each layer, driven by the layers
-    below, is -1 / horizon.
+    is (1 - keep) / gate of the gates' mean at rest, at which a direction neither grows nor shrinks: 1 + 1 /
+    horizon or less with these biases, 2 where all gates stand at one half. The eigenvalues of W lie on a
+    circle, those of keep + gate * W on one whose centre is off by keep = 1 / (1 + e^b): b = log T keeps what
+    that adds up to over T steps, T keep, below 1. Inputs saturate units, so that lambda_1 is then below 0.
+    With `inputs` the gain is the smallest at which lambda_1 of each layer, driven by the layers below, is
+    -1 / horizon.
 
     Args:
         module: a `torch.nn.RNN`, `GRU` or `LSTM` of any depth, in one direction or two, or one of their
@@ -91,7 +95,7 @@ def mixing_(
     Example:
         >>> gru = torch.nn.GRU(1, 32)
         >>> print(mixing_(gru, horizon=50))
-        weight_hh_l0: orthogonal x 1.05, update bias -3, reset bias +3
+        weight_hh_l0: orthogonal x 1.02, update bias -3.91, reset bias +3.91
         >>> found = mixing_(gru, horizon=50, inputs=torch.randn(100, 8, 1))
         >>> bool((found.exponents["weight_hh_l0"] + 1 / 50).abs() < 1e-3)
         True
@@ -100,7 +104,7 @@ def mixing_(
     without gates; the gain beside gates by the product rule.
     """
     target = -1 / _checks.integer("horizon", horizon, 1, do="it is in steps")
-    levels, seed = list(_levels(module)), seed_from(generator)
+    levels, seed = list(_levels(module, max(THROUGH, math.log(horizon)))), seed_from(generator)
     mixing, drawn = Mixing({}), []
     if inputs is not None:
         inputs = _fitting(inputs, levels[0][0])
@@ -124,7 +128,7 @@ def mixing_(
     return mixing
 
 
-def _levels(module: nn.Module) -> Iterator[list[Layer]]:
+def _levels(module: nn.Module, strength: float) -> Iterator[list[Layer]]:
     """The layers of a network from the inputs up, each in all its directions."""
     module = unwrap(module)
     if isinstance(module, nn.RNNBase):
@@ -135,16 +139,16 @@ def _levels(module: nn.Module) -> Iterator[list[Layer]]:
             m = module.hidden_size * len(ends) if i else module.input_size
             tails = [f"_l{i}{end}" for end in ends]
             yield [
-                _layer(directed(module, m, tail), f"weight_hh{tail}", bool("_reverse" in tail))
+                _layer(directed(module, m, tail), f"weight_hh{tail}", strength, bool("_reverse" in tail))
                 for tail in tails
             ]
     elif isinstance(module, nn.RNNCellBase):
-        yield [_layer(directed(module, module.input_size, ""), "weight_hh")]
+        yield [_layer(directed(module, module.input_size, ""), "weight_hh", strength)]
     elif isinstance(module, Stacked):
         for name, cell in _single(module, ""):
-            yield [_layer(cell, f"{name}weight_hh")]
+            yield [_layer(cell, f"{name}weight_hh", strength)]
     elif isinstance(module, Cell):
-        yield [_layer(module, "weight_hh")]
+        yield [_layer(module, "weight_hh", strength)]
     else:
         inside = module.named_modules() if isinstance(module, nn.Module) else ()
         kinds = (nn.RNNBase, nn.RNNCellBase, GatedCell, FormCell)
@@ -163,7 +167,7 @@ def _single(stack: Stacked, at: str) -> Iterator[tuple[str, Cell]]:
             yield name, cell
 
 
-def _layer(cell: Cell, name: str, backwards: bool = False) -> Layer:
+def _layer(cell: Cell, name: str, strength: float, backwards: bool = False) -> Layer:
     """A cell's candidate weights.
 
     Raises:
@@ -188,7 +192,7 @@ def _layer(cell: Cell, name: str, backwards: bool = False) -> Layer:
             "weights of its own: nothing can mix them; its gates, decays or eigenvalues decide",
         )
     trial = copy.deepcopy(cell)
-    biases = trial.let_through() if isinstance(trial, GatedCell) else {}
+    biases = trial.let_through(strength) if isinstance(trial, GatedCell) else {}
     return Layer(name, cell, trial, rows, biases, backwards)
 
 

@@ -44,7 +44,7 @@ found = lt.diagnose(lstm, inputs, k=min(16, 2 * UNITS), horizon=DELAY, name="lst
 print(found)
 
 # %% [markdown]
-# The gradient is gone long before step 25: the forget gates stand at one half. The advice is to open them,
+# The gradient is gone long before step 25: the forget gates stand at one half. One advice is to open them,
 # each unit for another time.
 
 # %%

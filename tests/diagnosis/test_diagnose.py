@@ -325,8 +325,9 @@ def test_a_gru_is_told_by_its_update_gate():
     found = lt.diagnose(lt.GRUCell(1, 12), noise(), name="cell")
     assert "update gate 0." in words(found)["gates"]
     assert "(a unit alone forgets" in words(found)["gates"]
-    assert titles(found)[0] == "Open the gates that keep the memory"
-    assert ".data[..., 12:24]" in found.suggestions[0].code
+    # both are offered, mixing first: it tells more times apart
+    assert titles(found)[:2] == ["Start by mixing", "Open the gates that keep the memory"]
+    assert ".data[..., 12:24]" in found.suggestions[1].code
 
 
 def test_a_torch_module_and_a_model_by_their_own_names():

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lyaptorch.cells import Form, as_cell
 from lyaptorch.cells import residuals as keeps
@@ -88,7 +88,7 @@ def _tried(
     told = ""
     if not measured.memory.why and not trial.blocking and not (after := copy.memory()).why:
         held, before = after.sure, measured.memory
-        error = 2 * (after.held_error + before.held_error)
+        error = 2 * math.hypot(after.held_error, before.held_error)
         if verdict(measured) == "integrating" and after.held - before.held < error:
             return None
         if max(held, before.sure):
@@ -124,23 +124,25 @@ def _mixing(trial: Trial) -> Suggestion | None:
     """Orthogonal candidate weights with the gain at which gradients last over the horizon by mixing."""
     if not isinstance(trial.network, nn.Module):
         return None
-    T, whole = trial.measured.horizon, len(trial.inputs) <= SEARCHED
-    driven = trial.inputs[:SEARCHED] if trial.given.plain else None
-    given = ""
+    # a gain that is searched on the inputs keeps gradients longest; that of the gates at rest, which is less,
+    # saturates fewer units and may hold more
+    return (_mixed(trial, trial.inputs[:SEARCHED]) if trial.given.plain else None) or _mixed(trial, None)
+
+
+def _mixed(trial: Trial, driven: Tensor | None) -> Suggestion | None:
+    """The same, with a gain for these inputs, or for gates at rest."""
+    T, given = trial.measured.horizon, ""
     if driven is not None:
-        given = ", inputs=inputs" if whole else f", inputs=inputs[:{SEARCHED}]"
-    code = f"lt.weights.mixing_({trial.cell_name}, horizon={T}{given})"
+        given = ", inputs=inputs" if len(driven) == len(trial.inputs) else f", inputs=inputs[:{SEARCHED}]"
+    gates = _gates(trial) if verdict(trial.measured) == "integrating" else []
+    # open gates leave little to what is mixed: sigmoid(0) is one half
+    shut = [f"{trial.spell(path)}.data[..., {a}:{b}] = 0.0" for path, a, b, _ in gates]
+    code = "\n".join([*shut, f"lt.weights.mixing_({trial.cell_name}, horizon={T}{given})"])
     reason = (
         "Orthogonal weights of the candidate hand on all that comes by turning it, where a gate keeps it by "
         "standing still:",
         " in a copy. They replace what was learned, so train again.",
     )
-    gates = _gates(trial) if verdict(trial.measured) == "integrating" else []
-    if gates:
-        # open gates leave little to what is mixed: sigmoid(0) is one half
-        code = "\n".join(
-            [f"{trial.spell(path)}.data[..., {a}:{b}] = 0.0" for path, a, b, _ in gates] + [code]
-        )
 
     def change(network: Any) -> None:
         for path, a, b, _ in gates:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from lyaptorch._brief import brief
@@ -63,8 +64,13 @@ class Memory:
 
     @property
     def held_error(self) -> float:
-        """Standard error of that."""
-        return float(len(self.older) ** 0.5 * self.error + len(self.older) * self.common)
+        """Standard error of that, at most."""
+        if not self.steps:
+            return 0.0
+        # the scatter of chance, what its lags have in common, and that of a share r of N samples,
+        # 2 sqrt(r / N): of lags on their own it is 2 sqrt(sum r / N) in the sum
+        chance = len(self.older) ** 0.5 * self.error + len(self.older) * self.common
+        return float(chance + 2 * (max(self.held, 0.0) / self.steps) ** 0.5)
 
     @property
     def sure(self) -> float:
@@ -92,6 +98,7 @@ class Memory:
         return bool((self.shares > 5 * self.error).any()) if len(self.shares) else False
 
 
+@torch.no_grad()
 def remembered(
     cell: Cell, inputs: Tensor, h: Tensor, ends: Tensor | None, horizon: int, seed: int = 0
 ) -> Memory:

@@ -240,18 +240,13 @@ def diagnose(
     config = {
         "name": name,
         "network": type(network).__name__,
-        "verdict": verdict(measured),
         "state_size": n,
         "k": k,
         "shape": shape,
         "dtype": str(inputs.dtype).removeprefix("torch."),
-        "horizon": measured.horizon,
         "transient": transient,
         "tangent_transient": tangent_transient,
-        "dt": measured.clock.dt,
-        "probe": PROBE,
-        "capacity_steps": measured.memory.steps,
-        "capacity_error": measured.memory.error,
+        **_measured(measured),
     }
     config |= {} if ends is None else {"lengths": (ends + transient).flatten().tolist()}
     return Diagnosis(verdict(measured), findings(measured), suggestions(trial), measured, config)
@@ -263,3 +258,15 @@ def _long_enough(inputs: Tensor, h: Tensor, ends: Tensor, least: int) -> tuple[T
     ends = ends.expand(h.shape[:-1])
     stay = (ends > least).reshape(-1, ends.shape[-1])[0]
     return inputs[..., stay, :], h[..., stay, :], ends[..., stay]
+
+
+def _measured(measured: Measurements) -> dict[str, Any]:
+    """What a Record tells of the measurements beside its variables."""
+    return {
+        "verdict": verdict(measured),
+        "horizon": measured.horizon,
+        "dt": measured.clock.dt,
+        "probe": PROBE,
+        "capacity_steps": measured.memory.steps,
+        "capacity_error": measured.memory.error,
+    }

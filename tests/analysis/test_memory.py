@@ -3,11 +3,14 @@ import math
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pack_padded_sequence
 
 import lyaptorch as lt
 from cases import every, setup
 from lyaptorch import residuals
 from lyaptorch.analysis import fading_memory, memory_capacity, time_scales
+from lyaptorch.analysis.memory import recall
+from lyaptorch.cells import fit
 from reference import jacobian
 
 pytestmark = pytest.mark.usefixtures("double")
@@ -115,6 +118,83 @@ def test_dead_units_do_no_harm():
     capacity = memory_capacity(cell, 5, steps=1000)
     assert torch.isfinite(capacity).all()
     assert capacity[0] > 0.3
+
+
+def rotated(n: int = 6) -> lt.Cell:
+    recipe = residuals.rotation(torch.tensor([0.4, 1.1, 2.0])) @ residuals.decay(0.9)
+    return lt.ResidualCell(1, n, residual=recipe, coupling=0.1, activation="linear")
+
+
+def slow_walks(t: int, b: int) -> Tensor:
+    """Strongly correlated inputs, from which what came before can be guessed."""
+    noise = torch.randn(t, b, 1, generator=torch.Generator().manual_seed(1))
+    return 3 + noise.cumsum(0) / t**0.5
+
+
+def test_the_inputs_own_part_cancels_whatever_their_correlations():
+    """Of a linear network the capacity does not depend on the inputs, be they walks or nothing."""
+    cell, lags = rotated(), 20
+    A = (cell.bypass.dense() + 0.1 * cell.weight_hh).detach()
+    expected = linear_capacity(A, cell.weight_ih[:, 0].detach(), lags)
+    for inputs in (slow_walks(400, 8), torch.zeros(400, 8, 1)):
+        found = memory_capacity(cell, lags, inputs=inputs, steps=20000, transient=60)
+        torch.testing.assert_close(found, expected, rtol=0, atol=0.015)
+
+
+def test_the_probe_has_the_size_of_what_varies():
+    """Channel 1 is a bias, and has no probe that would cancel that of channel 0."""
+    cell = lt.ElmanCell(2, 6, activation="linear", bias=False)
+    cell.weight_hh.data = delay_line(6).weight_hh.data
+    cell.weight_ih.data = torch.zeros(6, 2)
+    cell.weight_ih.data[0] = torch.tensor([1.0, -1.0])
+    inputs = torch.cat([slow_walks(60, 4), torch.full((60, 4, 1), 7.0)], -1)
+    capacity = memory_capacity(cell, 8, inputs=inputs)
+    torch.testing.assert_close(capacity[:6], torch.ones(6), rtol=0, atol=1e-9)
+    # where nothing varies both have the same one, which cancels in the one unit that takes them up
+    constant = memory_capacity(cell, 8, inputs=torch.ones_like(inputs))
+    assert constant.abs().max() < 0.01
+
+
+def test_a_saturating_network_remembers_less_of_a_larger_probe_but_a_small_one_has_no_size():
+    cell, inputs = lt.RateCell(1, 8, gain=1.2), slow_walks(60, 8)
+    small, smaller, large = (memory_capacity(cell, 6, inputs=inputs, scale=s) for s in (1e-2, 1e-3, 10.0))
+    torch.testing.assert_close(small, smaller, rtol=0, atol=1e-3)
+    assert large.sum() < small.sum() - 0.1
+
+
+def test_each_trajectory_counts_up_to_its_own_end():
+    cell = lt.LSTMCell(1, 3)
+    inputs, lengths = slow_walks(50, 3), torch.tensor([50, 20, 9])
+    padding = torch.where(torch.arange(50)[:, None] < lengths, 0.0, torch.nan).unsqueeze(-1)
+    found = memory_capacity(cell, 5, inputs=inputs + padding, lengths=lengths, steps=400)
+    packed = pack_padded_sequence(inputs, lengths)
+    torch.testing.assert_close(found, memory_capacity(cell, 5, inputs=packed, steps=400))
+    other = memory_capacity(cell, 5, inputs=inputs, steps=400)
+    assert (found - other).abs().max() > 1e-3
+
+
+def test_sequences_shorter_than_the_lags_are_taken_in_a_row():
+    """A delay line of 6 on sequences of 4 steps: what came 5 steps ago came in the sequence before."""
+    capacity = memory_capacity(delay_line(6), 12, inputs=slow_walks(4, 3))
+    torch.testing.assert_close(capacity[:6], torch.ones(6), rtol=0, atol=1e-9)
+    assert capacity[6:].abs().max() < 0.02
+
+
+def test_what_is_still_to_come_tells_the_scatter():
+    cell, inputs = lt.RateCell(1, 8, gain=0.5), slow_walks(60, 8)
+    x, h = fit(cell, inputs, None)
+    drawn = [recall(cell, 40, x, h, None, 600, 0, 1.0, seed) for seed in range(20)]
+    forgotten = torch.stack([found.share[25:] for found in drawn])
+    errors = torch.stack([found.error() for found in drawn])
+    assert forgotten.square().mean().sqrt().item() == pytest.approx(
+        errors.square().mean().sqrt().item(), rel=0.2
+    )
+
+
+def test_a_network_that_its_inputs_do_not_reach_recalls_nothing():
+    cell = lt.RateCell(1, 4)
+    cell.weight_ih.data.zero_()
+    assert memory_capacity(cell, 5, inputs=slow_walks(30, 2)).abs().max() < 0.01
 
 
 def test_dynamics_that_overflow_have_no_capacity():

@@ -59,7 +59,7 @@ def test_the_exponents_of_a_mingru_are_the_mean_logs_of_its_gates():
     torch.testing.assert_close(got, (1 - z).log().mean(0).detach(), rtol=0, atol=1e-12)
     h = torch.randn(2, 5)
     torch.testing.assert_close(cell(x[0], h), (1 - z[0]) * h + z[0] * s[0])
-    assert torch.equal(cell.gate_values(x[0], h)["update"], z[0])
+    assert torch.equal(cell.gate_values(x[0], h)["input"], z[0])
     check_cell(MinGRUCell(2, 3, ensemble=(2,)))
 
 

@@ -160,7 +160,7 @@ class MinGRUCell(DiagonalCell):
 
     def gate_values(self, x: Input, h: State) -> dict[str, Tensor]:
         """What the gate lets through."""
-        return {"update": torch.sigmoid(self._drive(x)[0]).expand_as(h)}
+        return {"input": torch.sigmoid(self._drive(x)[0]).expand_as(h)}
 
     def _drive(self, x: Tensor) -> tuple[Tensor, Tensor]:
         z, s = (linear(x, self.weight_ih) + self.bias.unsqueeze(-2)).chunk(2, -1)

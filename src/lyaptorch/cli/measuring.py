@@ -129,6 +129,9 @@ def diagnose(
         "exponents": s.exponents.tolist(),
         "stderr": s.error.tolist(),
         "reliable": s.reliable.tolist(),
+        "capacity": s.memory.shares.tolist(),
+        "capacity_error": s.memory.error,
+        "capacity_older_half": s.memory.held,
         "growth_of_parts": dict(zip(s.parts.names, s.parts.rates.tolist(), strict=True)),
         **driven.counts(),
     }

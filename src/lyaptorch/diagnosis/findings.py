@@ -10,7 +10,9 @@ import torch
 from lyaptorch._brief import counted
 from lyaptorch._units import Clock
 from lyaptorch.analysis.jacobians import usable_dimensions
-from lyaptorch.diagnosis.measure import FADED, Measurements
+from lyaptorch.diagnosis.measure import Measurements
+from lyaptorch.diagnosis.memory import told
+from lyaptorch.diagnosis.reliability import FOLD, reliability
 
 NARROW = 0.25
 """Fewer surviving directions than this share of those measured are called few."""
@@ -18,7 +20,6 @@ DEAD = 0.9
 """A unit that is silent at this share of the moments is dead."""
 MEMORY_GATES = ("forget", "update")
 """The gates whose value is what a unit keeps of its memory from one step to the next."""
-FOLD = -math.log(FADED)
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Finding:
 
 
 def verdict(measured: Measurements) -> str:
-    """One word: "vanishing", "chaotic", "exploding", "blocked", "narrow" or "healthy"."""
+    """One word: "vanishing", "chaotic", "exploding", "blocked", "narrow", "integrating" or "healthy"."""
     # lambda_1 T nats over the horizon: beyond +-FOLD, a factor 1000, a gradient counts as exploded or gone
     growth = measured.grown
     if measured.overflow is not None or (growth > FOLD and measured.swelling > math.log(10)):
@@ -43,7 +44,9 @@ def verdict(measured: Measurements) -> str:
         return "blocked"
     # one direction for each step is enough: over T steps nobody needs more than T of them
     needed = NARROW * min(len(measured.exponents), measured.horizon)
-    return "narrow" if measured.surviving < needed else "healthy"
+    if measured.surviving < needed:
+        return "narrow"
+    return "integrating" if measured.memory.integrates else "healthy"
 
 
 def findings(measured: Measurements) -> tuple[Finding, ...]:
@@ -52,6 +55,7 @@ def findings(measured: Measurements) -> tuple[Finding, ...]:
         ("verdict", _headline(measured, verdict(measured))),
         ("deaths", _deaths(measured)),
         ("directions", _directions(measured)),
+        ("memory", _memory(measured)),
         ("explosion", _explosion(measured)),
         ("parts", _parts(measured)),
         ("silence", _silence(measured)),
@@ -59,7 +63,7 @@ def findings(measured: Measurements) -> tuple[Finding, ...]:
         ("gates", _gates(measured)),
         ("gradient", _gradient(measured)),
         ("parallel", _parallel(measured)),
-        ("reliability", _reliability(measured)),
+        ("reliability", reliability(measured)),
     ]
     return tuple(Finding(name, text) for name, text in found if text)
 
@@ -109,7 +113,19 @@ def _headline(measured: Measurements, word: str) -> str:
             f"Gradients survive {T}, but along {counted(measured.surviving, 'direction')} only "
             f"(of {len(measured.exponents)} measured): {first}."
         )
+    if word == "integrating":
+        return (
+            f"The network integrates: gradients survive {T} by standing still, and the state does not "
+            f"resolve time. Of what came between {steps(measured.horizon / 2)} and {T} ago it holds "
+            f"{measured.memory.held:.2g} numbers, and telling two times apart takes "
+            f"{measured.memory.needed:g}: {first}."
+        )
     return f"Gradients neither vanish nor explode over {T}: {first}."
+
+
+def _memory(measured: Measurements) -> str:
+    T, duration = measured.horizon, measured.clock.duration
+    return told(measured.memory, duration(T), duration(T / 2))
 
 
 def _deaths(measured: Measurements) -> str:
@@ -246,32 +262,6 @@ def _parallel(measured: Measurements) -> str:
             f"more, the longer the sequence; {mend}."
         )
     return f"In parallel: not known, λ₁ is 0 within its error; below 0 it could be, and {mend}."
-
-
-def _reliability(measured: Measurements) -> str:
-    k, lost = len(measured.exponents), int((~measured.reliable).sum())
-    dead = int(torch.isinf(measured.exponents).sum())
-    told = [f"{k - lost} of {k} exponents stand above round-off"]
-    if lost:
-        # -inf is no round-off, and what is coarse is told on its own; the three may overlap
-        told.append(f"{max(0, lost - dead - measured.coarse)} are lost to it, {dead} died")
-    if measured.coarse:
-        told.append(f"{measured.coarse} are off by the length of the flow's steps, which a smaller dt mends")
-    if unsettled(measured):
-        short = "run and steps are too coarse" if measured.coarse else "the run is too short"
-        told.append(f"{short} to be sure of the verdict")
-    else:
-        told.append("the run is long enough for the verdict")
-    return f"Reliable: {'; '.join(told)}."
-
-
-def unsettled(measured: Measurements) -> bool:
-    """Whether two standard errors of lambda_1 reach across the border of a verdict."""
-    error = 2 * measured.uncertainty
-    # an error that is not known settles nothing, but that all directions died needs none
-    if not math.isfinite(error):
-        return not math.isinf(measured.lambda1)
-    return any(abs(measured.grown - border) < error for border in (-FOLD, FOLD))
 
 
 def _value(measured: Measurements) -> str:

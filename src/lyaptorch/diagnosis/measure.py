@@ -12,6 +12,7 @@ from lyaptorch._brief import brief
 from lyaptorch._units import Clock
 from lyaptorch.cells import Cell
 from lyaptorch.diagnosis.blocks import MOMENTS, Groups, Parts, finite_memory, measure, normal, pull_back
+from lyaptorch.diagnosis.memory import Memory
 from lyaptorch.diagnosis.trajectories import Run
 from lyaptorch.tangent import Spectrum, mean_over_trajectories
 
@@ -47,6 +48,7 @@ class Measurements:
         gradient: `(s + 1,)`, log of the norm of a gradient 0, 1, .. s steps before the end, where it is 1;
             where trajectories have ends of their own, the mean over those that are so long.
         gradient_share: `(s + 1, G)`, how its squared norm divides among the parts.
+        memory: what the state holds of a probe on the inputs, over lags.
     """
 
     spectrum: Spectrum
@@ -67,6 +69,7 @@ class Measurements:
     gates: dict[str, Tensor]
     gradient: Tensor
     gradient_share: Tensor
+    memory: Memory
 
     __repr__ = brief
 
@@ -120,6 +123,7 @@ def measurements(
     horizon: int | None,
     overflow: int | None,
     groups: Groups | None,
+    memory: Memory,
 ) -> Measurements:
     """Measure a run whose spectrum is known; two more passes over it find what kills.
 
@@ -130,6 +134,7 @@ def measurements(
         horizon: over how many steps gradients should survive; all that were counted when missing.
         overflow: the step of an overflow, or None.
         groups: units by name.
+        memory: of the run.
     """
     (counted, *_, k), n = spectrum.growth.log_r.shape, followed.states.shape[-1]
     means = mean_over_trajectories(spectrum.exponents).reshape(k)
@@ -172,6 +177,7 @@ def measurements(
         mean_gates(cell, recent),
         gradient,
         share,
+        memory,
     )
 
 

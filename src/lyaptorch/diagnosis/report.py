@@ -15,12 +15,14 @@ from lyaptorch import _checks
 from lyaptorch._brief import counted
 from lyaptorch._caller import measures
 from lyaptorch._padded import Lengths, Padded, padded
+from lyaptorch._random import seed_from
 from lyaptorch._shown import Shown
 from lyaptorch._types import Inputs, Tokens
 from lyaptorch.cells import Cell, as_cell, settle
 from lyaptorch.diagnosis.blocks import Groups
 from lyaptorch.diagnosis.findings import Finding, findings, verdict
 from lyaptorch.diagnosis.measure import Measurements, before_overflow, measurements
+from lyaptorch.diagnosis.memory import PROBE, remembered
 from lyaptorch.diagnosis.suggestions import suggestions
 from lyaptorch.diagnosis.trajectories import run, whole
 from lyaptorch.diagnosis.trial import Suggestion, Trial, cell_of, given
@@ -39,7 +41,8 @@ class Diagnosis(Shown):
 
     Attributes:
         verdict: "healthy", "vanishing", "exploding", "chaotic", "narrow" (the gradient survives along few
-            directions only) or "blocked" (a layer or group kills it).
+            directions only), "integrating" (it survives, but the state cannot tell when something came) or
+            "blocked" (a layer or group kills it).
         findings: what was found, in words, the verdict first.
         suggestions: what to try, each with the Python that does it.
         measured: every number behind them.
@@ -92,6 +95,7 @@ class Diagnosis(Shown):
             "finite_memory": (("unit",), s.finite),
             "gradient": (("back",), s.gradient, {"units": "log of the norm"}),
             "gradient_share": (("back", "part"), s.gradient_share),
+            "capacity": (("lag",), s.memory.shares, {"units": "share of the variance of a probe"}),
             "finding": (("finding_index",), [f.text for f in self.findings]),
             "finding_name": (("finding_index",), [f.name for f in self.findings]),
         }
@@ -129,8 +133,20 @@ def diagnose(
     A perturbation along direction i becomes e^{lambda_i t} times as large in a time t, and a gradient on its
     way back likewise. Over the horizon T a direction survives if more than a thousandth is left. What kills
     the others is sought in the blocks of the one-step Jacobian by layers, groups or state variables, in units
-    that pass on less than 5%, and in gates. Suggestions that change parameters are tried on a copy. Means are
-    over the trajectories that live to the end of the run; their errors know how alike these are.
+    that pass on less than 5%, and in gates. Means are over the trajectories that live to the end of the run;
+    their errors know how alike these are.
+
+    A gate also keeps a gradient by standing still: then the state only sums, and cannot tell when something
+    came. The memory capacity tells (`analysis.memory_capacity`): a white probe, half as large as the inputs
+    vary, is added to them, and a linear readout of the change in the state is scored, on steps that it was
+    not fitted to, at recovering the probe after 0, 1, ..., T steps. The given sequences are run so often,
+    with other probes, that 4000 states count, or 40 for each number of the state; those shorter than 2 T are
+    taken several times in a row. Its sum over the lags between T / 2 and T is how many numbers the state
+    holds of what came then. One number is a sum, whatever its weights; telling two times apart takes two. A
+    network that holds fewer, beyond two standard errors, is called integrating.
+
+    Suggestions that change parameters are tried on a copy, and come in the order of what it showed: that
+    gradients survive, and how many such numbers it holds.
 
     Args:
         network: a cell, a `Model`, a `torch.nn` module or a function: anything that `as_cell` takes.
@@ -156,8 +172,9 @@ def diagnose(
         name: what the network is called in the answer.
 
     Returns:
-        A `Diagnosis`. Cost about that of the spectrum, O(t n^2 k) for each trajectory, and four times that of
-        running the network forwards and backwards; memory O(t n).
+        A `Diagnosis`. Cost about that of the spectrum, O(t n^2 k) for each trajectory, four times that of
+        running the network forwards and backwards, and for the capacity O(N n (n + T)) with N = 4000 states
+        or 40 n; trials on copies come on top. Memory O(t n + N n).
 
     Raises:
         ValueError: for arguments that do not fit, or an ensemble of several networks.
@@ -168,9 +185,10 @@ def diagnose(
         >>> cell = lt.RateCell(1, 32, gain=0.5)
         >>> found = lt.diagnose(cell, torch.zeros(200, 1, 1), k=4)
         >>> found.verdict, found.suggestions[0].title
-        ('vanishing', 'Raise the gain')
+        ('vanishing', 'Start by mixing')
 
-    Source: Gradient Flossing, sections 2 and 5.
+    Source: Gradient Flossing, sections 2 and 5; Jaeger (2001), Short term memory in echo state networks;
+    White, Lee & Sompolinsky (2004), Short-term memory in orthogonal neural networks.
     """
     if not all(part.isidentifier() for part in name.split(".")):
         raise ValueError(f"name must be a name in Python, for the lines that use it, got {name!r}")
@@ -215,7 +233,9 @@ def diagnose(
             dt=dt,
             generator=generator,
         )
-    measured = measurements(cell, followed, spectrum, horizon, overflow, groups)
+        lasts = horizon or len(spectrum.growth.log_r)
+        memory = remembered(cell, inputs, h, ends, lasts, seed_from(generator))
+    measured = measurements(cell, followed, spectrum, horizon, overflow, groups, memory)
     trial = Trial(network, cell, name, inputs, h, measured, whole(inputs, h) if ends is None else ends, said)
     config = {
         "name": name,
@@ -229,6 +249,9 @@ def diagnose(
         "transient": transient,
         "tangent_transient": tangent_transient,
         "dt": measured.clock.dt,
+        "probe": PROBE,
+        "capacity_steps": measured.memory.steps,
+        "capacity_error": measured.memory.error,
     }
     config |= {} if ends is None else {"lengths": (ends + transient).flatten().tolist()}
     return Diagnosis(verdict(measured), findings(measured), suggestions(trial), measured, config)

@@ -16,6 +16,7 @@ from lyaptorch.cells import Cell, Stacked, as_cell, copied
 from lyaptorch.diagnosis.blocks import own_rates, silence
 from lyaptorch.diagnosis.findings import blocking_parts
 from lyaptorch.diagnosis.measure import Measurements
+from lyaptorch.diagnosis.memory import Memory, remembered
 from lyaptorch.diagnosis.trajectories import run
 from lyaptorch.tangent import lyapunov_spectrum, mean_over_trajectories
 from lyaptorch.tangent.growth import untold
@@ -36,12 +37,14 @@ class Suggestion:
         code: the lines of Python that do it; `inputs` is what was diagnosed, `lt` lyaptorch.
         expected: lambda_1 of a copy of the network that was changed so, or the growth within the part that
             kills, as the diagnosis reports them; None where it was not tried.
+        held: how many numbers the state of that copy held of what was older than half of the horizon.
     """
 
     title: str
     reason: str
     code: str
     expected: float | None = None
+    held: float | None = None
 
 
 @dataclass(frozen=True)
@@ -133,6 +136,10 @@ class Trial:
         except FloatingPointError:
             return math.inf
 
+    def memory(self) -> Memory:
+        """What its state holds over the horizon."""
+        return remembered(self.cell, self.inputs, self.h, self.steps, self.measured.horizon)
+
     def silence(self) -> Tensor:
         """The share of moments `(n,)` at which each variable is silent."""
         return silence(self.cell, run(self.cell, self.inputs, self.h, self.steps), moments=4)
@@ -173,6 +180,11 @@ class Given:
     ragged: bool
     axes: int
 
+    @property
+    def plain(self) -> bool:
+        """Whether the inputs are one tensor, all of whose steps count."""
+        return not (self.packed or self.ragged)
+
     def floss(self) -> list[str]:
         """What `lt.floss` needs to know of it."""
         return [f"{name}={name}" for name in ("h0", "lengths") if name in self._named()]
@@ -200,7 +212,7 @@ class Given:
 
     def chunks(self, size: int) -> str:
         """The inputs in chunks, with the lengths of those."""
-        if not (self.packed or self.ragged):
+        if self.plain:
             return f"chunks = inputs.split({size})"
         padded = f"{RNN}.pad_packed_sequence(inputs)" if self.packed else "inputs, torch.as_tensor(lengths)"
         return (

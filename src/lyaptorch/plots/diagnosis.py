@@ -27,11 +27,17 @@ KEPT = {"1/e": 1.0, "1/1000": float(np.log(1e3))}
 """What is left of a perturbation, and its negative logarithm."""
 
 
-@picture(3)
+@picture(lambda record: 3 + _remembers(record))
 def diagnosis_figure(record: Record, axes: list[Axes]) -> None:
-    """The spectrum, what survives, and a gradient on its way back."""
-    for panel, draw in zip(axes, (draw_spectrum, draw_survival, draw_gradient), strict=True):
+    """The spectrum, what survives, a gradient on its way back, and what the state holds of the past."""
+    draws = [draw_spectrum, draw_survival, draw_gradient]
+    for panel, draw in zip(axes, draws + [draw_memory] * _remembers(record), strict=True):
         draw(record, panel)
+
+
+def _remembers(record: Record) -> bool:
+    """Whether the memory capacity was measured; Records of before have none."""
+    return "capacity" in record and record["capacity"].size > 0
 
 
 def drawings(record: Record) -> list[Drawing]:
@@ -41,6 +47,8 @@ def drawings(record: Record) -> list[Drawing]:
         "survival": draw_survival,
         "gradient": draw_gradient,
     }
+    if _remembers(record):
+        found["memory"] = draw_memory
     if len(record["part"]) > 1:
         found |= {"parts": draw_parts, "shares": draw_shares}
     if (record["silent"] > 0.5).any():
@@ -123,6 +131,32 @@ def draw_gradient(record: Record, axes: Axes) -> Told:
         "steps back.",
         ("steps back", "log₁₀ of the norm", "predicted"),
         list(zip(back.tolist(), tens.tolist(), predicted.tolist(), strict=True)),
+    )
+
+
+def draw_memory(record: Record, axes: Axes) -> Told:
+    """The memory capacity over lags, with the older half of the horizon, whose sum counts, and chance."""
+    share, T = record["capacity"], record.config["horizon"]
+    lags, error = np.arange(len(share)), 2 * record.config["capacity_error"]
+    first = (len(share) + 1) // 2
+    held = share[first:].sum()
+    axes.axhspan(-error, error, color=GREY, alpha=0.25, linewidth=0, label="chance")
+    axes.fill_between(
+        lags[first:], share[first:], color=ORANGE, alpha=0.35, linewidth=0, label=f"sum {held:.2g}"
+    )
+    axes.plot(lags, share, color=BLUE, marker=".", markersize=4 if T < 60 else 0, linewidth=1.4)
+    axes.axvline(T, color=GREY, linewidth=0.9, linestyle=":", label=f"horizon, {T}")
+    axes.set(xlabel="lag (steps)", ylabel="share recovered", title="Memory capacity")
+    axes.set_ylim(min(-0.03, share.min()), 1.05)
+    axes.legend()
+    return (
+        "The share of a white probe on the inputs that a linear readout of the state recovers after so many "
+        "steps. Of what is older than half of the horizon it holds as many numbers as the filled area; "
+        "telling two times apart takes two.",
+        f"Memory capacity against lag: {share[0]:.0%} at once, {share[-1]:.1%} after {T} steps, chance is "
+        f"{error:.1%}; {share.sum():.2g} in all, {held:.2g} in the older half.",
+        ("lag", "share recovered"),
+        list(zip(lags.tolist(), share.tolist(), strict=True)),
     )
 
 

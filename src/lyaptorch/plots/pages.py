@@ -17,7 +17,15 @@ from lyaptorch.plots.html import Section
 from lyaptorch.plots.primitives import Drawing, drawing, finite_mean
 from lyaptorch.record import Record
 
-SIGNS = {"healthy": "✓", "vanishing": "▼", "exploding": "▲", "chaotic": "▲", "narrow": "◆", "blocked": "■"}
+SIGNS = {
+    "healthy": "✓",
+    "vanishing": "▼",
+    "exploding": "▲",
+    "chaotic": "▲",
+    "narrow": "◆",
+    "integrating": "∑",
+    "blocked": "■",
+}
 """A shape for each verdict, so that none is told by colour."""
 VERSIONS = ("lyaptorch", "torch", "python", "platform", "host", "threads", "time")
 

@@ -134,3 +134,16 @@ def test_large_networks_come_to_the_mean_field():
 def test_bad_leaks(leak, message):
     with pytest.raises(ValueError, match=message):
         lt.LeakyRateCell(1, 6, leak=leak)
+
+
+def test_a_leak_that_would_change_nothing_is_refused():
+    cell = lt.LeakyRateCell(1, 4, leak=0.2)
+    with pytest.raises(AttributeError, match=r"leak is fixed when the cell is made, here 0.2, got 0.5; make"):
+        cell.leak = 0.5
+    assert (cell.leak, cell.time_step) == (0.2, 0.2)
+    x, h = torch.zeros(1, 1), torch.ones(1, 4)
+    own = lt.LeakyRateCell(1, 4, leak=torch.full((4,), 0.2))
+    before = own(x, h)
+    torch.testing.assert_close(cell(x, h), before)
+    own.leak = torch.full((4,), 0.5)
+    torch.testing.assert_close(own(x, h), lt.LeakyRateCell(1, 4, leak=0.5)(x, h))

@@ -212,3 +212,42 @@ def test_a_target_spectrum_is_reached_by_each_member_of_a_part():
     torch.testing.assert_close(both.cell.weight_hh[0], alone.cell.weight_hh)
     loss = record["floss_loss"][0]
     assert loss[-1] < loss[0]
+
+
+GATED = {
+    "LSTM": (lambda: nn.LSTM(M, N, num_layers=2), 4, {"weight_hh_l0", "weight_hh_l1"}),
+    "ours": (lambda: lt.GRUCell(M, N, ensemble=(2,)), 2, {"weight_hh"}),
+    "list": (lambda: [nn.GRUCell(M, N), nn.GRUCell(M, N)], 2, {"weight_hh"}),
+    "no gates": (lambda: lt.ElmanCell(M, N), N, {"weight_hh", "weight_ih", "bias_ih", "bias_hh"}),
+    "mixed": (
+        lambda: lt.cells.Stacked([lt.GRUCell(M, 2), lt.ElmanCell(2, 2)]),
+        4,
+        {f"layers.{i}.{n}" for i in (0, 1) for n in ("weight_hh", "weight_ih", "bias_ih", "bias_hh")},
+    ),
+}
+
+
+@pytest.mark.parametrize("network", GATED)
+def test_gated_networks_are_flossed_in_half_of_their_exponents_by_default(network):
+    make, k, names = GATED[network]
+    scan = {**SCAN, "k": None}
+    record = lt.floss(make(), torch.randn(8, 1, M), epochs=1, **scan)
+    assert record["exponents"].shape[-1] == k
+    assert set(record.config["parameters"]) == names
+    # who asks for one of the two gets what was asked for
+    everything = lt.floss(make(), torch.randn(8, 1, M), epochs=1, parameters="*", **scan)
+    assert everything["exponents"].shape[-1] == (
+        4 * N if network == "LSTM" else N if network != "mixed" else 4
+    )
+    asked = lt.floss(make(), torch.randn(8, 1, M), epochs=1, **{**scan, "k": 3})
+    assert any("weight_ih" in name for name in asked.config["parameters"])
+
+
+def test_a_run_tells_what_it_chose_for_gated_networks():
+    scan = {**SCAN, "k": None}
+    trigger = Trigger(At(0), FlossPhase(1, **scan))
+    record = lt.train(model(), XOR, (FlossPhase(1, **scan), FitPhase(1, triggers=(trigger,))), **TRAIN)
+    first, fit = record.config["schedule"]
+    for phase in (first, fit["triggers"][0]["phase"]):
+        assert (phase["k"], phase["parameters"]) == (2, [HH])
+    assert (fit["flossing"]["k"], fit["flossing"]["parameters"]) == (None, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -98,6 +99,14 @@ class LeakyRateCell(RateCell):
             shape = self.weight_hh.shape[:-1]
             self.register_buffer("kept", self.weight_hh.new_full(shape, 1 - self.leak), persistent=False)
             self.register_buffer("share", self.weight_hh.new_tensor(self.leak), persistent=False)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "leak" and "kept" in self.__dict__.get("_buffers", {}):
+            raise AttributeError(
+                f"leak is fixed when the cell is made, here {self.leak:g}, got {value!r}; make another cell "
+                "and load this one's state_dict, or give leak as a tensor, which can be written into"
+            )
+        super().__setattr__(name, value)
 
     def form(self) -> Form:
         """P(h) + leak (W phi(h) + V x + b) with P = 1 - leak."""

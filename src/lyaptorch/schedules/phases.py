@@ -30,7 +30,8 @@ class FlossPhase:
     Attributes:
         epochs: flossing steps, each on fresh inputs.
         k: how many exponents, a number or one for each member; when missing as many as the target has, or
-            75, or n where that is less.
+            75, or n where that is less; but of LSTM, GRU and stacks of them half as many as they have units,
+            where `parameters` is missing, too.
         steps: steps of each scan, the tangent transient included.
         tangent_transient: first steps of the scan, not counted.
         interval: steps between reorthonormalisations, on which exponents depend by round-off alone. "auto"
@@ -46,7 +47,8 @@ class FlossPhase:
         batch: trajectories in each scan.
         state_grad: how far the gradient follows the trajectory, as in `lyapunov_spectrum`.
         parameters: names of the parameters that flossing changes, as `named_parameters()` of the network's
-            module has them, or globs: `"*weight_hh*"` for recurrent weights alone. All when missing.
+            module has them, or globs: `"*weight_hh*"` for recurrent weights alone. When missing all, but of
+            LSTM, GRU and stacks of them the recurrent weights, where k is missing, too; `"*"` is for all.
         penalty: "exponents", or a control that looks at single steps only: "spectral_radius",
             "one_step_jacobians" or "mean_field_slope".
         who: bool `*e`, who takes part; everybody when missing.

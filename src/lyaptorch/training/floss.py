@@ -24,6 +24,7 @@ from lyaptorch.schedules.loss import check_target
 from lyaptorch.schedules.phases import plain, select
 from lyaptorch.tangent.automatic import AUTO
 from lyaptorch.tasks.batch import Draw, Source
+from lyaptorch.training.choice import chosen
 from lyaptorch.training.epochs import Epochs, Row, between_looks
 from lyaptorch.training.history import History
 from lyaptorch.training.optim import Adam, MemberOptimizer
@@ -63,7 +64,8 @@ def floss(
         inputs: a task, which gives fresh inputs each epoch, or a tensor `(t, *e, b, m)`, t >= steps, whose
             first `steps` are used each time, or a PackedSequence.
         k: how many exponents, a number or one for each member; when missing as many as the target has, or
-            75, or n where that is less.
+            75, or n where that is less; but of LSTM, GRU and stacks of them half as many as they have units,
+            where `parameters` is missing, too.
         epochs: flossing steps.
         lr: learning rate of Adam, a number or one for each member.
         steps: steps of each scan, the tangent transient included.
@@ -78,7 +80,8 @@ def floss(
         batch: trajectories drawn from a task.
         state_grad: how far the gradient follows the trajectory, as in `lyapunov_spectrum`.
         parameters: names of what is changed, as the module's `named_parameters()` has them, or globs, such as
-            `"*weight_hh*"` for recurrent weights alone; all when missing. The rest stays to the bit.
+            `"*weight_hh*"` for recurrent weights alone; the rest stays to the bit. When missing all, but of
+            LSTM, GRU and stacks of them the recurrent weights, where k is missing, too; `"*"` is for all.
         h0: initial state `(*e, b, n)`, or its parts as `as_cell` says; zeros when missing.
         lengths: steps of each trajectory of an inputs tensor, `(b,)` or `(*e, b)`, as in `lyapunov_spectrum`;
             those that end within `tangent_transient` are left out.
@@ -134,6 +137,7 @@ def floss(
     history, everybody = History(ensemble), torch.ones(ensemble, dtype=torch.bool, device="cpu")
     with owned(cell) as trained, progress("flossing", epochs, show_progress) as advance:
         checked, state = fit(trained, source(epoch).inputs, h0)
+        phase = chosen(phase, trained)
         leaves = named(trained, phase.named, trained.leaves(checked[0], state))
         refuse_shared(trained, leaves, ensemble, checked[0], state)
         optimizer = MemberOptimizer(leaves, ensemble, lr, Adam())

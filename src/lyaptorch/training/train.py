@@ -19,6 +19,7 @@ from lyaptorch.record import Record
 from lyaptorch.schedules import Schedule
 from lyaptorch.schedules.phases import flossings
 from lyaptorch.tasks.batch import Draw, Task
+from lyaptorch.training.choice import chosen_in
 from lyaptorch.training.ensemble import device_of, new_ensemble
 from lyaptorch.training.epochs import between_looks
 from lyaptorch.training.history import load_checkpoint
@@ -139,6 +140,7 @@ def train(
     try:
         # modules and functions are trained as parameters of a cell of their own, and written back at the end
         with owned(cell) as model.cell:
+            schedule = chosen_in(schedule, model.cell)
             networks = new_ensemble(model, member_ids, lr, optimizer, flossings(schedule))
             run = Run(networks, task, schedule, settings)
             config = describe(run.all, task, schedule, settings)

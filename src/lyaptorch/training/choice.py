@@ -1,0 +1,57 @@
+"""What flossing of gated networks changes where neither exponents nor parameters were asked for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from typing import Any
+
+from lyaptorch import _checks
+from lyaptorch.cells import Cell, Stacked
+from lyaptorch.cells.gates import GatedCell
+from lyaptorch.schedules import FitPhase, FlossPhase, Schedule
+
+RECURRENT = "*weight_hh*"
+
+
+def chosen(phase: FlossPhase, cell: Cell) -> FlossPhase:
+    """The phase with k and parameters of its own, where it has neither and the network is a gated one.
+
+    Pushed to one value, all exponents of a gated network end where its gates stand still: its state then sums
+    inputs and cannot tell when one came. So half as many exponents as there are units are pushed, and the
+    recurrent weights alone are moved.
+    """
+    units = _units(cell)
+    moved = [p for name, p in cell.titled().items() if fnmatchcase(name, RECURRENT) and p.requires_grad]
+    if phase.k is not None or phase.parameters is not None or not units or not moved:
+        return phase
+    return replace(phase, k=sum(max(1, n // 2) for n in units), parameters=RECURRENT)
+
+
+def chosen_in(schedule: Schedule, cell: Cell) -> Schedule:
+    """The same of all phases of a schedule, and of what interrupts them or is added to their loss."""
+
+    def of(phase: Any) -> Any:
+        if isinstance(phase, FlossPhase):
+            return chosen(phase, cell)
+        if not isinstance(phase, FitPhase):
+            return phase
+        joint = bool((_checks.numbers(phase.flossing_weight) != 0).any())
+        return replace(
+            phase,
+            flossing=chosen(phase.flossing, cell) if joint else phase.flossing,
+            triggers=tuple(replace(trigger, phase=of(trigger.phase)) for trigger in phase.triggers),
+        )
+
+    return tuple(of(phase) for phase in schedule)
+
+
+def _units(cell: Cell) -> list[int]:
+    """Units of each layer of a network of gated layers; none of any other."""
+    template = getattr(cell, "_template", None)
+    if template is not None:
+        return _units(template[0].cell)
+    if isinstance(cell, GatedCell):
+        return [cell.hidden_size]
+    layers = [_units(layer) for layer in cell.layers] if isinstance(cell, Stacked) else []
+    return [n for units in layers for n in units] if all(layers) else []

@@ -123,7 +123,7 @@ def main() -> None:
                 lstm, inputs[:, :2], k=options.units, tangent_transient=silence // 10
             )
             rates.append(spectrum.exponents.mean(0).detach())
-            held.append(lt.analysis.memory_capacity(lstm, silence + 1))
+            held.append(lt.analysis.memory_capacity(lstm, silence + 1, inputs=inputs))
             curve, accuracy = fit(lstm, readout, seed, options.steps, silence)
             losses.append(torch.tensor(curve))
             right.append(accuracy)
@@ -140,10 +140,10 @@ def main() -> None:
         memories.plot(lags, capacity.clamp(min=0).cumsum(0), color=color)
     curves.axhline(math.log(2), color="black", linestyle=":", linewidth=0.8)
     curves.set(xlabel="training step", ylabel="loss", ylim=(0, 0.8), title="training")
-    curves.legend(loc="lower left", fontsize=7, frameon=False)
+    curves.legend(loc="center right", bbox_to_anchor=(1.0, 0.5), fontsize=7, frameon=False)
     spectra.axhline(0, color="black", linewidth=0.5)
-    spectra.set(xlabel="index", ylabel="exponent per step", title="before: how long gradients last")
-    memories.set(xlabel="lag", ylabel="memory capacity up to it", title="before: what the state can tell")
+    spectra.set(xlabel="index", ylabel="exponent per step", title="exponents, before")
+    memories.set(xlabel="lag", ylabel="capacity, summed up to it", title="memory, before")
     options.figure.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(options.figure, dpi=130)
 

@@ -126,8 +126,7 @@ def test_an_lstm_is_diagnosed_and_started_anew(monkeypatch, tmp_path, capsys):
     assert out.startswith("lstm: vanishing")
     assert len(shares(out)) == 3
     torchs, opened, mixing = numbers(out, "lambda_1")[::4]
-    assert torchs < -0.3 < opened
-    assert abs(mixing) < 0.1
+    assert torchs < -0.3 < min(opened, mixing)
     assert figure.stat().st_size > 10_000
 
 

@@ -149,7 +149,7 @@ def test_who_reads_the_output_may_go(tmp_path):
     os.close(read)
     code = "import sys; from lyaptorch.cli import main; sys.exit(main())"
     done = subprocess.run(
-        [sys.executable, "-c", code, "list"], cwd=tmp_path, stdout=write, stderr=subprocess.PIPE, timeout=120
+        [sys.executable, "-c", code, "list"], cwd=tmp_path, stdout=write, stderr=subprocess.PIPE, timeout=600
     )
     os.close(write)
     assert (done.returncode, done.stderr) == (141, b"")

@@ -54,9 +54,8 @@ def main() -> int:
         return 0
     app = tyro.extras.SubcommandApp()
     for name, command in COMMANDS.items():
-        app.command(
-            command, name=name, help=helped(name, command.__doc__ or "", whole=sys.argv[1:2] == [name])
-        )
+        text = helped(name, command.__doc__ or "", whole=sys.argv[1:2] == [name])
+        app.command(name=name, help=text)(command)
     try:
         app.cli(prog="lyap", description=DESCRIPTION)
         # here, where it can be caught, and not when Python ends

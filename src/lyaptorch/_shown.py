@@ -55,6 +55,11 @@ def framed(page: str, title: str) -> str:
     return f'<iframe srcdoc="{inside}" title="{title}" style="width:100%;height:48em;border:0"></iframe>'
 
 
+def printable(text: str) -> str:
+    """The same with escapes, as repr() has them, for what a terminal would obey and not show."""
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+
+
 Advance: TypeAlias = Callable[[object], None]
 """Call once per step with what to show beside the bar, whose text is only asked for when it is shown."""
 

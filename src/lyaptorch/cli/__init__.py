@@ -2,18 +2,49 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import traceback
+from collections.abc import Callable
 
 import tyro
 
 import lyaptorch
+from lyaptorch._shown import printable
+from lyaptorch.cli.examples import helped, init
 from lyaptorch.cli.measuring import bench, diagnose, spectrum
-from lyaptorch.cli.output import printable
 from lyaptorch.cli.records import diff, list_all, remove, report, show
 from lyaptorch.cli.reproduce import reproduce
 from lyaptorch.cli.trainings import demo, sweep, train
 
 __all__ = ["main"]
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "demo": demo,
+    "init": init,
+    "spectrum": spectrum,
+    "diagnose": diagnose,
+    "train": train,
+    "sweep": sweep,
+    "reproduce": reproduce,
+    "bench": bench,
+    "list": list_all,
+    "show": show,
+    "diff": diff,
+    "rm": remove,
+    "report": report,
+}
+DESCRIPTION = """Measure, predict and control how gradients flow through recurrent networks.
+
+lyap COMMAND --help shows the options of a command, with examples.
+
+exit codes:
+  0    done
+  1    a bug, with its traceback
+  2    what was asked cannot be done; one sentence on stderr says why
+  130  interrupted; what was kept is said, and the same command resumes
+  141  whoever read the output has gone
+"""
 
 
 def main() -> int:
@@ -22,20 +53,21 @@ def main() -> int:
         print(f"lyap {lyaptorch.__version__}")
         return 0
     app = tyro.extras.SubcommandApp()
-    for command in (demo, spectrum, diagnose, train, sweep, reproduce, bench):
-        app.command(command)
-    app.command(name="list")(list_all)
-    app.command(show)
-    app.command(diff)
-    app.command(name="rm")(remove)
-    app.command(report)
+    for name, command in COMMANDS.items():
+        text = helped(name, command.__doc__ or "", whole=sys.argv[1:2] == [name])
+        app.command(name=name, help=text)(command)
     try:
-        app.cli(
-            prog="lyap",
-            description="Measure, predict and control how gradients flow through recurrent networks.",
-        )
+        app.cli(prog="lyap", description=DESCRIPTION)
+        # here, where it can be caught, and not when Python ends
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # as `lyap list | head` ends: 128 + SIGPIPE; Python would flush once more, into nothing
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     # what is raised on purpose is told in its own words; anything else is a bug, and keeps its traceback
     except (ValueError, FloatingPointError, OSError, ModuleNotFoundError) as error:
+        if {"-v", "--verbose"} & set(sys.argv):
+            traceback.print_exc()
         print(f"lyap: {printable(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as interrupt:

@@ -162,11 +162,11 @@ def bench(
         output: Where the result goes.
     """
     # here with one thread, for making inputs: while a row is timed it has its own number
-    job = Work(output.runs, output.json).job("bench")
+    job = Work(**vars(output)).job("bench")
     record = config.run(output.show_progress)
     rows = summary(record)
     cells = [_timed(entry) for entry in rows]
-    if markdown_table:
+    if markdown_table and not output.quiet:
         job.save(record)
         rule = ("---", *["---:"] * (len(COLUMNS) - 1))
         print(f"{markdown(COLUMNS, rule, *cells)}\n\n{_caption(record)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,11 +21,22 @@ from rich.text import Text
 
 from lyaptorch import _checks
 from lyaptorch._brief import FAILS, HOLDS, UNDECIDED, tally
-from lyaptorch._files import run_path, to_json
+from lyaptorch._files import host_facts, run_path, to_json
+from lyaptorch._shown import printable
 from lyaptorch.experiments import Check
 from lyaptorch.experiments.over_seeds import OverSeeds
+from lyaptorch.kernels import available
 from lyaptorch.record import Record
 from lyaptorch.training.epochs import keep_pages
+
+Quiet: TypeAlias = Annotated[bool, tyro.conf.arg(aliases=("-q",)), tyro.conf.FlagCreatePairsOff]
+Verbose: TypeAlias = Annotated[bool, tyro.conf.arg(aliases=("-v",)), tyro.conf.FlagCreatePairsOff]
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Who reads has gone: the command line is told, where rich would end as with a bug."""
+        raise BrokenPipeError
 
 
 @dataclass(frozen=True)
@@ -34,22 +46,37 @@ class Output:
     Attributes:
         runs: Folder of Records, figures and pages.
         json: Print one JSON object instead of tables.
+        quiet: Print nothing, errors and JSON aside.
+        verbose: Say on stderr what runs it, from what it resumes, and where an error arose.
     """
 
     runs: Path = Path("runs")
     json: bool = False
+    quiet: Quiet = False
+    verbose: Verbose = False
+
+    @property
+    def talks(self) -> bool:
+        """Whether people read what it prints."""
+        return not (self.json or self.quiet)
 
     @property
     def show_progress(self) -> bool | None:
-        """A bar on a terminal, but none beside JSON."""
-        return False if self.json else None
+        """A bar on a terminal, where people read."""
+        return None if self.talks else False
+
+    def note(self, text: str) -> None:
+        """Say on stderr what only some want to know."""
+        if self.verbose:
+            print(f"lyap: {printable(text)}", file=sys.stderr, flush=True)
 
     def answer(self, facts: Mapping[str, Any], parts: Iterable[RenderableType]) -> None:
         """Print the facts as one JSON object, or the parts: tables, texts, and lines as they are."""
         if self.json:
             print(json.dumps(_finite(facts), allow_nan=False))
+        if not self.talks:
             return
-        console = Console()
+        console = _Console()
         for part in parts:
             # a line may be a path or code to copy: wrapped, or with [..] read as markup, it would be neither
             if isinstance(part, str):
@@ -76,8 +103,6 @@ class Work(Output):
     """The same of a command that computes.
 
     Attributes:
-        runs: Folder of Records, figures and pages.
-        json: Print one JSON object instead of tables.
         threads: Threads of torch in each process; small networks are fastest with one.
     """
 
@@ -94,7 +119,10 @@ class Work(Output):
         self.prepare()
         # a checkpoint of other settings must never be resumed, so its name holds a digest of them all
         digest = hashlib.sha256(to_json("options", dict(options or {})).encode()).hexdigest()[:12]
-        return Job(self, run_path(self.runs, name), self.runs / f".{name}-{digest}.checkpoint")
+        job = Job(self, run_path(self.runs, name), self.runs / f".{name}-{digest}.checkpoint")
+        self.note(f"{host_facts()}; kernels: {available()['cpu'].detail}")
+        self.note(f"resumes from {', '.join(map(str, job.checkpoints())) or 'nothing'}; {job.path}")
+        return job
 
 
 Outputs: TypeAlias = Annotated[Output, tyro.conf.arg(name="")]
@@ -214,11 +242,6 @@ def tabulated(
     for row in rows:
         table.add_row(*map(plain, row))
     return table
-
-
-def printable(text: str) -> str:
-    """The same with escapes, as repr() has them, for what a terminal would obey and not show."""
-    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
 
 
 def pairs(title: str, facts: Mapping[str, Any]) -> Table:

@@ -136,7 +136,7 @@ def make_parts(
 def said(order: PaperOrder, *lines: str) -> None:
     """Print at once, as a line may be the last for an hour."""
     for line in lines:
-        if not order.work.json:
+        if order.work.talks:
             print(line, flush=True)
 
 
@@ -154,7 +154,7 @@ def _work(order: PaperOrder, group: Group) -> float | None:
     start = time.time()
     if start + seconds_of(store, part) > config["deadline"]:
         return None
-    made = store.make(part, False if order.work.json else None)
+    made = store.make(part, order.work.show_progress)
     return 0.0 if made is None else max(time.time() - start, 1e-3)
 
 

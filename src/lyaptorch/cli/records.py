@@ -15,7 +15,18 @@ from lyaptorch._files import host_of, replace_file
 from lyaptorch.cells import ACTIVATIONS, WEIGHTS
 from lyaptorch.cli.claims import at_paper_scale, badge, checks_page, over_runs
 from lyaptorch.cli.figures import made_in, records_in
-from lyaptorch.cli.output import Output, Outputs, Work, check_table, counted, pairs, shortened, tabulated
+from lyaptorch.cli.output import (
+    Output,
+    Outputs,
+    Quiet,
+    Verbose,
+    Work,
+    check_table,
+    counted,
+    pairs,
+    shortened,
+    tabulated,
+)
 from lyaptorch.cli.parts import PaperOrder, Parts
 from lyaptorch.cli.subject import CELLS
 from lyaptorch.experiments import FIGURES, Check
@@ -40,6 +51,8 @@ def report(
     scale: Literal["smoke", "small"] = "small",
     records: Path | None = None,
     json: bool = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Write one page about all Records in a folder: figures, checks, configurations, costs, versions.
 
@@ -52,8 +65,10 @@ def report(
         scale: The smaller one.
         records: Folder of finished parts; RUNS/records when missing.
         json: Print one JSON object.
+        quiet: Print nothing, errors and JSON aside.
+        verbose: Say on stderr where an error arose.
     """
-    entries, unreadable, curves, output = [], [], 0, Output(runs, json)
+    entries, unreadable, curves, output = [], [], 0, Output(runs, json, quiet, verbose)
     for path, record in records_in(runs):
         if isinstance(record, ValueError):
             unreadable.append((path.name, str(record)))

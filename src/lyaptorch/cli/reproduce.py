@@ -118,7 +118,7 @@ def _reproduce_all(
     done = {job: known[job] for job in jobs if job in known}
     failed: dict[str, str] = {}
     # flushed, as a line may be the last one for an hour, and output to a file would wait for a full block
-    if not work.json:
+    if work.talks:
         print(f"{len(done)} of {len(jobs)} figures are made already", flush=True)
     for job, result in make_all([job for job in jobs if job not in done], order, workers):
         name = " ".join(job[:2]) + (f" seed {job[2]}" if seeds else "")
@@ -129,7 +129,7 @@ def _reproduce_all(
             # the first line: some errors go on with a page of advice
             reason = [type(result).__name__, *str(result).strip().splitlines()[:1]]
             said = failed[name] = ": ".join(reason)
-        if not work.json:
+        if work.talks:
             print(f"{len(done) + len(failed)}/{len(jobs)} {name}: {said}", flush=True)
     facts: dict[str, Any] = {"figures": [_facts(made) for made in done.values()], "failed": failed}
     tables = []

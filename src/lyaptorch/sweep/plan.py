@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -109,9 +109,9 @@ def sweep(
     run_path(folder, "pack")
     folder = Path(folder).absolute()
     plan = Plan.of(configs, folder, name=name, together=together, most=most)
-    # a pack that was saved by a process that was killed before it tidied up
-    for record in {id(record): record for record, _ in plan.finished.values()}.values():
-        _forget(folder, record.config["sweep"]["pack"])
+    # packs that were saved by a process that was killed before it tidied up
+    done = {record.config["sweep"]["pack"] for record, _ in plan.finished.values()}
+    _forget(folder, done)
     failed: list[tuple[Group, Exception]] = []
     with progress("sweeping", len(plan.todo), show_progress) as advance:
         for group, result in workers.execute(functools.partial(_work, function, folder), plan.todo):
@@ -121,9 +121,12 @@ def sweep(
                 record, seconds = _labelled(result[0], name, group), result[1]
                 # before the checkpoint goes: killed in between, the next call finds the pack finished
                 record.save(folder / f"{group.id}.nc", host={"seconds": seconds})
-                _forget(folder, group.id)
+                _checkpoint(folder, group).unlink(missing_ok=True)
+                done.add(group.id)
                 plan.finished.update({run: (record, i) for i, run in enumerate(group.ids)})
             advance(f"{len(plan.finished)} of {len(configs)} runs")
+    # once, not after each pack: a look into a folder of thousands takes as long as to write a Record
+    _forget(folder, done)
     if failed:
         group, error = failed[0]
         count = sum(len(group.ids) for group, _ in failed)
@@ -137,7 +140,11 @@ def sweep(
 def _work(function: Function, folder: Path, group: Group) -> tuple[Record, float]:
     """What a worker does: the Record of a pack, and the seconds it took."""
     start = time.monotonic()
-    return function(group.configs, folder / f".{group.id}.checkpoint"), time.monotonic() - start
+    return function(group.configs, _checkpoint(folder, group)), time.monotonic() - start
+
+
+def _checkpoint(folder: Path, group: Group) -> Path:
+    return folder / f".{group.id}.checkpoint"
 
 
 def _labelled(record: Any, name: str, group: Group) -> Record:
@@ -160,10 +167,11 @@ def _labelled(record: Any, name: str, group: Group) -> Record:
     return Record(record.kind, {**record.config, "sweep": label}, record.variables, record.coordinates)
 
 
-def _forget(folder: Path, group: str) -> None:
-    """Remove what a finished pack or its killed writers left behind."""
-    for path in folder.glob(f".{group}.*"):
-        path.unlink(missing_ok=True)
+def _forget(folder: Path, packs: Container[str]) -> None:
+    """Remove what finished packs or their killed writers left behind: checkpoints, drafts."""
+    for path in folder.glob(".*"):
+        if path.name.split(".")[1] in packs:
+            path.unlink(missing_ok=True)
 
 
 def gather(

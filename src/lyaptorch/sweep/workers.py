@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing as mp
 import os
 import signal
@@ -175,9 +176,9 @@ class Ray:
         except ImportError as error:
             do = "pip install 'lyaptorch[ray]', or sweep without --address"
             raise ValueError(f"Ray is not installed; {do}") from error
-        started = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"} if own else {}
+        started: dict[str, Any] = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"} if own else {}
         try:
-            ray.init(self.address, log_to_driver=False, logging_level="ERROR", **started)
+            ray.init(self.address, log_to_driver=False, logging_level=logging.ERROR, **started)
         except Exception as error:  # one that did not start in time is a plain Exception
             first = (str(error).strip() or type(error).__name__).splitlines()[0]
             do = "start one with ray start --head"

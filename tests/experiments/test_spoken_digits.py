@@ -8,7 +8,8 @@ import torch
 
 from lyaptorch.experiments import FIGURES
 from lyaptorch.experiments.beyond import starts
-from lyaptorch.experiments.beyond.spoken import ADVISED, Rows, Tones
+from lyaptorch.experiments.beyond.digit_tasks import Rows, Tones
+from lyaptorch.experiments.beyond.spoken import ADVISED
 from lyaptorch.experiments.beyond.starts import BY_NAME, STARTS, UNFLOSSED, Start, recurrent_alone, started
 from lyaptorch.experiments.check import HOLDS, UNDECIDED
 from lyaptorch.experiments.figure import Study

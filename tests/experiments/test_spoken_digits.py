@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lyaptorch.experiments import FIGURES
-from lyaptorch.experiments.beyond import starts
+from lyaptorch.experiments.beyond import spoken, starts
 from lyaptorch.experiments.beyond.digit_tasks import Rows, Tones
 from lyaptorch.experiments.beyond.spoken import ADVISED
 from lyaptorch.experiments.beyond.starts import BY_NAME, STARTS, UNFLOSSED, Start, recurrent_alone, started
@@ -39,6 +39,17 @@ def test_at_smoke_scale_every_network_is_trained_and_drawn_without_files(tmp_pat
     assert FIGURE.draw(record).savefig(tmp_path / "x.png") is None
     again = Record.load(record.save(tmp_path / "x.nc"))
     assert [c.key for c in figure.checks(again)] == [c.key for c in figure.checks(record)]
+
+
+def test_a_shorter_curve_ends_earlier_and_what_is_not_there_is_no_number():
+    found = {
+        (0, 0): {"curve": np.ones((2, 3)), "cost": np.array(1.0)},
+        (1, 1): {"curve": np.zeros((2, 2)), "cost": np.array(2.0)},
+    }
+    whole = spoken._side_by_side(found, (2, 2))
+    assert np.isfinite(whole["curve"]).sum((2, 3)).tolist() == [[6, 0], [0, 4]]
+    assert np.isnan(whole["curve"][1, 1, :, 2]).all()
+    np.testing.assert_array_equal(whole["cost"], [[1, np.nan], [np.nan, 2]])
 
 
 def a_record(**scores):

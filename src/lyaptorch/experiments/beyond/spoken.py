@@ -155,23 +155,20 @@ class SpokenDigitsLearned(Figure):
 
         NaN where a start does not learn a task.
         """
-        shape = (len(self.tasks), len(self.starts))
-        found: dict[str, NDArray[Any]] = {}
+        found = {}
         for i, name in enumerate(self.tasks):
             task, steps = self._task(name), self.iterations[i]
             for j, start in enumerate(self.starts):
-                if self._left_out(name, BY_NAME[start]):
-                    continue
-                part = study.part(name, start)
-                for key, value in self._learn(part, task, BY_NAME[start], steps).items():
-                    found.setdefault(key, np.full((*shape, *value.shape), np.nan))[i, j] = value
+                if not self._left_out(name, BY_NAME[start]):
+                    found[i, j] = self._learn(study.part(name, start), task, BY_NAME[start], steps)
+        whole = _side_by_side(found, (len(self.tasks), len(self.starts)))
         dims = ("task", "start", "seed")
         measured: dict[str, Given] = {
-            "test_accuracy": ((*dims, "measurement"), found["test_accuracy"]),
-            "measured_at": (("task", "measurement"), np.nanmax(found["measured_at"], 1)),
-            "final_accuracy": (dims, found["final_accuracy"]),
-            "flops": (dims, found["flops"]),
-            "step_seconds": (dims[:2], found["step_seconds"], {"units": "s"}),
+            "test_accuracy": ((*dims, "measurement"), whole["test_accuracy"]),
+            "measured_at": (("task", "measurement"), np.fmax.reduce(whole["measured_at"], 1)),
+            "final_accuracy": (dims, whole["final_accuracy"]),
+            "flops": (dims, whole["flops"]),
+            "step_seconds": (dims[:2], whole["step_seconds"], {"units": "s"}),
         }
         return measured, coordinates(task=self.tasks, start=self.starts)
 
@@ -179,7 +176,7 @@ class SpokenDigitsLearned(Figure):
         """Of each task: what is advised, against how a kind starts; mixing, flossing and the residuals."""
         for i, task in enumerate(record["task"]):
             final = dict(zip(map(str, record["start"]), record["final_accuracy"][i], strict=True))
-            scores = {name: own for name, own in final.items() if np.isfinite(own).any()}
+            scores = {n: own for n, own in final.items() if not self._left_out(str(task), BY_NAME[n])}
             yield _rescued(str(task), scores)
             yield from _compared(str(task), scores)
 
@@ -232,10 +229,26 @@ class SpokenDigitsLearned(Figure):
         return min(taken) / self.seeds
 
 
+def _side_by_side(
+    found: dict[tuple[int, int], dict[str, NDArray[Any]]], shape: tuple[int, int]
+) -> dict[str, NDArray[Any]]:
+    """What was found at each place, of this shape in front; NaN elsewhere, and behind a shorter curve."""
+    whole: dict[str, NDArray[Any]] = {}
+    for key in next(iter(found.values())):
+        values = {place: one[key] for place, one in found.items()}
+        most = np.max([value.shape for value in values.values()], 0).astype(int)
+        whole[key] = np.full((*shape, *most), np.nan)
+        for place, value in values.items():
+            at: tuple[int | slice, ...] = (*place, *(slice(n) for n in value.shape))
+            whole[key][at] = value
+    return whole
+
+
 def _rescued(task: str, scores: dict[str, NDArray[Any]]) -> Any:
     """The best that is advised to a kind which, as it starts, stays at chance."""
     lost = [kind for kind in ADVISED if kind in scores and scores[kind].mean() < AT_CHANCE]
-    best = max((scores[n].mean() for kind in lost for n in ADVISED[kind] if n in scores), default=math.nan)
+    advised = [scores[name].mean() for kind in lost for name in ADVISED[kind] if name in scores]
+    best = max((score for score in advised if np.isfinite(score)), default=math.nan)
     sentence = f"{task}: accuracy with what is advised, of a kind that stays below {AT_CHANCE} as it starts"
     return asks_at_least(f"{task} rescued", sentence, LEARNED, best)
 

@@ -14,7 +14,7 @@ NAMES = [(paper, figure) for paper, figures in FIGURES.items() for figure in fig
 every_figure = pytest.mark.parametrize(
     ("paper", "figure"), NAMES, ids=list(map(" ".join, NAMES)), scope="module"
 )
-TIMED = {"table1", "cheap-flossing", "horizon-per-cost"}
+TIMED = {"table1", "cheap-flossing", "horizon-per-cost", "spoken-digits"}
 """Figures of measured times: the only ones that differ from run to run."""
 
 

@@ -24,6 +24,8 @@ import tempfile
 import time
 import traceback
 import warnings
+import wave
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,7 +36,7 @@ import torch
 from lyaptorch._files import SEAL, sealed
 from lyaptorch.cli import files
 from lyaptorch.record import Record
-from lyaptorch.tasks import archives
+from lyaptorch.tasks import archives, recordings
 from lyaptorch.training.history import load_checkpoint, save_checkpoint
 
 PATIENCE = 20.0
@@ -77,6 +79,30 @@ def archive() -> bytes:
             member = tarfile.TarInfo(f"cifar-10-batches-bin/{name}.bin")
             member.size = len(batch())
             tar.addfile(member, io.BytesIO(batch()))
+    return out.getvalue()
+
+
+SOUND = "0_theo_0.wav"
+
+
+def sound() -> bytes:
+    out = io.BytesIO()
+    with wave.open(out, "wb") as file:
+        file.setparams((1, 2, recordings.RATE, 0, "NONE", ""))
+        file.writeframes(bytes(range(200)))
+    return out.getvalue()
+
+
+def sounds(*, zipped: bool) -> bytes:
+    out, name = io.BytesIO(), f"fsdd/recordings/{SOUND}"
+    if zipped:
+        with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as packed:
+            packed.writestr(name, sound())
+    else:
+        with tarfile.open(fileobj=out, mode="w:xz") as tar:
+            member = tarfile.TarInfo(name)
+            member.size = len(sound())
+            tar.addfile(member, io.BytesIO(sound()))
     return out.getvalue()
 
 
@@ -129,6 +155,9 @@ def readers(folder: Path) -> dict[str, Reader]:
         "IDX, packed, on disk": Reader(gzip.compress(idx()), by_path(image_file, "images.gz"), False),
         "CIFAR-10 batch": Reader(batch(), lambda body, _: archives.read_cifar10(body), False),
         "CIFAR-10 archive": Reader(archive(), lambda body, _: archives._read_cifar10([body]), False),
+        "WAV": Reader(sound(), lambda body, _: recordings.parsed({SOUND: body}, Path(SOUND)), False),
+        "recordings, zip": Reader(sounds(zipped=True), by_path(recordings.bodies_in, "fsdd.zip"), False),
+        "recordings, tar": Reader(sounds(zipped=False), by_path(recordings.bodies_in, "fsdd.tar.xz"), False),
         "checkpoint": Reader(
             checkpoint(folder / "whole"), by_path(lambda p: load_checkpoint(p, CONFIG), "checkpoint"), True
         ),

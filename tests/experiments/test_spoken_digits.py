@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from lyaptorch.experiments import FIGURES
-from lyaptorch.experiments.beyond import starts
+from lyaptorch.experiments.beyond import sequence_starts, spoken
+from lyaptorch.experiments.beyond.digit_tasks import Rows, Tones
 from lyaptorch.experiments.beyond.sequence_starts import (
     BY_NAME,
     STARTS,
@@ -16,7 +17,7 @@ from lyaptorch.experiments.beyond.sequence_starts import (
     recurrent_alone,
     started,
 )
-from lyaptorch.experiments.beyond.spoken import ADVISED, Rows, Tones
+from lyaptorch.experiments.beyond.spoken import ADVISED
 from lyaptorch.experiments.check import HOLDS, UNDECIDED
 from lyaptorch.experiments.figure import Study
 from lyaptorch.record import Record
@@ -39,12 +40,23 @@ def test_at_smoke_scale_every_network_is_trained_and_drawn_without_files(tmp_pat
     assert (np.isnan(final[..., 0]) == [[False] * len(gated), gated]).all()
     assert record["test_accuracy"].shape[-1] == record["measured_at"].shape[-1] == 3
     np.testing.assert_array_equal(record["test_accuracy"][..., -1], final)
-    flossed = figure.starts.index("GRU, mixing, flossed")
+    flossed = figure.sequence_starts.index("GRU, mixing, flossed")
     assert (record["flops"][0, flossed] > record["flops"][0, flossed - 1]).all()
     assert np.nanmin(record["step_seconds"]) > 0
     assert FIGURE.draw(record).savefig(tmp_path / "x.png") is None
     again = Record.load(record.save(tmp_path / "x.nc"))
     assert [c.key for c in figure.checks(again)] == [c.key for c in figure.checks(record)]
+
+
+def test_a_shorter_curve_ends_earlier_and_what_is_not_there_is_no_number():
+    found = {
+        (0, 0): {"curve": np.ones((2, 3)), "cost": np.array(1.0)},
+        (1, 1): {"curve": np.zeros((2, 2)), "cost": np.array(2.0)},
+    }
+    whole = spoken._side_by_side(found, (2, 2))
+    assert np.isfinite(whole["curve"]).sum((2, 3)).tolist() == [[6, 0], [0, 4]]
+    assert np.isnan(whole["curve"][1, 1, :, 2]).all()
+    np.testing.assert_array_equal(whole["cost"], [[1, np.nan], [np.nan, 2]])
 
 
 def a_record(**scores):
@@ -99,8 +111,8 @@ def test_open_gates_keep_memories_of_two_steps_to_the_whole_length(kind):
 
 def test_a_residual_turns_at_the_frequency_of_the_sound(monkeypatch):
     found = {}
-    monkeypatch.setattr(starts.residuals, "rotation", lambda w: found.setdefault("w", w) and None)
-    monkeypatch.setattr(starts, "ResidualCell", lambda *_, **__: None)
+    monkeypatch.setattr(sequence_starts.residuals, "rotation", lambda w: found.setdefault("w", w) and None)
+    monkeypatch.setattr(sequence_starts, "ResidualCell", lambda *_, **__: None)
     # tones of 200 to 1100 Hz at 4 kHz, each as strong: the spectrum has one of these peaks
     task = Tones("samples")
     started(Start("residual", "rotation"), task, task.length, 6, 0.1, Study(), IDS)

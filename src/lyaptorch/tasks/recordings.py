@@ -103,27 +103,36 @@ def _downloaded() -> Recordings:
 
 
 def _read(path: Path) -> Recordings:
-    """All recordings in a folder or an archive, which has all of them and no other content."""
-    wanted, bodies = names(), {}
-    known = set(wanted)
-    try:
-        for name, read in _files(path):
-            if name in bodies:
-                raise damaged(path, f"it holds {name} twice")
-            if name in known:
-                bodies[name] = unpacked(read)
-    # what a damaged archive makes of its readers
-    except (
-        *(tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error),
-        *(EOFError, OSError, NotImplementedError, RuntimeError),
-    ) as error:
-        raise damaged(path, " ".join(str(error).split())) from error
+    """All recordings in a folder or an archive, which has all of them as they should be."""
+    bodies, wanted = bodies_in(path), names()
     missing = [name for name in wanted if name not in bodies]
     if missing:
         raise damaged(path, f"{len(missing)} of {len(wanted)} recordings are missing, such as {missing[0]}")
     found = parsed(bodies, path)
     if checksum(found) != CONTENT:
         raise damaged(path, "the checksum of its samples is wrong")
+    return found
+
+
+def bodies_in(path: Path) -> dict[str, bytes]:
+    """What is in the files of recordings of a folder or an archive, by their names.
+
+    Raises:
+        ValueError: if an archive is damaged, or holds one twice.
+    """
+    known, found = set(names()), {}
+    try:
+        for name, read in _files(path):
+            if name in found:
+                raise damaged(path, f"it holds {name} twice")
+            if name in known:
+                found[name] = unpacked(read)
+    # what a damaged archive makes of its readers
+    except (
+        *(tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error),
+        *(EOFError, OSError, NotImplementedError, RuntimeError),
+    ) as error:
+        raise damaged(path, " ".join(str(error).split())) from error
     return found
 
 
@@ -182,7 +191,8 @@ def _samples(name: str, body: bytes, path: Path) -> NDArray[np.int16]:
             kind = sound.getnchannels(), sound.getsampwidth(), sound.getframerate()
             count = sound.getnframes()
             frames = sound.readframes(count)
-    except (wave.Error, EOFError, OSError) as error:
+    # wave raises RuntimeError for a chunk that claims to be longer than its file
+    except (wave.Error, EOFError, OSError, RuntimeError) as error:
         raise damaged(path, f"{name} is no WAV file: {error}") from error
     if kind != (1, 2, RATE):
         raise damaged(path, f"{name} must have 1 channel of 2 bytes at {RATE} Hz, got {kind}")

@@ -101,11 +101,11 @@ class Gated(Figure):
     tasks: tuple[str, ...] = ("copy", "XOR")
     seeds: int = 5
     first: int = 10
-    tuning: int = 3
+    tuning: int = 2
     rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2)
     epochs: int = 900
-    floss_epochs: int = 200
-    floss_lr: float = 2e-3
+    floss_epochs: int = 60
+    floss_lr: float = 4e-3
     hidden_size: int = 32
     batch: int = 16
     length: int = 100
@@ -195,9 +195,7 @@ class Gated(Figure):
                 each, task, own, rates[:, None, None].expand(own.shape), dims, study.part("tuning")
             )
             _, accuracy = found["final_accuracy"]
-            mean = torch.as_tensor(accuracy).mean(-1)
-            # the lowest of those that are as good: few networks do not tell how often a high one fails
-            best = (mean >= mean.amax(0) - ALIKE).int().argmax(0)
+            best = lowest_of_best(torch.as_tensor(accuracy))
             tried = {"tuning_accuracy": (dims, accuracy)}
         own = ids[: self.seeds].expand(shown.ensemble)
         rate = rates[best]
@@ -214,6 +212,13 @@ class Gated(Figure):
             model, task, ids, dims, lr=lr.contiguous(), batch=self.batch, steps=self.length, **fit
         )
         return learned
+
+
+def lowest_of_best(accuracy: Tensor) -> Tensor:
+    """Which rate to take, `(start,)`, from accuracies `(rate, start, network)` at ascending rates."""
+    mean = accuracy.mean(-1)
+    # of those that are as good: few networks do not tell how often a high rate fails
+    return (mean >= mean.amax(0) - ALIKE).int().argmax(0)
 
 
 SMOKE: dict[str, Any] = {

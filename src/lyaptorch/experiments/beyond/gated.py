@@ -110,7 +110,10 @@ class Gated(Figure):
     batch: int = 16
     length: int = 100
 
-    cut = (Along("seed", "seeds", 5), Along("delay", "delays"), Along("kind", "kinds"))
+    cut = (
+        *(Along("seed", "seeds", 5), Along("start", "starts", 8)),
+        *(Along("task", "tasks"), Along("delay", "delays"), Along("kind", "kinds")),
+    )
 
     def run(self, study: Study) -> Results:
         """`exponents (kind, delay, start, seed, rank)`, `final_accuracy (kind, delay, task, start, seed)`."""
@@ -244,7 +247,7 @@ SMOKE: dict[str, Any] = {
     small={
         "delays": (30,),
         "tasks": ("copy",),
-        "starts": ("torch", "open gates", "gates at 1/2", "mixing", "mixing, W flossed"),
+        "starts": ("torch", "open gates", "gates at 1/2", "mixing", "mixing, W flossed, half"),
         "seeds": 3,
         "rates": (3e-3,),
         "floss_epochs": 50,
@@ -273,7 +276,7 @@ def reach(record: Record, axes: list[Axes]) -> None:
     "the longest delay that gated networks learn under several starts",
     cost=("3 s", "2 min", "two hours"),
     smoke={**SMOKE, "starts": ("torch", "open gates", "orthogonal", "mixing")},
-    small={"delays": (20, 30), "seeds": 2, "rates": (3e-3,), "epochs": 900},
+    small={"delays": (10, 20, 30), "seeds": 2, "rates": (3e-3,), "epochs": 900},
     draw=reach,
 )
 class GatedReach(Gated):

@@ -9,7 +9,8 @@ from scipy import stats
 
 from figures import outcomes, told
 from lyaptorch._brief import FAILS, HOLDS, UNDECIDED
-from lyaptorch.experiments.beyond.gated import GatedReach, GatedStarts, lowest_of_best
+from lyaptorch.experiments.beyond.gated import GatedStarts, lowest_of_best
+from lyaptorch.experiments.beyond.gated_reach import GatedReach
 from lyaptorch.experiments.beyond.prediction import Prediction, gap, predictors, rank_correlation
 from lyaptorch.experiments.beyond.starts import PASS, Start, floss_some, networks, picked
 from lyaptorch.experiments.figure import Study
@@ -104,7 +105,7 @@ def final(values, figure, starts):
 def test_mixing_is_compared_network_by_network(gates, mixing, outcome):
     figure = GatedStarts(delays=(30,))
     record = final([[gates, mixing]], figure, ("open gates", "mixing"))
-    assert outcomes(figure.checks(record)) == {"GRU copy 30 mixing": outcome}
+    assert outcomes(figure.checks(record)) == {"GRU copy 30 mixing over gates": outcome}
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,7 @@ def gap(record: Record) -> tuple[float, float]:
         "length": 20,
         "probe": 100,
     },
-    small={"kinds": ("RNN", "GRU"), "seeds": 1, "gains": (0.7, 1.0, 1.4), "floss_epochs": 30},
+    small={"kinds": ("RNN", "GRU"), "gains": (0.7, 1.0, 1.4), "floss_epochs": 30},
     draw=against,
 )
 class Prediction(Figure):

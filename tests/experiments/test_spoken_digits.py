@@ -40,7 +40,7 @@ def test_at_smoke_scale_every_network_is_trained_and_drawn_without_files(tmp_pat
     assert (np.isnan(final[..., 0]) == [[False] * len(gated), gated]).all()
     assert record["test_accuracy"].shape[-1] == record["measured_at"].shape[-1] == 3
     np.testing.assert_array_equal(record["test_accuracy"][..., -1], final)
-    flossed = figure.sequence_starts.index("GRU, mixing, flossed")
+    flossed = figure.starts.index("GRU, mixing, flossed")
     assert (record["flops"][0, flossed] > record["flops"][0, flossed - 1]).all()
     assert np.nanmin(record["step_seconds"]) > 0
     assert FIGURE.draw(record).savefig(tmp_path / "x.png") is None

@@ -6,7 +6,8 @@ from lyaptorch.experiments.beyond.architectures import FlossedCells, UnitParamet
 from lyaptorch.experiments.beyond.chaos import InputSuppressesChaos
 from lyaptorch.experiments.beyond.cheaper import AutoFlossing, CheapFlossing
 from lyaptorch.experiments.beyond.depth import Depths
-from lyaptorch.experiments.beyond.gated import GatedReach, GatedStarts
+from lyaptorch.experiments.beyond.gated import GatedStarts
+from lyaptorch.experiments.beyond.gated_reach import GatedReach
 from lyaptorch.experiments.beyond.items import ItemsByDelay
 from lyaptorch.experiments.beyond.prediction import Prediction
 from lyaptorch.experiments.beyond.reach import HorizonPerCost, MemoryLimit

@@ -17,7 +17,6 @@ from lyaptorch.cells.gates import GatedCell
 from lyaptorch.cells.matrices import weights
 from lyaptorch.cells.mixing import mixing_
 from lyaptorch.experiments.figure import Study
-from lyaptorch.tasks.batch import Draw
 from lyaptorch.tasks.delayed import LaggedTask
 from lyaptorch.training import floss
 
@@ -31,10 +30,6 @@ PASS = 3.0
 """Bias of a gate that lets the candidate through: it lets pass 95%."""
 
 
-SEEN = 200
-"""Steps of the inputs from which a gain is found."""
-
-
 @dataclass(frozen=True)
 class Start:
     """How a network begins; by default as torch starts it.
@@ -46,7 +41,7 @@ class Start:
         opened: T in delays: gates hold for 1 to T steps, log-uniform over units, and an input gate lets in
             as much as is lost; torch's biases when missing.
         passing: bias with which gates let the candidate through: what holds has it negative.
-        mixed: whether the candidate is that of `lt.weights.mixing_`, for the delay and the task's inputs.
+        mixed: whether the candidate is that of `lt.weights.mixing_`, at its gain from the gates at rest.
         flossed: whose weights are flossed: "W", the recurrent ones, or "all"; none when missing.
         share: of the exponents that are flossed.
     """
@@ -67,13 +62,13 @@ STARTS = {
     "torch": Start(),
     "open gates": Start(opened=2.0),
     "orthogonal": Start("orthogonal"),
-    "gates at 1/2": AT_HALF,
-    "gates at 1/2, Gaussian": Start("gaussian", 2.0),
-    "gates at 1/2, W flossed, half": replace(AT_HALF, flossed="W"),
-    "gates at 1/2, W flossed": replace(AT_HALF, flossed="W", share=1.0),
+    "gates at half": AT_HALF,
+    "gates at half, Gaussian": Start("gaussian", 2.0),
     "passing": Start(passing=PASS),
     "passing, Gaussian": Start("gaussian", 1.25, passing=PASS),
     "mixing": MIXING,
+    "gates at half, W flossed, half": replace(AT_HALF, flossed="W"),
+    "gates at half, W flossed": replace(AT_HALF, flossed="W", share=1.0),
     "mixing, W flossed, half": replace(MIXING, flossed="W"),
     "mixing, W flossed": replace(MIXING, flossed="W", share=1.0),
     "mixing, all flossed, half": replace(MIXING, flossed="all"),
@@ -97,12 +92,11 @@ def networks(kind: str, n: int, starts: Sequence[Start], task: LaggedTask, ids: 
             weight[i, ..., at : at + n, :] = drawn
         if isinstance(cell, GatedCell):
             _set_gates(cell, i, start, int(task.delay), ids, study.seed)
-    inputs = task.inputs(Draw(study.seed, SEEN, member_ids=ids, stream="mixing"))
     for passing in dict.fromkeys(start.passing for start in starts if start.mixed):
         rows = [i for i, start in enumerate(starts) if start.mixed and start.passing == passing]
         # all of them alike: one network of each id is set, and copied
         one = picked(cell, rows[0])
-        mixing_(one, horizon=int(task.delay), inputs=inputs, member_ids=ids, generator=study.generator())
+        mixing_(one, horizon=int(task.delay), member_ids=ids, generator=study.generator())
         _put(cell, rows, one)
     return cell
 

@@ -1,0 +1,173 @@
+"""Starts of gated networks, how far they reach, and what a diagnosis of them predicts."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from figures import outcomes, told
+from lyaptorch._brief import FAILS, HOLDS, UNDECIDED
+from lyaptorch.experiments.beyond.gated import GatedStarts, lowest_of_best
+from lyaptorch.experiments.beyond.gated_reach import GatedReach
+from lyaptorch.experiments.beyond.prediction import Prediction, gap, predictors, rank_correlation
+from lyaptorch.experiments.beyond.starts import PASS, Start, floss_some, networks, picked
+from lyaptorch.experiments.figure import Study
+from lyaptorch.record import Record
+from lyaptorch.tasks import DelayedCopy
+
+N, COPY, IDS, STUDY = 6, DelayedCopy(10, binary=True), torch.tensor([3, 8]), Study(0, show_progress=False)
+
+
+def made(kind, *starts):
+    return networks(kind, N, starts, COPY, IDS, STUDY)
+
+
+@pytest.mark.parametrize(
+    ("kind", "opened", "passing", "candidate"),
+    [("GRU", {1: 1}, {0: 1, 1: -1}, 2), ("LSTM", {0: -1, 1: 1}, {0: 1, 1: -1, 3: 1}, 2)],
+)
+def test_starts_differ_in_what_they_set_alone(kind, opened, passing, candidate):
+    cell = made(kind, Start(), Start(opened=2.0), Start(passing=PASS), Start("orthogonal", 2.0))
+    bias, W = (cell.get_parameter(name).detach() for name in ("bias_ih", "weight_hh"))
+    gates, hidden = bias.unflatten(-1, (-1, N)), cell.bias_hh.detach().unflatten(-1, (-1, N))
+    for j in range(gates.shape[-2]):
+        if j in opened:
+            log_time = opened[j] * gates[1, :, j]
+            assert log_time.min() >= 0
+            # 1 to 2 d = 20 steps
+            assert 0.5 < log_time.max() <= math.log(19)
+        assert (gates[1, :, j] == gates[0, :, j]).all() == (j not in opened)
+        assert (gates[2, :, j] == PASS * passing.get(j, 0)).all() == (j in passing)
+        assert (hidden[2, :, j] == 0).all() == (j in passing)
+    torch.testing.assert_close(W[:3], W[:1].expand(3, -1, -1, -1))
+    blocks = W.unflatten(-2, (-1, N))
+    own = blocks[3, :, candidate]
+    torch.testing.assert_close(own @ own.mT, 4 * torch.eye(N).expand(2, -1, -1))
+    others = [j for j in range(blocks.shape[2]) if j != candidate]
+    assert torch.equal(blocks[3][:, others], blocks[0][:, others])
+
+
+def test_without_gates_all_recurrent_weights_are_the_candidate():
+    W = made("RNN", Start("orthogonal", 0.5, passing=PASS)).weight_hh.detach()[0]
+    torch.testing.assert_close(W @ W.mT, 0.25 * torch.eye(N).expand(2, -1, -1))
+
+
+def test_mixing_gives_one_matrix_with_a_gain_that_suits_the_gates():
+    cell = made("GRU", Start(mixed=True), Start(), Start(mixed=True, passing=PASS))
+    W = cell.weight_hh.detach()[..., 2 * N :, :]
+    gains = torch.linalg.matrix_norm(W, 2)[..., None, None]
+    assert (gains[0] > 1.3 * gains[2]).all()
+    torch.testing.assert_close(W[0] / gains[0], W[2] / gains[2])
+    torch.testing.assert_close(W[2] @ W[2].mT, gains[2] ** 2 * torch.eye(N))
+
+
+def test_only_the_weights_are_flossed_that_a_start_names():
+    starts = [Start(), Start(flossed="W"), Start(flossed="all", share=1.0)]
+    cell = made("GRU", *starts)
+    before = picked(cell, ...)
+    floss_some(cell, starts, COPY, IDS, STUDY, epochs=1, lr=1e-2)
+    moved = {
+        name: (p != before.get_parameter(name)).flatten(1).any(1).tolist()
+        for name, p in cell.named_parameters()
+    }
+    assert moved.pop("weight_hh") == [False, True, True]
+    assert all(found == [False, False, True] for found in moved.values())
+    assert all(p.requires_grad for p in cell.parameters())
+
+
+def test_of_rates_that_are_as_good_the_lowest_is_taken():
+    accuracy = torch.tensor([[0.97, 0.5], [0.99, 0.7], [0.98, 0.9]]).unsqueeze(-1)
+    assert lowest_of_best(accuracy).tolist() == [0, 2]
+
+
+def final(values, figure, starts):
+    """A Record of one kind, one task and these starts; values (delay, start, seed)."""
+    along = {"kind": ["GRU"], "delay": list(figure.delays), "task": ["copy"], "start": list(starts)}
+    dims = ("kind", "delay", "task", "start", "seed")
+    values = np.asarray(values, dtype=float)[None, :, None]
+    return Record(
+        "x", {}, {"final_accuracy": (dims, values)}, {k: ((k,), np.array(v)) for k, v in along.items()}
+    )
+
+
+@pytest.mark.parametrize(
+    ("gates", "mixing", "outcome"),
+    [
+        ([0.7, 0.6], [0.83, 0.74], HOLDS),
+        # by twice as much in one network, by less in the other
+        ([0.7, 0.6], [0.94, 0.71], FAILS),
+        ([0.5, 0.5], [0.5, 0.52], UNDECIDED),
+        ([0.98, 0.97], [1.0, 1.0], UNDECIDED),
+    ],
+)
+def test_mixing_is_compared_network_by_network(gates, mixing, outcome):
+    figure = GatedStarts(delays=(30,))
+    record = final([[gates, mixing]], figure, ("open gates", "mixing"))
+    assert outcomes(figure.checks(record)) == {"GRU copy 30 mixing over gates": outcome}
+
+
+@pytest.mark.parametrize(
+    ("flossed", "sign"), [([0.9, 0.92, 0.91], "+"), ([0.7, 0.72, 0.71], "-"), ([0.9, 0.7, 0.81], "?")]
+)
+def test_flossing_counts_beyond_its_error(flossed, sign):
+    figure = GatedStarts(delays=(30,))
+    record = final([[[0.8, 0.8, 0.8], flossed]], figure, ("mixing", "mixing, W flossed"))
+    assert told(figure.checks(record)) == sign
+
+
+@pytest.mark.parametrize(
+    ("others", "mixing", "sign"),
+    [
+        ((0.96, 0.9, 0.5), (1.0, 0.99, 0.5), "+"),
+        ((0.96, 0.96, 0.5), (1.0, 0.99, 0.5), "-"),
+        ((0.9, 0.9, 0.5), (1.0, 1.0, 1.0), "?"),
+    ],
+)
+def test_reach_is_the_longest_delay_that_is_learned(others, mixing, sign):
+    figure = GatedReach(delays=(20, 30, 40))
+    by_delay = [[[a, a], [0.5, 0.5], [b, b]] for a, b in zip(others, mixing, strict=True)]
+    record = final(by_delay, figure, ("open gates", "orthogonal", "mixing"))
+    assert told(figure.checks(record)) == sign
+
+
+def predicted(noise, **given):
+    generator = np.random.default_rng(0)
+    learned = np.linspace(0.5, 1, 60)
+    names = ("lambda1", "surviving", "capacity", "recall")
+    own = {name: learned + generator.normal(0, noise, 60) for name in names} | given
+    variables = {name: (("start", "seed"), z[:, None]) for name, z in own.items()}
+    variables["final_accuracy"] = (("start", "seed"), learned[:, None])
+    kinds = {"kind": (("start",), np.array(["GRU"] * 60))}
+    return Record("x", {}, variables, kinds)
+
+
+def test_both_together_are_the_mean_rank():
+    record = predicted(0.1, surviving=np.repeat([0.0, 8.0, 32.0], 20))
+    found = predictors(record)
+    # ties have the mean of their ranks
+    ranks = np.repeat([10.5, 30.5, 50.5], 20)
+    np.testing.assert_allclose(found["both"], (ranks + stats.rankdata(record["recall"][:, 0])) / 2)
+    assert rank_correlation(found["surviving"], np.arange(60.0)) == pytest.approx(
+        stats.spearmanr(np.repeat([0, 1, 2], 20), np.arange(60)).statistic
+    )
+    assert rank_correlation(np.zeros(5), np.arange(5.0)) == 0
+
+
+def test_a_prediction_is_one_where_both_are_ahead_of_exponents():
+    noise = np.random.default_rng(1).normal(size=60)
+    ahead = predicted(0.02, lambda1=noise, surviving=np.linspace(0.5, 1, 60) + 0.1 * noise)
+    assert gap(ahead)[0] > 0
+    assert told(Prediction().checks(ahead), "chance", "both", "gap") == "+++"
+    behind = predicted(0.02, recall=noise)
+    assert gap(behind)[1] < 0
+    assert told(Prediction().checks(behind), "chance", "both", "gap") == "+--"
+
+
+@pytest.mark.parametrize("scale", ["small", "paper"])
+def test_starts_are_many_and_all_different(scale):
+    figure = Prediction(**Prediction.scales.get(scale, {}))
+    each = {kind: figure.starts(kind) for kind in figure.kinds}
+    assert all(len(set(starts)) == len(starts) for starts in each.values())
+    assert sum(map(len, each.values())) >= 60

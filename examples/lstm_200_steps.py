@@ -74,12 +74,8 @@ def gates_opened(lstm: nn.LSTM, inputs: Tensor, seed: int) -> None:
 
 def mixing(lstm: nn.LSTM, inputs: Tensor, seed: int) -> None:
     """The cure: gates that let the candidate pass, which turns the state and keeps its size."""
-    n, passing = lstm.hidden_size, math.log(len(inputs))
-    lstm.bias_ih_l0.data[2 * n : 3 * n] = lstm.bias_hh_l0.data[2 * n : 3 * n] = 0
     generator = torch.Generator().manual_seed(seed)
-    lt.weights.mixing_(lstm, horizon=len(inputs), inputs=inputs, generator=generator)
-    # so far to one side that gates are off by about one part in the horizon
-    lstm.bias_ih_l0.data[:] = torch.tensor([passing, -passing, 0, passing]).repeat_interleave(n)
+    lt.weights.mixing_(lstm, horizon=len(inputs), generator=generator)
 
 
 Start = Callable[[nn.LSTM, Tensor, int], None]

@@ -19,6 +19,8 @@ RATIOS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
 """Gains that are tried first, in units of that of the gates' mean."""
 HALVINGS = 10
 """Of the interval between two of them, in which lambda_1 crosses its target."""
+EXCESS = 1.05
+"""Of the gain of gated networks over the one that keeps a direction's length at rest."""
 DRAWS = 4
 """Matrices that are tried: of some the slowest direction saturates all units before the target is reached."""
 VECTORS = 8
@@ -61,7 +63,7 @@ class Layer(NamedTuple):
 
 
 def resting_gain(layer: Layer) -> Tensor:
-    """(1 - keep) / gate of the gates' mean at rest, `*e`."""
+    """(1 - keep) / gate of the gates' mean at rest, `*e`; a little more where the candidate saturates."""
     cell, weight = layer.trial, layer.weight
     x = weight.new_zeros(*cell.ensemble, 1, cell.input_size)
     if isinstance(cell, GatedCell):
@@ -75,7 +77,8 @@ def resting_gain(layer: Layer) -> Tensor:
             f, r = values["forget"], values["refine"]
             keep = 2 * r * f + (1 - 2 * r) * f.square()
             gate = (1 - keep) * values["output"]
-        return (1 - keep).mean((-2, -1)) / gate.mean((-2, -1))
+        # the candidate is a tanh: inputs saturate it, and take away more than this little too much adds
+        return EXCESS * (1 - keep).mean((-2, -1)) / gate.mean((-2, -1))
     # h' = (1 - leak) h + leak W phi(h): what leaks out is what comes in, so (1 - keep) / gate is 1 / phi'
     form = cell.form()
     assert isinstance(form, Form)

@@ -134,10 +134,7 @@ def _mixed(trial: Trial, driven: Tensor | None) -> Suggestion | None:
     T, given = trial.measured.horizon, ""
     if driven is not None:
         given = ", inputs=inputs" if len(driven) == len(trial.inputs) else f", inputs=inputs[:{SEARCHED}]"
-    gates = _gates(trial) if verdict(trial.measured) == "integrating" else []
-    # open gates leave little to what is mixed: sigmoid(0) is one half
-    shut = [f"{trial.spell(path)}.data[..., {a}:{b}] = 0.0" for path, a, b, _ in gates]
-    code = "\n".join([*shut, f"lt.weights.mixing_({trial.cell_name}, horizon={T}{given})"])
+    code = f"lt.weights.mixing_({trial.cell_name}, horizon={T}{given})"
     reason = (
         "Orthogonal weights of the candidate hand on all that comes by turning it, where a gate keeps it by "
         "standing still:",
@@ -145,8 +142,6 @@ def _mixed(trial: Trial, driven: Tensor | None) -> Suggestion | None:
     )
 
     def change(network: Any) -> None:
-        for path, a, b, _ in gates:
-            network.get_parameter(path).data[..., a:b] = 0.0
         mixing_(cell_of(network), horizon=T, inputs=driven)
 
     try:

@@ -131,10 +131,8 @@ def floss(
     dtype, device = (None, torch.device("cpu")) if like is None else (like.dtype, like.device)
     ids = ids_of(ensemble, member_ids, device)
     check_target(target, ensemble)
-    d = Draw(seed, steps, batch, member_ids=ids, stream="floss", dtype=dtype)
-    source = _source(inputs, lengths, d)
-    epoch = torch.zeros(ensemble, dtype=torch.int64, device=device)
-    allowed = torch.zeros_like(epoch)
+    source = _source(inputs, lengths, Draw(seed, steps, batch, member_ids=ids, stream="floss", dtype=dtype))
+    epoch, allowed = (torch.zeros(ensemble, dtype=torch.int64, device=device) for _ in range(2))
     history, everybody = History(ensemble), torch.ones(ensemble, dtype=torch.bool, device="cpu")
     with owned(cell) as trained, progress("flossing", epochs, show_progress) as advance:
         checked, state = fit(trained, source(epoch).inputs, h0)
@@ -168,8 +166,8 @@ def floss(
         # exponents are measured before each step: those of the last step's weights nobody has seen
         if not all(map(_checks.all_finite, optimizer.parameters)):
             raise FloatingPointError(f"the weights overflow in flossing; lower lr={lr}")
-    config = {"phase": plain(phase), "parameters": changed, "seed": seed, "member_ids": ids.tolist()}
-    config["cell"] = type(cell).__name__
+    config = {"phase": plain(phase), "parameters": changed, "seed": seed, "cell": type(cell).__name__}
+    config |= {"member_ids": ids.tolist()}
     return Record("floss", config, history.variables(cell.time_step))
 
 

@@ -54,13 +54,16 @@ def test_without_gates_all_recurrent_weights_are_the_candidate():
     torch.testing.assert_close(W @ W.mT, 0.25 * torch.eye(N).expand(2, -1, -1))
 
 
-def test_mixing_gives_one_matrix_with_a_gain_that_suits_the_gates():
-    cell = made("GRU", Start(mixed=True), Start(), Start(mixed=True, passing=PASS))
-    W = cell.weight_hh.detach()[..., 2 * N :, :]
-    gains = torch.linalg.matrix_norm(W, 2)[..., None, None]
-    assert (gains[0] > 1.3 * gains[2]).all()
-    torch.testing.assert_close(W[0] / gains[0], W[2] / gains[2])
-    torch.testing.assert_close(W[2] @ W[2].mT, gains[2] ** 2 * torch.eye(N))
+def test_mixing_sets_candidate_and_gates_alike_in_all_its_starts():
+    cell = made("GRU", Start(mixed=True), Start(), Start(mixed=True, flossed="W"))
+    W, bias = cell.weight_hh.detach(), cell.bias_ih.detach()
+    assert torch.equal(W[0], W[2])
+    assert torch.equal(bias[0], bias[2])
+    own = W[0, :, 2 * N :]
+    gain = torch.linalg.matrix_norm(own, 2)[..., None, None]
+    torch.testing.assert_close(own @ own.mT, gain**2 * torch.eye(N).expand(2, -1, -1))
+    assert (bias[0, :, N : 2 * N] == -PASS).all()
+    assert not (bias[1, :, N : 2 * N] == -PASS).any()
 
 
 def test_only_the_weights_are_flossed_that_a_start_names():

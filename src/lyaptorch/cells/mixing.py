@@ -70,9 +70,10 @@ def mixing_(
     A step at rest multiplies tangent vectors by keep + gate * W: `keep` is what the gates hold (f of an LSTM,
     z of a GRU), `gate` what they let through (i o; (1 - z) r; without gates the activation's slope). The gain
     is (1 - keep) / gate of the gates' mean at rest, at which a direction neither grows nor shrinks (1 + 1 /
-    horizon or less with these biases, 2 where all gates stand at one half), and beside gates 5% more. The eigenvalues of W lie on a
-    circle, those of keep + gate * W on one whose centre is off by keep = 1 / (1 + e^b): b = log T keeps what
-    that adds up to over T steps, T keep, below 1. Inputs saturate units, so that lambda_1 is then below 0.
+    horizon or less with these biases, 2 where all gates stand at one half), and beside gates 5% more. The
+    eigenvalues of W lie on a circle, those of keep + gate * W on one whose centre is off by keep =
+    1 / (1 + e^b): b = log T keeps what that adds up to over T steps, T keep, below 1. Inputs saturate units,
+    so that lambda_1 is then below 0 or near it.
     With `inputs` the gain is the smallest at which lambda_1 of each layer, driven by the layers below, is
     -1 / horizon: for units that inputs saturate much, or hardly. Gated networks learned more without.
 

@@ -95,7 +95,7 @@ class Gated(Figure):
     starts: tuple[str, ...] = tuple(STARTS)
     tasks: tuple[str, ...] = ("copy", "XOR")
     seeds: int = 5
-    first: int = 10
+    first: int = 20
     tuning: int = 2
     rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2)
     epochs: int = 900

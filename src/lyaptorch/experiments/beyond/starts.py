@@ -41,7 +41,7 @@ class Start:
         opened: T in delays: gates hold for 1 to T steps, log-uniform over units, and an input gate lets in
             as much as is lost; torch's biases when missing.
         passing: bias with which gates let the candidate through: what holds has it negative.
-        mixed: whether the candidate is that of `lt.weights.mixing_`, at its gain from the gates at rest.
+        mixed: whether it is that of `lt.weights.mixing_`, gates and all, at its gain from the gates at rest.
         flossed: whose weights are flossed: "W", the recurrent ones, or "all"; none when missing.
         share: of the exponents that are flossed.
     """
@@ -55,9 +55,9 @@ class Start:
     share: float = 0.5
 
 
-MIXING = Start(passing=PASS, mixed=True)
-AT_HALF = Start(mixed=True)
-"""Mixing with gates that stand at one half, as torch has them."""
+MIXING = Start(mixed=True)
+AT_HALF = Start("orthogonal", 2.0)
+"""An orthogonal candidate with gates that stand at one half, as torch has them."""
 STARTS = {
     "torch": Start(),
     "open gates": Start(opened=2.0),
@@ -92,8 +92,8 @@ def networks(kind: str, n: int, starts: Sequence[Start], task: LaggedTask, ids: 
             weight[i, ..., at : at + n, :] = drawn
         if isinstance(cell, GatedCell):
             _set_gates(cell, i, start, int(task.delay), ids, study.seed)
-    for passing in dict.fromkeys(start.passing for start in starts if start.mixed):
-        rows = [i for i, start in enumerate(starts) if start.mixed and start.passing == passing]
+    rows = [i for i, start in enumerate(starts) if start.mixed]
+    if rows:
         # all of them alike: one network of each id is set, and copied
         one = picked(cell, rows[0])
         mixing_(one, horizon=int(task.delay), member_ids=ids, generator=study.generator())

@@ -8,6 +8,7 @@ import torch
 
 from figures import NAMES
 from lyaptorch._brief import UNDECIDED
+from lyaptorch._files import run_path
 from lyaptorch.experiments import FIGURES
 from lyaptorch.experiments.parts import (
     SEEDS,
@@ -108,6 +109,12 @@ def test_parts_come_in_the_order_of_their_worth_and_have_names():
     whole = FIGURES["gradient-flossing"]["fig1b"](seed=3)
     assert [p.seed for p in parts(whole)] == list(range(3, 3 + SEEDS))
     assert [name_of(p) for p in parts(whole, 2)] == ["seed3", "seed4"]
+
+
+@pytest.mark.parametrize(("paper", "name"), CUT)
+def test_every_part_has_a_file_of_its_own(paper, name, tmp_path):
+    paths = {run_path(tmp_path, name_of(part)) for part in (every := parts(FIGURES[paper][name]()))}
+    assert len(paths) == len(every)
 
 
 def test_a_part_fits_where_settings_agree_that_both_know():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import product
@@ -72,7 +73,8 @@ def name_of(part: Figure) -> str:
         own = labels(part, along)
         word = "network" if along.dim == "seed" else along.dim
         words.append(f"{word}{own[0]}" if len(own) == 1 else f"{word}{own[0]}-{own[-1]}")
-    return "-".join(words)
+    # labels may be words: a file is called by letters, digits and the like
+    return re.sub(r"[^\w.+-]+", "_", "-".join(words), flags=re.ASCII)
 
 
 def fits(record: Record, figure: Figure) -> bool:

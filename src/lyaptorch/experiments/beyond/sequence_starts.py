@@ -57,16 +57,18 @@ def started(
 ) -> Cell:
     """The networks `ids` with n units, before flossing.
 
-    Open gates keep memories of 2 to `length` steps; mixing has the gain at which lambda_1 is -1 / length on
-    the task's inputs, or would be without them where these saturate the units at every gain. A residual is
-    the identity, a rotation at the data's characteristic frequency w0, or informed by it: angles U(0, 2 w0),
-    decays U(.98, 1), couplings U(.01, .2).
+    Open gates keep memories of 2 to `length` steps; mixing has the gain of the gates at rest, without gates
+    that at which lambda_1 is -1 / length on the task's inputs, or would be without them where these saturate
+    the units at every gain. A residual is the identity, a rotation at the data's characteristic frequency w0,
+    or informed by it: angles U(0, 2 w0), decays U(.98, 1), couplings U(.01, .2).
     """
     m, own = task.input_size, study.ensemble(ids)
     if start.kind == "residual":
         return _residual(start, task, length, n, coupling, own, study)
     cell = _plain(start.kind, m, n, own)
-    if start.how == "mixing":
+    if start.how == "mixing" and isinstance(cell, GatedCell):
+        mixing_(cell, horizon=length, member_ids=ids, generator=study.generator())
+    elif start.how == "mixing":
         x = padded(task.inputs(Draw(study.seed, length, MIXED_ON, member_ids=ids, stream="mixing"))).inputs
         own_ids: dict[str, Any] = {"member_ids": ids, "generator": study.generator()}
         try:

@@ -113,7 +113,8 @@ def test_parts_come_in_the_order_of_their_worth_and_have_names():
 
 @pytest.mark.parametrize(("paper", "name"), CUT)
 def test_every_part_has_a_file_of_its_own(paper, name, tmp_path):
-    paths = {run_path(tmp_path, name_of(part)) for part in (every := parts(FIGURES[paper][name]()))}
+    every = parts(FIGURES[paper][name]())
+    paths = {run_path(tmp_path, name_of(part)) for part in every}
     assert len(paths) == len(every)
 
 

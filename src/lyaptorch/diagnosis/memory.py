@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lyaptorch._brief import brief
 from lyaptorch.analysis.memory import Recalled, recall
-from lyaptorch.cells import Cell
+from lyaptorch.cells import Cell, Depth
 
 PROBE = 0.5
 """Size of the probe, in standard deviations of the inputs, whose variance it raises by a quarter."""
@@ -116,11 +116,16 @@ def remembered(
     steps, none = min(max(LEAST, PER_UNIT * (n + 1)), MOST // n), inputs.new_empty(0)
     if steps < 4 * (n + 1):
         return Memory(none, why=f"not enough steps: {n} units take at least {4 * (n + 1)} states")
+    if isinstance(cell, Depth):
+        return Memory(none, why="its inputs are the numbers of its blocks, to which nothing can be added")
     ends = None if ends is None else ends.flatten()
     try:
         found: Recalled = recall(cell, horizon + 1, inputs, h, ends, steps, 0, PROBE, seed)
     except FloatingPointError:
         return Memory(none, why="the state overflows")
+    except (IndexError, RuntimeError, ValueError) as error:
+        # a step of the user's own may look things up by its inputs
+        return Memory(none, why=f"it does not run with a probe added to its inputs ({error})")
     chance = found.chance.flatten()
     return Memory(found.share.flatten(), found.error().item(), abs(chance.mean().item()), found.steps)
 

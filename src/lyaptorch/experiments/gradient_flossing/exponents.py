@@ -209,8 +209,8 @@ class Fig1b(NoiseDriven):
         cell = self.cell(ids, Stream(self.seed, "gain").uniform((), member_ids=ids))
         before = self.spectrum(cell, ids)
         target, k = (torch.tensor(values) for values in zip(*groups, strict=True))
-        each = {name: values[:, None].expand(shape) for name, values in (("target", target), ("k", k))}
-        exponents = self.floss(study, cell, ids, **each)
+        targets = target[:, None, None].expand(*shape, 1)
+        exponents = self.floss(study, cell, ids, target=targets, k=k[:, None].expand(shape))
         nats, dims = {"units": "nats per step"}, ("group", "network", "rank")
         variables = {
             "exponents": (("group", "network", "floss_epoch", "index"), exponents, nats),

@@ -6,9 +6,10 @@ import sys
 
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 
 import lyaptorch as lt
-from lyaptorch.kernels import Need, footprint, scan_need, unroll_need
+from lyaptorch.kernels import Need, footprint, library, scan_need, unroll_need
 from lyaptorch.kernels.footprint import check_memory
 
 MEASURED = """
@@ -132,3 +133,17 @@ def test_a_gpu_is_asked_what_is_free(monkeypatch):
     monkeypatch.setattr("lyaptorch._checks.can_look", lambda: False)
     check_memory(NEED, 5, 2, gpu)
     monkeypatch.undo()
+
+
+def test_memory_is_given_back_while_functions_of_torch_are_watched():
+    lent = [library.reuse_buffer((1 << 16,), torch.float64)]
+    address = lent[0].data_ptr()
+
+    class Watched(TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            raise AssertionError(f"{function} was called")
+
+    with Watched():
+        # as the garbage collector does, at any time
+        lent.clear()
+    assert library.reuse_buffer((1 << 16,), torch.float64).data_ptr() == address

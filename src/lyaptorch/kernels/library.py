@@ -17,7 +17,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import TypeAlias
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 VERSION = 8
@@ -167,8 +169,11 @@ def fill(args: FormArgs | Args, **values: int | Tensor | None) -> None:
 SMALL, LARGEST, BLOCKS = 1 << 16, 1 << 28, 4
 """Bytes of tensors that are not worth the trouble, bytes of the largest block that is kept, how many are."""
 
-_spare: dict[int, Tensor] = {}
-"""By address; each change is one operation, because threads and the garbage collector meet here."""
+_spare: dict[int, NDArray[np.uint8]] = {}
+"""By address; each change is one operation, because threads and the garbage collector meet here.
+
+Arrays, not tensors: the collector comes at any time, also while somebody watches every function of torch.
+"""
 
 
 def reuse_buffer(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
@@ -177,29 +182,29 @@ def reuse_buffer(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     if size < SMALL:
         return torch.empty(shape, dtype=dtype, device="cpu")
     block = _block(size)
-    lent = memoryview(block.numpy())  # type: ignore[arg-type]
+    lent = memoryview(block)  # type: ignore[arg-type]
     # atexit=False: at the end of the process there is nobody to lend to
     weakref.finalize(lent, _give_back, block).atexit = False
     return torch.frombuffer(lent, dtype=dtype, count=math.prod(shape)).view(shape)
 
 
-def _block(size: int) -> Tensor:
+def _block(size: int) -> NDArray[np.uint8]:
     """A spare block, neither too small nor much too large, or a fresh one."""
     for address in reversed(list(_spare)):
-        block = _spare.pop(address, None)
-        if block is not None and size <= block.nbytes <= 2 * size + SMALL:
-            return block
-        if block is not None:
-            _give_back(block)
-    block = torch.empty(size, dtype=torch.uint8, device="cpu")
+        kept = _spare.pop(address, None)
+        if kept is not None and size <= kept.nbytes <= 2 * size + SMALL:
+            return kept
+        if kept is not None:
+            _give_back(kept)
+    block: NDArray[np.uint8] = torch.empty(size, dtype=torch.uint8, device="cpu").numpy()
     # not yet touched: in pages that are quick to touch, where the system can give them
-    open_library().lyap_large_pages(block.data_ptr(), block.nbytes)
+    open_library().lyap_large_pages(block.ctypes.data, block.nbytes)
     return block
 
 
-def _give_back(block: Tensor) -> None:
+def _give_back(block: NDArray[np.uint8]) -> None:
     if block.nbytes <= LARGEST:
-        _spare[block.data_ptr()] = block
+        _spare[block.ctypes.data] = block
         for address in list(_spare)[:-BLOCKS]:
             _spare.pop(address, None)
 

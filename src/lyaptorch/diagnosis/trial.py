@@ -115,8 +115,9 @@ class Trial:
     def rate(self) -> float:
         """That, measured, per step; inf where the copy overflows."""
         try:
-            if self.blocking:
-                assignment = self.measured.parts.assignment[:, self.blocking[:1]]
+            assignment = self.measured.parts.assignment[:, self.blocking[:1]]
+            # a network of another size, in place of this one, has no such part
+            if self.blocking and len(assignment) == self.h.shape[-1]:
                 return own_rates(self.cell, self.inputs, self.h, assignment, self.steps).item()
             shortest = int(self.steps.min())
             # the first vector needs some e^-(lambda_1 - lambda_2) t to turn into the first direction: ALIGN

@@ -73,7 +73,7 @@ def test_parts_gates_and_silence_have_their_figures():
     found = lt.diagnose(cell, torch.zeros(30, 2, 1), name="cell")
     page = read(found.page())
     labels = [a["aria-label"] for a in page.of("div") if a.get("role") == "img"]
-    assert len(labels) == 7
+    assert len(labels) == 8
     for start in (
         "Growth of a perturbation held",
         "The share of the gradient's",
@@ -101,7 +101,7 @@ def test_a_page_is_the_same_again_from_its_record(tmp_path):
     loaded = Record.load(record.save(tmp_path / "a"))
     assert loaded == record
     assert loaded.page() == found.page()
-    assert len(loaded.plot().axes) == len(found.plot().axes) == 3
+    assert len(loaded.plot().axes) == len(found.plot().axes) == 4
     path = found.save(tmp_path / "page")
     assert path.name == "page.html"
     assert path.read_text(encoding="utf-8") == found.page()

@@ -220,7 +220,8 @@ def residual(trial: Trial) -> Suggestion | None:
     # log r = -1 / T: a diagonal r forgets by e in T steps
     keep = float(f"{math.exp(-1 / T):.5g}")
     recipe = keeps.orthogonal(n) @ keeps.decay(keep)
-    cell = ResidualCell(m, n, residual=recipe, coupling=COUPLING).to(trial.inputs)
+    alone = tuple(trial.h.shape[:-2])
+    cell = ResidualCell(m, n, residual=recipe, coupling=COUPLING, ensemble=alone).to(trial.inputs)
     copy = replace(trial, network=cell, cell=as_cell(cell), h=trial.h.new_zeros(*trial.h.shape[:-1], n))
     reason = (
         "A weakly coupled residual network keeps exponents near log "

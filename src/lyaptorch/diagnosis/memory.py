@@ -116,6 +116,8 @@ def remembered(
     steps, none = min(max(LEAST, PER_UNIT * (n + 1)), MOST // n), inputs.new_empty(0)
     if steps < 4 * (n + 1):
         return Memory(none, why=f"not enough steps: {n} units take at least {4 * (n + 1)} states")
+    if steps * (horizon + 1) > 2 * MOST:
+        return Memory(none, why=f"a horizon of {horizon} steps takes more lags than fit into memory")
     if isinstance(cell, Depth):
         return Memory(none, why="its inputs are the numbers of its blocks, to which nothing can be added")
     ends = None if ends is None else ends.flatten()

@@ -273,7 +273,7 @@ def test_nothing_leaves_the_device(case, monkeypatch):
     monkeypatch.setattr(_checks, "can_look", lambda: False)
     # which knows no such device
     monkeypatch.setattr(torch, "autocast", lambda device, enabled: nullcontext())
-    together = lambda phase, seed, epoch, allowed: Flossing(phase, phase.k, seed, True, epoch, allowed)  # noqa: E731
+    together = lambda phase, seed, *at: Flossing(phase, phase.k, seed, True, *at)  # noqa: E731
     monkeypatch.setattr(work, "flossing_of", together)
     members, task = new_ensemble(model, None, 1e-3, lt.Adam()), lt.tasks.Adding(T)
     settings = Settings(1, ROWS, T, 1e-3, lt.Adam(), 0.1, "tensor", (), 1, 1, "raise", 1)

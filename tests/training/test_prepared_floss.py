@@ -89,7 +89,7 @@ def same(one, two):
         (rate, {}, True),
         (rate, {"interval": 3, "batch": 3, "state_grad": 4}, True),
         (rate, {"frame": "fixed", "state_grad": "detach", "reduction": "sum", "target": -0.3}, True),
-        (lambda: rate((3,)), {"interval": 2, "target": torch.tensor([0.0, 0.1, -1.0])}, True),
+        (lambda: rate((3,)), {"interval": 2, "target": torch.tensor([0.0, 0.1, -1.0])[:, None]}, True),
         (lambda: rate((2, 2)), {"interval": 1, "batch": 2, "clip": 0.01}, True),
         (lambda: rate((2,)), {"interval": 2, "k": torch.tensor([2, 5]), "tangent_transient": 0}, True),
         (elman, {"interval": 2}, True),

@@ -103,7 +103,7 @@ def test_a_member_of_a_mixed_ensemble_trains_as_it_does_alone(own):
         spread = torch.linspace(0.5, 2.0, 6).reshape(2, 3)
         settings, gain = {"lr": 1e-3 * spread, "clip": 0.03 * spread}, spread
         k = torch.tensor([[1, 2, 3], [4, 5, 6]])
-        floss = {"k": k, "target": spread - 1, "lr": 2e-3 * spread, "clip": 0.1 * spread}
+        floss = {"k": k, "target": (spread - 1).unsqueeze(-1), "lr": 2e-3 * spread, "clip": 0.1 * spread}
     model = make((2, 3), ids, gain=gain)
     flossing = FlossPhase(3, who=MASK, **SCAN, **floss)
     together = run(model, flossing, FitPhase(3), flossing, FitPhase(2), member_ids=ids, **settings)

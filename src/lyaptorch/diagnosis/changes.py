@@ -221,7 +221,9 @@ def residual(trial: Trial) -> Suggestion | None:
     keep = float(f"{math.exp(-1 / T):.5g}")
     recipe = keeps.orthogonal(n) @ keeps.decay(keep)
     alone = tuple(trial.h.shape[:-2])
-    cell = ResidualCell(m, n, residual=recipe, coupling=COUPLING, ensemble=alone).to(trial.inputs)
+    # where the inputs are, whatever device the caller makes things on
+    with trial.inputs.device:
+        cell = ResidualCell(m, n, residual=recipe, coupling=COUPLING, ensemble=alone).to(trial.inputs)
     copy = replace(trial, network=cell, cell=as_cell(cell), h=trial.h.new_zeros(*trial.h.shape[:-1], n))
     reason = (
         "A weakly coupled residual network keeps exponents near log "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from lyaptorch import _checks
 from lyaptorch.cells import Cell, Stacked
 from lyaptorch.cells.gates import GatedCell
-from lyaptorch.schedules import FitPhase, FlossPhase, Schedule
+from lyaptorch.schedules import FitPhase, FlossPhase, Phase, Schedule
 
 RECURRENT = "*weight_hh*"
 
@@ -28,7 +29,7 @@ def chosen(phase: FlossPhase, cell: Cell) -> FlossPhase:
     return replace(phase, k=sum(max(1, n // 2) for n in units), parameters=RECURRENT)
 
 
-def chosen_in(schedule: Schedule, cell: Cell) -> Schedule:
+def chosen_in(schedule: Sequence[Phase], cell: Cell) -> Schedule:
     """The same of all phases of a schedule, and of what interrupts them or is added to their loss."""
 
     def of(phase: Any) -> Any:

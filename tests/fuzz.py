@@ -149,6 +149,14 @@ def config_text(body: bytes, folder: Path) -> Record:
     return Record("train", parsed, {})
 
 
+def some_recording(path):
+    """What an archive holds; of one that holds none the task says how many are missing."""
+    bodies = recordings.bodies_in(path)
+    if not bodies:
+        raise ValueError(f"{path.name} holds no recording")
+    return bodies
+
+
 def readers(folder: Path) -> dict[str, Reader]:
     return {
         "IDX": Reader(idx(), lambda body, _: archives.read_idx(body), False),
@@ -156,8 +164,8 @@ def readers(folder: Path) -> dict[str, Reader]:
         "CIFAR-10 batch": Reader(batch(), lambda body, _: archives.read_cifar10(body), False),
         "CIFAR-10 archive": Reader(archive(), lambda body, _: archives._read_cifar10([body]), False),
         "WAV": Reader(sound(), lambda body, _: recordings.parsed({SOUND: body}, Path(SOUND)), False),
-        "recordings, zip": Reader(sounds(zipped=True), by_path(recordings.bodies_in, "fsdd.zip"), False),
-        "recordings, tar": Reader(sounds(zipped=False), by_path(recordings.bodies_in, "fsdd.tar.xz"), False),
+        "recordings, zip": Reader(sounds(zipped=True), by_path(some_recording, "fsdd.zip"), False),
+        "recordings, tar": Reader(sounds(zipped=False), by_path(some_recording, "fsdd.tar.xz"), False),
         "checkpoint": Reader(
             checkpoint(folder / "whole"), by_path(lambda p: load_checkpoint(p, CONFIG), "checkpoint"), True
         ),

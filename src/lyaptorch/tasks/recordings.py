@@ -133,8 +133,6 @@ def bodies_in(path: Path) -> dict[str, bytes]:
         *(EOFError, OSError, NotImplementedError, RuntimeError),
     ) as error:
         raise damaged(path, " ".join(str(error).split())) from error
-    if not found:
-        raise damaged(path, "it holds no recording")
     return found
 
 

@@ -14,7 +14,6 @@ from lyaptorch.experiments.beyond.sequence_starts import (
     STARTS,
     UNFLOSSED,
     Start,
-    recurrent_alone,
     started,
 )
 from lyaptorch.experiments.beyond.spoken import ADVISED
@@ -25,6 +24,7 @@ from lyaptorch.schedules import FlossPhase
 from lyaptorch.tasks import SequentialImages
 from lyaptorch.tasks.batch import Draw
 from lyaptorch.training import Model, Readout
+from lyaptorch.training.choice import RECURRENT
 
 FIGURE = FIGURES["beyond"]["spoken-digits"]
 IDS = torch.arange(2)
@@ -125,8 +125,8 @@ def test_flossing_changes_recurrent_weights_alone():
     cell = started(Start("GRU", "mixing"), task, task.length, 6, 0.1, Study(), IDS)
     model = Model(cell, Readout(6, 10, ensemble=(2,)), loss=task.loss)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    with recurrent_alone(cell):
-        Study().train(model, task, (FlossPhase(2, k=3, lr=1e-2),), batch=2, member_ids=IDS)
+    phase = FlossPhase(2, k=3, lr=1e-2, parameters=RECURRENT)
+    Study().train(model, task, (phase,), batch=2, member_ids=IDS)
     changed = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
     assert changed == {"cell.weight_hh"}
     assert all(p.requires_grad for p in model.parameters())

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -103,16 +101,3 @@ def _residual(
         return ResidualCell(task.input_size, n, residual=drawn.residual, coupling=drawn.couplings, **own)
     turn = residuals.decay(1.0) if start.how == "identity" else residuals.rotation(spectrum.frequency)
     return ResidualCell(task.input_size, n, residual=turn, coupling=coupling, **own)
-
-
-@contextlib.contextmanager
-def recurrent_alone(cell: Cell) -> Iterator[None]:
-    """Only recurrent weights are trained."""
-    others = [p for name, p in cell.named_parameters() if "weight_hh" not in name and p.requires_grad]
-    for p in others:
-        p.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for p in others:
-            p.requires_grad_(True)

@@ -19,7 +19,6 @@ from lyaptorch.experiments.beyond.sequence_starts import (
     STARTS,
     UNFLOSSED,
     Start,
-    recurrent_alone,
     started,
 )
 from lyaptorch.experiments.check import Checks, beyond_error, where
@@ -31,6 +30,7 @@ from lyaptorch.schedules import FitPhase, FlossPhase
 from lyaptorch.tasks import SpokenDigits, Task
 from lyaptorch.tasks.batch import Draw
 from lyaptorch.training import Model
+from lyaptorch.training.choice import RECURRENT
 
 CHANCE, AT_CHANCE, LEARNED = 0.1, 0.25, 0.6
 """Accuracy of who knows nothing of ten digits; below which a kind is at chance; from which it has learned."""
@@ -199,9 +199,9 @@ class SpokenDigitsLearned(Figure):
         fit |= {"member_ids": ids, "unstable": "mark"}
         flops = np.zeros(self.seeds)
         if start.flossed:
-            phase = FlossPhase(self.floss_epochs, k=max(1, cell.state_size // 2), lr=self.floss_lr, clip=1.0)
-            with recurrent_alone(cell):
-                flops += study.part("flossing").train(model, task, (phase,), **fit)["floss_flops"]
+            k, lr = max(1, cell.state_size // 2), self.floss_lr
+            phase = FlossPhase(self.floss_epochs, k=k, lr=lr, clip=1.0, parameters=RECURRENT)
+            flops += study.part("flossing").train(model, task, (phase,), **fit)["floss_flops"]
         seconds = self._step_seconds(model, task, fit)
         tests = {"metrics": ("test",), "metrics_every": self.measure_every, "test_batches": TESTS}
         record = study.train(model, task, (FitPhase(steps),), **fit, **tests)

@@ -19,6 +19,7 @@ from lyaptorch.cells.mixing import mixing_
 from lyaptorch.experiments.figure import Study
 from lyaptorch.tasks.delayed import LaggedTask
 from lyaptorch.training import floss
+from lyaptorch.training.choice import RECURRENT
 
 C = TypeVar("C", bound=Cell)
 CELLS: dict[str, Callable[..., Cell]] = {"RNN": ElmanCell, "GRU": GRUCell, "LSTM": LSTMCell}
@@ -136,13 +137,11 @@ def floss_some(
     lr: float,
 ) -> None:
     """Floss the networks whose start says so, in place."""
-    for names, which in (("W", ("weight_hh",)), ("all", ())):
+    for names, which in (("W", RECURRENT), ("all", None)):
         rows = [i for i, start in enumerate(starts) if start.flossed == names]
         if not rows:
             continue
         some = picked(cell, rows)
-        for name, p in some.named_parameters():
-            p.requires_grad_(not which or name in which)
         k = torch.tensor([max(1, round(starts[i].share * cell.state_size)) for i in rows])
         each = ids.expand(len(rows), *ids.shape)
         floss(
@@ -151,6 +150,7 @@ def floss_some(
             k=k.reshape(-1, *[1] * ids.dim()).expand(each.shape),
             epochs=epochs,
             lr=lr,
+            parameters=which,
             member_ids=each,
             generator=study.generator(),
             show_progress=study.show_progress,

@@ -305,6 +305,11 @@ def test_a_repeated_file_name_would_be_found():
     assert repeated(map(Path, files)) == ["scan.py"]
 
 
+def test_no_two_files_of_tests_have_one_name():
+    """Without packages, the second of them is not collected."""
+    assert repeated(Path(__file__).parent.rglob("*.py")) == []
+
+
 def length(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     """Lines of code, without signature and docstring."""
     body = function.body[1:] if ast.get_docstring(function) else function.body

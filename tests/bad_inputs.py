@@ -129,6 +129,8 @@ MISTAKES: dict[str, tuple[str, ...]] = {
         "lt.tasks.TemporalXOR(3)",
         "lt.tasks.DelayedCopy(-1)",
         "lt.tasks.SequentialImages('mnits')",
+        "lt.Batch(x, x[1:], x[..., 0] > 0)",
+        "lt.Batch(x, x, x[0, :, 0] > 0)",
         "lt.train(model, task, lt.FitPhase(1))",
         "lt.train(model, task, (lt.FitPhase(1),), steps=2)",
         "lt.train(model, packed, (lt.FitPhase(1),))",

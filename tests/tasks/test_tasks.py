@@ -4,7 +4,7 @@ from torch import nn
 
 from lyaptorch import FitPhase, Model, evaluate, lyapunov_spectrum, presets, train
 from lyaptorch.tasks import TASKS, DelayedCopy, OneHotXOR, Recall, SpatialXOR, TemporalXOR
-from lyaptorch.tasks.batch import Draw
+from lyaptorch.tasks.batch import Batch, Draw
 from lyaptorch.testing import xor_network
 
 IDS = torch.tensor([[4, 0, 7], [2, 2, 9]])
@@ -269,3 +269,28 @@ def test_every_task_is_learned_by_a_model_of_its_sizes_and_loss(task):
 def test_tasks_that_cannot_be(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    ("inputs", "targets", "mask", "message"),
+    [
+        ((9, 3, 2), (8, 3, 1), (8,), r"inputs must have shape .*, got \(9, 3, 2\) and \(8, 3, 1\)"),
+        ((9, 3, 2), (9, 4, 1), (9,), "only .e may be missing in the inputs"),
+        ((9, 2, 3, 2), (9, 3, 1), (9,), "only .e may be missing in the inputs"),
+        ((9, 2), (9, 2), (9,), "time comes first in both"),
+        ((9, 3, 2), (9, 4, 3, 1), (9, 3), r"mask must have shape \(t, \*e\) = \(9, 4\) or .* = \(9, 4, 3\)"),
+        ((9, 4, 3, 2), (9, 4, 3, 1), (9,), r"as the targets, got \(9,\)"),
+    ],
+)
+@pytest.mark.usefixtures("unchecked")
+def test_shapes_of_a_batch_that_do_not_fit(inputs, targets, mask, message):
+    with pytest.raises(ValueError, match=message):
+        Batch(torch.zeros(inputs), torch.zeros(targets), torch.ones(mask, dtype=torch.bool))
+
+
+def test_some_members_of_a_batch_whose_inputs_all_share():
+    inputs, targets, mask = torch.randn(9, 3, 2), torch.randn(9, 4, 3, 1), torch.rand(9, 4) > 0.5
+    part = Batch(inputs, targets, mask).select((torch.tensor([2, 0]),))
+    assert torch.equal(part.inputs, inputs)
+    assert torch.equal(part.targets, targets[:, [2, 0]])
+    assert torch.equal(part.mask, mask[:, [2, 0]])

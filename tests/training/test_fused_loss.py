@@ -219,6 +219,35 @@ def test_no_step_counts_for_one_member(monkeypatch):
     torch.testing.assert_close((loss[0], right[0]), (expected[0][0], expected[1][0]))
 
 
+@pytest.mark.parametrize("kind", ["rate", "gru"])
+@pytest.mark.parametrize("value", [0.1, -3.7, 1e6])
+def test_targets_that_do_not_vary_have_no_variance_to_explain(kind, value, monkeypatch):
+    model, batch = problem(kind, "mean_squared_error", ensemble=(2,), b=3)
+    targets = batch.targets.clone()
+    targets[:, 1] = value
+    batch = lt.Batch(batch.inputs, targets, batch.mask)
+    with general(monkeypatch):
+        general_loss, general_right = model.loss(batch)
+    loss, right = model.loss(batch)
+    torch.testing.assert_close(loss, general_loss)
+    torch.testing.assert_close(right[0], general_right[0])
+    assert right[1] == general_right[1] == -torch.inf
+
+
+@pytest.mark.parametrize("kind", ["rate", "lstm"])
+@pytest.mark.parametrize("of_each", [False, True])
+def test_members_that_see_the_same_inputs(kind, of_each, monkeypatch):
+    # as many members as trajectories: a mask (t, *e) must not pass for (t, b)
+    model, batch = problem(kind, "binary_cross_entropy", ensemble=(5,), b=5)
+    mask = batch.mask if of_each else batch.mask[..., 0]
+    shared = lt.Batch(batch.inputs[:, 0], batch.targets, mask)
+    spread = lt.Batch(batch.inputs[:, :1].expand_as(batch.inputs), batch.targets, mask)
+    compare(monkeypatch, model, shared)
+    agree(found(model, shared), found(model, spread), 1e-12)
+    with general(monkeypatch):
+        agree(found(model, shared), found(model, spread), 1e-12)
+
+
 def everything(count):
     with threads(count):
         kinds = ("rate", "residual", "lif product full sequential")

@@ -22,7 +22,7 @@ class Batch:
     """What a network sees and what it should answer.
 
     Attributes:
-        inputs: `(t, *e, b, m)`.
+        inputs: `(t, *e, b, m)`, or `(t, b, m)` where all members see the same.
         targets: `(t, *e, b, o)`.
         mask: `(t, *e)` or `(t, *e, b)`, the steps whose target was really shown; only these count.
         lengths: `(b,)` or `(*e, b)`, the steps of each trajectory, if they differ: no later one counts. What
@@ -31,6 +31,9 @@ class Batch:
 
     Args:
         since: `first`, where it is known; else it is looked up in the mask, and is 0 where nobody can look.
+
+    Raises:
+        ValueError: for shapes that do not fit each other, or a PackedSequence.
     """
 
     inputs: Inputs
@@ -48,6 +51,7 @@ class Batch:
             self.inputs,
             do="pad it with torch.nn.utils.rnn.pad_packed_sequence and give the lengths",
         )
+        self._check_shapes()
         if self.lengths is not None:
             inputs, own = padded(self.inputs, self.lengths)
             assert own is not None
@@ -64,17 +68,32 @@ class Batch:
             since = int(counts.int().argmax()) if _checks.can_look() else 0
         object.__setattr__(self, "first", since)
 
+    def _check_shapes(self) -> None:
+        inputs, targets, mask = (tuple(z.shape) for z in (self.inputs, self.targets, self.mask))
+        steps = targets[:-1]
+        if len(targets) < 3 or len(inputs) < 3 or inputs[:-1] not in (steps, (steps[0], steps[-1])):
+            raise ValueError(
+                f"inputs must have shape (t, *e, b, m) and targets (t, *e, b, o), got {inputs} and "
+                f"{targets}; time comes first in both, and only *e may be missing in the inputs"
+            )
+        if mask not in (steps, steps[:-1]):
+            raise ValueError(
+                f"mask must have shape (t, *e) = {steps[:-1]} or (t, *e, b) = {steps} as the targets, got "
+                f"{mask}"
+            )
+
     @property
     def counts(self) -> Bool[Tensor, "t *e #b"]:
         """Which steps count, of each trajectory, or of all alike where the last dimension is 1."""
-        return self.mask if self.mask.dim() == self.inputs.dim() - 1 else self.mask.unsqueeze(-1)
+        return self.mask if self.mask.dim() == self.targets.dim() - 1 else self.mask.unsqueeze(-1)
 
     def select(self, who: tuple[Tensor, ...]) -> Batch:
         """What some members see, by their places as `nonzero(as_tuple=True)` gives them, as an ensemble."""
         at: tuple[slice | Tensor, ...] = (slice(None), *who)
         lengths = self.lengths
         own = lengths if lengths is None or lengths.dim() == 1 else lengths[who]
-        return Batch(self.inputs[at], self.targets[at], self.mask[at], self.first, own)
+        inputs = self.inputs[at] if self.inputs.dim() == self.targets.dim() else self.inputs
+        return Batch(inputs, self.targets[at], self.mask[at], self.first, own)
 
     def after(self, step: int) -> Batch:
         """What is left after the first steps; of a trajectory that ended before, one that does not count."""

@@ -32,6 +32,8 @@ RIGHT: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "cross_entropy": lambda z, y: z.argmax(-1, keepdim=True) == y,
 }
 """Whether an answer is right, where it can be."""
+CONSTANT = 1e-14
+"""The share of a mean square below which a variance is that of a constant."""
 
 
 class Model(nn.Module):
@@ -136,7 +138,8 @@ class Model(nn.Module):
         """Loss and accuracy of each member, from all its states on this batch.
 
         Those since `batch.first` will do where the readout reads each step by itself. The accuracy of bits
-        and classes is the share that is right; of numbers, the share of their variance that is explained.
+        and classes is the share that is right; of numbers, the share of their variance that is explained,
+        -inf where they do not vary.
         """
         first = batch.first
         targets = batch.targets[first:]
@@ -162,8 +165,11 @@ class Model(nn.Module):
             if self.loss_name in RIGHT:
                 return loss, mean(RIGHT[self.loss_name](outputs, targets).to(outputs.dtype))
             # 1 - <(z - y)^2> / var y: 0 for an answer that is always the mean, 1 for a perfect one
-            variance = mean(targets.square()) - mean(targets).square()
-            return loss, 1 - error / variance
+            square = mean(targets.double().square())
+            variance = square - mean(targets.double()).square()
+            # of targets that do not vary round-off is left, of either sign
+            variance = torch.where(variance <= CONSTANT * square, 0.0, variance)
+            return loss, (1 - error / variance).to(error.dtype)
 
     @property
     def _stepwise(self) -> bool:

@@ -424,6 +424,9 @@ template <class Model> struct Fit : Model {
     }
 };
 
+// The share of a mean square below which a variance is that of a constant, as in `training/model.py`.
+constexpr double CONSTANT = 1e-14;
+
 // Loss, accuracy and gradients of a member, of the sums of its units in their order.
 template <class Model> void conclude(const FitArgs& f, Size member) {
     using T = typename Model::T;
@@ -438,8 +441,10 @@ template <class Model> void conclude(const FitArgs& f, Size member) {
     double root = std::sqrt(error < Lanes<T>::TINY ? (double)Lanes<T>::TINY : error);
     double scale = (rooted ? 1 / (2 * root) : 1) / total[COUNT];
     ((T*)f.loss_of)[member] = (T)(rooted ? root : error);
-    ((T*)f.right_of)[member] = (T)(squared ? 1 - error / (total[SQUARE] / total[COUNT] - mean * mean)
-                                           : total[RIGHT] / total[COUNT]);
+    // of targets that do not vary round-off is left, of either sign
+    double square = total[SQUARE] / total[COUNT], variance = square - mean * mean;
+    if (variance <= CONSTANT * square) variance = 0;
+    ((T*)f.right_of)[member] = (T)(squared ? 1 - error / variance : total[RIGHT] / total[COUNT]);
     if (!f.unroll.keep) return;
     T* first = (T*)a.tape + member * parts * stride;
     for (Size i = 1; i < parts; i++)

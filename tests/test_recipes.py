@@ -101,6 +101,8 @@ def selective(it: dict[str, Any]) -> tuple[int, int]:
 def mamba(it: dict[str, Any]) -> tuple[int, int]:
     config = it["config"]
     inner = config.intermediate_size
+    record = lt.floss(it["model"], it["tokens"], k=2, epochs=2, steps=20, tangent_transient=0)
+    assert torch.as_tensor(record["floss_loss"]).isfinite().all()
     return 2, it["layers"] * inner * (it["states"] + config.conv_kernel)
 
 

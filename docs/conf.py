@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from importlib.metadata import version as version_of
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,7 @@ copybutton_prompt_text, copybutton_prompt_is_regexp = r">>> |\.\.\. |\$ ", True
 
 # what the executed snippets inherit: one thread, because the networks are small, and no progress bars
 os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore::DeprecationWarning"}
+os.environ |= {"TRANSFORMERS_VERBOSITY": "error"}
 
 
 def inline(self: Any, node: nodes.Element) -> None:
@@ -89,7 +91,15 @@ def escaped(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: li
             lines[i] = "`".join(parts)
 
 
+def without(app: Sphinx, page: str, source: list[str]) -> None:
+    """Snippets that need a library of an extra are run where it is installed, and only shown elsewhere."""
+    for library in ("snntorch", "transformers"):
+        if find_spec(library) is None:
+            source[0] = source[0].replace(f":tags: [needs-{library}]", ":tags: [skip-execution]")
+
+
 def setup(app: Sphinx) -> None:
     """Formulas as MathML; docstrings before napoleon, which makes markup of them, sees them."""
+    app.connect("source-read", without)
     app.connect("autodoc-process-docstring", escaped, priority=400)
     app.add_html_math_renderer("mathml", (inline, None), (block, None))

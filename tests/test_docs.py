@@ -17,7 +17,7 @@ PAGES = sorted(DOCS.glob("*.md"))
 API = (DOCS / "api.md").read_text()
 WHOLE = ("analysis", "theory", "tasks", "integrations", "sweep", "testing", "kernels")
 """Packages of which the reference shows all that is public."""
-CELLS = re.compile(r"```\{code-cell\}\n(.*?)```", re.DOTALL)
+CELLS = re.compile(r"```\{code-cell\}\n(?::tags: .*?\n)?(.*?)```", re.DOTALL)
 
 
 NAMES = sorted({*lt.__all__, *lt.schedules.__all__} - {*WHOLE, "cells", "schedules", "presets"})

@@ -173,6 +173,11 @@ def tensor(name: str, value: object, *, do: str = "call .float() or .double()") 
     return value
 
 
+def inputs(value: object) -> Tensor:
+    """Return `value` if it is a floating tensor, or raise; token ids are told what to do."""
+    return tensor("inputs", value, do="embed token ids first; of other integers pass .float()")
+
+
 def alike(name: str, value: Tensor, reference_name: str, reference: Tensor) -> Tensor:
     """Return `value` if its dtype and device are those of `reference`, or raise."""
     for need, of_value, wanted, do in (

@@ -39,7 +39,7 @@ def padded(inputs: Tensor | PackedSequence | Padded, lengths: Lengths = None) ->
         inputs, lengths = inputs if isinstance(inputs, Padded) else pad_packed_sequence(inputs)
     if lengths is None:
         return Padded(inputs)
-    _checks.tensor("inputs", inputs)
+    _checks.inputs(inputs)
     lengths = torch.as_tensor(lengths, device=inputs.device)
     if lengths.is_floating_point() or lengths.is_complex() or lengths.dtype == torch.bool:
         raise ValueError(f"lengths must be integers, got {lengths.dtype}; pass the number of steps of each")

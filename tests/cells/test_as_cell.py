@@ -505,7 +505,17 @@ def test_a_square_step_with_its_state_first_is_found_by_its_names(names):
         lt.lyapunov_spectrum(step, torch.zeros(5, 1, 3), h0=torch.zeros(1, 3))
 
 
-@pytest.mark.parametrize("names", ["x, h", "u, x", "x, u", "obs, state", "t, y", "x, c", "input, hx", "a, b"])
+@pytest.mark.parametrize("names", ["t, y", "time, state"])
+def test_the_slope_of_an_ode_is_no_step_but_a_flow(names):
+    slope, x, h0 = eval(f"lambda {names}: -{names.split(', ')[1]}"), torch.zeros(5, 1, 1), torch.ones(1, 3)
+    for cell in (slope, lt.Flow(slope, dt=0.1)):
+        with pytest.raises(ValueError, match=rf"got \({names}\).*Flow\(f, dt=..., time=True\)"):
+            lt.lyapunov_spectrum(cell, x, h0=h0)
+    found = lt.lyapunov_spectrum(lt.Flow(slope, dt=0.1, time=True), x, h0=h0).exponents
+    torch.testing.assert_close(found, -torch.ones(1, 3), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("names", ["x, h", "u, x", "x, u", "obs, state", "x, c", "input, hx", "a, b"])
 def test_a_square_step_with_its_input_first_is_taken(names):
     step = eval(f"lambda {names}: 0.6 * {names.split(',')[1]}")
     found = lt.lyapunov_spectrum(step, torch.zeros(5, 1, 3), h0=torch.zeros(1, 3)).exponents

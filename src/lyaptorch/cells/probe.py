@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,19 +11,10 @@ from torch import Tensor
 from lyaptorch import _checks
 from lyaptorch._caller import Run, aside, ordinary, untouched
 from lyaptorch._random import DEFAULT_SEED, Stream
-from lyaptorch.cells.adapt.function import instead_of
+from lyaptorch.cells.adapt.function import SWAPPED, instead_of, misread
 from lyaptorch.cells.adapt.skeleton import StateError, describe
 from lyaptorch.cells.cell import Cell
 from lyaptorch.cells.products import graph_leaves
-
-STATE_NAMES = {
-    *("h", "hx", "h0", "h_t", "ht", "h_prev", "prev_h", "prev", "previous", "last", "carry", "memory", "mem"),
-    *("state", "states", "prev_state", "state_prev", "hidden", "hidden_state", "hid"),
-}
-INPUT_NAMES = {
-    *("input", "inputs", "input_", "inp", "x_t", "xt", "obs", "observation", "drive", "stimulus", "token"),
-}
-"""Names that mean nothing else; x and u are not among them, which in control theory are state and input."""
 
 
 def probe(cell: Cell, x: Tensor, h: Tensor) -> None:
@@ -72,14 +61,8 @@ def _probe(cell: Cell, x: Tensor, h: Tensor, run: Run) -> None:
 def _call(cell: Cell, x: Tensor, h: Tensor) -> Tensor:
     """step(x, h), and an error that tells a swapped signature from a broken step."""
     # names tell what shapes cannot, where input and state have one size
-    swapped = (
-        "step must take (input, state) in this order, got (state, input): wrap it as lambda x, h: step(h, x)"
-    )
-    first, second, *_ = (*_parameter_names(cell), "", "")
-    if (first in STATE_NAMES and second not in STATE_NAMES | {""}) or (
-        second in INPUT_NAMES and first not in {*INPUT_NAMES, "x", "u"}
-    ):
-        raise ValueError(f"{swapped}, or rename its arguments {first}, {second} if that is their order")
+    if (why := misread(getattr(cell, "function", cell.step), timed=getattr(cell, "time", False))) is not None:
+        raise ValueError(why)
     try:
         after = cell.step(x, h)
     except StateError:
@@ -89,14 +72,14 @@ def _call(cell: Cell, x: Tensor, h: Tensor) -> Tensor:
         if not isinstance(function, Cell) and (advice := instead_of(function, failed=True)):
             raise ValueError(f"{advice}; it says: {error}") from error
         if _fits(cell, h, x, h):
-            raise ValueError(swapped) from error
+            raise ValueError(SWAPPED) from error
         raise ValueError(
             f"step(x, h) failed for x {tuple(x.shape)} and h {_told(cell, h)}: {error}; "
             "it must map inputs (*e, b, m) and states (*e, b, n) to states"
         ) from error
     if not isinstance(after, Tensor) or after.shape != h.shape or after.dtype != h.dtype:
         if _fits(cell, h, x, h):
-            raise ValueError(swapped)
+            raise ValueError(SWAPPED)
         raise ValueError(
             f"step(x, h) must return one tensor like the state, {describe(h)}, got {describe(after)}"
         )
@@ -129,16 +112,6 @@ def _fits(cell: Cell, first: Tensor, second: Tensor, h: Tensor) -> bool:
     except Exception:
         return False
     return isinstance(after, Tensor) and after.shape == h.shape
-
-
-def _parameter_names(cell: Cell) -> list[str]:
-    function: Callable[..., object] = getattr(cell, "function", cell.step)
-    if isinstance(function, torch.nn.Module):
-        function = function.forward
-    try:
-        return [name.lower() for name in inspect.signature(function).parameters]
-    except (TypeError, ValueError):
-        return []
 
 
 def _check_batch(cell: Cell, x: Tensor, h: Tensor) -> None:
@@ -246,7 +219,7 @@ def fit(cell: Cell, inputs: Tensor, h0: Any) -> tuple[Tensor, Tensor]:
             where the state size comes from it, or a step that breaks the contract of `probe`.
     """
     inputs = cell.embedded(inputs)
-    _checks.tensor("inputs", inputs, do="embed token ids first; of other integers pass .float()")
+    _checks.inputs(inputs)
     h0 = cell.packed(h0, tuple(inputs.shape[1:-1]))
     foreign = cell.state_size == 0
     if foreign and h0 is None and inputs.dim() == 3:
@@ -286,7 +259,10 @@ def fit(cell: Cell, inputs: Tensor, h0: Any) -> tuple[Tensor, Tensor]:
     elif not foreign:
         _checks.shape("h0", _checks.tensor("h0", h0), (*ensemble, b, cell.state_size), "(*e, b, n)")
     elif _checks.tensor("h0", h0).dim() < 2 or h0.shape[-2] != b:
-        raise ValueError(f"h0 must have shape (*e, b, n) with b = {b} as in inputs, got {tuple(h0.shape)}")
+        raise ValueError(
+            f"h0 must have shape (*e, b, n) with b = {b} as in inputs, got {tuple(h0.shape)}; it has a "
+            f"row for each trajectory: if they all begin alike, .expand({b}, -1)"
+        )
     if h0.shape[-1] < 1:
         raise ValueError(f"h0 must hold at least one unit, got shape {tuple(h0.shape)}; there is no state")
     reference = ("the weights", tensors[0]) if tensors else ("inputs", inputs)

@@ -196,7 +196,7 @@ def diagnose(
     numbers |= {"tangent_transient": tangent_transient}
     cell = as_cell(cell_of(network))
     packed, found = isinstance(inputs, PackedSequence), padded(cell.embedded(inputs), lengths)
-    _checks.tensor("inputs", found.inputs)
+    _checks.inputs(found.inputs)
     said = given(numbers, {"h0": h0, "groups": groups}, found, packed)
     if h0 is None and cell_of(network) is not network:
         h0 = network.initial_state(found.inputs.shape[-2])  # type: ignore[union-attr, operator]

@@ -125,7 +125,7 @@ def floss(
         state_grad=state_grad,
         parameters=parameters,
     )
-    h0 = cell.packed(h0, _front(inputs, batch))
+    h0 = cell.packed(h0, _front(inputs := cell.embedded(inputs), batch))
     ensemble = cell.ensemble if cell.state_size or h0 is None else tuple(h0.shape[:-2])
     like = next(iter(cell.tensors()), h0)
     dtype, device = (None, torch.device("cpu")) if like is None else (like.dtype, like.device)
@@ -190,6 +190,7 @@ def _source(
     """What drives each epoch: the first steps of given inputs, or what a task draws."""
     if isinstance(inputs, Tensor | PackedSequence):
         given, lengths = padded(inputs, lengths)
+        _checks.inputs(given)
         if len(given) < d.steps:
             raise ValueError(f"inputs must hold steps={d.steps} steps, got {len(given)}; pass fewer steps")
         first = Padded(given[: d.steps], None if lengths is None else lengths.clamp_max(d.steps))

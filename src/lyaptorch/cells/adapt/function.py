@@ -16,6 +16,18 @@ from lyaptorch.cells.adapt.structure import Structure, leading
 from lyaptorch.cells.cell import Cell
 from lyaptorch.cells.products import graph_leaves
 
+SWAPPED = (
+    "step must take (input, state) in this order, got (state, input): wrap it as lambda x, h: step(h, x)"
+)
+STATE_NAMES = {
+    *("h", "hx", "h0", "h_t", "ht", "h_prev", "prev_h", "prev", "previous", "last", "carry", "memory", "mem"),
+    *("state", "states", "prev_state", "state_prev", "hidden", "hidden_state", "hid"),
+}
+INPUT_NAMES = {
+    *("input", "inputs", "input_", "inp", "x_t", "xt", "obs", "observation", "drive", "stimulus", "token"),
+}
+"""Names that mean nothing else; x and u are not among them, which in control theory are state and input."""
+
 
 class FunctionCell(Cell):
     """A step written elsewhere; sizes are taken from the first state it meets.
@@ -157,6 +169,26 @@ def instead_of(function: Callable[..., Any], *, failed: bool = False) -> str | N
             "itself, in m.h say, pass a function, and its first state as h0: "
             "def step(x, h): m.h = h; return m(x)"
         )
+    return None
+
+
+def misread(function: Callable[..., Any], *, timed: bool = False) -> str | None:
+    """Why the names of its arguments are not those of (x, h); `timed` where x is the time."""
+    try:
+        signature = inspect.signature(function.forward if isinstance(function, nn.Module) else function)
+    except (TypeError, ValueError):
+        return None
+    first, second, *_ = (*map(str.lower, signature.parameters), "", "")
+    if first in ("t", "time") and second and not timed:
+        return (
+            f"a step must take (x, h), got ({first}, {second}), as slopes of an ODE do: pass lt.Flow(f, "
+            "dt=..., time=True), and as inputs (t, b, 1) the time at which each step begins; or rename its "
+            "arguments if they are input and state"
+        )
+    if (first in STATE_NAMES and second not in STATE_NAMES | {""}) or (
+        second in INPUT_NAMES and first not in {*INPUT_NAMES, "x", "u"}
+    ):
+        return f"{SWAPPED}, or rename its arguments {first}, {second} if that is their order"
     return None
 
 

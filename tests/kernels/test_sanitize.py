@@ -24,6 +24,7 @@ RECORDED = (
     "test_kernel_properties.py",
     "test_kernel_lif.py",
     "test_gates.py",
+    "test_shared_arguments.py",
     "test_descent.py",
     "test_draws.py",
 )

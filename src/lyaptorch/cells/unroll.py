@@ -72,9 +72,8 @@ def unroll(cell: Cell, inputs: Inputs, h: State, *, first: int = 0, plain: bool 
     first = _checks.integer("first", first, 0, len(inputs) - 1) if first else 0
     # computed once: what the weights were computed from gets its gradient by autograd
     form: AnyForm | GateForm | None = cell.form()
-    if form is None and not plain and (gated := _gated(cell, inputs, h)) is not None:
-        form, inputs = gated
-    if form is not None and not plain and (recurrence := serving(form, h)) is not None:
+    if not plain and (served := _served(cell, form, inputs, h)) is not None:
+        form, recurrence, inputs = served
         # eagerly an operator would cost more
         compiling = torch.compiler.is_compiling()
         every = None if isinstance(form, GateForm) or not compiling else _traced[-1](form, inputs, h)
@@ -99,19 +98,17 @@ def settle(cell: Cell, inputs: Inputs, h: State) -> State:
     _checks.unpacked("inputs", inputs)
     if len(inputs) == 0:
         return h
-    form: AnyForm | GateForm | None = cell.form()
     start = h
     with torch.no_grad():
         h = h.detach()
-        if form is None and (gated := _gated(cell, inputs, h)) is not None:
-            form, inputs = gated
-        recurrence = None if form is None else serving(form, h)
+        served = _served(cell, cell.form(), inputs, h)
         # in plain torch a form takes no fewer operations than the step itself, which keeps no trajectory
-        if recurrence is None or recurrence is _plain:
+        if served is None or served[1] is _plain:
             h = cell.last(inputs, h)
         else:
+            form, recurrence, own = served
             # in pieces, because only the last state is kept
-            for piece in torch.split(inputs, SETTLE_STEPS):
+            for piece in torch.split(own, SETTLE_STEPS):
                 h = recurrence.forward(form, piece, h, keep=False)[0][-1]
     if not _checks.all_finite(h):
         raise FloatingPointError(
@@ -138,19 +135,24 @@ def gates_of(cell: Cell) -> GateForm | None:
     return None if torch.compiler.is_compiling() or derived else cell.gate_form()
 
 
-def _gated(cell: Cell, inputs: Tensor, h: Tensor) -> tuple[GateForm, Tensor] | None:
-    """Such a form that kernels serve, and inputs of every member."""
-    form, m = gates_of(cell), inputs.shape[-1]
-    if form is None or inputs.dim() < 3 or serving(form, h) is None:
+def _served(
+    cell: Cell, form: AnyForm | GateForm | None, inputs: Tensor, h: Tensor
+) -> tuple[AnyForm | GateForm, Recurrence, Tensor] | None:
+    """A form, what runs it, and inputs of every member and trajectory; None where steps broadcast them."""
+    form = gates_of(cell) if form is None else form
+    if form is None or inputs.dim() < 3 or (recurrence := serving(form, h)) is None:
         return None
-    if (inputs.dtype, inputs.device, m) != (h.dtype, h.device, form.weight_ih.shape[-1]):
+    m, shape, given = form.weight_ih.shape[-1], h.shape[:-1], inputs.shape[1:-1]
+    if (inputs.dtype, inputs.device, inputs.shape[-1]) != (h.dtype, h.device, m):
         return None
     # as each step broadcasts them: from the right
-    shape, given = h.shape[:-1], inputs.shape[1:-1]
     wider = len(shape) - len(given)
     if wider < 0 or any(size not in (1, own) for size, own in zip(given, shape[wider:], strict=True)):
         return None
-    return form, inputs.reshape(len(inputs), *[1] * wider, *given, m).expand(len(inputs), *shape, m)
+    if given != shape:
+        # a view, whose gradient is summed over whoever shares it
+        inputs = inputs.reshape(len(inputs), *[1] * wider, *given, m).expand(len(inputs), *shape, m)
+    return form, recurrence, inputs
 
 
 class _Unroll(torch.autograd.Function):
@@ -197,7 +199,8 @@ class _Plain:
     def serves(self, form: AnyForm | GateForm, h: Tensor) -> bool:
         # an activation's parameters, and what constants are computed from, have no adjoint here
         trained, weights = form.trained(), form.weights()
-        return isinstance(form, Form) and all(any(z is w for w in weights) for z in trained)
+        own = isinstance(form, Form) and form.weight_hh.shape[:-2] == h.shape[:-2]
+        return own and all(any(z is w for w in weights) for z in trained)
 
     def forward(
         self, form: Form, inputs: Tensor, h0: Tensor, *, keep: bool, first: int = 0

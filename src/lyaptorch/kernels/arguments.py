@@ -46,7 +46,7 @@ class KernelArguments:
     """
 
     def __init__(self, form: AnyForm | GateForm, inputs: Tensor, h: Tensor) -> None:
-        (*e, b, _), t, n, m = h.shape, len(inputs), form.weight_hh.shape[-1], inputs.shape[-1]
+        (*e, b, _), t, n, m = h.shape, len(inputs), form.weight_hh.shape[-1], form.weight_ih.shape[-1]
         self.form, self.e, self.h, self.args = form, tuple(e), h, FormArgs()
         self._given: dict[str, tuple[Tensor, Tensor]] = {}
         fill(self.args, n=n, m=m, steps=t, members=prod(e), batch=b)
@@ -82,14 +82,21 @@ class KernelArguments:
         return self._given[name][1]
 
     def hear(self, inputs: Tensor) -> None:
-        """Hand over inputs, with the shape of the first ones."""
-        self.inputs, members = inputs, self.args.members
-        self.shared = members > 1 and not any(inputs.stride()[1:-2])
+        """Hand over inputs, with the shape of the first ones.
+
+        Raises:
+            ValueError: if they have another shape or dtype: kernels would read, and write gradients, beyond.
+        """
+        shape, dtype = (self.args.steps, *self.h.shape[:-1], self.args.m), self.h.dtype
+        if inputs.shape != shape or inputs.dtype != dtype:
+            raise ValueError(
+                f"kernels need inputs (t, *e, b, m) = {shape} in {dtype}, got {tuple(inputs.shape)} in "
+                f"{inputs.dtype}; expand them to every member and trajectory"
+            )
+        self.inputs = inputs
+        self.shared = self.args.members > 1 and not any(inputs.stride()[1:-2])
         # inputs that all members share are not copied for each: a stride of 0 says so
-        if not self.shared:
-            shape = (self.args.steps, *self.h.shape[:-1], self.args.m)
-            inputs = inputs if inputs.shape == shape else inputs.expand(shape)
-        elif inputs.dim() > 3:
+        if self.shared:
             inputs = inputs.flatten(1, -3)[:, 0]
         self.args.shared = int(self.shared)
         self.give("inputs", inputs)

@@ -93,6 +93,17 @@ def test_advice_comes_in_the_order_of_what_copies_held():
     assert mixing.held > opened.held
 
 
+@pytest.mark.parametrize("cell", [lt.GRUCell, lt.LSTMCell, lt.ElmanCell])
+@pytest.mark.parametrize("strength", [1, 8])
+def test_the_gain_of_rest_is_taken_unless_inputs_saturate_the_units(cell, strength):
+    network = cell(1, 16, generator=torch.Generator().manual_seed(4))
+    found = lt.diagnose(network, strength * bits(), horizon=T, k=4, name="network")
+    first = next(each for each in found.suggestions if each.title == "Start by mixing")
+    assert ("inputs=" in first.code) is (strength == 8)
+    # which keeps gradients either way
+    assert abs(first.expected) * T < 5
+
+
 def test_a_weakly_coupled_identity_is_advised_to_turn():
     cell = lt.ResidualCell(1, 16)
     found = lt.diagnose(cell, bits(), horizon=T, name="network")

@@ -23,6 +23,10 @@ HELPS = 0.8
 """A change helps if it brings the growth this much closer to 0."""
 SEARCHED = 100
 """Steps of the inputs on which the gain of a mixing start is searched."""
+SATURATED = 5.0
+"""Nats lost over the horizon at the gain of rest, beyond which inputs saturate so many units that they call for
+a searched one. LSTM, GRU and tanh networks of 32 units, delay 30, inputs of four strengths: up to it both gains
+learned the same within .021 in 25 of 27 networks; beyond it the searched one won in 8 of 9, by up to .47."""
 COUPLING = 0.03
 """Of the residual network that is suggested."""
 
@@ -124,9 +128,12 @@ def _mixing(trial: Trial) -> Suggestion | None:
     """Orthogonal candidate weights with the gain at which gradients last over the horizon by mixing."""
     if not isinstance(trial.network, nn.Module):
         return None
-    # a gain that is searched on the inputs keeps gradients longest; that of the gates at rest, which is less,
-    # saturates fewer units and may hold more
-    return (_mixed(trial, trial.inputs[:SEARCHED]) if trial.given.plain else None) or _mixed(trial, None)
+    resting, T = _mixed(trial, None), trial.measured.horizon
+    if resting is not None and resting.expected is not None:
+        lost = abs(trial.measured.clock.per_step(resting.expected)) * T
+        if lost < SATURATED:
+            return resting
+    return (_mixed(trial, trial.inputs[:SEARCHED]) if trial.given.plain else None) or resting
 
 
 def _mixed(trial: Trial, driven: Tensor | None) -> Suggestion | None:

@@ -9,10 +9,10 @@ from scipy import stats
 
 from figures import outcomes, told
 from lyaptorch._brief import FAILS, HOLDS, UNDECIDED
-from lyaptorch.experiments.beyond.gated import GatedStarts, lowest_of_best
+from lyaptorch.experiments.beyond.gated import COMPARED, FLOSSED, GatedStarts, lowest_of_best
 from lyaptorch.experiments.beyond.gated_reach import GatedReach
 from lyaptorch.experiments.beyond.prediction import Prediction, gap, predictors, rank_correlation
-from lyaptorch.experiments.beyond.starts import PASS, Start, floss_some, networks, picked
+from lyaptorch.experiments.beyond.starts import PASS, STARTS, Start, floss_some, networks, picked, training
 from lyaptorch.experiments.figure import Study
 from lyaptorch.record import Record
 from lyaptorch.tasks import DelayedCopy
@@ -80,6 +80,49 @@ def test_only_the_weights_are_flossed_that_a_start_names():
     assert all(p.requires_grad for p in cell.parameters())
 
 
+def test_training_is_interrupted_for_those_networks_alone_that_ask_for_it():
+    starts = [
+        Start(flossed="W"),
+        Start(flossed="W", during=True),
+        Start(flossed="all", share=1.0, during=True),
+    ]
+    (fit,) = training(starts, made("LSTM", *starts), epochs=900, floss_epochs=60, lr=4e-3)
+    assert [trigger.when.epochs for trigger in fit.triggers] == [(300, 600)] * 2
+    (w, everything) = (trigger.phase for trigger in fit.triggers)
+    assert w.who.tolist() == [[False] * 2, [True] * 2, [False] * 2]
+    assert everything.who.tolist() == [[False] * 2, [False] * 2, [True] * 2]
+    assert (w.k[1].tolist(), everything.k[2].tolist()) == ([N, N], [2 * N, 2 * N])
+    assert everything.parameters is None
+    assert not training(starts[:1], made("LSTM", *starts[:1]), epochs=9, floss_epochs=1, lr=1e-3)[0].triggers
+
+
+SHORT = {**GatedStarts.scales["smoke"], "kinds": ("GRU",), "rates": (1e-2,), "epochs": 6}
+
+
+def test_who_is_not_flossed_during_training_learns_as_before():
+    alone, beside = (
+        GatedStarts(**{**SHORT, "starts": (FLOSSED, *more)}).raw(False)["accuracy"][0, 0, 0]
+        for more in ((), (f"{FLOSSED}, during",))
+    )
+    assert np.array_equal(beside[0], alone[0])
+    assert np.array_equal(beside[1, :, :2], alone[0, :, :2])
+    assert not np.array_equal(beside[1, :, 3:], alone[0, :, 3:])
+
+
+def test_mixing_is_to_reach_delays_half_as_long_again():
+    starts = ("mixing", "torch")
+    found = GatedReach(**{**SHORT, "starts": starts}).raw(False)
+    assert found["lag"].tolist() == [[[6, 4]]]
+    for i, (name, delay) in enumerate(zip(starts, (6, 4), strict=True)):
+        own = GatedStarts(**{**SHORT, "starts": (name,), "delays": (delay,)}).raw(False)
+        for value in ("final_accuracy", "accuracy"):
+            assert np.array_equal(found[value][:, :, :, i], own[value][:, :, :, 0])
+
+
+def test_every_comparison_is_of_starts_that_there_are():
+    assert {name for pair in COMPARED for name in pair} <= set(STARTS)
+
+
 def test_of_rates_that_are_as_good_the_lowest_is_taken():
     accuracy = torch.tensor([[0.97, 0.5], [0.99, 0.7], [0.98, 0.9]]).unsqueeze(-1)
     assert lowest_of_best(accuracy).tolist() == [0, 2]
@@ -90,9 +133,10 @@ def final(values, figure, starts):
     along = {"kind": ["GRU"], "delay": list(figure.delays), "task": ["copy"], "start": list(starts)}
     dims = ("kind", "delay", "task", "start", "seed")
     values = np.asarray(values, dtype=float)[None, :, None]
-    return Record(
-        "x", {}, {"final_accuracy": (dims, values)}, {k: ((k,), np.array(v)) for k, v in along.items()}
-    )
+    longer = np.array([1.5 if name.startswith("mixing") else 1.0 for name in starts])
+    lag = (("kind", "delay", "start"), np.array(figure.delays)[None, :, None] * longer)
+    coordinates = {k: ((k,), np.array(v)) for k, v in along.items()}
+    return Record("x", {}, {"final_accuracy": (dims, values), "lag": lag}, coordinates)
 
 
 @pytest.mark.parametrize(
@@ -116,16 +160,25 @@ def test_mixing_is_compared_network_by_network(gates, mixing, outcome):
 )
 def test_flossing_counts_beyond_its_error(flossed, sign):
     figure = GatedStarts(delays=(30,))
-    record = final([[[0.8, 0.8, 0.8], flossed]], figure, ("mixing", "mixing, W flossed"))
+    record = final([[[0.8, 0.8, 0.8], flossed]], figure, ("mixing", FLOSSED))
     assert told(figure.checks(record)) == sign
+    # other ways of flossing are compared with half of the recurrent weights' exponents
+    others = final(
+        [[[0.5, 0.5, 0.5], [0.8, 0.8, 0.8], flossed]], figure, ("mixing", FLOSSED, "mixing, W flossed")
+    )
+    assert told(figure.checks(others)) == "+" + sign
 
 
 @pytest.mark.parametrize(
     ("others", "mixing", "sign"),
     [
-        ((0.96, 0.9, 0.5), (1.0, 0.99, 0.5), "+"),
-        ((0.96, 0.96, 0.5), (1.0, 0.99, 0.5), "-"),
+        # the others learn 20, mixing 1.5 times 20, 30
+        ((0.96, 0.9, 0.5), (1.0, 0.94, 0.5), "+"),
+        ((0.96, 0.96, 0.5), (1.0, 0.96, 0.5), "+"),
+        ((0.96, 0.96, 0.5), (1.0, 0.94, 0.5), "-"),
+        # nobody else learns the shortest delay, or not all delays that are learned are known
         ((0.9, 0.9, 0.5), (1.0, 1.0, 1.0), "?"),
+        ((0.96, 0.96, 0.96), (1.0, 1.0, 1.0), "?"),
     ],
 )
 def test_reach_is_the_longest_delay_that_is_learned(others, mixing, sign):

@@ -6,7 +6,7 @@ from lyaptorch.experiments.beyond.architectures import FlossedCells, UnitParamet
 from lyaptorch.experiments.beyond.chaos import InputSuppressesChaos
 from lyaptorch.experiments.beyond.cheaper import AutoFlossing, CheapFlossing
 from lyaptorch.experiments.beyond.depth import Depths
-from lyaptorch.experiments.beyond.gated import GatedStarts
+from lyaptorch.experiments.beyond.gated import GatedStarts, GatedXOR
 from lyaptorch.experiments.beyond.gated_reach import GatedReach
 from lyaptorch.experiments.beyond.items import ItemsByDelay
 from lyaptorch.experiments.beyond.prediction import Prediction
@@ -18,6 +18,6 @@ FIGURES: tuple[type[Any], ...] = (
     *(CheapFlossing, AutoFlossing),
     *(ItemsByDelay, InputSuppressesChaos),
     *(UnitParameters, Depths, FlossedCells),
-    *(GatedStarts, GatedReach, Prediction),
+    *(GatedStarts, GatedXOR, GatedReach, Prediction),
     SpokenDigitsLearned,
 )

@@ -17,6 +17,7 @@ from lyaptorch.cells.gates import GatedCell
 from lyaptorch.cells.matrices import weights
 from lyaptorch.cells.mixing import mixing_
 from lyaptorch.experiments.figure import Study
+from lyaptorch.schedules import At, FitPhase, FlossPhase, Schedule, Trigger
 from lyaptorch.tasks.delayed import LaggedTask
 from lyaptorch.training import floss
 from lyaptorch.training.choice import RECURRENT
@@ -45,6 +46,7 @@ class Start:
         mixed: whether it is that of `lt.weights.mixing_`, gates and all, at its gain from the gates at rest.
         flossed: whose weights are flossed: "W", the recurrent ones, or "all"; none when missing.
         share: of the exponents that are flossed.
+        during: whether training is interrupted at its thirds to floss again.
     """
 
     candidate: str = ""
@@ -54,6 +56,7 @@ class Start:
     mixed: bool = False
     flossed: str = ""
     share: float = 0.5
+    during: bool = False
 
 
 MIXING = Start(mixed=True)
@@ -72,9 +75,13 @@ STARTS = {
     "gates at half, W flossed": replace(AT_HALF, flossed="W", share=1.0),
     "mixing, W flossed, half": replace(MIXING, flossed="W"),
     "mixing, W flossed": replace(MIXING, flossed="W", share=1.0),
+    "mixing, W flossed, quarter": replace(MIXING, flossed="W", share=0.25),
+    "mixing, W flossed, half, during": replace(MIXING, flossed="W", during=True),
     "mixing, all flossed, half": replace(MIXING, flossed="all"),
     "mixing, all flossed": replace(MIXING, flossed="all", share=1.0),
 }
+MOVED = (("W", RECURRENT), ("all", None))
+"""What a start calls the weights that are flossed, and what flossing does."""
 
 
 @torch.no_grad()
@@ -137,17 +144,17 @@ def floss_some(
     lr: float,
 ) -> None:
     """Floss the networks whose start says so, in place."""
-    for names, which in (("W", RECURRENT), ("all", None)):
+    k = _exponents(starts, cell)
+    for names, which in MOVED:
         rows = [i for i, start in enumerate(starts) if start.flossed == names]
         if not rows:
             continue
         some = picked(cell, rows)
-        k = torch.tensor([max(1, round(starts[i].share * cell.state_size)) for i in rows])
         each = ids.expand(len(rows), *ids.shape)
         floss(
             some,
             task,
-            k=k.reshape(-1, *[1] * ids.dim()).expand(each.shape),
+            k=k[rows].reshape(-1, *[1] * ids.dim()).expand(each.shape),
             epochs=epochs,
             lr=lr,
             parameters=which,
@@ -156,6 +163,24 @@ def floss_some(
             show_progress=study.show_progress,
         )
         _put(cell, rows, some)
+
+
+def training(starts: Sequence[Start], cell: Cell, *, epochs: int, floss_epochs: int, lr: float) -> Schedule:
+    """The task, interrupted at its thirds to floss those networks `(..., start, id)` that ask for it."""
+    thirds = sorted({epochs // 3, 2 * epochs // 3})
+    triggers = []
+    for names, which in MOVED:
+        who = torch.tensor([start.during and start.flossed == names for start in starts])
+        if who.any():
+            k, mask = (z.unsqueeze(-1).expand(cell.ensemble) for z in (_exponents(starts, cell), who))
+            episode = FlossPhase(floss_epochs, k=k, lr=lr, parameters=which, who=mask)
+            triggers.append(Trigger(At(*thirds), episode))
+    return (FitPhase(epochs, triggers=tuple(triggers)),)
+
+
+def _exponents(starts: Sequence[Start], cell: Cell) -> Tensor:
+    """How many exponents of a network of each start are flossed."""
+    return torch.tensor([max(1, round(start.share * cell.state_size)) for start in starts])
 
 
 def picked(cell: C, index: Any) -> C:

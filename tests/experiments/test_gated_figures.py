@@ -176,9 +176,10 @@ def test_flossing_counts_beyond_its_error(flossed, sign):
         ((0.96, 0.9, 0.5), (1.0, 0.94, 0.5), "+"),
         ((0.96, 0.96, 0.5), (1.0, 0.96, 0.5), "+"),
         ((0.96, 0.96, 0.5), (1.0, 0.94, 0.5), "-"),
-        # nobody else learns the shortest delay, or not all delays that are learned are known
+        # nobody else learns the shortest delay, or they may reach farther than was tried
         ((0.9, 0.9, 0.5), (1.0, 1.0, 1.0), "?"),
         ((0.96, 0.96, 0.96), (1.0, 1.0, 1.0), "?"),
+        ((0.96, 0.96, 0.96), (1.0, 1.0, 0.9), "-"),
     ],
 )
 def test_reach_is_the_longest_delay_that_is_learned(others, mixing, sign):

@@ -53,6 +53,7 @@ class GatedReach(Gated):
 
     delays: tuple[int, ...] = (20, 22, 24, 26, 28)
     starts: tuple[str, ...] = (*REFERENCE, "mixing", FLOSSED)
+    seeds: int = 3
     tuning: int = 1
     epochs: int = 3600
 
@@ -65,9 +66,10 @@ class GatedReach(Gated):
             own = dict(zip(names, farthest.tolist(), strict=True))
             best = max(own[name] for name in REFERENCE if name in own)
             for name in (name for name in ("mixing", FLOSSED) if name in own):
-                # unless the others learn a delay, and not the next, their reach is not known
-                known = 0 < best < record["delay"].max()
-                told = where(known, own[name] / max(best, 1))
+                ratio = own[name] / max(best, 1)
+                # who learns the longest delay may reach farther, which cannot make up for a miss
+                known = best and (best < record["delay"].max() or ratio < FARTHER)
+                told = where(bool(known), ratio)
                 sentence = (
                     f"{kind}: longest delay learned with {name}, over the best of {', '.join(REFERENCE)}"
                 )

@@ -3,10 +3,15 @@
 Times the spectrum of one Elman network (all n exponents, float64) and the gradient of a flossing loss, by
 
 - script: what public scripts do: the Jacobian as a matrix, `torch.linalg.qr`, autograd;
-- clvlib: its PyTorch backend, if it is installed (`pip install clvlib tqdm numba`), with the same Jacobian;
+- clvlib: its PyTorch backend, with the same Jacobian;
+- lyapax and chaotax: compiled by JAX in their first call, which is not counted;
+- pynamicalsys: compiled by Numba, likewise, without a gradient;
 - lyaptorch: `backend="torch"` and, where they are there, the compiled kernels.
 
-Prints a table in Markdown, with the largest difference between exponents, and whether there is a gradient:
+Those that are not installed are left out (`pip install clvlib tqdm numba lyapax chaotax pynamicalsys`). They
+take maps that do not depend on time, so that the input is the same at every step. lyapax and pynamicalsys
+start from a random frame, so that of their exponents after few steps the sum alone is that of the others: the
+means are compared. Prints a table in Markdown, with the largest differences of exponents and of gradients:
 
     python benchmarks/peers.py
 """
@@ -18,13 +23,20 @@ import importlib.util
 import time
 from collections.abc import Callable
 from importlib.metadata import version
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 import lyaptorch as lt
 
+RANDOM = "lyapax", "pynamicalsys"
+"""Those that start from a random frame."""
 Method = Callable[[lt.ElmanCell, Tensor, Tensor], Tensor]
+Measured = tuple[Tensor, Tensor | None]
+"""Exponents, and the gradient of their flossing loss by the recurrent weights, where there is one."""
+Timed = Callable[[lt.ElmanCell, Tensor, Tensor, bool], Measured]
 
 
 def step(W: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -69,25 +81,107 @@ def lyaptorch(backend: str) -> Method:
     return run
 
 
-def methods() -> dict[str, Method]:
+def by_autograd(method: Method) -> Timed:
+    """A method of PyTorch."""
+
+    def run(cell: lt.ElmanCell, inputs: Tensor, y: Tensor, gradient: bool) -> Measured:
+        with torch.set_grad_enabled(gradient):
+            rates = method(cell, inputs, y)
+        return rates, flossing_gradient(rates, cell) if gradient else None
+
+    return run
+
+
+def flossing_gradient(rates: Tensor, cell: lt.ElmanCell) -> Tensor:
+    """Of the flossing loss by the recurrent weights."""
+    return torch.autograd.grad(lt.flossing_loss(rates[None]), cell.weight_hh)[0]
+
+
+def lyapax(advance: Callable[[Any], Any], y: Any, steps: int) -> Any:
+    """lyapax."""
+    from lyapax import lyapunov_spectrum
+
+    return lyapunov_spectrum(advance, y, dt=1.0, n_steps=steps).exponents
+
+
+def chaotax(advance: Callable[[Any], Any], y: Any, steps: int) -> Any:
+    """chaotax, from the identity frame."""
+    import jax
+    import jax.numpy as jnp
+    from chaotax import lyapunov_spectrum
+
+    of = lyapunov_spectrum(advance, rollout_steps=steps, warmup_steps=0, discard_steps=0)
+    # it computes with shapes, which is refused while it is compiled
+    with jax.ensure_compile_time_eval():
+        return of(y, jnp.eye(len(y)))
+
+
+def by_jax(exponents: Callable[[Callable[[Any], Any], Any, int], Any]) -> Timed:
+    """A method of JAX, compiled once for exponents, once for their gradient."""
+    import jax
+    import jax.numpy as jnp
+
+    jax.config.update("jax_enable_x64", True)
+
+    def loss(W: Any, x: Any, y: Any, steps: int) -> Any:
+        rates = exponents(lambda h: jnp.tanh(W @ h + x), y, steps)
+        # as lt.flossing_loss has it
+        return jnp.mean(rates**2), rates
+
+    only = jax.jit(lambda *z: loss(*z)[1], static_argnums=3)
+    both = jax.jit(jax.value_and_grad(loss, has_aux=True), static_argnums=3)
+
+    def run(cell: lt.ElmanCell, inputs: Tensor, y: Tensor, gradient: bool) -> Measured:
+        given = *(jnp.asarray(z.detach().numpy()) for z in (cell.weight_hh, inputs[0], y)), len(inputs)
+        if not gradient:
+            return torch.from_numpy(np.array(only(*given))), None
+        (_, rates), bar = both(*given)
+        return torch.from_numpy(np.array(rates)), torch.from_numpy(np.array(bar))
+
+    return run
+
+
+def pynamicalsys(cell: lt.ElmanCell, x: Tensor) -> Timed:
+    """pynamicalsys, by Householder reflections; the weights are constants of what Numba compiles."""
+    from numba import njit
+    from pynamicalsys import DiscreteDynamicalSystem
+
+    W, drive = cell.weight_hh.detach().numpy(), x.numpy()
+
+    @njit  # type: ignore[untyped-decorator]
+    def advance(y: Any, parameters: Any) -> Any:
+        return np.tanh(W @ y + drive)
+
+    @njit  # type: ignore[untyped-decorator]
+    def jacobian(y: Any, parameters: Any, *extra: Any) -> Any:
+        return (1 - np.tanh(W @ y + drive) ** 2).reshape(-1, 1) * W
+
+    system = DiscreteDynamicalSystem(
+        mapping=advance, jacobian=jacobian, system_dimension=len(W), number_of_parameters=0
+    )
+
+    def run(cell: lt.ElmanCell, inputs: Tensor, y: Tensor, gradient: bool) -> Measured:
+        return torch.from_numpy(system.lyapunov(y.numpy(), len(inputs), method="QR_HH")), None
+
+    return run
+
+
+def methods(cell: lt.ElmanCell, x: Tensor) -> dict[str, Timed]:
     """What can be timed here, by name."""
-    found: dict[str, Method] = {"script": script}
-    if importlib.util.find_spec("clvlib") is not None:
-        found[f"clvlib {version('clvlib')}"] = clvlib
-    found["lyaptorch, torch"] = lyaptorch("torch")
+    found = {"script": by_autograd(script)}
+    makes: dict[str, Callable[[], Timed]] = {
+        "clvlib": lambda: by_autograd(clvlib),
+        "lyapax": lambda: by_jax(lyapax),
+        "chaotax": lambda: by_jax(chaotax),
+        "pynamicalsys": lambda: pynamicalsys(cell, x),
+    }
+    for name, make in makes.items():
+        if importlib.util.find_spec(name) is not None:
+            found[f"{name} {version(name)}"] = make()
+    found["lyaptorch, torch"] = by_autograd(lyaptorch("torch"))
     if lt.kernels.available()["cpu"].available:
-        found["lyaptorch, compiled"] = lyaptorch("cpu")
+        found["lyaptorch, compiled"] = by_autograd(lyaptorch("cpu"))
     return found
-
-
-def seconds(method: Method, cell: lt.ElmanCell, inputs: Tensor, y: Tensor, gradient: bool) -> float:
-    """Processor time of one call, with or without the gradient by the recurrent weights."""
-    start = time.process_time()
-    with torch.set_grad_enabled(gradient):
-        loss = lt.flossing_loss(method(cell, inputs, y)[None])
-    if gradient:
-        torch.autograd.grad(loss, cell.weight_hh)
-    return time.process_time() - start
 
 
 def main() -> None:
@@ -106,24 +200,31 @@ def main() -> None:
         for bias in (cell.bias_hh, cell.bias_ih):
             if bias is not None:
                 bias.zero_()
-    inputs = torch.randn(options.steps, n, generator=generator)
-    y = torch.randn(n, generator=generator)
-    found = methods()
+    x, y = torch.randn(2, n, generator=generator)
+    inputs = x.expand(options.steps, n)
+    found = methods(cell, x)
     expected = script(cell, inputs, y)
-    slope = torch.autograd.grad(lt.flossing_loss(expected[None]), cell.weight_hh)[0]
-    times: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in found}
+    slope = flossing_gradient(expected, cell)
+    results = {name: method(cell, inputs, y, True) for name, method in found.items()}
+    times: dict[tuple[str, bool], list[float]] = {}
     for _ in range(options.rounds):
         for name, method in found.items():
-            for gradient in (False, True):
-                times[name][gradient].append(seconds(method, cell, inputs, y, gradient))
+            for gradient in (False, True)[: 1 if results[name][1] is None else 2]:
+                start = time.process_time()
+                method(cell, inputs, y, gradient)
+                times.setdefault((name, gradient), []).append(time.process_time() - start)
     print("| method | exponents, ms | with gradient, ms | exponents differ by | gradients differ by |")
     print("| --- | ---: | ---: | ---: | ---: |")
-    for name, method in found.items():
-        rates = method(cell, inputs, y)
-        (bar,) = torch.autograd.grad(lt.flossing_loss(rates[None]), cell.weight_hh)
-        forward, both = (1e3 * min(t) for t in times[name])
-        errors = (rates - expected).abs().max(), (bar - slope).norm() / slope.norm()
-        print(f"| {name} | {forward:.1f} | {both:.1f} | {errors[0]:.0e} | {errors[1]:.0e} |")
+    for name, (rates, bar) in results.items():
+        error = rates - expected
+        # from another frame their sum is the same
+        error = error.mean() if name.startswith(RANDOM) else error
+        values = [f"{1e3 * min(times[name, False]):.1f}", "", f"{error.abs().max():.0e}", ""]
+        if bar is not None:
+            values[1] = f"{1e3 * min(times[name, True]):.1f}"
+            if not name.startswith(RANDOM):
+                values[3] = f"{(bar - slope).norm() / slope.norm():.0e}"
+        print(f"| {name} | {' | '.join(values)} |")
     print(f"\nn {n}, k {n}, t {options.steps}, float64; least processor time of {options.rounds} turns")
 
 

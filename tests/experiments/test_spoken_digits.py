@@ -1,14 +1,12 @@
 """The figure that learns spoken digits, and the starts it compares."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
 
 from lyaptorch.experiments import FIGURES
-from lyaptorch.experiments.beyond import sequence_starts, spoken
-from lyaptorch.experiments.beyond.digit_tasks import Rows, Tones
+from lyaptorch.experiments.beyond import sequence_starts
+from lyaptorch.experiments.beyond.digit_tasks import Tones
 from lyaptorch.experiments.beyond.sequence_starts import (
     BY_NAME,
     STARTS,
@@ -21,8 +19,6 @@ from lyaptorch.experiments.check import HOLDS, UNDECIDED
 from lyaptorch.experiments.figure import Study
 from lyaptorch.record import Record
 from lyaptorch.schedules import FlossPhase
-from lyaptorch.tasks import SequentialImages
-from lyaptorch.tasks.batch import Draw
 from lyaptorch.training import Model, Readout
 from lyaptorch.training.choice import RECURRENT
 
@@ -36,8 +32,8 @@ def test_at_smoke_scale_every_network_is_trained_and_drawn_without_files(tmp_pat
     record = figure.record(False)
     final = record["final_accuracy"]
     assert final.shape == (2, len(figure.starts), 1)
-    gated = ["GRU" in name for name in figure.starts]
-    assert (np.isnan(final[..., 0]) == [[False] * len(gated), gated]).all()
+    two = [name == "two LIF" for name in figure.starts]
+    assert (np.isnan(final[..., 0]) == [[False] * len(two), two]).all()
     assert record["test_accuracy"].shape[-1] == record["measured_at"].shape[-1] == 3
     np.testing.assert_array_equal(record["test_accuracy"][..., -1], final)
     flossed = figure.starts.index("GRU, mixing, flossed")
@@ -46,17 +42,6 @@ def test_at_smoke_scale_every_network_is_trained_and_drawn_without_files(tmp_pat
     assert FIGURE.draw(record).savefig(tmp_path / "x.png") is None
     again = Record.load(record.save(tmp_path / "x.nc"))
     assert [c.key for c in figure.checks(again)] == [c.key for c in figure.checks(record)]
-
-
-def test_a_shorter_curve_ends_earlier_and_what_is_not_there_is_no_number():
-    found = {
-        (0, 0): {"curve": np.ones((2, 3)), "cost": np.array(1.0)},
-        (1, 1): {"curve": np.zeros((2, 2)), "cost": np.array(2.0)},
-    }
-    whole = spoken._side_by_side(found, (2, 2))
-    assert np.isfinite(whole["curve"]).sum((2, 3)).tolist() == [[6, 0], [0, 4]]
-    assert np.isnan(whole["curve"][1, 1, :, 2]).all()
-    np.testing.assert_array_equal(whole["cost"], [[1, np.nan], [np.nan, 2]])
 
 
 def a_record(**scores):
@@ -130,16 +115,3 @@ def test_flossing_changes_recurrent_weights_alone():
     changed = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
     assert changed == {"cell.weight_hh"}
     assert all(p.requires_grad for p in model.parameters())
-
-
-def test_rows_of_an_image_are_its_pixels_in_steps_of_28():
-    d = Draw(0, 28, 3, member_ids=IDS)
-    pixels = SequentialImages("mnist").draw(replace(d, steps=784))
-    batch = Rows().draw(d)
-    assert batch.inputs.shape == (28, 2, 3, 28)
-    assert torch.equal(batch.inputs[5, 1, 2], pixels.inputs[5 * 28 : 6 * 28, 1, 2, 0])
-    assert torch.equal(batch.targets[-1], pixels.targets[-1])
-    assert batch.mask.sum(0).eq(1).all()
-    assert batch.mask[-1].all()
-    x = Rows().inputs(Draw(0, 60, 3, member_ids=IDS))
-    assert torch.equal(x[30, 1, 2], Rows().images.inputs(Draw(0, 1680, 3, member_ids=IDS))[840:868, 1, 2, 0])

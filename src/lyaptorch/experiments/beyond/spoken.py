@@ -1,16 +1,18 @@
-"""Spoken digits and digits in rows of pixels, learned by networks that start in many ways."""
+"""Spoken digits and digits pixel by pixel, learned by networks that start in many ways."""
 
 from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
+from dataclasses import field
 from typing import Any, ClassVar
 
 import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from lyaptorch.experiments.beyond.digit_tasks import Rows, Tones
+from lyaptorch.experiments.beyond.digit_tasks import Tones
 from lyaptorch.experiments.beyond.learners import asks_at_least, figure
 from lyaptorch.experiments.beyond.sequence_starts import (
     BY_NAME,
@@ -27,13 +29,22 @@ from lyaptorch.experiments.weak_coupling.trained import network
 from lyaptorch.plots.primitives import DASHES, PALETTE, footnote, letters, level, picture
 from lyaptorch.record import Given, Record
 from lyaptorch.schedules import FitPhase, FlossPhase
-from lyaptorch.tasks import SpokenDigits, Task
+from lyaptorch.tasks import SequentialImages, SpokenDigits, Task
 from lyaptorch.tasks.batch import Draw
 from lyaptorch.training import Model
 from lyaptorch.training.choice import RECURRENT
 
 CHANCE, AT_CHANCE, LEARNED = 0.1, 0.25, 0.6
 """Accuracy of who knows nothing of ten digits; below which a kind is at chance; from which it has learned."""
+STEPS = {"frames": 300, "2 kHz": 1200, "4 kHz": 1200, "pixels": 600}
+"""Task steps of each task."""
+LONG = tuple(start.name for start in STARTS if start.kind != "two LIF")
+ONLY = {
+    "2 kHz": LONG,
+    "4 kHz": ("GRU", "GRU, open"),
+    "pixels": tuple(name for name in LONG if BY_NAME[name].kind in GATED),
+}
+"""Which starts learn long tasks: two layers of spiking neurons have no compiled step."""
 TESTS = 10
 """Batches of a test: with 30 recordings in each these are all."""
 ADVISED = {
@@ -81,48 +92,35 @@ def learned(record: Record, axes: list[Axes]) -> None:
 
 @figure(
     "spoken-digits",
-    "spoken digits as frames and as samples, and images in rows: how networks should start",
-    cost=("6 s", "9 min", "days; hours on a GPU"),
+    "spoken digits as frames and as samples, and images pixel by pixel: how networks should start",
+    cost=("6 s", "3 min", "1 h"),
     smoke={
         "hidden_size": 4,
-        "iterations": (2, 2),
-        "measure_every": 1,
+        "iterations": {"frames": 2, "2 kHz": 2},
+        "measurements": 2,
         "batch": 4,
         "seeds": 1,
         "floss_epochs": 1,
-        "rate": 500,
         "made_up": True,
-        "tasks": ("frames", "samples"),
-        "starts": ("Elman", "residual, informed", "GRU, open", "GRU, mixing", "GRU, mixing, flossed", "LIF"),
-        "compiled": ("samples",),
+        "tasks": ("frames", "2 kHz"),
+        "starts": ("Elman", "residual, informed", "GRU, open", "GRU, mixing, flossed", "LIF", "two LIF"),
     },
-    small={
-        "hidden_size": 64,
-        "iterations": (300, 200, 300),
-        "starts": tuple(start.name for start in STARTS if start.kind != "two LIF"),
-        "measure_every": 50,
-        "seeds": 3,
-        "floss_epochs": 60,
-        "rate": 2000,
-        "compiled": ("samples",),
-    },
+    small={"tasks": ("frames",), "iterations": {"frames": 300}, "measurements": 6},
     draw=learned,
 )
 class SpokenDigitsLearned(Figure):
     """Networks learn to tell ten digits apart, from sound or images, after different starts.
 
     Attributes:
-        tasks: "frames" and "samples" of spoken digits, and "rows" of MNIST: these are for gated networks
-            alone, without flossing, which looks at more steps than they have.
+        tasks: "frames" of spoken digits, their samples, called by how many there are in a second, such as
+            "2 kHz", and the 784 "pixels" of images of MNIST.
         starts: names of `STARTS`.
-        compiled: tasks that only networks with compiled steps learn: GRU, LSTM and two layers take too long.
         hidden_size: units.
         coupling: of residuals, where they do not draw their own.
         seeds: networks of each start.
         first: the number of the first of them.
-        rate: samples per second.
         iterations: task steps of each task.
-        measure_every: task steps between two tests.
+        measurements: tests on the way, beside that at the end.
         batch: recordings or images of a step.
         lr: learning rate of all.
         clip: of the whole gradient.
@@ -131,44 +129,42 @@ class SpokenDigitsLearned(Figure):
         made_up: tones in the place of speech.
     """
 
-    tasks: tuple[str, ...] = ("frames", "samples", "rows")
+    tasks: tuple[str, ...] = ("frames", "2 kHz", "4 kHz", "pixels")
     starts: tuple[str, ...] = tuple(start.name for start in STARTS)
-    compiled: tuple[str, ...] = ()
-    hidden_size: int = 128
+    hidden_size: int = 64
     coupling: float = 0.1
-    seeds: int = 5
+    seeds: int = 3
     first: int = 0
-    rate: int = 4000
-    iterations: tuple[int, ...] = (4500, 4500, 4500)
-    measure_every: int = 90
+    iterations: Mapping[str, int] = field(default_factory=lambda: STEPS)
+    measurements: int = 15
     batch: int = 30
     lr: float = 3e-3
     clip: float = 1.0
-    floss_epochs: int = 200
+    floss_epochs: int = 60
     floss_lr: float = 2e-3
     made_up: bool = False
 
-    cut: ClassVar[tuple[Along, ...]] = (Along("seed", "seeds"),)
+    cut: ClassVar[tuple[Along, ...]] = (
+        Along("seed", "seeds", 3),
+        Along("task", "tasks"),
+        Along("start", "starts"),
+    )
 
     def run(self, study: Study) -> Results:
         """`test_accuracy (task, start, seed, measurement)`, `final_accuracy`, and what a step costs.
 
         NaN where a start does not learn a task.
         """
-        found = {}
-        for i, name in enumerate(self.tasks):
-            task, steps = self._task(name), self.iterations[i]
-            for j, start in enumerate(self.starts):
-                if not self._left_out(name, BY_NAME[start]):
-                    found[i, j] = self._learn(study.part(name, start), task, BY_NAME[start], steps)
-        whole = _side_by_side(found, (len(self.tasks), len(self.starts)))
+        every = [self._of_task(study, name) for name in self.tasks]
+        found = {key: np.stack([one[key] for one in every]) for key in every[0]}
         dims = ("task", "start", "seed")
+        at = [np.arange(self.measurements + 1) * self._every(name) for name in self.tasks]
         measured: dict[str, Given] = {
-            "test_accuracy": ((*dims, "measurement"), whole["test_accuracy"]),
-            "measured_at": (("task", "measurement"), np.fmax.reduce(whole["measured_at"], 1)),
-            "final_accuracy": (dims, whole["final_accuracy"]),
-            "flops": (dims, whole["flops"]),
-            "step_seconds": (dims[:2], whole["step_seconds"], {"units": "s"}),
+            "test_accuracy": ((*dims, "measurement"), found["test_accuracy"]),
+            "measured_at": (("task", "measurement"), np.array(at, dtype=float)),
+            "final_accuracy": (dims, found["final_accuracy"]),
+            "flops": (dims, found["flops"]),
+            "step_seconds": (dims[:2], found["step_seconds"], {"units": "s"}),
         }
         return measured, coordinates(task=self.tasks, start=self.starts)
 
@@ -176,22 +172,40 @@ class SpokenDigitsLearned(Figure):
         """Of each task: what is advised, against how a kind starts; mixing, flossing and the residuals."""
         for i, task in enumerate(record["task"]):
             final = dict(zip(map(str, record["start"]), record["final_accuracy"][i], strict=True))
-            scores = {n: own for n, own in final.items() if not self._left_out(str(task), BY_NAME[n])}
+            scores = {n: own for n, own in final.items() if not self._left_out(str(task), n)}
             yield _rescued(str(task), scores)
             yield from _compared(str(task), scores)
 
-    def _left_out(self, task: str, start: Start) -> bool:
-        if task == "rows":
-            return start.kind not in GATED or start.flossed
-        return task in self.compiled and start.kind in (*GATED, "two LIF")
+    def _left_out(self, task: str, start: str) -> bool:
+        return start not in ONLY.get(task, self.starts)
+
+    def _every(self, task: str) -> int:
+        """Task steps between two tests."""
+        return self.iterations[task] // self.measurements
 
     def _task(self, name: str) -> Any:
-        if name == "rows":
-            return Rows()
-        return (Tones if self.made_up else SpokenDigits)(name, rate=self.rate)
+        if name == "pixels":
+            return SequentialImages("mnist")
+        sounds = Tones if self.made_up else SpokenDigits
+        return sounds() if name == "frames" else sounds("samples", rate=1000 * int(name.split()[0]))
 
-    def _learn(self, study: Study, task: Any, start: Start, steps: int) -> dict[str, NDArray[Any]]:
-        """Start, floss, train for so many steps, and test the networks of one start."""
+    def _of_task(self, study: Study, name: str) -> dict[str, NDArray[Any]]:
+        """Of one task what is measured of each start, side by side."""
+        none = np.full(self.seeds, np.nan)
+        nothing = {
+            "test_accuracy": np.full((self.seeds, self.measurements + 1), np.nan),
+            **dict.fromkeys(("final_accuracy", "flops"), none),
+            "step_seconds": np.array(np.nan),
+        }
+        found = [
+            nothing if self._left_out(name, start) else self._learn(study, name, BY_NAME[start])
+            for start in self.starts
+        ]
+        return {key: np.stack([one[key] for one in found]) for key in nothing}
+
+    def _learn(self, study: Study, name: str, start: Start) -> dict[str, NDArray[Any]]:
+        """Start, floss, train, and test the networks of one start."""
+        study, task, every = study.part(name, start.name), self._task(name), self._every(name)
         ids, length = numbers(self.first, self.seeds), task.length
         cell = started(start, task, length, self.hidden_size, self.coupling, study, ids)
         model = network(study, cell, task, ids)
@@ -203,14 +217,12 @@ class SpokenDigitsLearned(Figure):
             phase = FlossPhase(self.floss_epochs, k=k, lr=lr, clip=1.0, parameters=RECURRENT)
             flops += study.part("flossing").train(model, task, (phase,), **fit)["floss_flops"]
         seconds = self._step_seconds(model, task, fit)
-        tests = {"metrics": ("test",), "metrics_every": self.measure_every, "test_batches": TESTS}
-        record = study.train(model, task, (FitPhase(steps),), **fit, **tests)
+        tests = {"metrics": ("test",), "metrics_every": every, "test_batches": TESTS}
+        record = study.train(model, task, (FitPhase(every * self.measurements),), **fit, **tests)
         final = study.evaluate(model, task, batch=self.batch, batches=TESTS, member_ids=ids)
-        # the last measurement of a training comes before its last steps
-        after = np.nanmax(record["measured_at"], 0), [steps]
         return {
+            # the last measurement of a training comes before its last steps
             "test_accuracy": np.column_stack([record["test_accuracy"], final["accuracy"]]),
-            "measured_at": np.concatenate(after),
             "final_accuracy": final["accuracy"],
             "flops": flops + record["fit_flops"],
             "step_seconds": np.array(seconds),
@@ -227,21 +239,6 @@ class SpokenDigitsLearned(Figure):
             taken.append(time.process_time() - start)
         model.zero_grad(set_to_none=True)
         return min(taken) / self.seeds
-
-
-def _side_by_side(
-    found: dict[tuple[int, int], dict[str, NDArray[Any]]], shape: tuple[int, int]
-) -> dict[str, NDArray[Any]]:
-    """What was found at each place, of this shape in front; NaN elsewhere, and behind a shorter curve."""
-    whole: dict[str, NDArray[Any]] = {}
-    for key in next(iter(found.values())):
-        values = {place: one[key] for place, one in found.items()}
-        most = np.max([value.shape for value in values.values()], 0).astype(int)
-        whole[key] = np.full((*shape, *most), np.nan)
-        for place, value in values.items():
-            at: tuple[int | slice, ...] = (*place, *(slice(n) for n in value.shape))
-            whole[key][at] = value
-    return whole
 
 
 def _rescued(task: str, scores: dict[str, NDArray[Any]]) -> Any:

@@ -20,6 +20,7 @@ PERCENT = (
     "snntorch_delayed",
     "lightning_delayed_xor",
     "sweep_gain",
+    "looped_parity",
 )
 
 
@@ -83,6 +84,20 @@ def test_a_sweep_runs_in_processes_and_not_twice(tmp_path):
     assert again.stdout == first.stdout
     assert first.stdout.count("gain ") == 2
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nc")} == written
+
+
+def test_exponents_of_the_instances_of_a_looped_model(monkeypatch, tmp_path, capsys):
+    threads = torch.get_num_threads()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            run("looped_parity", "--smoke", monkeypatch=monkeypatch, folder=tmp_path)
+    finally:
+        torch.set_num_threads(threads)
+    apart, low, high = re.search(
+        r"by lambda_1 (\S+) \(shuffled (\S+) to (\S+)\)", capsys.readouterr().out
+    ).groups()
+    assert 0 <= float(low) < 0.5 < float(high) <= 1
+    assert 0 <= float(apart) <= 1
 
 
 def test_a_convolutional_network(monkeypatch, tmp_path, capsys):

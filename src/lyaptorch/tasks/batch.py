@@ -31,6 +31,12 @@ class Batch:
 
     Args:
         since: `first`, where it is known; else it is looked up in the mask, and is 0 where nobody can look.
+
+    Example:
+        >>> import lyaptorch as lt
+        >>> batch = lt.tasks.DelayedCopy(2).draw(lt.tasks.Draw(0, 5, 3, member_ids=torch.arange(1)))
+        >>> batch.inputs.shape, batch.mask[:, 0].tolist()
+        (torch.Size([5, 1, 3, 1]), [False, False, True, True, True])
     """
 
     inputs: Inputs

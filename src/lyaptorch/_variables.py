@@ -14,7 +14,14 @@ from lyaptorch import _checks
 
 
 class Variable(NamedTuple):
-    """Dimension names, values, and optionally what they mean: `units`, `long_name`, `comment`."""
+    """Dimension names, values, and optionally what they mean: `units`, `long_name`, `comment`.
+
+    Example:
+        >>> from lyaptorch import Record
+        >>> record = Record("scan", {}, {"x": (("t",), [0.5, 0.7], {"units": "nats per step"})})
+        >>> record.variables["x"].dims, record.variables["x"].attributes["units"]
+        (('t',), 'nats per step')
+    """
 
     dims: tuple[str, ...]
     values: NDArray[Any]

@@ -26,6 +26,12 @@ class ResidualExponents(NamedTuple):
         slopes: log |eig| of the Jacobian at time-averaged slopes; None without inputs.
         normal: whether A is normal. If not, the others are off by up to eps times `condition`.
         condition: condition number of A's eigenvectors; 1 for a normal A.
+
+    Example:
+        >>> import lyaptorch as lt
+        >>> cell = lt.ResidualCell(1, 6, residual=lt.residuals.decay(0.9), coupling=0.01)
+        >>> lt.analysis.residual_exponents(cell).residual.exp().round(decimals=3)
+        tensor([0.9000, 0.9000, 0.9000, 0.9000, 0.9000, 0.9000], dtype=torch.float64)
     """
 
     residual: Float[Tensor, "*e n"]

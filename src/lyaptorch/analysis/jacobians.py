@@ -37,6 +37,13 @@ class ConditionNumber:
         exponents: `(*e, b, k)`, lambda_1 .. lambda_k of the same run, in the frame's order, nats per step.
         bits: of the arithmetic; 53 for float64.
         arithmetic: "float64", "python-flint" or "mpmath".
+
+    Example:
+        >>> import lyaptorch as lt
+        >>> cell, x = lt.RateCell(1, 8), torch.zeros(50, 1, 1)
+        >>> found = lt.analysis.condition_number(cell, x, k=2, every=25)
+        >>> found.times.tolist(), found.log_singular_values.shape
+        ([25, 50], torch.Size([2, 1, 2]))
     """
 
     times: Tensor
@@ -162,6 +169,8 @@ def condition_number(
 
 def usable_dimensions(exponents: Float[Tensor, "*e k"], steps: int | float, kappa: float) -> Tensor:
     """How many gradient directions survive `steps` steps: those i with exp((lambda_1 - lambda_i) t) <= kappa.
+
+    Cost O(k).
 
     Args:
         exponents: in any order; -inf never counts.

@@ -133,6 +133,8 @@ def gradient_overlap(
 def gradient_singular_values(loss: Tensor, weight: Tensor) -> Float[Tensor, "*e r"]:
     """Singular values of dL/dW, descending: the size of each direction that one step would change.
 
+    Cost of the gradient, and O(n m min(n, m)) per network.
+
     Args:
         loss: of any shape; it is summed, so that independent networks stay independent.
         weight: W `(*e, n, m)` on which the loss depends.
@@ -160,6 +162,8 @@ def effective_rank(
     singular_values: Float[Tensor, "*e r"], kind: str = "participation", threshold: float = 0.01
 ) -> Float[Tensor, "*e"]:
     """How many directions carry a matrix: r for r equal singular values, 1 for one, 0 for none.
+
+    Cost O(r).
 
     Args:
         singular_values: s >= 0, in any order.

@@ -28,6 +28,8 @@ def time_scales(exponents: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
 
     A direction that does not contract never forgets: its time scale is inf.
 
+    Of any shape, whose units and order stay. Cost O(1) each.
+
     Example:
         >>> time_scales(torch.tensor([0.0, -0.01, -0.5]))
         tensor([ inf, 100.,   2.])

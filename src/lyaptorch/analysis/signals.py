@@ -46,6 +46,13 @@ class PowerSpectrum:
         length: t, steps of a sequence.
         power: `(t // 2 + 1,)`, mean of |sum_s x_s e^(-2 pi i k s / t)|^2 / t over sequences, float64.
         stderr: its standard error.
+
+    Example:
+        >>> import lyaptorch as lt
+        >>> waves = torch.sin(0.5 * torch.arange(400.0))[:, None]
+        >>> found = lt.analysis.characteristic_frequency(waves)
+        >>> found.power.shape, round(found.frequency, 1)
+        (torch.Size([201]), 0.5)
     """
 
     length: int
@@ -89,7 +96,7 @@ class PowerSpectrum:
 @measures
 @torch.no_grad()
 def characteristic_frequency(sequences: Tensor) -> PowerSpectrum:
-    """The mean power spectrum of sequences, its peaks, and the strongest of them.
+    """The mean power spectrum of sequences, its peaks, and the strongest of them. Cost O(t log t) each.
 
     Args:
         sequences: `(t, ...)`, time first, such as inputs `(t, *e, b, m)`; what follows are sequences.

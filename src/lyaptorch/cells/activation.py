@@ -260,6 +260,7 @@ class _Builtin(Activation):
 
 
 ACTIVATIONS: dict[str, Callable[[], Activation]] = {"tanh": tanh, "relu": relu, "linear": linear}
+"""What `activation` may be, by name."""
 
 
 def activation(spec: str | Activation) -> Activation:

@@ -244,7 +244,20 @@ def _depth(cls: type, *names: str) -> int:
 
 
 class FormCell(Cell):
-    """A cell that is wholly described by its `Form`."""
+    """A cell that is wholly described by its `Form`.
+
+    Example:
+        >>> import lyaptorch as lt
+        >>> class Half(lt.cells.FormCell):
+        ...     def __init__(self, n):
+        ...         super().__init__(1, n, ())
+        ...         self.W, self.V = (torch.nn.Parameter(0.5 * torch.eye(n, m)) for m in (n, 1))
+        ...     def form(self):
+        ...         return lt.cells.Form(self.W, self.V, (), None, None)
+        >>> spec = lt.lyapunov_spectrum(Half(3), torch.zeros(10, 1, 1), k=3, backend="torch")
+        >>> spec.exponents.detach().exp().round(decimals=4)
+        tensor([[0.5000, 0.5000, 0.5000]])
+    """
 
     def __init_subclass__(cls, **settings: Any) -> None:
         # of a class with another step, `form` says that there is none; what it builds on has one still

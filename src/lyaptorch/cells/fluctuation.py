@@ -48,6 +48,8 @@ def fluctuation_driven(
 
         mean = N p A mu,    variance = N p (1 - p) B (mu^2 + sigma^2).
 
+    Cost O(n^2 + n m).
+
     Args:
         cell: whose `weight_ih` and `weight_hh` are set.
         input_rate: of each input, in Hz.

@@ -156,6 +156,8 @@ def closed_loop(cell: Network, readout: Callable[[Tensor], Tensor]) -> Cell:
     `dF/dx dR/dh` beside `dF/dh`. Those of a reservoir that was trained to forecast a system are, where it
     learned that, the system's, and others that its own forgetting adds.
 
+    A step costs one of the cell, and O(o n) for the readout.
+
     Args:
         cell: anything that `as_cell` takes.
         readout: `Readout`, any module or function of states `(*e, b, n)` to inputs `(*e, b, o)`, o at most

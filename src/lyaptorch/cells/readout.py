@@ -22,6 +22,11 @@ class Readout(nn.Module):
         ensemble: leading dimensions `*e`.
         member_ids: ids of shape `*e`; equal ids get equal numbers.
         generator: seeds the weights; None is a fixed seed.
+
+    Example:
+        >>> readout = Readout(8, 2, ensemble=(3,))
+        >>> readout(torch.zeros(3, 5, 8)).shape
+        torch.Size([3, 5, 2])
     """
 
     def __init__(

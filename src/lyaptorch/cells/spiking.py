@@ -28,6 +28,12 @@ class SpikingCell(Cell):
     Attributes:
         hidden_size: n, the number of neurons; the state has `variables * n` entries.
         activation: the step whose slope, the surrogate, stands in Jacobians.
+
+    Example:
+        >>> import lyaptorch as lt
+        >>> cell = lt.LIFCell(3, 8)
+        >>> isinstance(cell, SpikingCell), cell.state_size
+        (True, 16)
     """
 
     variables = 2

@@ -96,6 +96,11 @@ class Surrogate(Activation):
 
     Raises:
         ValueError: for unknown names, a sharpness that is not above 0, or a Parameter of another shape.
+
+    Example:
+        >>> f = sech2(2.0, value="sign")
+        >>> f(torch.tensor([-0.1, 0.3])), f.slope(torch.zeros(1))
+        (tensor([-1.,  1.]), tensor([1.]))
     """
 
     def __init__(self, bump: Bump, sharpness: Number, norm: str, value: str, through: str) -> None:

@@ -67,6 +67,11 @@ def unroll(cell: Cell, inputs: Inputs, h: State, *, first: int = 0, plain: bool 
 
     Raises:
         ValueError: if `first` is not a step.
+
+    Example:
+        >>> import lyaptorch as lt
+        >>> unroll(lt.ElmanCell(2, 5), torch.zeros(7, 1, 2), torch.zeros(1, 5), first=6).shape
+        torch.Size([1, 1, 5])
     """
     _checks.unpacked("inputs", inputs)
     first = _checks.integer("first", first, 0, len(inputs) - 1) if first else 0
@@ -92,8 +97,15 @@ def unroll(cell: Cell, inputs: Inputs, h: State, *, first: int = 0, plain: bool 
 def settle(cell: Cell, inputs: Inputs, h: State) -> State:
     """The state after all `inputs`, without gradient; `h` itself where there are none.
 
+    Cost O(t b n^2) per network; memory of 256 steps.
+
     Raises:
         FloatingPointError: if the state overflows.
+
+    Example:
+        >>> import lyaptorch as lt
+        >>> settle(lt.RateCell(1, 5, gain=0.5), torch.zeros(200, 1, 1), torch.ones(1, 5)).shape
+        torch.Size([1, 5])
     """
     _checks.unpacked("inputs", inputs)
     if len(inputs) == 0:

@@ -58,7 +58,7 @@ def weakly_coupled_(
 ) -> None:
     """Initialise an Elman network in place as a weakly coupled residual network of kind B.
 
-    W = A + eps U(-1/sqrt n, 1/sqrt n), V = eps U(-1/sqrt m, 1/sqrt m), and so the bias.
+    W = A + eps U(-1/sqrt n, 1/sqrt n), V = eps U(-1/sqrt m, 1/sqrt m), and so the bias. Cost O(n^2).
 
     Args:
         network: an `ElmanCell`, a `torch.nn.RNNCell`, or a `torch.nn.RNN` with one layer and direction.

@@ -35,6 +35,8 @@ def available() -> dict[str, Availability]:
     the absence of the compiled ones is an error. Triton's need a GPU, or TRITON_INTERPRET=1 from the start of
     the process: then an interpreter runs them on the CPU, slowly, to test them.
 
+    Cost of a look at files and drivers.
+
     Raises:
         RuntimeError: if the kernels are required and missing.
 

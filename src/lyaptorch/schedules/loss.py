@@ -25,6 +25,8 @@ def flossing_loss(
     Dead columns (-inf) carry no value and no gradient; "mean" divides by the number of the others.
     Trajectories without a living column are left out.
 
+    Cost O(b k) per network.
+
     Args:
         exponents: `(*e, b, k)` of `lyapunov_spectrum`.
         target: a number, one for each exponent `(k,)`, one for each member `(*e, 1)`, or both, `(*e, k)`. It

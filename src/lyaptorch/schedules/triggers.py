@@ -54,7 +54,14 @@ accuracy = Metric("accuracy")
 
 @dataclass(frozen=True)
 class Every:
-    """At every multiple of `epochs` task epochs, 0 excluded."""
+    """At every multiple of `epochs` task epochs, 0 excluded.
+
+    Example:
+        >>> import lyaptorch as lt
+        >>> again = lt.schedules.Trigger(Every(100), lt.FlossPhase(20))
+        >>> lt.FitPhase(1000, triggers=(again,)).epochs
+        1000
+    """
 
     epochs: int
 
@@ -74,7 +81,12 @@ class Every:
 
 @dataclass(frozen=True, init=False)
 class At:
-    """At these task epochs: `At(0, 100, 200)`."""
+    """At these task epochs: `At(0, 100, 200)`.
+
+    Example:
+        >>> At(0, 100).epochs
+        (0, 100)
+    """
 
     epochs: tuple[int, ...]
 
@@ -96,7 +108,12 @@ class At:
 
 @dataclass(frozen=True)
 class When:
-    """Whenever a condition, or any of several, holds at a check, from task epoch `after` on."""
+    """Whenever a condition, or any of several, holds at a check, from task epoch `after` on.
+
+    Example:
+        >>> When(gradient_norm < 1e-6, after=100).after
+        100
+    """
 
     condition: Condition | tuple[Condition, ...]
     after: int = 0
@@ -140,6 +157,10 @@ class Scale:
     """Multiply a parameter or buffer of the model, by its name, for the members that fired.
 
     With `optional`, a model without one is left alone.
+
+    Example:
+        >>> Scale("cell.weight_hh", 1.1).factor
+        1.1
     """
 
     name: str

@@ -25,6 +25,8 @@ MOST = 100_000
 def axis(text: str) -> tuple[str, list[Any]]:
     """The name and the values in `name=first:last:step`, both ends included, or `name=a,b,c`.
 
+    Cost O(values).
+
     Raises:
         ValueError: if it is neither, or holds no value or one twice.
 
@@ -44,6 +46,8 @@ def axis(text: str) -> tuple[str, list[Any]]:
 
 def grid(config: Config, axes: Axes) -> list[dict[str, Any]]:
     """The configurations of all points, the last axis fastest.
+
+    Cost O(points).
 
     Raises:
         ValueError: for an axis without values, or with one twice.
@@ -67,6 +71,8 @@ def grid(config: Config, axes: Axes) -> list[dict[str, Any]]:
 def run_id(name: str, config: Config) -> str:
     """What a run is called: a digest of the sweep's name and the configuration, whatever its order.
 
+    Cost O(settings).
+
     Example:
         >>> run_id("train", {"a": 1, "b": 2}) == run_id("train", {"b": 2, "a": 1})
         True
@@ -81,6 +87,10 @@ class Group:
     Attributes:
         configs: their configurations.
         ids: what they are called.
+
+    Example:
+        >>> packs("train", grid({}, {"seed": range(2)}), None, 1)[0].configs
+        ({'seed': 0},)
     """
 
     configs: tuple[Config, ...]
@@ -103,6 +113,8 @@ def packs(
     """Runs for which `together` gives the same text share an ensemble of at most `most`, in their order.
 
     Without `together` each is alone.
+
+    Cost O(runs).
 
     Example:
         >>> configs = grid({}, {"n": [1, 2], "seed": range(5)})

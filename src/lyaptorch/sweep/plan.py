@@ -30,6 +30,10 @@ class Plan:
         folder: where the Records are.
         finished: by the id of each finished run of the sweep, its Record and its place in there.
         todo: packs of the others.
+
+    Example:
+        >>> Plan(Path("runs"), {}, []).todo
+        []
     """
 
     folder: Path
@@ -78,6 +82,8 @@ def sweep(
     Kill it at any instant, and the same call ends with the same Records: a Record is written atomically, by
     this process alone, when its pack is done; which runs share a pack follows from the configurations. A run
     is named by its configuration, so a larger grid does only what is new.
+
+    Cost that of the runs, and some milliseconds for each pack.
 
     Args:
         function: executes a pack; it can be pickled, and is told the file of its checkpoint, to use or not.
@@ -179,6 +185,8 @@ def gather(
 ) -> Record:
     """One Record of a sweep, its variables `(*axes, ...)`; NaN where a run is not finished.
 
+    Cost of reading each Record once.
+
     Args:
         plan: of a sweep.
         config: what all runs have in common.
@@ -188,6 +196,16 @@ def gather(
 
     Returns:
         A Record of kind "sweep" with the values of each axis as a coordinate.
+
+    Example:
+        >>> import tempfile
+        >>> def square(configs, checkpoint):
+        ...     return Record("square", {}, {"y": (("member",), [c["x"] ** 2 for c in configs])})
+        >>> axes = {"x": [1, 2, 3]}
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     plan = sweep(square, grid({}, axes), folder, name="square")
+        ...     gather(plan, {}, axes, name="square")["y"].tolist()
+        [1, 4, 9]
     """
     found = [plan.finished.get(run_id(name, point)) for point in grid(config, axes)]
     values = [{} if entry is None else _values(*entry, names) for entry in found]
@@ -215,7 +233,7 @@ def _values(
             continue
         if "member" in v.dims:
             at = v.dims.index("member")
-            own[key] = (tuple(d for d in v.dims if d != "member"), np.take(v.values, index, at))
+            own[key] = (tuple(d for d in v.dims if d != "member"), np.asarray(v.values.take(index, at)))
         else:
             own[key] = (v.dims, v.values)
     return own

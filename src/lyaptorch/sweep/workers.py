@@ -31,7 +31,12 @@ class Workers(Protocol):
 
 @dataclass(frozen=True)
 class Serial:
-    """In this process, one after the other."""
+    """In this process, one after the other.
+
+    Example:
+        >>> Serial()
+        Serial()
+    """
 
     def execute(self, work: Work, packs: Sequence[Group]) -> Iterator[tuple[Group, Any]]:
         """See `Workers`."""
@@ -51,6 +56,10 @@ class Processes:
     Attributes:
         count: how many.
         retries: how often a pack is repeated whose process died.
+
+    Example:
+        >>> Processes(2).count
+        2
     """
 
     count: int
@@ -123,6 +132,10 @@ class Ray:
         cpus: of a pack.
         gpus: of a pack.
         retries: how often a pack is repeated whose worker or node died.
+
+    Example:
+        >>> Ray("auto", gpus=0.5).address
+        'auto'
     """
 
     address: str = "local"

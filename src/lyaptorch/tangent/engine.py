@@ -41,6 +41,8 @@ def engines(
 
     The reason is that with which an explicit `backend` is refused. Nothing is scanned.
 
+    Costs a probe of the step, if it is not ours.
+
     Args:
         cell: anything that `as_cell` takes.
         inputs: `(t, *e, b, m)`.

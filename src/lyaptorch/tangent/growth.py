@@ -36,6 +36,12 @@ class Growth:
             after the end of a trajectory, and -inf everywhere where it ended before anything was counted.
         steps: `(s,)`, steps in each interval, or `(s, *e, b)`, those of each trajectory: 0 after its end.
         healthy: `(s, *e, b, k)`, whether the column was alive at the end of the interval.
+
+    Example:
+        >>> import lyaptorch as lt
+        >>> growth = lt.lyapunov_spectrum(lt.RateCell(1, 8), torch.zeros(60, 1, 1), k=2, interval=3).growth
+        >>> growth.log_r.shape, growth.steps.sum().item()
+        (torch.Size([20, 1, 2]), 60)
     """
 
     log_r: LogR
@@ -203,6 +209,12 @@ def mean_over_trajectories(exponents: Tensor) -> Tensor:
 
     Left out is what is -inf: the columns that died, and trajectories that ended before anything was counted.
     NaN is not left out. Differentiable.
+
+    Cost O(b k).
+
+    Example:
+        >>> mean_over_trajectories(torch.tensor([[1.0, -torch.inf], [3.0, -torch.inf]]))
+        tensor([2., -inf])
     """
     there = exponents != -torch.inf
     total = torch.where(there, exponents, 0.0).sum(-2)

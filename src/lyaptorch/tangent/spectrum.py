@@ -45,6 +45,12 @@ class Spectrum(Shown):
         warm_up: steps for which each piece went on into the next one, in place of what that had found.
         seams: `(*e, b, k)`, what the new start of every piece may yet change in each exponent, from what
             pieces differ by at the end of the warm-up, and from the exponents' gaps; None without pieces.
+
+    Example:
+        >>> import lyaptorch as lt
+        >>> spec = lt.lyapunov_spectrum(lt.RateCell(1, 16, gain=0.5), torch.zeros(100, 1, 1), k=4)
+        >>> spec.exponents.shape, spec.stderr().shape, bool(spec.exponents[0, 0] < 0)
+        (torch.Size([1, 4]), torch.Size([1, 4]), True)
     """
 
     growth: Growth

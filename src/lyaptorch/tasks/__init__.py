@@ -36,13 +36,20 @@ TASKS = {
     "spoken_digits": SpokenDigits,
     "temporal_xor": TemporalXOR,
 }
+"""Those that a command line can name."""
 
 
 def make_task(name: str, *, delay: int, items: int = 1) -> Task:
     """The task called `name`; spoken digits, as frames, have no delay.
 
+    Costs nothing until it draws.
+
     Raises:
         ValueError: for an unknown name (the nearest one is named).
+
+    Example:
+        >>> make_task("delayed_copy", delay=20).delay
+        20
     """
     make = TASKS[_checks.choice("task", name, TASKS)]
     if make is SpokenDigits:

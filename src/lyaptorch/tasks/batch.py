@@ -34,6 +34,12 @@ class Batch:
 
     Raises:
         ValueError: for shapes that do not fit each other, or a PackedSequence.
+
+    Example:
+        >>> import lyaptorch as lt
+        >>> batch = lt.tasks.DelayedCopy(2).draw(lt.tasks.Draw(0, 5, 3, member_ids=torch.arange(1)))
+        >>> batch.inputs.shape, batch.mask[:, 0].tolist()
+        (torch.Size([5, 1, 3, 1]), [False, False, True, True, True])
     """
 
     inputs: Inputs

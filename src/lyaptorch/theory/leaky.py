@@ -30,6 +30,12 @@ class LeakyMeanField(NamedTuple):
         variance: Delta(0), of the states over units and time.
         covariance: `(lags,)`, Delta(tau) of a unit's states tau steps apart, tau = 0, 1, ..., until it is 0.
         lambda_max: the largest exponent, nats per unit of time; a step takes `leak`.
+
+    Example:
+        >>> import lyaptorch as lt
+        >>> field = lt.theory.leaky_mean_field(0.5, 0.1)
+        >>> round(field.variance.item(), 6), bool(field.lambda_max < 0)
+        (0.0, True)
     """
 
     variance: Tensor
@@ -77,6 +83,8 @@ def quiescent_spectrum(
     eigenvalues: Float[Tensor, "*e n"] | Complex[Tensor, "*e n"], leak: float = 1.0
 ) -> Float[Tensor, "*e n"]:
     """Exponents of a leaky network at rest, h = 0 with slopes of 1: `log|1 - leak + leak mu_i| / leak`.
+
+    Cost O(n log n).
 
     Args:
         eigenvalues: mu_i of W, such as `torch.linalg.eigvals(cell.weight_hh)`; both of a complex pair.

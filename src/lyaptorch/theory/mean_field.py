@@ -25,6 +25,12 @@ class MeanField(NamedTuple):
     Attributes:
         variance: q, of the states over units and time.
         lambda_max: the largest exponent, nats per step.
+
+    Example:
+        >>> import lyaptorch as lt
+        >>> variance, lambda_max = lt.theory.tanh_mean_field(torch.tensor([0.5, 2.0]))
+        >>> variance.shape, lambda_max > 0
+        (torch.Size([2]), tensor([False,  True]))
     """
 
     variance: Tensor
@@ -35,6 +41,8 @@ def tanh_mean_field(g: Number, s: Number = 0.0) -> MeanField:
     """A discrete-time rate network, h' = W tanh(h) + input, W ~ N(0, g^2 / n), n to infinity.
 
     `q = g^2 E[tanh^2(sqrt q z)] + s^2`, `lambda_max = 1/2 log(g^2 E[sech^4(sqrt q z)])`, z ~ N(0, 1).
+
+    Costs some tens of milliseconds for each value, whatever n would be.
 
     Args:
         g: gain > 0; a number or tensor.
@@ -70,6 +78,8 @@ def binary_mean_field(g: Number, input_power: Number = 0.0) -> MeanField:
     `Delta0 = 1 + input_power`, `lambda_max = 1/2 log E[sech^4(g sqrt(Delta0) z)]`, z ~ N(0, 1). The exponent
     belongs to the surrogate Jacobian W diag(sech^2(g h)): that of the network itself is infinite.
 
+    Costs less than a millisecond for each value.
+
     Args:
         g: sharpness > 0 of the surrogate; a number or tensor.
         input_power: mean over units of the squared input current (V x + b)_i^2; broadcasts with `g`. Where it
@@ -98,6 +108,8 @@ def binary_mean_field(g: Number, input_power: Number = 0.0) -> MeanField:
 def critical_gain(s: Number) -> Tensor:
     """The gain at which `tanh_mean_field(g, s).lambda_max` is 0: input of strength s suppresses chaos below.
 
+    Of the shape of `s`, such as `(*e)`. Costs some tens of milliseconds for each value.
+
     Example:
         >>> round(critical_gain(0.0).item(), 6)
         1.0
@@ -114,6 +126,8 @@ def critical_gain(s: Number) -> Tensor:
 
 def critical_input(g: Number) -> Tensor:
     """The strength s of input that suppresses chaos: `tanh_mean_field(g, s).lambda_max` is 0, negative above.
+
+    Of the shape of `g`, such as `(*e)`. Costs some tens of milliseconds for each value.
 
     Args:
         g: gain; without input a network is chaotic from g = 1 on.
@@ -143,6 +157,8 @@ def gaussian_states(variance: Tensor) -> tuple[Tensor, Tensor]:
 
     The trapezoidal rule on 20 standard deviations, which converges exponentially for analytic functions; its
     step resolves a function of width 1, such as tanh and its slope, at any variance up to 1e6.
+
+    Cost O(count), of as many values as the largest variance needs, 4e5 at 1e6.
 
     Example:
         >>> h, weights = gaussian_states(torch.tensor(4.0))
@@ -198,6 +214,8 @@ def _grid(q: Tensor) -> tuple[Tensor, Tensor]:
 
 def log_condition_number(exponents: Float[Tensor, "*e m"], steps: int | Number) -> Float[Tensor, "*f m"]:
     """`log kappa_m(t) = (lambda_1 - lambda_m) t` for every m: the condition number after t factors.
+
+    Cost O(m).
 
     Args:
         exponents: descending, nats per step; -inf gives inf.

@@ -30,7 +30,12 @@ class Rule(Protocol):
 
 @dataclass(frozen=True)
 class Adam:
-    """Adam with bias correction (Kingma & Ba 2015, algorithm 1)."""
+    """Adam with bias correction (Kingma & Ba 2015, algorithm 1).
+
+    Example:
+        >>> Adam(beta2=0.99).beta1
+        0.9
+    """
 
     beta1: float = 0.9
     beta2: float = 0.999
@@ -54,7 +59,12 @@ class Adam:
 
 @dataclass(frozen=True)
 class SGD:
-    """Gradient descent with momentum, plain or Nesterov's, as torch.optim.SGD does it."""
+    """Gradient descent with momentum, plain or Nesterov's, as torch.optim.SGD does it.
+
+    Example:
+        >>> SGD(momentum=0.9, nesterov=True).momentum
+        0.9
+    """
 
     momentum: float = 0.0
     nesterov: bool = False

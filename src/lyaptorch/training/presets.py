@@ -34,6 +34,8 @@ def gf2023(
     with weights N(0, 1) and offset 1e-3; an initial state for each of `rows` trajectories, settled 100
     steps without input and trained. `train`'s and `FlossPhase`'s defaults are the rest of the setting.
 
+    Parameters `(*e, ...)`, an h0 `(*e, rows, n)`. Cost O(n^2) per network to draw.
+
     Example:
         >>> from lyaptorch.tasks import TemporalXOR
         >>> gf2023(TemporalXOR(30), ensemble=(3,)).h0.shape
@@ -60,3 +62,4 @@ def gf2023(
 
 
 PRESETS: dict[str, Callable[..., Model]] = {"gf2023": gf2023}
+"""All, by name."""

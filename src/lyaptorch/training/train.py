@@ -63,6 +63,8 @@ def train(
     (.9, .999), gradients clipped per tensor; flossing has an Adam of its own, unclipped, on the cell's
     parameters, and starts from the first row of the initial state.
 
+    Cost O(t b n^2) per network and epoch, flossing O(t b n^2 k).
+
     Args:
         model: a `Model`; its parameters with `requires_grad` are trained.
         task: where batches come from.
@@ -166,6 +168,8 @@ def evaluate(
     generator: torch.Generator | None = None,
 ) -> Record:
     """Loss and accuracy of every member on batches that training never saw.
+
+    Cost O(t b n^2) per network and batch.
 
     Args:
         model: a `Model`.

@@ -58,6 +58,8 @@ def as_cell(
     - What `torch.compile` or `DistributedDataParallel` made of a module counts as that module.
     - A list of modules of one type and equal shapes is an ensemble of shape `(len(list),)`.
 
+    Costs nothing until the cell is used; a step that is not ours is then probed once.
+
     Args:
         obj: the network.
         state: of a module or function: an example of its state, needed where h0 will come packed.

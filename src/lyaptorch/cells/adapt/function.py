@@ -43,6 +43,12 @@ class FunctionCell(Cell):
 
     Attributes:
         structure: how the state is packed; None while it is one tensor.
+
+    Example:
+        >>> import torch, lyaptorch as lt
+        >>> cell = lt.cells.FunctionCell(lambda x, h: torch.tanh(2 * h + x))
+        >>> lt.lyapunov_spectrum(cell, torch.zeros(20, 1, 3), h0=torch.ones(1, 3), k=2).exponents.shape
+        torch.Size([1, 2])
     """
 
     alone = True

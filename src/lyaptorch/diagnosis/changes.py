@@ -31,6 +31,8 @@ same within .021 in 25 of 27 networks; beyond it the searched one won in 8 of 9,
 """
 COUPLING = 0.03
 """Of the residual network that is suggested."""
+UNMIXED = (ResidualCell, MinGRUCell)
+"""Cells whose units nothing in place can make to mix."""
 
 
 def changes(trial: Trial, *made: Suggestion | None) -> list[Suggestion]:
@@ -40,19 +42,24 @@ def changes(trial: Trial, *made: Suggestion | None) -> list[Suggestion]:
         trial: of the network as it is.
         made: others that were tried.
     """
-    word, T = verdict(trial.measured), trial.measured.horizon
+    word = verdict(trial.measured)
     # mixing before what keeps by standing still, where both do as well
     mixing = None if word == "blocked" else _mixing(trial)
     tried = [*made, _reset_mode(trial), mixing, _gain(trial), _memory_gates(trial)]
     found = [suggestion for suggestion in tried if suggestion is not None]
 
     def rank(suggestion: Suggestion) -> tuple[float, float]:
-        assert suggestion.expected is not None
-        lost = abs(trial.measured.clock.per_step(suggestion.expected)) * T
+        lost = _lost(trial, suggestion)
         # what is held is known to about a tenth
         return lost if lost > FOLD else 0.0, -round(suggestion.held or 0.0, 1)
 
     return sorted(found, key=rank)
+
+
+def _lost(trial: Trial, suggestion: Suggestion) -> float:
+    """By how many factors of e gradients shrink or grow over the horizon, in its copy."""
+    assert suggestion.expected is not None
+    return abs(trial.measured.clock.per_step(suggestion.expected)) * trial.measured.horizon
 
 
 def scale(paths: list[str], factor: float, rows: list[int] | slice, network: nn.Module) -> None:
@@ -130,12 +137,16 @@ def _mixing(trial: Trial) -> Suggestion | None:
     """Orthogonal candidate weights with the gain at which gradients last over the horizon by mixing."""
     if not isinstance(trial.network, nn.Module):
         return None
-    resting, T = _mixed(trial, None), trial.measured.horizon
-    if resting is not None and resting.expected is not None:
-        lost = abs(trial.measured.clock.per_step(resting.expected)) * T
-        if lost < SATURATED:
-            return resting
+    resting = _mixed(trial, None)
+    if resting is not None and not _rectified(trial) and _lost(trial, resting) < SATURATED:
+        return resting
     return (_mixed(trial, trial.inputs[:SEARCHED]) if trial.given.plain else None) or resting
+
+
+def _rectified(trial: Trial) -> bool:
+    """Whether units are: at rest half of them are taken to be open, but inputs decide which are."""
+    forms = [form for cell in trial.blocking_cells() if (form := cell.form()) is not None]
+    return any(phi.known == "relu" for form in forms for phi in form.activations())
 
 
 def _mixed(trial: Trial, driven: Tensor | None) -> Suggestion | None:
@@ -223,8 +234,7 @@ def residual(trial: Trial) -> Suggestion | None:
     """A weakly coupled network in place of one whose units nothing can be made to mix, or of plain layers."""
     m, T = trial.inputs.shape[-1], trial.measured.horizon
     n = trial.cell.output_size or trial.measured.state_size
-    swapped = isinstance(trial.cell, ResidualCell | MinGRUCell)
-    if not (swapped or _recurrent(trial)):
+    if not (isinstance(trial.cell, UNMIXED) or _recurrent(trial)):
         return None
     # log r = -1 / T: a diagonal r forgets by e in T steps
     keep = float(f"{math.exp(-1 / T):.5g}")

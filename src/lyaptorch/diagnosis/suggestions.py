@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from lyaptorch.cells import Form
-from lyaptorch.diagnosis.changes import changes, residual, scale
+from lyaptorch.diagnosis.changes import UNMIXED, changes, residual, scale
 from lyaptorch.diagnosis.findings import DEAD, dead_units, verdict
 from lyaptorch.diagnosis.reliability import FOLD, unsettled
 from lyaptorch.diagnosis.trial import Suggestion, Trial
@@ -22,11 +22,14 @@ FLOSS_STEPS = 55
 def suggestions(trial: Trial) -> tuple[Suggestion, ...]:
     """What to try, the most direct first; empty where nothing ails the network."""
     word, revived = verdict(trial.measured), _revive(trial)
-    found: list[Suggestion | None] = [revived] if word == "healthy" else [*changes(trial, revived)]
+    other = residual(trial) if word in ("vanishing", "narrow", "integrating") else None
+    # a network of its own comes last, but where nothing makes the units of this one mix
+    first = other if isinstance(trial.cell, UNMIXED) else None
+    found: list[Suggestion | None] = [revived] if word == "healthy" else [*changes(trial, revived, first)]
     if word not in ("healthy", "integrating"):
         found.append(_floss(trial))
-    if word in ("vanishing", "narrow", "integrating"):
-        found.append(residual(trial))
+    if first is None:
+        found.append(other)
     if word in ("chaotic", "exploding"):
         found += [_input(trial), _clip(trial)]
     found += [_precision(trial), _longer(trial)]

@@ -31,6 +31,16 @@ def test_links_lead_somewhere(page):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_into_a_page_lead_to_a_heading(page):
+    for target, anchor in re.findall(r"\]\(([^)#\s]*)#([^)\s]+)\)", page.read_text()):
+        if "://" not in target:
+            text = (DOCS / target if target else page).read_text()
+            headings = re.findall(r"^#{1,3} (.+)$", text, re.MULTILINE)
+            # as the site makes them: without signs, in lower case
+            assert anchor in {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}, anchor
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_cells_are_python_and_what_they_name_is_there(page):
     for cell in CELLS.findall(page.read_text()):
         for node in ast.walk(ast.parse(cell)):

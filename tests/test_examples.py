@@ -178,3 +178,9 @@ def test_the_percent_format(name):
             assert all(line.startswith("#") for line in cell.splitlines()[1:] if line)
         else:
             compile(cell, name, "exec")
+
+
+def test_dead_units_take_as_many_exponents_with_them(monkeypatch, tmp_path, capsys):
+    run("dead_units", "--figure", "dead_units.png", monkeypatch=monkeypatch, folder=tmp_path)
+    assert [line.split(": ")[1].split()[0] for line in capsys.readouterr().out.splitlines()] == ["14", "0"]
+    assert (tmp_path / "dead_units.png").stat().st_size > 10_000

@@ -132,6 +132,15 @@ def test_docstrings_of_functions_say_what_they_cost():
     assert [name for name, o in functions.items() if not costs.search(o.__doc__ or "")] == []
 
 
+def test_docstrings_of_networks_and_tasks_say_what_a_step_or_a_draw_costs():
+    abstract = {lt.cells.FormCell, lt.cells.SpikingCell}
+    cells = {name: o for name, o in CODE.items() if inspect.isclass(o) and issubclass(o, lt.Cell)}
+    sized = {name: o for name, o in cells.items() if "input_size" in inspect.signature(o).parameters}
+    sized |= {name: o for name, o in CODE.items() if inspect.isclass(o) and o in lt.tasks.TASKS.values()}
+    assert len(sized) > 20
+    assert [name for name, o in sized.items() if "O(" not in o.__doc__ and o not in abstract] == []
+
+
 def test_tensors_of_functions_have_shapes():
     """In the signature, from which pages take them, or in the docstring."""
     shape = re.compile(r"`\(.*\)`|`\*e`|\(\*e")

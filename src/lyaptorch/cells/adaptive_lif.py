@@ -15,7 +15,7 @@ class AdaptiveLIFCell(SpikingCell):
     """`LIFCell` whose threshold rises with every spike and falls back; state (U, I, A).
 
     S = Theta(U - theta - jump A) and A' = rho A + (1 - rho) S with rho = exp(-dt / tau_adapt); all else is
-    as in `LIFCell`.
+    as in `LIFCell`. A step costs O(b n (n + m)), with k tangent vectors O(b n^2 k).
 
     Args:
         input_size: m.

@@ -159,7 +159,7 @@ class GRUCell(GatedCell):
         u = W h + b_hh;  a_r, a_z = V x + b_ih + u;  a_s = V x + b_ih
 
     Parameters have torch's names and layout (gates in the order r, z, s), so that `load_state_dict` takes
-    those of a `torch.nn.GRUCell`.
+    those of a `torch.nn.GRUCell`. A step costs O(b n (n + m)), three times that of `ElmanCell`.
 
     Args: as `LSTMCell`; the gates are "reset", "update", "new".
 

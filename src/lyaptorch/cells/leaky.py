@@ -22,7 +22,7 @@ class LeakyRateCell(RateCell):
     A step takes a time `leak`, in units of the time constant, so that exponents are reported per unit of
     time; `dt=1.0` in `lyapunov_spectrum` gives them per step, in which flossing targets and triggers always
     are. A leak of each unit or member, or a trained one, is no common clock: there they are per step. At
-    leak 1 it is a `RateCell`.
+    leak 1 it is a `RateCell`. A step costs O(b n (n + m)), with k tangent vectors O(b n^2 k).
 
     Args:
         input_size: m.

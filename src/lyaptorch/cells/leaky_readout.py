@@ -16,7 +16,7 @@ from lyaptorch.cells.spiking import SpikingCell
 class LeakyReadout(nn.Module):
     """Neurons that integrate the spikes of a spiking cell and do not spike: `I' = alpha I + R S + o`.
 
-    Their potentials, U' = beta U + (1 - beta) I', are the outputs; both start from 0.
+    Their potentials, U' = beta U + (1 - beta) I', are the outputs; both start from 0. A step costs O(b o n).
 
     Args:
         cell: whose spikes are read.

@@ -46,6 +46,7 @@ class LSTMCell(PairCell):
     Exponents, frames and flossing see all 2n state variables; a readout sees h (`readable`). Parameters
     have torch's names and layout (gates in the order i, f, g, o), so that `load_state_dict` takes those of
     a `torch.nn.LSTMCell`. All is initially drawn from U(-1/sqrt n, 1/sqrt n), as torch does.
+    A step costs O(b n (n + m)), four times that of `ElmanCell`.
 
     Args:
         input_size: m.
@@ -124,6 +125,7 @@ class URLSTMCell(PairCell):
     The refined gate g lies between f^2 and 1 - (1 - f)^2, and is f where r = 1/2. Initially the bias of f
     is such that f is uniform in [1/n, 1 - 1/n] over units: their memories last from one step to n; the bias
     of r is its negative. It has as many parameters as an LSTM.
+    A step costs O(b n (n + m)), as that of `LSTMCell`.
 
     Args: as `LSTMCell`, always with biases; the gates are "forget", "refine", "cell", "output".
 

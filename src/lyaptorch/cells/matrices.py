@@ -25,7 +25,7 @@ def per_matrix(number: Number, like: Tensor) -> Tensor:
 def gaussian(gain: Number = 1.0) -> Weights:
     """Independent N(0, g^2 / n) entries (Gradient Flossing, eq 9).
 
-    Costs O(n^2) per network to draw, as all but `orthogonal` and `low_rank`, O(n^3) and O(r n^2).
+    Cost O(n^2) per network.
 
     Example:
         >>> import lyaptorch as lt

@@ -13,6 +13,7 @@ class Readout(nn.Module):
     """An affine map of the state, one for each member: `h -> R h + o`.
 
     Initially R ~ N(0, scale^2) and o = `offset` (the published setting has scale 1, WITHOUT 1/sqrt n).
+    Cost O(b o n).
 
     Args:
         state_size: how many numbers it reads: n, `cell.output_size` where not all of the state can be read.

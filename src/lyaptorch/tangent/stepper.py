@@ -20,7 +20,7 @@ class Stepper:
 
     A step takes h to step(x, h) and factors `D Q = Q' R`, with R_ii > 0. The mean of `log R_ii` over steps is
     what `lyapunov_spectrum` says of the same inputs, to round-off; that is faster, and differentiable, which
-    this is not. The caller's modes change nothing, as there.
+    this is not. The caller's modes change nothing, as there. A step costs O(b (n^2 k + n k^2)) for a dense W.
 
     Args:
         cell: anything that `as_cell` takes.

@@ -227,6 +227,8 @@ class Task(Source, Protocol):
 class Noise:
     """Independent N(0, std^2) inputs.
 
+    A draw costs O(t b m) per member.
+
     Attributes:
         channels: m.
         std: standard deviation.

@@ -81,6 +81,8 @@ class LaggedTask:
 class DelayedCopy(LaggedTask):
     """y_t = x_{t-d}; even a linear network can, with a delay line.
 
+    A draw costs O(t b) per member.
+
     Args:
         delay: d >= 1; a number or a tensor of shape `*e`.
         binary: bits instead of numbers in [0, 1).
@@ -107,7 +109,7 @@ class TemporalXOR(LaggedTask):
     """y_t = |x_{t-d/2} - x_{t-d}|: of bits, their XOR.
 
     At depth h there are 2^h inputs, at d/2^h, 2d/2^h, ..., d, and absolute differences of neighbours,
-    then of those, and so on.
+    then of those, and so on. A draw costs O(t b) per member.
 
     Args:
         delay: d, the LONGEST lag, a multiple of 2^depth; a number or a tensor of shape `*e`.
@@ -147,6 +149,8 @@ class TemporalXOR(LaggedTask):
 class OneHotXOR(TemporalXOR):
     """`TemporalXOR` of bits with two outputs, one for each answer, and cross-entropy between them.
 
+    A draw costs O(t b) per member.
+
     Raises:
         ValueError: as `TemporalXOR`, and for analogue inputs, which have no classes.
 
@@ -170,6 +174,8 @@ class OneHotXOR(TemporalXOR):
 @dataclass(frozen=True)
 class SpatialXOR(LaggedTask):
     """y_t = x1_{t-d} xor x2_{t-d} xor x3_{t-d}, of three channels of bits; d as of `DelayedCopy`.
+
+    A draw costs O(t b) per member.
 
     Raises:
         ValueError: for a delay below 1, or for analogue inputs, which have no XOR of three.
@@ -196,6 +202,7 @@ class Recall:
 
     In a period of `delay + items` steps, the first `items` show bits on channel 0, then comes silence, and
     in the last `items` steps, cued by channel 1, the bits are to be repeated in order.
+    A draw costs O(t b) per member.
 
     Attributes:
         items: bits to remember, at most `delay`.
@@ -245,7 +252,7 @@ class Adding:
     """Add the two numbers that were cued, one in each half of the sequence; answer at the last step.
 
     Channel 0 has numbers from U(0, 1), channel 1 is 1 at the two cues and 0 elsewhere. To always answer 1,
-    the mean, is wrong by a root mean square of sqrt(1/6) = 0.408.
+    the mean, is wrong by a root mean square of sqrt(1/6) = 0.408. A draw costs O(t b) per member.
 
     Attributes:
         length: steps t of a sequence, at least 2.

@@ -47,7 +47,7 @@ class SpokenDigits(Stored):
 
     Training recordings are dealt in minibatches: every `count // batch` task steps a member sees each once,
     in an order of its own, a remainder smaller than a batch aside. Test recordings come in their order,
-    digits in turn.
+    digits in turn. A draw costs O(t b m) per member.
 
     Attributes:
         features: "frames" or "samples".

@@ -79,6 +79,7 @@ class SpikingXOR(SpikeTask):
 
     In a cue one half of the channels spikes for a 1, the other half for a 0, each with `probability` in
     every step. A trial has `cue + delay + cue + answer` steps; then comes the next.
+    A draw costs O(t b m) per member.
 
     Attributes:
         delay: silent steps between the cues.
@@ -145,6 +146,7 @@ class SpikePatterns(SpikeTask):
     With code="poisson" each class has a rate for each channel, uniform from 0 to twice `probability` spikes a
     step. With code="latency" each class has a time for each channel, which spikes once, `jitter` steps
     (a standard deviation) around it. A trial has `steps + delay + answer` steps; then comes the next.
+    A draw costs O(t b m) per member.
 
     Attributes:
         delay: silent steps between the pattern and the answer.

@@ -215,7 +215,7 @@ def test_a_target_spectrum_is_reached_by_each_member_of_a_part():
 
 
 GATED = {
-    "LSTM": (lambda: nn.LSTM(M, N, num_layers=2), 4, {"weight_hh_l0", "weight_hh_l1"}),
+    "LSTM": (lambda: nn.LSTM(M, N, num_layers=2), 10, {"weight_hh_l0", "weight_hh_l1"}),
     "ours": (lambda: lt.GRUCell(M, N, ensemble=(2,)), 2, {"weight_hh"}),
     "list": (lambda: [nn.GRUCell(M, N), nn.GRUCell(M, N)], 2, {"weight_hh"}),
     "no gates": (lambda: lt.ElmanCell(M, N), N, {"weight_hh", "weight_ih", "bias_ih", "bias_hh"}),

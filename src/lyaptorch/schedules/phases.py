@@ -30,8 +30,8 @@ class FlossPhase:
     Attributes:
         epochs: flossing steps, each on fresh inputs.
         k: how many exponents, a number or one for each member; when missing as many as the target has, or
-            75, or n where that is less; but of LSTM, GRU and stacks of them half as many as they have units,
-            where `parameters` is missing, too.
+            75, or n where that is less; but of LSTM, GRU and stacks of them half of all there are (of an LSTM
+            as many as it has units), where `parameters` is missing, too.
         steps: steps of each scan, the tangent transient included.
         tangent_transient: first steps of the scan, not counted.
         interval: steps between reorthonormalisations, on which exponents depend by round-off alone. "auto"

@@ -19,14 +19,14 @@ def chosen(phase: FlossPhase, cell: Cell) -> FlossPhase:
     """The phase with k and parameters of its own, where it has neither and the network is a gated one.
 
     Pushed to one value, all exponents of a gated network end where its gates stand still: its state then sums
-    inputs and cannot tell when one came. So half as many exponents as there are units are pushed, and the
-    recurrent weights alone are moved.
+    inputs and cannot tell when one came. So half of the exponents are pushed, of an LSTM as many as it has
+    units, and the recurrent weights alone are moved.
     """
-    units = _units(cell)
+    sizes = _sizes(cell)
     moved = [p for name, p in cell.titled().items() if fnmatchcase(name, RECURRENT) and p.requires_grad]
-    if phase.k is not None or phase.parameters is not None or not units or not moved:
+    if phase.k is not None or phase.parameters is not None or not sizes or not moved:
         return phase
-    return replace(phase, k=sum(max(1, n // 2) for n in units), parameters=RECURRENT)
+    return replace(phase, k=sum(max(1, n // 2) for n in sizes), parameters=RECURRENT)
 
 
 def chosen_in(schedule: Sequence[Phase], cell: Cell) -> Schedule:
@@ -47,12 +47,12 @@ def chosen_in(schedule: Sequence[Phase], cell: Cell) -> Schedule:
     return tuple(of(phase) for phase in schedule)
 
 
-def _units(cell: Cell) -> list[int]:
-    """Units of each layer of a network of gated layers; none of any other."""
+def _sizes(cell: Cell) -> list[int]:
+    """Numbers in the state of each layer of a network of gated layers; none of any other."""
     template = getattr(cell, "_template", None)
     if template is not None:
-        return _units(template[0].cell)
+        return _sizes(template[0].cell)
     if isinstance(cell, GatedCell):
-        return [cell.hidden_size]
-    layers = [_units(layer) for layer in cell.layers] if isinstance(cell, Stacked) else []
-    return [n for units in layers for n in units] if all(layers) else []
+        return [cell.state_size]
+    layers = [_sizes(layer) for layer in cell.layers] if isinstance(cell, Stacked) else []
+    return [n for sizes in layers for n in sizes] if all(layers) else []

@@ -65,8 +65,8 @@ def floss(
         inputs: a task, which gives fresh inputs each epoch, or a tensor `(t, *e, b, m)`, t >= steps, whose
             first `steps` are used each time, or a PackedSequence.
         k: how many exponents, a number or one for each member; when missing as many as the target has, or
-            75, or n where that is less; but of LSTM, GRU and stacks of them half as many as they have units,
-            where `parameters` is missing, too.
+            75, or n where that is less; but of LSTM, GRU and stacks of them half of all there are (of an LSTM
+            as many as it has units), where `parameters` is missing, too.
         epochs: flossing steps.
         lr: learning rate of Adam, a number or one for each member.
         steps: steps of each scan, the tangent transient included.

@@ -69,7 +69,7 @@ def starts(record: Record, axes: list[Axes]) -> None:
             panel.axvline(0.5, color="#777777", linestyle=":", linewidth=0.8)
             panel.set(xlim=(0.42, 1.03), xlabel="accuracy", title=f"{kind}, {task}")
             panel.set_yticks(range(len(names), 0, -1), names if panel is axes[0] else [""] * len(names))
-    axes[0].legend(loc="upper right")
+    axes[0].legend(loc="lower left")
     footnote(axes[0], f"n = {shown.shape[-1]} networks", "dots: each; bars: mean")
 
 

@@ -10,7 +10,7 @@ import pytest
 from figures import NAMES, made, smoke
 from lyaptorch._brief import FAILS, HOLDS, UNDECIDED
 from lyaptorch.experiments import FIGURES
-from lyaptorch.experiments.check import at_least, beyond_chance, beyond_error, typical, where
+from lyaptorch.experiments.check import at_least, at_most, beyond_chance, beyond_error, failing, typical, where
 from lyaptorch.record import Record
 
 
@@ -20,6 +20,33 @@ from lyaptorch.record import Record
 )
 def test_a_check_is_not_decided_where_its_situation_did_not_occur(occurred, measured, outcome):
     assert at_least("key", "so", 1.0, where(occurred, measured)).outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("beside", "measured", "outcome"),
+    [(True, 0.5, HOLDS), (True, 0.9, FAILS), (False, 0.5, UNDECIDED), (False, 0.9, FAILS)],
+)
+def test_what_is_said_to_fail_and_does_not_decides_alone(beside, measured, outcome):
+    assert at_most("key", "so", 0.6, failing(beside, measured, 0.6)).outcome == outcome
+    assert at_least("key", "so", -0.6, failing(beside, -measured, -0.6, below=False)).outcome == outcome
+
+
+def test_a_penalty_that_learns_what_flossing_does_not_is_told():
+    controls, accuracy = smoke("gradient-flossing", "controls"), np.full((8, 2, 2), 0.5)
+    names = [condition.name for condition in controls.conditions()]
+    accuracy[names.index("one-step Jacobians"), 0] = 1.0
+
+    def outcomes():
+        axes = {"condition": (("condition",), np.array(names)), "delay": (("delay",), np.array([50, 60]))}
+        found = {"final_accuracy": (("condition", "delay", "seed"), accuracy)}
+        return {check.key: check.outcome for check in controls.claims(Record("x", {}, found, axes))}
+
+    told = outcomes()
+    assert told["one-step Jacobians, d 50"] == FAILS
+    assert told["one-step Jacobians, d 60"] == told["none, d 50"] == UNDECIDED
+    accuracy[0] = 1.0
+    told = outcomes()
+    assert told["none, d 50"] == told["one-step Jacobians, d 60"] == HOLDS
 
 
 def test_what_chance_often_makes_is_not_decided():

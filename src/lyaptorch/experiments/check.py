@@ -113,6 +113,16 @@ def where(occurred: object, measured: SupportsFloat) -> float:
     return float(measured) if occurred else math.nan
 
 
+def failing(beside: object, measured: SupportsFloat, bound: float, *, below: bool = True) -> float:
+    """What was measured of something that is claimed to fail, to stay below or above a bound.
+
+    Where nothing `beside` it succeeds it is NaN, because then its failure says nothing. A success says that
+    the claim is wrong, whatever became of the others.
+    """
+    succeeds = float(measured) > bound if below else float(measured) < bound
+    return where(beside or succeeds, measured)
+
+
 def typical(values: NDArray[Any], middle: Callable[..., Any] = np.median) -> float:
     """The median, or what else `middle` is, of what is finite; NaN of nothing."""
     finite = np.asarray(values, dtype=float)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lyaptorch._types import Number
 from lyaptorch.cells import BinaryCell
-from lyaptorch.experiments.check import Checks, at_least, at_most, beyond_error, where
+from lyaptorch.experiments.check import Checks, at_least, at_most, beyond_error, failing, where
 from lyaptorch.experiments.figure import Along, Figure, Results, Scales, Study, coordinates
 from lyaptorch.experiments.surrogate_flossing.random_binary import TITLE, copies, figure
 from lyaptorch.plots.primitives import PALETTE, TINY, footnote, learning, picture, scores
@@ -292,6 +292,6 @@ class LimitsG(BinaryLearning):
         yield most("sharpness", "flossed: mean sharpness, from 1", 0.5, record["sharpness"][1].mean())
         yield least("flossed copy", "flossed: accuracy of the copy", 0.95, copy[1])
         # a network that has lost the copy, too, or a task that nobody learns, says nothing of the XOR
-        told = where(min(copy[1], xor[0]) >= 0.95, xor[1])
+        told = failing(min(copy[1], xor[0]) >= 0.95, xor[1], 0.75)
         yield most("flossed xor", "flossed: accuracy of the XOR where the copy is learned", 0.75, told)
         yield least("plain xor", "not flossed: accuracy of the XOR", 0.95, xor[0])

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 
 from lyaptorch.analysis import best_so_far, iterations_to
 from lyaptorch.cells import Cell, ElmanCell, ResidualCell, residuals
-from lyaptorch.experiments.check import Checks, at_least, at_most, where
+from lyaptorch.experiments.check import Checks, at_least, at_most, failing, where
 from lyaptorch.experiments.figure import Results, Study
 from lyaptorch.experiments.weak_coupling.trained import AUTHORS, Trained, figure, network, steps_to, uniform
 from lyaptorch.plots.primitives import PALETTE, bundle, footnote, level, single
@@ -160,4 +160,5 @@ class Table1(Trained):
         sentence = "task steps to minimal performance, median, heterogeneous over homogeneous"
         yield low("efficiency", sentence, 1.0, where(min(own, other) < at[-1], own / other))
         sentence = "RMS of Elman networks, the best one: near the mean's 0.408"
-        yield at_least("Elman", sentence, MEAN_PREDICTOR, where(solved, elman.min()), 0.05, source=source)
+        told = failing(solved, elman.min(), MEAN_PREDICTOR - 0.05, below=False)
+        yield at_least("Elman", sentence, MEAN_PREDICTOR, told, 0.05, source=source)

@@ -75,8 +75,8 @@ pygments_style, pygments_dark_style = "tango", "github-dark"
 copybutton_prompt_text, copybutton_prompt_is_regexp = r">>> |\.\.\. |\$ ", True
 
 # what the executed snippets inherit: one thread, because the networks are small, and no progress bars
-os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore::DeprecationWarning"}
-os.environ |= {"TRANSFORMERS_VERBOSITY": "error"}
+os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore::DeprecationWarning,ignore:IProgress"}
+os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 
 
 def inline(self: Any, node: nodes.Element) -> None:

@@ -184,3 +184,13 @@ def test_dead_units_take_as_many_exponents_with_them(monkeypatch, tmp_path, caps
     run("dead_units", "--figure", "dead_units.png", monkeypatch=monkeypatch, folder=tmp_path)
     assert [line.split(": ")[1].split()[0] for line in capsys.readouterr().out.splitlines()] == ["14", "0"]
     assert (tmp_path / "dead_units.png").stat().st_size > 10_000
+
+
+def test_instances_of_a_looped_model(monkeypatch, tmp_path, capsys):
+    tiny = ("--networks", "1", "--epochs", "20", "--figure", "looped_model.png")
+    run("looped_model", *tiny, monkeypatch=monkeypatch, folder=tmp_path)
+    (line,) = capsys.readouterr().out.splitlines()[1:]
+    _, wrong, *told = line.split()
+    assert 0 < int(wrong) < 2000
+    assert all(0 <= float(chance) <= 1 for chance in told)
+    assert (tmp_path / "looped_model.png").stat().st_size > 10_000

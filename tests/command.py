@@ -1,6 +1,8 @@
 """Run the command `lyap` in an empty folder that holds a network in `net.py`."""
 
 import json
+import multiprocessing as mp
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -84,6 +86,25 @@ def command(
     for name in set(sys.modules) - known:
         if str(folder) in str(getattr(sys.modules[name], "__file__", "")):
             del sys.modules[name]
+
+
+def forked(folder: Path, arguments: list[str]) -> mp.process.BaseProcess:
+    """The command, begun in a process and a process group of its own, which writes to `output.txt`.
+
+    A fork has imported everything already, so that most moments are moments of work.
+    """
+    process = mp.get_context("fork").Process(target=_work, args=(folder, arguments))
+    process.start()
+    return process
+
+
+def _work(folder: Path, arguments: list[str]) -> None:
+    os.setsid()
+    os.chdir(folder)
+    for stream in (1, 2):
+        os.dup2(os.open(folder / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
+    sys.argv = ["lyap", *arguments]
+    os._exit(cli.main())
 
 
 def files(folder: Path) -> set[Path]:

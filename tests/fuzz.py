@@ -9,6 +9,7 @@ that may mean sizes. Where a checksum guards a file, three of four get a new one
 from __future__ import annotations
 
 import argparse
+import functools
 import gzip
 import hashlib
 import io
@@ -33,8 +34,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from lyaptorch._files import SEAL, sealed
+from lyaptorch._files import SEAL, host_of, sealed
 from lyaptorch.cli import files
+from lyaptorch.cli.trainings import _settings
+from lyaptorch.experiments import FIGURES
+from lyaptorch.experiments.parts import gathered, parts
+from lyaptorch.experiments.store import Store
 from lyaptorch.record import Record
 from lyaptorch.tasks import archives, recordings
 from lyaptorch.training.history import load_checkpoint, save_checkpoint
@@ -127,12 +132,78 @@ def npy() -> bytes:
     return out.getvalue()
 
 
+def npz() -> bytes:
+    out = io.BytesIO()
+    np.savez_compressed(out, x=np.arange(12.0).reshape(6, 2), y=np.zeros(3))
+    return out.getvalue()
+
+
+def pt() -> bytes:
+    out = io.BytesIO()
+    torch.save({"x": torch.arange(12.0).reshape(6, 2), "names": ["a"]}, out)
+    return out.getvalue()
+
+
+TOML = b"""# a sweep
+task = "temporal_xor"
+delay = 20
+lr = 1e-3
+clip = inf
+sizes = [8, 12]
+schedule = [{ epochs = 3, k = 4 }, { epochs = 5 }]
+begun = 2026-01-02T03:04:05Z
+[data]
+name = 'a "b"'
+"""
+CSV = b"first,second\n" + b"".join(b"%d,%.3f\n" % (i, i / 7) for i in range(6))
+HOST = {"seconds": 3.0, "cpu_seconds": 2.5, "operations": 4e9, "host": "h", "threads": 2}
+
+
+@functools.cache
+def figure() -> Any:
+    """A small one that is cut into parts."""
+    chosen = FIGURES["gradient-flossing"]["fig4c"]
+    return chosen(**chosen.scales["smoke"])
+
+
+@functools.cache
+def part() -> bytes:
+    """Of that figure, as its store writes it."""
+    with tempfile.TemporaryDirectory() as folder:
+        made = Store(figure(), Path(folder)).make(parts(figure())[0], False)
+        assert made is not None
+        return made.read_bytes()
+
+
+def a_part(path: Path) -> Record:
+    """What the store finds of it, put together."""
+    found, refused = Store(figure(), path.parent).look()
+    if refused:
+        raise ValueError(refused[path])
+    return gathered(figure(), found)
+
+
+def some_facts(path: Path) -> float | None:
+    """What a part took, by the file beside it; facts that cannot be read are none."""
+    record = path.parent / "part.nc"
+    record.touch()
+    if not host_of(record):
+        raise ValueError("nobody knows")
+    store = Store(figure(), path.parent)
+    return store.spent()[0] or store.seconds(parts(figure())[0], 1.0)
+
+
 def by_path(read: Callable[[Path], Any], name: str) -> Callable[[bytes, Path], Any]:
     def run(body: bytes, folder: Path) -> Any:
         (folder / name).write_bytes(body)
         return read(folder / name)
 
     return run
+
+
+def inputs_in(name: str, path: Path) -> torch.Tensor:
+    """Inputs of two channels."""
+    return files.read(f"{path}{name}", 2)
 
 
 def image_file(path: Path) -> bytes:
@@ -171,7 +242,19 @@ def readers(folder: Path) -> dict[str, Reader]:
         ),
         "Record": Reader(record(folder / "whole"), by_path(Record.load, "record.nc"), True),
         "configuration": Reader(json.dumps(CONFIG).encode(), config_text, False),
-        ".npy inputs": Reader(npy(), by_path(lambda p: files.read(str(p), 2), "inputs.npy"), False),
+        "settings, TOML": Reader(TOML, by_path(_settings, "sweep.toml"), False),
+        "settings, JSON": Reader(json.dumps(CONFIG).encode(), by_path(_settings, "sweep.json"), False),
+        "part of a figure": Reader(part(), by_path(a_part, "seed0-part.nc"), True),
+        "cost of a part": Reader(json.dumps(HOST).encode(), by_path(some_facts, "part.host.json"), False),
+        **{
+            f"{end} inputs": Reader(whole, by_path(functools.partial(inputs_in, name), f"inputs{end}"), False)
+            for end, name, whole in (
+                (".npy", "", npy()),
+                (".npz", ":x", npz()),
+                (".pt", ":x", pt()),
+                (".csv", "", CSV),
+            )
+        },
     }
 
 

@@ -39,7 +39,14 @@ READERS = (
     "checkpoint",
     "Record",
     "configuration",
+    "settings, TOML",
+    "settings, JSON",
+    "part of a figure",
+    "cost of a part",
     ".npy inputs",
+    ".npz inputs",
+    ".pt inputs",
+    ".csv inputs",
 )
 
 # files

@@ -51,7 +51,7 @@ def host_of(path: Path) -> dict[str, Any]:
     """Return what the side file of the Record at `path` says; nothing if there is none that can be read."""
     try:
         facts = json.loads(path.with_suffix(".host.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return facts if isinstance(facts, dict) else {}
 

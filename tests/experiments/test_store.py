@@ -1,6 +1,7 @@
 """A store of parts: what was killed goes on, nobody does a part twice, what is damaged is made again."""
 
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -11,10 +12,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from command import forked
 from lyaptorch.experiments import FIGURES
 from lyaptorch.experiments.parts import name_of, parts
 from lyaptorch.experiments.store import RATE, Store, _taken
 from lyaptorch.record import Record
+from lyaptorch.training import run as engine
 
 FIG4C = FIGURES["gradient-flossing"]["fig4c"]
 FIGURE = FIG4C(**FIG4C.scales["smoke"])
@@ -67,6 +70,57 @@ def test_a_part_that_was_killed_goes_on(tmp_path):
     assert path == store.path(part)
     assert Record.load(path) == Record.load(unbroken.make(part, False))
     assert {p.name for p in folder.iterdir()} == {f"{name_of(part)}.nc", f"{name_of(part)}.host.json"}
+
+
+KILLS = 20
+PAPER = ["reproduce", "gradient-flossing", "fig4c", "--scale", "paper", "--records", "records"]
+
+
+def results(folder):
+    """All Records, byte by byte."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.nc")}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.skipif(sys.platform != "linux", reason="forks")
+def test_twenty_kills_of_a_figure_made_in_parts_and_gathered_give_the_same_records(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setitem(FIG4C.scales, "paper", {**FIG4C.scales["smoke"], "epochs": EPOCHS})
+    monkeypatch.setattr(engine, "CHECKPOINT_SECONDS", -1.0)
+    whole, moments, report, seconds = tmp_path / "whole", random.Random(0), [], {}
+    whole.mkdir()
+    for what, more in (("parts", []), ("gathering", ["--gather"])):
+        begin, process = time.monotonic(), forked(whole, PAPER + more)
+        process.join()
+        seconds[what] = time.monotonic() - begin
+        assert process.exitcode == 0, (whole / "output.txt").read_text()
+    expected = results(whole)
+    assert len(expected) == len(parts(FIGURE)) + 1
+    for count in range(KILLS):
+        # every other one while it only draws and checks what is there
+        what, folder = ("parts", "gathering")[count % 2], tmp_path / f"killed{count}"
+        folder.mkdir()
+        if what == "gathering":
+            shutil.copytree(whole / "records", folder / "records")
+        command = PAPER + ["--gather"] * (what == "gathering")
+        process, moment = forked(folder, command), moments.uniform(0.0, 0.9 * seconds[what])
+        time.sleep(moment)
+        alive = process.is_alive()
+        process.kill()
+        process.join()
+        there = len(results(folder))
+        process = forked(folder, command)
+        process.join()
+        assert process.exitcode == 0, (folder / "output.txt").read_text()
+        assert results(folder) == expected
+        assert not [path for path in folder.rglob(".*") if path.is_file()]
+        state = f"{there} of {len(expected)} Records were there" if alive else "it had ended"
+        report.append(f"kill {count + 1}, {what} after {moment:.1f} s: {state}; Records equal")
+    with capsys.disabled():
+        print("", *report, sep="\n")
 
 
 def test_two_processes_make_a_part_once(tmp_path):
@@ -123,6 +177,11 @@ def test_what_a_part_will_cost(tmp_path):
     record = Record.load(path)
     record.save(path, host={"seconds": 3.0, "operations": first.operations()})
     assert store.seconds(second, 0.0) == pytest.approx(3.0 * second.operations() / first.operations())
+    # what is no number is no cost, nor is what nobody can have taken
+    for wrong in ("3", None, [3.0], -1.0, 0, 10**400):
+        record.save(path, host={"seconds": wrong, "cpu_seconds": wrong, "operations": wrong})
+        assert store.seconds(second, 0.0) == second.operations() / RATE
+        assert store.spent() == (None, None)
     # of one whose operations are not known: what another took, or its share
     chosen = FIGURES["gradient-flossing"]["fig1b"]
     whole = chosen(**chosen.scales["smoke"])

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lyaptorch import cli
+from command import forked
 from lyaptorch.training import run as engine
 
 pytestmark = [
@@ -37,24 +37,11 @@ KINDS = 12 * ("driver",) + 4 * ("worker",) + 4 * ("machine",)
 """Who is killed: a sweep in one process; one of two worker processes; a driver with its two workers."""
 
 
-def work(folder: Path, arguments: list[str]) -> None:
-    """The command, in a process and a process group of its own."""
-    os.setsid()
-    os.chdir(folder)
-    for stream in (1, 2):
-        os.dup2(os.open(folder / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
-    sys.argv = ["lyap", *COMMAND, *arguments]
-    os._exit(cli.main())
-
-
 def start(folder: Path, kind: str) -> mp.process.BaseProcess:
     folder.mkdir(exist_ok=True)
     (folder / "xor.json").write_text(json.dumps(SETTINGS))
     arguments = [] if kind == "driver" else ["--workers", "2"]
-    # a fork has imported everything already, so that most moments are moments of work
-    process = mp.get_context("fork").Process(target=work, args=(folder, arguments))
-    process.start()
-    return process
+    return forked(folder, [*COMMAND, *arguments])
 
 
 def children(pid: int) -> list[int]:

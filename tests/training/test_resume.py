@@ -1,4 +1,4 @@
-"""`lyap train`, killed ten times at random moments by a signal that nobody can catch, and started again."""
+"""`lyap train`, killed twenty times at random moments by a signal that nobody can catch, and begun again."""
 
 import os
 import random
@@ -15,8 +15,8 @@ from lyaptorch.record import Record
 pytestmark = pytest.mark.slow
 CODE = "import sys; from lyaptorch.cli import main; sys.exit(main())"
 OPTIONS = ["--schedule", "episodes", "--delay", "4", "--seeds", "2", "--hidden-size", "12", "--k", "8"]
-OPTIONS += ["--floss-epochs", "25", "--epochs", "700", "--batch", "4", "--length", "30", "--json"]
-KILLS = 10
+OPTIONS += ["--floss-epochs", "25", "--epochs", "1400", "--batch", "4", "--length", "30", "--json"]
+KILLS = 20
 
 
 def lyap(folder: Path) -> subprocess.Popen[str]:
@@ -49,7 +49,7 @@ def at_work(folder: Path, process: subprocess.Popen[str], before: int) -> bool:
     return False
 
 
-def test_a_training_killed_at_ten_random_moments_is_the_uninterrupted_one(tmp_path, capsys):
+def test_a_training_killed_at_twenty_random_moments_is_the_uninterrupted_one(tmp_path, capsys):
     whole, killed, moments = tmp_path / "whole", tmp_path / "killed", random.Random(0)
     for folder in (whole, killed):
         folder.mkdir()

@@ -169,7 +169,7 @@ def _settings(path: Path) -> dict[str, Any]:
         )
     try:
         settings = read[path.suffix](path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"cannot read {path}: {error}; correct it") from error
     if not isinstance(settings, dict):
         raise ValueError(f"{path} must hold names and values, got {type(settings).__name__}; write an object")

@@ -17,6 +17,8 @@ from lyaptorch.experiments.parts import SEEDS, fits, missing, name_of, parts, wi
 from lyaptorch.experiments.thinning import thinned
 from lyaptorch.record import Record
 
+LARGEST = 1e30
+"""Of what a part can have taken, in seconds or operations."""
 RATE = 4e10
 """Floating-point operations a second of one core, training small networks, where no part tells."""
 
@@ -112,18 +114,27 @@ class Store:
             rough: seconds of the whole figure, of one whose operations are not known.
         """
         work = part.operations()
-        hosts = [host_of(path) for path in self.folder.glob("*.nc")]
+        hosts = self._costs()
         if work is None:
-            known = [float(host["seconds"]) for host in hosts if "seconds" in host]
+            known = [host["seconds"] for host in hosts if "seconds" in host]
             return median(known) if known else rough / len(parts(self.figure, self.seeds))
-        rates = [h["operations"] / h["seconds"] for h in hosts if h.get("operations") and h.get("seconds")]
+        rates = [h["operations"] / h["seconds"] for h in hosts if {"operations", "seconds"} <= h.keys()]
         return work / (median(rates) if rates else RATE)
 
     def spent(self) -> tuple[float | None, float | None]:
         """Seconds that its parts took together, of all cores and on the clock; None where nobody knows."""
-        hosts = [host_of(path) for path in self.folder.glob("*.nc")]
-        cpu, clock = ([h[name] for h in hosts if h.get(name)] for name in ("cpu_seconds", "seconds"))
+        hosts = self._costs()
+        cpu, clock = ([h[name] for h in hosts if name in h] for name in ("cpu_seconds", "seconds"))
         return sum(cpu) if cpu else None, sum(clock) if clock else None
+
+    def _costs(self) -> list[dict[str, float]]:
+        """What parts took, as far as the files beside them say so in numbers above 0."""
+        hosts = [host_of(path) for path in self.folder.glob("*.nc")]
+        numbers = (int, float)
+        return [
+            {k: float(v) for k, v in host.items() if isinstance(v, numbers) and 0 < v < LARGEST}
+            for host in hosts
+        ]
 
 
 def _read(path: Path, figure: Figure) -> Record | str:

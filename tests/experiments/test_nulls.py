@@ -10,7 +10,15 @@ import pytest
 from figures import NAMES, made, smoke
 from lyaptorch._brief import FAILS, HOLDS, UNDECIDED
 from lyaptorch.experiments import FIGURES
-from lyaptorch.experiments.check import at_least, at_most, beyond_chance, beyond_error, failing, typical, where
+from lyaptorch.experiments.check import (
+    at_least,
+    at_most,
+    beyond_chance,
+    beyond_error,
+    failing,
+    typical,
+    where,
+)
 from lyaptorch.record import Record
 
 

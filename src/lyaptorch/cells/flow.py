@@ -47,7 +47,8 @@ class Flow(Cell):
 
     An input that is held over a step drives the flow at first order in dt only. An ODE that is driven by a
     known function of time takes the time as an input: with `time=True` the last channel of the inputs is the
-    time at which each step begins, and f sees it at each stage's own time, which gives the full order. Data
+    time at which each step begins, and f sees it at each stage's own time, which gives the full order; an
+    f(t, y), as torchdiffeq has it, is taken only so, on inputs that are the time alone. Data
     that are known at the steps alone can be interpolated by f: pass both ends of a step as channels.
 
     Args:

@@ -45,6 +45,7 @@ def as_cell(
       structure and shapes; or packed (then with `state=`). A step may write into the state it gets.
     - Input comes first. Where both have one size, only the names of its arguments can tell that a step takes
       (state, input): (h, x), (prev, u), (s, obs) and their like are refused, names such as (a, b) are not.
+      So is (t, y), the slope of an ODE: that is a `Flow`.
     - A step may return its state, or a pair (output, state). Shapes tell which, but for two tensors
       like the state: there `output` must.
     - Weights that torch's modules compute (parametrisations, `weight_norm`, `spectral_norm`, pruning) are

@@ -417,6 +417,7 @@ def test_the_kernels_are_taken_by_themselves_and_can_be_switched_off(monkeypatch
     cell, inputs, _ = problem(lt.RateCell, 5)
     taken = lt.lyapunov_spectrum(cell, inputs).exponents
     assert "FusedEngine" in graph(taken)
+    monkeypatch.delenv("LYAPTORCH_REQUIRE_KERNELS", raising=False)
     monkeypatch.setenv("LYAPTORCH_KERNELS", "0")
     assert not lt.kernels.available()["cpu"].available
     assert "FusedEngine" not in graph(lt.lyapunov_spectrum(cell, inputs).exponents)

@@ -169,6 +169,18 @@ def test_what_is_damaged_or_of_other_settings_is_refused_and_made_again(tmp_path
     assert Store(replace(FIGURE, seed=1), tmp_path).look() == ([], {})
 
 
+def test_a_part_of_which_some_networks_are_there_is_made(tmp_path):
+    figure = replace(FIGURE, seeds=2)
+    store, (first, *_) = Store(figure, tmp_path), parts(figure)
+    path = store.make(first, False)
+    whole = Record.load(path)
+    fewer = Record(whole.kind, {**whole.config, "seeds": first.seeds - 1}, {})
+    fewer.save(path)
+    assert first in store.missing()
+    assert store.make(first, False) == path
+    assert Record.load(path) == whole
+
+
 def test_what_a_part_will_cost(tmp_path):
     store, (first, second) = Store(FIGURE, tmp_path), parts(FIGURE)
     assert store.seconds(first, 0.0) == first.operations() / RATE

@@ -69,7 +69,7 @@ class Store:
     def make(self, part: Figure, show_progress: bool | None = None) -> Path | None:
         """Make a part, or what is left of it after a kill; return where it is.
 
-        None where another process is at it. A Record that is damaged is replaced.
+        None where another process is at it. A Record that is damaged, or lacks networks, is replaced.
 
         Raises:
             ValueError: if the folder cannot be written, or a Record of other settings is there.
@@ -100,7 +100,8 @@ class Store:
             return False
         if not fits(record, part):
             raise ValueError(_other(path, part))
-        return True
+        # of a part that has grown since the first networks alone may be there
+        return not part.cut or not missing(part, [record])
 
     def _checkpoints(self, first: Path) -> list[Path]:
         """Those of a part: one for each of its trainings."""

@@ -784,6 +784,28 @@ def test_what_it_says_of_evaluation_in_parallel_holds(gain, word):
     assert long <= short + 2 < 15 if word == "yes" else long > 2 * short > 30
 
 
+def test_an_exponent_without_an_error_is_not_called_zero():
+    for seed in range(6):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            network, inputs = nn.GRU(3, 16, num_layers=2), torch.randn(60, 1, 3)
+        found = lt.diagnose(network, inputs)
+        if "±" not in found.findings[0].text:
+            break
+    else:
+        pytest.fail("no such network")
+    told = words(found)["parallel"]
+    assert told.startswith("In parallel: not known, on so few independent steps λ₁ has no error")
+
+
+def test_only_networks_with_gates_are_told_of_them():
+    for network, told in ((torch.nn.RNN(1, 16), False), (torch.nn.GRU(1, 16), True)):
+        found = lt.diagnose(network, noise(), horizon=30)
+        reasons = [s.reason for s in found.suggestions if s.title == "Start by mixing"]
+        assert all(("gate" in reason) == told for reason in reasons)
+        assert reasons
+
+
 def test_a_target_below_zero_makes_evaluation_in_parallel_possible():
     cell = linear(rotation(4))
     assert words(lt.diagnose(cell, noise()))["parallel"].startswith("In parallel: not known, λ₁ is 0")

@@ -155,11 +155,13 @@ def _mixed(trial: Trial, driven: Tensor | None) -> Suggestion | None:
     if driven is not None:
         given = ", inputs=inputs" if len(driven) == len(trial.inputs) else f", inputs=inputs[:{SEARCHED}]"
     code = f"lt.weights.mixing_({trial.cell_name}, horizon={T}{given})"
-    reason = (
-        "Orthogonal weights of the candidate hand on all that comes by turning it, where a gate keeps it by "
-        "standing still:",
-        " in a copy. They replace what was learned, so train again.",
-    )
+    what = "Orthogonal recurrent weights hand on all that comes by turning it:"
+    if _gates(trial):
+        what = (
+            "Orthogonal weights of the candidate hand on all that comes by turning it, where a gate keeps it "
+            "by standing still:"
+        )
+    reason = what, " in a copy. They replace what was learned, so train again."
 
     def change(network: Any) -> None:
         mixing_(cell_of(network), horizon=T, inputs=driven)

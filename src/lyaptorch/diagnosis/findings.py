@@ -261,6 +261,8 @@ def _parallel(measured: Measurements) -> str:
             "In parallel: no. λ₁ > 0 on these inputs, so that Newton iterations over all steps at once take "
             f"more, the longer the sequence; {mend}."
         )
+    if not math.isfinite(error):
+        return "In parallel: not known, on so few independent steps λ₁ has no error; pass longer inputs."
     return f"In parallel: not known, λ₁ is 0 within its error; below 0 it could be, and {mend}."
 
 

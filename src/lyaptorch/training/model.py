@@ -165,8 +165,9 @@ class Model(nn.Module):
             if self.loss_name in RIGHT:
                 return loss, mean(RIGHT[self.loss_name](outputs, targets).to(outputs.dtype))
             # 1 - <(z - y)^2> / var y: 0 for an answer that is always the mean, 1 for a perfect one
-            square = mean(targets.double().square())
-            variance = square - mean(targets.double()).square()
+            exact = targets.double()
+            square = mean(exact.square())
+            variance = square - mean(exact).square()
             # of targets that do not vary round-off is left, of either sign
             variance = torch.where(variance <= CONSTANT * square, 0.0, variance)
             return loss, (1 - error / variance).to(error.dtype)

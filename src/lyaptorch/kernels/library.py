@@ -106,7 +106,7 @@ def load(folders: tuple[str, ...]) -> ctypes.CDLL:
     """The library from the first of `folders` that has it.
 
     Raises:
-        OSError: if there is none, or it is another version's, or it does not load; says why.
+        OSError: if there is none, or it is another version's or machine's, or it does not load; says why.
     """
     paths = [path for folder in folders if (path := Path(folder) / FILE).is_file()]
     if not paths:
@@ -118,6 +118,11 @@ def load(folders: tuple[str, ...]) -> ctypes.CDLL:
     if (version := library.lyap_version()) != VERSION:
         raise OSError(f"{FILE} has version {version}, and {VERSION} is needed; install lyaptorch again")
     library.lyap_instruction_set.restype = c_char_p
+    if library.lyap_instruction_set() is None:
+        raise OSError(
+            f"{FILE} was compiled for another machine, with instructions that this one lacks; install lyaptorch again "
+            "on this one, or for all machines with pip's -C cmake.define.EVERY_INSTRUCTION_SET=ON"
+        )
     library.lyap_use.argtypes, library.lyap_use.restype = [c_char_p], c_int32
     library.lyap_large_pages.argtypes, library.lyap_large_pages.restype = [c_void_p, c_int64], None
     library.lyap_peak.argtypes, library.lyap_peak.restype = [c_int32, c_int64], c_double

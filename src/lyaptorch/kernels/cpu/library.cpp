@@ -17,28 +17,27 @@
 #endif
 
 #include "abi.h"
+#include "machine.h"
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
-extern const InstructionSet baseline;
-#ifdef HAVE_X86
-extern const InstructionSet avx2, avx512;
-#endif
+extern const InstructionSet baseline, avx2, avx512;
 
 namespace {
 
+// The named one, the best for null; null if it was not compiled, or this machine lacks it.
 const InstructionSet* find(const char* name) {
-    bool any = name == nullptr;
-    auto is = [&](const InstructionSet& set) { return any || !std::strcmp(name, set.name); };
-#ifdef HAVE_X86
-    __builtin_cpu_init();
-    bool fma = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    bool wide = fma && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-                __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw");
-    if (wide && is(avx512)) return &avx512;
-    if (fma && is(avx2)) return &avx2;
+    [[maybe_unused]] auto is = [&](const char* set) { return !name || !std::strcmp(name, set); };
+#ifdef HAVE_avx512
+    if (has_avx512() && is("avx512")) return &avx512;
 #endif
-    return is(baseline) ? &baseline : nullptr;
+#ifdef HAVE_avx2
+    if (has_avx2() && is("avx2")) return &avx2;
+#endif
+#ifdef HAVE_baseline
+    if (is("baseline")) return &baseline;
+#endif
+    return nullptr;
 }
 
 std::atomic<const InstructionSet*> chosen{nullptr};
@@ -126,7 +125,8 @@ bool run(Task task, const void* args, int64_t units, int64_t bytes, int64_t thre
 }  // namespace
 
 EXPORT int32_t lyap_version() { return 8; }
-EXPORT const char* lyap_instruction_set() { return current().name; }
+// Null if it was compiled for machines that have more than this one: then nothing else may be called.
+EXPORT const char* lyap_instruction_set() { return find(nullptr) ? current().name : nullptr; }
 
 // Uses the named instruction set from now on, the best one for null; 0 if this machine lacks it.
 EXPORT int32_t lyap_use(const char* name) {

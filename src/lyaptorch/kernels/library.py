@@ -120,8 +120,8 @@ def load(folders: tuple[str, ...]) -> ctypes.CDLL:
     library.lyap_instruction_set.restype = c_char_p
     if library.lyap_instruction_set() is None:
         raise OSError(
-            f"{FILE} was compiled for another machine, with instructions that this one lacks; install lyaptorch again "
-            "on this one, or for all machines with pip's -C cmake.define.EVERY_INSTRUCTION_SET=ON"
+            f"{FILE} was compiled for another machine, with instructions that this one lacks; install "
+            "lyaptorch again here, or for all machines with pip's -C cmake.define.EVERY_INSTRUCTION_SET=ON"
         )
     library.lyap_use.argtypes, library.lyap_use.restype = [c_char_p], c_int32
     library.lyap_large_pages.argtypes, library.lyap_large_pages.restype = [c_void_p, c_int64], None

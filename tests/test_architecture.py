@@ -271,9 +271,12 @@ def test_plots_and_experiments_meet_in_the_renderer_alone():
     assert found == {""}
 
 
-def test_importing_the_library_loads_no_heavy_optional_dependency():
-    heavy = ("matplotlib", "xarray", "ray", "scipy")
-    code = f"import sys, lyaptorch; print([m for m in {heavy} if m in sys.modules])"
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [("lyaptorch", ("matplotlib", "xarray", "ray", "scipy")), ("lyaptorch.cli", ("ray", "scipy"))],
+)
+def test_importing_the_library_loads_no_heavy_dependency(module, heavy):
+    code = f"import sys, {module}; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True
     )

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from lyaptorch._brief import FAILS, HOLDS, UNDECIDED
 from lyaptorch.experiments.check import Check
@@ -62,6 +61,8 @@ class OverSeeds:
         values = self._values()
         if len(values) < 2:
             return math.nan, math.nan
+        from scipy import stats
+
         half = float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5)
         return self.mean - half, self.mean + half
 

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
-from scipy import stats
 from torch import Tensor
 
 from lyaptorch.analysis import memory_capacity
@@ -68,11 +67,15 @@ def against(record: Record, axes: list[Axes]) -> None:
 
 def rank_correlation(x: NDArray[Any], y: NDArray[Any]) -> float:
     """Spearman's, of ties the mean rank; 0 where one of them is constant."""
+    from scipy import stats
+
     return float(stats.spearmanr(x, y).statistic) if np.ptp(x) and np.ptp(y) else 0.0
 
 
 def predictors(record: Record) -> dict[str, NDArray[Any]]:
     """Each predictor `(start,)`, means over the networks of a start."""
+    from scipy import stats
+
     own: dict[str, NDArray[Any]] = {name: record[name].mean(-1) for name in PREDICTORS[:-1]}
     ranks = stats.rankdata(own["surviving"]) + stats.rankdata(own["recall"])
     return {**own, "both": ranks / 2}
@@ -80,6 +83,8 @@ def predictors(record: Record) -> dict[str, NDArray[Any]]:
 
 def gap(record: Record) -> tuple[float, float]:
     """By how much both together are ahead of the better of two numbers of exponents: 95% of bootstraps."""
+    from scipy import stats
+
     found, accuracy = predictors(record), record["final_accuracy"].mean(-1)
     n = len(accuracy)
     drawn = np.random.default_rng(0).integers(n, size=(RESAMPLED, n))

@@ -9,7 +9,6 @@ from typing import ClassVar
 import numpy as np
 import torch
 from matplotlib.axes import Axes
-from scipy import stats
 from torch import Tensor, nn
 
 from lyaptorch.analysis import condition_number
@@ -212,6 +211,8 @@ class Driven(RandomNetworks):
 
     def claims(self, record: Record) -> Checks:
         """What is measured grows as theory says, within the error over networks."""
+        from scipy import stats
+
         exact = {"kind": "identity", "because": "It follows from what an exponent is, within its error."}
         sure = partial(near, source=f"theory ({TITLE}, appendix {self.figure[-1]})", **exact)
         sharpness = record["sharpness"].tolist()

@@ -6,10 +6,9 @@ formulas are MathML, which browsers draw themselves.
 
 from __future__ import annotations
 
-import contextlib
+import json
 import os
 import re
-import subprocess
 from importlib.metadata import version as version_of
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,7 +17,10 @@ from typing import Any, get_args, get_type_hints
 from docutils import nodes
 from latex2mathml.converter import convert
 from sphinx.application import Sphinx
+from sphinx.pycode import ModuleAnalyzer
 from sphinx.util.docutils import SphinxDirective
+from sphinx.util.images import get_image_size
+from sphinx.util.osutil import relative_uri
 
 project = "lyaptorch"
 copyright = "the lyaptorch developers, MIT licence"
@@ -64,13 +66,8 @@ html_css_files = ["site.css"]
 html_math_renderer = "mathml"
 html_theme_options = {"navigation_with_keys": True}
 templates_path = ["_templates"]
-# each version is built into a folder of its name, beside the others: the sidebar leads to all that have a tag
-TAGS = ["git", "tag", "--list", "v*", "--sort=-version:refname"]
-html_context = {"versions": []}
-with contextlib.suppress(OSError):
-    html_context["versions"] = subprocess.run(
-        TAGS, cwd=Path(__file__).parent, capture_output=True, text=True
-    ).stdout.split()
+# a build in a folder of its version's name, beside the others, is listed in all of them, and lists them
+LIST = "versions-list.js"
 pygments_style, pygments_dark_style = "tango", "github-dark"
 copybutton_prompt_text, copybutton_prompt_is_regexp = r">>> |\.\.\. |\$ ", True
 
@@ -87,7 +84,9 @@ def inline(self: Any, node: nodes.Element) -> None:
 
 def block(self: Any, node: nodes.Element) -> None:
     """A formula on lines of its own."""
-    self.body.append(f'<div class="formula">{convert(node.astext(), display="block")}</div>')
+    # the converter has no `aligned`, and would leave its lines out
+    text = node.astext().replace("{aligned}", "{align*}")
+    self.body.append(f'<div class="formula" tabindex="0">{convert(text, display="block")}</div>')
     raise nodes.SkipNode
 
 
@@ -106,7 +105,7 @@ def list_names(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     known = app.env.get_domain("py").objects
     for place in [node for node in doctree.findall(nodes.container) if "names_of" in node]:
         page, entries = place["names_of"], nodes.bullet_list()
-        names = [name for name, found in known.items() if found.docname == page]
+        names = [name for name, found in known.items() if found.docname == page and not found.aliased]
         # methods stand with their class
         tops = [name for name in names if known[name].objtype not in ("method", "attribute", "property")]
         for top in tops:
@@ -138,8 +137,18 @@ def shapes_of(function: Any) -> str:
     return f"Shapes: {'; '.join(told)}." if told else ""
 
 
+HOMES = {"lyaptorch.cells.Network": "lyaptorch.cells.adapt", "lyaptorch.record.Given": "lyaptorch._variables"}
+"""Types that are named where they are not made: what is said of them stands there."""
+
+
 def escaped(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     """In docstrings only backticks are markup: stars and bars elsewhere are maths."""
+    if name in HOMES:
+        lines[:] = ModuleAnalyzer.for_module(HOMES[name]).find_attr_docs()["", name.rpartition(".")[2]]
+    for i, line in enumerate(lines[1:], 1):
+        # what precedes a colon would be taken for a type
+        if lines[i - 1] == "Returns:":
+            lines[i] = re.sub(r"(\S)", r": \1", line, count=1)
     app.env.first_lines[name] = lines[0].replace("`", "") if lines else ""
     if what == "function" and (shapes := shapes_of(obj)):
         ends = [i for i, line in enumerate(lines) if line.startswith(("Example:", "Source:"))]
@@ -152,6 +161,60 @@ def escaped(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: li
             parts = line.split("`")
             parts[::2] = [re.sub(r"(?<!\\)[*|]", r"\\\g<0>", part) for part in parts[::2]]
             lines[i] = "`".join(parts)
+
+
+LONG, BROAD = 40, 88
+"""Characters of a cell that needs room, and of a line, of a command or what it says, that may be broken."""
+
+
+def present(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+    """What style sheets cannot see: how wide a picture, how long a cell or line is, where numbers split."""
+    if app.builder.format != "html":
+        return
+    for entry in doctree.findall(nodes.entry):
+        entry["classes"] += ["long"] * (len(entry.parent) > 2 and len(entry.astext()) > LONG)
+    for block_ in doctree.findall(nodes.literal_block):
+        said = block_.get("language") in ("sh", "text", "myst-ansi")
+        block_["classes"] += ["prose"] * (said and max(map(len, block_.astext().split("\n"))) > BROAD)
+    for text in list(doctree.findall(nodes.Text)):
+        grouped = re.sub(r"(?<=\d) (?=\d{3}(?!\d))", "\u202f", text)
+        if grouped != text and not isinstance(
+            text.parent, (nodes.literal, nodes.literal_block, nodes.inline)
+        ):
+            text.parent.replace(text, nodes.Text(grouped))
+    for image in list(doctree.findall(nodes.image)):
+        width, height = get_image_size(app.srcdir / image["uri"]) or (1, 1)
+        shape = f"wide-{min(width // height, 5)}"
+        if isinstance(image.parent, nodes.reference):
+            figure = image.parent.parent
+            figure["classes"].append(shape)
+            # what is to be seen, which only readers of screens would hear
+            figure[-1].insert(0, nodes.paragraph("", image["alt"], classes=["seen"]))
+        elif image["uri"] in app.env.images:
+            file = f"_images/{app.env.images[image['uri']][1]}"
+            full = nodes.reference("", "", refuri=relative_uri(app.builder.get_target_uri(docname), file))
+            image.parent["classes"] += ["picture", shape]
+            image.replace_self(full)
+            full += image
+
+
+def list_versions(app: Sphinx, exception: Exception | None) -> None:
+    """Tell every build of these pages that lies beside this one which there are, and which pages each has."""
+    if exception is not None or app.builder.format != "html":
+        return
+    own = Path(app.outdir)
+    (own / "_static" / LIST).touch()
+    builds = [path.parents[1] for path in own.parent.glob(f"*/_static/{LIST}")]
+    # v1.10 is later than v1.9
+    builds.sort(
+        key=lambda path: [int(x) if x.isdigit() else x for x in re.split(r"(\d+)", path.name)], reverse=True
+    )
+    pages = {
+        path.name: sorted(page.relative_to(path).as_posix() for page in path.rglob("*.html"))
+        for path in builds
+    }
+    for path in builds:
+        (path / "_static" / LIST).write_text(f"const lyaptorchVersions = {json.dumps(pages)};\n")
 
 
 def without(app: Sphinx, page: str, source: list[str]) -> None:
@@ -172,5 +235,7 @@ def setup(app: Sphinx) -> None:
     app.connect("autodoc-process-docstring", escaped, priority=400)
     app.connect("builder-inited", remember)
     app.connect("doctree-resolved", list_names)
+    app.connect("doctree-resolved", present)
+    app.connect("build-finished", list_versions)
     app.add_directive("names", Names)
     app.add_html_math_renderer("mathml", (inline, None), (block, None))

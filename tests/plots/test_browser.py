@@ -7,12 +7,15 @@ LYAPTORCH_SCREENSHOTS names a folder to leave pictures in.
 from __future__ import annotations
 
 import os
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 
 import lyaptorch as lt
+from lyaptorch.plots.diagnosis import drawings
+from lyaptorch.plots.pages import Claim, Entry, runs_page
 from lyaptorch.record import Record
 from pages import DESK, PHONE, tab
 
@@ -22,6 +25,7 @@ __all__ = ["tab"]
 pytestmark = pytest.mark.slow
 
 
+@cache
 def stacked() -> lt.diagnosis.Diagnosis:
     torch.manual_seed(0)
     lstm = torch.nn.LSTM(1, 16, num_layers=2)
@@ -29,7 +33,7 @@ def stacked() -> lt.diagnosis.Diagnosis:
     return lt.diagnose(lstm, torch.randn(120, 2, 1), name="lstm")
 
 
-def spectrum() -> str:
+def spectrum() -> Record:
     measured = lt.lyapunov_spectrum(lt.RateCell(1, 20), torch.randn(100, 2, 1))
     running = measured.running().movedim(0, 1)
     variables = {
@@ -40,7 +44,19 @@ def spectrum() -> str:
     }
     config = {"target": "net.py:a_rather_long_name_of_a_network_in_a_module", "dt": 1.0}
     elapsed = torch.arange(1.0, 101.0)
-    return Record("spectrum", config, variables, {"elapsed": (("elapsed",), elapsed)}).page()
+    return Record("spectrum", config, variables, {"elapsed": (("elapsed",), elapsed)})
+
+
+@cache
+def several() -> str:
+    """A page of a folder: a figure of two panels, checks, and a file that cannot be read."""
+    record = spectrum()
+    checks = [
+        Claim(f"claim {i} is a sentence of a paper, with its bound", "<= 1", 0.5, "holds", "claim")
+        for i in range(3)
+    ]
+    entry = Entry("spectrum-of-a-network", record, record.plot(), checks, {"seconds": 3.0, "torch": "2.9"})
+    return runs_page("Records in runs", [entry, entry], [("bad.nc", "no Record of lyaptorch")])
 
 
 MEASURE = """() => ({
@@ -58,9 +74,14 @@ MEASURE = """() => ({
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", [PHONE, DESK], ids=["phone", "desk"])
-@pytest.mark.parametrize("kind", ["diagnosis", "spectrum"])
+@pytest.mark.parametrize("kind", ["diagnosis", "spectrum", "folder"])
 def test_a_page_in_a_browser(tab, tmp_path, kind, size, scheme):
-    page = stacked().page() if kind == "diagnosis" else spectrum()
+    if kind == "diagnosis":
+        found = stacked()
+        page, figures = found.page(), len(drawings(found.record()))
+        assert figures > 6
+    else:
+        page, figures = (spectrum().page() if kind == "spectrum" else several()), 2
     (tmp_path / "page.html").write_text(page, encoding="utf-8")
     said: list[str] = []
     requests: list[str] = []
@@ -78,9 +99,11 @@ def test_a_page_in_a_browser(tab, tmp_path, kind, size, scheme):
     assert len(requests) == 1
     # nothing makes the page wider than the screen
     assert found["width"] <= size["width"]
-    assert len(found["figures"]) == (7 if kind == "diagnosis" else 2)
+    assert len(found["figures"]) == figures
     for figure in found["figures"]:
-        assert 0.85 * min(size["width"], 480) <= figure["width"] <= size["width"]
+        # one of several panels scrolls by itself
+        assert 0.85 * min(size["width"], 480) <= figure["width"]
+        assert figure["width"] <= size["width"] or kind == "folder"
         assert figure["height"] > 200
         assert figure["texts"] > 5
         assert figure["least"] >= 8.5
@@ -90,8 +113,9 @@ def test_a_page_in_a_browser(tab, tmp_path, kind, size, scheme):
     assert abs(brightness[0] - brightness[1]) > 150
 
 
-def test_numbers_open_and_scroll(tab, tmp_path):
-    (tmp_path / "page.html").write_text(stacked().page(), encoding="utf-8")
+@pytest.mark.parametrize("page", [lambda: stacked().page(), several], ids=["diagnosis", "folder"])
+def test_numbers_open_and_scroll(tab, tmp_path, page):
+    (tmp_path / "page.html").write_text(page(), encoding="utf-8")
     tab.set_viewport_size(PHONE)
     tab.goto((tmp_path / "page.html").as_uri())
     for summary in tab.query_selector_all("summary"):

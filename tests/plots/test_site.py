@@ -1,4 +1,4 @@
-"""The built documentation in headless Chromium: every page at phone and desktop width, light and dark.
+"""The built documentation in headless Chromium: pages at phone and desktop width, light and dark; search.
 
 Needs what `test_browser.py` needs, and the site: of `sphinx-build -W docs docs/_build`, or in the folder that
 LYAPTORCH_SITE names.
@@ -6,8 +6,12 @@ LYAPTORCH_SITE names.
 
 from __future__ import annotations
 
+import json
 import os
+import runpy
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -27,13 +31,16 @@ pytestmark = [
 MEASURE = """() => {
   const box = e => e.getBoundingClientRect();
   const lit = c => c.match(/[\\d.]+/g).slice(0, 3).reduce((a, b) => a + Number(b), 0) / 3;
+  const images = [...document.querySelectorAll('article img')];
   const text = document.querySelector('article p, article dt, article li, article a');
   return {
     width: document.documentElement.scrollWidth,
     paper: lit(getComputedStyle(document.body).backgroundColor),
     ink: text ? lit(getComputedStyle(text).color) : null,
     size: parseFloat(getComputedStyle(document.querySelector('article')).fontSize),
-    broken: [...document.querySelectorAll('article img')].filter(i => !i.naturalWidth).map(i => i.src),
+    silent: images.filter(i => !i.alt).map(i => i.src),
+    tiny: images.filter(i => i.closest('.picture') && box(i).height < 160).map(i => i.src),
+    broken: images.filter(i => !i.naturalWidth).map(i => i.src),
     flat: [...document.querySelectorAll('article math')].filter(m => box(m).height < 6).length,
     raw: /\\\\(frac|lambda|bar|begin)\\b/.test(document.querySelector('article').innerText),
   };
@@ -62,7 +69,7 @@ def test_pages(tab, size, scheme):
             "letters of 15 pixels": found["size"] >= 15,
             "paper": found["paper"] > 230 if scheme == "light" else found["paper"] < 60,
             "ink": found["ink"] is None or abs(found["ink"] - found["paper"]) > 90,
-            "pictures": found["broken"] == [],
+            "pictures": found["broken"] == found["silent"] == found["tiny"] == [],
             "formulas": found["flat"] == 0 and not found["raw"],
         }
         if not all(fine.values()):
@@ -71,3 +78,110 @@ def test_pages(tab, size, scheme):
     assert wrong == {}
     assert said == []
     assert [url for url in requests if not url.startswith(("file:", "data:"))] == []
+
+
+def test_the_gallery(tab):
+    tab.set_viewport_size(DESK)
+    tab.goto((SITE / "gallery.html").as_uri())
+    pictures = tab.evaluate("""() => [...document.querySelectorAll('.gallery figure')].map(figure => {
+        const image = figure.querySelector('img');
+        return {file: image.src.split('/').pop(), width: image.naturalWidth, alt: image.alt,
+                said: figure.querySelector('.seen').innerText, shown: image.getBoundingClientRect().height,
+                full: figure.querySelector('a').href, top: image.src};
+    })""")
+    assert len(pictures) > 60
+    for picture in pictures:
+        assert picture["width"] > 300, picture
+        assert 100 <= picture["shown"] <= 260, picture
+        # what is to be seen stands below; a touch opens the picture in full size
+        assert picture["said"] == picture["alt"] != "", picture
+        assert picture["full"] == picture["top"], picture
+
+
+def test_formulas_have_their_letters_and_lines(tab):
+    tab.goto((SITE / "maths.html").as_uri())
+    assert tab.evaluate("[...document.fonts].filter(f => f.family.includes('math')).map(f => f.status)") == [
+        "loaded"
+    ]
+    # the three equations of the adjoint, one below the other, their signs of equality in one column
+    tops, lefts = tab.evaluate("""() => {
+        const rows = [...document.querySelector('mtable').querySelectorAll('mtr')];
+        const boxes = rows.map(row => row.lastElementChild.querySelector('mo').getBoundingClientRect());
+        return [boxes.map(b => b.top), boxes.map(b => b.left)];
+    }""")
+    assert tops[0] + 15 < tops[1] < tops[2] - 15
+    assert max(lefts) - min(lefts) < 2
+
+
+def test_the_switch_of_colours(tab):
+    tab.emulate_media(color_scheme="light")
+    tab.set_viewport_size(DESK)
+    tab.goto((SITE / "index.html").as_uri())
+    paper = "getComputedStyle(document.body).backgroundColor"
+    seen = []
+    for _ in range(3):
+        seen.append(tab.evaluate(paper))
+        tab.locator("button.theme-toggle:visible").first.click()
+    assert len(set(seen)) == 2
+    tab.evaluate("localStorage.clear()")
+
+
+SOUGHT = {
+    "condition number": "condition_number",
+    "lyapunov_spectrum": "lyaptorch.lyapunov_spectrum",
+    "dead units": "dead",
+    "packed": "bring-your-model.html",
+    "flossing": "flossing",
+}
+
+
+@pytest.mark.parametrize("query", SOUGHT)
+def test_search(tab, query):
+    tab.set_viewport_size(DESK)
+    tab.goto((SITE / "maths.html").as_uri())
+    tab.fill("input[name=q]", query)
+    tab.press("input[name=q]", "Enter")
+    tab.wait_for_selector("#search-results ul.search li a")
+    tab.wait_for_timeout(500)
+    found = tab.evaluate("[...document.querySelectorAll('#search-results ul.search li a')].map(a => a.href)")
+    assert any(SOUGHT[query] in link for link in found[:3]), found[:5]
+
+
+def test_every_page_leads_to_the_same_page_of_another_version(tab, tmp_path):
+    tell = runpy.run_path(str(Path(__file__).parents[2] / "docs/conf.py"))["list_versions"]
+    builds = [tmp_path / name for name in ("v0.9", "v0.10")]
+    for build in builds:
+        shutil.copytree(
+            SITE, build, ignore=shutil.ignore_patterns("_images", "_modules", "_sources", ".doctrees")
+        )
+    (builds[0] / "glossary.html").unlink()
+    for build in builds:
+        tell(SimpleNamespace(outdir=build, builder=SimpleNamespace(format="html")), None)
+    list_ = (builds[0] / "_static/versions-list.js").read_text()
+    assert list(json.loads(list_[list_.index("{") : list_.rindex("}") + 1])) == ["v0.10", "v0.9"]
+    leads = {
+        "index.html": "index.html",
+        "api/measure.html": "api/measure.html",
+        "glossary.html": "index.html",
+    }
+    tab.set_viewport_size(DESK)
+    for page, other in leads.items():
+        tab.goto((builds[1] / page).as_uri())
+        tab.click(".versions summary")
+        assert tab.inner_text(".versions summary").startswith("Version 0.")
+        (link,) = tab.query_selector_all(".versions a")
+        assert link.get_attribute("href") == (builds[0] / other).as_uri()
+        link.click()
+        tab.wait_for_url((builds[0] / other).as_uri())
+
+
+def test_the_only_version_says_so(tab, tmp_path):
+    tab.set_viewport_size(DESK)
+    tab.goto((SITE / "api/measure.html").as_uri())
+    tab.click(".versions summary")
+    only = tab.evaluate("Object.keys(lyaptorchVersions).length") == 1
+    assert (
+        (tab.inner_text(".versions span") == "The only one here.")
+        if only
+        else tab.query_selector(".versions a")
+    )

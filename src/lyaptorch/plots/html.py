@@ -19,6 +19,9 @@ ROWS = 40
 WIDE = 6.0
 """Inches from which on a figure is wide."""
 
+LONG = 24
+"""Characters from which on a cell of a table may take several lines."""
+
 HEAVY = 600_000
 """Characters of SVG from which on curves are drawn as pixels."""
 
@@ -61,6 +64,7 @@ details{font-size:.85rem}summary{cursor:pointer;padding:.3rem 0}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums}
 th,td{text-align:right;padding:.15rem .7rem .15rem 0;border-bottom:1px solid var(--line);white-space:nowrap}
 th:first-child,td:first-child{text-align:left}
+td.long{white-space:normal;min-width:11rem;overflow-wrap:anywhere}
 footer{margin-top:2.5rem;font-size:.85rem;color:var(--faint)}
 """
 
@@ -119,14 +123,16 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     # position i of ROWS, first and last included: round(i (n - 1) / (ROWS - 1))
     shown = [rows[round(i * (len(rows) - 1) / (ROWS - 1))] for i in range(ROWS)] if len(rows) > ROWS else rows
     cells = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
-    body = "".join(f"<tr>{''.join(f'<td>{escape(_cell(v))}</td>' for v in row)}</tr>" for row in shown)
+    body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in shown)
     note = f"<p>{len(shown)} of {len(rows)} rows.</p>" if len(rows) > ROWS else ""
     rows_html = f"<thead><tr>{cells}</tr></thead><tbody>{body}</tbody>"
     return f'<div class="scroll" tabindex="0"><table>{rows_html}</table></div>{note}'
 
 
 def _cell(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    kind = ' class="long"' if len(text) >= LONG else ""
+    return f"<td{kind}>{escape(text)}</td>"
 
 
 def figure(drawing: Drawing) -> str:

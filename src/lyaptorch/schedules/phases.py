@@ -176,7 +176,9 @@ class FitPhase:
 
 
 Phase: TypeAlias = FitPhase | FlossPhase
+"""A stretch of training, and what is minimised in it."""
 Schedule: TypeAlias = tuple[Phase, ...]
+"""Phases, one after the other."""
 P = TypeVar("P")
 
 

@@ -333,7 +333,9 @@ def across(name: str, values: dict[tuple[int, ...], Sequence[Any]]) -> pytest.Ma
 def _pairs(names: tuple[str, ...], pairs: list[tuple[Any, ...]]) -> pytest.MarkDecorator:
     found: dict[str, Any] = {}
     for case in CASES:
-        marks = [pytest.mark.formless] if setup(case).cell.form() is None else []
+        cell = setup(case).cell
+        served = cell.form() is not None or cell.gate_form() is not None
+        marks = [] if served else [pytest.mark.formless]
         for e, *rest in pairs:
             e = e if case.ensembles else ALONE
             shown = [

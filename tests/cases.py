@@ -333,6 +333,9 @@ def across(name: str, values: dict[tuple[int, ...], Sequence[Any]]) -> pytest.Ma
 def _pairs(names: tuple[str, ...], pairs: list[tuple[Any, ...]]) -> pytest.MarkDecorator:
     found: dict[str, Any] = {}
     for case in CASES:
+        cell = setup(case).cell
+        served = cell.form() is not None or cell.gate_form() is not None
+        marks = [] if served else [pytest.mark.formless]
         for e, *rest in pairs:
             e = e if case.ensembles else ALONE
             shown = [
@@ -340,5 +343,5 @@ def _pairs(names: tuple[str, ...], pairs: list[tuple[Any, ...]]) -> pytest.MarkD
                 "x".join(map(str, e)) or "one",
                 *(str(v).removeprefix("torch.") for v in rest),
             ]
-            found.setdefault("-".join(shown), (case, e, *rest))
+            found.setdefault("-".join(shown), pytest.param(case, e, *rest, marks=marks))
     return pytest.mark.parametrize(names, list(found.values()), ids=list(found))

@@ -70,6 +70,16 @@ def double() -> Iterator[None]:
 
 
 @pytest.fixture
+def blank(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the place of every figure of a Record a white sheet, for what is about something else."""
+    from matplotlib.figure import Figure
+
+    from lyaptorch.record import Record
+
+    monkeypatch.setattr(Record, "plot", lambda self: Figure(figsize=(1, 1)))
+
+
+@pytest.fixture
 def unchecked() -> Iterator[None]:
     """The library as users run it: its own checks speak, not beartype's."""
     jaxtyping.config.update("jaxtyping_disable", True)

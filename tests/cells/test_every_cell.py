@@ -156,16 +156,24 @@ LOSING = ("relu", "lif", "binary", "surrogate", "adaptive", "snntorch", "norse",
 """Names of kinds whose frames may lose columns in T steps."""
 
 
+AGAIN = ("spectral LSTM-2", "weight LSTM-2", "old-spectral LSTM-2")
+"""Ways that an RNN is parametrised with, too, and several layers in other ways."""
+
+
 def first_of_their_kind() -> list[Any]:
     """All names; further variants of a cell, which other tests meet too, are slow."""
     kinds: set[str] = set()
     listed = []
     for name in NETWORKS:
         kind = name.partition("-")[0] if name in {case.name for case in cases.CASES} else name
-        marks = [pytest.mark.slow] if kind in kinds or name.endswith(" GRUCell") else []
+        again = name.endswith(" GRUCell") or name in AGAIN
+        marks = [pytest.mark.slow] if kind in kinds or again else []
         kinds.add(kind)
         listed.append(pytest.param(name, marks=marks))
     return listed
+
+
+LIBRARYS = [case.name for case in cases.CASES if case.name not in ("rate-tanh", "lstm")]
 
 
 @pytest.fixture(params=first_of_their_kind())
@@ -241,6 +249,15 @@ def test_it_is_flossed(name, made):
     assert all(torch.isfinite(p).all() for p in after)
 
 
+# cells of the library come to the same flossing as in the test above
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(*p.values, marks=[pytest.mark.slow] if p.values[0] in LIBRARYS else p.marks)
+        for p in first_of_their_kind()
+    ],
+    indirect=True,
+)
 def test_a_flosser_flosses_what_is_a_module(name, made):
     network, inputs, h0 = made
     phase = lt.FlossPhase(2, k=1, steps=T, tangent_transient=2, lr=1e-2, batch=B)

@@ -24,7 +24,7 @@ def alone(slope_at: float, f: lt.Activation | str, dtype: torch.dtype) -> tuple[
         cell.weight_hh.fill_(1.0)
         cell.weight_ih.fill_(1.0)
     value = cell.activation(torch.tensor([[slope_at]], dtype=dtype)).item()
-    return cell, torch.full((20, 1, 1), slope_at - value, dtype=dtype)
+    return cell, torch.full((5, 1, 1), slope_at - value, dtype=dtype)
 
 
 def exponent(cell, inputs, h, backend):

@@ -36,6 +36,7 @@ def test_demo_prints_a_table_and_where_the_files_are(lyap, tmp_path):
     assert err == ""
 
 
+@pytest.mark.usefixtures("blank")
 def test_demo_as_json_is_the_demo_of_the_library(lyap, tmp_path):
     summary = lyap.json("demo", *TINY, "--runs", tmp_path / "else/where", "--seed", 3)
     record = Record.load(summary["record"])
@@ -58,6 +59,7 @@ def test_the_version_is_that_of_the_package(lyap):
         _ = lt.spectra
 
 
+@pytest.mark.usefixtures("blank")
 @pytest.mark.parametrize("kind", ["rate", "elman", "lstm", "gru"])
 def test_spectrum_by_flags_is_the_spectrum_of_the_library(lyap, kind):
     flags = ["--cell", kind, "--gain", 1.3, "--weights", "orthogonal", "--inputs", "zero", "--k", 4]
@@ -87,6 +89,7 @@ def test_the_table_shows_first_and_last_exponents(lyap):
     assert "Record runs/spectrum.nc" in out
 
 
+@pytest.mark.usefixtures("blank")
 def test_the_interval_changes_when_not_what_is_measured(lyap):
     kw = [*SMALL, "--dtype", "float64", "--k", 3]
     often, rarely = lyap.json("spectrum", *kw), lyap.json("spectrum", *kw, "--interval", 7)
@@ -94,6 +97,7 @@ def test_the_interval_changes_when_not_what_is_measured(lyap):
     assert Record.load(rarely["record"])["elapsed"].tolist() == [7, 14, 21, 28, 35, 40]
 
 
+@pytest.mark.usefixtures("blank")
 def test_segments_change_how_and_not_what_is_measured(lyap):
     kw = [*SMALL, "--dtype", "float64", "--k", 3, "--steps", 400]
     whole, pieces = lyap.json("spectrum", *kw), lyap.json("spectrum", *kw, "--segments", 4)
@@ -107,6 +111,7 @@ def test_segments_change_how_and_not_what_is_measured(lyap):
     assert f"4 segments, each after {pieces['warm_up']} steps of another" in " ".join(out.split())
 
 
+@pytest.mark.usefixtures("blank")
 def test_the_inputs_by_name(lyap):
     kw = [*SMALL, "--trajectories", 2]
     by = {name: lyap.json("spectrum", *kw, "--inputs", name) for name in ("noise", "zero", "temporal_xor")}
@@ -122,6 +127,7 @@ def test_the_inputs_by_name(lyap):
     np.testing.assert_allclose(half, 2 * np.array(by["noise"]["exponents"]), rtol=1e-6)
 
 
+@pytest.mark.usefixtures("blank")
 @pytest.mark.parametrize("name", sorted(TASKS))
 def test_every_task_drives_a_network_with_as_many_channels(lyap, name):
     summary = lyap.json("spectrum", *SMALL, "--inputs", name, "--delay", 4, "--trajectories", 2)
@@ -136,6 +142,7 @@ def test_every_task_drives_a_network_with_as_many_channels(lyap, name):
     assert Record.load(summary["record"]).config["shape"] == [50, 2, channels]
 
 
+@pytest.mark.usefixtures("blank")
 @pytest.mark.parametrize("shape", [(60, 2), (60, 3, 2)])
 @pytest.mark.parametrize("dtype", ["f4", "f8", "i2"])
 def test_a_network_of_my_own_on_data_of_my_own(lyap, tmp_path, shape, dtype):
@@ -152,6 +159,7 @@ def test_a_network_of_my_own_on_data_of_my_own(lyap, tmp_path, shape, dtype):
     assert Record.load(tmp_path / "r/spectrum.nc").config["shape"] == list(inputs.shape)
 
 
+@pytest.mark.usefixtures("blank")
 @pytest.mark.parametrize(
     ("target", "size"), [("net.py:step", 5), ("net.py:make", 4), ("net.py:Net", 6), ("net:rnn", 6)]
 )
@@ -166,6 +174,7 @@ def test_targets_of_every_kind(lyap, target, size):
         assert summary["kaplan_yorke"] == summary["entropy"] == [0.0]
 
 
+@pytest.mark.usefixtures("blank")
 def test_a_file_whose_name_is_that_of_a_loaded_module(lyap, tmp_path):
     """And one with dots and dashes; two files of one name in two folders."""
     for name, size in (("json.py", 3), ("my-net.v2.py", 4), ("deep/net.py", 5)):
@@ -174,6 +183,7 @@ def test_a_file_whose_name_is_that_of_a_loaded_module(lyap, tmp_path):
         assert np.shape(lyap.json("spectrum", f"{name}:rnn", *SMALL)["exponents"]) == (1, size)
 
 
+@pytest.mark.usefixtures("blank")
 def test_dead_and_unmeasured_exponents_are_null_in_json(lyap):
     dead = lyap.json("spectrum", *SMALL, "--activation", "relu", "--gain", 0.01, "--steps", 200)
     assert None in dead["exponents"][0]
@@ -182,6 +192,7 @@ def test_dead_and_unmeasured_exponents_are_null_in_json(lyap):
     assert short["stderr"] == [[None] * 6]
 
 
+@pytest.mark.usefixtures("blank")
 def test_a_second_run_replaces_nothing(lyap, tmp_path):
     for count in (1, 2, 3):
         assert lyap("spectrum", *SMALL)[0] == 0
@@ -190,6 +201,7 @@ def test_a_second_run_replaces_nothing(lyap, tmp_path):
     assert names == {"spectrum.nc", "spectrum-2.nc", "spectrum-3.nc"}
 
 
+@pytest.mark.usefixtures("blank")
 def test_list_names_what_there_is_and_the_records(lyap, tmp_path):
     empty = lyap.json("list")
     assert empty["records"] == []

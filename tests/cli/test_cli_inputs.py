@@ -26,6 +26,9 @@ def make():
 """
 
 
+pytestmark = pytest.mark.usefixtures("blank")
+
+
 @pytest.fixture
 def lyap(tmp_path, monkeypatch, capsys, unchecked):
     with command(tmp_path, monkeypatch, capsys) as run:

@@ -70,6 +70,7 @@ def test_bash_completes_a_command(lyap, tmp_path):
     assert done.stdout.split() == ["diagnose"]
 
 
+@pytest.mark.usefixtures("blank")
 def test_the_template_runs_as_it_is(lyap, tmp_path):
     (tmp_path / "deep").mkdir()
     file = "deep/my-net.py"

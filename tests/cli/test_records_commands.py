@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+import figures
 from command import command, files
 from lyaptorch import record as record_module
 from lyaptorch.experiments import FIGURES
@@ -33,8 +34,8 @@ def lyap(tmp_path, monkeypatch, capsys):
 
 @pytest.fixture
 def made():
-    """A figure at smoke scale, quickly made."""
-    return FIG(**FIG.scales["smoke"]).record(False, None)
+    """A figure at smoke scale, quickly made, once for all."""
+    return figures.made("gradient-flossing", "fig15")
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from lyaptorch.sweep import Serial
 PAPER = "gradient-flossing"
 README = Path(__file__).parents[2] / "README.md"
 PAGE = README.parent / "docs" / "checks.md"
+pytestmark = pytest.mark.usefixtures("blank")
 
 
 @pytest.fixture

@@ -63,6 +63,7 @@ def test_parts_are_made_and_gathered(lyap, tmp_path):
     assert "paper: 5 of 5" in lyap("reproduce", "--list")[1]
 
 
+@pytest.mark.usefixtures("blank")
 def test_a_figure_is_gathered_from_what_is_there(lyap, tmp_path):
     assert "no part of gradient-flossing fig4d is in" in lyap(*SETTING, "--gather")[2]
     lyap.json(*SETTING, "--records", "store")
@@ -93,6 +94,7 @@ def test_a_figure_is_gathered_from_what_is_there(lyap, tmp_path):
     assert answer["gathered"] == {"seeds": 4, "of": 4}
 
 
+@pytest.mark.usefixtures("blank")
 def test_a_budget_ends_before_a_part_that_would_not_fit(lyap, tmp_path, monkeypatch):
     status, out, err = lyap(*SETTING, "--budget", "0s")
     assert (status, err) == (0, "")

@@ -3,6 +3,7 @@
 import io
 import math
 import re
+import warnings
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -84,40 +85,52 @@ def test_every_reason_is_of_a_check(paper, figure, record):
     assert REASONS[paper][figure].keys() <= {check.key for check in smoke(paper, figure).checks(record)}
 
 
-@pytest.mark.parametrize("figure", FIGURES["gradient-flossing"])
-def test_a_check_says_where_its_claim_is_made_or_why_it_is_none(figure):
-    found = smoke("gradient-flossing", figure).checks(made("gradient-flossing", figure))
+SOURCES = {
+    "gradient-flossing": r"Gradient Flossing, (figure|section|appendix|abstract)|an independent run",
+}
+PLACE = r"(.*Gradient Flossing|Dubinin & Effenberger 2024), (figure|section|appendix|table|equation)"
+
+
+@every_figure
+def test_a_check_says_where_its_claim_is_made_or_why_it_is_none(paper, figure, record):
+    found = smoke(paper, figure).checks(record)
     assert found
     for check in found:
         assert check.source
-        assert bool(check.because) == (check.kind != "claim"), check.key
+        # timings of table 1 are those of another paper
+        if (paper, figure) != ("surrogate-flossing", "table1"):
+            assert bool(check.because) == (check.kind != "claim"), check.key
         if check.kind == "claim":
-            place = r"Gradient Flossing, (figure|section|appendix|abstract)|an independent run"
-            assert re.match(place, check.source)
+            assert re.match(SOURCES.get(paper, PLACE), check.source), check.key
 
 
-@pytest.mark.parametrize("figure", FIGURES["gradient-flossing"])
-def test_a_record_of_nothing_decides_nothing(figure):
+@every_figure
+def test_a_record_of_nothing_decides_nothing(paper, figure, record):
     """Every check is there, and none is taken for held or failed, where no number was measured."""
-    known = made("gradient-flossing", figure)
-    counts = {"usable", "usable_measured"}
-    empty = {
-        name: (dims, np.full(values.shape, np.nan) if values.dtype.kind == "f" or name in counts else values)
-        for name, (dims, values, _) in known.variables.items()
-    }
-    along = {name: (dims, values) for name, (dims, values, _) in known.coordinates.items()}
-    experiment = smoke("gradient-flossing", figure)
-    with np.errstate(all="ignore"):
-        found = experiment.checks(Record(known.kind, known.config, empty, along))
-    assert {c.outcome for c in found} == {UNDECIDED}
-    assert [c.key for c in found] == [c.key for c in experiment.checks(known)]
+    if (paper, figure) == ("weak-coupling", "fig1"):
+        pytest.skip("identities of what is drawn, of which something is always there")
+    # what is counted is an integer, or a number of epochs
+    counts = {"usable", "usable_measured"} if paper == "gradient-flossing" else set()
+    kept = set() if paper == "gradient-flossing" else {"unstable_at"}
+    empty = {}
+    for name, (dims, values, _) in record.variables.items():
+        lost = name not in kept and (values.dtype.kind == "f" or name in counts)
+        empty[name] = (dims, np.full(values.shape, np.nan) if lost else values)
+    along = {name: (dims, values) for name, (dims, values, _) in record.coordinates.items()}
+    experiment = smoke(paper, figure)
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        if paper != "gradient-flossing":
+            warnings.simplefilter("ignore")
+        found = experiment.checks(Record(record.kind, record.config, empty, along))
+    assert {c.key: c.outcome for c in found if c.outcome != UNDECIDED} == {}
+    assert [c.key for c in found] == [c.key for c in experiment.checks(record)]
 
 
-# every fourth always, all where there is time
+# every fourth always, those that take least; all where there is time
 @pytest.mark.parametrize(
     ("paper", "figure"),
     [
-        pytest.param(*name, marks=[pytest.mark.slow] if i % 4 else [], id=" ".join(name))
+        pytest.param(*name, marks=[pytest.mark.slow] if i % 4 != 3 else [], id=" ".join(name))
         for i, name in enumerate(UNTIMED)
     ],
     scope="module",

@@ -1,13 +1,11 @@
 """What leaves a check undecided: no situation, chance, and the error of a difference."""
 
 import math
-import re
-import warnings
 
 import numpy as np
 import pytest
 
-from figures import NAMES, made, smoke
+from figures import smoke
 from lyaptorch._brief import FAILS, HOLDS, UNDECIDED
 from lyaptorch.experiments import FIGURES
 from lyaptorch.experiments.check import (
@@ -80,49 +78,6 @@ def test_what_is_typical_is_that_of_what_is_finite():
     assert typical(np.array([1.0, np.nan, 3.0, np.inf, 5.0])) == 3.0
     assert math.isnan(typical(np.array([np.nan])))
     assert math.isnan(typical(np.array([])))
-
-
-OF_THESE = [(paper, figure) for paper, figure in NAMES if paper != "gradient-flossing"]
-
-
-@pytest.mark.parametrize(("paper", "figure"), OF_THESE)
-def test_a_check_says_where_its_claim_is_made_or_why_it_is_none(paper, figure):
-    found = smoke(paper, figure).checks(made(paper, figure))
-    assert found
-    for check in found:
-        assert check.source
-        # timings of table 1 are those of another paper
-        if figure != "table1" or paper == "weak-coupling":
-            assert bool(check.because) == (check.kind != "claim"), check.key
-        if check.kind == "claim":
-            place = (
-                r"(.*Gradient Flossing|Dubinin & Effenberger 2024), (figure|section|appendix|table|equation)"
-            )
-            assert re.match(place, check.source), check.key
-
-
-@pytest.mark.parametrize(("paper", "figure"), OF_THESE)
-def test_a_record_of_nothing_decides_nothing(paper, figure):
-    """Every check is there, and none is taken for held or failed, where no number was measured."""
-    known, counts = made(paper, figure), {"unstable_at"}
-    if (paper, figure) in EXACT:
-        pytest.skip("identities of what is drawn, of which something is always there")
-    empty = {
-        name: (v.dims, np.full(v.values.shape, np.nan) if v.values.dtype.kind == "f" else v.values)
-        for name, v in known.variables.items()
-        if name not in counts
-    }
-    empty |= {name: (known.variables[name].dims, known[name]) for name in counts if name in known.variables}
-    along = {name: (v.dims, v.values) for name, v in known.coordinates.items()}
-    experiment = smoke(paper, figure)
-    with np.errstate(all="ignore"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        found = experiment.checks(Record(known.kind, known.config, empty, along))
-    assert [c.key for c in found] == [c.key for c in experiment.checks(known)]
-    assert {c.key: c.outcome for c in found if c.outcome != UNDECIDED} == {}
-
-
-EXACT = {("weak-coupling", "fig1")}
 
 
 @pytest.mark.parametrize("paper", ["surrogate-flossing", "weak-coupling"])

@@ -114,10 +114,11 @@ def test_the_first_exponents_do_not_know_how_many_follow(case, ensemble, dtype):
     drawn = run(s).growth.log_r
     for k in range(1, case.rank + 1):
         close(run(s, k=k, frame=frame(N, dtype)[:, :k]).growth.log_r, wide[..., :k], wide[..., :k])
-        close(run(s, k=k).growth.log_r, drawn[..., :k], drawn[..., :k])
+    # and each column is drawn for itself
+    close(run(s, k=1).growth.log_r, drawn[..., :1], drawn[..., :1])
 
 
-@across("dtype", {ALONE: DTYPES[:1], GRID: DTYPES})
+@across("dtype", EITHER)
 def test_the_interval_and_the_way_to_orthonormalise_change_nothing(case, ensemble, dtype):
     s = setup(case, ensemble, dtype, t=22)
     settings = {"transient": 2, "tangent_transient": 3, "k": min(case.rank, 3)}
@@ -125,7 +126,6 @@ def test_the_interval_and_the_way_to_orthonormalise_change_nothing(case, ensembl
     ways = (
         (1, "cholesky2"),
         (1, "householder"),
-        (2, "auto"),
         (5, "cholesky2"),
         (7, "auto"),
         (100, "householder"),

@@ -1,15 +1,17 @@
 """Flossing before training, a penalty on one-step Jacobians before it, and flossing beside it, at equal cost.
 
 Rate networks of the setting `gf2023` (80 tanh units, gain 1) learn the binary temporal XOR. Every way has the
-processor time of 300 flossing steps and 700 task steps; how many of each kind of step that is, is measured
-first. Prints the table of docs/not-learning.md:
+processor time of 300 flossing steps and so many task steps; how many of each kind of step that is, is
+measured first. Prints the tables of docs/not-learning.md:
 
     python benchmarks/beside.py
+    python benchmarks/beside.py --delays 40 --steps 1500
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Callable
 
@@ -17,7 +19,7 @@ import torch
 
 import lyaptorch as lt
 
-FLOSSED, TRAINED, K = 300, 700, 75
+FLOSSED, K = 300, 75
 BESIDE = 0.1
 """Weight of the flossing loss beside the task's."""
 
@@ -40,6 +42,7 @@ WAYS: dict[str, Way] = {
     "flossing before training": way(),
     "penalty on one-step Jacobians before training": way("one_step_jacobians"),
     "flossing loss beside the task's": way(weight=BESIDE),
+    "both: flossing before, and its loss beside": way(weight=BESIDE),
 }
 
 
@@ -51,15 +54,13 @@ def run(schedule: lt.schedules.Schedule, delays: list[int], seeds: list[int]) ->
     start = time.process_time()
     record = lt.train(model, task, schedule, member_ids=ids, unstable="mark")
     taken = time.process_time() - start
-    return torch.tensor(record["accuracy"])[..., -20:].mean(-1), taken
+    return torch.tensor(record["accuracy"])[..., -20:].mean(-1).reshape(ids.shape), taken
 
 
 def cost(before: int, steps: int, schedule: Way, delays: list[int], seeds: list[int]) -> float:
     """Processor seconds of a step of that kind."""
-    few, many = (
-        min(run(schedule(before * n, steps * n), delays, seeds)[1] for _ in range(2)) for n in (5, 15)
-    )
-    return (many - few) / 10
+    few, many = (min(run(schedule(before * n, steps * n), delays, seeds)[1] for _ in (0, 1)) for n in (2, 10))
+    return (many - few) / 8
 
 
 def main() -> None:
@@ -67,19 +68,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seeds", type=int, nargs="*", default=[60, 61, 62])
     parser.add_argument("--delays", type=int, nargs="*", default=[20, 30])
+    parser.add_argument("--steps", type=int, default=700, help="of training after flossing")
     arguments = parser.parse_args()
     torch.set_num_threads(1)  # small products: threads would only wait
     where = arguments.delays, arguments.seeds
-    plain, floss, penalty, joint = WAYS.values()
+    plain, floss, penalty, joint, _ = WAYS.values()
     task = cost(0, 1, plain, *where)
     each = {"floss": cost(1, 0, floss, *where), "penalty": cost(1, 0, penalty, *where)}
     beside = cost(0, 1, joint, *where)
+    print(f"seconds a step: task {task:.3f}, both {beside:.3f}, {each}", file=sys.stderr)
     before = FLOSSED * each["floss"]
     counts = [
-        (0, round(before / task) + TRAINED),
-        (FLOSSED, TRAINED),
-        (max(1, round(before / each["penalty"])), TRAINED),
-        (0, round((before + TRAINED * task) / beside)),
+        (0, round(before / task) + arguments.steps),
+        (FLOSSED, arguments.steps),
+        (max(1, round(before / each["penalty"])), arguments.steps),
+        (0, round((before + arguments.steps * task) / beside)),
+        (FLOSSED // 2, round((before / 2 + arguments.steps * task) / beside)),
     ]
     print(f"| | steps before | task steps | {' | '.join(f'd = {d}' for d in arguments.delays)} | seconds |")
     print("|---|---|---|" + "---|" * (len(arguments.delays) + 1))

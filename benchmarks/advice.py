@@ -5,6 +5,11 @@ on a copy, and both are trained on equal batches with equal readouts and budgets
 docs/diagnose.md:
 
     python benchmarks/advice.py
+
+And whether the gain of a mixing start is to be searched on the inputs, or that of units at rest will do, by how
+much is lost at that of rest (`SATURATED` in lyaptorch.diagnosis.changes), with inputs of several strengths:
+
+    python benchmarks/advice.py --gains
 """
 
 from __future__ import annotations
@@ -129,6 +134,40 @@ def row(kind: str, name: str, seeds: list[int], epochs: int) -> str:
     return f"| {' | '.join(cells)} | {better} of {len(seeds)} |"
 
 
+STRENGTHS, MIXED, HORIZON = (
+    (0.5, 1.0, 2.0, 4.0),
+    ("`torch.nn.RNN`, tanh", "`torch.nn.GRU`", "`torch.nn.LSTM`"),
+    30,
+)
+
+
+def lost(network: Any, bits: Tensor) -> float:
+    """Nats that the first direction loses, or gains, over the horizon."""
+    rates = lt.lyapunov_spectrum(network, bits, k=1, tangent_transient=STEPS // 2).exponents
+    return abs(float(rates.mean())) * HORIZON
+
+
+def gains(kind: str, strength: float, seeds: list[int], epochs: int) -> str:
+    """A row: mixing starts whose gain is that of rest, or searched on inputs of this strength."""
+    make, ensemble = KINDS[kind]
+    starts: list[list[Any]] = [[], []]
+    nats = []
+    for seed in seeds:
+        torch.manual_seed(seed)
+        network = make()
+        # inputs so many times as large
+        network.weight_ih_l0.data *= strength  # type: ignore[operator, union-attr]
+        bits = torch.randint(0, 2, (STEPS, BATCH, 1), generator=torch.Generator().manual_seed(seed)).float()
+        for found, inputs in zip(starts, (None, bits), strict=True):
+            found.append(copy.deepcopy(network))
+            lt.weights.mixing_(found[-1], horizon=HORIZON, inputs=inputs)
+            nats.append(f"{lost(found[-1], bits):.1f}")
+    task = lt.tasks.DelayedCopy(HORIZON, binary=True)
+    learned = accuracies(together([*starts[0], *starts[1]], ensemble), task, 2 * seeds, epochs)
+    cells = [kind, f"{strength:g}", " ".join(nats[::2]), " ".join(nats[1::2]), *map(listed, learned.chunk(2))]
+    return f"| {' | '.join(cells)} |"
+
+
 def listed(values: Tensor) -> str:
     """Accuracies without their 0."""
     return " ".join(f"{z:.2f}".lstrip("0") for z in values.tolist())
@@ -139,10 +178,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seeds", type=int, nargs="*", default=list(range(5)))
     parser.add_argument("--epochs", type=int, default=EPOCHS)
+    parser.add_argument("--gains", action="store_true", help="of mixing starts, instead")
     parser.add_argument("--kinds", nargs="*", default=list(KINDS))
     parser.add_argument("--tasks", nargs="*", default=list(TASKS))
     arguments = parser.parse_args()
     torch.set_num_threads(1)  # small products: threads would only wait
+    if arguments.gains:
+        print(
+            "| network | inputs times | nats lost at the gain of rest | as searched | accuracy at rest | as searched |"
+        )
+        print("|---|---|---|---|---|---|")
+        for kind in MIXED:
+            for strength in STRENGTHS:
+                print(gains(kind, strength, arguments.seeds, arguments.epochs), flush=True)
+        return
     print("| network | task | verdict: first suggestion | accuracy as it was | as suggested | learns more |")
     print("|---|---|---|---|---|---|")
     for kind in arguments.kinds:

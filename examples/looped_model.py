@@ -2,8 +2,9 @@
 
 One block, h' = tanh(W h + V x + b), is run again and again on an instance x, a point of one of two spirals;
 after 8 to 16 loops a readout says which. Each instance is a trajectory of its own: lambda_1 over its first 16
-loops is compared with right and wrong on points that training never saw, beside what the readout itself says
-of its confidence, and lambda_1 of where the loops end. Draws docs/images/looped_model.png and prints a table:
+loops is compared with right and wrong on points that training never saw, beside chance (who is wrong is
+shuffled), what costs nothing (the confidence of the readout, how far the last loop still moved the state),
+and lambda_1 of where the loops end. Draws docs/images/looped_model.png and prints a table:
 
     python examples/looped_model.py
     python examples/looped_model.py --networks 1 --epochs 100
@@ -22,7 +23,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 import lyaptorch as lt
 
-N, SEEN, UNSEEN, LOOPS = 48, 200, 2000, 16
+N, SEEN, UNSEEN, LOOPS, SHUFFLES = 48, 200, 2000, 16, 400
 FIGURE = Path(__file__).parents[1] / "docs/images/looped_model.png"
 
 
@@ -35,10 +36,10 @@ def spirals(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     return points + 0.12 * torch.randn(count, 2, generator=generator), which
 
 
-def answers(block: lt.ElmanCell, readout: lt.Readout, points: Tensor, loops: int) -> Tensor:
-    """Logits after so many loops."""
+def looped(block: lt.ElmanCell, points: Tensor, loops: int) -> Tensor:
+    """The states after the last two of so many loops, `(2, b, n)`."""
     inputs, h0 = points.expand(loops, -1, -1), torch.zeros(len(points), N)
-    return readout(lt.cells.unroll(block, inputs, h0, first=loops - 1)[-1])[:, 0]
+    return lt.cells.unroll(block, inputs, h0, first=loops - 2)
 
 
 def learned(epochs: int, generator: torch.Generator) -> tuple[lt.ElmanCell, lt.Readout]:
@@ -53,7 +54,8 @@ def learned(epochs: int, generator: torch.Generator) -> tuple[lt.ElmanCell, lt.R
     for _ in range(epochs):
         some = torch.randint(SEEN, (64,), generator=generator)
         loops = int(torch.randint(8, LOOPS + 1, (), generator=generator))
-        loss = binary_cross_entropy_with_logits(answers(block, readout, points[some], loops), which[some])
+        logits = readout(looped(block, points[some], loops)[-1])[:, 0]
+        loss = binary_cross_entropy_with_logits(logits, which[some])
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -67,6 +69,12 @@ def told(score: Tensor, wrong: Tensor) -> float:
     return float(((bad > good).double() + 0.5 * (bad == good)).mean())
 
 
+def by_chance(score: Tensor, wrong: Tensor, generator: torch.Generator) -> Tensor:
+    """Between which the same lies in 19 of 20 shuffles of who is wrong."""
+    shuffled = (wrong[torch.randperm(len(wrong), generator=generator)] for _ in range(SHUFFLES))
+    return torch.tensor([told(score, who) for who in shuffled]).quantile(torch.tensor([0.025, 0.975]))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--networks", type=int, default=5)
@@ -75,18 +83,24 @@ def main() -> None:
     options = parser.parse_args()
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)
-    print("network   wrong   told by lambda_1   by confidence   by lambda_1 of the end")
+    print(
+        "network   wrong   told by lambda_1   by chance       by confidence   by the last step   by the end"
+    )
     for seed in range(options.networks):
         generator = torch.Generator().manual_seed(seed)
         block, readout = learned(options.epochs, generator)
         points, which = spirals(UNSEEN, generator)
         with torch.no_grad():
-            logits = answers(block, readout, points, LOOPS)
+            before, after = looped(block, points, LOOPS)
+            logits = readout(after)[:, 0]
             first = lt.lyapunov_spectrum(block, points.expand(LOOPS, -1, -1), k=1).exponents[:, 0]
             end = lt.lyapunov_spectrum(block, points.expand(200, -1, -1), k=1, transient=100).exponents[:, 0]
         wrong = (logits > 0) != (which > 0)
-        scores = [told(score, wrong) for score in (first, -logits.abs(), end)]
-        print(f"{seed:7d} {int(wrong.sum()):7d} {scores[0]:18.2f} {scores[1]:15.2f} {scores[2]:24.2f}")
+        moved = (after - before).norm(dim=-1)
+        scores = [told(score, wrong) for score in (first, -logits.abs(), moved, end)]
+        low, high = by_chance(first, wrong, generator)
+        print(f"{seed:7d} {int(wrong.sum()):7d} {scores[0]:18.2f}   {low:.2f} to {high:.2f} ", end="")
+        print(f"{scores[1]:14.2f} {scores[2]:18.2f} {scores[3]:12.2f}")
         fifths = first.argsort().chunk(5)
         right.plot(
             range(1, 6), [100 * float(wrong[i].double().mean()) for i in fifths], "o-", label=str(seed)

@@ -33,7 +33,7 @@ def lyap(tmp_path, monkeypatch, capsys, unchecked):
         yield run
 
 
-def test_parts_are_made_and_gathered(lyap, tmp_path):
+def test_parts_are_made_and_gathered(lyap, tmp_path, monkeypatch):
     status, out, err = lyap(*SETTING)
     assert (status, err) == (0, "")
     assert "4 parts to make, about " in out
@@ -51,7 +51,7 @@ def test_parts_are_made_and_gathered(lyap, tmp_path):
     assert "0 parts to make" in lyap(*SETTING)[1]
     answer = lyap.json(*SETTING, "--gather")
     assert answer["gathered"] == {"seeds": 5, "of": 5}
-    assert answer["missing"] == answer["refused"] == []
+    assert answer["missing"] == answer["refused"] == answer["left_out"] == []
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == written
     assert [check["key"] for check in answer["checks"]]
     # and figure 13 is there, too
@@ -60,7 +60,16 @@ def test_parts_are_made_and_gathered(lyap, tmp_path):
     assert listed["fig4d"]["gathered"] == listed["fig13"]["gathered"] == {"seeds": 5, "of": 5}
     assert listed["fig1b"]["gathered"] == {"seeds": 0, "of": 8}
     assert [row["scale"] for row in listed["fig4d"]["records"]] == ["paper"]
-    assert "paper: 5 of 5" in lyap("reproduce", "--list")[1]
+    told = " ".join(lyap("reproduce", "--list")[1].split())
+    assert "paper: 5 of 5" in told
+    assert "points" not in told
+    # where nothing is measured parts say nothing, and none counts as there
+    monkeypatch.setattr(FIGURES[PAPER]["fig13"], "left_out", lambda self, point: point == (4,))
+    assert "left out" in lyap(*SETTING, "--gather")[1]
+    answer = lyap.json(*SETTING, "--gather")
+    assert (answer["seeds"], answer["left_out"]) == ({"2": 5}, ["4"])
+    listed = {row["figure"]: row["left_out"] for row in lyap.json("reproduce", "--list")["figures"]}
+    assert (listed["fig4d"], listed["fig1b"]) == (1, 0)
 
 
 @pytest.mark.usefixtures("blank")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,9 @@ from cases import every, setup
 from lyaptorch._random import Stream
 from lyaptorch.cells import fit, unroll
 from lyaptorch.diagnosis.blocks import block_squares, measure, own_rates, pull_back, silence
+from lyaptorch.diagnosis.findings import findings
 from lyaptorch.diagnosis.measure import gradient_back, largest_growth
+from lyaptorch.diagnosis.reliability import between, unsettled
 from lyaptorch.diagnosis.trajectories import Run, run, whole
 from lyaptorch.plots.diagnosis import drawings
 
@@ -784,18 +787,88 @@ def test_what_it_says_of_evaluation_in_parallel_holds(gain, word):
     assert long <= short + 2 < 15 if word == "yes" else long > 2 * short > 30
 
 
-def test_an_exponent_without_an_error_is_not_called_zero():
-    for seed in range(6):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            network, inputs = nn.GRU(3, 16, num_layers=2), torch.randn(60, 1, 3)
-        found = lt.diagnose(network, inputs)
-        if "±" not in found.findings[0].text:
-            break
-    else:
-        pytest.fail("no such network")
-    told = words(found)["parallel"]
-    assert told.startswith("In parallel: not known, on so few independent steps λ₁ has no error")
+def without_error(found, **more):
+    """The same measurements, of a run that tells nothing of the error of its exponents."""
+    return replace(found.measured, error=torch.full_like(found.measured.error, math.inf), **more)
+
+
+def said(measured):
+    return {finding.name: finding.text for finding in findings(measured)}
+
+
+def test_a_network_whose_growth_has_no_error_still_gets_its_verdict():
+    """Its first exponents are nearly equal, and the frame turns for as long as the run lasts."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        network, inputs = nn.GRU(3, 16, num_layers=2), torch.randn(60, 1, 3)
+    found = lt.diagnose(network, inputs, k=4)
+    assert math.isinf(found.measured.error[0])
+    assert found.verdict == "vanishing"
+    assert "±" not in found.findings[0].text
+    least, most = between(found.measured)
+    assert least < found.measured.lambda1 < most < 0
+    assert "λ₁ has no error" in words(found)["reliability"]
+    assert (
+        f"4 equal stretches of the run, in every trajectory, it was between {least:+.3g} and {most:+.3g}"
+        in (words(found)["reliability"])
+    )
+    assert "Measure longer" not in titles(found)
+    assert "Start by mixing" in titles(found)
+    assert words(found)["parallel"].startswith("In parallel: yes.")
+    assert words(found)["explosion"].startswith("Risk of explosion: low")
+
+
+def test_without_an_error_the_stretches_of_all_trajectories_decide():
+    cell, inputs = lt.RateCell(1, 12, gain=1.7, generator=seeded(1)), noise(44)
+    found = lt.diagnose(cell, inputs, k=2, tangent_transient=4)
+    log_r, first = found.measured.spectrum.growth.log_r[..., 0], found.measured.lambda1
+    rates = torch.unflatten(log_r, 0, (4, -1)).mean(1)
+    assert len(log_r) == 40
+    assert between(without_error(found)) == pytest.approx((rates.min().item(), rates.max().item()))
+    # some stretches gain, so that there is a doubt, and the words have it
+    assert rates.min() < 0 < rates.max()
+    assert unsettled(without_error(found))
+    assert said(without_error(found))["parallel"].startswith("In parallel: not known, on so few independent")
+    assert "the run is too short to be sure" in said(without_error(found))["reliability"]
+    # stretches are those of the horizon, where that is shorter
+    short = without_error(found, horizon=5)
+    rates = torch.unflatten(log_r, 0, (8, -1)).mean(1)
+    assert between(short) == pytest.approx((rates.min().item(), rates.max().item()))
+    # with an error nothing has changed
+    error = 2 * found.measured.error[0].item()
+    assert between(found.measured) == pytest.approx((first - error, first + error))
+
+
+def test_without_an_error_nothing_is_foretold_beyond_the_run():
+    lost = lt.diagnose(linear(0.9 * rotation(2)), noise(44), tangent_transient=4)
+    # 40 steps lose 4.2 nats: a thousandth is left after 66, which were not seen
+    assert not unsettled(without_error(lost, horizon=40))
+    assert unsettled(without_error(lost, horizon=100))
+    assert not unsettled(replace(lost.measured, horizon=100))
+    # but what is gone within the run is gone after more steps, too
+    gone = lt.diagnose(linear(0.8 * rotation(2)), noise(44), tangent_transient=4)
+    assert not unsettled(without_error(gone, horizon=100))
+    # three steps are too few to compare with each other, and a flow's steps may be too long to tell
+    few = lt.diagnose(linear(0.1 * rotation(2)), noise(4), tangent_transient=1)
+    assert between(without_error(few)) == (-math.inf, math.inf)
+    coarse = torch.full_like(gone.measured.spectrum.exponents, math.inf)
+    spectrum = replace(gone.measured.spectrum, discretisation=coarse)
+    assert unsettled(without_error(gone, spectrum=spectrum))
+
+
+def test_without_an_error_a_trajectory_counts_to_its_own_end():
+    inputs = noise(44)
+    found = lt.diagnose(linear(0.8 * rotation(2)), inputs, lengths=[44, 44, 9], tangent_transient=4)
+    assert between(without_error(found)) == pytest.approx((math.log(0.8),) * 2, abs=1e-5)
+
+
+def test_an_exponent_without_an_error_is_not_drawn_as_exact():
+    cell = lt.RateCell(1, 12, gain=1.7, generator=seeded(1))
+    found = lt.diagnose(cell, noise(44), k=2, tangent_transient=4)
+    for measured, expected in ((found.measured, 0), (without_error(found), 2)):
+        figure = replace(found, measured=measured).plot()
+        crosses = [line for line in figure.axes[0].lines if line.get_label() == "error not known"]
+        assert sum(len(line.get_xdata()) for line in crosses) == expected
 
 
 def test_only_networks_with_gates_are_told_of_them():

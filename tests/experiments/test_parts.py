@@ -141,6 +141,19 @@ def test_a_part_fits_where_settings_agree_that_both_know():
     assert fits(record, figure)
 
 
+def test_points_at_which_nothing_is_measured_do_not_count_as_there():
+    figure = FIGURES["beyond"]["spoken-digits"](tasks=("frames", "4 kHz"), starts=("GRU", "LSTM"))
+    records = [Record("beyond spoken-digits", asdict(part), {}) for part in parts(figure)]
+    there = coverage(figure, records)
+    assert (there.common, there.of, there.left_out) == (3, 3, {("4 kHz", "LSTM")})
+    # they say nothing of the others
+    alone = [r for r in records if r.config["tasks"] == ["4 kHz"] and r.config["starts"] == ["LSTM"]]
+    assert len(alone) == 1
+    assert coverage(figure, alone).common == 0
+    assert coverage(figure, [r for r in records if r is not alone[0]]).common == 3
+    assert not coverage(FIG4C(), [made_up(part) for part in parts(FIG4C(seeds=2))]).left_out
+
+
 def test_what_is_there_is_gathered():
     figure = FIG4C(delays=(10, 40, 70), seeds=6)
     first, second, third, *others = parts(figure)

@@ -172,8 +172,11 @@ def gather(paper: str, name: str, order: PaperOrder) -> tuple[dict[str, Any], li
     checks: Sequence[Check | OverSeeds] = runs[0] if chosen.cut else over_seeds(runs)
     table = check_table(heading, runs[0]) if chosen.cut else seeds_table(heading, over_seeds(runs))
     there, todo = coverage(store.figure, records, store.seeds), list(map(name_of, store.missing()))
-    points = {", ".join(map(str, point)) or "all": len(own) for point, own in there.seeds.items()}
+    called = {point: ", ".join(map(str, point)) or "all" for point in there.seeds}
+    points = {called[at]: len(own) for at, own in there.seeds.items() if at not in there.left_out}
+    left_out = [name for at, name in called.items() if at in there.left_out]
     rows = [(point, f"{number} of {there.of}") for point, number in points.items()]
+    rows += [(point, "left out") for point in left_out]
     lines = [f"refused: {why}" for why in refused.values()]
     lines += [f"missing {counted(len(todo), 'part')}: {', '.join(todo)}"] if todo else []
     lines += [f"{what.capitalize()} {file}" for what, file in files.items()]
@@ -181,7 +184,13 @@ def gather(paper: str, name: str, order: PaperOrder) -> tuple[dict[str, Any], li
         "checks": [check.facts() for check in checks],
         "gathered": {"seeds": there.common, "of": there.of},
     }
-    facts |= {"seeds": points, "missing": todo, "refused": list(refused.values()), **files}
+    facts |= {
+        "seeds": points,
+        "left_out": left_out,
+        "missing": todo,
+        "refused": list(refused.values()),
+        **files,
+    }
     return facts, [table, tabulated(("at", "networks"), rows, words=("at",)), *lines]
 
 

@@ -155,9 +155,11 @@ def _list(work: Work, parts: Parts) -> None:
             records = [_facts(m) for m in made if (m.paper, m.figure) == (paper, name)]
             facts = {"paper": paper, "figure": name, "shows": figure.shows, "cost": dict(figure.cost)}
             there = coverage_of(paper, name, order)
-            rows.append({**facts, "records": records, "gathered": {"seeds": there.common, "of": there.of}})
+            counts = {"gathered": {"seeds": there.common, "of": there.of}, "left_out": len(there.left_out)}
+            rows.append({**facts, "records": records, **counts})
             if there.common:
-                parts_there[paper, name] = f"paper: {there.common} of {there.of} seeds"
+                told = f", {len(there.left_out)} of {len(there.seeds)} points left out" * bool(there.left_out)
+                parts_there[paper, name] = f"paper: {there.common} of {there.of} seeds{told}"
     tables = [_figures(paper, [m for m in made if m.paper == paper], parts_there) for paper in FIGURES]
     note = f"* measured, from a Record in {work.runs}; the other costs are rough"
     work.answer({"figures": rows}, [*tables, note])

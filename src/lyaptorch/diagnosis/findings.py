@@ -12,7 +12,7 @@ from lyaptorch._units import Clock
 from lyaptorch.analysis.jacobians import usable_dimensions
 from lyaptorch.diagnosis.measure import Measurements
 from lyaptorch.diagnosis.memory import told
-from lyaptorch.diagnosis.reliability import FOLD, reliability
+from lyaptorch.diagnosis.reliability import FOLD, between, reliability
 
 NARROW = 0.25
 """Fewer surviving directions than this share of those measured are called few."""
@@ -152,7 +152,7 @@ def _directions(measured: Measurements) -> str:
 
 
 def _explosion(measured: Measurements) -> str:
-    least, most = measured.grown - 2 * measured.uncertainty, measured.grown + 2 * measured.uncertainty
+    least, most = (measured.clock.per_step(rate) * measured.horizon for rate in between(measured))
     if least > FOLD:
         # e^(lambda_1 t) reaches the largest number of the dtype at t = log(max) / lambda_1
         dtype = measured.exponents.dtype
@@ -249,19 +249,19 @@ def _gradient(measured: Measurements) -> str:
 def _parallel(measured: Measurements) -> str:
     """Whether all steps could be evaluated at once, by the sign of lambda_1: Gonzalez et al. (2025)."""
     # an exponent of zero has no error where nothing fluctuates, but round-off
-    first, error = measured.lambda1, 2 * measured.error[0].item() + 16 / measured.round_off
-    if first + error < 0 or (math.isinf(first) and first < 0):
+    (least, most), round_off = between(measured), 16 / measured.round_off
+    if most + round_off < 0:
         return (
             "In parallel: yes. λ₁ < 0 on these inputs, so that Newton iterations over all steps at once take "
             "few, however long the sequence."
         )
     mend = "flossing with target < 0 makes it so"
-    if first - error > 0:
+    if least - round_off > 0:
         return (
             "In parallel: no. λ₁ > 0 on these inputs, so that Newton iterations over all steps at once take "
             f"more, the longer the sequence; {mend}."
         )
-    if not math.isfinite(error):
+    if not measured.known:
         return "In parallel: not known, on so few independent steps λ₁ has no error; pass longer inputs."
     return f"In parallel: not known, λ₁ is 0 within its error; below 0 it could be, and {mend}."
 

@@ -34,7 +34,7 @@ class Measurements:
         horizon: T, the steps over which gradients should survive.
         state_size: n.
         exponents: `(k,)`.
-        error: `(k,)`, standard errors of the means.
+        error: `(k,)`, standard errors of the means; inf where the run is too short to tell.
         reliable: `(k,)`, which of them round-off, and the length of a flow's steps, have left standing.
         trajectories: how many were followed.
         died: in how many of them every direction died.
@@ -89,9 +89,9 @@ class Measurements:
         return self.clock.per_step(self.lambda1) * self.horizon
 
     @property
-    def uncertainty(self) -> float:
-        """Standard error of that."""
-        return self.clock.per_step(self.error[0].item()) * self.horizon
+    def known(self) -> bool:
+        """Whether the first exponent has a standard error."""
+        return math.isfinite(self.error[0].item())
 
     @property
     def surviving(self) -> int:

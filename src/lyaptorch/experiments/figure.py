@@ -163,6 +163,10 @@ class Figure:
         """Roughly the floating-point operations that it takes; None where only `cost` is known."""
         return None
 
+    def left_out(self, point: tuple[Any, ...]) -> bool:
+        """Whether nothing is measured at a point, a label along each dimension of `cut` but networks'."""
+        return False
+
     def claims(self, record: Record) -> Checks:
         """What the figure claims, from the Record alone."""
         raise NotImplementedError

@@ -120,15 +120,17 @@ class Coverage:
         seeds: at each point, such as a delay, the numbers of its networks; of a figure that is not cut those
             of its seeds, at one point.
         of: how many there should be.
+        left_out: points at which the figure measures nothing; what parts hold there is NaN.
     """
 
     seeds: Mapping[Labels, frozenset[Any]]
     of: int
+    left_out: frozenset[Labels] = frozenset()
 
     @property
     def common(self) -> int:
-        """How many every point has."""
-        return len(frozenset.intersection(*self.seeds.values()))
+        """How many every point has at which something is measured."""
+        return len(frozenset.intersection(*(self.seeds[at] for at in self.seeds.keys() - self.left_out)))
 
 
 def coverage(figure: Figure, records: Sequence[Record], seeds: int = SEEDS) -> Coverage:
@@ -145,7 +147,7 @@ def coverage(figure: Figure, records: Sequence[Record], seeds: int = SEEDS) -> C
         point, number = _apart(figure, cell)
         seeds_at[point] |= {number}
     of = next((len(labels(figure, along)) for along in figure.cut if _counts(figure, along)), 1)
-    return Coverage(seeds_at, of)
+    return Coverage(seeds_at, of, frozenset(filter(figure.left_out, seeds_at)))
 
 
 def gathered(figure: Figure, records: Sequence[Record]) -> Record:

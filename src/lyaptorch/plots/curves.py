@@ -13,6 +13,7 @@ from lyaptorch.plots.primitives import (
     BLUE,
     GREEN,
     GREY,
+    NO_ERROR,
     ORANGE,
     Rows,
     Told,
@@ -48,6 +49,11 @@ def draw_exponents(record: Record, axes: Axes) -> Told:
     if len(rows) == 1:
         error = np.where(np.isfinite(stderr), stderr, np.nan)
         axes.errorbar(index, rows[0], yerr=error[0], color=BLUE, marker=".", markersize=4, linewidth=1)
+        # without a bar they would look exact
+        unknown = np.isfinite(rows[0]) & np.isnan(error[0])
+        if unknown.any():
+            axes.plot(index[unknown], rows[0, unknown], "x", color=GREY, markersize=5, label=NO_ERROR)
+            axes.legend()
     else:
         axes.plot(index, rows.T, color=BLUE, alpha=0.25, linewidth=0.8)
         axes.plot(index, finite_mean(rows, axis=0), color=BLUE, linewidth=1.8)

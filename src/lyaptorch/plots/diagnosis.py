@@ -13,6 +13,7 @@ from lyaptorch.plots.primitives import (
     BLUE,
     DASHES,
     GREY,
+    NO_ERROR,
     ORANGE,
     PALETTE,
     Drawing,
@@ -69,8 +70,11 @@ def draw_spectrum(record: Record, axes: Axes) -> Told:
     axes.axhline(border, color=GREY, linewidth=0.9, linestyle=":", label=f"1/1000 left after {T} steps")
     bars = np.where(np.isfinite(error), error, 0.0)[finite]
     axes.errorbar(index[finite], values[finite], yerr=bars, color=BLUE, marker=".", markersize=4, linewidth=1)
-    lost = finite & ~reliable
+    lost, unknown = finite & ~reliable, finite & ~np.isfinite(error)
     axes.plot(index[lost], values[lost], "o", mfc="white", color=ORANGE, markersize=4)
+    if unknown.any():
+        # without a bar they would look exact
+        axes.plot(index[unknown], values[unknown], "x", color=GREY, markersize=5, label=NO_ERROR)
     axes.set(xlabel="index i", ylabel=f"λᵢ ({clock.rate})", title="Lyapunov spectrum")
     axes.set_xlim(0, len(values) + 1)
     axes.legend()

@@ -171,12 +171,14 @@ class SpokenDigitsLearned(Figure):
         """Of each task: what is advised, against how a kind starts; mixing, flossing and the residuals."""
         for i, task in enumerate(record["task"]):
             final = dict(zip(map(str, record["start"]), record["final_accuracy"][i], strict=True))
-            scores = {n: own for n, own in final.items() if not self._left_out(str(task), n)}
+            scores = {n: own for n, own in final.items() if not self.left_out((task, n))}
             yield _rescued(str(task), scores)
             yield from _compared(str(task), scores)
 
-    def _left_out(self, task: str, start: str) -> bool:
-        return start not in ONLY.get(task, self.starts)
+    def left_out(self, point: tuple[Any, ...]) -> bool:
+        """Starts that do not learn a task."""
+        task, start = point
+        return start not in ONLY.get(str(task), self.starts)
 
     def _every(self, task: str) -> int:
         """Task steps between two tests."""
@@ -197,7 +199,7 @@ class SpokenDigitsLearned(Figure):
             "step_seconds": np.array(np.nan),
         }
         found = [
-            nothing if self._left_out(name, start) else self._learn(study, name, BY_NAME[start])
+            nothing if self.left_out((name, start)) else self._learn(study, name, BY_NAME[start])
             for start in self.starts
         ]
         return {key: np.stack([one[key] for one in found]) for key in nothing}

@@ -159,6 +159,10 @@ class Cell(nn.Module):
         with unfused() if self.unfused else nullcontext():
             return mode(self.step, x, h, Q)
 
+    def guard(self) -> bool:
+        """Keep a step from writing into what it is given; whether that changed anything."""
+        return False
+
     def embedded(self, inputs: Any) -> Any:
         """Inputs as the step takes them, of those that a user has, such as token ids; here the same."""
         return inputs

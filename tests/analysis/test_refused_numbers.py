@@ -49,7 +49,7 @@ def test_a_constant_has_no_frequency():
 @pytest.mark.parametrize(
     ("loss", "says"),
     [
-        (lambda states: states[-1].sum().item(), "got a float without gradient; do not detach them, nor call"),
+        (lambda states: states[-1].sum().item(), "got a float without gradient; do not detach"),
         (lambda states: states.detach().sum(), "got a Tensor without gradient; do not detach"),
         (lambda states: states[-1].sum() * math.nan, "loss must be finite, got nan"),
     ],

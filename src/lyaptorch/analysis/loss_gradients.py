@@ -69,8 +69,8 @@ def _total(loss: Callable[[Tensor], Tensor], states: Tensor) -> Tensor:
     value = loss(states)
     if not isinstance(value, Tensor) or not value.requires_grad:
         raise ValueError(
-            f"loss must depend on the states it is given, got a {type(value).__name__} without gradient; do not "
-            "detach them, nor call .item()"
+            f"loss must depend on the states it is given, got a {type(value).__name__} without gradient; do "
+            "not detach them, nor call .item()"
         )
     return _checks.finite("loss", value.sum(), do="look at what it makes of the states")
 

@@ -143,6 +143,37 @@ def test_a_step_with_parts_may_write_into_its_input():
     assert torch.equal(inputs, INPUTS)
 
 
+PARTS = {
+    "unroll": lambda step, x, h: lt.cells.unroll(lt.as_cell(step), x, h),
+    "forced": lambda step, x, h: spectrum(
+        lt.forced(lt.as_cell(step, state=h), 0.5), h, torch.cat([x, torch.zeros(len(x), 2, N)], -1)
+    ),
+    "closed loop": lambda step, x, h: spectrum(
+        lt.closed_loop(lt.as_cell(step, state=h), lambda h: h[..., :1]), h, x[..., :1]
+    ),
+    "gradient": lambda step, x, h: lt.analysis.gradient_norms(step, x, lambda states: states.sum(), h0=h),
+    "stepper": lambda step, x, h: lt.tangent.Stepper(step, h, frame=FRAME).step(x[0]),
+}
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_it_is_so_wherever_a_step_is_taken(name):
+    inputs, h0 = INPUTS.clone(), H0.clone()
+    assert torch.allclose(PARTS[name](both, inputs, h0), PARTS[name](neither, INPUTS, H0), atol=1e-6)
+    assert torch.equal(inputs, INPUTS)
+    assert torch.equal(h0, H0)
+
+
+def both(x, h):
+    x += 1
+    h *= 0.9
+    return torch.tanh(h @ MIXER + x.sum(-1, keepdim=True))
+
+
+def neither(x, h):
+    return torch.tanh(0.9 * h @ MIXER + (x + 1).sum(-1, keepdim=True))
+
+
 class Writing(lt.Cell):
     def step(self, x, h):
         return h.mul_(0.5)

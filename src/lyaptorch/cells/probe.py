@@ -59,15 +59,15 @@ def _probe(cell: Cell, x: Tensor, h: Tensor, run: Run) -> None:
 
 
 def _first(cell: Cell, x: Tensor, h: Tensor) -> Tensor:
-    """The first answer of a step, which may write into what it gets, if it can be handed copies."""
-    given = x.clone(), h.clone()
-    before = [z._version for z in given]
-    after = _call(cell, *given)
-    written = [name for name, z, v in zip("xh", given, before, strict=True) if z._version != v]
-    if not written:
-        return after
-    if cell.guard():
-        return _first(cell, x, h)
+    """The first answer of a step, which is handed copies from now on if it writes into what it gets."""
+    for copies in (False, True):
+        if not cell.guard(copies) and copies:
+            break
+        given = x.clone(), h.clone()
+        before = [z._version for z in given]
+        after = _call(cell, *given)
+        if not (written := [name for name, z, v in zip("xh", given, before, strict=True) if z._version != v]):
+            return after
     raise ValueError(
         f"step(x, h) must return another state, got one that writes into {' and '.join(written)}; write "
         "h = a * h in place of h *= a, and leave out inplace=True"

@@ -48,7 +48,8 @@ class FunctionCell(Cell):
 
     Attributes:
         structure: how the state is packed; None while it is one tensor.
-        writes: whether the step was seen to write into what it gets; it then gets copies.
+        writes: whether the step gets copies, because it may write into what it gets; until a probe has seen
+            that it does not.
 
     Example:
         >>> import torch, lyaptorch as lt
@@ -63,7 +64,7 @@ class FunctionCell(Cell):
         super().__init__(0, 0)
         self.function, self.output, self._example = function, output, state
         self.structure: Structure | None = None
-        self.writes = False
+        self.writes = True
         if state is not None and not isinstance(state, Tensor):
             Structure.of(state, 1)
 
@@ -94,10 +95,10 @@ class FunctionCell(Cell):
             return writing.now(written)  # type: ignore[no-any-return]
         return self.structure.pack(written, writing.now)
 
-    def guard(self) -> bool:
-        """From now on hand copies to the step."""
-        self.writes, before = True, self.writes
-        return not before
+    def guard(self, copies: bool) -> bool:
+        """Hand copies to the step, or do not."""
+        self.writes = copies
+        return True
 
     def meet(self, state: Any, front: tuple[int, ...]) -> None:
         """Learn the structure from the first state, for inputs `(t, *front, m)`."""

@@ -55,9 +55,9 @@ class Parallel(Cell):
         form: Form = call.on(self.weights(), "form")
         return form
 
-    def guard(self) -> bool:
+    def guard(self, copies: bool) -> bool:
         """The same of the networks."""
-        return self._template[0].cell.guard()
+        return self._template[0].cell.guard(copies)
 
     def meet(self, state: Any, front: tuple[int, ...]) -> None:
         """The same of the networks, whose states lie side by side."""

@@ -46,6 +46,8 @@ MISTAKES: dict[str, tuple[str, ...]] = {
         "lt.as_cell([torch.nn.GRUCell(1, 8), torch.nn.GRUCell(1, 9)])",
         "lt.as_cell([torch.nn.GRUCell(1, 8), torch.nn.LSTMCell(1, 8)])",
         "lt.as_cell(torch.nn.GRUCell(1, 8), output=True)",
+        "lt.as_cell(doubled)",
+        "lt.as_cell([lt.LIFCell(1, 8, dt=1.0), lt.LIFCell(1, 8, dt=2.0)])",
         "lt.closed_loop(cell, lt.Readout(7, 1))",
         "lt.closed_loop(cell, lambda h: h[..., :2])",
         "lt.lyapunov_spectrum(lt.closed_loop(cell, lt.Readout(8, 1)), x)",
@@ -60,6 +62,8 @@ MISTAKES: dict[str, tuple[str, ...]] = {
         "lt.lyapunov_spectrum(lambda t, y: -y, x, h0=h0)",
         "lt.lyapunov_spectrum(lt.Flow(lambda t, y: -y, dt=0.1), x, h0=h0)",
         "lt.lyapunov_spectrum(lambda x, h: h, x, h0=h0[:1])",
+        "lt.lyapunov_spectrum(torch.nn.LSTM(1, 8), x, h0=(h0[None], h0[None]))",
+        "lt.lyapunov_spectrum(lt.Flow(lambda x, y: y.mul_(-1), dt=0.1), x, h0=h0)",
         "lt.lyapunov_spectrum(lambda x, h: h[..., :2], x, h0=h0)",
         "lt.lyapunov_spectrum(lambda x, h: torch.rand_like(h), x, h0=h0)",
         "lt.lyapunov_spectrum(lambda x, h: h - h.mean(0), x, h0=h0)",
@@ -176,6 +180,9 @@ def names(folder: Path) -> dict[str, Any]:
     found |= {"lt": lt, "torch": torch, "cell": cell, "frozen": frozen, "task": task}
     found |= {"rnn": torch.nn.RNN(1, 8), "three": lt.FlossPhase(5, batch=3)}
     found |= {"x": torch.zeros(60, 4, 1), "h0": torch.zeros(4, 8), "weight": torch.eye(8)}
+    doubled = torch.nn.RNN(1, 8)
+    doubled.register_forward_hook(lambda module, given, after: (2 * after[0], 2 * after[1]))
+    found |= {"doubled": doubled}
     found |= {"packed": torch.nn.utils.rnn.pack_sequence([torch.zeros(60, 1), torch.zeros(9, 1)])}
     return {**found, "model": lt.Model(cell, lt.Readout(8, 1)), "damaged": folder / "damaged.nc"}
 
@@ -205,7 +212,8 @@ def page() -> str:
             "Here `cell = lt.RateCell(1, 8)`, `x = torch.zeros(60, 4, 1)`, `h0 = torch.zeros(4, 8)`,",
             "`rnn = torch.nn.RNN(1, 8)`, `task = lt.tasks.DelayedCopy(3)`, and",
             "`model = lt.Model(cell, lt.Readout(8, 1))`; `packed` is a PackedSequence of 60 and 9 steps,",
-            "and `three = lt.FlossPhase(5, batch=3)`.",
+            "and `three = lt.FlossPhase(5, batch=3)`; `doubled` is an RNN with a hook that doubles what it",
+            "returns.",
         ]
         for topic, mistakes in MISTAKES.items():
             lines += ["", f"## {topic}", "", "| written | answered |", "|---|---|"]

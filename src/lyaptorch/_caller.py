@@ -54,6 +54,12 @@ def _entered(function: Callable[P, R], *, grad: bool, evaluate: bool) -> Callabl
             device = next((z.device.type for z in given if isinstance(z, Tensor)), "cpu")
             with torch.autocast(device, enabled=False):
                 return function(*args, **kwargs)
+        if _functorch.peek_interpreter_stack() is not None:
+            raise ValueError(
+                f"{function.__name__} must be called outside of transforms of torch.func (vmap, grad, jvp "
+                "and their kind), got a call inside of one; in place of vmap take an ensemble or more "
+                "trajectories, and derivatives of what it returns from torch.autograd.grad"
+            )
         with aside(given, grad=grad, evaluate=evaluate) as (lent, half):
             if half:
                 args, kwargs = _each(_widened, args), _each(_widened, kwargs)

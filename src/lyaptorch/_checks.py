@@ -89,6 +89,13 @@ def finite(name: str, value: Tensor, *, do: str = "clean the data or lower the g
     return value
 
 
+def known(name: str, value: Tensor) -> Tensor:
+    """Return `value`, which may be infinite, if it holds no NaN, or raise."""
+    if can_look() and not value.is_meta and bool(value.isnan().any()):
+        raise ValueError(f"{name} must not be NaN, got {int(value.isnan().sum())} NaN of {value.numel()}")
+    return value
+
+
 def can_look() -> bool:
     """Whether numbers can be read back to the host: torch.compile and capturing CUDA graphs cannot."""
     if torch.compiler.is_compiling():

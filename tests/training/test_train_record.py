@@ -165,7 +165,7 @@ class Odd(TemporalXOR):
             {},
             "nobody would take part; drop the p",
         ),
-        ((FitPhase(1),), {"task": Odd(4)}, "config must hold .* as JSON does, got Object of type object"),
+        ((FitPhase(1),), {"task": Odd(4)}, "what a task holds goes into the Record, .* got object as table"),
     ],
 )
 def test_a_schedule_or_task_that_does_not_fit_is_refused_before_the_training(schedule, options, message):

@@ -180,6 +180,9 @@ def usable_dimensions(exponents: Float[Tensor, "*e k"], steps: int | float, kapp
     Returns:
         `(*e)`, 1..k, int64; 0 where every exponent is -inf.
 
+    Raises:
+        ValueError: for NaN, steps that are not above 0, or a kappa below 1.
+
     Example:
         >>> usable_dimensions(torch.tensor([0.0, -0.1, -0.5, -2.0]), steps=30, kappa=1e7)
         tensor(3)
@@ -189,7 +192,7 @@ def usable_dimensions(exponents: Float[Tensor, "*e k"], steps: int | float, kapp
     _checks.positive("steps", steps)
     if not kappa >= 1:
         raise ValueError(f"kappa must be at least 1, got {kappa}; it is a ratio of singular values")
-    ordered = exponents.detach().sort(-1, descending=True).values
+    ordered = _checks.known("exponents", exponents).detach().sort(-1, descending=True).values
     return (torch.isfinite(ordered) & (log_condition_number(ordered, steps) <= math.log(kappa))).sum(-1)
 
 

@@ -59,11 +59,20 @@ def gradient_norms(
         states = [h.detach().requires_grad_()]
         for x in inputs:
             states.append(cell.step(x, states[-1]))
-        total = loss(torch.stack(states[1:])).sum()
-        if not total.requires_grad:
-            raise ValueError("loss must depend on the states it is given; do not detach them")
+        total = _total(loss, torch.stack(states[1:]))
         gradients = torch.autograd.grad(total, states, materialize_grads=True)
     return torch.stack([_norm(g) for g in gradients])
+
+
+def _total(loss: Callable[[Tensor], Tensor], states: Tensor) -> Tensor:
+    """The sum of a loss, which has a gradient and is a number."""
+    value = loss(states)
+    if not isinstance(value, Tensor) or not value.requires_grad:
+        raise ValueError(
+            f"loss must depend on the states it is given, got a {type(value).__name__} without gradient; do "
+            "not detach them, nor call .item()"
+        )
+    return _checks.finite("loss", value.sum(), do="look at what it makes of the states")
 
 
 def _norm(g: Tensor) -> Tensor:
@@ -117,9 +126,7 @@ def gradient_overlap(
     _checks.integer("at", at, 1, len(inputs) - 1, do="steps must be left on both sides")
     with torch.enable_grad():
         state = settle(cell, inputs[:at], h).detach().requires_grad_()
-        total = loss(state).sum()
-        if not total.requires_grad:
-            raise ValueError("loss must depend on the state it is given; do not detach it")
+        total = _total(loss, state)
         (gradient,) = torch.autograd.grad(total, state)
     # one step is counted: the `at` before it turn the frame into the fastest directions, all that follow
     # bring the vectors within it back from the end
@@ -140,7 +147,7 @@ def gradient_singular_values(loss: Tensor, weight: Tensor) -> Float[Tensor, "*e 
         weight: W `(*e, n, m)` on which the loss depends.
 
     Raises:
-        ValueError: for a loss without a graph.
+        ValueError: for a loss that does not depend on the weight.
 
     Example:
         >>> W = torch.eye(2, requires_grad=True)
@@ -149,11 +156,16 @@ def gradient_singular_values(loss: Tensor, weight: Tensor) -> Float[Tensor, "*e 
 
     Source: Gradient Flossing, eq 19 and Fig 10.
     """
-    if not loss.requires_grad:
+    (gradient,) = (
+        torch.autograd.grad(loss.sum(), weight, allow_unused=True)
+        if loss.requires_grad and weight.requires_grad
+        else (None,)
+    )
+    if gradient is None:
         raise ValueError(
-            "loss must depend on the weight, got one without a graph; compute it where gradients are enabled"
+            "loss must depend on the weight, got one whose graph does not reach it; compute it where "
+            "gradients are enabled, from a weight with requires_grad"
         )
-    (gradient,) = torch.autograd.grad(loss.sum(), weight)
     values: Tensor = torch.linalg.svdvals(gradient)
     return values
 
@@ -171,6 +183,9 @@ def effective_rank(
             how many exceed `threshold` times the largest.
         threshold: of that kind.
 
+    Raises:
+        ValueError: for an unknown kind, or values that are negative, NaN or inf.
+
     Example:
         >>> s = torch.tensor([1.0, 1.0, 0.001])
         >>> [round(effective_rank(s, kind).item(), 2) for kind in ("participation", "entropy", "threshold")]
@@ -179,6 +194,11 @@ def effective_rank(
     Source: entropy: Roy & Vetterli (2007), The effective rank.
     """
     _checks.choice("kind", kind, RANKS)
+    if bool((_checks.finite("singular_values", singular_values) < 0).any()):
+        raise ValueError(
+            f"singular_values must be at least 0, got {singular_values.min().item()}; of eigenvalues pass "
+            "their .abs()"
+        )
     largest = singular_values.amax(-1, keepdim=True)
     # every matrix at unit scale: squares neither overflow nor vanish
     s = torch.where(largest > 0, singular_values / largest, 0.0)

@@ -30,11 +30,14 @@ def time_scales(exponents: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
 
     Of any shape, whose units and order stay. Cost O(1) each.
 
+    Raises:
+        ValueError: for NaN.
+
     Example:
         >>> time_scales(torch.tensor([0.0, -0.01, -0.5]))
         tensor([ inf, 100.,   2.])
     """
-    return torch.where(exponents < 0, -1 / exponents, torch.inf)
+    return torch.where(_checks.known("exponents", exponents) < 0, -1 / exponents, torch.inf)
 
 
 @measures

@@ -72,6 +72,9 @@ class PowerSpectrum:
         # zero frequency is left out: beside the first bin stands a 0, and one behind the last
         padded = torch.nn.functional.pad(self.power[1:], (1, 1))
         higher = (padded[1:-1] > padded[:-2]) & (padded[1:-1] > padded[2:])
+        # what stands in bins by round-off of the transform is no peak
+        lost = self.power.max() * (torch.finfo(self.power.dtype).eps * self.length) ** 2
+        higher &= self.power[1:] > lost
         bins = torch.nonzero(higher).flatten() + 1
         order = self.power[bins].argsort(descending=True)
         return [

@@ -159,6 +159,10 @@ class Cell(nn.Module):
         with unfused() if self.unfused else nullcontext():
             return mode(self.step, x, h, Q)
 
+    def guard(self, copies: bool) -> bool:
+        """Hand copies, or not, to steps that may write into what they get; whether there are such within."""
+        return True in [part.guard(copies) for part in self.children() if isinstance(part, Cell)]
+
     def embedded(self, inputs: Any) -> Any:
         """Inputs as the step takes them, of those that a user has, such as token ids; here the same."""
         return inputs

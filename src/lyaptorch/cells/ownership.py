@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from lyaptorch._random import DEFAULT_SEED, Stream
 from lyaptorch.cells.activation import Activation
 from lyaptorch.cells.cell import Cell
+from lyaptorch.cells.products import refuse_stale
 
 
 def of_members(module: nn.Module, ensemble: tuple[int, ...], at: str = "") -> dict[str, Tensor]:
@@ -49,13 +50,14 @@ def of_members(module: nn.Module, ensemble: tuple[int, ...], at: str = "") -> di
     return found
 
 
-def refuse_shared(
+def refuse_unowned(
     cell: Cell, leaves: Sequence[Tensor], ensemble: tuple[int, ...], x: Tensor, h: Tensor
 ) -> None:
-    """Raise if something to be trained is no member's own.
+    """Raise if something to be trained is no member's own, or not what the step uses.
 
     Nobody can declare whose the tensors are that a function closes over, so a step is asked: what one member
-    becomes must not depend on what lies at another's place. Cost O(log(members)) reverse passes.
+    becomes must not depend on what lies at another's place, and what it is computed with not on what was
+    computed of a leaf before. Cost two steps and O(log(members)) reverse passes.
 
     Args:
         cell: where the leaves are.
@@ -65,8 +67,9 @@ def refuse_shared(
         h: a state `(*e, b, n)`.
 
     Raises:
-        ValueError: names the parameter.
+        ValueError: names the parameter, or what was computed before.
     """
+    refuse_stale(cell.step, x, h)
     if not ensemble:
         return
     own_ids = {id(p) for p in (of_members(cell, ensemble) if cell.ensemble == ensemble else {}).values()}

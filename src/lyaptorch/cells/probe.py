@@ -11,7 +11,7 @@ from torch import Tensor
 from lyaptorch import _checks
 from lyaptorch._caller import Run, aside, ordinary, untouched
 from lyaptorch._random import DEFAULT_SEED, Stream
-from lyaptorch.cells.adapt.function import SWAPPED, instead_of, misread
+from lyaptorch.cells.adapt.function import LAYERED, SWAPPED, instead_of, misread
 from lyaptorch.cells.adapt.skeleton import StateError, describe
 from lyaptorch.cells.cell import Cell
 from lyaptorch.cells.products import graph_leaves
@@ -36,7 +36,7 @@ def probe(cell: Cell, x: Tensor, h: Tensor) -> None:
 
 
 def _probe(cell: Cell, x: Tensor, h: Tensor, run: Run) -> None:
-    if not torch.isfinite(_call(cell, x, h)).all():
+    if not torch.isfinite(_first(cell, x, h)).all():
         raise ValueError(
             "step(x, h) must be finite at h0, got NaN or inf; choose another h0 or lower the gain"
         )
@@ -56,6 +56,22 @@ def _probe(cell: Cell, x: Tensor, h: Tensor, run: Run) -> None:
         )
     if not cell.reverse_mode:
         _choose_mode(cell, x, h)
+
+
+def _first(cell: Cell, x: Tensor, h: Tensor) -> Tensor:
+    """The first answer of a step, which is handed copies from now on if it writes into what it gets."""
+    for copies in (False, True):
+        if not cell.guard(copies) and copies:
+            break
+        given = x.clone(), h.clone()
+        before = [z._version for z in given]
+        after = _call(cell, *given)
+        if not (written := [name for name, z, v in zip("xh", given, before, strict=True) if z._version != v]):
+            return after
+    raise ValueError(
+        f"step(x, h) must return another state, got one that writes into {' and '.join(written)}; write "
+        "h = a * h in place of h *= a, and leave out inplace=True"
+    )
 
 
 def _call(cell: Cell, x: Tensor, h: Tensor) -> Tensor:
@@ -140,9 +156,16 @@ def _choose_mode(cell: Cell, x: Tensor, h: Tensor) -> None:
     # <v, D q> of forward mode and <D^T v, q> of reverse mode are one number; so are their gradients, which
     # flossing follows and which torch may have wrong in one of the two
     y = h.clone().requires_grad_()
-    wanted = [y, *graph_leaves(cell.step, x, h)]
+    try:
+        wanted = [y, *graph_leaves(cell.step, x, h)]
+        with torch.enable_grad():
+            after = cell.step(x, y)
+    except Exception as error:
+        raise ValueError(
+            f"step(x, h) must run where gradients are recorded, as in training, got {error}"
+        ) from error
     with torch.enable_grad():
-        reverse = (pull(cell.step(x, y), y, v.squeeze(-1)) * q.squeeze(-1)).sum(-1)
+        reverse = (pull(after, y, v.squeeze(-1)) * q.squeeze(-1)).sum(-1)
     try:
         expected = _gradient(reverse, wanted)
     except Exception:  # second derivatives may be missing in any way
@@ -257,7 +280,9 @@ def fit(cell: Cell, inputs: Tensor, h0: Any) -> tuple[Tensor, Tensor]:
     if h0 is None:
         h0 = cell.rest(inputs[0])
     elif not foreign:
-        _checks.shape("h0", _checks.tensor("h0", h0), (*ensemble, b, cell.state_size), "(*e, b, n)")
+        wanted = (*ensemble, b, cell.state_size)
+        layered = LAYERED if isinstance(h0, torch.Tensor) and h0.dim() == len(wanted) + 1 else ""
+        _checks.shape("h0", _checks.tensor("h0", h0), wanted, "(*e, b, n)", do=layered)
     elif _checks.tensor("h0", h0).dim() < 2 or h0.shape[-2] != b:
         raise ValueError(
             f"h0 must have shape (*e, b, n) with b = {b} as in inputs, got {tuple(h0.shape)}; it has a "

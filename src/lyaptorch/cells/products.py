@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -41,21 +41,46 @@ def by_reverse_mode(step: Step, x: Tensor, h: Tensor, Q: Tensor) -> tuple[Tensor
 
 def graph_leaves(step: Step, x: Tensor, h: Tensor) -> list[Tensor]:
     """Every leaf with `requires_grad` in the graph of one step."""
+    # only the node that accumulates into a leaf has it
+    found = [leaf for node in _graph(step, x, h) if (leaf := getattr(node, "variable", None)) is not None]
+    return list({id(leaf): leaf for leaf in found}.values())
+
+
+VIEWS = {
+    *("AccumulateGrad", "T", "Transpose", "Permute", "View", "UnsafeView", "Reshape", "Slice", "Select"),
+    *("Squeeze", "Unsqueeze", "Expand", "AsStrided", "Diagonal", "Split", "SplitWithSizes", "Unbind"),
+    *("Unfold", "Alias", "ViewAsReal", "ViewAsComplex"),
+}
+"""What looks at a leaf itself, and sees each of its values."""
+
+
+def refuse_stale(step: Step, x: Tensor, h: Tensor) -> None:
+    """Raise if a step uses what was computed of a leaf before it: whoever moves the leaf does not move that.
+
+    Cost of two steps.
+    """
+    first = _graph(step, x, h)
+    kept = {node.name().rpartition("::")[2] for node in first & _graph(step, x, h)}
+    stale = sorted(name for name in kept if name.rstrip("0123456789").removesuffix("Backward") not in VIEWS)
+    if stale:
+        raise ValueError(
+            "a step must compute its weights from its parameters each time, got some that were computed "
+            f"before ({', '.join(stale)}), which would stay as they are; compute them inside step(x, h)"
+        )
+
+
+def _graph(step: Step, x: Tensor, h: Tensor) -> set[Any]:
+    """All nodes of the autograd graph of one step."""
     with torch.enable_grad():
         after = step(x.detach(), h.detach())
-    found: dict[int, Tensor] = {}
-    seen, stack = set(), [after.grad_fn]
+    seen: set[Any] = set()
+    stack: list[Any] = [after.grad_fn]
     while stack:
         node = stack.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        # only the node that accumulates into a leaf has it
-        leaf = getattr(node, "variable", None)
-        if leaf is not None:
-            found[id(leaf)] = leaf
-        stack += [parent for parent, _ in node.next_functions]
-    return list(found.values())
+        if node is not None and node not in seen:
+            seen.add(node)
+            stack += [parent for parent, _ in node.next_functions]
+    return seen
 
 
 def repeat_batch(x: Tensor, times: int) -> Tensor:

@@ -176,7 +176,8 @@ class Depth(Cell):
 
     def step(self, x: Input, h: State) -> State:
         """Through the block whose number is x."""
-        return self._blocks[int(x.reshape(-1)[0])](self.unpack(h)).flatten(1)
+        # a copy, because a block may begin with an inplace=True
+        return self._blocks[int(x.reshape(-1)[0])](self.unpack(h.clone())).flatten(1)
 
     def pack(self, state: Any) -> Tensor:
         """Examples `(b, *shape)` as rows."""

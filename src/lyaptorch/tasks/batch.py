@@ -33,7 +33,7 @@ class Batch:
         since: `first`, where it is known; else it is looked up in the mask, and is 0 where nobody can look.
 
     Raises:
-        ValueError: for shapes that do not fit each other, or a PackedSequence.
+        ValueError: for shapes that do not fit each other, a mask that is not bool, or a PackedSequence.
 
     Example:
         >>> import lyaptorch as lt
@@ -77,6 +77,10 @@ class Batch:
     def _check_shapes(self) -> None:
         inputs, targets, mask = (tuple(z.shape) for z in (self.inputs, self.targets, self.mask))
         steps = targets[:-1]
+        if self.mask.dtype != torch.bool:
+            raise ValueError(
+                f"mask must be bool, True where a step counts, got {self.mask.dtype}; of 0 and 1 call .bool()"
+            )
         if len(targets) < 3 or len(inputs) < 3 or inputs[:-1] not in (steps, (steps[0], steps[-1])):
             raise ValueError(
                 f"inputs must have shape (t, *e, b, m) and targets (t, *e, b, o), got {inputs} and "

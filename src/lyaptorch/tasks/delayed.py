@@ -65,7 +65,7 @@ class LaggedTask:
         each = self.delay
         delays = (each,) if isinstance(each, int) else tuple(_checks.numbers(each).reshape(-1).tolist())
         if (longest := max(delays)) >= d.steps:
-            what = f"got delay={longest} and length={d.steps}; pass a longer length"
+            what = f"got delay={longest} and length={d.steps}; pass a longer length, in Python more steps="
             raise ValueError(f"delay must be below the length of a trial, {what}")
         x = self.inputs(d)
         bits = x if self.input_size == 1 else x * self.input_size

@@ -218,8 +218,14 @@ def log_condition_number(exponents: Float[Tensor, "*e m"], steps: int | Number) 
     Cost O(m).
 
     Args:
-        exponents: descending, nats per step; -inf gives inf.
+        exponents: in any order, nats per step; -inf gives inf.
         steps: t, the number of factors; a tensor broadcasts against `*e`.
+
+    Returns:
+        From m = 1, which is 0, upwards.
+
+    Raises:
+        ValueError: for NaN.
 
     Example:
         >>> import torch
@@ -229,4 +235,5 @@ def log_condition_number(exponents: Float[Tensor, "*e m"], steps: int | Number) 
     Source: Gradient Flossing, eq 10.
     """
     t = steps.unsqueeze(-1) if isinstance(steps, Tensor) else steps
-    return (exponents[..., :1] - exponents) * t
+    ordered = _checks.known("exponents", exponents).sort(-1, descending=True).values
+    return (ordered[..., :1] - ordered) * t

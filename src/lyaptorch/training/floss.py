@@ -17,7 +17,7 @@ from lyaptorch._random import ids_of, seed_from
 from lyaptorch._shown import progress
 from lyaptorch._types import Inputs, Number
 from lyaptorch.cells import Cell, Network, as_cell, fit, owned
-from lyaptorch.cells.ownership import named, refuse_shared
+from lyaptorch.cells.ownership import named, refuse_unowned
 from lyaptorch.record import Record
 from lyaptorch.schedules import FlossPhase
 from lyaptorch.schedules.loss import check_target
@@ -138,7 +138,7 @@ def floss(
         checked, state = fit(trained, source(epoch).inputs, h0)
         phase = select(chosen(phase, trained), everybody, epoch.device)
         leaves = named(trained, phase.named, trained.leaves(checked[0], state))
-        refuse_shared(trained, leaves, ensemble, checked[0], state)
+        refuse_unowned(trained, leaves, ensemble, checked[0], state)
         optimizer = MemberOptimizer(leaves, ensemble, lr, Adam())
         if not optimizer.parameters:
             raise ValueError("there is nothing to floss: no parameter of the cell has requires_grad; set it")

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lyaptorch import _checks
 from lyaptorch._padded import mean_of, real
 from lyaptorch.analysis import (
     effective_rank,
@@ -154,9 +155,31 @@ def measured_exponents(networks: Ensemble, task: Task, seed: int, k: int | None 
 
 
 @torch.no_grad()
+def answerable(batch: object, model: Model) -> Batch:
+    """Return what a task drew, if this model can be asked it, or raise. Cost: reads targets and mask."""
+    if not isinstance(batch, Batch):
+        raise ValueError(
+            f"a task must draw a Batch, got {type(batch).__name__}; return lt.Batch(inputs, targets, mask)"
+        )
+    if not _checks.can_look() or batch.targets.is_meta:
+        return batch
+    targets = batch.targets[batch.first :]
+    _checks.finite("targets", targets, do="where the mask is False any number will do, but no NaN")
+    # (t, *e, b) to *e: without time and trajectories
+    if not bool(batch.counts.any(-1).any(0).all()):
+        raise ValueError("mask must let some step count for each member, got one of which none does")
+    low, high = targets.aminmax()
+    if model.loss_name == "binary_cross_entropy" and not 0 <= low <= high <= 1:
+        raise ValueError(
+            f"binary_cross_entropy needs targets in 0..1, got {low:g} to {high:g}; of -1 and 1 pass "
+            '(1 + targets) / 2, of other numbers make it a Model(..., loss="mean_squared_error")'
+        )
+    return batch
+
+
 def test_scores(model: Model, draw: Callable[[int], Batch], batches: int) -> tuple[Tensor, Tensor]:
     """Loss and accuracy `(*e,)`, averaged over the first `batches` batches of `draw(0), draw(1), ...`."""
-    pairs = [model.loss(draw(i)) for i in range(batches)]
+    pairs = [model.loss(draw(i) if i else answerable(draw(i), model)) for i in range(batches)]
     loss, accuracy = (torch.stack(values).mean(0) for values in zip(*pairs, strict=True))
     return loss, accuracy
 

@@ -76,12 +76,12 @@ class Model(nn.Module):
         if h0 is not None and self.cell.state_size:
             rows = h0.shape[-2] if h0.dim() > 1 else 1
             _checks.shape("h0", h0, (*self.ensemble, rows, self.cell.state_size), "(*e, rows, n)")
-        if isinstance(readout, Readout) and self.cell.state_size:
+        if isinstance(readout, Readout | nn.Linear) and self.cell.state_size:
             read, shown = readout.weight.shape[-1], self.cell.output_size
             if read != shown:
                 raise ValueError(
                     f"the readout must read the {shown} numbers that this cell shows, got one for {read}; "
-                    f"make it Readout(cell.output_size, ...)"
+                    f"make it {type(readout).__name__}(cell.output_size, ...)"
                 )
         self.h0: Tensor | None
         if isinstance(h0, nn.Parameter):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from lyaptorch.tasks.batch import Batch, Draw, Task
 from lyaptorch.training.ensemble import OVERFLOWS, Ensemble, blame, flossed
 from lyaptorch.training.epochs import Epochs, Row
 from lyaptorch.training.flossing import Flossed, Flossing, Joint, Value, flossing_of, most_exponents
-from lyaptorch.training.metrics import fit_flops, floss_flops
+from lyaptorch.training.metrics import answerable, fit_flops, floss_flops
 from lyaptorch.training.model import Model
 from lyaptorch.training.optim import Rule
 from lyaptorch.training.steps import first_row, fit_step, floss_step
@@ -56,9 +57,10 @@ def drawing(task: Task, settings: Settings, part: Ensemble) -> Callable[[], Batc
 
 
 def _fit(phase: FitPhase, part: Ensemble, task: Task, settings: Settings) -> Work:
-    # operations are the same in every epoch: counted once, from a batch that is drawn for its shape
+    # operations are the same in every epoch: counted once, from a batch that is drawn to be looked at
     n, draw = _state_size(part), drawing(task, settings, part)
-    flops: dict[str, int | Tensor] = {"fit_flops": fit_flops(draw(), n, task.output_size)}
+    first = answerable(draw(), part.model)
+    flops: dict[str, int | Tensor] = {"fit_flops": fit_flops(first, n, task.output_size)}
     # a weight of 0 for all costs nothing; one that is 0 for some is their own loss times 0
     joint, flossing, weighted = None, None, _checks.numbers(phase.flossing_weight).cpu() != 0
     if weighted.any():
@@ -168,10 +170,24 @@ def describe(networks: Ensemble, task: Task, schedule: Schedule, settings: Setti
     return Record("train", described, {}).config
 
 
+def _settings(task: Task) -> dict[str, Any]:
+    """What a task holds, as JSON."""
+    found: dict[str, Any] = plain(dict(vars(task)))
+    for name, value in found.items():
+        try:
+            json.dumps(value)
+        except TypeError as error:
+            raise ValueError(
+                "what a task holds goes into the Record, as numbers, text, tensors, lists and dicts, got "
+                f"{type(value).__name__} as {name}; keep it outside, or make it a property of the class"
+            ) from error
+    return found
+
+
 def subject(model: Model, task: Task, ids: Tensor) -> dict[str, Any]:
     """Who is trained or asked, and on what, as JSON."""
     return {
-        "task": {"type": type(task).__name__, **plain(dict(vars(task)))},
+        "task": {"type": type(task).__name__, **_settings(task)},
         "model": {
             "cell": type(model.cell).__name__,
             "activation": [m.name for m in model.modules() if isinstance(m, Activation)],

@@ -11,7 +11,7 @@ from lyaptorch.cells.adapt.function import FunctionCell, unwrap
 from lyaptorch.cells.adapt.huggingface import huggingface
 from lyaptorch.cells.adapt.modules import ModuleEnsemble, owned
 from lyaptorch.cells.adapt.spiking_libraries import spiking
-from lyaptorch.cells.adapt.torch_rnn import copied, from_torch
+from lyaptorch.cells.adapt.torch_rnn import copied, from_torch, plain
 from lyaptorch.cells.cell import Cell
 
 __all__ = ["FunctionCell", "ModuleEnsemble", "Network", "as_cell", "copied", "owned", "unwrap"]
@@ -34,8 +34,9 @@ def as_cell(
 
     - torch.nn.RNN, LSTM, GRU and their cells become cells of this library. The state of several layers is
       concatenated from layer 1, an LSTM's as (h, c) in each; a readout sees the last layer's h. As h0 pass
-      that tensor, `(h, c)` for one layer, or a list of the layers' states: of torch's `(h, c)`,
-      `list(zip(h, c))`.
+      that tensor, `(h, c)` for one layer, or a list of the layers' states: of torch's h `list(h)`, of its
+      (h, c) `list(zip(h, c))`. Where a class derived from one of the cells has another `forward`, or hooks
+      change what it returns, it counts as a module of your own.
     - A module or function may have as its state a tensor `(*e, b, ...)` of any trailing shape, or any
       structure of such: tuples, lists, dicts, dataclasses, objects with tensors in their fields (caches). It
       is packed into one real tensor `(*e, b, n)`: so come `final_state` and frames, and `cell.unpack` puts
@@ -96,11 +97,20 @@ def as_cell(
     if isinstance(obj, Cell):
         return obj
     if isinstance(obj, nn.RNNBase | nn.RNNCellBase):
-        return _titled(from_torch(obj), obj)
-    if isinstance(obj, nn.Module) and state is None:
-        cell = huggingface(obj) or spiking(obj)
-        if cell is not None:
+        cell = from_torch(obj)
+        if plain(obj):
             return _titled(cell, obj)
+        if isinstance(obj, nn.RNNBase):
+            kind = next(base.__name__ for base in nn.RNNBase.__subclasses__() if isinstance(obj, base))
+            raise ValueError(
+                f"as_cell takes a torch.nn.{kind} whose call gives what torch's gives, got a "
+                f"{type(obj).__name__} with another forward, or with hooks that change it; pass its step as "
+                f"a function step(x, h), or, where it recurs as torch's, a torch.nn.{kind} with its weights"
+            )
+    if isinstance(obj, nn.Module) and state is None:
+        whole = huggingface(obj) or spiking(obj)
+        if whole is not None:
+            return _titled(whole, obj)
     if callable(obj):
         return _titled(FunctionCell(obj, state, output), obj)
     raise ValueError(

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -18,6 +19,10 @@ from lyaptorch.cells.products import graph_leaves
 
 SWAPPED = (
     "step must take (input, state) in this order, got (state, input): wrap it as lambda x, h: step(h, x)"
+)
+LAYERED = (
+    "torch's own has the layers in front: of one layer pass h[0], of an LSTM (h[0], c[0]); of several "
+    "list(h), of an LSTM list(zip(h, c))"
 )
 STATE_NAMES = {
     *("h", "hx", "h0", "h_t", "ht", "h_prev", "prev_h", "prev", "previous", "last", "carry", "memory", "mem"),
@@ -43,6 +48,8 @@ class FunctionCell(Cell):
 
     Attributes:
         structure: how the state is packed; None while it is one tensor.
+        writes: whether the step gets copies, because it may write into what it gets; until a probe has seen
+            that it does not.
 
     Example:
         >>> import torch, lyaptorch as lt
@@ -57,6 +64,7 @@ class FunctionCell(Cell):
         super().__init__(0, 0)
         self.function, self.output, self._example = function, output, state
         self.structure: Structure | None = None
+        self.writes = True
         if state is not None and not isinstance(state, Tensor):
             Structure.of(state, 1)
 
@@ -73,15 +81,24 @@ class FunctionCell(Cell):
 
     def step(self, x: Tensor, h: Tensor) -> Tensor:
         """The function's answer, packed."""
+        if self.writes:
+            x, h = x.clone(), h.clone()
         state = self.unpack(h)
-        if self.structure is None:
+        if self.structure is None and not self.writes:
             after: Tensor = self._state(self.function(x, state), state)
             return after
         tensors = [z for z in take_apart(state)[1].values() if isinstance(z, Tensor)]
-        writing = Functional(tensors)
+        writing = Functional([*tensors, x] if self.writes else tensors)
         with writing:
             written = self._state(self.function(x, state), state)
+        if self.structure is None:
+            return writing.now(written)  # type: ignore[no-any-return]
         return self.structure.pack(written, writing.now)
+
+    def guard(self, copies: bool) -> bool:
+        """Hand copies to the step, or do not."""
+        self.writes = copies
+        return True
 
     def meet(self, state: Any, front: tuple[int, ...]) -> None:
         """Learn the structure from the first state, for inputs `(t, *front, m)`."""
@@ -154,6 +171,11 @@ def _exemplary(example: Any, packed: Tensor) -> Structure:
 def instead_of(function: Callable[..., Any], *, failed: bool = False) -> str | None:
     """Why it is no step, or why its call `failed`, and what is one; None where nothing is known."""
     kind, alone = type(function).__name__, takes_input_alone(function)
+    if isinstance(function, torch.jit.ScriptModule) and not hasattr(function, "forward"):
+        return (
+            f"a step must take (x, h), got what torch.jit.script made of a {function.original_name}; pass "
+            "that module as it was before"
+        )
     if any(ancestor.__module__.partition(".")[0] == "transformers" for ancestor in type(function).__mro__):
         return (
             f"{kind} is a whole model of transformers, which reads token ids and a whole sequence, not one "
@@ -181,7 +203,7 @@ def instead_of(function: Callable[..., Any], *, failed: bool = False) -> str | N
 def misread(function: Callable[..., Any], *, timed: bool = False) -> str | None:
     """Why the names of its arguments are not those of (x, h); `timed` where x is the time."""
     try:
-        signature = inspect.signature(function.forward if isinstance(function, nn.Module) else function)
+        signature = inspect.signature(_called(function))
     except (TypeError, ValueError):
         return None
     first, second, *_ = (*map(str.lower, signature.parameters), "", "")
@@ -198,10 +220,15 @@ def misread(function: Callable[..., Any], *, timed: bool = False) -> str | None:
     return None
 
 
+def _called(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What runs when it is called; a scripted module may have no forward in Python."""
+    return getattr(function, "forward", function) if isinstance(function, nn.Module) else function
+
+
 def takes_input_alone(function: Callable[..., Any]) -> bool:
     """Whether it cannot be called with an input and a state."""
     try:
-        signature = inspect.signature(function.forward if isinstance(function, nn.Module) else function)
+        signature = inspect.signature(_called(function))
     except (TypeError, ValueError):
         return False
     try:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
 from lyaptorch._types import Frame, Input, State
+from lyaptorch.cells.adapt.constants import differing
 from lyaptorch.cells.cell import Cell, FormCell
 from lyaptorch.cells.form import Form
 from lyaptorch.cells.ownership import Substituted
@@ -53,6 +54,10 @@ class Parallel(Cell):
             return None
         form: Form = call.on(self.weights(), "form")
         return form
+
+    def guard(self, copies: bool) -> bool:
+        """The same of the networks."""
+        return self._template[0].cell.guard(copies)
 
     def meet(self, state: Any, front: tuple[int, ...]) -> None:
         """The same of the networks, whose states lie side by side."""
@@ -97,7 +102,8 @@ class ModuleEnsemble(Parallel):
         networks: cells of one type with equal shapes.
 
     Raises:
-        ValueError: if they differ, or one is a function or an ensemble itself.
+        ValueError: if they differ in more than the values of parameters and buffers, or one is a function or
+            an ensemble itself.
     """
 
     def __init__(self, networks: Sequence[Cell]) -> None:
@@ -114,6 +120,14 @@ class ModuleEnsemble(Parallel):
                 raise ValueError(
                     f"the modules of an ensemble must have one type and equal shapes, got a module {i} that "
                     f"differs from module 0 in {', '.join(differ)}; measure them one by one"
+                )
+        # parameters and buffers are stacked; all else is taken from the first one
+        for i, network in enumerate(networks[1:], 1):
+            if constants := sorted({*differing(_inner(networks[0]), _inner(network))}):
+                raise ValueError(
+                    f"the modules of an ensemble may differ in parameters and buffers alone, got a module "
+                    f"{i} with another {', '.join(constants[:5])} than module 0; make of numbers buffers "
+                    "(register_buffer), or measure them one by one"
                 )
         super().__init__(networks[0], len(networks))
         self.networks = nn.ModuleList(networks)
@@ -217,9 +231,13 @@ def _weights(network: nn.Module) -> dict[str, Tensor]:
     return {**dict(network.named_parameters()), **dict(network.named_buffers())}
 
 
+def _inner(network: Cell) -> Any:
+    return getattr(network, "function", network)
+
+
 def _build(network: Cell) -> dict[str, Any]:
     """What must be equal in all networks of an ensemble."""
-    inner = getattr(network, "function", network)
+    inner = _inner(network)
     if not isinstance(inner, nn.Module):
         raise ValueError(
             f"an ensemble needs modules, whose parameters can be stacked, got a {type(inner).__name__}; a "

@@ -6,8 +6,11 @@ import copy
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 
+from lyaptorch._caller import aside, untouched
+from lyaptorch._random import DEFAULT_SEED, Stream
 from lyaptorch.cells.cell import Cell
 from lyaptorch.cells.gates import GRUCell
 from lyaptorch.cells.initial import forget, undrawn
@@ -126,6 +129,49 @@ def _check(module: nn.RNNBase) -> None:
             f"as_cell takes a {kind} without dropout in training mode, got dropout={module.dropout}: a "
             "random step has no exponents of its own; call .eval(), or set its dropout to 0"
         )
+
+
+def plain(module: nn.RNNBase | nn.RNNCellBase) -> bool:
+    """Whether a call of the module gives what torch's class computes.
+
+    Hooks that compute weights are followed; others, and another forward, are tried out on one step of noise.
+    """
+    theirs: Any = next(kind for kind in type(module).__mro__ if kind.__module__.startswith("torch.nn."))
+    before = [h for h in module._forward_pre_hooks.values() if not hasattr(h, "compute_weight")]
+    before = [h for h in before if not hasattr(h, "apply_mask")]
+    own = type(module).forward is theirs.forward and "forward" not in vars(module)
+    if own and not before and not module._forward_hooks:
+        return True
+    weight = next(module.parameters())
+    if weight.is_meta:
+        return own
+    mode = aside((module,), grad=False, evaluate=True)
+    with mode, torch.no_grad(), untouched(module, weight.device):
+        try:
+            return _as_called(module, from_torch(module), weight)
+        except Exception:  # another signature, for one
+            return False
+
+
+def _as_called(module: nn.RNNBase | nn.RNNCellBase, cell: Cell, weight: Tensor) -> bool:
+    """Whether the module and its cell agree on one step, in state and output."""
+    stream = Stream(DEFAULT_SEED, "called")
+    x, h = (
+        stream.normal((2, size), member_ids=i, dtype=weight.dtype, device=weight.device)
+        for i, size in enumerate((cell.input_size, cell.state_size))
+    )
+    after = cell.step(x, h)
+    if isinstance(module, nn.RNNCellBase):
+        halves = h.chunk(2, -1)
+        found = module(x, halves if isinstance(module, nn.LSTMCell) else h)
+        return torch.allclose(torch.cat(found, -1) if isinstance(found, tuple) else found, after)
+    # torch has (layers, b, units) of h, and of c; here each layer has its own behind the last one's
+    layers = h.reshape(2, module.num_layers, -1).transpose(0, 1).contiguous()
+    lstm, at = isinstance(module, nn.LSTM), 1 if module.batch_first else 0
+    given = tuple(z.contiguous() for z in layers.chunk(2, -1)) if lstm else layers
+    output, found = module(x.unsqueeze(at), given)
+    rows = (torch.cat(found, -1) if lstm else found).transpose(0, 1).flatten(1)
+    return torch.allclose(rows, after) and torch.allclose(output.squeeze(at), after[..., cell.readable])
 
 
 T = TypeVar("T")

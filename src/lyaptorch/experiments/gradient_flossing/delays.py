@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any
@@ -54,11 +55,19 @@ HARD = (40, 60)
 """The first and the last delay at which the conditions of figure 4 are told apart."""
 
 
-@picture(lambda record: len(record["delay"]) + 1, width=3.0)
+def rows_of(record: Record) -> int:
+    """Of the panels of all delays and one more; what is wider than five could not be read on a page."""
+    return math.ceil((len(record["delay"]) + 1) / 5)
+
+
+@picture(lambda record: math.ceil((len(record["delay"]) + 1) / rows_of(record)), rows=rows_of, width=3.0)
 def sweep(record: Record, axes: list[Axes]) -> None:
     """Accuracy, or the error of numbers, over epochs for each delay, and after training against delay."""
     numbers = record.config["analogue"]
     name, label = ("loss", "mean squared error") if numbers else ("accuracy", "accuracy")
+    for panel in axes[len(record["delay"]) + 1 :]:
+        panel.remove()
+    del axes[len(record["delay"]) + 1 :]
     for panel in axes[1:]:
         panel.sharey(axes[0])
     for j, delay in enumerate(record["delay"]):

@@ -84,3 +84,21 @@ def test_what_a_task_holds_and_a_record_cannot_is_named():
         ValueError, match=r"what a task holds goes into the Record, .* got SimpleNamespace as function"
     ):
         lt.train(model(), held, (lt.FitPhase(2),), steps=6, batch=2)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize(("shift", "from_to"), [(-1.0, "-1 to 1"), (0.5, "0.5 to 2.5"), (1.0, "1 to 3")])
+def test_classes_are_whole_numbers_below_the_count_of_outputs(shift, from_to, fused):
+    torch.manual_seed(0)
+    cell = lt.ElmanCell(1, 3)
+    asked = lt.Model(cell, lt.Readout(3, 3) if fused else nn.Linear(3, 3), loss="cross_entropy")
+    x, classes = torch.randn(6, 2, 1), torch.arange(12.0).reshape(6, 2, 1) % 3
+    everywhere = torch.ones(6, 2, dtype=torch.bool)
+    with pytest.raises(
+        ValueError, match=rf"a whole number in 0\.\.2, .* from {from_to}; steps to be ignored"
+    ):
+        asked.loss(lt.Batch(x, classes + shift, everywhere))
+    counted = everywhere & (classes[..., 0] != 1)
+    marked = torch.where(counted.unsqueeze(-1), classes, -100.0)
+    found, expected = (asked.loss(lt.Batch(x, y, counted)) for y in (marked, classes))
+    assert all(torch.allclose(a, b) for a, b in zip(found, expected, strict=True))

@@ -153,6 +153,9 @@ class Model(nn.Module):
         first, targets = batch.first, batch.targets[batch.first :]
         if self.loss_name == "cross_entropy" and targets.shape == outputs.shape != (*targets.shape[:-1], 1):
             targets = targets.argmax(-1, keepdim=True)
+        if self.loss_name == "cross_entropy":
+            # what does not count may be marked by a number that is no class
+            targets = torch.where(batch.counts[first:].unsqueeze(-1), targets, 0)
         self._check_outputs(outputs, targets)
         mask = batch.counts[first:].unsqueeze(-1).to(outputs.dtype).expand_as(targets)
 
@@ -182,10 +185,13 @@ class Model(nn.Module):
         if self.loss_name == "cross_entropy":
             # targets are the numbers of classes
             expected = (*expected[:-1], outputs.shape[-1])
-            if targets.shape[-1] != 1 or (_checks.can_look() and targets.max() >= outputs.shape[-1]):
+            count = outputs.shape[-1]
+            if targets.shape[-1] != 1 or (_checks.can_look() and not _classes(targets, count)):
+                low, high = targets.aminmax()
                 raise ValueError(
-                    f"cross_entropy needs one class below {outputs.shape[-1]}, the outputs, as target, got "
-                    f"{targets.shape[-1]} targets up to {targets.max():g}"
+                    f"cross_entropy needs one class as target, a whole number in 0..{count - 1}, got "
+                    f"{targets.shape[-1]} targets from {low:g} to {high:g}; steps to be ignored are those "
+                    "where the mask is False"
                 )
         if tuple(outputs.shape) != expected:
             raise ValueError(
@@ -231,6 +237,11 @@ class Model(nn.Module):
             # what is broadcast to members is trained by none
             if view is named.get(name):
                 view[who] = new[name]
+
+
+def _classes(targets: Tensor, count: int) -> bool:
+    low, high = targets.aminmax()
+    return bool((low >= 0) & (high < count) & (targets == targets.long()).all())
 
 
 def settled_state(

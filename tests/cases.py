@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, Literal, NamedTuple
 
 import pytest
@@ -90,7 +91,7 @@ def setup(
     """The cell with inputs `(t, *e, b, M)` and a state; a member has its own, the same in any ensemble."""
     ids = ids_of(ensemble, members)
     with default_dtype(dtype), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(3)
+        torch.default_generator.manual_seed(3)
         cell = case.make(ensemble=ensemble, member_ids=members)
         inputs = 0.7 * Stream(5, "inputs").normal((t, b, M), member_ids=ids)
         # positive, so that rectified units start open
@@ -330,12 +331,17 @@ def across(name: str, values: dict[tuple[int, ...], Sequence[Any]]) -> pytest.Ma
     return _pairs(("case", "ensemble", name), pairs)
 
 
+@cache
+def served(case: Case) -> bool:
+    """Whether there are kernels that may run its cell."""
+    cell = setup(case).cell
+    return cell.form() is not None or cell.gate_form() is not None
+
+
 def _pairs(names: tuple[str, ...], pairs: list[tuple[Any, ...]]) -> pytest.MarkDecorator:
     found: dict[str, Any] = {}
     for case in CASES:
-        cell = setup(case).cell
-        served = cell.form() is not None or cell.gate_form() is not None
-        marks = [] if served else [pytest.mark.formless]
+        marks = [] if served(case) else [pytest.mark.formless]
         for e, *rest in pairs:
             e = e if case.ensembles else ALONE
             shown = [

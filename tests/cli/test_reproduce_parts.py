@@ -152,6 +152,7 @@ def test_a_long_figure_that_is_not_cut_has_one_part(lyap, monkeypatch):
         assert listed["fig1b"]["gathered"] == {"seeds": 0, "of": of}
 
 
+@pytest.mark.usefixtures("blank")
 def test_all_figures_share_their_parts(lyap, tmp_path):
     answer = lyap.json("reproduce", PAPER, "all", "--scale", "paper", "--seeds", 2)
     assert [row["name"] for row in answer["figures"]] == ["fig4d", "fig13", "fig15", "fig1b"]
@@ -173,6 +174,7 @@ def test_all_figures_share_their_parts(lyap, tmp_path):
     ]
 
 
+@pytest.mark.usefixtures("blank")
 def test_a_part_that_fails_is_named_and_stops_no_other(lyap, monkeypatch):
     figure = FIGURES[PAPER]["fig13"]
     run = figure.run
@@ -190,6 +192,7 @@ def test_a_part_that_fails_is_named_and_stops_no_other(lyap, monkeypatch):
     assert "lacks 2 parts" in out
 
 
+@pytest.mark.usefixtures("blank")
 def test_checks_at_small_scale_say_with_how_many_seeds_they_hold(lyap, tmp_path):
     command = ("reproduce", PAPER, "fig1b", "--scale", "smoke", "--seeds", 3)
     answer = lyap.json(*command)

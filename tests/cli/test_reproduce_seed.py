@@ -85,6 +85,7 @@ def test_seeds_change_every_figure(paper, figure):
     assert any((one[name] != other[name]).any() for name in one.variables)
 
 
+@pytest.mark.usefixtures("blank")
 def test_runs_with_other_seeds_have_files_of_their_own(lyap, tmp_path):
     flags = ["reproduce", PAPER, "fig15", "--scale", "smoke"]
     usual = lyap.json(*flags)
@@ -99,6 +100,7 @@ def test_runs_with_other_seeds_have_files_of_their_own(lyap, tmp_path):
     assert "seed must be an integer >= 0, got -1" in lyap.fails(*flags, "--seed", -1)
 
 
+@pytest.mark.usefixtures("blank")
 def test_all_figures_of_a_seed_are_those_of_this_seed(lyap, tmp_path):
     lyap.json("reproduce", PAPER, "all", "--scale", "smoke")
     flags = ["reproduce", PAPER, "all", "--scale", "smoke", "--seed", 3]

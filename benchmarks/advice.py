@@ -135,7 +135,7 @@ def row(kind: str, name: str, seeds: list[int], epochs: int) -> str:
 
 
 STRENGTHS, MIXED, HORIZON = (
-    (0.5, 1.0, 2.0, 4.0),
+    (0.5, 1.0, 2.0, 4.0, 8.0),
     ("`torch.nn.RNN`, tanh", "`torch.nn.GRU`", "`torch.nn.LSTM`"),
     30,
 )

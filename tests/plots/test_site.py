@@ -34,7 +34,7 @@ MEASURE = """() => {
   const images = [...document.querySelectorAll('article img')];
   const text = document.querySelector('article p, article dt, article li, article a');
   return {
-    width: document.documentElement.scrollWidth,
+    width: Math.max(document.documentElement.scrollWidth, box(document.querySelector('article')).right),
     paper: lit(getComputedStyle(document.body).backgroundColor),
     ink: text ? lit(getComputedStyle(text).color) : null,
     size: parseFloat(getComputedStyle(document.querySelector('article')).fontSize),

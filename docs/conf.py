@@ -64,6 +64,7 @@ html_title = "lyaptorch"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_math_renderer = "mathml"
+html_search_scorer = str(Path(__file__).with_name("search.js"))
 html_theme_options = {"navigation_with_keys": True}
 templates_path = ["_templates"]
 # a build in a folder of its version's name, beside the others, is listed in all of them, and lists them

@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import math
 import time
+import warnings
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from ctypes import POINTER, c_char_p, c_double, c_int32, c_int64, c_void_p
@@ -119,10 +120,13 @@ def load(folders: tuple[str, ...]) -> ctypes.CDLL:
         raise OSError(f"{FILE} has version {version}, and {VERSION} is needed; install lyaptorch again")
     library.lyap_instruction_set.restype = c_char_p
     if library.lyap_instruction_set() is None:
-        raise OSError(
+        why = (
             f"{FILE} was compiled for another machine, with instructions that this one lacks; install "
             "lyaptorch again here, or for all machines with pip's -C cmake.define.EVERY_INSTRUCTION_SET=ON"
         )
+        # on a cluster of mixed processors the same runs would be many times slower on some, without a word
+        warnings.warn(f"slow, because there are no kernels: {why}", RuntimeWarning, stacklevel=2)
+        raise OSError(why)
     library.lyap_use.argtypes, library.lyap_use.restype = [c_char_p], c_int32
     library.lyap_large_pages.argtypes, library.lyap_large_pages.restype = [c_void_p, c_int64], None
     library.lyap_peak.argtypes, library.lyap_peak.restype = [c_int32, c_int64], c_double

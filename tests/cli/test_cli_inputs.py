@@ -1,11 +1,14 @@
 """Files of inputs and networks by name, as commands read them."""
 
+import gc
+
 import numpy as np
 import pytest
 import torch
 
 import lyaptorch as lt
 from command import SMALL, command, files
+from lyaptorch.cli.files import read
 from lyaptorch.record import Record
 
 WHOLE = """
@@ -197,3 +200,12 @@ def test_what_cannot_be_written_is_told_why(lyap, tmp_path):
         assert advice in err
         assert "free space" not in err
     assert files(tmp_path) == before
+
+
+def test_a_damaged_archive_is_not_left_open(tmp_path):
+    path = tmp_path / "inputs.npz"
+    path.write_bytes(b"PK\x03\x04" + bytes(40))
+    with pytest.raises(ValueError, match="cannot read"):
+        read(str(path), 1)
+    # an open file would be told of here, which is an error
+    gc.collect()

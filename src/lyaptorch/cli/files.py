@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -88,7 +89,8 @@ def _npy(path: Path) -> Arrays:
 
 def _npz(path: Path) -> Arrays:
     # without pickles, whose loading runs code; the suffix proves nothing, so what came is looked at
-    found = np.load(path, allow_pickle=False)
+    # from memory, because numpy leaves a file open that is no archive after all
+    found = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
     if not isinstance(found, np.lib.npyio.NpzFile):
         raise ValueError("it is no archive of arrays")
     return found

@@ -129,7 +129,7 @@ class Fig10(Episodes):
 
     def _ranks(self, none: Rows, flossed: Rows, at: Rows) -> Checks:
         """The effective rank is larger with flossing, and rises at an episode."""
-        twin, own = (effective_rank(torch.from_numpy(values)).numpy() for values in (none, flossed))
+        twin, own = map(_effective, (none, flossed))
         rises = [jumps(rank, at, self.episodes) for rank in (own, twin)]
         sentence = "effective rank of dL/dW: median jump at an episode, over that of the twin"
         jump = where(np.isfinite(flossed).all(), np.median(rises[0] / rises[1]))
@@ -176,3 +176,11 @@ class Fig11(Fig10):
         sentence = "that, after the first network, epochs"
         yield at_least("later", sentence, float(self.every), later, source=source)
         yield from self._before(record, left == latest)
+
+
+def _effective(values: Rows) -> Rows:
+    """Effective ranks; NaN of singular values that are not known."""
+    known = np.isfinite(values).all(-1)
+    ranks = np.full(known.shape, np.nan)
+    ranks[known] = effective_rank(torch.from_numpy(values[known])).numpy()
+    return ranks

@@ -72,6 +72,8 @@ def exponents(record: Record, axes: list[Axes]) -> None:
         # an axis without a dot that is positive cannot be logarithmic
         if (values < 0).any():
             logarithmic.set(xscale="log", yscale="log")
+            logarithmic.set_xticks(delays, [str(d) for d in delays])
+            logarithmic.set_xticks([], minor=True)
         logarithmic.set(xlabel="delay", ylabel=f"$-{name}$", title="and its power law")
         letter(panel, chr(ord("A") + 2 * i))
         letter(logarithmic, chr(ord("B") + 2 * i))

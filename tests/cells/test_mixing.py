@@ -210,3 +210,19 @@ def test_a_horizon_is_above_zero_and_the_choice_is_told():
     assert str(lt.weights.mixing_(nn.GRU(M, N, bias=False), horizon=H)) == "weight_hh_l0: orthogonal x 2.10"
     biased = str(lt.weights.mixing_(nn.LSTM(M, N), horizon=H))
     assert biased == "weight_hh_l0: orthogonal x 1.10, forget bias -3, input bias +3, output bias +3"
+
+
+def test_units_with_an_activation_of_their_own_mix_at_the_gain_of_all():
+    c = nn.Parameter(torch.linspace(0.5, 1.5, N))
+    steep = lt.Activation(
+        lambda x, c: torch.tanh(c * x),
+        lambda x, c: c / torch.cosh(c * x) ** 2,
+        parameters={"c": c},
+        name="steep",
+    )
+    cell = lt.RateCell(1, N, activation=steep)
+    found = lt.weights.mixing_(cell, horizon=H)
+    # slopes at rest are c, and a random vector shrinks by their root mean square
+    gain = 1 / c.detach().square().mean().sqrt()
+    torch.testing.assert_close(found.gains["weight_hh"], gain, rtol=1e-6, atol=0)
+    orthogonal_part(cell.weight_hh.detach(), found.gains["weight_hh"])

@@ -85,8 +85,9 @@ def resting_gain(layer: Layer) -> Tensor:
     phi = next(iter(form.activations()), None)
     if phi is None:
         return weight.new_ones(cell.ensemble)
-    h = torch.tensor([-SLIGHT, SLIGHT], dtype=weight.dtype, device=weight.device)
-    slopes = phi.slope(h.expand(*cell.ensemble, 1, 2))
+    # of every unit, because an activation may have parameters of each
+    h = torch.tensor([[-SLIGHT], [SLIGHT]], dtype=weight.dtype, device=weight.device)
+    slopes = phi.slope(h.expand(*cell.ensemble, 2, weight.shape[-1]))
     # half of rectified units are open: the root mean square is by what a random vector shrinks
     return 1 / slopes.square().mean((-2, -1)).sqrt()
 

@@ -19,7 +19,7 @@ def coverage(spec, truth):
 
 
 def covers(spec, truth):
-    """61 to 76%: 68% and 3.2 standard deviations of 400 coins, so that of some 35 shares one errs in 5% of runs."""
+    """61 to 76%: 68% and 3.2 standard deviations of 400 coins; one of 35 such shares errs in 5% of runs."""
     share = coverage(spec, truth)
     print([round(100 * s, 1) for s in share.tolist()], "%")
     return ((share > 0.61) & (share < 0.757)).all()

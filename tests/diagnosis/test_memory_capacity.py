@@ -146,6 +146,8 @@ def test_inputs_that_do_not_reach_the_state_are_no_verdict():
     found = lt.diagnose(cell, bits(), horizon=T)
     assert found.verdict == "healthy"
     assert "recovers nothing at any lag" in words(found)["memory"]
+    # who reads the first sentence alone is told, too
+    assert words(found)["verdict"].endswith(", but a linear readout recovers nothing of the inputs.")
 
 
 def test_a_state_too_large_for_the_steps_says_how_many_it_takes(monkeypatch):

@@ -120,7 +120,9 @@ def _headline(measured: Measurements, word: str) -> str:
             f"{measured.memory.held:.2g} numbers, and telling two times apart takes "
             f"{measured.memory.needed:g}: {first}."
         )
-    return f"Gradients neither vanish nor explode over {T}: {first}."
+    memory = measured.memory
+    deaf = "" if memory.why or memory.reached else ", but a linear readout recovers nothing of the inputs"
+    return f"Gradients neither vanish nor explode over {T}: {first}{deaf}."
 
 
 def _memory(measured: Measurements) -> str:

@@ -33,7 +33,8 @@ class Batch:
         since: `first`, where it is known; else it is looked up in the mask, and is 0 where nobody can look.
 
     Raises:
-        ValueError: for shapes that do not fit each other, a mask that is not bool, or a PackedSequence.
+        ValueError: for shapes that do not fit each other, a mask that is not bool or lets no step of a member
+            count, or a PackedSequence.
 
     Example:
         >>> import lyaptorch as lt
@@ -69,9 +70,7 @@ class Batch:
             object.__setattr__(self, "targets", torch.where(mask.unsqueeze(-1), self.targets, 0.0))
             object.__setattr__(self, "mask", mask & self.counts)
         if since is None:
-            counts = self.mask.reshape(len(self.mask), -1).any(1)
-            # argmax finds the first of equal values; where no step counts, it is 0
-            since = int(counts.int().argmax()) if _checks.can_look() else 0
+            since = self._look_up() if _checks.can_look() else 0
         object.__setattr__(self, "first", since)
 
     def _check_shapes(self) -> None:
@@ -91,6 +90,14 @@ class Batch:
                 f"mask must have shape (t, *e) = {steps[:-1]} or (t, *e, b) = {steps} as the targets, got "
                 f"{mask}"
             )
+
+    def _look_up(self) -> int:
+        """The first step that counts for anybody, where each member has one: a mean over none would be NaN."""
+        some = self.counts.any(-1)
+        if not bool(some.any(0).all()):
+            raise ValueError("mask must let some step count for each member, got one of which none does")
+        # argmax finds the first of equal values
+        return int(some.reshape(len(some), -1).any(1).int().argmax())
 
     @property
     def counts(self) -> Bool[Tensor, "t *e #b"]:

@@ -156,7 +156,7 @@ def measured_exponents(networks: Ensemble, task: Task, seed: int, k: int | None 
 
 @torch.no_grad()
 def answerable(batch: object, model: Model) -> Batch:
-    """Return what a task drew, if this model can be asked it, or raise. Cost: reads targets and mask."""
+    """Return what a task drew, if this model can be asked it, or raise. Cost: reads the targets."""
     if not isinstance(batch, Batch):
         raise ValueError(
             f"a task must draw a Batch, got {type(batch).__name__}; return lt.Batch(inputs, targets, mask)"
@@ -165,9 +165,6 @@ def answerable(batch: object, model: Model) -> Batch:
         return batch
     targets = batch.targets[batch.first :]
     _checks.finite("targets", targets, do="where the mask is False any number will do, but no NaN")
-    # (t, *e, b) to *e: without time and trajectories
-    if not bool(batch.counts.any(-1).any(0).all()):
-        raise ValueError("mask must let some step count for each member, got one of which none does")
     low, high = targets.aminmax()
     if model.loss_name == "binary_cross_entropy" and not 0 <= low <= high <= 1:
         raise ValueError(

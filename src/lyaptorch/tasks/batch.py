@@ -92,7 +92,7 @@ class Batch:
             )
 
     def _look_up(self) -> int:
-        """The first step that counts for anybody, where each member has one: a mean over none would be NaN."""
+        """The first step that counts for anybody; each member must have one, or its means would be NaN."""
         some = self.counts.any(-1)
         if not bool(some.any(0).all()):
             raise ValueError("mask must let some step count for each member, got one of which none does")

@@ -276,7 +276,10 @@ def test_a_figure_that_is_made_from_the_parts_of_another_has_its_settings(paper,
     assert FIGURES[paper][name].cut == FIGURES[paper][FIGURES[paper][name].measured_by].cut
 
 
-@pytest.mark.parametrize(("name", "other"), [("fig5", "fig7"), ("fig4d", "fig13"), ("fig9", "fig8")])
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [("fig5", "fig7"), ("fig4d", "fig13"), ("fig9", "fig8"), ("fig1d", "fig1c"), ("fig2b", "fig2a")],
+)
 def test_a_figure_is_made_from_the_parts_of_another(name, other):
     """Figure 5 is half of figure 7; figure 13 measures more than figure 4d."""
     figures = FIGURES["gradient-flossing"]

@@ -197,6 +197,7 @@ class Fig2a(NoiseDriven):
     "usable gradient dimensions at a given condition number, flossed or not",
     cost=("5 s", "25 s", "10 min"),
     draw=dimensions,
+    measured_by="fig2a",
 )
 class Fig2b(Fig2a):
     """How many gradient directions are left at a given condition number."""

@@ -173,7 +173,7 @@ def spectra(record: Record, axes: list[Axes]) -> None:
     bundles(panel, after, names, x=index, alpha=0.25, linewidth=1.8, thick=finite_mean)
     panel.set(xlabel="index $i$", ylabel=rf"$\lambda_i$ {NATS}", title="Spectrum after flossing")
     panel.legend()
-    letter(panel, "D")
+    letter(panel, record.kind[-1].upper())
     footnote(panel, f"n = {after.shape[1]} networks each", "thick: means; bands: 25 to 75%; thin: each")
 
 

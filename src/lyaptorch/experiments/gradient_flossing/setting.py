@@ -40,7 +40,7 @@ CUT = (Along("seed", "seeds", 4), Along("delay", "delays"))
 """A part has four networks at one delay, under all conditions."""
 SMOOTH = 20
 """Epochs over which drawn curves are averaged."""
-SMOOTHED = f"accuracies over epochs: running means of {SMOOTH}"
+SMOOTHED = f"over epochs: running means of {SMOOTH}"
 """The same, for the note below a picture."""
 
 

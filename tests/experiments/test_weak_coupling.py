@@ -337,15 +337,15 @@ def test_figure_4_wants_the_frequency_of_the_data_and_its_harmonics():
 
 
 def informed_by_data(best, permuted, orthonormal, until=(-1.0, 10.0, 10.0, 20.0, 20.0)):
-    names = ["identity", "rotation", "heterogeneous", "0.5 w0", "1.5 w0"]
-    scores = np.array([best, permuted])[:, :, None, None]
+    names = ["identity", "rotation", "heterogeneous", "0.5 w0", "1.5 w0", "random orthonormal"]
+    scores = np.array([[*best, orthonormal], [*permuted, orthonormal]])[:, :, None, None]
+    until = (*until, -1.0)
     power = np.ones((2, 100))
     power[0, 28] = 60.0
     dims = ("order", "condition", "lr", "seed")
     variables = {
         "best_accuracy": (dims, scores),
         "iterations_to_minimal": (dims, np.broadcast_to(np.array(until)[None, :, None, None], scores.shape)),
-        "orthonormal_accuracy": (("lr", "seed", "measurement"), np.array([[[0.1, orthonormal, 0.2, 0.2]]])),
         "power": (("order", "bin"), power),
     }
     known = {"condition": (("condition",), names), "permuted": (("order",), [False, True])}
@@ -363,6 +363,26 @@ def test_images_want_informed_heterogeneity_to_be_as_good_as_the_best():
     assert {key for key, outcome in outcomes(figure, bad).items() if outcome == FAILS} == failed
     chance = outcomes(figure, informed_by_data([0.1] * 5, [0.1] * 5, 0.1, (-1.0,) * 5))
     assert {key for key, outcome in chance.items() if outcome == UNDECIDED} == failed
+
+
+def test_one_of_the_residuals_is_a_random_orthonormal_matrix():
+    figure = informed.Images(hidden_size=6, seeds=2)
+    study, ids = Study(3), torch.arange(2).expand(6, 2)
+    conditions = figure.conditions(study, SimpleNamespace(frequency=0.3), torch.arange(2))
+    found = figure.residual(study, conditions, ids)(6, ids)
+    A = found.dense()
+    assert found.kind == "dense"
+    torch.testing.assert_close(A[5] @ A[5].mT, torch.eye(6).expand(2, 6, 6), atol=1e-5, rtol=0)
+    # of each network another one, which mixes more than pairs
+    assert (A[5, 0] != A[5, 1]).all()
+    assert A[5, :, 0, 2:].abs().min() > 0
+    # the others are as they are without it, in blocks
+    fewer = replace(figure, compared=figure.compared[:-1])
+    conditions = fewer.conditions(study, SimpleNamespace(frequency=0.3), torch.arange(2))
+    blocks = fewer.residual(study, conditions, ids[:5])(6, ids[:5])
+    assert blocks.kind == "blocks"
+    assert torch.equal(blocks.dense(), A[:5])
+    assert torch.equal(A[0], torch.eye(6).expand(2, 6, 6))
 
 
 @pytest.mark.parametrize(

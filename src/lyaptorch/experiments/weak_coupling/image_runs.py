@@ -128,9 +128,13 @@ class ImageRun(Trained):
 
     def cell(self, study: Study, conditions: Conditions, ids: Tensor, kind: str = "linear") -> ResidualCell:
         """The networks of an ensemble, with settings `(*ids, size)`."""
-        _, angles, decays, couplings = conditions
-        turn, n = residuals.rotation(angles) @ residuals.decay(decays), self.hidden_size
-        return ResidualCell(1, n, residual=turn, coupling=couplings, kind=kind, **study.ensemble(ids))
+        turn, n = self.residual(study, conditions, ids), self.hidden_size
+        return ResidualCell(1, n, residual=turn, coupling=conditions[-1], kind=kind, **study.ensemble(ids))
+
+    def residual(self, study: Study, conditions: Conditions, ids: Tensor) -> residuals.Recipe:
+        """A of these networks."""
+        _, angles, decays, _ = conditions
+        return residuals.rotation(angles) @ residuals.decay(decays)
 
     def _spectrum(self, task: SequentialImages) -> PowerSpectrum:
         pixels = task.draw(Draw(self.seed, task.length, self.spectrum_images, stream="spectrum")).inputs

@@ -67,7 +67,7 @@ def angles(record: Record, axes: list[Axes]) -> None:
     "accuracy against rotation angle on digits in order and permuted; data's spectrum",
     cost=("5 s", "5 min", "an hour on a GPU"),
     smoke={"multiples": (0.0, 1.0), "sample": 2, "hessian_steps": 2},
-    small={"learning_rates": (3e-3,), "multiples": (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0), "sample": 8},
+    small={"multiples": (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0), "sample": 8},
     draw=angles,
     cut=(*CUT, Along("condition", "multiples")),
 )
@@ -81,7 +81,9 @@ class Fig4(ImageRun):
     """
 
     permuted: tuple[bool, ...] = (False, True)
-    iterations: int = 23_400
+    # 25 epochs, at the rate that was best in ten
+    iterations: int = 11_700
+    learning_rates: tuple[float, ...] = (3e-3,)
     multiples: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0)
     sample: int = 64
     hessian_steps: int = 12

@@ -27,6 +27,9 @@ def test_slope_and_curvature_are_the_derivatives(name):
     f = SMOOTH[name]()
     torch.testing.assert_close(f.slope(X), derivative(f, X), rtol=1e-12, atol=1e-15)
     torch.testing.assert_close(f.curvature(X), derivative(f.slope, X), rtol=1e-12, atol=1e-15)
+    # of a tensor whose elements share memory, too
+    for of in (f.slope, f.curvature):
+        torch.testing.assert_close(of(X.expand(3, 4)), of(X).expand(3, 4), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("make", [cases.steep_tanh, cases.soft_sign])

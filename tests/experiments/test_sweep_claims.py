@@ -337,4 +337,7 @@ def test_a_rise_begins_after_what_follows_on_an_episode():
     assert rise(steady, at, np.array([390.0]), (), 100) == pytest.approx(0.8)
     assert rise(steady, at, np.array([390.0]), (200,), 1000) == pytest.approx(1.2)
     assert np.isnan(rise(steady, at, np.array([390.0]), (330,), 1000))
+    # of every second measurement, as in thinned parts, two each: 300, 320 and 360, 380; of fewer nothing
+    assert rise(steady[:, ::2], at[::2], np.array([390.0]), (), 100) == pytest.approx(0.6)
+    assert np.isnan(rise(steady[:, ::2], at[::2], np.array([390.0]), (), 60))
     assert np.isnan(rise(steady, at, np.array([np.nan]), (), 1000))

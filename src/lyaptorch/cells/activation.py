@@ -211,6 +211,8 @@ class _SurrogateBothWays(_Surrogate):
 
 def _derivative(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """The derivative of an elementwise function, by one forward-mode product."""
+    # forward mode writes beside each element of x, which an expanded tensor has not
+    x = x.contiguous()
     tangent: Tensor = torch.func.jvp(function, (x,), (torch.ones_like(x),))[1]
     return tangent
 

@@ -86,7 +86,7 @@ def leaves_chance(accuracy: Rows, episodes: tuple[int, ...], level: float = CHAN
 WINDOW = 10
 """Epochs over which `onset` averages; and measurements that are averaged."""
 AVERAGED = 3
-"""Measurements that make a level, before and after."""
+"""Measurements that make a level, before and after; two where no more are there, as in parts that are thinned."""
 RELAXED = 50
 """Epochs after an episode in which gradients fall, because the readout learns to use what has changed."""
 
@@ -105,6 +105,7 @@ def rise(values: Rows, at: Rows, events: Rows, episodes: tuple[int, ...], window
         # the start of training counts like an episode: a new readout changes gradients, too
         after = RELAXED + max(e for e in (0, *episodes) if e <= event)
         places = np.flatnonzero((at >= max(after, event - window)) & (at <= event))
-        if len(places) >= 2 * AVERAGED:
-            found[i] = row[places[-AVERAGED:]].mean() - row[places[:AVERAGED]].mean()
+        if len(places) >= 4:
+            level = min(AVERAGED, len(places) // 2)
+            found[i] = row[places[-level:]].mean() - row[places[:level]].mean()
     return found.reshape(np.shape(events))

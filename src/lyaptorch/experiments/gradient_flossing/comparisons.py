@@ -86,7 +86,7 @@ def leaves_chance(accuracy: Rows, episodes: tuple[int, ...], level: float = CHAN
 WINDOW = 10
 """Epochs over which `onset` averages; and measurements that are averaged."""
 AVERAGED = 3
-"""Measurements that make a level, before and after; two where no more are there, as in parts that are thinned."""
+"""Measurements that make a level, before and after; two where no more are there, as in thinned parts."""
 RELAXED = 50
 """Epochs after an episode in which gradients fall, because the readout learns to use what has changed."""
 

@@ -49,6 +49,7 @@ def masked_in_the_middle(x, y, mask):
         (lambda x, y, mask: lt.Batch(x, y, mask.float()), r"mask must be bool, .* got torch\.float32"),
         (lambda x, y, mask: lt.Batch(x, y, mask.long()), r"mask must be bool, .* got torch\.int64"),
         (lambda x, y, mask: lt.Batch(x, y, mask & False), "mask must let some step count for each member"),
+        (lambda x, y, mask: lt.Batch(x, y, mask & False, 0), "mask must let some step count for each member"),
         (lambda x, y, mask: lt.Batch(x, y * math.nan, mask), "targets must be finite, got nan"),
         (masked_in_the_middle, "targets must be finite, .* where the mask is False any number will do"),
         (lambda x, y, mask: lt.Batch(x, 2 * y - 1, mask), "needs targets in 0..1, got -1 to 1; of -1 and 1"),

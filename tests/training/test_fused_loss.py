@@ -210,7 +210,10 @@ def test_no_step_counts_for_one_member(monkeypatch):
     model, batch = problem("rate", "mean_squared_error", ensemble=(2,))
     mask = batch.mask.clone()
     mask[:, 1] = False
-    batch = lt.Batch(batch.inputs, batch.targets, mask)
+    with pytest.raises(ValueError, match="mask must let some step count for each member"):
+        lt.Batch(batch.inputs, batch.targets, mask)
+    # who says where it begins is not looked at
+    batch = lt.Batch(batch.inputs, batch.targets, mask, since=0)
     loss, right = model.loss(batch)
     with general(monkeypatch):
         expected = model.loss(batch)

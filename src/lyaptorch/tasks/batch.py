@@ -70,7 +70,7 @@ class Batch:
             object.__setattr__(self, "targets", torch.where(mask.unsqueeze(-1), self.targets, 0.0))
             object.__setattr__(self, "mask", mask & self.counts)
         if since is None:
-            since = self._look_up() if _checks.can_look() else 0
+            since = first_counted(self.counts) if _checks.can_look() else 0
         object.__setattr__(self, "first", since)
 
     def _check_shapes(self) -> None:
@@ -90,14 +90,6 @@ class Batch:
                 f"mask must have shape (t, *e) = {steps[:-1]} or (t, *e, b) = {steps} as the targets, got "
                 f"{mask}"
             )
-
-    def _look_up(self) -> int:
-        """The first step that counts for anybody; each member must have one, or its means would be NaN."""
-        some = self.counts.any(-1)
-        if not bool(some.any(0).all()):
-            raise ValueError("mask must let some step count for each member, got one of which none does")
-        # argmax finds the first of equal values
-        return int(some.reshape(len(some), -1).any(1).int().argmax())
 
     @property
     def counts(self) -> Bool[Tensor, "t *e #b"]:
@@ -261,3 +253,12 @@ class Noise:
     def inputs(self, d: Draw) -> Inputs:
         """The noise."""
         return self.std * d.normal(self.channels)
+
+
+def first_counted(counts: Bool[Tensor, "t *e b"]) -> int:
+    """The first step that counts for anybody; each member must have one, or its means would be NaN."""
+    some = counts.any(-1)
+    if not bool(some.any(0).all()):
+        raise ValueError("mask must let some step count for each member, got one of which none does")
+    # argmax finds the first of equal values
+    return int(some.reshape(len(some), -1).any(1).int().argmax())

@@ -23,7 +23,7 @@ from lyaptorch.cells import fit, unroll
 from lyaptorch.cells.form import Form, linear
 from lyaptorch.tangent import lyapunov_spectrum, mean_over_trajectories
 from lyaptorch.tangent.growth import untold
-from lyaptorch.tasks.batch import Batch, Draw, Task
+from lyaptorch.tasks.batch import Batch, Draw, Task, first_counted
 from lyaptorch.training.ensemble import Ensemble
 from lyaptorch.training.model import Model
 
@@ -156,7 +156,7 @@ def measured_exponents(networks: Ensemble, task: Task, seed: int, k: int | None 
 
 @torch.no_grad()
 def answerable(batch: object, model: Model) -> Batch:
-    """Return what a task drew, if this model can be asked it, or raise. Cost: reads the targets."""
+    """Return what a task drew, if this model can be asked it, or raise. Cost: reads targets and mask."""
     if not isinstance(batch, Batch):
         raise ValueError(
             f"a task must draw a Batch, got {type(batch).__name__}; return lt.Batch(inputs, targets, mask)"
@@ -165,6 +165,7 @@ def answerable(batch: object, model: Model) -> Batch:
         return batch
     targets = batch.targets[batch.first :]
     _checks.finite("targets", targets, do="where the mask is False any number will do, but no NaN")
+    first_counted(batch.counts)
     low, high = targets.aminmax()
     if model.loss_name == "binary_cross_entropy" and not 0 <= low <= high <= 1:
         raise ValueError(

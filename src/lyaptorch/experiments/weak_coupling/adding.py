@@ -43,7 +43,7 @@ def responses(record: Record, axes: list[Axes]) -> None:
     hessian.set(xlabel="index", ylabel="|eigenvalue|", title="Hessian")
     norms.set(xlabel="step", ylabel=r"$|dL/dh_s|$", title="Gradients")
     shares.set(xlabel="step", ylabel="share of the leading eigenvalue", title="Effective learning rates")
-    spectra.legend(title="dashed: trained")
+    spectra.legend(title="dashed: trained", loc="center right", bbox_to_anchor=(1, 0.72))
     letters(axes, "ABCD ")
     sample = record.config["sample"]
     footnote(

@@ -41,7 +41,7 @@ ORTHONORMAL = "random orthonormal"
 @figure(
     "images",
     "sequential MNIST: identity, rotation at the data's frequency, heterogeneity",
-    cost=("5 s", "8 min", "3 h for each seed and order; minutes on a GPU"),
+    cost=("5 s", "8 min", "3 h a seed and order"),
     small={"learning_rates": (1e-3, 3e-3)},
     draw=beside_spectra(learning_curves),
     cut=(*CUT, Along("condition", "compared")),

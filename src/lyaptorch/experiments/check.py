@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -128,6 +128,16 @@ def typical(values: NDArray[Any], middle: Callable[..., Any] = np.median) -> flo
     finite = np.asarray(values, dtype=float)
     finite = finite[np.isfinite(finite)]
     return float(middle(finite)) if finite.size else math.nan
+
+
+class ByName(dict[str, float]):
+    """A number for each name; NaN, which decides nothing, of one that no part has."""
+
+    def __init__(self, names: Iterable[object], values: Iterable[float]) -> None:
+        super().__init__(zip(map(str, names), values, strict=True))
+
+    def __missing__(self, name: str) -> float:
+        return math.nan
 
 
 def slopes(x: NDArray[Any], y: NDArray[np.floating]) -> NDArray[np.floating]:

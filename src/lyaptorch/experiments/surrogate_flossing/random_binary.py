@@ -138,6 +138,7 @@ def laws(record: Record, axes: list[Axes]) -> None:
         "networks": 2,
         "steps": 60,
         "spectrum_size": 20,
+        "spectrum_networks": 3,
         "spectrum_steps": 40,
     },
     small={
@@ -145,6 +146,7 @@ def laws(record: Record, axes: list[Axes]) -> None:
         "networks": 4,
         "steps": 500,
         "spectrum_size": 400,
+        "spectrum_networks": 3,
         "spectrum_steps": 200,
     },
     draw=laws,
@@ -163,10 +165,11 @@ class Fig1b(RandomNetworks):
 
     sharpness: tuple[float, ...] = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
     hidden_size: int = 1000
+    networks: int = 4
     steps: int = 2000
     spectrum_size: int = 1000
-    spectrum_networks: int = 3
-    spectrum_steps: int = 500
+    spectrum_networks: int = 1
+    spectrum_steps: int = 300
 
     def run(self, study: Study) -> Results:
         """`lambda1 (sharpness, network)`, `spectrum`, `free`, `triangle (sharpness, rank)`, `theory`."""

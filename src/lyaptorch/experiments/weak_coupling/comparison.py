@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 
 from lyaptorch.analysis import best_so_far
 from lyaptorch.cells import Cell, CoRNNCell, ElmanCell, LSTMCell, ResidualCell, S4DCell, URLSTMCell, residuals
-from lyaptorch.experiments.check import Checks, at_least, at_most, failing, where
+from lyaptorch.experiments.check import ByName, Checks, at_least, at_most, failing, where
 from lyaptorch.experiments.figure import Along, Results, Study, numbers, stacked
 from lyaptorch.experiments.weak_coupling.image_runs import SOMETHING
 from lyaptorch.experiments.weak_coupling.several_tasks import SeveralTasks, named, score_of
@@ -162,12 +162,12 @@ class Table2(SeveralTasks):
                     yield least(f"{name} {other}", f"{name}: {words}, by", 0.0, told)
 
 
-def scores(record: Record, name: str, task: int) -> dict[str, float]:
+def scores(record: Record, name: str, task: int) -> ByName:
     """By network, the score at the best rate, averaged over seeds."""
     # one seed that overflowed rules its rate out
     worst, best = (np.inf, np.min) if name.endswith("loss") else (-np.inf, np.max)
     means = np.nan_to_num(record[name][task], nan=worst).mean(-1)
-    return {str(n): float(best(row)) for n, row in zip(record["network_name"], means, strict=True)}
+    return ByName(record["network_name"], [float(best(row)) for row in means])
 
 
 def _homogeneous(table: Table2, m: int, w0: float, networks: Any, activation: str = "tanh") -> Cell:

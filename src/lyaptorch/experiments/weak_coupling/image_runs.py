@@ -16,7 +16,7 @@ from torch import Tensor
 from lyaptorch.analysis import PowerSpectrum, best_so_far, characteristic_frequency, iterations_to
 from lyaptorch.cells import ResidualCell, residuals
 from lyaptorch.cells.residuals import HasFrequency
-from lyaptorch.experiments.check import Checks, at_least, at_most, near, where
+from lyaptorch.experiments.check import ByName, Checks, at_least, at_most, near, where
 from lyaptorch.experiments.figure import Along, Results, Scales, Study, numbers, stacked
 from lyaptorch.experiments.weak_coupling.trained import AUTHORS, MINIMAL, Trained, learned, network
 from lyaptorch.plots.primitives import GREY, PALETTE, Picture, bundle, footnote, level, picture, scores
@@ -174,25 +174,25 @@ def best_scores(record: Record) -> NDArray[np.floating]:
     return np.asarray(np.nan_to_num(record["best_accuracy"]).mean(-1).max(-1))
 
 
-def best_of(record: Record, order: int = 0) -> dict[str, float]:
+def best_of(record: Record, order: int = 0) -> ByName:
     """The same by condition."""
-    return dict(zip(map(str, record["condition"]), best_scores(record)[order].tolist(), strict=True))
+    return ByName(record["condition"], best_scores(record)[order].tolist())
 
 
-def quickest_of(record: Record, order: int = 0) -> dict[str, float]:
+def quickest_of(record: Record, order: int = 0) -> ByName:
     """By condition, task steps to minimal performance at the quickest rate, a mean over seeds.
 
     Of those that never reach it the steps of the training, as in the paper.
     """
     until, last = record["iterations_to_minimal"][order], record["measured_at"][-1]
     mean = np.where(until < 0, last, until).mean(-1).min(-1)
-    return dict(zip(map(str, record["condition"]), mean.tolist(), strict=True))
+    return ByName(record["condition"], mean.tolist())
 
 
 def later(record: Record, own: str, others: Sequence[str], order: int = 0) -> float:
     """By how many task steps the quickest of others is later than `own`; NaN where none gets there."""
     steps = quickest_of(record, order)
-    soonest = min(steps[name] for name in others)
+    soonest = min((steps[name] for name in others), default=np.nan)
     return where(min(soonest, steps[own]) < record["measured_at"][-1], soonest - steps[own])
 
 

@@ -29,7 +29,7 @@ from lyaptorch.experiments.weak_coupling.image_runs import (
     seeded,
     spectrum_checks,
 )
-from lyaptorch.experiments.weak_coupling.rotations import OFF
+from lyaptorch.experiments.weak_coupling.rotations import OFF, off_of
 from lyaptorch.experiments.weak_coupling.trained import AUTHORS, MINIMAL, figure
 from lyaptorch.plots.primitives import PALETTE, level, scores, single
 from lyaptorch.record import Record
@@ -97,10 +97,11 @@ class Images(ImageRun):
             yield table(f"{before}heterogeneity", sentence, 0.05, lag)
             if permuted:
                 continue
-            gain = best["rotation"] - max(best[name] for name in OFF)
+            beside = off_of(best)
+            gain = best["rotation"] - max((best[name] for name in beside), default=np.nan)
             sentence = "rotation at w0 beats that at half and three halves of it in accuracy, by"
             yield least("rotation", sentence, 0.0, where(known, gain))
-            later_by = later(record, "rotation", OFF, order)
+            later_by = later(record, "rotation", beside, order)
             yield least(
                 "efficiency", "and reaches minimal performance earlier, by so many steps", 0.0, later_by
             )

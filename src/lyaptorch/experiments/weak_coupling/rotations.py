@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lyaptorch.analysis import hessian_spectrum
 from lyaptorch.cells.residuals import HasFrequency
-from lyaptorch.experiments.check import Checks, at_least, at_most, where
+from lyaptorch.experiments.check import ByName, Checks, at_least, at_most, where
 from lyaptorch.experiments.figure import Along, Study
 from lyaptorch.experiments.weak_coupling.image_runs import (
     CUT,
@@ -117,8 +117,8 @@ class Fig4(ImageRun):
         for order, permuted in enumerate(record["permuted"]):
             best = best_of(record, order)
             turned = [score for name, score in best.items() if name != "0 w0"]
-            spans[bool(permuted)] = max(turned) - min(turned)
-            known[bool(permuted)] = max(turned) >= MINIMAL[bool(permuted)]
+            spans[bool(permuted)] = max(turned, default=np.nan) - min(turned, default=np.nan)
+            known[bool(permuted)] = max(turned, default=0.0) >= MINIMAL[bool(permuted)]
             if not permuted:
                 yield from self._in_order(record, best, order)
         if len(spans) == 2:
@@ -127,7 +127,7 @@ class Fig4(ImageRun):
             share = spans[True] / max(spans[False], 1e-9)
             yield most("permuted angle", sentence, 0.5, where(all(known.values()), share))
 
-    def _in_order(self, record: Record, best: dict[str, float], order: int) -> Checks:
+    def _in_order(self, record: Record, best: ByName, order: int) -> Checks:
         """What is said of digits in order."""
         beside, known = off_of(best), max(best.values()) >= MINIMAL[False]
         sentence = "the characteristic frequency beats no rotation by 0.1"
@@ -138,7 +138,7 @@ class Fig4(ImageRun):
         sentence = "the characteristic frequency beats half and three halves of it in accuracy, by"
         yield least("rotation", sentence, 0.0, where(known, gain))
         sentence = "and is earlier at minimal performance, by steps"
-        yield least("efficiency", sentence, 0.0, later(record, "1 w0", beside, order) if beside else np.nan)
+        yield least("efficiency", sentence, 0.0, later(record, "1 w0", beside, order))
         between, harmonics = ([n for n in names if n in best] for names in (("1.5 w0", "2.5 w0"), HARMONICS))
         told = known and len(between) == 2 and len(harmonics) == 2
         of, beyond = (sum(best[n] for n in names) / 2 for names in (harmonics, between))
@@ -147,7 +147,7 @@ class Fig4(ImageRun):
         # the share of what steps contribute that is left when all are added: 1 if all have one sign
         part = record["contributions"]
         phase = np.abs(part.sum(-1)) / np.abs(part).sum(-1)
-        phases = dict(zip(map(str, record["condition"]), phase.tolist(), strict=True))
+        phases = ByName(record["condition"], phase.tolist())
         gain = phases["1 w0"] - max((phases[name] for name in beside), default=np.nan)
         sentence = "contributions of steps are more in phase at it than beside it: share that is left, by"
         yield least("phase", sentence, 0.0, gain)
@@ -220,7 +220,9 @@ class Coupling(ImageRun):
         gain = where(min(first, strongest) < last, first - strongest)
         yield at_least("efficiency", sentence, 0.0, gain, source=source)
         curves = record["test_accuracy"][0].mean(-2)
-        base, doubled, quadrupled = curves[0, 0], curves[1, 0], curves[0, 1]
+        # NaN where a part is alone at its eps or at its rate
+        beside = np.full_like(curves[0, 0], np.nan)
+        base, (doubled, quadrupled) = curves[0, 0], ([*own, beside][1] for own in (curves[:, 0], curves[0]))
         effect = np.abs(doubled - base).mean() + np.abs(quadrupled - base).mean()
         share = np.abs(doubled - quadrupled).mean() / max(effect / 2, 1e-9)
         sentence = "twice eps and four times the rate do alike: their difference over what either does"

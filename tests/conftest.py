@@ -11,7 +11,11 @@ import jaxtyping
 import pytest
 import torch
 
-import shapes
+# so that what they assert is told, too; before they are imported
+helpers = {path.stem for path in Path(__file__).parent.glob("*.py") if not path.stem.startswith("test_")}
+pytest.register_assert_rewrite(*(helpers - {"conftest"}))
+
+import shapes  # noqa: E402
 
 # before anything imports lyaptorch; not the draws, which torch.compile traces, nor the checks in them
 ROOT = Path(importlib.util.find_spec("lyaptorch").origin).parent

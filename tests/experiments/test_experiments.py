@@ -153,7 +153,7 @@ def test_scales_and_costs_are_complete(paper, figure):
     chosen = FIGURES[paper][figure]
     assert chosen.figure == figure
     assert chosen.shows
-    assert set(chosen.cost) == set(SCALES)
+    assert set(chosen.costs()) == set(SCALES)
     assert set(chosen.scales) == {"smoke", "small"}
     for fields in chosen.scales.values():
         assert chosen(**fields) != chosen()

@@ -133,7 +133,7 @@ def make_all(
     none waits for the others at the end.
     """
     if workers > 1:
-        cost = {(p, f): rough_seconds(FIGURES[p][f].cost[order.scale]) for p, f, _ in figures}
+        cost = {(p, f): rough_seconds(FIGURES[p][f].costs()[order.scale]) for p, f, _ in figures}
         figures = sorted(figures, key=lambda job: -cost[job[:2]])
     groups = [Group(({"job": job},), (" ".join(map(str, job)),)) for job in figures]
     work = functools.partial(_work, order)
@@ -142,9 +142,9 @@ def make_all(
 
 
 def rough_seconds(cost: str) -> float:
-    """The seconds of a rough cost, such as "2 min" or "an hour on a GPU"."""
+    """The seconds of a rough cost, such as "1.5 min" or "a day"."""
     # the first unit that is named, once where no number stands before it: h begins hour
-    found = re.match(r"(\d*)\D*?(day|h|min|s)", cost)
+    found = re.match(r"(\d+(?:\.\d+)?)?\D*?(day|h|min|s)", cost)
     assert found is not None, cost
     return float(found[1] or 1) * UNITS[found[2]]
 

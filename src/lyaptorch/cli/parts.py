@@ -89,7 +89,7 @@ class PaperOrder:
         """Where the parts are from which a figure is made."""
         measured, seeds = self.figure(paper, FIGURES[paper][name].measured_by), self.seeds
         if seeds is None and not measured.cut:
-            seeds = SEEDS if rough_seconds(measured.cost[PAPER]) < LONG else 1
+            seeds = SEEDS if rough_seconds(measured.costs()[PAPER]) < LONG else 1
         return Store.below(self.folder, measured, seeds)
 
 
@@ -142,7 +142,7 @@ def said(order: PaperOrder, *lines: str) -> None:
 
 def seconds_of(store: Store, part: Figure) -> float:
     """What a part will take, on one core."""
-    return store.seconds(part, rough_seconds(part.cost[PAPER]))
+    return store.seconds(part, rough_seconds(part.costs()[PAPER]))
 
 
 def _work(order: PaperOrder, group: Group) -> float | None:

@@ -153,7 +153,7 @@ def _list(work: Work, parts: Parts) -> None:
     for paper, figures in FIGURES.items():
         for name, figure in figures.items():
             records = [_facts(m) for m in made if (m.paper, m.figure) == (paper, name)]
-            facts = {"paper": paper, "figure": name, "shows": figure.shows, "cost": dict(figure.cost)}
+            facts = {"paper": paper, "figure": name, "shows": figure.shows, "cost": figure.costs()}
             there = coverage_of(paper, name, order)
             counts = {"gathered": {"seeds": there.common, "of": there.of}, "left_out": len(there.left_out)}
             rows.append({**facts, "records": records, **counts})
@@ -175,7 +175,7 @@ def _figures(paper: str, made: list[Made], parts_there: Mapping[tuple[str, str],
         table.add_column(scale, max_width=9)
     table.add_column("checks", max_width=14)
     for name, figure in FIGURES[paper].items():
-        costs, status = dict(figure.cost), []
+        costs, status = figure.costs(), []
         for record in made:
             if record.figure == name:
                 seconds = record.cost("seconds")

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lyaptorch._padded import padded
 from lyaptorch.experiments.check import Check, Checks
+from lyaptorch.plots.pages import duration
 from lyaptorch.plots.primitives import Picture
 from lyaptorch.record import Given, Record
 from lyaptorch.schedules import Schedule
@@ -22,6 +23,8 @@ from lyaptorch.theory import critical_gain
 from lyaptorch.training import Model, evaluate, train
 
 SCALES = ("smoke", "small", "paper")
+RATE = 4e10
+"""Floating-point operations a second of one core, training small networks, where nothing was measured."""
 Results: TypeAlias = tuple[Mapping[str, Given], Mapping[str, Given]]
 """Variables and coordinates of a Record."""
 Scales: TypeAlias = Mapping[str, Mapping[str, Any]]
@@ -129,7 +132,8 @@ class Figure:
         figure: its name on the command line.
         shows: what it shows, in a sentence.
         scales: for "smoke" and "small", the fields that differ from paper scale.
-        cost: for each scale, roughly the processor time it takes, such as "2 min" or "a day; 1 h on a GPU".
+        cost: for each scale, roughly the processor time it takes, such as "2 min"; where `operations`
+            tell that of paper scale it may be missing.
         draw: its picture, from its Record alone.
         cut: along what it is cut into parts, those first that parts are made of last.
         measured_by: the figure of the paper whose parts it is made from: its own name, or that of another
@@ -162,6 +166,15 @@ class Figure:
     def operations(self) -> float | None:
         """Roughly the floating-point operations that it takes; None where only `cost` is known."""
         return None
+
+    @classmethod
+    def costs(cls) -> dict[str, str]:
+        """`cost` of all scales: of paper scale, where it is missing, by `operations` at `RATE`."""
+        if (known := dict(cls.cost)).keys() >= set(SCALES):
+            return known
+        work = cls().operations()
+        assert work is not None, f"{cls.__name__} needs a cost at paper scale, or operations"
+        return {**known, SCALES[-1]: duration(work / RATE)}
 
     def left_out(self, point: tuple[Any, ...]) -> bool:
         """Whether nothing is measured at a point, a label along each dimension of `cut` but networks'."""
@@ -201,7 +214,7 @@ def declare(
     name: str,
     shows: str,
     *,
-    cost: tuple[str, str, str] | None = None,
+    cost: tuple[str, ...] = (),
     draw: Picture | None = None,
     smoke: Mapping[str, Any] | None = None,
     small: Mapping[str, Any] | None = None,
@@ -214,7 +227,7 @@ def declare(
         paper: where the figure is from.
         name: its name on the command line.
         shows: what it shows, in a sentence.
-        cost: the processor time it takes at each of the three scales.
+        cost: the processor time it takes at each of the three scales, or at the first two.
         draw: its picture, from its Record alone.
         smoke: fields that differ from paper scale, beside those that differ in the class that it extends.
         small: likewise.
@@ -238,7 +251,7 @@ def declare(
             "small": {**cls.scales["small"], **(small or {})},
         }
         if cost:
-            cls.cost = dict(zip(SCALES, cost, strict=True))
+            cls.cost = dict(zip(SCALES, cost, strict=False))
         if draw:
             # a plain function would become a method
             cls.draw = staticmethod(draw)

@@ -12,15 +12,13 @@ from pathlib import Path
 from statistics import median
 
 from lyaptorch._files import host_of, run_path, to_json
-from lyaptorch.experiments.figure import Figure
+from lyaptorch.experiments.figure import RATE, Figure
 from lyaptorch.experiments.parts import SEEDS, fits, missing, name_of, parts, with_networks
 from lyaptorch.experiments.thinning import thinned
 from lyaptorch.record import Record
 
 LARGEST = 1e30
 """Of what a part can have taken, in seconds or operations."""
-RATE = 4e10
-"""Floating-point operations a second of one core, training small networks, where no part tells."""
 
 
 @dataclass(frozen=True)

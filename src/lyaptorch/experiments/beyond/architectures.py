@@ -56,7 +56,7 @@ def cells(record: Record, axes: list[Axes]) -> None:
 @figure(
     "flossed-cells",
     "flossed GRU, LSTM and S4: exponents, and learning the delayed copy",
-    cost=("5 s", "70 s", "days; hours on a GPU"),
+    cost=("5 s", "70 s", "a day"),
     smoke={"hidden_size": 16, "delays": (4,), "seeds": 1},
     small={"delays": (10, 20), "k": 16, "length": 60, "floss_epochs": 100},
     draw=cells,
@@ -199,7 +199,7 @@ def units(record: Record, axes: list[Axes]) -> None:
 @figure(
     "unit-parameters",
     "flossing gains and time constants alone: exponents, and learning the temporal XOR",
-    cost=("2 s", "20 s", "a day; 1 h on a GPU"),
+    cost=("2 s", "20 s", "3 h"),
     smoke={"delays": (4,)},
     small={"delays": (16, 20)},
     draw=units,

@@ -55,7 +55,7 @@ def costs(record: Record, axes: list[Axes]) -> None:
 @figure(
     "cheap-flossing",
     "accuracy against the cost of flossing, over interval, steps, k and state_grad",
-    cost=("3 s", "25 s", "a day; 1 h on a GPU"),
+    cost=("3 s", "25 s", "4 h"),
     smoke={"delays": (4,)},
     small={"delays": (16, 20)},
     draw=costs,
@@ -210,7 +210,7 @@ def choices(record: Record, axes: list[Axes]) -> None:
 @figure(
     "auto-flossing",
     "k, steps and interval chosen from the spectrum, against the published ones",
-    cost=("2 s", "15 s", "a day; 1 h on a GPU"),
+    cost=("2 s", "15 s", "3 h"),
     smoke={"delays": (4,), "gains": (0.5, 1.0)},
     small={"delays": (16, 20)},
     draw=choices,

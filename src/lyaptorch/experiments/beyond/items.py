@@ -41,7 +41,7 @@ def memories(record: Record, axes: list[Axes]) -> None:
 @figure(
     "items-x-delay",
     "the Recall task: whether more items or a longer delay needs more exponents",
-    cost=("2 s", "20 s", "a day; 1 h on a GPU"),
+    cost=("2 s", "20 s", "2 h"),
     smoke={"items": (1, 2), "delays": (3, 5), "ks": (0, 1, 4)},
     small={"items": (2, 10), "delays": (20, 40), "ks": (0, 1, 4, 12, 30), "epochs": 500},
     draw=memories,

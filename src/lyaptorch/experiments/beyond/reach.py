@@ -60,7 +60,7 @@ def per_cost(record: Record, axes: list[Axes]) -> None:
 @figure(
     "horizon-per-cost",
     "the longest delay reached, flossed or with more units, at equal operations and time",
-    cost=("3 s", "20 s", "days; hours on a GPU"),
+    cost=("3 s", "20 s", "3 h"),
     smoke={"delays": (4, 6), "sizes": (8, 12)},
     small={"delays": (8, 12, 16, 20), "sizes": (32, 64)},
     draw=per_cost,
@@ -197,7 +197,7 @@ def limit(record: Record, axes: list[Axes]) -> None:
 @figure(
     "memory-limit",
     "accuracy against delay for n = 80, under the best schedule found",
-    cost=("2 s", "20 s", "a day; 1 h on a GPU"),
+    cost=("2 s", "20 s", "70 min"),
     smoke={"delays": (4, 8), "k": 8, "episodes": (2,), "every": 3},
     small={"delays": (20, 24, 28, 32), "epochs": 2000, "k": 32, "every": 1000},
     draw=limit,

@@ -13,7 +13,6 @@ from lyaptorch.analysis import aligned, onset
 from lyaptorch.experiments.check import OURS, Checks, at_least, typical
 from lyaptorch.experiments.gradient_flossing.comparisons import DOUBLED, SOLVED, leaves_chance, rise, share
 from lyaptorch.experiments.gradient_flossing.episodes import (
-    LONG,
     Episodes,
     Fig8,
     beside,
@@ -87,7 +86,7 @@ def ends(record: Record) -> tuple[Rows, Rows]:
 @figure(
     "fig9",
     "|dL/dh0| and accuracy aligned to the last epoch at chance, and of small gradients",
-    cost=("10 s", "3 min", LONG),
+    cost=("10 s", "3 min"),
     smoke={"window": 8, "accuracy_level": 0.3},
     small={"window": 500},
     draw=around_ends,
@@ -153,7 +152,7 @@ def overlaps(record: Record, delay: int, axes: list[Axes]) -> None:
 @figure(
     "appD-clv",
     "overlap of dL/dh with the first covariant vector over epochs, flossed or not",
-    cost=("10 s", "80 s", LONG),
+    cost=("10 s", "80 s"),
     small={"delays": (20,)},
     draw=overlaps,
 )

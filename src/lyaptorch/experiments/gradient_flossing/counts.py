@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from lyaptorch.experiments.check import OURS, THEORY, Checks, at_least, at_most, failing, where
 from lyaptorch.experiments.figure import Along, Results, Study, coordinates, mean_field_gain, stacked
 from lyaptorch.experiments.gradient_flossing.comparisons import CHANCE, SOLVED, exceeds
-from lyaptorch.experiments.gradient_flossing.delays import A_DAY, BESIDE, BITS, HARD, in_words, plane, points
+from lyaptorch.experiments.gradient_flossing.delays import BESIDE, BITS, HARD, in_words, plane, points
 from lyaptorch.experiments.gradient_flossing.setting import (
     SMOOTH,
     SMOOTHED,
@@ -60,7 +60,7 @@ def counts(record: Record, axes: list[Axes]) -> None:
 @figure(
     "fig5",
     "accuracy on binary temporal XOR over k and delay, flossed during training (a, b)",
-    cost=("2 s", "2 min", A_DAY),
+    cost=("2 s", "2 min"),
     smoke={"ks": (1, 12), "episode": 5},
     small={"delays": (20, 40), "ks": (1, 16, 75), "seeds": 3, "epochs": 1200},
     draw=counts,
@@ -128,7 +128,7 @@ class Fig5(DelaySweep):
 @figure(
     "fig7",
     "accuracy over k and delay, flossed during training (a-c) or before it alone (d)",
-    cost=("2 s", "2 min", A_DAY),
+    cost=("2 s", "2 min"),
     small={"delays": (40, 60), "ks": (16, 75), "seeds": 2},
 )
 class Fig7(Fig5):
@@ -180,7 +180,7 @@ def conditions(record: Record, axes: list[Axes]) -> None:
 @figure(
     "controls",
     "penalties on single steps, gain and clipping in place of flossing; joint loss",
-    cost=("2 s", "2 min", A_DAY),
+    cost=("2 s", "2 min"),
     smoke={"delays": (4,)},
     small={"delays": (30,), "seeds": 2, "epochs": 1000, "floss_epochs": 400},
     draw=conditions,
@@ -250,7 +250,7 @@ def explained(record: Record, axes: list[Axes]) -> None:
 @figure(
     "appE",
     "linear networks, preflossed or not, on the copy and the temporal XOR of numbers",
-    cost=("2 s", "50 s", A_DAY),
+    cost=("2 s", "50 s"),
     small={"delays": (20, 40), "seeds": 2, "epochs": 600},
     draw=explained,
 )

@@ -35,7 +35,6 @@ from lyaptorch.plots.primitives import (
 )
 from lyaptorch.record import Record
 
-A_DAY = "a day; minutes on a GPU"
 """What a sweep costs at paper scale."""
 BITS = (0.42, 1.03)
 """Limits of an axis of accuracies on bits."""
@@ -111,7 +110,7 @@ def plane(axes: Axes, accuracy: Rows, delays: Rows, ks: Rows) -> None:
 @figure(
     "fig3c",
     "delayed copy of numbers, preflossed or not: error over epochs (a) and delay (c)",
-    cost=("2 s", "80 s", A_DAY),
+    cost=("2 s", "80 s"),
     small={"delays": (10, 20, 30, 40), "seeds": 2, "epochs": 1000},
     draw=sweep,
 )
@@ -145,7 +144,7 @@ class Fig3c(DelaySweep):
 @figure(
     "fig3d",
     "temporal XOR of numbers, preflossed or not: error over epochs (b) and delay (d)",
-    cost=("2 s", "80 s", A_DAY),
+    cost=("2 s", "80 s"),
 )
 class Fig3d(Fig3c):
     """As figure 3c, on the temporal XOR of numbers."""
@@ -156,7 +155,7 @@ class Fig3d(Fig3c):
 @figure(
     "fig4d",
     "spatial XOR, flossed never, before, or before and during: over epochs (b) and delay (d)",
-    cost=("2 s", "3 min", A_DAY),
+    cost=("2 s", "3 min"),
     smoke={"episode": 5},
     # at a delay of 10 networks without flossing learn, too: twins that never do would be no twins
     small={"delays": (10, 40, 60), "seeds": 4, "epochs": 1200},
@@ -195,7 +194,7 @@ class Fig4d(DelaySweep):
 @figure(
     "fig4c",
     "binary temporal XOR, flossed never, before, or before and during: over epochs (a) and delay (c)",
-    cost=("2 s", "9 min", A_DAY),
+    cost=("2 s", "9 min"),
     small={"delays": (10, 40, 50, 60), "epochs": 4500, "length": 200, "k": 80, "floss_epochs": 1000},
 )
 class Fig4c(Fig4d):
@@ -221,7 +220,7 @@ class Fig4c(Fig4d):
 @figure(
     "fig14c",
     "figure 4c with orthogonal initialisation (a, c)",
-    cost=("2 s", "4 min", A_DAY),
+    cost=("2 s", "4 min"),
     small={"delays": (10, 40, 50), "epochs": 2500, "floss_epochs": 300, "length": 200},
 )
 class Fig14c(Fig4d):
@@ -234,7 +233,7 @@ class Fig14c(Fig4d):
 @figure(
     "fig14d",
     "figure 4d with orthogonal initialisation (b, d)",
-    cost=("2 s", "5 min", A_DAY),
+    cost=("2 s", "5 min"),
     small={"epochs": 2000},
 )
 class Fig14d(Fig4d):

@@ -17,7 +17,6 @@ from lyaptorch.experiments.gradient_flossing.comparisons import (
     rise,
 )
 from lyaptorch.experiments.gradient_flossing.episodes import (
-    LONG,
     ROSE,
     Episodes,
     jumps,
@@ -84,7 +83,7 @@ def singular_values(record: Record, delay: int, axes: list[Axes]) -> None:
 @figure(
     "fig10",
     "singular values of dL/dW over epochs, with and without flossing, and accuracy",
-    cost=("10 s", "2 min", LONG),
+    cost=("10 s", "2 min"),
     smoke={"ranks": (2, 4)},
     draw=singular_values,
 )
@@ -159,7 +158,7 @@ class Fig10(Episodes):
 @figure(
     "fig11",
     "as figure 10, for the network whose accuracy leaves chance last",
-    cost=("10 s", "2 min", LONG),
+    cost=("10 s", "2 min"),
     measured_by="fig10",
 )
 class Fig11(Fig10):

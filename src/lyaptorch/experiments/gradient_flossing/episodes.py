@@ -43,7 +43,6 @@ from lyaptorch.plots.primitives import (
 from lyaptorch.record import Record
 
 DrawDelay: TypeAlias = Callable[[Record, int, list[Axes]], None]
-LONG = "hours; minutes on a GPU"
 """The cost at paper scale."""
 ROSE = 10.0
 """How many times a gradient must exceed another to count as risen; ours."""
@@ -79,6 +78,10 @@ class Episodes(Setting):
     def conditions(self) -> tuple[Condition, ...]:
         """Networks without flossing, and their twins with it."""
         return Condition("none"), Condition("flossed", before=True, episodes=self.episodes)
+
+    def operations(self) -> float:
+        """Of all conditions."""
+        return self.operations_of_conditions()
 
     def run(self, study: Study) -> Results:
         """Curves `(condition, delay, seed, epoch)`, what is measured `(..., measurement, *axes)`, when."""
@@ -178,7 +181,7 @@ def lettered(delay: int, axes: list[Axes]) -> None:
 @figure(
     "fig8",
     "|dL/dh0| and accuracy over epochs, with flossing episodes at 0, 100, ..., 400, and without",
-    cost=("10 s", "3 min", LONG),
+    cost=("10 s", "3 min"),
     draw=norms_and_accuracy,
 )
 class Fig8(Episodes):

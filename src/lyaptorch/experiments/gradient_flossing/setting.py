@@ -236,8 +236,8 @@ class Setting(Figure):
             {name: chosen(v) for name, v in record.coordinates.items()},
         )
 
-    def operations(self) -> float:
-        """Of all task steps and all flossing steps, episodes among them."""
+    def operations_of_conditions(self) -> float:
+        """Operations of all task steps and all flossing steps, episodes among them."""
         trial = TASKS[self.task](self.delays[0], binary=not self.analogue)
         fit = self.epochs * fit_flops(trial.draw(Draw(0, self.length, self.batch)), self.hidden_size, 1)
         flossing, total = FlossPhase(0, interval=1), 0.0
@@ -261,6 +261,10 @@ class DelaySweep(Setting):
     """Networks under several conditions, trained at several delays and tested."""
 
     cut: ClassVar[tuple[Along, ...]] = CUT
+
+    def operations(self) -> float:
+        """Of all conditions."""
+        return self.operations_of_conditions()
 
     def run(self, study: Study) -> Results:
         """`accuracy`, `loss (condition, delay, seed, epoch)`, `final_accuracy`, `final_loss (...)`."""

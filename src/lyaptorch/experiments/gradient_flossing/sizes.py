@@ -12,7 +12,7 @@ from lyaptorch.analysis import onset
 from lyaptorch.experiments.check import OURS, Checks, at_least, where
 from lyaptorch.experiments.figure import Results, Study, coordinates, stacked
 from lyaptorch.experiments.gradient_flossing.comparisons import SOLVED
-from lyaptorch.experiments.gradient_flossing.delays import A_DAY, points
+from lyaptorch.experiments.gradient_flossing.delays import points
 from lyaptorch.experiments.gradient_flossing.setting import DelaySweep, figure, number
 from lyaptorch.plots.primitives import Rows, footnote, label_accuracy, letter, level, picture
 from lyaptorch.record import Record
@@ -53,7 +53,7 @@ def operations(record: Record) -> Rows:
 @figure(
     "appF",
     "the smallest network that solves a delay, against one that is flossed, at equal operations",
-    cost=("2 s", "4 min", A_DAY),
+    cost=("2 s", "4 min"),
     smoke={"delays": (4,), "sizes": (12, 16)},
     small={"delays": (20,), "sizes": (20, 40, 80, 160), "seeds": 3, "epochs": 1000},
     draw=by_size,

@@ -13,7 +13,6 @@ from lyaptorch.analysis import onset
 from lyaptorch.experiments.check import Checks, at_least, at_most, typical, where
 from lyaptorch.experiments.gradient_flossing.comparisons import CHANCE, SOLVED, share
 from lyaptorch.experiments.gradient_flossing.episodes import (
-    LONG,
     Episodes,
     beside,
     draw_norms,
@@ -51,7 +50,7 @@ def by_schedule(record: Record, delay: int, axes: list[Axes]) -> None:
 @figure(
     "fig12",
     "flossing every 100 epochs to the end: accuracy, error, |dL/dh0| (a-c)",
-    cost=("10 s", "1 min", LONG),
+    cost=("10 s", "1 min"),
     smoke={"period": 4},
     small={"delays": (30,), "seeds": 2, "epochs": 1200, "floss_epochs": 200},
     draw=by_schedule,

@@ -15,7 +15,7 @@ from lyaptorch.cells import random_frame
 from lyaptorch.experiments.check import OURS, Checks, at_least, at_most, typical, where
 from lyaptorch.experiments.figure import Along, Results, Study, coordinates
 from lyaptorch.experiments.gradient_flossing.comparisons import SOLVED
-from lyaptorch.experiments.gradient_flossing.delays import A_DAY, Fig4d
+from lyaptorch.experiments.gradient_flossing.delays import Fig4d
 from lyaptorch.experiments.gradient_flossing.setting import (
     DIMS,
     Condition,
@@ -84,7 +84,7 @@ def exponents(record: Record, axes: list[Axes]) -> None:
 @figure(
     "fig13",
     "exponents after training on spatial XOR against delay, solved or not (a-d)",
-    cost=("2 s", "2 min", A_DAY),
+    cost=("2 s", "2 min"),
     smoke={"measure": 60},
     small={"delays": (10, 20, 40), "seeds": 2, "epochs": 1000},
     draw=exponents,
@@ -172,7 +172,7 @@ def exponents_and_accuracy(record: Record, axes: list[Axes]) -> None:
 @figure(
     "frames",
     "spread of exponents and success over initial frames: fixed, redrawn, carried over",
-    cost=("3 s", "30 s", A_DAY),
+    cost=("3 s", "30 s"),
     smoke={"delays": (4,), "epochs": 10, "floss_epochs": 4, "measure": 60},
     small={"delays": (20,), "seeds": 3, "epochs": 600},
     draw=exponents_and_accuracy,
@@ -195,6 +195,10 @@ class Frames(Setting):
     def conditions(self) -> tuple[Condition, ...]:
         """What `train` does with each: no flossing, which is done before."""
         return tuple(Condition(mode) for mode in MODES)
+
+    def operations(self) -> float:
+        """Of all conditions."""
+        return self.operations_of_conditions()
 
     def run(self, study: Study) -> Results:
         """`exponents (mode, delay, frame, index)` after flossing, `accuracy`, `final_accuracy`."""

@@ -75,7 +75,7 @@ def xor(record: Record, axes: list[Axes]) -> None:
 @figure(
     "fig3",
     "adaptive surrogate flossing against none: accuracy and |dL/dh0| over delays",
-    cost=("3 s", "13 min", "1 hour"),
+    cost=("3 s", "13 min", "2 hours"),
     smoke={
         "delays": (2, 4),
         "late": 10,

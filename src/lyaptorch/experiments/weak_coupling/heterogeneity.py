@@ -58,7 +58,7 @@ def spreads(record: Record, axes: list[Axes]) -> None:
 @figure(
     "fig5",
     "heterogeneous decays around a subcritical one: accuracy, exponents, gradients",
-    cost=("5 s", "5 min", "an hour on a GPU"),
+    cost=("5 s", "5 min"),
     smoke={"spreads": (0.0, 0.04), "rank": 2, "eigenvalues": 1, "hessian_steps": 2, "sample": 2},
     small={
         "learning_rates": (3e-3, 1e-2),
@@ -209,7 +209,7 @@ def sides(record: Record, axes: list[Axes]) -> None:
 @figure(
     "fig6",
     "kinds A and B: accuracy against r, and against the angle of a rotation",
-    cost=("3 s", "2 min", "two hours on a GPU"),
+    cost=("3 s", "2 min"),
     smoke={"decays": (0.9, 1.0, 1.1), "multiples": (1.0,)},
     small={
         "learning_rates": (1e-2,),

@@ -41,7 +41,7 @@ ORTHONORMAL = "random orthonormal"
 @figure(
     "images",
     "sequential MNIST: identity, rotation at the data's frequency, heterogeneity",
-    cost=("5 s", "8 min", "3 h a seed and order"),
+    cost=("5 s", "8 min"),
     small={"learning_rates": (1e-3, 3e-3)},
     draw=beside_spectra(learning_curves),
     cut=(*CUT, Along("condition", "compared")),
@@ -129,7 +129,7 @@ def at_sizes(record: Record, axes: list[Axes]) -> None:
 @figure(
     "sizes",
     "accuracy at the data's frequency and beside it, for other numbers of units and batches",
-    cost=("5 s", "3 min", "a day on a GPU"),
+    cost=("5 s", "3 min"),
     smoke={"units": (4,), "batches": (2, 4), "learning_rates": (1e-3,)},
     small={"units": (16, 32), "batches": (32, 64), "learning_rates": (3e-3,)},
     draw=at_sizes,
@@ -144,6 +144,11 @@ class SizesAndBatches(ImageRun):
 
     units: tuple[int, ...] = (50, 100, 200)
     batches: tuple[int, ...] = (64, 128, 256)
+
+    def operations(self) -> float:
+        """Of every number of units and batch."""
+        runs = (replace(self, hidden_size=n, batch=b) for n in self.units for b in self.batches)
+        return sum(ImageRun.operations(run) for run in runs)
 
     def conditions(self, study: Study, spectrum: HasFrequency, ids: Tensor) -> Conditions:
         """At w0, and at half of it."""

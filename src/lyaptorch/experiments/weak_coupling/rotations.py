@@ -65,7 +65,7 @@ def angles(record: Record, axes: list[Axes]) -> None:
 @figure(
     "fig4",
     "accuracy against rotation angle on digits in order and permuted; data's spectrum",
-    cost=("5 s", "5 min", "an hour on a GPU"),
+    cost=("5 s", "5 min"),
     smoke={"multiples": (0.0, 1.0), "sample": 2, "hessian_steps": 2},
     small={"multiples": (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0), "sample": 8},
     draw=angles,
@@ -179,7 +179,7 @@ def rates(record: Record, axes: list[Axes]) -> None:
 @figure(
     "coupling",
     "the coupling eps beside the learning rate: what doubling one or quadrupling the other does",
-    cost=("5 s", "2 min", "an hour on a GPU"),
+    cost=("5 s", "2 min"),
     smoke={"couplings": (0.02, 0.04), "learning_rates": (1e-3, 4e-3)},
     small={"couplings": (0.03, 0.06), "learning_rates": (7.5e-4, 3e-3)},
     draw=rates,

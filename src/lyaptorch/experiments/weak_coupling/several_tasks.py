@@ -73,6 +73,21 @@ class SeveralTasks(Trained):
         "small": {"hidden_size": 32, "batch": 32, "test_batches": 10},
     }
 
+    def networks(self) -> int:
+        """How many are trained on each task."""
+        raise NotImplementedError
+
+    def operations(self) -> float:
+        """Of all task steps, with 6 for each weight of a network of one layer without gates at each step."""
+        n, total = self.hidden_size, 0.0
+        for name in self.tasks:
+            adding, last = name.startswith("adding"), name.split()[-1]
+            # without the data, which may not be there
+            length = int(last) if adding else {"cifar10-grey": 1024}.get(last, 784)
+            steps = self.adding_iterations if adding else self.iterations
+            total += steps * length * n * (n + (2 if adding else 1))
+        return 6.0 * self.batch * self.networks() * total
+
     def learn(
         self, study: Study, name: str, cell: Cell, ids: Tensor, measurements: int, **settings: Any
     ) -> Record:

@@ -1,16 +1,19 @@
 """The checks of the figures on made-up records, and what their runs have to be."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
 
 import lyaptorch as lt
-from figures import holds, record
+from figures import holds, made, outcomes, record, smoke
 from lyaptorch.experiments.check import slopes
 from lyaptorch.experiments.gradient_flossing.convergence import Fig16
 from lyaptorch.experiments.gradient_flossing.cost import PARTS, Sizes, Table1
 from lyaptorch.experiments.gradient_flossing.exponents import Fig15
 from lyaptorch.experiments.gradient_flossing.trained_exponents import Frames
+from lyaptorch.record import Record
 
 
 def test_slopes_are_those_of_least_squares():
@@ -74,3 +77,20 @@ def test_frames_differ_where_they_should(monkeypatch):
     assert (fixed == fixed[0]).all()
     assert ((redrawn[1:] - redrawn[:-1]).abs().amax((1, 2, 3)) > 0.1).all()
     torch.testing.assert_close(carried[1:], torch.stack([end[2, 0, :, 0] for end in ends[:-1]]))
+
+
+def test_the_spread_of_exponents_leaves_out_those_that_die():
+    found = made("gradient-flossing", "fig16")
+    figure = smoke("gradient-flossing", "fig16")
+    running = found["running"].copy()
+    running[-1, 0, -1] = -np.inf
+    variables = {**found.variables, "running": (("time", "state", "index"), running)}
+    dead = Record(found.kind, found.config, variables, found.coordinates)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert outcomes(figure.checks(dead)) == outcomes(figure.checks(found))
+        assert np.isfinite([check.measured for check in figure.checks(dead)]).all()
+    # the others alone
+    fewer = {**found.variables, "running": (("time", "state", "index"), running[..., :-1])}
+    alone = figure.checks(Record(found.kind, found.config, fewer, found.coordinates))
+    assert [c.measured for c in figure.checks(dead)] == pytest.approx([c.measured for c in alone])

@@ -20,6 +20,8 @@ BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
 PALETTE = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9")
 """For groups in any order."""
 DASHES = ("-", "--", ":", "-.")
+BESIDE: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
+"""Where a legend covers nothing: curves may run anywhere in a panel."""
 NO_ERROR = "error not known"
 """Of what was measured too briefly to say how far it is off."""
 TINY = 1e-30

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from lyaptorch.experiments.check import OURS, THEORY, Checks, at_least, at_most, failing, where
 from lyaptorch.experiments.figure import Along, Results, Study, coordinates, mean_field_gain, stacked
 from lyaptorch.experiments.gradient_flossing.comparisons import CHANCE, SOLVED, exceeds
-from lyaptorch.experiments.gradient_flossing.delays import BESIDE, BITS, HARD, in_words, plane, points
+from lyaptorch.experiments.gradient_flossing.delays import BITS, HARD, in_words, plane, points
 from lyaptorch.experiments.gradient_flossing.setting import (
     SMOOTH,
     SMOOTHED,
@@ -23,6 +23,7 @@ from lyaptorch.experiments.gradient_flossing.setting import (
     number,
 )
 from lyaptorch.plots.primitives import (
+    BESIDE,
     GREY,
     Rows,
     footnote,

@@ -23,6 +23,7 @@ from lyaptorch.experiments.gradient_flossing.setting import (
     number,
 )
 from lyaptorch.plots.primitives import (
+    BESIDE,
     Rows,
     footnote,
     letter,
@@ -35,11 +36,8 @@ from lyaptorch.plots.primitives import (
 )
 from lyaptorch.record import Record
 
-"""What a sweep costs at paper scale."""
 BITS = (0.42, 1.03)
 """Limits of an axis of accuracies on bits."""
-BESIDE: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
-"""Where a legend covers nothing: curves may run anywhere in a panel."""
 COLOURS: dict[str, Any] = {"vmin": 0.5, "vmax": 1.0, "cmap": "viridis"}
 """Colours of accuracies on bits."""
 EXPECTED = {

@@ -30,6 +30,7 @@ from lyaptorch.experiments.gradient_flossing.setting import (
     figure,
 )
 from lyaptorch.plots.primitives import (
+    BESIDE,
     BLUE,
     ORANGE,
     PALETTE,
@@ -40,9 +41,6 @@ from lyaptorch.plots.primitives import (
     smooth,
 )
 from lyaptorch.record import Record
-
-BESIDE = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
-"""Where a legend covers nothing: singular values run anywhere in their panel."""
 
 
 def shown(record: Record, latest: bool) -> Rows:

@@ -43,7 +43,6 @@ from lyaptorch.plots.primitives import (
 from lyaptorch.record import Record
 
 DrawDelay: TypeAlias = Callable[[Record, int, list[Axes]], None]
-"""The cost at paper scale."""
 ROSE = 10.0
 """How many times a gradient must exceed another to count as risen; ours."""
 SMALL = 1e-4

@@ -30,7 +30,7 @@ from lyaptorch.experiments.surrogate_flossing.random_binary import (
     random_networks,
     random_states,
 )
-from lyaptorch.plots.primitives import PALETTE, bundle, footnote, letter, level, single
+from lyaptorch.plots.primitives import BESIDE, PALETTE, bundle, footnote, letter, level, single
 from lyaptorch.record import Given, Record
 from lyaptorch.training import floss
 
@@ -105,7 +105,7 @@ def first_exponent(record: Record, axes: list[Axes]) -> None:
         rows = record["exponents"][group, :, :, 0]
         bundle(panel, rows, PALETTE[group], f"$g = {g:g}$", alpha=0.25, linewidth=1.8)
     panel.set(xlabel="flossing epoch", ylabel=rf"$\lambda_1$ {NATS}", title="Control of $\\lambda_1$")
-    panel.legend()
+    panel.legend(**BESIDE)
     letter(panel, "A")
     footnote(panel, f"n = {rows.shape[0]} networks, each thin", "thick: mean")
 

@@ -87,7 +87,7 @@ class Fig7(Figure):
     transient: int = 100
     channels: int = 64
     input_rate: float = 25.0
-    points: int = 60
+    points: int = 24
 
     def network(self, ids: Tensor) -> LIFCell:
         """Networks; those of equal numbers have equal weights."""

@@ -54,6 +54,13 @@ def test_time_is_that_of_many_epochs(monkeypatch):
     assert found.seconds == pytest.approx(2 * 120 + found.rest)
 
 
+def test_figures_that_ask_what_flossing_took_are_foreseen_to_their_end():
+    reach = FIGURES["beyond"]["horizon-per-cost"]
+    found = forecast(reach(**reach.scales["smoke"]))
+    assert not found.unknown
+    assert [s.what for s in found.stretches] == ["floss", "fit", "fit", "fit"]
+
+
 def test_what_depends_on_the_training_is_named():
     assert _times(At(0, 5, 30), 20) == 2
     assert _times(Every(10), 30) == 2

@@ -115,8 +115,10 @@ class _Rehearsal(Study):
             networks = _number(model) if phase.who is None else int(phase.who.sum())
             self.found.stretches.append(Stretch(what, networks, epochs, seconds, operations))
             records.append(record)
-        # that of the task, which every figure reads
-        return next((r for r in records if "fit_flops" in r), records[-1])
+        # that of the task, which every figure reads; what flossing took may be asked for, too
+        task = next((r for r in records if "fit_flops" in r), records[-1])
+        took = {name: r.variables[name] for r in records for name in ("floss_flops",) if name in r}
+        return Record(task.kind, task.config, {**took, **task.variables}, task.coordinates)
 
     def _expected(self, schedule: Schedule) -> list[tuple[Phase, int]]:
         """Phases without what interrupts them, and that beside them, with their epochs."""

@@ -54,11 +54,20 @@ def test_time_is_that_of_many_epochs(monkeypatch):
     assert found.seconds == pytest.approx(2 * 120 + found.rest)
 
 
-def test_figures_that_ask_what_flossing_took_are_foreseen_to_their_end():
-    reach = FIGURES["beyond"]["horizon-per-cost"]
-    found = forecast(reach(**reach.scales["smoke"]))
+@pytest.mark.parametrize(
+    ("name", "trainings"),
+    [
+        # asks what flossing took
+        ("horizon-per-cost", ["floss", "fit", "fit", "fit"]),
+        # compares the curves of several trainings
+        ("flossed-cells", ["floss", "fit"] * 3),
+    ],
+)
+def test_figures_of_several_trainings_are_foreseen_to_their_end(name, trainings):
+    figure = FIGURES["beyond"][name]
+    found = forecast(figure(**figure.scales["smoke"]))
     assert not found.unknown
-    assert [s.what for s in found.stretches] == ["floss", "fit", "fit", "fit"]
+    assert [s.what for s in found.stretches] == trainings
 
 
 def test_what_depends_on_the_training_is_named():

@@ -141,7 +141,7 @@ class _Rehearsal(Study):
     def _measured(
         self, model: Model, task: Task, phase: Phase, settings: dict[str, Any]
     ) -> tuple[float, float, Record]:
-        """Seconds and operations of an epoch, and the Record of the longer run."""
+        """Seconds and operations of an epoch, and the Record of a run of `FEW`, which all phases have."""
 
         def took(epochs: int) -> tuple[float, Record]:
             own, start = copy.deepcopy(model), self.clock()
@@ -151,7 +151,8 @@ class _Rehearsal(Study):
 
         # the first call of a phase pays for what is made once; it does not count
         took(FEW)
-        once, more, rehearsed = took(FEW)[0], MORE, 2 * FEW
+        once, short = took(FEW)
+        more, rehearsed = MORE, 2 * FEW
         while True:
             seconds, record = took(FEW + more)
             rehearsed += FEW + more
@@ -163,7 +164,7 @@ class _Rehearsal(Study):
         epoch = beyond / more
         self.spent.append(epoch * (rehearsed - FEW))
         flops = sum(float(np.sum(record[name])) for name in ("fit_flops", "floss_flops") if name in record)
-        return epoch, flops / (FEW + more), record
+        return epoch, flops / (FEW + more), short
 
 
 def _times(when: Any, epochs: int) -> int | None:

@@ -17,6 +17,7 @@ from lyaptorch.experiments.figure import Results, Study, coordinates
 from lyaptorch.experiments.surrogate_flossing.random_binary import TITLE, copies, figure
 from lyaptorch.experiments.surrogate_flossing.trained_binary import BinaryLearning, arriving
 from lyaptorch.plots.primitives import (
+    BESIDE,
     PALETTE,
     TINY,
     finite_mean,
@@ -65,7 +66,7 @@ def xor(record: Record, axes: list[Axes]) -> None:
         arriving(axes[2], record["gradient_norm"][i, at], record, color, title, 0.4)
         axes[3].semilogy(delays, 10 ** arrived(record)[i], "o-", color=color)
     axes[1].set(xlabel="delay", ylabel="final accuracy", title="After training", ylim=(0.42, 1.03))
-    axes[1].legend()
+    axes[-1].legend(*axes[1].get_legend_handles_labels(), **BESIDE)
     axes[3].set(xlabel="delay", ylabel=r"$|dL/dh_0|$", title="Mean over epochs")
     letters(axes, "ABCD")
     counted = f"n = {record['final_accuracy'].shape[-1]} networks; thin lines, dots: each"

@@ -116,9 +116,9 @@ class _Rehearsal(Study):
             self.found.stretches.append(Stretch(what, networks, epochs, seconds, operations))
             records.append(record)
         # that of the task, which every figure reads; what flossing took may be asked for, too
-        task = next((r for r in records if "fit_flops" in r), records[-1])
+        fitted = next((r for r in records if "fit_flops" in r), records[-1])
         took = {name: r.variables[name] for r in records for name in ("floss_flops",) if name in r}
-        return Record(task.kind, task.config, {**took, **task.variables}, task.coordinates)
+        return Record(fitted.kind, fitted.config, {**took, **fitted.variables}, fitted.coordinates)
 
     def _expected(self, schedule: Schedule) -> list[tuple[Phase, int]]:
         """Phases without what interrupts them, and that beside them, with their epochs."""

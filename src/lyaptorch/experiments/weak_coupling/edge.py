@@ -204,7 +204,7 @@ class Fig3(SeveralTasks):
         yield most(f"{name} decline", f"{name}: and shrinks elsewhere: its median factor", 1.0, above)
         # the larger, the better
         best = np.median(np.nan_to_num((-1 if falls else 1) * curves, nan=-np.inf).max(-1), -1)
-        below, above = (typical(best[side], np.max) for side in (r < 1, r > 1))
+        below, above = (max(best[side], default=np.nan) for side in (r < 1, r > 1))
         gain = below - above if falls else above - below
         side = "r < 1 is better than r > 1" if falls else "r > 1 is better than r < 1"
         yield least(f"{name} side", f"{name}: {side}, by", 0.0, where(learned[r != 1].any(), gain))
@@ -213,7 +213,7 @@ class Fig3(SeveralTasks):
         far, near = steps[order[r[order] < 1]][[0, -1]] if (r < 1).any() else (np.nan, np.nan)
         sentence = f"{name}: the farther r is below 1, the later minimal performance: by how many steps"
         yield least(f"{name} efficiency", sentence, 0.0, where(min(far, near) < never, far - near))
-        ends, inner = (typical(best[order[at]], np.max) for at in ([0, -1], slice(1, -1)))
+        ends, inner = (max(best[order[at]], default=np.nan) for at in ([0, -1], slice(1, -1)))
         sentence = f"{name}: near the edge networks are better than at both ends of what was tried, by"
         yield least(f"{name} edge", sentence, 0.0, where(learned.any(), inner - ends))
 

@@ -16,7 +16,17 @@ from lyaptorch._types import Number
 from lyaptorch.cells import BinaryCell
 from lyaptorch.experiments.check import THEORY, Check, Checks, at_most, near, where
 from lyaptorch.experiments.figure import Figure, Results, Study, declare
-from lyaptorch.plots.primitives import BLUE, PALETTE, Picture, bundle, footnote, letters, picture, single
+from lyaptorch.plots.primitives import (
+    BESIDE,
+    BLUE,
+    PALETTE,
+    Picture,
+    bundle,
+    footnote,
+    letters,
+    picture,
+    single,
+)
 from lyaptorch.record import Record
 from lyaptorch.tangent import lyapunov_spectrum
 from lyaptorch.tasks import DelayedCopy
@@ -123,14 +133,15 @@ def laws(record: Record, axes: list[Axes]) -> None:
         spectra.plot(x, record["free"][group], color="black", linewidth=0.8, linestyle="--")
         spectra.plot(x, record["triangle"][group], color=color, linewidth=0.8, linestyle=":")
     spectra.set(xlabel="$i/n$", ylabel=rf"$\lambda_i$ {NATS}", ylim=(-12, 0.5), title="Surrogate spectra")
-    spectra.legend()
+    spectra.legend(**BESIDE)
     first.semilogx(sharpness, record["lambda1"], "o", color=BLUE, alpha=0.4, markersize=3)
     first.semilogx(sharpness, record["theory"], "--", color="black", label="mean field")
     first.set(xlabel="sharpness $g$", ylabel=rf"$\lambda_1$ {NATS}", title="First exponent")
     first.legend()
     letters(axes, "B ")
     n = record.config["spectrum_networks"]
-    said = f"spectra: mean of n = {n}; first exponents: {record['lambda1'].shape[1]} networks, each"
+    of = f"mean of n = {n}" if n > 1 else "one network"
+    said = f"spectra: {of}; first exponents: {record['lambda1'].shape[1]} networks, each"
     footnote(spectra, said, "dashed: free probability, mean field; dotted: equation 6")
 
 

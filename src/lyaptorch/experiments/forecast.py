@@ -117,7 +117,8 @@ class _Rehearsal(Study):
             records.append(record)
         # that of the task, which every figure reads; what flossing took may be asked for, too
         fitted = next((r for r in records if "fit_flops" in r), records[-1])
-        took = {name: r.variables[name] for r in records for name in ("floss_flops",) if name in r}
+        flossed = next((r for r in records if "floss_flops" in r), fitted)
+        took = {"floss_flops": flossed.variables["floss_flops"]} if "floss_flops" in flossed else {}
         return Record(fitted.kind, fitted.config, {**took, **fitted.variables}, fitted.coordinates)
 
     def _expected(self, schedule: Schedule) -> list[tuple[Phase, int]]:

@@ -27,9 +27,9 @@ def test_slope_and_curvature_are_the_derivatives(name):
     f = SMOOTH[name]()
     torch.testing.assert_close(f.slope(X), derivative(f, X), rtol=1e-12, atol=1e-15)
     torch.testing.assert_close(f.curvature(X), derivative(f.slope, X), rtol=1e-12, atol=1e-15)
-    # of a tensor whose elements share memory, too
+    # of a tensor whose elements share memory, too; how an element is rounded depends on the vector it lies in
     for of in (f.slope, f.curvature):
-        torch.testing.assert_close(of(X.expand(3, 4)), of(X).expand(3, 4), rtol=0, atol=0)
+        torch.testing.assert_close(of(X.expand(3, 4)), of(X).expand(3, 4), rtol=1e-14, atol=0)
 
 
 @pytest.mark.parametrize("make", [cases.steep_tanh, cases.soft_sign])
@@ -112,7 +112,7 @@ def test_sech2_keeps_its_relative_precision_and_never_overflows(dtype):
     assert torch.isfinite(y).all()
     assert torch.isfinite(grad).all()
     assert (y[torch.tensor([6, 13])] < 1e-37).all()
-    assert torch.equal(y[:7], y[7:])
+    torch.testing.assert_close(y[:7], y[7:], rtol=8 * torch.finfo(dtype).eps, atol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

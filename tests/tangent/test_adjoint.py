@@ -106,13 +106,17 @@ def test_eighty_units_and_all_exponents_against_lapack(interval):
     wanted = list(cell.parameters())
     got = gradients(spec.exponents.square().mean(), wanted)
     W, V, b = cell.weight_hh, cell.weight_ih, cell.bias
-    h, Q, growth = torch.zeros(80), frame, 0.0
+    h, Q, growth, rounding = torch.zeros(80), frame, 0.0, 0.0
     for s, x in enumerate(inputs[:, 0]):
         Q, h = (W * sech2(h)) @ Q, W @ torch.tanh(h) + V @ x + b
         if (s + 1) % interval == 0:
             Q, R = reference.positive_qr(Q)
-            growth = growth + (R.diagonal().log() if s >= 4 else 0.0)
-    torch.testing.assert_close(spec.exponents[0], growth / 20, rtol=0, atol=1e-9)
+            if s >= 4:
+                growth = growth + R.diagonal().log()
+                # a column is rounded by eps of the largest, relative to what is left of it
+                rounding = rounding + torch.finfo(R.dtype).eps * R.diagonal()[0] / R.diagonal()
+    off = (spec.exponents[0] - growth / 20).abs()
+    assert (off <= 80 * rounding / 20).all(), (20 * off / rounding).max()
     agree(got, gradients((growth / 20).square().mean(), wanted), LARGE)
 
 

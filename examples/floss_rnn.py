@@ -51,8 +51,8 @@ print("plain     lambda_1, lambda_k:", *(f"{row[0]:+.2f} {row[-1]:+.2f};" for ro
 record = lt.floss(flossed.cell, task, k=K, epochs=FLOSS, lr=3e-3, clip=1.0)
 print("flossed   lambda_1, lambda_k:", *(f"{row[0]:+.2f} {row[-1]:+.2f};" for row in spectrum(flossed)))
 
-# %%
-figure = record.plot()
+# %% mystnb={"image": {"alt": "Flossing loss and exponents over epochs"}}
+record.plot()
 
 # %% [markdown]
 # ## Train both

@@ -13,7 +13,7 @@ import lyaptorch as lt
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted([*DOCS.glob("*.md"), *DOCS.glob("api/*.md")])
-CELLS = re.compile(r"```\{code-cell\}\n(?::tags: .*?\n)?(.*?)```", re.DOTALL)
+CELLS = re.compile(r"```\{code-cell\}\n(?::tags: .*?\n|---\n.*?\n---\n)?(.*?)```", re.DOTALL)
 
 
 def test_every_page_is_in_the_table_of_contents():

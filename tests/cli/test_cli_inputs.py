@@ -98,6 +98,42 @@ def test_every_kind_of_file_holds_the_same_numbers(lyap, data, tmp_path):
     assert all(exponents == found[0] for exponents in found)
 
 
+def test_python_gives_inputs_too_and_is_run_once(lyap, data, tmp_path):
+    np.save(tmp_path / "data.npy", data)
+    (tmp_path / "own.py").write_text(
+        "import numpy as np, torch\n"
+        "with open('runs.txt', 'a') as runs: runs.write('once ')\n"
+        "net = torch.nn.RNN(2, 4)\n"
+        "array = np.load('data.npy')\n"
+        "class Data:\n    tensor = torch.tensor(array)\n"
+        "def make(): return torch.tensor(array, requires_grad=True)\n"
+    )
+    for name in ("array", "Data.tensor", "make"):
+        wanted = lyap.json("spectrum", "net.py:rnn", "--inputs", "data.npy")["exponents"]
+        assert lyap.json("spectrum", "net.py:rnn", "--inputs", f"own.py:{name}")["exponents"] == wanted
+    (tmp_path / "runs.txt").unlink()
+    lyap.json("spectrum", "own.py:net", "--inputs", "own.py:array")
+    assert (tmp_path / "runs.txt").read_text() == "once "
+
+
+def test_what_python_gives_must_be_inputs(lyap, tmp_path):
+    (tmp_path / "own.py").write_text(
+        "import torch\n"
+        "words = 'abc'\n"
+        "wide = torch.zeros(50, 3)\n"
+        "turned = torch.zeros(50, 2, dtype=torch.complex64)\n"
+        "def broken(): raise KeyError('no data')\n"
+    )
+    for name, message in {
+        "words": "own.py:words must be a tensor or an array, got str",
+        "wide": "own.py:wide must hold 2 channels (its last dimension), got (50, 1, 3)",
+        "turned": "own.py:turned must hold numbers of shape (t, m) or (t, b, m), got complex64",
+        "broken": "own.py:broken() failed: KeyError('no data'); it must do its work without arguments",
+        "nothing": "cannot load own.py:nothing: ",
+    }.items():
+        assert message in lyap.fails("spectrum", "net.py:rnn", "--inputs", f"own.py:{name}")
+
+
 def test_one_number_a_step_is_one_channel(lyap, tmp_path):
     np.save(tmp_path / "flat.npy", np.ones(60))
     np.save(tmp_path / "column.npy", np.ones((60, 1)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import runpy
 import shlex
 import subprocess
 import sys
@@ -77,15 +76,14 @@ def test_the_template_runs_as_it_is(lyap, tmp_path):
     answer = lyap.json("init", file)
     assert answer == {
         "file": file,
-        "commands": [f"lyap {c} {file}:network" for c in ("spectrum", "diagnose")],
+        "commands": [f"lyap {c} {file}:network --inputs {file}:inputs" for c in ("spectrum", "diagnose")],
     }
     text = (tmp_path / file).read_text()
     assert text == TEMPLATE.read_text().replace("mynet.py", file)
     compile(text, file, "exec")
     steps = ["--steps", 40, "--transient", 5, "--tangent-transient", 5]
     assert len(lyap.json("spectrum", f"{file}:step", *steps, "--n", 32)["exponents"][0]) == 32
-    runpy.run_path(file, run_name="__main__")
-    found = lyap.json("diagnose", f"{file}:network", "--inputs", "inputs.npy", "--steps", 60, "--k", 4)
+    found = lyap.json("diagnose", f"{file}:network", "--inputs", f"{file}:inputs", "--steps", 60, "--k", 4)
     assert found["trajectories"] == 4
 
 

@@ -2,9 +2,11 @@
 
 import re
 from html import unescape
+from io import BytesIO
 
 import pytest
 import torch
+from matplotlib.image import imread
 
 import lyaptorch as lt
 
@@ -45,6 +47,13 @@ def test_results_show_a_page_of_their_own(name):
     assert page.startswith("<!doctype html>")
     assert "<script" not in page
     assert not re.search(r'(src|href)="?http', page)
+
+
+def test_a_figure_is_shown_without_pyplot():
+    shown = spectrum().plot()._repr_png_()
+    assert shown.startswith(b"\x89PNG")
+    height, width, _ = imread(BytesIO(shown), format="png").shape
+    assert (width, height) == tuple(spectrum().plot().bbox.size.round())
 
 
 def test_the_numbers_on_the_page_of_a_spectrum_are_its_own():

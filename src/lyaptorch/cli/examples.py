@@ -13,7 +13,7 @@ from lyaptorch.cli.output import Outputs
 TEMPLATE = Path(__file__).with_name("template.py")
 EXAMPLES = {
     "demo": ("lyap demo", "lyap demo --delay 20 --seeds 5"),
-    "init": ("lyap init mynet.py", "lyap diagnose mynet.py:network"),
+    "init": ("lyap init mynet.py", "lyap diagnose mynet.py:network --inputs mynet.py:inputs"),
     "spectrum": (
         "lyap spectrum --cell rate --n 100 --gain 1.5",
         "lyap spectrum mynet.py:network --inputs data.npy --k 16 --report",
@@ -71,5 +71,5 @@ def init(file: Annotated[Path, tyro.conf.Positional], /, *, output: Outputs) -> 
         replace_file(file, text.encode(), fresh=True)
     except FileExistsError:
         raise ValueError(f"{file} is there already and is left as it is; name another file") from None
-    commands = [f"lyap {what} {file}:network" for what in ("spectrum", "diagnose")]
+    commands = [f"lyap {what} {file}:network --inputs {file}:inputs" for what in ("spectrum", "diagnose")]
     output.answer({"file": str(file), "commands": commands}, [f"File {file}; it runs as it is:", *commands])

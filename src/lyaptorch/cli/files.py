@@ -37,6 +37,15 @@ def read(spec: str, channels: int) -> Tensor:
         reason = (str(error).strip() or repr(error)).splitlines()[0]
         do = "check the path" if isinstance(error, OSError) else f"it must be a {path.suffix} file of numbers"
         raise ValueError(f"cannot read {path}: {reason}; {do}") from error
+    return shaped(array, str(path), channels)
+
+
+def shaped(array: NDArray[Any], name: str, channels: int) -> Tensor:
+    """Inputs `(t, b, m)`, float64, from an array called so.
+
+    Raises:
+        ValueError: if it holds no such numbers.
+    """
     numbers = array.dtype.kind in "biuf"
     # with more channels a flat array could be one step or one channel: it is refused below
     if array.ndim == 1 and numbers and channels == 1:
@@ -45,12 +54,12 @@ def read(spec: str, channels: int) -> Tensor:
         array = array[:, None, :]
     if array.ndim != 3 or not numbers:
         raise ValueError(
-            f"{path} must hold numbers of shape (t, m) or (t, b, m), got {array.dtype} {array.shape}; "
+            f"{name} must hold numbers of shape (t, m) or (t, b, m), got {array.dtype} {array.shape}; "
             "time first, then trajectories, if any, then channels"
         )
     if array.shape[-1] != channels:
         raise ValueError(
-            f"{path} must hold {channels} channels (its last dimension), got {array.shape}; "
+            f"{name} must hold {channels} channels (its last dimension), got {array.shape}; "
             "an array of trajectories of one channel is x[:, :, None]"
         )
     # holds every float32 and every integer up to 2^53; who measures rounds to the dtype that is asked for

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 import tyro
 from rich.text import Text
@@ -21,7 +22,7 @@ from lyaptorch import _checks
 from lyaptorch._padded import padded
 from lyaptorch._random import Stream
 from lyaptorch.cells import Cell, ElmanCell, GRUCell, LeakyRateCell, LSTMCell, RateCell, as_cell
-from lyaptorch.cli.files import is_file, read
+from lyaptorch.cli.files import is_file, read, shaped
 from lyaptorch.diagnosis.trial import cell_of
 from lyaptorch.tasks import TASKS, Task, make_task
 from lyaptorch.tasks.batch import Draw
@@ -77,7 +78,8 @@ class Subject:
         activation: tanh, relu or linear; of rate, leaky and elman.
         weights: gaussian, uniform, orthogonal, mixing, identity or shifted_mean; empty for the default.
         inputs: noise, zero, the name of a task, or a file .npy, .npz, .pt or .csv of shape (t, m) or
-            (t, b, m), or (t,) for one channel; of several arrays name one, as data.npz:name.
+            (t, b, m), or (t,) for one channel; of several arrays name one, as data.npz:name. Or
+            `file.py:name` of a tensor, an array, or a function without arguments that makes one.
         channels: Input channels of noise and zero.
         input_scale: The inputs are multiplied by this.
         delay: Delay of a task.
@@ -116,14 +118,16 @@ class Subject:
         for name, low in least.items():
             if getattr(self, name) is not None:
                 _checks.integer(name, getattr(self, name), low)
-        kind, from_file = getattr(torch, self.dtype), is_file(self.inputs)
-        task = None if from_file else _task(self.inputs, self.delay, self.items)
+        kind, from_python = getattr(torch, self.dtype), ".py:" in self.inputs
+        given = from_python or is_file(self.inputs)
+        task = None if given else _task(self.inputs, self.delay, self.items)
         channels = task.input_size if task else self.channels
-        network = load(self.target) if self.target else self._make(channels)
+        modules: dict[str, ModuleType] = {}
+        network = load(self.target, modules) if self.target else self._make(channels)
         cell = as_cell(cell_of(network)).to(kind)
         channels = cell.input_size or channels
-        if from_file:
-            x = read(self.inputs, channels)
+        if given:
+            x = _named(self.inputs, channels, modules) if from_python else read(self.inputs, channels)
             transient, tangent = self._transients(len(x))
             x, read_as = self._cut(x, transient + tangent)
             counted = f"transients {transient} + {tangent}, counted {len(x) - transient - tangent}"
@@ -204,15 +208,31 @@ def _task(name: str, delay: int, items: int) -> Task | None:
     """The task called so; None for other inputs."""
     if name in ("noise", "zero"):
         return None
-    _checks.choice("inputs", name, {"noise", "zero", "a file .npy, .npz, .pt or .csv", *TASKS})
+    files = {"a file .npy, .npz, .pt or .csv", "file.py:name"}
+    _checks.choice("inputs", name, {"noise", "zero", *files, *TASKS})
     return make_task(name, delay=delay, items=items)
 
 
-def load(target: str) -> Any:
+def _named(target: str, channels: int, modules: dict[str, ModuleType]) -> Tensor:
+    """Inputs that the user's Python names."""
+    found = load(target, modules)
+    if isinstance(found, Tensor):
+        # numpy knows no bfloat16
+        found = (found.double() if found.is_floating_point() else found).numpy(force=True)
+    if not isinstance(found, np.ndarray):
+        raise ValueError(f"{target} must be a tensor or an array, got {type(found).__name__}")
+    return shaped(found, target, channels)
+
+
+def load(target: str, modules: dict[str, ModuleType] | None = None) -> Any:
     """What `module:name`, `file.py:name` or `file.py:name.part` names.
 
     A function without arguments, or a class, is called: at the end, and where a part of what it makes is
     named.
+
+    Args:
+        target: the name.
+        modules: those that were loaded before, which are not loaded again; added to.
 
     Raises:
         ValueError: if there is no such name, or the user's code fails.
@@ -220,8 +240,9 @@ def load(target: str) -> Any:
     where, colon, names = target.rpartition(":")
     if not colon:
         raise ValueError(f"target must be module:name or file.py:name, got {target!r}")
+    modules = {} if modules is None else modules
     try:
-        found: Any = _module(where)
+        found: Any = modules[where] if where in modules else modules.setdefault(where, _module(where))
     except (ImportError, OSError) as error:
         raise ValueError(f"cannot load {target}: {error}; check the module and the name") from error
     except Exception as error:  # whatever the user's module raises
@@ -249,7 +270,7 @@ def _made(found: Any, target: str) -> Any:
         return found()
     except Exception as error:  # whatever the user's function raises
         raise ValueError(
-            f"{target}() failed: {error!r}; it must make the network without arguments"
+            f"{target}() failed: {error!r}; it must do its work without arguments"
         ) from error
 
 

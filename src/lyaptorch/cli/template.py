@@ -1,15 +1,13 @@
 """A network for `lyap`, to be filled in. It runs as it is.
 
-    lyap spectrum mynet.py:network               its Lyapunov spectrum, on noise
-    lyap diagnose mynet.py:network --horizon 100 what ails its gradients, and what to try
-    lyap diagnose mynet.py:step --n 32           the same of a step of your own
-    python mynet.py                              writes inputs.npy, from `inputs` below; then
-    lyap diagnose mynet.py:network --inputs inputs.npy
+    lyap spectrum mynet.py:network                             its Lyapunov spectrum, on white noise
+    lyap spectrum mynet.py:network --inputs mynet.py:inputs    the same on your inputs
+    lyap diagnose mynet.py:network --inputs mynet.py:inputs    what ails its gradients, and what to try
+    lyap diagnose mynet.py:step --n 32 --inputs mynet.py:inputs    the same of a step of your own
 
 `network` may have any name, and there may be many: lyap loads this file, and measures the one that you name.
 """
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -39,7 +37,3 @@ def step(x: Tensor, h: Tensor) -> Tensor:
 def inputs() -> Tensor:
     """What your network sees, (time, trajectories, channels): time first."""
     return torch.randn(1000, 4, CHANNELS, generator=torch.Generator().manual_seed(1))  # yours
-
-
-if __name__ == "__main__":
-    np.save("inputs.npy", inputs().numpy())

@@ -117,7 +117,7 @@ def sweep(
     """Train networks over a grid of settings; finished runs are never repeated, the same command resumes.
 
     Networks that can be trained at once share an ensemble: those that differ in delay, k, lr, gain,
-    floss_clip and seed alone.
+    floss_clip and their number alone.
 
     Args:
         config: A TOML or JSON file of what `lyap train` takes, such as task = "temporal_xor".

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -50,12 +51,21 @@ style = functools.partial(mpl.rc_context, _SETTINGS)
 """The settings, for the figures made inside."""
 
 
+class Shown(Figure):
+    """A figure that notebooks show: of pyplot's alone they know how."""
+
+    def _repr_png_(self) -> bytes:
+        file = io.BytesIO()
+        self.savefig(file, format="png")
+        return file.getvalue()
+
+
 def panels(
     count: int, *, rows: int = 1, width: float = 3.4, height: float = 2.9
 ) -> tuple[Figure, list[Axes]]:
     """Rows of so many axes, each of so many inches."""
     # `plt.subplots` would register the figure with a window system and keep it alive in global state
-    figure = Figure(figsize=(width * count, height * rows), layout="constrained")
+    figure = Shown(figsize=(width * count, height * rows), layout="constrained")
     return figure, [figure.add_subplot(rows, count, i + 1) for i in range(rows * count)]
 
 

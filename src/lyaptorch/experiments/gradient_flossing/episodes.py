@@ -78,9 +78,7 @@ class Episodes(Setting):
         """Networks without flossing, and their twins with it."""
         return Condition("none"), Condition("flossed", before=True, episodes=self.episodes)
 
-    def operations(self) -> float:
-        """Of all conditions."""
-        return self.operations_of_conditions()
+    operations = Setting.operations_of_conditions
 
     def run(self, study: Study) -> Results:
         """Curves `(condition, delay, seed, epoch)`, what is measured `(..., measurement, *axes)`, when."""

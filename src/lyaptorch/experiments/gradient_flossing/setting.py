@@ -262,9 +262,7 @@ class DelaySweep(Setting):
 
     cut: ClassVar[tuple[Along, ...]] = CUT
 
-    def operations(self) -> float:
-        """Of all conditions."""
-        return self.operations_of_conditions()
+    operations = Setting.operations_of_conditions
 
     def run(self, study: Study) -> Results:
         """`accuracy`, `loss (condition, delay, seed, epoch)`, `final_accuracy`, `final_loss (...)`."""

@@ -196,9 +196,7 @@ class Frames(Setting):
         """What `train` does with each: no flossing, which is done before."""
         return tuple(Condition(mode) for mode in MODES)
 
-    def operations(self) -> float:
-        """Of all conditions."""
-        return self.operations_of_conditions()
+    operations = Setting.operations_of_conditions
 
     def run(self, study: Study) -> Results:
         """`exponents (mode, delay, frame, index)` after flossing, `accuracy`, `final_accuracy`."""

@@ -36,7 +36,7 @@ def record():
 def drawn(figure):
     """The figure, after it was really drawn, warnings being errors."""
     before = dict(mpl.rcParams)
-    assert type(figure) is Figure
+    assert isinstance(figure, Figure)
     figure.savefig(buffer := io.BytesIO(), format="png")
     assert buffer.getvalue().startswith(b"\x89PNG")
     assert plt.get_fignums() == []

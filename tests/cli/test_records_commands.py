@@ -1,5 +1,7 @@
 """The commands `lyap report`, `show`, `diff` and `rm`, and what `lyap reproduce --list` says of Records."""
 
+import io
+import json
 import math
 import sys
 
@@ -196,10 +198,14 @@ def test_rm_removes_a_record_with_all_that_stands_beside_it(lyap, runs, tmp_path
     gone = lyap.json("rm", "training", "broken", "--yes")["removed"]
     assert len(gone) == 5
     assert before - files(tmp_path) == {(tmp_path / path).relative_to(tmp_path) for path in gone}
-    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
-    for answer, left in (("n", True), ("y", False)):
-        monkeypatch.setattr("builtins.input", lambda question, answer=answer: answer)
-        assert lyap("rm", "own")[0] == 0
+    for answer, left in (("n", True), ("", True), ("y", False)):
+        stdin = io.StringIO(f"{answer}\n" if answer else "")
+        monkeypatch.setattr(stdin, "isatty", lambda: True)
+        monkeypatch.setattr("sys.stdin", stdin)
+        # a Record that is named twice is one, and the question is no part of the answer
+        status, out, err = lyap("rm", "own", "own.nc", "--json")
+        assert (status, len(json.loads(out)["removed"])) == (0, 0 if left else 2)
+        assert "Remove these 2 files? [y/N]" in err
         assert (runs / "own.nc").exists() == left
 
 

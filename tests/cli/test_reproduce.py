@@ -60,6 +60,23 @@ def test_a_dry_run_counts_the_seeds_that_are_asked_for(lyap, monkeypatch):
     assert [figure.seeds == 3 for figure in foreseen] == [True, False]
 
 
+def test_a_dry_run_of_paper_scale_counts_what_is_made(lyap, monkeypatch):
+    """Figures that share parts once, those that are not cut with as many seeds as are made."""
+    monkeypatch.setattr(foresee, "forecast", lambda figure: Forecast([Stretch("fit", 1, 10, 0.5, 0.0)]))
+    found = lyap.json("reproduce", "gradient-flossing", "all", "--scale", "paper", "--dry-run")["figures"]
+    networks = {row["figure"]: row["stretches"][0]["networks"] for row in found}
+    assert {"fig13", "fig4d"} & networks.keys() == {"fig4d"}
+    assert networks["fig4d"] == 1
+    assert networks["fig1b"] == 8
+
+
+@pytest.mark.parametrize("option", [("--gather",), ("--budget", "2h"), ("--records", "elsewhere")])
+def test_what_is_of_paper_scale_is_refused_elsewhere(lyap, tmp_path, option):
+    message = "--records, --budget and --gather are of paper scale: add --scale paper"
+    assert message in lyap.fails("reproduce", "gradient-flossing", "fig1b", "--scale", "smoke", *option)
+    assert not list((tmp_path / "runs").glob("**/*.nc"))
+
+
 def test_reproduce_as_json_is_the_figure_of_the_library(lyap, tmp_path):
     summary = lyap.json("reproduce", "gradient-flossing", "fig1b", "--scale", "smoke")
     experiment, record = smoke("gradient-flossing", "fig1b"), Record.load(summary["record"])

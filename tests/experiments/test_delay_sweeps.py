@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from figures import made
-from lyaptorch.experiments.gradient_flossing.counts import Controls
+from lyaptorch.experiments.gradient_flossing.controls import Controls
 from lyaptorch.experiments.gradient_flossing.delays import longest
 from lyaptorch.experiments.gradient_flossing.setting import SMOKE, Condition, Setting
 from lyaptorch.experiments.gradient_flossing.trained_exponents import power_law

@@ -40,7 +40,7 @@ def test_a_record_says_what_made_it_and_comes_back_whole(paper, figure, record, 
 @every_figure
 def test_the_picture_is_drawn_from_the_loaded_record(paper, figure, record, tmp_path):
     picture = Record.load(record.save(tmp_path / "figure")).plot()
-    assert type(picture) is Figure
+    assert isinstance(picture, Figure)
     # that it can be drawn is asked, not how finely
     picture.savefig(buffer := io.BytesIO(), format="png", dpi=20)
     assert buffer.getvalue().startswith(b"\x89PNG")
@@ -177,14 +177,13 @@ def test_the_page_says_what_small_scale_changes():
 
 def test_the_figure_that_the_docs_add_is_made_drawn_and_checked():
     page = (Path(__file__).parents[2] / "docs/extending.md").read_text(encoding="utf-8")
-    (cell,) = (
-        cell for cell in re.findall(r"```{code-cell}\n(.*?)```", page, re.DOTALL) if "@declare" in cell
-    )
+    cells = re.findall(r"```{code-cell}\n(?:---\n.*?\n---\n)?(.*?)```", page, re.DOTALL)
+    (cell,) = (cell for cell in cells if "@declare" in cell)
     made = {"torch": torch}
     exec(cell, made)
     record = made["record"]
     assert record.kind == "beyond quiet"
-    assert type(made["Quiet"].draw(record)) is Figure
+    assert isinstance(made["Quiet"].draw(record), Figure)
     assert [check.outcome for check in made["figure"].checks(record)] == [HOLDS]
     # log g of a network that has fallen asleep, where the spectrum of W g has radius g
     assert abs(record["exponents"][0, 0] - math.log(0.5)) < 0.1

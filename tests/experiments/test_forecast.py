@@ -7,8 +7,7 @@ import pytest
 from lyaptorch.experiments import FIGURES
 from lyaptorch.experiments import forecast as forecasts
 from lyaptorch.experiments.figure import Study
-from lyaptorch.experiments.forecast import FEW, MORE, MOST, _times, forecast
-from lyaptorch.schedules import At, Every, When, lambda1
+from lyaptorch.experiments.forecast import FEW, MORE, MOST, forecast
 
 SMOKE = FIGURES["gradient-flossing"]["fig4c"]
 
@@ -68,12 +67,6 @@ def test_figures_of_several_trainings_are_foreseen_to_their_end(name, trainings)
     found = forecast(figure(**figure.scales["smoke"]))
     assert not found.unknown
     assert [s.what for s in found.stretches] == trainings
-
-
-def test_what_depends_on_the_training_is_named():
-    assert _times(At(0, 5, 30), 20) == 2
-    assert _times(Every(10), 30) == 2
-    assert _times(When(lambda1 > 0.2), 30) is None
 
 
 def test_seeds_one_after_another_take_so_many_times_as_long():

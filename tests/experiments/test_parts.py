@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from figures import NAMES
-from lyaptorch._brief import UNDECIDED
+from lyaptorch._brief import FAILS, HOLDS, UNDECIDED
 from lyaptorch._files import run_path
 from lyaptorch.experiments import FIGURES
 from lyaptorch.experiments.parts import (
@@ -29,6 +29,7 @@ from lyaptorch.record import Record
 from lyaptorch.training.metrics import floss_flops
 
 CUT = [name for name in NAMES if FIGURES[name[0]][name[1]].cut]
+FIG3C = FIGURES["gradient-flossing"]["fig3c"]
 FIG4C = FIGURES["gradient-flossing"]["fig4c"]
 
 
@@ -214,6 +215,36 @@ def test_checks_of_points_that_are_not_there_are_not_decided():
     lacking = {key for key in found if found[key].outcome == UNDECIDED}
     assert "before and during, d 70" in lacking
     assert all(found[key] == expected[key] for key in found if key.endswith("d 50"))
+
+
+def test_what_is_said_of_the_whole_waits_for_all_of_it():
+    """A longest delay of three that all solve is not the longest that they solve."""
+    figure = FIG3C(delays=(10, 20, 30, 70), seeds=4, epochs=10)
+
+    def made(part, none, flossed):
+        values = np.array([none, flossed])[:, None, None] * np.ones((1, len(part.delays), part.seeds))
+        dims = ("condition", "delay", "seed")
+        variables = {
+            "final_accuracy": (dims, values),
+            "accuracy": ((*dims, "epoch"), np.repeat(values[..., None], 10, -1)),
+        }
+        axes = {
+            "condition": (("condition",), ["none", "before"]),
+            "delay": (("delay",), np.array(part.delays)),
+        }
+        return Record(f"{part.paper} {part.figure}", asdict(part), variables, axes)
+
+    def outcome(*scores):
+        few = list(zip(parts(figure), scores, strict=False))
+        record = gathered(figure, [made(part, *score) for part, score in few])
+        return {check.key: check.outcome for check in gathered_checks(record, figure)}
+
+    both, one, none = (0.9, 0.9), (0.1, 0.9), (0.1, 0.1)
+    assert outcome(both, both, one, none)["longest delay, ratio"] == HOLDS
+    assert outcome(both, both, both, none)["longest delay, ratio"] == FAILS
+    # what the last one is may change both
+    assert outcome(both, both, one)["longest delay"] == UNDECIDED
+    assert outcome(both, both, both)["longest delay, ratio"] == UNDECIDED
 
 
 def test_parts_of_other_shapes_are_refused():

@@ -105,6 +105,7 @@ def test_when_a_trigger_fires(when, check_every, expected):
     """In a fit of 8 epochs, whose end is no time; there is no loss before the first step."""
     fit = FitPhase(8, triggers=(Trigger(when, STILL),), check_every=check_every)
     assert episodes(run(make(), fit)) == expected
+    assert when.times(8) == (None if isinstance(when, When) else len(expected))
 
 
 @pytest.mark.parametrize(

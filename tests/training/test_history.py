@@ -1,7 +1,9 @@
 """Rows of a training, and the memory of a process that trains."""
 
+import gc
 import subprocess
 import sys
+import weakref
 
 import pytest
 import torch
@@ -34,6 +36,42 @@ def test_rows_are_those_that_were_added_in_one_block(shape):
             rows.append(row)
         assert torch.equal(rows.values, added)
         assert rows.values.untyped_storage().nbytes() <= 2 * added.nbytes + 32 * added[0].nbytes
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_rows_do_not_keep_the_graphs_of_what_is_added(first):
+    added = torch.randn(3, 2, requires_grad=True).exp()
+    rows = Rows(added[:first])
+    for row in added[first:]:
+        rows.append(row)
+    assert not rows.values.requires_grad
+    assert torch.equal(rows.values, added)
+
+
+def test_nothing_that_is_measured_while_training_is_kept_with_its_graph():
+    """A test of many batches would keep all of their inputs, time after time."""
+    alive = weakref.WeakSet()
+
+    class Watched(lt.tasks.TemporalXOR):
+        def draw(self, d):
+            batch = super().draw(d)
+            alive.add(batch.inputs)
+            return batch
+
+    model = lt.presets.gf2023(lt.tasks.TemporalXOR(2), hidden_size=4, rows=2)
+    settings = {"metrics": ("test",), "metrics_every": 1, "test_batches": 5}
+    most = []
+    add = History.add
+
+    def counted(history, *row):
+        gc.collect()
+        most.append(len(alive))
+        add(history, *row)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(History, "add", counted)
+        lt.train(model, Watched(2), (lt.FitPhase(6),), batch=2, steps=6, show_progress=False, **settings)
+    assert most[-1] == most[1]
 
 
 def test_rows_of_different_lengths_are_padded():

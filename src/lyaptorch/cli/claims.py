@@ -19,7 +19,7 @@ from lyaptorch.experiments.over_seeds import OverSeeds, over_seeds
 from lyaptorch.experiments.parts import coverage
 from lyaptorch.plots.pages import duration
 
-NOT_RUN = "not run"
+NOT_RUN, SMALL = "not run", "small"
 CHECKED = ("figure", "check", "expected", "measured", "seeds", "outcome", "kind")
 COSTS = ("", "figure", "shows", "processor time", "time on the clock", "checks")
 """The columns of the tables."""
@@ -35,11 +35,13 @@ class Standing:
         checks: each over its runs.
         seeds: in words, where all checks are of the same runs.
         seconds: of all its runs, of all cores and on the clock, where they are known.
+        refused: why it cannot be made from what there is; empty where it can.
     """
 
     checks: Sequence[OverSeeds]
     seeds: str = ""
     seconds: tuple[float | None, float | None] = (None, None)
+    refused: str = ""
 
 
 Standings: TypeAlias = Mapping[tuple[str, str], Standing]
@@ -60,10 +62,13 @@ def at_paper_scale(order: PaperOrder) -> dict[tuple[str, str], Standing]:
             known = [len(own) for own in there.seeds.values() if own]
             places = f", {len(known)} of {len(there.seeds)} points" if len(known) < len(there.seeds) else ""
             # the networks of a figure that is cut decide together; others are made once for each seed
-            seeds = f"{min(known)} of {there.of}{places}" if chosen.cut else ""
-            found[paper, name] = Standing(
-                over_seeds(checked(chosen, store, records)[1]), seeds, store.spent()
-            )
+            seeds = f"{min(known, default=0)} of {there.of}{places}" if chosen.cut else ""
+            try:
+                told = over_seeds(checked(chosen, store, records)[1])
+            except ValueError as error:
+                found[paper, name] = Standing((), refused=str(error))
+                continue
+            found[paper, name] = Standing(told, seeds, store.spent())
     return found
 
 
@@ -126,8 +131,15 @@ def badge(paper: Standings, small: Standings, scale: str) -> str:
     """The claims of the papers in a line, for a README."""
     figures = sum(map(len, FIGURES.values()))
     told = [(PAPER, paper, small), *([(scale, small, paper)] if small else [])]
-    words = (f"at {at} scale, in {len(own)} of {figures} figures, {headline(own, o)}" for at, own, o in told)
+    words = (
+        f"at {at} scale, in {made_of(own)} of {figures} figures, {headline(own, o)}" for at, own, o in told
+    )
     return f"**Claims of the papers**: {'; '.join(words)}."
+
+
+def made_of(standings: Standings) -> int:
+    """How many figures there are."""
+    return sum(not standing.refused for standing in standings.values())
 
 
 def _missed(paper: Standings) -> list[str]:
@@ -153,13 +165,14 @@ def _claims(standings: Standings) -> dict[tuple[str, str, str], OverSeeds]:
 def _rows(paper: str, name: str, standings: Standings, scale: str) -> list[tuple[str, ...]]:
     """A row for each check of a figure."""
     standing = standings.get((paper, name))
-    if standing is None:
-        return [(name, "", "", "", "", NOT_RUN, "")]
+    if standing is None or standing.refused:
+        why = f": {standing.refused}" if standing else ""
+        return [(name, "", "", "", "", f"{NOT_RUN}{why}", "")]
     rows: list[tuple[str, ...]] = []
     for over in standing.checks:
         check, outcome = over.checks[0], over.outcome
         # what is known is that of small scale
-        why = reason(paper, name, check) if scale != PAPER and outcome != HOLDS else ""
+        why = reason(paper, name, check) if scale == SMALL and outcome != HOLDS else ""
         shown = ": ".join(filter(None, (f"**{FAILS}**" if outcome == FAILS else outcome, why)))
         kind = ": ".join(filter(None, (check.kind, check.because)))
         seeds = standing.seeds or over.standing
@@ -171,6 +184,8 @@ def _costs(standings: Standings) -> str:
     """A row for each figure that was made, and their sum: time of all cores, and on the clock."""
     rows = []
     for (paper, name), standing in standings.items():
+        if standing.refused:
+            continue
         outcomes = tally(over.outcome for over in standing.checks)
         times = ("" if s is None else duration(s) for s in standing.seconds)
         rows.append((paper, name, FIGURES[paper][name].shows, *times, outcomes))

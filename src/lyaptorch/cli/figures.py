@@ -71,6 +71,13 @@ def seed_of(paper: str, figure: str, seed: int | None = None) -> int:
     return _checks.integer("seed", FIGURES[paper][figure]().seed if seed is None else seed, 0)
 
 
+def other_seed(paper: str, figure: str, seed: int | None) -> str:
+    """What the files of a figure with another seed than its own have in their names."""
+    # what is committed and linked is that of the figure's own
+    other = seed_of(paper, figure, seed)
+    return "" if other == seed_of(paper, figure) else f"-seed{other}"
+
+
 @dataclass(frozen=True)
 class Order:
     """How figures are to be made.
@@ -91,9 +98,8 @@ def make(paper: str, figure: str, order: Order, show_progress: bool | None) -> M
 
     Of a Record whose picture could not be drawn, only that is made.
     """
-    # other seeds go to files of their own: what is committed and linked is that of the figure's seed
     chosen, scale, seed = FIGURES[paper][figure], order.scale, seed_of(paper, figure, order.seed)
-    other = "" if seed == seed_of(paper, figure) else f"-seed{seed}"
+    other = other_seed(paper, figure, seed)
     experiment = chosen(**{**chosen.scales.get(scale, {}), "seed": seed})
     config: dict[str, Any] = asdict(experiment)
     job = order.work.job(f"{paper}-{figure}-{scale}{other}", config)

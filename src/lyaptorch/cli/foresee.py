@@ -4,31 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from lyaptorch.cli.figures import Order, seed_of
 from lyaptorch.cli.output import tabulated
-from lyaptorch.cli.parts import PAPER
+from lyaptorch.cli.parts import PAPER, PaperOrder
 from lyaptorch.experiments import FIGURES
 from lyaptorch.experiments.forecast import Forecast, forecast
-from lyaptorch.experiments.parts import with_networks
 from lyaptorch.plots.pages import duration
 
 HEAD = ("figure", "what", "networks", "epochs", "ms an epoch and network", "GFLOP/s", "processor time")
 
 
-def foresee(figures: Sequence[tuple[str, str]], order: Order, seeds: int | None = None) -> None:
-    """Rehearse figures, and say what each part of them would take, with so many seeds; nothing is written."""
+def foresee(figures: Sequence[tuple[str, str]], order: Order, seeds: int | None, records: Path) -> None:
+    """Rehearse figures, and say what each part of them would take, with so many seeds; nothing is written.
+
+    At paper scale those that are made from the parts of another one are rehearsed once.
+    """
     facts: list[dict[str, Any]] = []
     rows: list[list[str]] = []
     lines: list[str] = []
+    stores: dict[Path, str] = {}
     for paper, name in figures:
-        chosen = FIGURES[paper][name]
+        chosen, times = FIGURES[paper][name], seeds or 1
         made = chosen(**{**chosen.scales.get(order.scale, {}), "seed": seed_of(paper, name, order.seed)})
-        if seeds is not None and order.scale == PAPER and made.cut:
-            found = forecast(with_networks(made, seeds))
-        else:
-            found = forecast(made).repeated(seeds or 1)
+        if order.scale == PAPER:
+            store = PaperOrder(records, order.seed, seeds, order.work).store(paper, name)
+            first = stores.setdefault(store.folder, name)
+            if first != name:
+                lines.append(f"{paper} {name}: made from the same parts as {first}")
+                continue
+            made, times = store.figure, 1 if store.figure.cut else store.seeds
+        found = forecast(made).repeated(times)
         rows += _rows(f"{paper} {name}", found)
         lines += [f"{paper} {name}: not in it: {what}" for what in found.unknown]
         facts.append({"paper": paper, "figure": name, **_facts(found)})

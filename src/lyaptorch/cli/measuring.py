@@ -161,6 +161,8 @@ def bench(
         markdown_table: Print the table in Markdown.
         output: Where the result goes.
     """
+    if markdown_table and output.json:
+        raise ValueError("the table is printed in Markdown or as JSON, got --markdown and --json; drop one")
     # here with one thread, for making inputs: while a row is timed it has its own number
     job = Work(**vars(output)).job("bench")
     record = config.run(output.show_progress)

@@ -14,7 +14,7 @@ import tyro
 from rich.console import RenderableType
 
 from lyaptorch._brief import counted
-from lyaptorch.cli.figures import UNITS, rough_seconds, seed_of
+from lyaptorch.cli.figures import UNITS, other_seed, rough_seconds, seed_of
 from lyaptorch.cli.output import Output, Work, check_table, draw, seeds_table, tabulated
 from lyaptorch.experiments import FIGURES, Check
 from lyaptorch.experiments.figure import SCALES, Figure
@@ -115,7 +115,9 @@ def make_parts(
     said(order, f"{counted(len(groups), 'part')} to make{about}")
     done: dict[str, Any] = {"made": [], "failed": {}, "no_time": [], "elsewhere": []}
     pool: Workers = Serial() if workers == 1 else Processes(workers)
-    for group, result in pool.execute(functools.partial(_work, order), groups):
+    # bars of several processes would write over each other
+    shown = order.work.show_progress if workers == 1 else False
+    for group, result in pool.execute(functools.partial(_work, order, shown), groups):
         (name,) = group.ids
         if isinstance(result, Exception):
             done["failed"][name] = " ".join([type(result).__name__ + ":", *str(result).splitlines()[:1]])
@@ -145,7 +147,7 @@ def seconds_of(store: Store, part: Figure) -> float:
     return store.seconds(part, rough_seconds(part.costs()[PAPER]))
 
 
-def _work(order: PaperOrder, group: Group) -> float | None:
+def _work(order: PaperOrder, shown: bool | None, group: Group) -> float | None:
     """Make a part: its seconds, 0 where another process is at it, None where there is no time."""
     config = dict(group.configs[0])
     paper, name = config["paper"], config["figure"]
@@ -154,7 +156,7 @@ def _work(order: PaperOrder, group: Group) -> float | None:
     start = time.time()
     if start + seconds_of(store, part) > config["deadline"]:
         return None
-    made = store.make(part, order.work.show_progress)
+    made = store.make(part, shown)
     return 0.0 if made is None else max(time.time() - start, 1e-3)
 
 
@@ -166,11 +168,15 @@ def gather(paper: str, name: str, order: PaperOrder) -> tuple[dict[str, Any], li
         why = "".join(f"; {reason}" for reason in refused.values())
         raise ValueError(f"no part of {title} is in {store.folder}; make some without --gather{why}")
     record, runs = checked(chosen, store, records)
-    path = record.save(order.work.runs / f"{paper}-{name}-{PAPER}.nc")
+    path = record.save(order.work.runs / f"{paper}-{name}-{PAPER}{other_seed(paper, name, order.seed)}.nc")
     files = {"record": str(path), "figure": str(draw(record, path))}
     heading = f"{title}, {PAPER} scale"
-    checks: Sequence[Check | OverSeeds] = runs[0] if chosen.cut else over_seeds(runs)
-    table = check_table(heading, runs[0]) if chosen.cut else seeds_table(heading, over_seeds(runs))
+    checks: Sequence[Check | OverSeeds]
+    if chosen.cut:
+        checks, table = runs[0], check_table(heading, runs[0])
+    else:
+        checks = told = over_seeds(runs)
+        table = seeds_table(heading, told)
     there, todo = coverage(store.figure, records, store.seeds), list(map(name_of, store.missing()))
     called = {point: ", ".join(map(str, point)) or "all" for point in there.seeds}
     points = {called[at]: len(own) for at, own in there.seeds.items() if at not in there.left_out}
@@ -202,8 +208,8 @@ def checked(chosen: Figure, store: Store, records: Sequence[Record]) -> tuple[Re
     record = completed(chosen, gathered(store.figure, records))
     if chosen.cut:
         return record, [gathered_checks(record, chosen)]
-    runs = [completed(chosen, restored(raw)) for raw in records]
-    return record, [as_recorded(run, type(chosen)).checks(run) for run in runs]
+    wholes = [completed(chosen, restored(raw)) for raw in records]
+    return record, [as_recorded(whole, type(chosen)).checks(whole) for whole in wholes]
 
 
 def reproduce_parts(
@@ -219,7 +225,14 @@ def reproduce_parts(
         todo = store.missing()
         # of several figures those are left out that have no part; one that is asked for by name is refused
         if not todo or (parts.gather and (len(figures) == 1 or store.look()[0])):
-            answer, tables = gather(paper, name, order)
+            try:
+                answer, tables = gather(paper, name, order)
+            except ValueError as error:
+                # of several figures one that cannot be gathered keeps none of the others
+                if len(figures) == 1:
+                    raise
+                left.append(str(error))
+                continue
             answers.append({"paper": paper, "name": name, **answer})
             shown += tables
         else:

@@ -79,6 +79,12 @@ def report(
     # a folder of damaged Records alone has its page, which says so
     if not entries and not unreadable:
         raise ValueError(f"there are no Records in {runs}; make one, or name another folder")
+    text = ""
+    if markdown is not None:
+        # before anything is written: it may be refused
+        order = PaperOrder(Parts(records).folder(output), None, None, Work(runs))
+        told = at_paper_scale(order), over_runs(made_in(runs), scale), scale
+        text = checks_page(*told, markdown.parent)
     out = runs / "report.html" if out is None else out
     replace_file(out, runs_page(f"Records in {runs}", entries, unreadable).encode())
     outcomes = [check.outcome for entry in entries for check in entry.checks]
@@ -90,9 +96,7 @@ def report(
         facts |= {"tensorboard": str(tensorboard), "curves": curves}
         lines.append(f"TensorBoard {tensorboard}, {curves} curves")
     if markdown is not None:
-        order = PaperOrder(Parts(records).folder(output), None, None, Work(runs))
-        told = at_paper_scale(order), over_runs(made_in(runs), scale), scale
-        replace_file(markdown, checks_page(*told, markdown.parent).encode())
+        replace_file(markdown, text.encode())
         facts |= {"markdown": str(markdown)}
         lines += [f"Markdown {markdown}", badge(*told)]
     output.answer(facts, [*lines, f"Page {out}"])
@@ -174,14 +178,15 @@ def remove(
     """
     if not records:
         raise ValueError("rm must be told which Records, got none; name one")
-    found = [_find(path, output.runs) for path in records]
+    found = dict.fromkeys(_find(path, output.runs) for path in records)
     gone = [file for path in found for end in ENDINGS if (file := path.with_suffix(end)).exists()]
     if not yes:
         if not sys.stdin.isatty():
             raise ValueError(f"{len(gone)} files would be removed; pass --yes to do so")
-        print(*gone, sep="\n")
-        if input(f"Remove these {len(gone)} files? [y/N] ").strip().lower() != "y":
-            return
+        # on stderr: stdout is for the answer alone
+        print(*gone, f"Remove these {len(gone)} files? [y/N] ", sep="\n", end="", file=sys.stderr, flush=True)
+        if sys.stdin.readline().strip().lower() != "y":
+            gone = []
     for file in gone:
         file.unlink(missing_ok=True)
     output.answer({"removed": [str(file) for file in gone]}, [f"{len(gone)} files removed"])

@@ -67,12 +67,16 @@ def reproduce(
         _checks.integer("seeds", seeds, 1)
     _checks.integer("threads", work.threads, 1)
     _checks.integer("workers", workers, 1)
+    if scale != PAPER and parts != Parts():
+        raise ValueError(
+            "--records, --budget and --gather are of paper scale; add --scale paper, or drop them"
+        )
     chosen = _chosen(paper, figure)
     # through the environment: processes that make figures inherit it
     if data_dir is not None:
         os.environ[VARIABLE] = str(data_dir)
     if dry_run:
-        foresee(chosen, Order(scale, seed, work), seeds)
+        foresee(chosen, Order(scale, seed, work), seeds, parts.folder(work))
         return
     if scale == PAPER:
         with resumable(lambda: True):

@@ -269,9 +269,7 @@ def _made(found: Any, target: str) -> Any:
     try:
         return found()
     except Exception as error:  # whatever the user's function raises
-        raise ValueError(
-            f"{target}() failed: {error!r}; it must do its work without arguments"
-        ) from error
+        raise ValueError(f"{target}() failed: {error!r}; it must do its work without arguments") from error
 
 
 def _module(where: str) -> ModuleType:

@@ -190,6 +190,10 @@ def _axes(over: tuple[str, ...], seeds: int) -> dict[str, list[Any]]:
 def _workers(count: int, address: str | None, cpus: float, gpus: float, retries: int) -> Workers:
     _checks.integer("workers", count, 1)
     if address is None:
+        if (cpus, gpus) != (1.0, 0.0):
+            raise ValueError(
+                "--cpus and --gpus are what an ensemble takes on Ray; add --address, or drop them"
+            )
         return Serial() if count == 1 else Processes(count, retries)
     # on Ray as many ensembles run at once as the cluster has room for
     if count > 1:

@@ -154,11 +154,16 @@ def beyond_chance(measured: SupportsFloat, by_chance: NDArray[np.floating], shar
     return where(not low <= float(measured) <= high, measured)
 
 
-def beyond_error(differences: NDArray[np.floating]) -> float:
-    """The mean of differences between twins, where it is more than two standard errors from 0; NaN within."""
+def beyond_error(differences: NDArray[np.floating], least: float = 0.0) -> float:
+    """The mean of differences between twins, where two standard errors tell it from 0, or from `least`.
+
+    NaN where it may be 0, and as well more than the least that is claimed.
+    """
     # of a single pair nothing is known of the error: 0 / 0
-    error = 2 * differences.std() / max(differences.size - 1, 0) ** 0.5 if differences.size > 1 else math.inf
-    return where(abs(differences.mean()) > error, differences.mean())
+    if differences.size < 2:
+        return math.nan
+    mean, error = differences.mean(), 2 * differences.std() / (differences.size - 1) ** 0.5
+    return where(mean > error or mean + error < least, mean)
 
 
 REASONS: dict[str, dict[str, dict[str, str]]] = tomllib.loads(

@@ -15,7 +15,7 @@ import numpy as np
 
 from lyaptorch.experiments.figure import Figure, Study
 from lyaptorch.record import Record
-from lyaptorch.schedules import At, Every, FitPhase, FlossPhase, Schedule
+from lyaptorch.schedules import FitPhase, FlossPhase, Schedule
 from lyaptorch.tasks import Task
 from lyaptorch.training import Model, train
 
@@ -130,7 +130,7 @@ class _Rehearsal(Study):
                 continue
             expected.append((replace(phase, triggers=(), stop=None), phase.epochs))
             for trigger in phase.triggers:
-                times = _times(trigger.when, phase.epochs)
+                times = trigger.when.times(phase.epochs)
                 if times is None:
                     self.found.unknown.append(f"episodes that depend on what happens ({trigger.when})")
                 else:
@@ -166,13 +166,6 @@ class _Rehearsal(Study):
         self.spent.append(epoch * (rehearsed - FEW))
         flops = sum(float(np.sum(record[name])) for name in ("fit_flops", "floss_flops") if name in record)
         return epoch, flops / (FEW + more), short
-
-
-def _times(when: Any, epochs: int) -> int | None:
-    """How often a moment comes within so many task epochs; None where that cannot be told."""
-    if isinstance(when, At):
-        return sum(at <= epochs for at in when.epochs)
-    return (epochs - 1) // when.epochs if isinstance(when, Every) else None
 
 
 def _number(model: Model) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -37,11 +37,18 @@ class OverSeeds:
 
     @property
     def outcome(self) -> str:
-        """`HOLDS` or `FAILS` as most of the runs that decide it say; `UNDECIDED` if no more than half do."""
+        """`HOLDS` or `FAILS` as most of the runs that decide it say; `UNDECIDED` if no more than half do.
+
+        Where they disagree, it takes more than a coin would do in one of twenty cases, or that the interval
+        of 95% of the mean lies on their side.
+        """
         decided = self.seeds - self.undecided
         if 2 * decided <= self.seeds:
             return UNDECIDED
-        return HOLDS if 2 * self.held > decided else FAILS
+        word, count = max((HOLDS, self.held), (FAILS, decided - self.held), key=lambda pair: pair[1])
+        by_coin = sum(math.comb(decided, i) for i in range(count, decided + 1)) / 2**decided
+        ends = {replace(self.checks[0], measured=end).outcome for end in self.interval}
+        return word if count == decided or by_coin <= 0.05 or ends == {word} else UNDECIDED
 
     @property
     def standing(self) -> str:
@@ -81,4 +88,19 @@ def over_seeds(runs: Sequence[Sequence[Check]]) -> list[OverSeeds]:
     """The checks of runs that differ by their seed, each over all of them."""
     keys = dict.fromkeys(check.key for checks in runs for check in checks)
     by_key = [{check.key: check for check in checks} for checks in runs]
-    return [OverSeeds(tuple(own[key] for own in by_key if key in own), len(runs)) for key in keys]
+    return [OverSeeds(_alike([own[key] for own in by_key if key in own]), len(runs)) for key in keys]
+
+
+def _alike(checks: Sequence[Check]) -> tuple[Check, ...]:
+    """About one bound: where each run expects a number of its own, what is measured beyond that."""
+    if len({check.expected for check in checks if not math.isnan(check.expected)}) < 2:
+        return tuple(checks)
+    return tuple(
+        replace(
+            check,
+            sentence=f"{check.sentence}: measured - expected",
+            expected=0.0,
+            measured=check.measured - check.expected,
+        )
+        for check in checks
+    )

@@ -184,23 +184,28 @@ def gathered(figure: Figure, records: Sequence[Record]) -> Record:
     return Record(f"{figure.paper} {figure.figure}", asdict(whole), variables, coordinates)
 
 
-def stretched(figure: Figure, record: Record) -> Record:
-    """A gathered Record with all points of the figure: those that are not there hold what others do.
+def stretched(figure: Figure, record: Record, place: int = 0) -> Record:
+    """A gathered Record with all points of the figure: those that are not there hold what another does.
 
-    It is good for nothing but to ask what the figure would claim of them.
+    It is good for nothing but to ask what the figure would claim of them, and which claims depend on them.
+
+    Args:
+        figure: the whole.
+        record: of some of its points.
+        place: of the point along each dimension whose values the others get.
     """
     groups: list[dict[str, Given]] = [dict(record.variables), dict(record.coordinates)]
     config = dict(record.config)
     for along, own in zip(figure.cut, own_labels(record, figure), strict=True):
         if not _counts(figure, along):
             every = labels(figure, along)
-            groups = [_taken(group, along.dim, own, every) for group in groups]
+            groups = [_taken(group, along.dim, own, every, place) for group in groups]
             config[along.field] = list(every)
     return Record(record.kind, config, *groups)
 
 
-def _taken(group: dict[str, Given], dim: str, own: Labels, every: Labels) -> dict[str, Given]:
-    places = [own.index(label) if label in own else 0 for label in every]
+def _taken(group: dict[str, Given], dim: str, own: Labels, every: Labels, place: int) -> dict[str, Given]:
+    places = [own.index(label) if label in own else place for label in every]
     found: dict[str, Given] = {}
     for name, (dims, values, *attributes) in group.items():
         if dim in dims:

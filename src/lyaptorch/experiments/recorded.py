@@ -36,15 +36,23 @@ def recorded_checks(record: Record, figure: type[Figure]) -> list[Check] | None:
 
 
 def gathered_checks(record: Record, whole: Figure) -> list[Check]:
-    """The checks of a figure on a Record of some of its points; of the others they are not decided."""
-    found = as_recorded(record, type(whole)).checks(record)
-    try:
-        more = recorded_checks(stretched(whole, record), type(whole)) or []
-    # points that are made up may be such as no figure has
-    except (ArithmeticError, TypeError):
-        more = []
-    keys = {check.key for check in found}
-    return found + [replace(check, measured=math.nan) for check in more if check.key not in keys]
+    """The checks of a figure on a Record of some of its points.
+
+    Those of the others are not decided, nor are those of the whole that depend on what is not there.
+    """
+    found = {check.key: check for check in as_recorded(record, type(whole)).checks(record)}
+    for place in (0, -1):
+        try:
+            more = recorded_checks(stretched(whole, record, place), type(whole)) or []
+        # points that are made up may be such as no figure has
+        except (ArithmeticError, TypeError):
+            more = []
+        for check in more:
+            own = found.setdefault(check.key, replace(check, measured=math.nan))
+            numbers = zip((own.measured, own.expected), (check.measured, check.expected), strict=True)
+            if not all(math.isclose(one, other, rel_tol=1e-9) for one, other in numbers):
+                found[check.key] = replace(own, measured=math.nan)
+    return list(found.values())
 
 
 def recorded_scale(record: Record, figure: type[Figure]) -> str:

@@ -52,10 +52,12 @@ class Store:
         found, refused = [], {}
         # of a figure that is cut parts of other seeds are those of another whole
         mine = f"seed{self.figure.seed}-*.nc" if self.figure.cut else "seed*.nc"
+        seeds = {part.seed for part in parts(self.figure, self.seeds)}
         for path in sorted(self.folder.glob(mine)):
             record = _read(path, self.figure)
             if isinstance(record, Record):
-                found.append(record)
+                if record.config["seed"] in seeds:
+                    found.append(record)
             else:
                 refused[path] = record
         return found, refused

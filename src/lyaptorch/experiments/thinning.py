@@ -29,7 +29,7 @@ def thinned(record: Record) -> Record:
     kept in single precision.
     """
     size = {dim: n for v in record.variables.values() for dim, n in zip(v.dims, v.values.shape, strict=True)}
-    stride: dict[str, int] = {dim: _stride(size[dim]) for dim in (*EPOCHS, "measurement") if dim in size}
+    stride: dict[str, int] = {dim: resolution(size[dim]) for dim in (*EPOCHS, "measurement") if dim in size}
 
     def few(variable: Variable) -> Given:
         values = variable.values
@@ -74,8 +74,11 @@ def restored(record: Record) -> Record:
     return Record(record.kind, record.config, variables, coordinates)
 
 
-def _stride(length: int) -> int:
-    """The smallest of 1, 2, 5, 10, 20, ... that leaves at most `POINTS` of so many."""
+def resolution(length: int) -> int:
+    """Epochs that a kept point of a curve of so many stands for.
+
+    The smallest of 1, 2, 5, 10, 20, ... that leaves at most `POINTS`.
+    """
     # such blocks begin where things happen, at epochs that are multiples of a hundred
     nice: Iterator[int] = (step * 10**power for power in count() for step in (1, 2, 5))
     return next(stride for stride in nice if -(-length // stride) <= POINTS)

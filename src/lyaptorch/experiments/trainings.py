@@ -15,7 +15,7 @@ from lyaptorch import _checks
 from lyaptorch.cells import WEIGHTS
 from lyaptorch.experiments.figure import Study, mean_field_gain
 from lyaptorch.record import Record
-from lyaptorch.schedules import SCHEDULES, At, Every, FitPhase, FlossPhase, Schedule
+from lyaptorch.schedules import SCHEDULES, FitPhase, FlossPhase, Schedule
 from lyaptorch.tasks import TASKS, Task, make_task
 from lyaptorch.tasks.batch import Draw
 from lyaptorch.tasks.delayed import LaggedTask
@@ -232,12 +232,7 @@ def _steps(schedule: Schedule) -> tuple[int, int]:
             continue
         fits += phase.epochs
         for trigger in phase.triggers:
-            if isinstance(trigger.when, At):
-                # an episode that is due at the end or later never comes
-                flosses += trigger.phase.epochs * sum(e < phase.epochs for e in trigger.when.epochs)
-            elif isinstance(trigger.when, Every):
-                # due at E, 2 E, ... below the last epoch, and not at 0: floor((epochs - 1) / E) times
-                flosses += trigger.phase.epochs * max(0, (phase.epochs - 1) // trigger.when.epochs)
+            flosses += trigger.phase.epochs * (trigger.when.times(phase.epochs) or 0)
         # beside each task step, where both losses are minimised at once
         if isinstance(phase, FitPhase) and torch.as_tensor(phase.flossing_weight).any():
             flosses += phase.epochs

@@ -73,6 +73,11 @@ class Every:
         # not at epoch 0: what comes before all training is a phase of its own
         return among & (epoch > 0) & (epoch % self.epochs == 0)
 
+    def times(self, epochs: int) -> int:
+        """How often it fires in a fit of so many epochs, the first of the training."""
+        # a fit is over before anybody is asked at its end
+        return max(0, (epochs - 1) // self.epochs)
+
     def wait(self, epoch: Tensor, until_due: int) -> int:
         """Epochs from now, at least 1, within which it cannot fire; arguments as of `When.wait`."""
         # who stands at a multiple was asked before this epoch, and has the whole interval left
@@ -98,6 +103,10 @@ class At:
     def fires(self, epoch: Tensor, among: Tensor, due: bool, values: Values) -> Tensor:
         """Who of `among` is at one of them; arguments as of `When.fires`."""
         return among & torch.isin(epoch, torch.tensor(self.epochs, dtype=epoch.dtype, device=epoch.device))
+
+    def times(self, epochs: int) -> int:
+        """How often it fires, as of `Every.times`."""
+        return sum(at < epochs for at in set(self.epochs))
 
     def wait(self, epoch: Tensor, until_due: int) -> int | None:
         """Epochs from now, at least 1, within which it cannot fire; None for never again."""
@@ -138,6 +147,9 @@ class When:
             return torch.zeros_like(among)
         # a NaN, no value yet, compares as false: nobody fires on it
         return late & torch.stack([c.holds(values(c.metric)) for c in self.conditions]).any(0)
+
+    def times(self, epochs: int) -> None:
+        """Nobody can tell how often it fires."""
 
     def wait(self, epoch: Tensor, until_due: int) -> int:
         """Epochs from now, at least 1, within which it cannot fire.

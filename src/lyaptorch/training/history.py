@@ -46,7 +46,7 @@ class Rows:
     """
 
     def __init__(self, values: Tensor) -> None:
-        self._block, self._count = values, len(values)
+        self._block, self._count = values.detach(), len(values)
 
     @property
     def values(self) -> Tensor:
@@ -61,7 +61,8 @@ class Rows:
             shape = [max(sizes) for sizes in zip(row.shape, old.shape[1:], strict=True)]
             self._block = row.new_full((2 * self._count + 16, *shape), torch.nan)
             _first(self._block[: self._count], old)[...] = old
-        to = self._block[self._count]
+        # what is kept must not keep the graph from which it came, step after step
+        row, to = row.detach(), self._block[self._count]
         (to if to.shape == row.shape else _first(to, row)).copy_(row)
         self._count += 1
 

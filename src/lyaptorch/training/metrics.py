@@ -175,6 +175,7 @@ def answerable(batch: object, model: Model) -> Batch:
     return batch
 
 
+@torch.no_grad()
 def test_scores(model: Model, draw: Callable[[int], Batch], batches: int) -> tuple[Tensor, Tensor]:
     """Loss and accuracy `(*e,)`, averaged over the first `batches` batches of `draw(0), draw(1), ...`."""
     pairs = [model.loss(draw(i) if i else answerable(draw(i), model)) for i in range(batches)]

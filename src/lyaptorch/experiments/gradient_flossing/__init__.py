@@ -4,9 +4,10 @@ from typing import Any
 
 from lyaptorch.experiments.gradient_flossing.alignment import CovariantOverlap, Fig9
 from lyaptorch.experiments.gradient_flossing.conditioning import Fig2a, Fig2b, Fig2c
+from lyaptorch.experiments.gradient_flossing.controls import Controls
 from lyaptorch.experiments.gradient_flossing.convergence import Fig16
 from lyaptorch.experiments.gradient_flossing.cost import Table1
-from lyaptorch.experiments.gradient_flossing.counts import Controls, Fig5, Fig7, LinearNetworks
+from lyaptorch.experiments.gradient_flossing.counts import Fig5, Fig7, LinearNetworks
 from lyaptorch.experiments.gradient_flossing.delays import Fig3c, Fig3d, Fig4c, Fig4d, Fig14c, Fig14d
 from lyaptorch.experiments.gradient_flossing.directions import Fig10, Fig11
 from lyaptorch.experiments.gradient_flossing.episodes import Fig8

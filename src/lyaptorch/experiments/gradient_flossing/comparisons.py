@@ -7,7 +7,8 @@ import torch
 from numpy.typing import NDArray
 
 from lyaptorch.analysis import onset
-from lyaptorch.experiments.check import Checks, at_least, where
+from lyaptorch.experiments.check import Checks, at_least, beyond_error, where
+from lyaptorch.experiments.thinning import resolution
 from lyaptorch.plots.primitives import TINY, Rows
 from lyaptorch.record import Record
 
@@ -40,15 +41,18 @@ def exceeds(
     source: str,
     both_able: object = True,
 ) -> Checks:
-    """A check for each delay: the mean accuracies of one condition lie above those of another.
+    """A check for each delay: accuracies `(delay, network)` of one condition lie above those of its twins.
 
-    It is not decided where both are at chance, or both solve the delay, or one never left chance at any.
+    It is not decided where both are at chance, or both solve the delay, or one never left chance at any, or
+    the error of their mean difference does not tell: a single network must not decide it.
     """
     for delay, high, low in zip(delays.tolist(), upper, lower, strict=True):
+        means = high.mean(), low.mean()
         # above 1 - MARGIN there is no room to exceed by MARGIN
-        told_apart = both_able and max(high, low) > CHANCE and min(high, low) < 1 - MARGIN
+        told_apart = both_able and max(means) > CHANCE and min(means) < 1 - MARGIN
         key, sentence = f"{more} over {less}, d {delay}", f"accuracy at d = {delay}: {more} exceeds {less} by"
-        yield at_least(key, sentence, MARGIN, where(told_apart, high - low), source=source)
+        gain = where(told_apart, beyond_error(high - low, MARGIN))
+        yield at_least(key, sentence, MARGIN, gain, source=source)
 
 
 def sooner(more: str, less: str, record: Record, source: str) -> Checks:
@@ -58,8 +62,9 @@ def sooner(more: str, less: str, record: Record, source: str) -> Checks:
     # pairs of twins of which both leave chance for good
     epochs = [onset(torch.from_numpy(rows), CHANCE, which="last").numpy() for rows in (one, other)]
     both = np.isfinite(epochs[0]) & np.isfinite(epochs[1])
-    # + 1: one that has learned within the first window took some epochs, too
-    ratio = np.exp(np.log((epochs[1][both] + 1) / (epochs[0][both] + 1)).mean()) if both.any() else np.nan
+    # one that has learned within the first window, or the first point of a thinned curve, took that long
+    first = max(WINDOW, resolution(accuracy.shape[-1]))
+    ratio = np.exp(beyond_error(np.log((epochs[1][both] + first) / (epochs[0][both] + first))))
     sentence = f"where both learn, {less} takes so many times the epochs of {more}"
     yield at_least(f"{more} sooner than {less}", sentence, 1.0, ratio, source=source)
 

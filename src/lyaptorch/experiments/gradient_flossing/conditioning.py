@@ -175,7 +175,7 @@ class Fig2a(NoiseDriven):
             )
             yield near(f"{group} slope", sentence, gap[i].mean(), slope[i].mean(), error, **THEORY)
             enough, plain = record["log_kappa_enough_bits"][i, -1], record["log_kappa"][i, 0, -1]
-            sentence = f"{group}: log kappa at the end, float64 against {record['bits'][i]} bits"
+            sentence = f"{group}: log kappa at the end, float64 against as many bits as it takes"
             yield near(f"{group} enough bits", sentence, enough, plain, 1e-3, **THEORY)
             # rounding to p bits leaves a floor of 2^-p sigma_1 times a constant under sigma_n, so that
             # log kappa stops at p ln 2 and a constant

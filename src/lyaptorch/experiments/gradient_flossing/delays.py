@@ -45,7 +45,14 @@ EXPECTED = {
     "before": {10: 1.00, 20: 1.00, 30: 1.00, 40: 1.00, 50: 0.81},
     "before and during": {10: 1.00, 20: 1.00, 30: 1.00, 40: 1.00, 50: 1.00},
 }
-"""Mean accuracy after 6 000 epochs, by condition and delay: an independent run of 8 seeds."""
+"""Mean accuracy after `SIX` epochs, by condition and delay: an independent run of 8 seeds."""
+SIX = 6000
+INDEPENDENT: dict[str, Any] = {
+    "kind": "question",
+    "source": "an independent run of 8 seeds",
+    "because": "No paper says it: an independent implementation found it.",
+}
+"""Of checks against that run."""
 ABSTRACT = "Gradient Flossing, abstract and section 9"
 """Where it says that flossing before training speeds it up."""
 HARD = (40, 60)
@@ -129,12 +136,15 @@ class Fig3c(DelaySweep):
         """Flossed networks solve about twice the delay, and learn sooner what both learn."""
         means = record["final_accuracy"].mean(-1)
         none, flossed = longest(record["delay"], means, self.level).tolist()
-        ours, source = "longest delay solved by flossed networks", self.source
+        ours, source = "longest delay solved by flossed networks, beyond that of others", self.source
         longer = "it is longer than that of networks without flossing, times"
-        known = where(np.isfinite(means).all(), flossed)
-        yield at_least("longest delay", ours, self.delays[0], known, source=source)
-        # without a delay that their twins solve, too, there is no ratio
-        ratio = where(none, flossed / max(none, 1))
+        # where both solve nothing, or all that was tried, neither is beyond the other
+        last = record["delay"].max()
+        told = np.isfinite(means).all() and max(none, flossed) and min(none, flossed) < last
+        yield at_least("longest delay", ours, none + 1, where(told, flossed), source=source)
+        # without a delay that their twins solve, too, there is no ratio; with the longest it may be more
+        ratio = flossed / max(none, 1)
+        ratio = where(told and none and (flossed < last or ratio >= 1.5), ratio)
         yield at_least("longest delay, ratio", longer, 1.5, ratio, source=source)
         yield from sooner("before", "none", record, ABSTRACT)
 
@@ -178,12 +188,12 @@ class Fig4d(DelaySweep):
 
     def claims(self, record: Record) -> Checks:
         """None < before < before and during: mean accuracy, at each delay that tells them apart."""
-        delays, names, mean = record["delay"], record["condition"], record["final_accuracy"].mean(-1)
+        delays, names, final = record["delay"], record["condition"], record["final_accuracy"]
         # at shorter delays all solve, at longer ones none: equal means say nothing there
         hard = some_or_all((delays >= HARD[0]) & (delays <= HARD[1]))
         learn = able(record)
         for i, (less, more) in enumerate(pairwise(names)):
-            upper, lower = mean[i + 1, hard], mean[i, hard]
+            upper, lower = final[i + 1, hard], final[i, hard]
             both = learn[i] and learn[i + 1]
             yield from exceeds(more, less, delays[hard], upper, lower, self.source, both)
         yield from sooner("before", "none", record, ABSTRACT)
@@ -203,16 +213,20 @@ class Fig4c(Fig4d):
     def claims(self, record: Record) -> Checks:
         """The table of an independent run at d <= 50 within .15, and the paper's claim at d = 70."""
         yield from super().claims(record)
-        mean, source = record["final_accuracy"].mean(-1), "an independent run of 8 seeds"
-        for condition, row in zip(record["condition"], mean, strict=True):
+        end = at_six = record["final_accuracy"]
+        if record["accuracy"].shape[-1] > SIX:
+            # training went on beyond it: the mean of the hundred epochs before
+            at_six = record["accuracy"][..., SIX - 100 : SIX].mean(-1)
+        for i, condition in enumerate(record["condition"]):
             expected = EXPECTED[condition]
-            for delay, accuracy in zip(record["delay"].tolist(), row, strict=True):
+            for j, delay in enumerate(record["delay"].tolist()):
                 key, sentence = f"{condition}, d {delay}", f"accuracy at d = {delay}, {in_words(condition)}"
                 if delay in expected:
-                    yield near(key, sentence, expected[delay], accuracy, 0.15, source=source)
+                    sentence = f"{sentence}, after at most {SIX} epochs"
+                    yield near(key, sentence, expected[delay], at_six[i, j].mean(), 0.15, **INDEPENDENT)
                 if delay == 70 and condition == "before and during":
                     sentence = "the paper's claim: above 0.8 at d = 70 with flossing during"
-                    yield at_least(key, sentence, 0.8, accuracy, source=self.source)
+                    yield at_least(key, sentence, 0.8, end[i, j].mean(), source=self.source)
 
 
 @figure(

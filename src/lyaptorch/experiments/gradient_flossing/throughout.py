@@ -20,6 +20,7 @@ from lyaptorch.experiments.gradient_flossing.episodes import (
     of_each_delay,
 )
 from lyaptorch.experiments.gradient_flossing.setting import Condition, bundles, figure, number
+from lyaptorch.experiments.thinning import resolution
 from lyaptorch.plots.primitives import PALETTE, TINY, Rows, footnote, label_accuracy, smooth
 from lyaptorch.record import Record
 
@@ -94,9 +95,9 @@ class Fig12(Episodes):
         lower = "share of late episodes after which accuracy is lower by 0.05, above that of early ones alone"
         end = "accuracy at the end, early episodes alone above episodes to the end by"
         yield at_least("drops", lower, 0.8, drops, source=self.source)
-        # what it was before an episode against what it is before the next one
-        back = (before[1, 1:] > before[1, :-1] - 0.05)[above[1, :-1]]
-        sentence = "share of late episodes after which accuracy is back before the next one"
+        # what it was before an episode against what it is before the next one, where it dropped
+        back = (before[1, 1:] > before[1, :-1] - 0.05)[(above & drop)[1, :-1]]
+        sentence = "share of drops at late episodes after which accuracy is back before the next one"
         yield at_least("recovers", sentence, 0.8, share(back), source=self.source)
         learn = max(early[:, -few:].mean(), throughout[:, -few:].mean()) > CHANCE
         yield at_least("end", end, 0.02, where(learn, lead), source=self.source)
@@ -105,6 +106,8 @@ class Fig12(Episodes):
 
     def _never(self, early: Rows, throughout: Rows, late: list[int], few: int) -> Checks:
         """Between late episodes accuracy never reaches 100%, where it does with early episodes alone."""
+        # a point of a thinned curve may stand for more
+        few = max(few, resolution(self.epochs))
         best = [
             np.stack([smooth(rows, few)[:, e + few : e + self.period].max(-1) for e in late])
             for rows in (early, throughout)

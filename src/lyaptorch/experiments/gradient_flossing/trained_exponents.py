@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lyaptorch._random import Stream
 from lyaptorch.cells import random_frame
-from lyaptorch.experiments.check import OURS, Checks, at_least, at_most, typical, where
+from lyaptorch.experiments.check import OURS, Checks, at_least, at_most, beyond_error, where
 from lyaptorch.experiments.figure import Along, Results, Study, coordinates
 from lyaptorch.experiments.gradient_flossing.comparisons import SOLVED
 from lyaptorch.experiments.gradient_flossing.delays import Fig4d
@@ -118,21 +118,26 @@ class Fig13(Fig4d):
             values = record["exponents"][..., i - 1]
             ahead = "mean of solved networks above that of the others by"
             for j, delay in enumerate(record["delay"].tolist()):
-                gap = apart(values[:, j], solved[:, j])
+                gap, error = apart(values[:, j], solved[:, j])
+                gap = where(abs(gap) > 2 * error, gap)
                 key, sentence = f"lambda_{i}, d {delay}", f"lambda_{i} at d = {delay}: {ahead}"
                 yield at_least(key, sentence, 0.0, gap, source=source)
             # flossing alone raises exponents: of what success has to do with it only networks tell that
             # were treated alike
             rows = zip(values.reshape(-1, self.seeds), solved.reshape(-1, self.seeds), strict=True)
-            alike = typical(np.array([apart(*row) for row in rows]), np.mean)
+            gaps = np.array([apart(*row)[0] for row in rows])
+            alike = beyond_error(gaps[np.isfinite(gaps)])
             sentence = f"lambda_{i}, networks of one delay that were treated alike: {ahead}"
             yield at_least(f"lambda_{i}, alike", sentence, 0.0, alike, source=source)
 
 
-def apart(values: NDArray[np.floating], solved: NDArray[np.bool_]) -> float:
-    """The mean of what is solved above that of what is not; NaN where there is not both."""
-    both = solved.any() and not solved.all()
-    return where(both, typical(values[solved], np.mean) - typical(values[~solved], np.mean))
+def apart(values: NDArray[np.floating], solved: NDArray[np.bool_]) -> tuple[float, float]:
+    """The mean of what is solved above that of what is not, and its error; NaN without two of both."""
+    groups = [z[np.isfinite(z)] for z in (values[solved], values[~solved])]
+    if min(map(len, groups)) < 2:
+        return float("nan"), float("nan")
+    one, other = groups
+    return float(one.mean() - other.mean()), float(sum(z.var(ddof=1) / len(z) for z in groups) ** 0.5)
 
 
 def power_law(delays: NDArray[np.integer], exponents: NDArray[np.floating]) -> tuple[float, float, float]:

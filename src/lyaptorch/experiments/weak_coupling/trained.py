@@ -17,7 +17,7 @@ from lyaptorch.cells import Cell, residuals
 from lyaptorch.experiments.check import THEORY, Checks, at_most, near
 from lyaptorch.experiments.figure import Figure, Results, Study, declare
 from lyaptorch.plots.primitives import BLUE, GREY, ORANGE, PALETTE, letters, picture
-from lyaptorch.record import Record
+from lyaptorch.record import Given, Record, Variable
 from lyaptorch.schedules import FitPhase
 from lyaptorch.tasks import Adding, SequentialImages
 from lyaptorch.tasks.batch import Draw, Task
@@ -63,9 +63,32 @@ def learned(record: Record, ids: Tensor, dims: tuple[str, ...]) -> dict[str, Any
     return {
         **{name: ((*dims, "measurement"), values) for name, values in scores.items()},
         "unstable_at": (dims, np.nan_to_num(unstable, nan=-1.0).reshape(ids.shape)),
-        # of members that overflowed the last times are NaN
-        "measured_at": (("measurement",), np.nanmax(record["measured_at"], 0)),
+        "measured_at": (("measurement",), record["measured_at"][0]),
     }
+
+
+def to_the_end(record: Record, times: NDArray[np.integer]) -> Record:
+    """The same with what is measured at all of these epochs, NaN after the last member has overflowed.
+
+    The training ends there: without, a part whose networks all overflow would not fit to others.
+    """
+
+    def whole(variable: Variable) -> Given:
+        dims, values, attributes = variable
+        more = [
+            (0, len(times) - n if d == "measurement" else 0) for d, n in zip(dims, values.shape, strict=True)
+        ]
+        return (
+            dims,
+            np.pad(values, more, constant_values=np.nan) if any(m for _, m in more) else values,
+            attributes,
+        )
+
+    variables = {name: whole(variable) for name, variable in record.variables.items()}
+    dims, values, attributes = record.variables["measured_at"]
+    every = np.broadcast_to(times, (len(values), len(times))).astype(values.dtype)
+    variables["measured_at"] = dims, every, attributes
+    return Record(record.kind, record.config, variables, record.coordinates)
 
 
 class Trained(Figure):
@@ -92,7 +115,9 @@ class Trained(Figure):
         # where r > 1 states and gradients grow exponentially, and some overflow; the others go on
         usual = {"optimizer": SGD(momentum=0.9), "clip": None, "metrics": ("test",), "unstable": "mark"}
         whose = {"member_ids": ids, "batch": self.batch}
-        return study.train(model, task, (FitPhase(iterations),), **whose, **{**usual, **settings})
+        chosen: dict[str, Any] = {"metrics_every": 100, **usual, **settings}
+        record = study.train(model, task, (FitPhase(iterations),), **whose, **chosen)
+        return to_the_end(record, np.arange(0, iterations, chosen["metrics_every"]))
 
 
 @picture(5, width=3.0)

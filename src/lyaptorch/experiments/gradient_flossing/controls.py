@@ -1,0 +1,104 @@
+"""Controls, which do not replace flossing: penalties on single steps, gain and clipping; the joint loss."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from lyaptorch.experiments.check import OURS, Checks, at_least, at_most, beyond_error
+from lyaptorch.experiments.figure import mean_field_gain
+from lyaptorch.experiments.gradient_flossing.comparisons import MARGIN
+from lyaptorch.experiments.gradient_flossing.delays import BITS
+from lyaptorch.experiments.gradient_flossing.setting import (
+    SMOOTH,
+    SMOOTHED,
+    Condition,
+    DelaySweep,
+    bundles,
+    figure,
+    number,
+)
+from lyaptorch.plots.primitives import GREY, footnote, label_accuracy, look, picture, smooth
+from lyaptorch.record import Record
+from lyaptorch.tasks import make_task
+
+# a number, because every network has a bound of its own, and None would be for all of them
+UNCLIPPED = 1e6
+"""A norm that no gradient reaches."""
+CONTROLS = ("spectral radius", "one-step Jacobians", "mean-field slope", "mean-field gain", "no clipping")
+UNSAID = CONTROLS[3:]
+"""Controls that the paper does not speak of."""
+
+
+@picture(lambda record: 2 * len(record["delay"]), width=3.6, height=3.3)
+def conditions(record: Record, axes: list[Axes]) -> None:
+    """Accuracy over epochs, and after training a row for each condition, for each delay."""
+    names = [str(name) for name in record["condition"]]
+    for j, delay in enumerate(record["delay"]):
+        over_epochs, final = axes[2 * j : 2 * j + 2]
+        bundles(over_epochs, smooth(record["accuracy"][:, j], SMOOTH), names)
+        for i, rows in enumerate(record["final_accuracy"][:, j]):
+            color, _ = look(i)
+            final.plot(rows, np.full(len(rows), i), "o", color=color, alpha=0.4, markersize=4)
+            final.plot(rows.mean(), i, "|", color=color, markersize=16, markeredgewidth=2)
+        label_accuracy(over_epochs, "epoch", f"delay {delay}")
+        final.axvline(0.5, color=GREY, linestyle=":", linewidth=0.8)
+        final.set_yticks(range(len(names)), names)
+        final.invert_yaxis()
+        final.set(xlabel="accuracy", xlim=BITS, title="After training")
+    handles = axes[0].get_legend_handles_labels()
+    axes[0].figure.legend(*handles, loc="outside lower center", ncols=4)
+    footnote(axes[0], number(record), "thick: means; bands: 25 to 75%; thin, dots: each", SMOOTHED)
+
+
+@figure(
+    "controls",
+    "penalties on single steps, gain and clipping in place of flossing; joint loss",
+    cost=("2 s", "2 min"),
+    smoke={"delays": (4,)},
+    small={"delays": (30,), "seeds": 2, "epochs": 1000, "floss_epochs": 400},
+    draw=conditions,
+)
+class Controls(DelaySweep):
+    """Flossing beside what could replace it, on the binary temporal XOR.
+
+    Three penalties that look at single steps, minimised before training as exponents are; the gain at which
+    mean-field theory puts lambda_1 at 0; task gradients that are not clipped; and the flossing loss added to
+    the task loss instead of phases of its own, which is no control but flossing in another form.
+
+    Attributes:
+        joint_weight: of the flossing loss beside the task loss; ours.
+    """
+
+    delays: tuple[int, ...] = (50, 60)
+    joint_weight: float = 0.1
+
+    def conditions(self) -> tuple[Condition, ...]:
+        """Flossing first, then what leaves networks at chance, then the joint loss."""
+        gain = mean_field_gain(make_task(self.task, delay=self.delays[0]))
+        return (
+            Condition("flossing before", before=True),
+            Condition("none"),
+            Condition("spectral radius", before=True, penalty="spectral_radius"),
+            Condition("one-step Jacobians", before=True, penalty="one_step_jacobians"),
+            Condition("mean-field slope", before=True, penalty="mean_field_slope"),
+            Condition("mean-field gain", gain=gain),
+            Condition("no clipping", clip=UNCLIPPED),
+            Condition("joint loss", flossing_weight=self.joint_weight),
+        )
+
+    def claims(self, record: Record) -> Checks:
+        """Flossing is an improvement, and controls do not yield half of it."""
+        claim: dict[str, Any] = {"source": "Gradient Flossing, section 7"}
+        for j, delay in enumerate(record["delay"].tolist()):
+            final = dict(zip(record["condition"].tolist(), record["final_accuracy"][:, j], strict=True))
+            gain = beyond_error(final["flossing before"] - final["none"], MARGIN)
+            sentence = f"d = {delay}: accuracy that flossing before training gains"
+            yield at_least(f"flossing before, d {delay}", sentence, MARGIN, gain, **claim)
+            for name in CONTROLS:
+                own = (final[name] - final["none"]).mean()
+                sentence = f"d = {delay}: share of that which {name} gains"
+                said = OURS if name in UNSAID else claim
+                yield at_most(f"{name}, d {delay}", sentence, 0.5, own / gain if gain > 0 else np.nan, **said)

@@ -72,7 +72,7 @@ def test_a_dry_run_of_paper_scale_counts_what_is_made(lyap, monkeypatch):
 
 @pytest.mark.parametrize("option", [("--gather",), ("--budget", "2h"), ("--records", "elsewhere")])
 def test_what_is_of_paper_scale_is_refused_elsewhere(lyap, tmp_path, option):
-    message = "--records, --budget and --gather are of paper scale: add --scale paper"
+    message = "--records, --budget and --gather are of paper scale; add --scale paper, or drop them"
     assert message in lyap.fails("reproduce", "gradient-flossing", "fig1b", "--scale", "smoke", *option)
     assert not list((tmp_path / "runs").glob("**/*.nc"))
 

@@ -141,8 +141,8 @@ def test_the_page_of_checks_says_what_held_what_is_missed_and_what_was_not_run(l
     page = (tmp_path / "checks.md").read_text()
     line = (
         "**Claims of the papers**: at paper scale, in 0 of 3 figures, 0 reproduced, 0 not reproduced, "
-        "0 not decided, 3 not run; at small scale, in 1 of 3 figures, 1 reproduced, 1 not reproduced, "
-        "1 not decided, 0 not run."
+        "0 not decided, 3 figures not run; at small scale, in 1 of 3 figures, 1 reproduced, "
+        "1 not reproduced, 1 not decided, 2 figures not run."
     )
     assert line in page
     assert line in " ".join(out.split())

@@ -108,6 +108,27 @@ def test_a_network_that_explodes_where_it_is_measured_alone(name):
         train(networks(IDS, SLOWLY), schedule(), IDS, unstable="raise", **metric)
 
 
+@pytest.mark.parametrize("more", [{}, {"metrics": ("test",), "metrics_every": 1}], ids=["alone", "measured"])
+def test_weights_that_overflow_in_an_update_are_an_overflow(more):
+    """From there on not even states can be computed, which must not end the others."""
+    rates = torch.tensor([1e-3, 1e308, 1e-3])
+
+    def trained(ids, **how):
+        model = networks(ids)
+        if len(ids) == len(IDS):
+            with torch.no_grad():
+                # so large a gradient that the update overflows
+                model.readout.weight[BAD] *= 1e3
+        return train(model, (fit(),), ids, optimizer=lt.SGD(), clip=None, lr=rates[ids], **more, **how)
+
+    record, alone = trained(IDS), trained(GOOD)
+    assert record["unstable_at"][BAD] == 1
+    np.testing.assert_array_equal(record["loss"][GOOD], alone["loss"])
+    message = r"weights are not finite at epoch 1 for member \[1\]; lower the learning rate, or pass unstable"
+    with pytest.raises(FloatingPointError, match=message):
+        trained(IDS, unstable="raise")
+
+
 def test_nobody_asks_a_network_that_was_dropped(monkeypatch):
     """Nor those that take no part."""
     asked, usual = [], metrics.measured_exponents

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from lyaptorch._brief import FAILS, HOLDS, UNDECIDED, tally
+from lyaptorch._brief import FAILS, HOLDS, UNDECIDED, counted, tally
 from lyaptorch.cli.figures import Made
 from lyaptorch.cli.output import markdown, measured
 from lyaptorch.cli.parts import PAPER, PaperOrder, checked
@@ -20,6 +20,8 @@ from lyaptorch.experiments.parts import coverage
 from lyaptorch.plots.pages import duration
 
 NOT_RUN, SMALL = "not run", "small"
+NO_PAPER = "beyond"
+"""Where figures are ours, which claim nothing of a paper."""
 CHECKED = ("figure", "check", "expected", "measured", "seeds", "outcome", "kind")
 COSTS = ("", "figure", "shows", "processor time", "time on the clock", "checks")
 """The columns of the tables."""
@@ -87,15 +89,19 @@ def over_runs(made: Sequence[Made], scale: str) -> dict[tuple[str, str], Standin
     }
 
 
-def headline(own: Standings, *others: Standings) -> str:
-    """Of the claims of the papers: "12 reproduced, 1 not reproduced, 2 not decided, 30 not run".
+def headline(standings: Standings) -> str:
+    """Of the claims of the papers: "in 3 of 5 figures, 12 reproduced, 1 not reproduced, ...".
 
-    Claims that only others know are those that were not run; the figures that nobody ran are unknown.
+    Nobody knows how many claims the figures have that were not run.
     """
-    here, known = _claims(own), set().union(*(_claims(other) for other in others))
-    counts = Counter(REPRODUCED[over.outcome] for over in here.values())
-    counts[NOT_RUN] = len(known - here.keys())
-    return ", ".join(f"{counts[word]} {word}" for word in (*REPRODUCED.values(), NOT_RUN))
+    papers = [(name, figure) for name, own in FIGURES.items() if name != NO_PAPER for figure in own]
+    made = sum(name in standings and not standings[name].refused for name in papers)
+    counts = Counter(REPRODUCED[over.outcome] for over in _claims(standings).values())
+    words = [
+        f"in {made} of {len(papers)} figures",
+        *(f"{counts[word]} {word}" for word in REPRODUCED.values()),
+    ]
+    return ", ".join([*words, *[f"{counted(len(papers) - made, 'figure')} {NOT_RUN}"] * (made < len(papers))])
 
 
 def checks_page(paper: Standings, small: Standings, scale: str, folder: Path) -> str:
@@ -109,8 +115,10 @@ def checks_page(paper: Standings, small: Standings, scale: str, folder: Path) ->
         *_missed(paper),
         "`lyap report --markdown checks.md` makes this page: at paper scale of the figures of which there "
         f"are parts, at {scale} scale over the seeds with which each was made. There a check holds if it "
-        "does in most of those that decide it; it is not decided if no more than half do. Measured is then "
-        "the mean, with its interval of 95%. Expected is a value that must be met to within ±, or a bound "
+        "does in most of those that decide it; it is not decided if no more than half do, nor where they "
+        "disagree as a coin would and the interval of the mean is on neither side. Measured is then "
+        "the mean, with its interval of 95%; where each seed expects a number of its own, what lies beyond "
+        "that. Expected is a value that must be met to within ±, or a bound "
         "from one side, ≥ or ≤. A check is not decided where what it speaks of did not occur, or lies within "
         "chance. Only claims, the sentences of a paper, are counted above; of the others the last column "
         "says why they are none.",
@@ -129,17 +137,9 @@ def checks_page(paper: Standings, small: Standings, scale: str, folder: Path) ->
 
 def badge(paper: Standings, small: Standings, scale: str) -> str:
     """The claims of the papers in a line, for a README."""
-    figures = sum(map(len, FIGURES.values()))
-    told = [(PAPER, paper, small), *([(scale, small, paper)] if small else [])]
-    words = (
-        f"at {at} scale, in {made_of(own)} of {figures} figures, {headline(own, o)}" for at, own, o in told
-    )
+    told = {PAPER: paper, **({scale: small} if small else {})}
+    words = (f"at {at} scale, {headline(standings)}" for at, standings in told.items())
     return f"**Claims of the papers**: {'; '.join(words)}."
-
-
-def made_of(standings: Standings) -> int:
-    """How many figures there are."""
-    return sum(not standing.refused for standing in standings.values())
 
 
 def _missed(paper: Standings) -> list[str]:

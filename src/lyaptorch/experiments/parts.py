@@ -94,7 +94,7 @@ def own_labels(record: Record, figure: Figure) -> list[Labels]:
     """What stands along each dimension of a part."""
     known = {field.name for field in fields(figure)} & record.config.keys()
     values = {name: record.config[name] for name in known}
-    own = _with(figure, {name: _plain(value) for name, value in values.items()})
+    own = _with(figure, {name: tuples(value) for name, value in values.items()})
     return [labels(own, along) for along in figure.cut]
 
 
@@ -218,13 +218,13 @@ def _taken(group: dict[str, Given], dim: str, own: Labels, every: Labels, place:
 def completed(figure: Figure, raw: Record) -> Record:
     """The Record of a figure from what was measured, perhaps by another figure, of some of its networks."""
     names = {"seed", "first", *(along.field for along in figure.cut)} & raw.config.keys()
-    own = _with(figure, {name: _plain(raw.config[name]) for name in names})
+    own = _with(figure, {name: tuples(raw.config[name]) for name in names})
     return Record(f"{own.paper} {own.figure}", asdict(own), *own.complete(raw))
 
 
-def _plain(value: Any) -> Any:
+def tuples(value: Any) -> Any:
     """JSON's lists as the tuples they were."""
-    return tuple(value) if isinstance(value, list) else value
+    return tuple(tuples(item) for item in value) if isinstance(value, list) else value
 
 
 def _with(figure: Figure, values: Mapping[str, Any]) -> Figure:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
-from typing import Any
 
 from lyaptorch.experiments.check import Check
 from lyaptorch.experiments.figure import SCALES, Figure
-from lyaptorch.experiments.parts import stretched
+from lyaptorch.experiments.parts import stretched, tuples
 from lyaptorch.record import Record
 
 
@@ -21,7 +20,7 @@ def figure_of(record: Record, figures: Mapping[str, Mapping[str, type[Figure]]])
 
 def as_recorded(record: Record, figure: type[Figure]) -> Figure:
     """The figure with the configuration of its Record."""
-    return figure(**{name: _tuples(value) for name, value in record.config.items()})
+    return figure(**{name: tuples(value) for name, value in record.config.items()})
 
 
 def recorded_checks(record: Record, figure: type[Figure]) -> list[Check] | None:
@@ -70,8 +69,3 @@ def recorded_scale(record: Record, figure: type[Figure]) -> str:
         if Record(record.kind, config, {}).config == record.config:
             return scale
     return ""
-
-
-def _tuples(value: Any) -> Any:
-    """JSON's lists as the tuples they were."""
-    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value

@@ -201,9 +201,8 @@ def flossed(cell: Cell, name: Named) -> list[Tensor]:
 
 
 T = TypeVar("T")
-
 OVERFLOWS: tuple[type[Exception], ...] = (FloatingPointError, LinAlgError)
-"""How it is said that numbers are not finite; the second by decompositions of torch."""
+"""How it is said that numbers are not finite, by torch's decompositions in the second way."""
 GO_ON = 'or pass unstable="mark" to go on without it'
 
 
@@ -238,6 +237,18 @@ def unstable(what: str, networks: Ensemble, wrong: Tensor, batch: Batch) -> Unst
         wrong,
         step,
     )
+
+
+def overflow_of(error: UnstableError | ValueError, networks: Ensemble) -> UnstableError:
+    """That of members that overflowed, as weights may do in an update; any other error is raised."""
+    if isinstance(error, UnstableError):
+        return error
+    finite = [torch.isfinite(z) for z in networks.model.of_members().values()]
+    bad = ~torch.stack([z.reshape(*networks.ids.shape, -1).all(-1) for z in finite]).all(0)
+    if not bad.any():
+        raise error
+    whose = f"at epoch {int(networks.epoch[bad].min())} for member {networks.ids[bad].tolist()}"
+    return UnstableError(f"weights are not finite {whose}; lower the learning rate, {GO_ON}", bad)
 
 
 def told_apart(networks: Ensemble, attempt: Callable[[Ensemble, Tensor], T]) -> T:

@@ -17,7 +17,7 @@ from lyaptorch._shown import progress
 from lyaptorch.schedules import FitPhase, FlossPhase, Phase, Schedule
 from lyaptorch.schedules.phases import check_per_member, plain, select
 from lyaptorch.tasks.batch import Draw, Task
-from lyaptorch.training.ensemble import Ensemble, UnstableError, flossed, told_apart
+from lyaptorch.training.ensemble import Ensemble, UnstableError, flossed, overflow_of, told_apart
 from lyaptorch.training.epochs import Row
 from lyaptorch.training.flossing import most_exponents, warn_of_death
 from lyaptorch.training.history import History, any_of, save_checkpoint
@@ -140,9 +140,10 @@ class Run:
                 measured = {}
                 active.done += 1
                 yield _Told(rows)
-        except UnstableError as failure:
+        except (UnstableError, ValueError) as error:
+            failure = overflow_of(error, self.part)
             if self.settings.unstable == "raise":
-                raise
+                raise failure from error.__cause__
             self._drop(active, failure)
 
     def _until_look(self, phase: Phase, active: _Active) -> int:

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from torch import Tensor
 
 from lyaptorch.experiments.beyond.learners import LEARNED, Learning, asks_at_least, asks_at_most, figure
-from lyaptorch.experiments.check import OURS, Checks, at_least, at_most, where
+from lyaptorch.experiments.check import OURS, Checks, at_most, where
 from lyaptorch.experiments.figure import Results, Study, coordinates
 from lyaptorch.experiments.gradient_flossing.setting import Condition
 from lyaptorch.plots.primitives import (
@@ -117,11 +117,11 @@ class CheapFlossing(Learning):
         ways = record["way"].tolist()
         gained = record["final_accuracy"].mean((1, 2)) - record["final_accuracy"][0].mean()
         full = ways.index("published")
-        sentence, source = "accuracy that published flossing adds", "Gradient Flossing, figure 4c"
+        sentence = "accuracy that published flossing adds"
         # where unflossed networks learn all, or flossed ones nothing, flossing has nothing to add
         finals = record["final_accuracy"].mean((1, 2))
         tells = finals[0] < SOLVED and record["final_accuracy"][[0, full]].max() > LEARNED
-        yield at_least("published", sentence, 0.1, where(tells, gained[full]), source=source)
+        yield asks_at_least("published", sentence, 0.1, where(tells, gained[full]))
         # a share of nothing, or of a loss, says nothing
         kept = gained / gained[full] if tells and gained[full] > 0 else np.full(len(ways), np.nan)
         for share, way in zip(kept, ways, strict=True):

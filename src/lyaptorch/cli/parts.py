@@ -29,6 +29,8 @@ from lyaptorch.sweep import Group, Processes, Serial, Workers
 
 PAPER = SCALES[-1]
 """The scale of which figures are cut into parts."""
+FEW = 8
+"""Missing parts that are named in a line."""
 LONG = 4 * 3600.0
 """Seconds from which on a figure that is not cut is made with one seed instead of `SEEDS`."""
 
@@ -184,7 +186,9 @@ def gather(paper: str, name: str, order: PaperOrder) -> tuple[dict[str, Any], li
     rows = [(point, f"{number} of {there.of}") for point, number in points.items()]
     rows += [(point, "left out") for point in left_out]
     lines = [f"refused: {why}" for why in refused.values()]
-    lines += [f"missing {counted(len(todo), 'part')}: {', '.join(todo)}"] if todo else []
+    # of hundreds the names of some say how they are called; JSON has all
+    more = f" and {len(todo) - FEW} more" * (len(todo) > FEW)
+    lines += [f"missing {counted(len(todo), 'part')}: {', '.join(todo[:FEW])}{more}"] if todo else []
     lines += [f"{what.capitalize()} {file}" for what, file in files.items()]
     facts = {
         "checks": [check.facts() for check in checks],

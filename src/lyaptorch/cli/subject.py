@@ -242,13 +242,15 @@ def load(target: str, modules: dict[str, ModuleType] | None = None) -> Any:
         raise ValueError(f"target must be module:name or file.py:name, got {target!r}")
     modules = {} if modules is None else modules
     try:
-        found: Any = modules[where] if where in modules else modules.setdefault(where, _module(where))
+        if where not in modules:
+            modules[where] = _module(where)
     except (ImportError, OSError) as error:
         raise ValueError(f"cannot load {target}: {error}; check the module and the name") from error
     except Exception as error:  # whatever the user's module raises
         last = traceback.extract_tb(error.__traceback__)[-1]
         at = "" if isinstance(error, SyntaxError) else f" in line {last.lineno} of {last.filename}"
         raise ValueError(f"cannot load {target}: {type(error).__name__}: {error}{at}; correct it") from error
+    found: Any = modules[where]
     # what is called on the way to a part, a class or `make`, is called once: whole.rnn of make()
     for name in names.split("."):
         try:

@@ -41,8 +41,12 @@ def gathered_checks(record: Record, whole: Figure) -> list[Check]:
     """
     found = {check.key: check for check in as_recorded(record, type(whole)).checks(record)}
     for place in (0, -1):
+        every = stretched(whole, record, place)
+        if every.config == record.config:
+            # all points are there
+            break
         try:
-            more = recorded_checks(stretched(whole, record, place), type(whole)) or []
+            more = recorded_checks(every, type(whole)) or []
         # points that are made up may be such as no figure has
         except (ArithmeticError, TypeError):
             more = []

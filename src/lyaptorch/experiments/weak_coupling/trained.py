@@ -75,14 +75,10 @@ def to_the_end(record: Record, times: NDArray[np.integer]) -> Record:
 
     def whole(variable: Variable) -> Given:
         dims, values, attributes = variable
-        more = [
-            (0, len(times) - n if d == "measurement" else 0) for d, n in zip(dims, values.shape, strict=True)
-        ]
-        return (
-            dims,
-            np.pad(values, more, constant_values=np.nan) if any(m for _, m in more) else values,
-            attributes,
-        )
+        if "measurement" in dims and (lost := len(times) - values.shape[dims.index("measurement")]):
+            more = [(0, lost if dim == "measurement" else 0) for dim in dims]
+            values = np.pad(values, more, constant_values=np.nan)
+        return dims, values, attributes
 
     variables = {name: whole(variable) for name, variable in record.variables.items()}
     dims, values, attributes = record.variables["measured_at"]

@@ -214,6 +214,8 @@ def test_rm_removes_a_record_with_all_that_stands_beside_it(lyap, runs, tmp_path
     [
         (["report", "nowhere"], "there are no Records in nowhere; make one, or name another folder"),
         (["report", "runs", "--out", "nowhere/page.html"], "cannot write nowhere/page.html"),
+        (["report", "runs", "--scale", "small"], "--scale and --records are of the Markdown; add --markdown"),
+        (["report", "runs", "--records", "parts"], "--scale and --records are of the Markdown; add --mark"),
         (["show", "nope"], "there is no Record nope.nc, nor runs/nope.nc; in runs there are: broken, grad"),
         (["show", "broken"], "cannot load runs/broken.nc"),
         (["diff", "training", "nope"], "there is no Record nope.nc"),

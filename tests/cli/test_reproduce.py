@@ -127,6 +127,10 @@ TINY += ["--batch", 2, "--length", 20]
             ["reproduce", "gradient-flossing", "fig1b", "--threads", 0],
             "threads must be an integer >= 1, got 0",
         ),
+        (
+            ["reproduce", "gradient-flossing", "fig1b", "--scale", "smoke", "--workers", 2],
+            "one figure of one seed is made by one process, got --workers 2; drop it, or add --seeds",
+        ),
         (["train", "temporal_xr", *TINY], "unknown task 'temporal_xr', did you mean 'temporal_xor'"),
         (
             ["train", "temporal_xor", *TINY, "--schedule", "durin"],

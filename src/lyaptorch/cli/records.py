@@ -48,7 +48,7 @@ def report(
     out: Path | None = None,
     tensorboard: Path | None = None,
     markdown: Path | None = None,
-    scale: Literal["smoke", "small"] = "small",
+    scale: Literal["smoke", "small"] | None = None,
     records: Path | None = None,
     json: bool = False,
     quiet: Quiet = False,
@@ -62,12 +62,14 @@ def report(
         tensorboard: Also write the curves of all Records as TensorBoard events into this folder.
         markdown: Also write the checks and costs of all figures as Markdown into this file: at paper scale
             from finished parts, and at a smaller one over the seeds that are among the Records.
-        scale: The smaller one.
-        records: Folder of finished parts; RUNS/records when missing.
+        scale: The smaller one, of the Markdown; small when missing.
+        records: Folder of finished parts, for the Markdown; RUNS/records when missing.
         json: Print one JSON object.
         quiet: Print nothing, errors and JSON aside.
         verbose: Say on stderr where an error arose.
     """
+    if markdown is None and (scale, records) != (None, None):
+        raise ValueError("--scale and --records are of the Markdown; add --markdown checks.md, or drop them")
     entries, unreadable, curves, output = [], [], 0, Output(runs, json, quiet, verbose)
     for path, record in records_in(runs):
         if isinstance(record, ValueError):
@@ -83,6 +85,7 @@ def report(
     if markdown is not None:
         # before anything is written: it may be refused
         order = PaperOrder(Parts(records).folder(output), None, None, Work(runs))
+        scale = scale or "small"
         told = at_paper_scale(order), over_runs(made_in(runs), scale), scale
         text = checks_page(*told, markdown.parent)
     out = runs / "report.html" if out is None else out

@@ -88,6 +88,10 @@ def reproduce(
         with resumable(lambda: any(m.scale == scale for m in made_in(work.runs))):
             _reproduce_all(chosen, order, workers, seeds)
         return
+    if workers > 1:
+        raise ValueError(
+            f"one figure of one seed is made by one process, got --workers {workers}; drop it, or add --seeds"
+        )
     made = make(paper, figure, order, work.show_progress)
     checks = made.checks or []
     table = check_table(f"{paper} {figure}, {scale} scale", checks)

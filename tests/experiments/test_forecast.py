@@ -94,3 +94,27 @@ def test_quick_epochs_are_measured_for_long_enough(monkeypatch):
     assert [s.seconds for s in found.stretches] == pytest.approx([1e-3] * 3)
     assert lengths == 3 * [FEW, FEW, FEW + MORE, FEW + MOST]
     assert found.rest == pytest.approx(30 * len(lengths) + 3e-3 * FEW)
+
+
+@pytest.mark.parametrize(
+    ("paper", "name"), [("gradient-flossing", "fig1b"), ("surrogate-flossing", "fig1ac")]
+)
+def test_flossing_outside_of_a_training_is_foreseen_and_not_made(monkeypatch, paper, name):
+    """A second an epoch, and no time elsewhere."""
+    now, lengths = [0.0], []
+
+    def floss(cell, source, *, epochs, **settings):
+        now[0] += epochs
+        lengths.append(epochs)
+        return real(cell, source, epochs=epochs, **settings)
+
+    real = forecasts.floss
+    monkeypatch.setattr(forecasts, "floss", floss)
+    figure = replace(FIGURES[paper][name](**FIGURES[paper][name].scales["smoke"]), epochs=300)
+    found = forecast(figure, lambda: now[0])
+    assert not found.unknown
+    (stretch,) = found.stretches
+    assert (stretch.what, stretch.epochs, stretch.seconds) == ("floss", 300, 1.0)
+    assert lengths == [FEW, FEW, FEW + MORE]
+    # the first call, which pays for what is made once, is told with all else
+    assert found.seconds == 300 + FEW

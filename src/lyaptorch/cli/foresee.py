@@ -52,7 +52,7 @@ def _rows(title: str, found: Forecast) -> list[list[str]]:
             str(s.networks),
             str(s.epochs),
             f"{1e3 * s.seconds / max(s.networks, 1):.2f}",
-            f"{s.operations / s.seconds / 1e9:.0f}" if s.seconds else "",
+            f"{s.operations / s.seconds / 1e9:.0f}" if s.seconds and s.operations else "",
             duration(s.epochs * s.seconds),
         ]
         for s in found.stretches

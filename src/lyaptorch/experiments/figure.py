@@ -11,16 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lyaptorch._padded import padded
+from lyaptorch.cells import Cell
 from lyaptorch.experiments.check import Check, Checks
 from lyaptorch.plots.pages import duration
 from lyaptorch.plots.primitives import Picture
 from lyaptorch.record import Given, Record
 from lyaptorch.schedules import Schedule
 from lyaptorch.tasks import Task
-from lyaptorch.tasks.batch import Draw
-from lyaptorch.theory import critical_gain
-from lyaptorch.training import Model, evaluate, train
+from lyaptorch.tasks.batch import Source
+from lyaptorch.training import Model, evaluate, floss, train
 
 SCALES = ("smoke", "small", "paper")
 RATE = 4e10
@@ -112,6 +111,17 @@ class Study:
             **curves,
             **{f"final_{name}": (dims, final[name].reshape(ids.shape)) for name in scores},
         }
+
+    def floss(self, cell: Cell, source: Source, *, epochs: int, **settings: Any) -> Record:
+        """The Record of `lt.floss`, which changes the cell in place."""
+        return floss(
+            cell,
+            source,
+            epochs=epochs,
+            generator=self.generator(),
+            show_progress=self.show_progress,
+            **settings,
+        )
 
     def evaluate(self, model: Model, task: Task, **settings: Any) -> Record:
         """The Record of `lt.evaluate`."""
@@ -275,26 +285,3 @@ def stacked(dim: str, parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         name: ((dim, *given[0]), np.stack([part[name][1] for part in parts]), *given[rest])
         for name, given in first.items()
     }
-
-
-STEPS = 1000
-"""Steps from which the strength of a task's inputs is estimated."""
-
-
-def mean_field_gain(task: Task) -> float:
-    """The gain at which mean-field theory puts lambda_1 of a `gf2023` network on this task at 0.
-
-    Its units receive V x + b with V ~ N(0, 1) and b ~ U(0, 0.1): s^2 = sum_c E[x_c^2] + E[b^2]. Theory takes
-    the input as white in time, so this is a guess for inputs with a mean, as bits have.
-
-    Example:
-        >>> from lyaptorch.tasks import TemporalXOR
-        >>> 1.4 < mean_field_gain(TemporalXOR(10)) < 1.8
-        True
-
-    Source: Gradient Flossing, section 9 (mean-field tuned initialisation); `theory.critical_gain`.
-    """
-    x = task.inputs(Draw(0, STEPS, stream="gain", dtype=torch.float64))
-    # V and x are independent, so E[(V x)^2] = sum_c E[x_c^2]; of b ~ U(0, 0.1), E[b^2] = 0.1^2 / 3
-    strength = padded(x).inputs.square().mean((0, 1)).sum() + 0.1**2 / 3
-    return float(critical_gain(strength.sqrt()))

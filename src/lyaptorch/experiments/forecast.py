@@ -13,11 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from lyaptorch.cells import Cell
 from lyaptorch.experiments.figure import Figure, Study
 from lyaptorch.record import Record
 from lyaptorch.schedules import FitPhase, FlossPhase, Schedule
 from lyaptorch.tasks import Task
-from lyaptorch.training import Model, train
+from lyaptorch.tasks.batch import Source
+from lyaptorch.training import Model, floss, train
 
 FEW, MORE, MOST = 1, 4, 100
 """Epochs that are taken off, those beyond them that are measured, and most of these."""
@@ -35,7 +37,7 @@ class Stretch:
         networks: how many take part.
         epochs: each one's.
         seconds: processor time of an epoch of all of them.
-        operations: of an epoch of all of them.
+        operations: of an epoch of all of them; 0 where they are not counted.
     """
 
     what: str
@@ -81,7 +83,7 @@ class Forecast:
 
 
 def forecast(figure: Figure, clock: Callable[[], float] = time.process_time) -> Forecast:
-    """Rehearse a figure: every training of a few epochs, everything else as it is.
+    """Rehearse a figure: trainings and flossing of a few epochs each, everything else as it is.
 
     Its result is thrown away. Cost: some seconds, or about ten epochs, of each phase.
     """
@@ -100,7 +102,7 @@ def forecast(figure: Figure, clock: Callable[[], float] = time.process_time) -> 
 
 @dataclass(frozen=True)
 class _Rehearsal(Study):
-    """A study whose trainings are short, and measured."""
+    """A study whose trainings and flossing are short, and measured."""
 
     found: Forecast = field(default_factory=Forecast)
     clock: Callable[[], float] = time.process_time
@@ -110,7 +112,7 @@ class _Rehearsal(Study):
         """The Record of so few epochs that it tells nothing."""
         records = []
         for phase, epochs in self._expected(schedule):
-            seconds, operations, record = self._measured(model, task, phase, settings)
+            seconds, operations, record = self._measured(self._training(model, task, phase, settings))
             what = "fit" if isinstance(phase, FitPhase) else "floss"
             networks = _number(model) if phase.who is None else int(phase.who.sum())
             self.found.stretches.append(Stretch(what, networks, epochs, seconds, operations))
@@ -139,15 +141,44 @@ class _Rehearsal(Study):
                 self.found.unknown.append("when networks stop early: all epochs count")
         return [(phase, epochs) for phase, epochs in expected if epochs]
 
-    def _measured(
+    def _training(
         self, model: Model, task: Task, phase: Phase, settings: dict[str, Any]
-    ) -> tuple[float, float, Record]:
-        """Seconds and operations of an epoch, and the Record of a run of `FEW`, which all phases have."""
+    ) -> Callable[[int], Record]:
+        """So many epochs of a phase, of a copy."""
+
+        def run(few: int) -> Record:
+            own, schedule = copy.deepcopy(model), (replace(phase, epochs=few),)
+            return train(own, task, schedule, generator=self.generator(), show_progress=False, **settings)
+
+        return run
+
+    def floss(self, cell: Cell, source: Source, *, epochs: int, **settings: Any) -> Record:
+        """A Record of its length, of a cell that is as it was."""
+
+        def run(few: int) -> Record:
+            own = copy.deepcopy(cell)
+            return floss(own, source, epochs=few, generator=self.generator(), show_progress=False, **settings)
+
+        seconds, _, record = self._measured(run)
+        networks = settings["member_ids"].numel()
+        self.found.stretches.append(Stretch("floss", networks, epochs, seconds, 0.0))
+        longer = {
+            name: (v.dims, np.take(v.values, np.zeros(epochs, int), v.dims.index("floss_epoch")))
+            for name, v in record.variables.items()
+            if "floss_epoch" in v.dims
+        }
+        return Record(record.kind, record.config, longer)
+
+    def _measured(self, run: Callable[[int], Record]) -> tuple[float, float, Record]:
+        """Seconds and operations of an epoch, and the Record of `FEW`, which all phases have.
+
+        Args:
+            run: so many epochs of them.
+        """
 
         def took(epochs: int) -> tuple[float, Record]:
-            own, start = copy.deepcopy(model), self.clock()
-            schedule = (replace(phase, epochs=epochs),)
-            record = train(own, task, schedule, generator=self.generator(), show_progress=False, **settings)
+            start = self.clock()
+            record = run(epochs)
             return self.clock() - start, record
 
         # the first call of a phase pays for what is made once; it does not count

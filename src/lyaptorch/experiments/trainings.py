@@ -12,13 +12,15 @@ from typing import Any, Literal
 import torch
 
 from lyaptorch import _checks
+from lyaptorch._padded import padded
 from lyaptorch.cells import WEIGHTS
-from lyaptorch.experiments.figure import Study, mean_field_gain
+from lyaptorch.experiments.figure import Study
 from lyaptorch.record import Record
 from lyaptorch.schedules import SCHEDULES, FitPhase, FlossPhase, Schedule
 from lyaptorch.tasks import TASKS, Task, make_task
 from lyaptorch.tasks.batch import Draw
 from lyaptorch.tasks.delayed import LaggedTask
+from lyaptorch.theory import critical_gain
 from lyaptorch.training import PRESETS, Model, evaluate
 from lyaptorch.training.epochs import keep_pages
 
@@ -253,3 +255,26 @@ def _task(settings: Sequence[Training]) -> Task:
 def _shared(values: Sequence[Any]) -> Any:
     """The value that all have in common, or a tensor with one for each."""
     return values[0] if all(value == values[0] for value in values) else torch.tensor(values)
+
+
+STEPS = 1000
+"""Steps from which the strength of a task's inputs is estimated."""
+
+
+def mean_field_gain(task: Task) -> float:
+    """The gain at which mean-field theory puts lambda_1 of a `gf2023` network on this task at 0.
+
+    Its units receive V x + b with V ~ N(0, 1) and b ~ U(0, 0.1): s^2 = sum_c E[x_c^2] + E[b^2]. Theory takes
+    the input as white in time, so this is a guess for inputs with a mean, as bits have.
+
+    Example:
+        >>> from lyaptorch.tasks import TemporalXOR
+        >>> 1.4 < mean_field_gain(TemporalXOR(10)) < 1.8
+        True
+
+    Source: Gradient Flossing, section 9 (mean-field tuned initialisation); `theory.critical_gain`.
+    """
+    x = task.inputs(Draw(0, STEPS, stream="gain", dtype=torch.float64))
+    # V and x are independent, so E[(V x)^2] = sum_c E[x_c^2]; of b ~ U(0, 0.1), E[b^2] = 0.1^2 / 3
+    strength = padded(x).inputs.square().mean((0, 1)).sum() + 0.1**2 / 3
+    return float(critical_gain(strength.sqrt()))

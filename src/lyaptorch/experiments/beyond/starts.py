@@ -19,7 +19,6 @@ from lyaptorch.cells.mixing import mixing_
 from lyaptorch.experiments.figure import Study
 from lyaptorch.schedules import At, FitPhase, FlossPhase, Schedule, Trigger
 from lyaptorch.tasks.delayed import LaggedTask
-from lyaptorch.training import floss
 from lyaptorch.training.choice import RECURRENT
 
 C = TypeVar("C", bound=Cell)
@@ -151,7 +150,7 @@ def floss_some(
             continue
         some = picked(cell, rows)
         each = ids.expand(len(rows), *ids.shape)
-        floss(
+        study.floss(
             some,
             task,
             k=k[rows].reshape(-1, *[1] * ids.dim()).expand(each.shape),
@@ -159,8 +158,6 @@ def floss_some(
             lr=lr,
             parameters=which,
             member_ids=each,
-            generator=study.generator(),
-            show_progress=study.show_progress,
         )
         _put(cell, rows, some)
 

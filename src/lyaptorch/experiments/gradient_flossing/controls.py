@@ -8,7 +8,6 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from lyaptorch.experiments.check import OURS, Checks, at_least, at_most, beyond_error
-from lyaptorch.experiments.figure import mean_field_gain
 from lyaptorch.experiments.gradient_flossing.comparisons import MARGIN
 from lyaptorch.experiments.gradient_flossing.delays import BITS
 from lyaptorch.experiments.gradient_flossing.setting import (
@@ -20,6 +19,7 @@ from lyaptorch.experiments.gradient_flossing.setting import (
     figure,
     number,
 )
+from lyaptorch.experiments.trainings import mean_field_gain
 from lyaptorch.plots.primitives import GREY, footnote, label_accuracy, look, picture, smooth
 from lyaptorch.record import Record
 from lyaptorch.tasks import make_task

@@ -23,7 +23,6 @@ from lyaptorch.tangent import lyapunov_spectrum
 from lyaptorch.tangent.growth import untold
 from lyaptorch.tasks import Noise
 from lyaptorch.tasks.batch import Draw
-from lyaptorch.training import floss
 
 NATS = "(nats per step)"
 UNITS = ("LSTM", "ReLU")
@@ -63,7 +62,7 @@ class NoiseDriven(Figure):
 
     def floss(self, study: Study, cell: Cell, ids: Tensor, **settings: Any) -> NDArray[np.floating]:
         """Floss in place, with more `settings` of `lt.floss`; the exponents `(*e, floss_epoch, index)`."""
-        record = floss(
+        record = study.floss(
             cell,
             Noise(),
             **{"lr": self.lr, **settings},
@@ -73,8 +72,6 @@ class NoiseDriven(Figure):
             clip=self.clip,
             batch=self.batch,
             member_ids=ids,
-            generator=study.generator(),
-            show_progress=study.show_progress,
         )
         return record["exponents"].reshape(*ids.shape, self.epochs, -1)
 

@@ -32,7 +32,6 @@ from lyaptorch.experiments.surrogate_flossing.random_binary import (
 )
 from lyaptorch.plots.primitives import BESIDE, PALETTE, bundle, footnote, letter, level, single
 from lyaptorch.record import Given, Record
-from lyaptorch.training import floss
 
 
 class Control(RandomNetworks):
@@ -70,7 +69,7 @@ class Control(RandomNetworks):
         cell = random_networks(study, self.hidden_size, nn.Parameter(g[group][..., None, None]), ids)
         inputs = bits(study, ids, self.measure, "measure")
         before = exponents(cell, inputs)
-        record = floss(
+        record = study.floss(
             cell,
             BITS,
             k=k[group],
@@ -80,8 +79,6 @@ class Control(RandomNetworks):
             lr=self.lr,
             clip=self.clip,
             member_ids=ids,
-            generator=study.generator(),
-            show_progress=study.show_progress,
         )
         nats, dims = {"units": "nats per step"}, ("group", "network", "rank")
         during = record["exponents"].reshape(*ids.shape, self.epochs, -1)

@@ -12,7 +12,7 @@ from lyaptorch.experiments.check import slopes
 from lyaptorch.experiments.gradient_flossing.convergence import Fig16
 from lyaptorch.experiments.gradient_flossing.cost import PARTS, Sizes, Table1
 from lyaptorch.experiments.gradient_flossing.exponents import Fig15
-from lyaptorch.experiments.gradient_flossing.trained_exponents import Frames
+from lyaptorch.experiments.gradient_flossing.frames import Frames
 from lyaptorch.record import Record
 
 
@@ -57,7 +57,7 @@ def test_frames_differ_where_they_should(monkeypatch):
     """The frames handed to the scan: one for all epochs, a new one in each, or the end of the last scan."""
     figure = Frames(**Frames.scales["smoke"])
     given, ends = [], []
-    from lyaptorch.experiments.gradient_flossing import trained_exponents as module
+    from lyaptorch.experiments.gradient_flossing import frames as module
 
     def spy(cell, inputs, **keywords):
         spectrum = lt.lyapunov_spectrum(cell, inputs, **keywords)

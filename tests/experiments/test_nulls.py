@@ -9,11 +9,15 @@ from figures import smoke
 from lyaptorch._brief import FAILS, HOLDS, UNDECIDED
 from lyaptorch.experiments import FIGURES
 from lyaptorch.experiments.check import (
+    WithinChance,
     at_least,
     at_most,
     beyond_chance,
     beyond_error,
     failing,
+    half_width,
+    sure,
+    sure_median,
     typical,
     where,
 )
@@ -38,7 +42,7 @@ def test_what_is_said_to_fail_and_does_not_decides_alone(beside, measured, outco
 
 
 def test_a_penalty_that_learns_what_flossing_does_not_is_told():
-    controls, accuracy = smoke("gradient-flossing", "controls"), np.full((8, 2, 2), 0.5)
+    controls, accuracy = smoke("gradient-flossing", "controls"), np.full((8, 2, 3), 0.5)
     accuracy[0, 0] = 0.7
     names = [condition.name for condition in controls.conditions()]
     accuracy[names.index("one-step Jacobians"), 0] = 1.0
@@ -60,20 +64,41 @@ def test_a_penalty_that_learns_what_flossing_does_not_is_told():
 def test_what_chance_often_makes_is_not_decided():
     by_chance = np.linspace(-1, 1, 201)
     # the middle nine tenths are -0.9 to 0.9
-    assert math.isnan(beyond_chance(0.89, by_chance))
-    assert math.isnan(beyond_chance(-0.89, by_chance))
-    assert (beyond_chance(0.91, by_chance), beyond_chance(-0.91, by_chance)) == (0.91, -0.91)
-    assert beyond_chance(0.5, by_chance, share=0.6) == 0.5
+    for value, share, decides in ((0.89, 0.1, False), (0.91, 0.1, True), (0.5, 0.6, True)):
+        for measured in (value, -value):
+            found = beyond_chance(measured, by_chance, share)
+            # what decides nothing is shown all the same
+            assert found == measured
+            assert isinstance(found, WithinChance) != decides
+            assert (at_least("key", "it is", -2.0, found).outcome == UNDECIDED) != decides
 
 
-def test_a_difference_counts_beyond_two_standard_errors():
-    # of 0.4, 0.5 and 0.6 the standard error is 0.1 / sqrt(3) = 0.0577
-    scatter = np.array([-0.1, 0.0, 0.1])
-    assert beyond_error(scatter + 0.12) == pytest.approx(0.12)
-    assert beyond_error(scatter - 0.12) == pytest.approx(-0.12)
-    assert math.isnan(beyond_error(scatter + 0.11))
-    # of one pair no error is known
-    assert math.isnan(beyond_error(np.array([0.5])))
+def test_what_is_within_chance_stays_so_where_it_is_asked_for():
+    assert isinstance(where(True, WithinChance(0.5)), WithinChance)
+    assert math.isnan(where(False, WithinChance(0.5)))
+
+
+def test_a_difference_counts_beyond_its_interval():
+    # of -0.1, 0 and 0.1 the standard error is 0.1 / sqrt(3), and Student's t of two degrees of freedom 4.303
+    scatter, half = np.array([-0.1, 0.0, 0.1]), 4.303 * 0.1 / math.sqrt(3)
+    assert half_width(scatter) == pytest.approx(half, rel=1e-3)
+    for shift, decides in ((1.01 * half, True), (-1.01 * half, True), (0.99 * half, False)):
+        assert beyond_error(scatter + shift) == pytest.approx(shift)
+        assert isinstance(beyond_error(scatter + shift), WithinChance) != decides
+        assert isinstance(sure(scatter + shift + 0.8, 0.8), WithinChance) != decides
+    # it may be 0, but not as much as is claimed
+    assert not isinstance(beyond_error(scatter, least=1.01 * half), WithinChance)
+    assert isinstance(beyond_error(scatter, least=0.99 * half), WithinChance)
+    # of two pairs nothing is said
+    assert math.isnan(beyond_error(np.array([0.5, 0.51])))
+
+
+def test_a_median_counts_where_a_coin_would_not_make_it():
+    assert not isinstance(sure_median(np.array([1.0] * 7 + [0.6]), 0.9), WithinChance)
+    assert isinstance(sure_median(np.array([1.0] * 6 + [0.6] * 2), 0.9), WithinChance)
+    below = sure_median(np.array([0.5] * 8), 0.9)
+    assert below == 0.5
+    assert not isinstance(below, WithinChance)
 
 
 def test_what_is_typical_is_that_of_what_is_finite():

@@ -24,7 +24,7 @@ from lyaptorch.experiments.parts import (
     with_networks,
 )
 from lyaptorch.experiments.recorded import gathered_checks
-from lyaptorch.experiments.thinning import LARGE, POINTS, restored, thinned
+from lyaptorch.experiments.thinning import LARGE, POINTS, restored, stands_for, thinned
 from lyaptorch.record import Record
 from lyaptorch.training.metrics import floss_flops
 
@@ -291,6 +291,8 @@ def test_curves_are_thinned_to_means_and_held_between(epochs, stride, dim):
     np.testing.assert_allclose(whole["accuracy"][1, :stride], epochs + (stride - 1) / 2)
     assert np.nanmax(np.abs(whole["accuracy"][1] - record["accuracy"][1])) <= stride / 2
     np.testing.assert_array_equal(whole["final"], record["final"])
+    # what is drawn says so
+    assert (stands_for(whole["accuracy"]), stands_for(rising)) == (stride, 1)
 
 
 def test_large_variables_are_kept_with_seven_digits():

@@ -25,7 +25,13 @@ NO_PAPER = "beyond"
 CHECKED = ("figure", "check", "expected", "measured", "seeds", "outcome", "kind")
 COSTS = ("", "figure", "shows", "processor time", "time on the clock", "checks")
 """The columns of the tables."""
-REPRODUCED = {HOLDS: "reproduced", FAILS: "not reproduced", UNDECIDED: "not decided"}
+IN_PART = "in part"
+REPRODUCED = {
+    HOLDS: "reproduced",
+    IN_PART: "reproduced in part",
+    FAILS: "not reproduced",
+    UNDECIDED: "not decided",
+}
 """What is said of claims."""
 
 
@@ -92,14 +98,20 @@ def over_runs(made: Sequence[Made], scale: str) -> dict[tuple[str, str], Standin
 def headline(standings: Standings) -> str:
     """Of the claims of the papers: "in 3 of 5 figures, 12 reproduced, 1 not reproduced, ...".
 
+    A sentence that is checked at several points is one claim.
+
     Nobody knows how many claims the figures have that were not run.
     """
     papers = [(name, figure) for name, own in FIGURES.items() if name != NO_PAPER for figure in own]
     made = sum(name in standings and not standings[name].refused for name in papers)
-    counts = Counter(REPRODUCED[over.outcome] for over in _claims(standings).values())
+    counts = Counter(REPRODUCED[_of_sentence(rows)] for rows in _sentences(standings).values())
     words = [
         f"in {made} of {len(papers)} figures",
-        *(f"{counts[word]} {word}" for word in REPRODUCED.values()),
+        *(
+            f"{counts[word]} {word}"
+            for word in REPRODUCED.values()
+            if counts[word] or word != REPRODUCED[IN_PART]
+        ),
     ]
     return ", ".join([*words, *[f"{counted(len(papers) - made, 'figure')} {NOT_RUN}"] * (made < len(papers))])
 
@@ -120,8 +132,10 @@ def checks_page(paper: Standings, small: Standings, scale: str, folder: Path) ->
         "the mean, with its interval of 95%; where each seed expects a number of its own, what lies beyond "
         "that. Expected is a value that must be met to within ±, or a bound "
         "from one side, ≥ or ≤. A check is not decided where what it speaks of did not occur, or lies within "
-        "chance. Only claims, the sentences of a paper, are counted above; of the others the last column "
-        "says why they are none.",
+        "chance, and then says what was measured all the same. Only claims, the sentences of a paper, are "
+        "counted above, each once: where one is checked at several points the last column names it, and it "
+        "is reproduced if no point speaks against it and at least half are decided. Of the others that "
+        "column says why they are none.",
     ]
     titles = {PAPER: "Paper scale", scale: f"{scale.capitalize()} scale, over seeds"}
     for at, standings in ((PAPER, paper), (scale, small)):
@@ -152,6 +166,22 @@ def _missed(paper: Standings) -> list[str]:
     return ["Not reproduced at paper scale:", "\n".join(lines)] if lines else []
 
 
+def _sentences(standings: Standings) -> dict[tuple[str, str, str], list[OverSeeds]]:
+    """The claims that stand for one sentence of a paper together."""
+    found: dict[tuple[str, str, str], list[OverSeeds]] = {}
+    for (paper, figure, key), over in _claims(standings).items():
+        found.setdefault((paper, figure, over.checks[0].part_of or key), []).append(over)
+    return found
+
+
+def _of_sentence(rows: Sequence[OverSeeds]) -> str:
+    """What becomes of it: it holds where nothing speaks against it and at least half is decided."""
+    counts = Counter(over.outcome for over in rows)
+    if counts[FAILS]:
+        return IN_PART if counts[HOLDS] else FAILS
+    return HOLDS if 2 * counts[HOLDS] >= len(rows) else UNDECIDED
+
+
 def _claims(standings: Standings) -> dict[tuple[str, str, str], OverSeeds]:
     """Those of papers, by figure and key."""
     return {
@@ -174,7 +204,7 @@ def _rows(paper: str, name: str, standings: Standings, scale: str) -> list[tuple
         # what is known is that of small scale
         why = reason(paper, name, check) if scale == SMALL and outcome != HOLDS else ""
         shown = ": ".join(filter(None, (f"**{FAILS}**" if outcome == FAILS else outcome, why)))
-        kind = ": ".join(filter(None, (check.kind, check.because)))
+        kind = ": ".join(filter(None, (check.kind, check.because or check.part_of)))
         seeds = standing.seeds or over.standing
         rows.append((name, check.sentence, check.bound, measured(over), seeds, shown, kind))
     return rows

@@ -35,6 +35,8 @@ class Check:
         kind: claim, identity, timing or question.
         source: where the claim is made: paper and place, "theory", or an independent run.
         because: why it is no claim, of those that are none.
+        told: whether measured is beyond chance; if not, it decides nothing.
+        part_of: the sentence of the paper, by a name, of those that say the same at several points.
     """
 
     key: str
@@ -46,14 +48,22 @@ class Check:
     kind: Kind = "claim"
     source: str = ""
     because: str = ""
+    told: bool = True
+    part_of: str = ""
 
     @property
     def outcome(self) -> str:
         """`HOLDS`, `FAILS`, or `UNDECIDED` where there was nothing to compare."""
+        if self.told:
+            return self.outcome_of(self.measured)
+        return UNDECIDED
+
+    def outcome_of(self, measured: float) -> str:
+        """What would come of this value."""
         # all comparisons with NaN are false: it would be taken for a failure
-        if math.isnan(self.measured) or math.isnan(self.expected):
+        if math.isnan(measured) or math.isnan(self.expected):
             return UNDECIDED
-        gap = self.measured - self.expected
+        gap = measured - self.expected
         short = {"at least": -gap, "at most": gap, "within": abs(gap)}[self.side]
         return HOLDS if short <= self.tolerance else FAILS
 
@@ -73,6 +83,15 @@ class Check:
     def holds(self) -> bool:
         """Whether it does; an undecided one does not."""
         return self.outcome == HOLDS
+
+
+def claimed(source: str, part_of: str) -> dict[str, Any]:
+    """Of a claim that stands for one sentence together with others: where it is made, and its name."""
+    return {"source": source, "part_of": part_of}
+
+
+class WithinChance(float):
+    """A number that chance may have made as well: it is shown, and decides nothing."""
 
 
 THEORY: dict[str, Any] = {
@@ -97,7 +116,8 @@ def _sided(
     **more: Any,
 ) -> Check:
     # numbers of numpy and torch become plain ones, which JSON can hold
-    return Check(key, sentence, float(expected), float(measured), float(tolerance), side, **more)
+    told = not isinstance(measured, WithinChance)
+    return Check(key, sentence, float(expected), float(measured), float(tolerance), side, told=told, **more)
 
 
 near = partial(_sided, "within")
@@ -110,7 +130,8 @@ at_most = partial(_sided, "at most")
 
 def where(occurred: object, measured: SupportsFloat) -> float:
     """What was measured, or NaN, which leaves a check undecided, where its situation did not occur."""
-    return float(measured) if occurred else math.nan
+    # as it is: one that is within chance stays so
+    return (measured if isinstance(measured, float) else float(measured)) if occurred else math.nan
 
 
 def failing(beside: object, measured: SupportsFloat, bound: float, *, below: bool = True) -> float:
@@ -148,22 +169,60 @@ def slopes(x: NDArray[Any], y: NDArray[np.floating]) -> NDArray[np.floating]:
 
 
 def beyond_chance(measured: SupportsFloat, by_chance: NDArray[np.floating], share: float = 0.1) -> float:
-    """What was measured, where it lies outside of the middle of what chance makes of it; NaN within."""
+    """What was measured; `WithinChance` in the middle of what chance makes of it."""
     # of this share half lies below the middle, half above
     low, high = np.quantile(by_chance, (share / 2, 1 - share / 2))
-    return where(not low <= float(measured) <= high, measured)
+    return WithinChance(measured) if low <= float(measured) <= high else float(measured)
+
+
+LEAST_NETWORKS = 3
+"""Below which nothing is said of networks."""
+
+
+def half_width(values: NDArray[np.floating]) -> float:
+    """Of the interval of 95% of their mean, by Student's t; NaN of fewer than two."""
+    if values.size < 2:
+        return math.nan
+    from scipy import stats
+
+    t = stats.t.ppf(0.975, values.size - 1)
+    return float(t * values.std(ddof=1) / values.size**0.5)
+
+
+def sure(values: NDArray[np.floating], bound: float) -> float:
+    """Their mean, which is `WithinChance` where its interval of 95% holds the bound.
+
+    Of fewer than `LEAST_NETWORKS` it is NaN: as many say nothing of others.
+    """
+    if values.size < LEAST_NETWORKS:
+        return math.nan
+    mean = float(values.mean())
+    return WithinChance(mean) if abs(mean - bound) <= half_width(values) else mean
 
 
 def beyond_error(differences: NDArray[np.floating], least: float = 0.0) -> float:
-    """The mean of differences between twins, where two standard errors tell it from 0, or from `least`.
+    """The mean of differences between twins, where its interval of 95% leaves out 0, or lies below `least`.
 
-    NaN where it may be 0, and as well more than the least that is claimed.
+    It is `WithinChance` where it may be 0, and as well more than the least that is claimed.
     """
-    # of a single pair nothing is known of the error: 0 / 0
-    if differences.size < 2:
-        return math.nan
-    mean, error = differences.mean(), 2 * differences.std() / (differences.size - 1) ** 0.5
-    return where(mean > error or mean + error < least, mean)
+    mean = sure(differences, 0.0)
+    # below 0 it may be, and yet be less than what is claimed
+    if isinstance(mean, WithinChance) or mean < 0:
+        told = mean + half_width(differences) < least
+        return float(mean) if told else WithinChance(mean)
+    return mean
+
+
+def sure_median(values: NDArray[np.floating], bound: float) -> float:
+    """Their median, which is `WithinChance` unless more of them than a coin makes lie on its side."""
+    middle = typical(values)
+    same = int((values >= bound).sum() if middle >= bound else (values < bound).sum())
+    return middle if by_coin(same, values.size) <= 0.05 else WithinChance(middle)
+
+
+def by_coin(count: int, of: int) -> float:
+    """The probability that a coin falls on one side at least so often."""
+    return float(sum(math.comb(of, i) for i in range(count, of + 1)) / 2**of)
 
 
 REASONS: dict[str, dict[str, dict[str, str]]] = tomllib.loads(

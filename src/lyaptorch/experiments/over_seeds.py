@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from lyaptorch._brief import FAILS, HOLDS, UNDECIDED
-from lyaptorch.experiments.check import Check
+from lyaptorch.experiments.check import Check, by_coin, half_width
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,17 @@ class OverSeeds:
         """
         decided = self.seeds - self.undecided
         if 2 * decided <= self.seeds:
-            return UNDECIDED
+            # what is within chance in single runs may be beyond it in most of them together
+            (word, *others) = self._ends
+            return UNDECIDED if others or 2 * len(self._values()) <= self.seeds else word
         word, count = max((HOLDS, self.held), (FAILS, decided - self.held), key=lambda pair: pair[1])
-        by_coin = sum(math.comb(decided, i) for i in range(count, decided + 1)) / 2**decided
-        ends = {replace(self.checks[0], measured=end).outcome for end in self.interval}
-        return word if count == decided or by_coin <= 0.05 or ends == {word} else UNDECIDED
+        alike = count == decided or by_coin(count, decided) <= 0.05
+        return word if alike or self._ends == {word} else UNDECIDED
+
+    @property
+    def _ends(self) -> set[str]:
+        """What both ends of the interval of the mean would say."""
+        return {self.checks[0].outcome_of(end) for end in self.interval}
 
     @property
     def standing(self) -> str:
@@ -58,7 +64,7 @@ class OverSeeds:
 
     @property
     def mean(self) -> float:
-        """Of what was measured where it is decided; NaN where it nowhere is."""
+        """Of what was measured, within chance or beyond it; NaN where nothing was."""
         values = self._values()
         return float(np.mean(values)) if values else math.nan
 
@@ -68,9 +74,7 @@ class OverSeeds:
         values = self._values()
         if len(values) < 2:
             return math.nan, math.nan
-        from scipy import stats
-
-        half = float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5)
+        half = half_width(np.array(values))
         return self.mean - half, self.mean + half
 
     def facts(self) -> dict[str, Any]:

@@ -84,6 +84,16 @@ def resolution(length: int) -> int:
     return next(stride for stride in nice if -(-length // stride) <= POINTS)
 
 
+def stands_for(curves: NDArray[Any]) -> int:
+    """Epochs that a point of restored curves `(..., epoch)` stands for; 1 of such as were not thinned."""
+    step = resolution(curves.shape[-1])
+    whole = curves[..., : curves.shape[-1] // step * step]
+    blocks = whole.reshape(*whole.shape[:-1], -1, step)
+    return (
+        step if np.array_equal(blocks, np.broadcast_to(blocks[..., :1], blocks.shape), equal_nan=True) else 1
+    )
+
+
 def _every(values: NDArray[Any], stride: int, axis: int) -> NDArray[Any]:
     return np.take(values, np.arange(0, values.shape[axis], stride), axis)
 

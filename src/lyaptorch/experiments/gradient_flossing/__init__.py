@@ -11,12 +11,14 @@ from lyaptorch.experiments.gradient_flossing.counts import Fig5, Fig7, LinearNet
 from lyaptorch.experiments.gradient_flossing.delays import Fig3c, Fig3d, Fig4c, Fig4d, Fig14c, Fig14d
 from lyaptorch.experiments.gradient_flossing.directions import Fig10, Fig11
 from lyaptorch.experiments.gradient_flossing.episodes import Fig8
-from lyaptorch.experiments.gradient_flossing.exponents import Fig1b, Fig1c, Fig1d, Fig15
+from lyaptorch.experiments.gradient_flossing.exponents import Fig1b, Fig1c, Fig15
+from lyaptorch.experiments.gradient_flossing.frames import Frames
 from lyaptorch.experiments.gradient_flossing.noise_driven import Fig6
 from lyaptorch.experiments.gradient_flossing.schematic import Fig1a
 from lyaptorch.experiments.gradient_flossing.sizes import AppendixF
+from lyaptorch.experiments.gradient_flossing.spectra import Fig1d
 from lyaptorch.experiments.gradient_flossing.throughout import Fig12
-from lyaptorch.experiments.gradient_flossing.trained_exponents import Fig13, Frames
+from lyaptorch.experiments.gradient_flossing.trained_exponents import Fig13
 
 FIGURES: tuple[type[Any], ...] = (
     *(Fig1a, Fig1b, Fig1c, Fig1d),

@@ -10,8 +10,15 @@ import torch
 from matplotlib.axes import Axes
 
 from lyaptorch.analysis import aligned, onset
-from lyaptorch.experiments.check import OURS, Checks, at_least, typical
-from lyaptorch.experiments.gradient_flossing.comparisons import DOUBLED, SOLVED, leaves_chance, rise, share
+from lyaptorch.experiments.check import LEAST_NETWORKS, OURS, Checks, at_least, typical, where
+from lyaptorch.experiments.gradient_flossing.comparisons import (
+    DOUBLED,
+    SOLVED,
+    leaves_chance,
+    of_enough,
+    rise,
+    share,
+)
 from lyaptorch.experiments.gradient_flossing.episodes import (
     Episodes,
     Fig8,
@@ -21,7 +28,7 @@ from lyaptorch.experiments.gradient_flossing.episodes import (
     mark_episodes,
     of_each_delay,
 )
-from lyaptorch.experiments.gradient_flossing.setting import SMOOTH, SMOOTHED, bundles, figure, number
+from lyaptorch.experiments.gradient_flossing.setting import SMOOTH, bundles, figure, number, smoothed
 from lyaptorch.plots.primitives import (
     GREY,
     PALETTE,
@@ -63,7 +70,7 @@ def around_ends(record: Record, delay: int, axes: list[Axes]) -> None:
         said = (
             "of which those that learn; thick: geometric means (A), means (B); bands: 25 to 75%; thin: each"
         )
-        footnote(norms, number(record), said, SMOOTHED)
+        footnote(norms, number(record), said, smoothed(record))
 
 
 def ends(record: Record) -> tuple[Rows, Rows]:
@@ -114,22 +121,27 @@ class Fig9(Fig8):
         grows = f"decades by which |dL/dh0| grows in up to {self.rising} epochs before learning"
         # the null: the twin without flossing, in the same epochs
         twin = rise(none, at, chance[1], self.episodes, self.rising)
-        above = typical(rise(flossed, at, chance[1], self.episodes, self.rising) - twin)
+        above = of_enough(rise(flossed, at, chance[1], self.episodes, self.rising) - twin)
         sentence, source = f"flossed: {grows}, above those of the twin, median", self.source
         yield at_least("flossed grows", sentence, DOUBLED, above, source=source)
         # a network without flossing has no twin: the null is the same one, as many epochs earlier
         earlier = np.where(chance[0] > self.rising, chance[0] - self.rising, np.nan)
         before = rise(none, at, earlier, (), self.rising)
-        above = typical(rise(none, at, chance[0], (), self.rising) - before)
+        above = of_enough(rise(none, at, chance[0], (), self.rising) - before)
         sentence = f"not flossed: {grows}, above those of as many epochs before, median"
         yield at_least("none grows", sentence, DOUBLED, above, **OURS)
-        # which is late, of networks that were small once: others have no such epoch
-        lead = typical(chance[1] - small[1])
+        # which is late, of networks that were small once: others have no such epoch. Where an episode ended
+        # that, within two measurements, the lead is the time from it to learning, and says nothing
+        two = 2 * (at[1] - at[0])
+        between = [np.searchsorted(self.episodes, small[1] + later, "right") for later in (0, two)]
+        ended = between[0] != between[1]
+        lead = of_enough(np.where(ended, np.nan, chance[1] - small[1]))
         sentence = "flossed: epochs from the last small gradient to the last at chance, median"
         yield at_least("lead", sentence, float(self.every), lead, source=source)
         reliably = "flossed: of networks that learn, share whose gradient is above small before"
-        first = (small[1] < chance[1])[np.isfinite(small[1])]
-        yield at_least("precedes", reliably, 0.9, share(first), source=source)
+        first = (small[1] < chance[1])[np.isfinite(small[1]) & ~ended]
+        told = where(first.size >= LEAST_NETWORKS, share(first))
+        yield at_least("precedes", reliably, 0.9, told, source=source)
 
 
 @of_each_delay(2)
@@ -146,7 +158,7 @@ def overlaps(record: Record, delay: int, axes: list[Axes]) -> None:
     if delay == 0:
         beside(overlap)
         said = "thick: means; bands: 25 to 75%; thin: each; grey: random directions"
-        footnote(overlap, number(record), said, SMOOTHED)
+        footnote(overlap, number(record), said, smoothed(record))
 
 
 @figure(

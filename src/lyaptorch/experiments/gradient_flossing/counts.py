@@ -14,20 +14,21 @@ from lyaptorch.experiments.check import (
     at_least,
     at_most,
     beyond_error,
+    claimed,
     failing,
     where,
 )
 from lyaptorch.experiments.figure import Along, Results, Study, coordinates, stacked
-from lyaptorch.experiments.gradient_flossing.comparisons import CHANCE, SOLVED, exceeds
+from lyaptorch.experiments.gradient_flossing.comparisons import CHANCE, SOLVED, exceeds, further
 from lyaptorch.experiments.gradient_flossing.delays import HARD, in_words, plane, points
 from lyaptorch.experiments.gradient_flossing.setting import (
     SMOOTH,
-    SMOOTHED,
     Condition,
     DelaySweep,
     bundles,
     figure,
     number,
+    smoothed,
 )
 from lyaptorch.plots.primitives import (
     BESIDE,
@@ -110,11 +111,12 @@ class Fig5(DelaySweep):
                     bridged, any_learns = accuracy[-1, j] > CHANCE, accuracy[:, j].max() > CHANCE
                     sentence = f"{schedule}: accuracy at d = {d} with k = 1"
                     told = failing(bridged, one, CHANCE)
-                    yield at_most(f"{key}, k 1", sentence, CHANCE, told, source=self.source)
+                    said = claimed(self.source, f"{schedule}, one")
+                    yield at_most(f"{key}, k 1", sentence, CHANCE, told, **said)
                     gain, ends = accuracy[-1, j] - accuracy[0, j], f"k = {self.ks[-1]} over {self.ks[0]}"
                     sentence = f"{schedule}: gain in accuracy at d = {d} of {ends}"
                     gain = where(any_learns, gain)
-                    yield at_least(f"{key}, gain", sentence, 0.1, gain, source=self.source)
+                    yield at_least(f"{key}, gain", sentence, 0.1, gain, **said)
 
     def _least(self, schedule: str, delays: list[int], solved: Rows) -> Checks:
         """The least k that solves a delay grows with it, and is more at the longest than at the shortest."""
@@ -122,13 +124,15 @@ class Fig5(DelaySweep):
         least = np.where(solved.any(0), np.array(self.ks)[solved.argmax(0)], np.nan).tolist()
         for (d, k), (longer, more) in pairwise(zip(delays, least, strict=True)):
             key, ours = f"{schedule}, least k at d {longer}", f"{schedule}: least k that solves d = {longer}"
-            yield at_least(key, f"{ours}, at least that of d = {d}", k, more, source=self.source)
+            sentence = f"{ours}, at least that of d = {d}"
+            yield at_least(key, sentence, k, more, source=self.source, part_of=f"{schedule}, least k")
         known = [k for k in least if k == k]
         ratio = where(len(known) > 1, known[-1] / known[0] if known else 1)
         sentence = f"{schedule}: least k of the longest delay that is solved, over that of the shortest"
         # equal numbers would pass "at least": of those that are tried the closest differ by this factor
         step = min((b / a for a, b in pairwise(self.ks)), default=2.0)
-        yield at_least(f"{schedule}, least k grows", sentence, step, ratio, source=self.source)
+        said = claimed(self.source, f"{schedule}, least k")
+        yield at_least(f"{schedule}, least k grows", sentence, step, ratio, **said)
 
 
 @figure(
@@ -150,7 +154,8 @@ class Fig7(Fig5):
         hard = record["delay"] >= min(HARD[0], self.delays[-1])
         both = f"k = {self.ks[-1]}, before and during"
         yield from super().claims(record)
-        yield from exceeds(both, "before", record["delay"][hard], during[hard], before[hard], self.source)
+        yield from further(both, "before", record["delay"], during, before, self.source)
+        yield from exceeds(both, "before", record["delay"][hard], during[hard], before[hard])
         # where flossing during training does not solve it either, the delay is too long for both
         hardest = failing(during[-1].mean() >= SOLVED, before[-1].mean(), SOLVED)
         sentence = f"accuracy at d = {self.delays[-1]}, k = {self.ks[-1]}, flossed before training alone"
@@ -173,7 +178,7 @@ def explained(record: Record, axes: list[Axes]) -> None:
         over_epochs.set(xlabel="epoch", ylabel=label, title=f"{title}, d = {record['delay'][-1]}")
         final.set(xlabel="delay", ylabel=label, title=f"{title}, after training", ylim=(-1.05, 1.05))
         final.legend(title="flossed")
-    footnote(axes[0], number(record), "thick: means; bands: 25 to 75%; thin, dots: each", SMOOTHED)
+    footnote(axes[0], number(record), "thick: means; bands: 25 to 75%; thin, dots: each", smoothed(record))
 
 
 @figure(

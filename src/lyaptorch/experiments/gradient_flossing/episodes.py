@@ -18,12 +18,12 @@ from lyaptorch.experiments.gradient_flossing.setting import (
     DIMS,
     SMOKE,
     SMOOTH,
-    SMOOTHED,
     Condition,
     Setting,
     bundles,
     figure,
     number,
+    smoothed,
 )
 from lyaptorch.plots.primitives import (
     GREY,
@@ -159,7 +159,7 @@ def norms_and_accuracy(record: Record, delay: int, axes: list[Axes]) -> None:
     if delay == 0:
         beside(norms)
         said = "thick: geometric means (A), means (B); bands: 25 to 75%; thin: each; dotted: episodes"
-        footnote(norms, number(record), said, SMOOTHED)
+        footnote(norms, number(record), said, smoothed(record))
 
 
 def beside(panel: Axes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -92,9 +93,10 @@ class Fig1a(NoiseDriven):
                 f"g = {gain:g}: slope of log |dL/dh| back in time is lambda_1, within 3 standard errors"
             )
             yield near(f"g {gain:g} rate", sentence, rate, slope.mean(), error, **THEORY)
-        source, (first, last) = "Gradient Flossing, section 2", record["lambda_1"][[0, -1]].mean(1)
+        first, last = record["lambda_1"][[0, -1]].mean(1)
+        follows: dict[str, Any] = {**THEORY, "because": "It follows from the rates above and their sign."}
         fades, grows = (record["log_norm"][i, :, -1].mean() for i in (0, -1))
         sentence = f"lambda_1 < 0 (g = {self.gains[0]:g}): log |dL/dh| after {self.horizon} steps back"
-        yield at_most("vanishes", sentence, -math.log(10), where(first < 0, fades), source=source)
+        yield at_most("vanishes", sentence, -math.log(10), where(first < 0, fades), **follows)
         sentence = f"lambda_1 > 0 (g = {self.gains[-1]:g}): log |dL/dh| after {self.horizon} steps back"
-        yield at_least("explodes", sentence, math.log(10), where(last > 0, grows), source=source)
+        yield at_least("explodes", sentence, math.log(10), where(last > 0, grows), **follows)

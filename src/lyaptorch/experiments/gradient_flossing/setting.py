@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from torch import Tensor
 
 from lyaptorch.experiments.figure import Along, Figure, Results, Scales, Study, coordinates, declare, numbers
+from lyaptorch.experiments.thinning import stands_for
 from lyaptorch.plots.primitives import Rows, bundle, look, quartiles
 from lyaptorch.record import Given, Record, Variable
 from lyaptorch.schedules import At, FitPhase, FlossPhase, Schedule, Trigger
@@ -40,12 +41,15 @@ CUT = (Along("seed", "seeds", 4), Along("delay", "delays"))
 """A part has four networks at one delay, under all conditions."""
 SMOOTH = 20
 """Epochs over which drawn curves are averaged."""
-SMOOTHED = f"over epochs: running means of {SMOOTH}"
-"""The same, for the note below a picture."""
 
 
 figure = partial(declare, "gradient-flossing")
 """Declares a figure of this paper."""
+
+
+def smoothed(record: Record, width: int = SMOOTH) -> str:
+    """Over how many epochs drawn curves are averaged, for the note below a picture."""
+    return f"over epochs: running means of {max(width, stands_for(record['accuracy']))}"
 
 
 @dataclass(frozen=True)

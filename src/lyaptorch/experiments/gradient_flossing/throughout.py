@@ -19,7 +19,7 @@ from lyaptorch.experiments.gradient_flossing.episodes import (
     lettered,
     of_each_delay,
 )
-from lyaptorch.experiments.gradient_flossing.setting import Condition, bundles, figure, number
+from lyaptorch.experiments.gradient_flossing.setting import Condition, bundles, figure, number, smoothed
 from lyaptorch.experiments.thinning import resolution
 from lyaptorch.plots.primitives import PALETTE, TINY, Rows, footnote, label_accuracy, smooth
 from lyaptorch.record import Record
@@ -44,7 +44,7 @@ def by_schedule(record: Record, delay: int, axes: list[Axes]) -> None:
     if delay == 0:
         beside(accuracy)
         said = "thick: means (A, B), geometric means (C); bands: 25 to 75%; thin: each"
-        footnote(accuracy, number(record), said, f"A, B: running means of {BRIEFLY} epochs")
+        footnote(accuracy, number(record), said, f"A, B: {smoothed(record, BRIEFLY)}")
     lettered(delay, axes)
 
 
@@ -94,7 +94,15 @@ class Fig12(Episodes):
         lead = float(early[:, -few:].mean() - throughout[:, -few:].mean())
         lower = "share of late episodes after which accuracy is lower by 0.05, above that of early ones alone"
         end = "accuracy at the end, early episodes alone above episodes to the end by"
-        yield at_least("drops", lower, 0.8, drops, source=self.source)
+        yield at_least("drops", lower, 0.8, drops, source=self.source, part_of="drops")
+        sentence = f"median accuracy in the {few} epochs after a late episode, of those above chance before"
+        close = typical(after[1][above[1]])
+        yield at_most("drops to chance", sentence, CHANCE, close, source=self.source, part_of="drops")
+        loss = record["loss"][1:].reshape(2, -1, self.epochs)
+        jump = np.stack([loss[..., e : e + few].mean(-1) / loss[..., e - few : e].mean(-1) for e in late], 1)
+        up = typical(jump[1][above[1]]) / typical(jump[0][above[0]])
+        sentence = "the loss jumps up then, times, over what it does with early episodes alone, medians"
+        yield at_least("error jumps", sentence, 2.0, up, source=self.source)
         # what it was before an episode against what it is before the next one, where it dropped
         back = (before[1, 1:] > before[1, :-1] - 0.05)[(above & drop)[1, :-1]]
         sentence = "share of drops at late episodes after which accuracy is back before the next one"

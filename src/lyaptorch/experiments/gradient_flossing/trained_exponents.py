@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
-import torch
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
-from torch import Tensor
 
-from lyaptorch._random import Stream
-from lyaptorch.cells import random_frame
-from lyaptorch.experiments.check import OURS, Checks, at_least, at_most, beyond_error, where
-from lyaptorch.experiments.figure import Along, Results, Study, coordinates
-from lyaptorch.experiments.gradient_flossing.comparisons import SOLVED
+from lyaptorch.experiments.check import (
+    OURS,
+    Checks,
+    WithinChance,
+    at_least,
+    at_most,
+    beyond_error,
+    typical,
+)
+from lyaptorch.experiments.figure import Results, Study
+from lyaptorch.experiments.gradient_flossing.comparisons import CHANCE, SOLVED
 from lyaptorch.experiments.gradient_flossing.delays import Fig4d
 from lyaptorch.experiments.gradient_flossing.setting import (
     DIMS,
-    Condition,
-    Networks,
-    Setting,
     figure,
     number,
 )
@@ -28,21 +30,14 @@ from lyaptorch.plots.primitives import (
     BLUE,
     GREY,
     ORANGE,
-    PALETTE,
     finite_mean,
     footnote,
-    label_accuracy,
     letter,
     level,
     picture,
     scores,
 )
 from lyaptorch.record import Record
-from lyaptorch.schedules import FlossPhase, flossing_loss
-from lyaptorch.tangent import lyapunov_spectrum
-from lyaptorch.tasks.batch import Draw
-from lyaptorch.training import Adam
-from lyaptorch.training.optim import MemberOptimizer, clip
 
 
 @picture(lambda record: 2 * len(record.config["indices"]), width=3.2)
@@ -108,32 +103,82 @@ class Fig13(Fig4d):
         return self.compared(variables)
 
     def claims(self, record: Record) -> Checks:
-        """lambda_1 = -c d^-p of the solved networks; at each delay the solved lie above the others."""
-        solved, source = record["final_accuracy"] >= SOLVED, self.source
-        delays = np.broadcast_to(record["delay"][:, None], solved.shape)
-        power, error, _ = power_law(delays[solved], record["exponents"][solved][:, 0])
-        sentence = f"solved: lambda_1 = -c d^-p, p over its standard error ({error:.2g})"
-        yield at_least("power law", sentence, 2.0, power / error, source=source)
+        """lambda_1 = -c d^-p of flossed networks that solve it; the solved lie above those at chance."""
+        final, source = record["final_accuracy"], self.source
+        solved, failed, delays = final >= SOLVED, final <= CHANCE, record["delay"]
+        yield from self._power_law(record, solved)
         for i in self.indices:
             values = record["exponents"][..., i - 1]
-            ahead = "mean of solved networks above that of the others by"
-            for j, delay in enumerate(record["delay"].tolist()):
-                gap, error = apart(values[:, j], solved[:, j])
-                gap = where(abs(gap) > 2 * error, gap)
-                key, sentence = f"lambda_{i}, d {delay}", f"lambda_{i} at d = {delay}: {ahead}"
-                yield at_least(key, sentence, 0.0, gap, source=source)
+            gaps = [apart(values[:, j], solved[:, j], failed[:, j]) for j in range(len(delays))]
+            known = [delay for delay, (gap, _) in zip(delays, gaps, strict=True) if math.isfinite(gap)]
+            # of delays of which both are known: the mean, and its error
+            gap = typical(np.array([gap for gap, _ in gaps]), np.mean)
+            error = math.sqrt(sum(e**2 for _, e in gaps if math.isfinite(e))) / max(len(known), 1)
+            sentence = f"lambda_{i} of networks that solve a delay above that of those at chance, mean over d"
+            sentence = f"{sentence} = {', '.join(map(str, known)) or 'none'}"
+            told = gap if abs(gap) > 2 * error else WithinChance(gap)
+            yield at_least(f"lambda_{i} above", sentence, 0.0, told, source=source)
             # flossing alone raises exponents: of what success has to do with it only networks tell that
             # were treated alike
-            rows = zip(values.reshape(-1, self.seeds), solved.reshape(-1, self.seeds), strict=True)
-            gaps = np.array([apart(*row)[0] for row in rows])
-            alike = beyond_error(gaps[np.isfinite(gaps)])
-            sentence = f"lambda_{i}, networks of one delay that were treated alike: {ahead}"
-            yield at_least(f"lambda_{i}, alike", sentence, 0.0, alike, source=source)
+            flat = (-1, self.seeds)
+            p = stratified(values.reshape(flat), solved.reshape(flat), failed.reshape(flat), self.seed)
+            sentence = f"lambda_{i}, networks of one delay that were treated alike: by chance the same, p"
+            yield at_most(f"lambda_{i}, alike", sentence, 0.05, p if p <= 0.05 else WithinChance(p), **OURS)
+
+    def _power_law(self, record: Record, solved: NDArray[np.bool_]) -> Checks:
+        """Of flossed networks; against an exponential, which falls with the delay as well."""
+        flossed = solved & (record["condition"] != "none")[:, None, None]
+        lambda_1, delays = record["exponents"][..., 0], record["delay"]
+        every = np.broadcast_to(delays[:, None], solved.shape)
+        power, error, _ = power_law(every[flossed], lambda_1[flossed])
+        sentence = f"flossed and solved: lambda_1 = -c d^-p, p over its standard error ({error:.2g})"
+        yield at_least("power law", sentence, 2.0, power / error, source=self.source)
+        # of each network, what is left of its logarithms about both fits to all: x is log d, or d
+        fits = flossed & (lambda_1 < 0)
+        logs, left = np.log(np.where(fits, -lambda_1, 1.0)), []
+        for x in (np.log(every), every.astype(float)):
+            enough = fits.sum() > 2 and np.ptp(x[fits]) > 0
+            line = np.polyval(np.polyfit(x[fits], logs[fits], 1), x) if enough else np.full(x.shape, np.nan)
+            squares, number = np.where(fits, (logs - line) ** 2, 0.0).sum((0, 1)), fits.sum((0, 1))
+            left.append(squares[number > 0] / number[number > 0])
+        sentence = "its square residuals, in logarithms, below those of an exponential, mean over networks"
+        yield at_least("power law, exponential", sentence, 0.0, beyond_error(left[1] - left[0]), **OURS)
 
 
-def apart(values: NDArray[np.floating], solved: NDArray[np.bool_]) -> tuple[float, float]:
-    """The mean of what is solved above that of what is not, and its error; NaN without two of both."""
-    groups = [z[np.isfinite(z)] for z in (values[solved], values[~solved])]
+def stratified(
+    values: NDArray[np.floating],
+    solved: NDArray[np.bool_],
+    failed: NDArray[np.bool_],
+    seed: int,
+    draws: int = 9999,
+) -> float:
+    """The share of permutations within rows that put the solved as far above the failed; NaN without both."""
+    strata = [
+        (row[yes | no], yes[yes | no])
+        for row, yes, no in zip(values, solved, failed, strict=True)
+        if yes.any() and no.any()
+    ]
+    if not strata:
+        return float("nan")
+    generator = np.random.default_rng(seed)
+
+    def above(shuffle: bool) -> float:
+        # by ranks: one that has died, at -inf, is the last
+        total = 0.0
+        for row, yes in strata:
+            chosen = generator.permutation(yes) if shuffle else yes
+            total += float(row.argsort().argsort()[chosen].sum())
+        return total
+
+    found = above(False)
+    return (1 + sum(above(True) >= found for _ in range(draws))) / (draws + 1)
+
+
+def apart(
+    values: NDArray[np.floating], solved: NDArray[np.bool_], failed: NDArray[np.bool_]
+) -> tuple[float, float]:
+    """The mean of what is solved above that of what failed, and its error; NaN without two of both."""
+    groups = [z[np.isfinite(z)] for z in (values[solved], values[failed])]
     if min(map(len, groups)) < 2:
         return float("nan"), float("nan")
     one, other = groups
@@ -150,110 +195,3 @@ def power_law(delays: NDArray[np.integer], exponents: NDArray[np.floating]) -> t
         return float("nan"), float("nan"), float("nan")
     (slope, height), covariance = np.polyfit(x, y, 1, cov=True)
     return float(-slope), float(covariance[0, 0] ** 0.5), float(np.exp(height))
-
-
-MODES = ("fixed", "redrawn", "carried over")
-
-
-@picture(2, width=3.6)
-def exponents_and_accuracy(record: Record, axes: list[Axes]) -> None:
-    """Exponents after flossing from each frame, and the accuracy reached."""
-    left, right = axes
-    index = np.arange(1, record["exponents"].shape[-1] + 1)
-    left.axhline(0, color=GREY, linewidth=0.8)
-    for i, (mode, color) in enumerate(zip(record["mode"], PALETTE, strict=False)):
-        rows = record["exponents"][i].reshape(-1, len(index))
-        left.plot(index, rows.T, color=color, linewidth=0.6, alpha=0.5)
-        left.plot([], [], color=color, label=str(mode))
-        final = record["final_accuracy"][i].reshape(-1)
-        right.plot(i + np.linspace(-0.2, 0.2, len(final)), final, "o", color=color, markersize=3.5)
-    left.set(xlabel="index $i$", ylabel=r"$\lambda_i$ (nats per step)", title="After flossing")
-    left.legend()
-    label_accuracy(right, "", "After training")
-    right.set(xticks=range(len(record["mode"])), xticklabels=record["mode"])
-    footnote(left, f"n = {record.config['seeds']} frames each, of one network", "lines, dots: each")
-
-
-@figure(
-    "frames",
-    "spread of exponents and success over initial frames: fixed, redrawn, carried over",
-    cost=("3 s", "30 s"),
-    smoke={"delays": (4,), "epochs": 10, "floss_epochs": 4, "measure": 60},
-    small={"delays": (20,), "seeds": 3, "epochs": 600},
-    draw=exponents_and_accuracy,
-    cut=(Along("frame", "seeds", 4),),
-)
-class Frames(Setting):
-    """One network, flossed from many initial frames in three ways, then trained.
-
-    `seeds` counts frames. All networks begin equal and see equal inputs; they differ by their frames alone.
-    A fixed frame is the same in each flossing epoch (the authors' script), a redrawn one is new in each, and
-    one that is carried over is where the last epoch's scan ended.
-
-    Attributes:
-        measure: steps over which exponents are measured after flossing.
-    """
-
-    delays: tuple[int, ...] = (40,)
-    measure: int = 1000
-
-    def conditions(self) -> tuple[Condition, ...]:
-        """What `train` does with each: no flossing, which is done before."""
-        return tuple(Condition(mode) for mode in MODES)
-
-    operations = Setting.operations_of_conditions
-
-    def run(self, study: Study) -> Results:
-        """`exponents (mode, delay, frame, index)` after flossing, `accuracy`, `final_accuracy`."""
-        networks = self.networks(self.conditions(), same=True)
-        self._floss(networks)
-        measured, nats = self.spectrum(*networks, self.measure, self.k), {"units": "nats per step"}
-        dims = ("mode", "delay", "frame")
-        _, variables = study.learn(*networks, dims, **self.treatment())
-        variables["exponents"] = ((*dims, "index"), measured.exponents[..., 0, :], nats)
-        variables["error"] = ((*dims, "index"), measured.stderr()[..., 0, :], nats)
-        return variables, coordinates(delay=self.delays, mode=MODES)
-
-    def claims(self, record: Record) -> Checks:
-        """The frame matters little: exponents after flossing agree, and so does success."""
-        for i, mode in enumerate(record["mode"]):
-            first = record["exponents"][i, ..., 0]
-            spread = first.std(-1, ddof=1).mean() if first.shape[-1] > 1 else np.nan
-            # equal inputs are measured on: what is left of their length is the error of one measurement
-            error = record["error"][i, ..., 0].mean()
-            sentence = f"{mode}: standard deviation of lambda_1 over frames, in errors of one measurement"
-            ratio = where(np.isfinite(error), spread / error)
-            yield at_most(f"{mode} spread", sentence, 1.0, ratio, **OURS)
-            final = record["final_accuracy"][i]
-            success = where(np.isfinite(final).all(), (final > SOLVED).mean())
-            sentence = f"{mode}: share of frames after which the task is solved"
-            yield at_least(f"{mode} solved", sentence, 0.5, success, **OURS)
-
-    def _floss(self, networks: Networks) -> None:
-        """Floss every network in its own way; what `train` does, but for the frames."""
-        (model, task, ids), phase = networks, FlossPhase(self.floss_epochs)
-        ensemble, frame_ids = tuple(ids.shape), self.numbers.expand(ids.shape)
-        optimizer = MemberOptimizer(list(model.cell.parameters()), ensemble, phase.lr, Adam())
-        # a dimension for the way, then those of delay, frame, trajectory, row and column
-        mode = torch.arange(len(MODES))[:, None, None, None, None, None]
-        carried = self._frames(frame_ids, 0)
-        for epoch in range(self.floss_epochs):
-            drawn = torch.where(mode == MODES.index("fixed"), self._frames(frame_ids, 0), carried)
-            inputs = task.inputs(Draw(self.seed, phase.steps, epoch=epoch, member_ids=ids, stream="floss"))
-            spectrum = lyapunov_spectrum(
-                model.cell,
-                inputs,
-                k=self.k,
-                h0=model.initial_state(1),
-                tangent_transient=phase.tangent_transient,
-                frame=torch.where(mode == MODES.index("redrawn"), self._frames(frame_ids, epoch), drawn),
-            )
-            # of the cell alone: readout and initial states are the task's to train
-            gradients = torch.autograd.grad(flossing_loss(spectrum.exponents), optimizer.parameters)
-            optimizer.step(clip(gradients, ensemble, self.floss_clip))
-            carried = spectrum.final_frame.detach()
-
-    def _frames(self, frame_ids: Tensor, epoch: int) -> Tensor:
-        """`(mode, delay, frame, 1, n, k)`: every frame id its own columns."""
-        frame = random_frame(self.hidden_size, self.k, Stream(self.seed, "frame"), frame_ids, epoch)
-        return frame.unsqueeze(-3)

@@ -12,7 +12,16 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lyaptorch.experiments.check import Checks, at_least, at_most, failing, where
+from lyaptorch.experiments.check import (
+    Checks,
+    at_least,
+    at_most,
+    beyond_error,
+    claimed,
+    failing,
+    sure_median,
+    where,
+)
 from lyaptorch.experiments.figure import Results, Study, coordinates
 from lyaptorch.experiments.surrogate_flossing.random_binary import TITLE, copies, figure
 from lyaptorch.experiments.surrogate_flossing.trained_binary import BinaryLearning, arriving
@@ -173,20 +182,58 @@ class Fig3(BinaryLearning):
             if delay == 14:
                 for condition, final in (("none", plain), ("adaptive", flossed)):
                     sentence = f"{name}, {condition}: median accuracy"
-                    yield least(f"d 14 {condition}", sentence, 0.95, np.median(final))
+                    yield least(f"d 14 {condition}", sentence, 0.95, sure_median(final, 0.95), part_of="d 14")
             if delay == SHOWN:
-                yield least("d 18 adaptive", f"{name}, adaptive: median accuracy", 0.9, np.median(flossed))
+                middle = sure_median(flossed, 0.9)
+                yield least("d 18 adaptive", f"{name}, adaptive: median accuracy", 0.9, middle)
             if delay >= SHOWN:
                 sentence = f"{name}, not flossed: best accuracy, twins among them"
                 # where flossed networks fail as well, their failure says nothing
-                yield most(f"d {delay} none", sentence, 0.6, failing(np.median(flossed) > 0.6, others, 0.6))
+                failed = failing(np.median(flossed) > 0.6, others, 0.6)
+                yield most(f"d {delay} none", sentence, 0.6, failed, part_of="none beyond")
             if delay > 14:
-                gain = flossed.mean() - max(plain.mean(), twin.mean())
+                best = plain if plain.mean() > twin.mean() else twin
                 sentence = f"{name}: mean accuracy with flossing, over that without"
-                # where nobody leaves chance nothing is told
-                learned = max(others, flossed.max()) > 0.6
-                yield least(f"d {delay} gain", sentence, 0.1, where(learned, gain))
+                # where most networks of all kinds stay at chance nothing is told
+                learned = max(np.median(flossed), np.median(best)) > 0.6
+                gain = where(learned, beyond_error(flossed - best, 0.1))
+                yield least(f"d {delay} gain", sentence, 0.1, gain, part_of="longer delays")
         # as in the paper, averaged over epochs; the mean of logarithms, because the norms span decades
         plain, flossed, twin = arrived(record)[:, shown(record)]
         sentence = f"d = {delays[shown(record)]}: log10 of |dL/dh0| with flossing over without"
         yield least("gradient", sentence, 4.0, flossed - max(plain, twin))
+
+
+@figure(
+    "fig3-printed",
+    "figure 3 with the schedule as the paper prints it: accuracy and |dL/dh0| at two delays",
+    cost=("3 s", "4 min", "10 min"),
+    small={"seeds": 5},
+)
+class Fig3Printed(Fig3):
+    """Figure 3 with the paper's schedule: flossing to 0, every 100 epochs until 500, then beyond its bounds.
+
+    What the paper does not give is that of the default schedule: one rate, episodes of `episode_epochs`.
+    """
+
+    delays: tuple[int, ...] = (14, 18)
+    episode_epochs: int = 100
+    target: float = 0.0
+    lr: float = 1e-3
+    input_scale: float = 1.0
+    readout_scale: float = 1.0
+    batch: int = 16
+    extra: int = 45
+
+    def _schedule(self, who: Tensor) -> Schedule:
+        return adaptive(self.epochs, self.flossing(who, clip=self.clip), episode_epochs=self.episode_epochs)
+
+    def claims(self, record: Record) -> Checks:
+        """Flossed networks solve both delays."""
+        for delay, final in zip(record["delay"].tolist(), record["final_accuracy"][1], strict=True):
+            sentence, bound = (
+                f"d = {delay}, schedule as printed: median accuracy",
+                0.95 if delay < 18 else 0.9,
+            )
+            said = claimed(f"{TITLE}, figure 3 and section 5", "printed")
+            yield at_least(f"d {delay}", sentence, bound, sure_median(final, bound), **said)

@@ -129,7 +129,7 @@ class Fig7(Figure):
         power = slopes(np.log(time[late]), np.log(scatter[1, late]).mean(-1))
         # geometric, so that an exponent of large scatter does not outweigh the others
         ratio, first = np.exp(np.log(fixed / random).mean()), fixed[0] / random[0]
-        less = partial(at_most, source=f"{TITLE}, figures 7 and 8")
+        less = partial(at_most, source=f"{TITLE}, figures 7 and 8", part_of="scatter")
         chance = shuffled_ratios(record["running"][:, -1])
         sentence = "scatter, fixed over random weights, geometric mean of all exponents"
         yield less("scatter", sentence, 1.0, beyond_chance(ratio, geometric_mean(chance, -1)))

@@ -14,7 +14,7 @@ from torch import Tensor
 from lyaptorch._random import Stream
 from lyaptorch._types import Number
 from lyaptorch.cells import BinaryCell
-from lyaptorch.experiments.check import THEORY, Check, Checks, at_most, near, where
+from lyaptorch.experiments.check import THEORY, Check, Checks, at_most, claimed, near, where
 from lyaptorch.experiments.figure import Figure, Results, Study, declare
 from lyaptorch.plots.primitives import (
     BESIDE,
@@ -254,8 +254,8 @@ class Fig1b(RandomNetworks):
         inside = inside[: round(0.9 * len(inside))]
         off = law[inside] - found[inside]
         sentence = f"g = {g:g}: rms distance from equation 6, the first 90% before its cut"
-        source, rms = f"{TITLE}, appendix C, equation 6", np.sqrt((off**2).mean())
-        return at_most(f"g {g:g} eq 6", sentence, 0.1, rms, source=source)
+        said, rms = claimed(f"{TITLE}, appendix C, equation 6", "eq 6"), np.sqrt((off**2).mean())
+        return at_most(f"g {g:g} eq 6", sentence, 0.1, rms, **said)
 
     def _exponents(self, study: Study, n: int, networks: int, steps: int, k: int) -> Tensor:
         cell, ids = self.cell(study, n, networks)

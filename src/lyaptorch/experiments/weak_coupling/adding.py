@@ -59,6 +59,14 @@ def centre(weights: Any) -> Any:
     return (weights * np.arange(weights.shape[-1])).sum(-1) / weights.sum(-1)
 
 
+HARDLY: dict[str, Any] = {
+    "kind": "question",
+    "source": f"{AUTHORS}, section 4.1",
+    "because": "The Record does not tell whether they learned; at this rate they hardly do.",
+}
+"""Of what training leaves as it is."""
+
+
 @figure(
     "fig2",
     "trajectories, exponents, gradients over time and Hessian, for three residuals",
@@ -157,10 +165,10 @@ class Fig2(Trained):
             largest, error = max(0.1 * abs(rate), bound), abs(slope - rate)
             drift = np.abs(record["after"][i] - record["before"][i]).max()
             sentence = f"{name}: the gradient changes by log r a step, to 10% or 0.6 eps"
-            moved = f"{name}: training moves no exponent by more than 0.05"
+            moved = f"{name}: {self.iterations} task steps move no exponent by more than 0.05"
             yield theory(f"r {r:g} exponents", f"{name}: exponents are log r, to 0.6 eps / r", bound / r, off)
             yield theory(f"r {r:g} gradient", sentence, largest, error)
-            yield at_most(f"r {r:g} training", moved, 0.05, drift, source=source)
+            yield at_most(f"r {r:g} training", moved, 0.05, drift, **HARDLY)
         leading = np.abs(record["hessian"][:, 0])
         factor = (leading[1:] / leading[:-1]).min()
         sentence = "the leading Hessian eigenvalue grows with r: its least factor"

@@ -28,6 +28,8 @@ Conditions: TypeAlias = tuple[list[str], Tensor, Tensor, Tensor]
 """Names, and for each condition angles `(c, *ids, n/2)`, decays and couplings `(c, *ids, n)`."""
 ROTATION = f"{AUTHORS}, section 4.2"
 least, most = (partial(side, source=ROTATION) for side in (at_least, at_most))
+DATA: dict[str, Any] = {"kind": "identity", "source": ROTATION, "because": "It is a property of the images."}
+"""Of checks that no network has a part in."""
 
 
 CUT = (Along("seed", "seeds"), Along("order", "permuted"), Along("lr", "learning_rates"))
@@ -203,13 +205,14 @@ def spectrum_checks(record: Record) -> Checks:
         power = record["power"][order][1:]
         ratio = power / power.mean()
         if permuted:
-            yield most("permuted spectrum", "permuted, no bin exceeds 5 times the mean", 5.0, ratio.max())
+            sentence = "permuted, no bin exceeds 5 times the mean"
+            yield at_most("permuted spectrum", sentence, 5.0, ratio.max(), **DATA)
         else:
             # what goes on from row to row, of 28 of the 784 pixels, has 784 / 28 = 28 periods
             sentence = "the largest bin above zero is 28"
             largest = where(np.isfinite(ratio).all(), ratio.argmax() + 1)
-            yield near("frequency", sentence, 28.0, largest, 0.0, source=ROTATION)
-            yield least("peak", "it is 30 times the mean", 30.0, ratio.max())
+            yield near("frequency", sentence, 28.0, largest, 0.0, **DATA)
+            yield at_least("peak", "it is 30 times the mean", 30.0, ratio.max(), **DATA)
 
 
 CHANCE = 0.1

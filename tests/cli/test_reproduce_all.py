@@ -8,10 +8,11 @@ import pytest
 
 from command import command, files
 from lyaptorch.cli import figures as module
-from lyaptorch.cli.claims import NOT_RUN
+from lyaptorch.cli.claims import NOT_RUN, Standing, headline
 from lyaptorch.cli.figures import rough_seconds
 from lyaptorch.experiments import FIGURES, SCALES
 from lyaptorch.experiments.check import REASONS, at_least, near, reason
+from lyaptorch.experiments.over_seeds import over_seeds
 from lyaptorch.record import Record
 from lyaptorch.sweep import Serial
 
@@ -119,6 +120,22 @@ def test_several_processes_make_the_same_records(lyap, tmp_path):
 )
 def test_what_cannot_be_made_is_refused_at_once(lyap, arguments, message):
     assert message in lyap.fails("reproduce", *arguments)
+
+
+@pytest.mark.parametrize(
+    ("measured", "told"),
+    [
+        ((2.0, 2.0, 2.0), "1 reproduced, 0 not reproduced, 0 not decided"),
+        ((2.0, 2.0, math.nan), "1 reproduced, 0 not reproduced, 0 not decided"),
+        ((2.0, math.nan, math.nan), "0 reproduced, 0 not reproduced, 1 not decided"),
+        ((2.0, 2.0, 0.0), "0 reproduced, 1 reproduced in part, 0 not reproduced, 0 not decided"),
+        ((math.nan, math.nan, 0.0), "0 reproduced, 1 not reproduced, 0 not decided"),
+    ],
+)
+def test_a_sentence_that_is_checked_at_several_points_counts_once(measured, told):
+    points = [at_least(f"d {i}", f"at {i}", 1.0, x, part_of="all") for i, x in enumerate(measured)]
+    standing = Standing(over_seeds([points]))
+    assert told in headline({(PAPER, "fig1b"): standing})
 
 
 def test_the_page_of_checks_says_what_held_what_is_missed_and_what_was_not_run(lyap, tmp_path, monkeypatch):

@@ -83,7 +83,8 @@ def selected(k: int, before: Rows, after: Rows, source: str) -> Checks:
 def dimensions_left(record: Record) -> Checks:
     """What flossing of k exponents does to the dimensions in which a gradient arrives."""
     for k, before, after in zip(record["k"].tolist(), record["before"], record["after"], strict=True):
-        spectra = (torch.from_numpy(np.sort(z)[:, ::-1].astype(np.float64)) for z in (before, after))
+        known = not np.isnan([before, after]).any()
+        spectra = (torch.from_numpy(np.nan_to_num(z, nan=0.0, neginf=-np.inf)) for z in (before, after))
         few, more = (usable_dimensions(z, FAR, FLOAT32).double().mean() for z in spectra)
         sentence = f"k = {k}: dimensions usable over {FAR} steps at a condition number of 1e7, gained"
-        yield at_least(f"k {k} dimensions", sentence, 0.0, more - few, **OURS)
+        yield at_least(f"k {k} dimensions", sentence, 0.0, where(known, more - few), **OURS)

@@ -4,7 +4,7 @@ from torch import nn
 
 from lyaptorch import FitPhase, Model, evaluate, lyapunov_spectrum, presets, train
 from lyaptorch.tasks import TASKS, DelayedCopy, OneHotXOR, Recall, SpatialXOR, TemporalXOR
-from lyaptorch.tasks.batch import Batch, Draw
+from lyaptorch.tasks.batch import Batch, Draw, last_step
 from lyaptorch.testing import xor_network
 
 IDS = torch.tensor([[4, 0, 7], [2, 2, 9]])
@@ -294,3 +294,18 @@ def test_some_members_of_a_batch_whose_inputs_all_share():
     assert torch.equal(part.inputs, inputs)
     assert torch.equal(part.targets, targets[:, [2, 0]])
     assert torch.equal(part.mask, mask[:, [2, 0]])
+
+
+# with as many steps as members nothing but the numbers tells one from the other
+@pytest.mark.parametrize("members", [3, 4])
+def test_lengths_of_a_batch_whose_inputs_all_share(members):
+    lengths, targets = torch.tensor([3, 1]), torch.ones(3, members, 2, 1)
+    everywhere = torch.ones(3, members, dtype=torch.bool)
+    batch = Batch(torch.zeros(3, 2, 1), targets, everywhere, lengths=lengths)
+    own = torch.tensor([[True, True], [True, False], [True, False]])
+    assert torch.equal(batch.counts, own.unsqueeze(1).expand(3, members, 2))
+    assert torch.equal(batch.targets[..., 0], own.unsqueeze(1).expand(3, members, 2).float())
+    last = last_step(torch.zeros(3, 2, 1), torch.ones(members, 2, 1), lengths)
+    assert torch.equal(
+        last.counts, torch.tensor([[0, 1], [0, 0], [1, 0]]).bool().unsqueeze(1).expand(3, members, 2)
+    )

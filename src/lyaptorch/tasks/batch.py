@@ -62,7 +62,7 @@ class Batch:
         if self.lengths is not None:
             inputs, own = padded(self.inputs, self.lengths)
             assert own is not None
-            mask = real(own, inputs.shape[:-1])
+            mask = real(own, self.targets.shape[:-1])
             # the class is frozen for its users; its own constructor finishes what it was given
             object.__setattr__(self, "inputs", inputs)
             object.__setattr__(self, "lengths", own)
@@ -114,7 +114,8 @@ class Batch:
 
 def last_step(inputs: Tensor, answers: Tensor, lengths: Tensor | None = None) -> Batch:
     """A batch of which the last step of each trajectory alone counts, with the answers `(*e, b, o)`."""
-    t, *ensemble, b, _ = inputs.shape
+    # as the answers have it: members may share the inputs
+    t, (*ensemble, b, _) = len(inputs), answers.shape
     if lengths is None:
         mask = torch.zeros(t, dtype=torch.bool, device=inputs.device)
         mask[-1] = True
@@ -122,7 +123,7 @@ def last_step(inputs: Tensor, answers: Tensor, lengths: Tensor | None = None) ->
         return Batch(inputs, answers.expand(t, *answers.shape), mask, t - 1)
     # the steps below the length without those below the length less one: the last
     shape = (t, *ensemble, b)
-    mask = real(lengths, shape) & ~real(lengths - 1, shape)
+    mask = (real(lengths, shape) & ~real(lengths - 1, shape)).expand(shape)
     return Batch(inputs, answers.expand(t, *answers.shape), mask, lengths=lengths)
 
 

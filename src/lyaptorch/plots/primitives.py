@@ -12,6 +12,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike, NDArray
 
 from lyaptorch.record import Record
@@ -233,15 +234,14 @@ def label_accuracy(axes: Axes, x: str, title: str = "", y: str = "accuracy") -> 
 
 
 def smooth(rows: Rows, width: int = 10) -> Rows:
-    """A running mean over the last `width` epochs, of those in which a member took part."""
-    present = ~np.isnan(rows)
-    epochs, shape = rows.shape[-1], (*rows.shape[:-1], min(width, rows.shape[-1]))
-    # a sum over the last `width` is S[e] - S[e - width], S the running sum and 0 before the first epoch
+    """A running mean over the last `width` epochs, of what is finite; NaN where a member took no part."""
+    # differences of running sums would keep the round-off of whatever was large before
+    finite, before = np.isfinite(rows), [(0, 0)] * (rows.ndim - 1) + [(width, 0)]
     total, count = (
-        sums - np.concatenate([np.zeros(shape), sums], -1)[..., :epochs]
-        for sums in (np.cumsum(np.nan_to_num(rows), axis=-1), np.cumsum(present, axis=-1))
+        sliding_window_view(np.pad(values, before), width, -1).sum(-1)[..., 1:]
+        for values in (np.where(finite, rows, 0.0).astype(np.float64), finite)
     )
-    return np.where(present, total / np.maximum(count, 1), np.nan)
+    return np.where((count > 0) & ~np.isnan(rows), total / np.maximum(count, 1), np.nan)
 
 
 def finite_mean(values: Rows, axis: int) -> Rows:

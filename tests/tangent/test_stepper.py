@@ -86,3 +86,16 @@ def test_an_overflow_is_named_and_changes_nothing():
         stepper.step(torch.zeros(1, 1))
     assert torch.equal(stepper.h, before)
     assert stepper.steps == 1
+
+
+def test_results_are_the_callers_own_and_no_memory_of_later_calls():
+    cell, x, h0 = lt.RateCell(1, 8), torch.zeros(50, 1, 1), torch.zeros(1, 8)
+    frame = torch.linalg.qr(torch.randn(8, 3))[0]
+    given, before = frame.clone(), lt.lyapunov_spectrum(cell, x, k=3)
+    expected = before.exponents.detach().clone()
+    before.growth.steps.mul_(2)
+    before.final_frame.detach().zero_()
+    Stepper(cell, h0, k=3).Q.zero_()
+    Stepper(cell, h0, frame=frame, k=3).Q.zero_()
+    assert torch.equal(lt.lyapunov_spectrum(cell, x, k=3).exponents, expected)
+    assert torch.equal(frame, given)

@@ -200,7 +200,9 @@ def in_spans(laid: Layout, log_r: Tensor, healthy: Tensor, after: Tensor | None 
     `after` is the step at which each trajectory ends, if not all do with the last.
     """
     first = laid.uncounted
-    growth = Growth(log_r[first:] if first else log_r, laid.steps, healthy[first:] if first else healthy)
+    # layouts are kept for later calls, and who gets the growth may write into it
+    steps = laid.steps.clone()
+    growth = Growth(log_r[first:] if first else log_r, steps, healthy[first:] if first else healthy)
     return growth if after is None else growth.ended(after - laid.cuts[first])
 
 

@@ -64,7 +64,8 @@ class Stepper:
         self.h = _checks.tensor("h0", self.cell.pack(h0)).detach()
         if self.h.dim() < 2 or self.h.shape[-1] < 1:
             raise ValueError(f"h0 must have shape (*e, b, n), got {tuple(self.h.shape)}")
-        self.Q = first_frame(frame, k, self.h, generator, self.cell).detach()
+        # the frame is kept for later calls, or the caller's own, and this one may be written into
+        self.Q = first_frame(frame, k, self.h, generator, self.cell).detach().clone()
         self._dead: Tensor | None = None
 
     def step(self, x: Input) -> Exponents:

@@ -218,3 +218,11 @@ def test_bad_arguments_of_the_capacity(settings, message):
 def test_a_perturbation_needs_a_step_behind_the_transient():
     with pytest.raises(ValueError, match=r"transient must be in 0\.\.2, got 3"):
         fading_memory(lt.RateCell(1, 4), torch.zeros(3, 1, 1), transient=3)
+
+
+def test_numbers_without_tangents_do_not_fade():
+    cell = lt.RateCell(1, 3, gain=0.8).double()
+    x = torch.randn(6, 1, 1, dtype=torch.float64)
+    h0 = torch.zeros(1, 3, dtype=torch.float64), torch.zeros(1, 1, dtype=torch.int64)
+    counted = fading_memory(lambda now, s: (cell.step(now, s[0]), s[1] + 1), x, h0=h0)
+    torch.testing.assert_close(counted, fading_memory(cell, x), rtol=1e-12, atol=0)

@@ -886,3 +886,26 @@ def test_a_target_below_zero_makes_evaluation_in_parallel_possible():
     assert "flossing with target < 0 makes it so" in words(lt.diagnose(cell, noise()))["parallel"]
     lt.floss(cell, noise(), target=-0.05, epochs=20, lr=5e-3)
     assert words(lt.diagnose(cell, noise()))["parallel"].startswith("In parallel: yes.")
+
+
+def test_numbers_without_tangents_are_no_units():
+    cell = lt.RateCell(1, 3, gain=0.5).double()
+    x, h0 = torch.randn(120, 1, 1, dtype=torch.float64), torch.zeros(1, 3, dtype=torch.float64)
+
+    def told(step, h0, **settings):
+        found = lt.diagnose(step, x, h0=h0, horizon=10, k=2, **settings)
+        numbers = {
+            name: z.values for name, z in found.record().variables.items() if z.values.dtype.kind in "fb"
+        }
+        return str(found), {**numbers, "swelling": found.measured.swelling}
+
+    for settings in ({}, {"groups": {"left": slice(0, 1), "right": slice(1, None)}}):
+        alone, expected = told(lambda now, h: cell.step(now, h), h0, **settings)
+        counting = (h0, torch.zeros(1, 1, dtype=torch.int64))
+        said, numbers = told(lambda now, s: (cell.step(now, s[0]), s[1] + 1), counting, **settings)
+        assert said == alone
+        # capacities are sums over 4 000 states; all else is the same but for round-off
+        for name, values in expected.items():
+            np.testing.assert_allclose(numbers[name], values, rtol=1e-8, atol=1e-12, err_msg=name)
+    with pytest.raises(ValueError, match=r"group 'count' must be .* within 0\.\.2, got \[3\]"):
+        told(lambda now, s: (cell.step(now, s[0]), s[1] + 1), counting, groups={"count": [3]})

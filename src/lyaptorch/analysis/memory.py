@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from lyaptorch import _checks
@@ -15,9 +15,9 @@ from lyaptorch._caller import measures
 from lyaptorch._padded import Lengths, Padded, padded
 from lyaptorch._random import Stream, seed_from
 from lyaptorch._types import Inputs
-from lyaptorch.cells import Cell, as_cell, fit, settle, unroll
+from lyaptorch.cells import Cell, Network, as_cell, fit, settle, unroll
 from lyaptorch.cells.unroll import ADVICE
-from lyaptorch.tangent.start import fit_padded
+from lyaptorch.tangent.start import fit_padded, framed
 
 CHANCE = 64
 """Steps ahead at which chance is measured: what is still to come no state can tell."""
@@ -43,7 +43,7 @@ def time_scales(exponents: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
 @measures
 @torch.no_grad()
 def fading_memory(
-    cell: Cell | nn.Module, inputs: Inputs, *, h0: Tensor | None = None, transient: int = 0
+    cell: Network, inputs: Inputs, *, h0: Any = None, transient: int = 0
 ) -> Float[Tensor, "t1 *e b"]:
     """|D_t ... D_1|_F / sqrt n after 0, 1, ..., t steps: what is left of a random unit perturbation.
 
@@ -52,7 +52,7 @@ def fading_memory(
     Args:
         cell: anything that `as_cell` takes.
         inputs: `(transient + t, *e, b, m)`.
-        h0: initial state `(*e, b, n)`; zeros when missing.
+        h0: initial state, `(*e, b, n)` or in the network's own structure; zeros when missing.
         transient: first steps, before the perturbation.
 
     Returns:
@@ -74,8 +74,8 @@ def fading_memory(
     if not 0 <= transient < len(inputs):
         raise ValueError(f"transient must be in 0..{len(inputs) - 1}, got {transient}; pass more inputs")
     h = settle(cell, inputs[:transient], h)
-    n = h.shape[-1]
-    Q = torch.eye(n, dtype=h.dtype, device=h.device).expand(*h.shape, n) / n**0.5
+    n = h.shape[-1] - cell.travelling
+    Q = framed(torch.eye(n, dtype=h.dtype, device=h.device), cell).expand(*h.shape, n) / n**0.5
     log_size = torch.zeros_like(h[..., 0])
     curve = [log_size]
     for x in inputs[transient:]:
@@ -111,7 +111,7 @@ class Recalled:
 @measures
 @torch.no_grad()
 def memory_capacity(
-    cell: Cell | nn.Module,
+    cell: Network,
     lags: int,
     *,
     inputs: Inputs | PackedSequence | Padded | None = None,

@@ -35,7 +35,8 @@ class Parts:
         separate: whether the parts are units of their own (layers, groups), not variables of the same units.
         rates: `(G,)`, growth of a perturbation in this part while all else is held, nats per step.
         passage: `(G, G)`, root-mean-square gain of one step, from the part of the column to that of the row.
-        silent: `(n,)`, share of the moments at which each variable was silent; 0 of one with `finite_memory`.
+        silent: `(n,)`, share of the moments at which each variable was silent; 0 of one with `finite_memory`,
+            or without tangents.
     """
 
     names: tuple[str, ...]
@@ -55,11 +56,14 @@ class Parts:
 def memberships(cell: Cell, n: int, groups: Groups | None) -> tuple[tuple[str, ...], Tensor, bool]:
     """Names, `(n, G)` memberships and `separate`: of the user's groups, or of the parts the cell names.
 
+    What has no tangents belongs to none.
+
     Raises:
         ValueError: for a group that is empty, or has units twice or beyond the state.
     """
     chosen: Groups = groups or cell.parts() or {"state": slice(None)}
     assignment = torch.zeros(n, len(chosen), dtype=torch.float32, device="cpu")
+    n -= cell.travelling
     for j, (name, where) in enumerate(chosen.items()):
         units = list(range(n)[where] if isinstance(where, slice) else where)
         if not units or len(set(units)) < len(units) or not all(0 <= i < n for i in units):
@@ -114,7 +118,10 @@ def silence(cell: Cell, run: Run, moments: int = MOMENTS) -> Tensor:
         Q = S.expand(*h.shape, -1)
         taken_up = cell.pushforward(x, h, Q)[1].norm(dim=-1)
         passed_on = pull_back(cell, x, h, Q).norm(dim=-1)
-        return (torch.minimum(taken_up, passed_on) < SILENT).to(h.dtype)
+        found = (torch.minimum(taken_up, passed_on) < SILENT).to(h.dtype)
+        # a number without tangents is no unit
+        found[..., h.shape[-1] - cell.travelling :] = 0
+        return found
 
     return run.mean(moments, silent)
 

@@ -32,7 +32,7 @@ class Measurements:
         spectrum: of the run, as `lyapunov_spectrum` gives it.
         clock: of steps and time.
         horizon: T, the steps over which gradients should survive.
-        state_size: n.
+        state_size: n, without the numbers that have no tangents.
         exponents: `(k,)`.
         error: `(k,)`, standard errors of the means; inf where the run is too short to tell.
         reliable: `(k,)`, which of them round-off, and the length of a flow's steps, have left standing.
@@ -136,7 +136,8 @@ def measurements(
         groups: units by name.
         memory: of the run.
     """
-    (counted, *_, k), n = spectrum.growth.log_r.shape, followed.states.shape[-1]
+    (counted, *_, k), size = spectrum.growth.log_r.shape, followed.states.shape[-1]
+    n = size - cell.travelling
     means = mean_over_trajectories(spectrum.exponents).reshape(k)
     errors = spectrum.stderr_of_mean().reshape(k)
     order = means.argsort(descending=True)
@@ -156,8 +157,9 @@ def measurements(
     gradient, share = gradient_back(cell, recent, parts)
     # columns q_i of the last frame are of unit length, so sum_j q_ij^2 = 1 divides among the parts; of a
     # dead column all are 0, hence the division by those that live
-    squares = spectrum.final_frame.square().reshape(-1, n, k).sum(0)
+    squares = spectrum.final_frame.square().reshape(-1, size, k).sum(0)
     energy = squares / alive.sum(0).clamp_min(1)
+    middle, end = (followed.state(s)[..., :n] for s in (followed.steps // 2, followed.steps))
     return Measurements(
         spectrum,
         spectrum.clock,
@@ -173,7 +175,7 @@ def measurements(
         overflow,
         parts,
         finite,
-        (log_norm(followed.states[-1]) - log_norm(followed.state(followed.steps // 2))).item(),
+        (log_norm(end) - log_norm(middle)).item(),
         mean_gates(cell, recent),
         gradient,
         share,
@@ -225,6 +227,7 @@ def gradient_back(cell: Cell, followed: Run, parts: Parts) -> tuple[Tensor, Tens
     steps = followed.steps
     g = torch.zeros_like(followed.states[-1])
     g[..., cell.readable] = normal(g[..., cell.readable].shape, "gradient", g)
+    g[..., g.shape[-1] - cell.travelling :] = 0
     g = g / g.norm(dim=-1, keepdim=True)
     total = torch.zeros_like(g[..., :1])
     logs, shares = [mean_over_trajectories(total)], [_mean_shares(g, parts)]

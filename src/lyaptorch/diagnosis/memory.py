@@ -112,7 +112,7 @@ def remembered(
         horizon: T.
         seed: of the probe.
     """
-    n = h.shape[-1]
+    n = h.shape[-1] - cell.travelling
     steps, none = min(max(LEAST, PER_UNIT * (n + 1)), MOST // n), inputs.new_empty(0)
     if steps < 4 * (n + 1):
         return Memory(none, why=f"not enough steps: {n} units take at least {4 * (n + 1)} states")

@@ -150,6 +150,26 @@ def test_when_it_flosses(when, fired):
     assert [epoch for epoch in range(10) if flosser.step()] == fired
 
 
+def test_an_ensemble_flosses_as_soon_as_the_condition_holds_for_one():
+    lambda1, loss = lt.schedules.lambda1, lt.schedules.triggers.Metric("loss")
+    networks = [lt.RateCell(2, 8, gain=gain) for gain in (0.05, 3.0)]
+    ensemble = lt.RateCell(2, 8, gain=torch.tensor([0.05, 3.0]), ensemble=(2,))
+    low, high = Flosser(ensemble, drive(60), []).exponents().flatten().tolist()
+    assert low < -1.5 < -0.5 < high
+    for condition in (
+        lambda1 < -1.5,
+        lambda1 > -0.5,
+        (loss > 1.0, lambda1 < -1.5),
+        (loss < 1.0, lambda1 > 9.0),
+    ):
+        when = lt.schedules.Trigger(lt.schedules.When(condition), PERIODIC)
+        asked = {"loss": 0.5} if isinstance(condition, tuple) else {}
+        assert len(Flosser(ensemble, drive(), [when]).step(**asked)) == 1
+        assert len(Flosser(networks, drive(), [when]).step(**asked)) == 1
+    never = lt.schedules.Trigger(lt.schedules.When((lambda1 < -9.0, lambda1 > 9.0)), PERIODIC)
+    assert not Flosser(ensemble, drive(), [never]).step()
+
+
 def test_a_resumed_loop_says_where_it_is():
     flosser = Flosser(
         rnn(),

@@ -52,7 +52,8 @@ class Flosser:
         inputs: what drives it while it is flossed: sequences `(t, b, m)` like those it is trained on, time
             first, or a task. A PackedSequence brings its lengths.
         triggers: when, and how. `Trigger(At(0), FlossPhase(500))` flosses before the first step,
-            `Trigger(Every(100), FlossPhase(50))` periodically, `Trigger(When(lambda1 > 0.2), ...)` as needed.
+            `Trigger(Every(100), FlossPhase(50))` periodically, `Trigger(When(lambda1 > 0.2), ...)` as needed:
+            all members of an ensemble as soon as the condition holds for one.
         lengths: steps of each of the sequences `(b,)`, where they differ.
         h0: initial state `(*e, b, n)`, or its parts as `as_cell` says, one row for each trajectory of a
             phase, its `batch`; zeros when missing (a function needs it).
@@ -166,9 +167,10 @@ class Flosser:
         def metric(name: str) -> Tensor:
             if name != lambda1.name:
                 return torch.tensor(metrics[name], device="cpu")
-            return self._measured(trigger.phase, 1, epoch).max().cpu()
+            return self._measured(trigger.phase, 1, epoch).squeeze(-1).cpu()
 
-        now = trigger.when.fires(_checks.numbers(epoch), _checks.numbers(True), due, metric)
+        # all members are flossed together, as soon as it is time for any of them
+        now = trigger.when.fires(_checks.numbers(epoch), _checks.numbers(True), due, metric).any()
         # epochs are the same in all processes; what was measured may differ by the rounding of a device
         measured = isinstance(trigger.when, When) and due
         return decided_by_first(bool(now), self._like().device) if measured else bool(now)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -146,7 +148,7 @@ class When:
         if not due or not late.any():
             return torch.zeros_like(among)
         # a NaN, no value yet, compares as false: nobody fires on it
-        return late & torch.stack([c.holds(values(c.metric)) for c in self.conditions]).any(0)
+        return late & functools.reduce(operator.or_, (c.holds(values(c.metric)) for c in self.conditions))
 
     def times(self, epochs: int) -> None:
         """Nobody can tell how often it fires."""

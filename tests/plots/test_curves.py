@@ -1,9 +1,12 @@
 """Curves: running means, scores of sweeps, and events for TensorBoard."""
 
+from itertools import permutations
+
 import numpy as np
 import pytest
 
 from lyaptorch.plots.primitives import smooth
+from lyaptorch.record import Record
 
 
 def by_hand(row, width):
@@ -25,3 +28,48 @@ def test_a_running_mean_forgets_what_lies_before_its_window(width, dtype):
     # a sum of 40 numbers in float64, of which one is 1e8
     np.testing.assert_allclose(smooth(rows, width), expected, rtol=1e-14)
     assert smooth(rows[..., :0], width).shape == (2, 3, 0)
+
+
+AXES = {"delay": [10, 20, 30], "k": [1, 16], "network": [0, 1]}
+
+
+@pytest.mark.parametrize(
+    "order", [*permutations(AXES), ("k", "delay"), ("network", "k"), ("network",), ("k",)]
+)
+def test_a_sweep_is_drawn_by_its_names_whatever_the_order_of_its_axes(order):
+    axes = {name: AXES[name] for name in order}
+    grid = dict(zip(order, np.meshgrid(*axes.values(), indexing="ij"), strict=True))
+    score = sum(100 * values if name == "k" else values for name, values in grid.items())
+    coordinates = {name: ((name,), values) for name, values in axes.items()}
+    curves = {"curve": ((*order, "epoch"), np.zeros((*score.shape, 5)))}
+    record = Record("sweep", {"axes": axes}, {**curves, "final_loss": (order, score)}, coordinates)
+    (panel,) = record.plot().axes
+    settings = sorted(name for name in order if name != "network")
+    across, others = settings[:1], settings[1:]
+    known = panel.get_legend_handles_labels()
+    found = {label: line.get_ydata() for line, label in zip(*known, strict=True)}
+    # the mean over the two networks, of a sum
+    network = 0.5 if "network" in order else 0.0
+    worth = {"delay": 1, "k": 100}
+    at = (
+        np.array([worth[name] * np.array(AXES[name]) for name in across]).reshape(-1)
+        if across
+        else np.zeros(1)
+    )
+    expected = {f"{n} {value}": at + worth[n] * value + network for n in others for value in AXES[n]}
+    if not others:
+        assert not found
+        found, expected = {"": panel.lines[-1].get_ydata()}, {"": at + network}
+    assert found.keys() == expected.keys()
+    for label, values in expected.items():
+        np.testing.assert_allclose(found[label], values)
+
+
+def test_a_sweep_of_curves_alone_has_an_empty_picture():
+    record = Record(
+        "sweep",
+        {"axes": {"k": [1, 2]}},
+        {"curve": (("k", "epoch"), np.zeros((2, 5)))},
+        {"k": (("k",), [1, 2])},
+    )
+    assert not record.plot().axes[0].lines

@@ -187,13 +187,14 @@ def draw_flossing(record: Record, axes: Axes, color: str, who: Rows | None = Non
 
 
 def _scores(record: Record) -> list[str]:
-    """What is drawn of a sweep."""
-    return [n for n in ("final_accuracy", "final_loss") if n in record] or list(record.variables)[:2]
+    """What is drawn of a sweep: a number of each run."""
+    numbers = [n for n, v in record.variables.items() if set(v.dims) <= record.config["axes"].keys()]
+    return [n for n in ("final_accuracy", "final_loss") if n in record] or numbers[:2]
 
 
 @picture(lambda record: max(1, len(_scores(record))), width=4.0)
 def sweep_figure(record: Record, axes: list[Axes]) -> None:
-    """Scores of all networks, and their mean, against the first setting that is varied."""
+    """Scores of all networks, and their mean, against the first setting by name that is varied."""
     settings = {name: values for name, values in record.config["axes"].items() if name != "network"}
     across = next((n for n, values in settings.items() if len(values) > 1), next(iter(settings), None))
     ticks = np.zeros(1) if across is None else record[across]
@@ -203,8 +204,9 @@ def sweep_figure(record: Record, axes: list[Axes]) -> None:
     for panel, name in zip(axes, _scores(record), strict=False):
         # the setting on the axis next to last, networks last: a curve for each index of what is left
         dims = record.variables[name].dims
-        values = record[name] if "network" in dims else record[name][..., None]
-        values = values[..., None, :] if across is None else np.moveaxis(values, dims.index(across), -2)
+        values = record[name].transpose([dims.index(n) for n in (*others, across, "network") if n in dims])
+        values = values if "network" in dims else values[..., None]
+        values = values[..., None, :] if across is None else values
         for count, index in enumerate(np.ndindex(*values.shape[:-2])):
             color, dash = look(count)
             label = ", ".join(f"{n} {settings[n][i]}" for n, i in zip(others, index, strict=True))

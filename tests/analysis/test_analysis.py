@@ -436,6 +436,7 @@ def curve(*parts):
         (curve((0.5, 20), (1.0, 10), (0.5, 50), (1.0, 20)), 13, 73),
         (curve((1.0, 9)), math.nan, math.nan),
         (curve((math.nan, 20)), math.nan, math.nan),
+        (curve((1.0, 20), (math.nan, 5), (1.0, 20)), 0, 25),
     ],
 )
 def test_when_accuracy_leaves_chance(accuracy, first, last):
@@ -444,6 +445,11 @@ def test_when_accuracy_leaves_chance(accuracy, first, last):
         np.testing.assert_equal(analysis.onset(accuracy, which=which).item(), expected)
         both = analysis.onset(torch.stack([accuracy, 0 * accuracy]), which=which)
         np.testing.assert_equal(both.tolist(), [expected, math.nan])
+        # beside a member that went on
+        stopped = torch.stack(
+            [curve((0.5, len(accuracy) + 30)), torch.cat([accuracy, curve((math.nan, 30))])]
+        )
+        np.testing.assert_equal(analysis.onset(stopped, which=which).tolist(), [math.nan, expected])
 
 
 def test_curves_are_aligned_to_their_own_events():

@@ -73,7 +73,7 @@ def onset(
     Cost O(epochs) per curve.
 
     Args:
-        curves: such as accuracy; NaN never exceeds anything.
+        curves: such as accuracy; NaN never exceeds anything, and a curve ends before those at its end.
         level: between chance and success.
         width: epochs averaged, against lucky batches.
         which: "first", the first epoch of a window above the level; "last", the one after the last window
@@ -99,9 +99,12 @@ def onset(
     if which == "first":
         epoch = torch.where(above, index, torch.inf).amin(-1)
     else:
+        # rows end in NaN where others went on: the last window is that of the last epoch that is there
+        places = torch.arange(1, curves.shape[-1] + 1, device=curves.device)
+        last = torch.where(torch.isnan(curves), 0, places).amax(-1, keepdim=True) - width
         # behind the last window that is not above; if that is the very last one, it never rose for good
-        epoch = torch.where(above, -1.0, index).amax(-1) + 1
-        epoch = torch.where(above[..., -1], epoch, torch.inf)
+        epoch = torch.where(above | (index > last), -1.0, index).amax(-1) + 1
+        epoch = torch.where(epoch <= last.squeeze(-1), epoch, torch.inf)
     return torch.where(torch.isfinite(epoch), epoch, torch.nan)
 
 

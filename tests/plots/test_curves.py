@@ -1,10 +1,13 @@
 """Curves: running means, scores of sweeps, and events for TensorBoard."""
 
+import sys
 from itertools import permutations
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from lyaptorch.plots.curves import write_events
 from lyaptorch.plots.primitives import smooth
 from lyaptorch.record import Record
 
@@ -73,3 +76,40 @@ def test_a_sweep_of_curves_alone_has_an_empty_picture():
         {"k": (("k",), [1, 2])},
     )
     assert not record.plot().axes[0].lines
+
+
+class Writer:
+    """As TensorBoard's `SummaryWriter`."""
+
+    written: dict
+
+    def __init__(self, folder):
+        self.own = self.written.setdefault(folder.rpartition("/")[2], {})
+
+    def add_scalar(self, tag, value, step):
+        self.own.setdefault(tag, []).append((step, value))
+
+    def close(self):
+        pass
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_measurements_stand_at_their_epochs(monkeypatch, own):
+    monkeypatch.setattr(Writer, "written", {}, raising=False)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=Writer))
+    each = ("member", "measurement")
+    at = (each, [[0.0, 100.0, 200.0], [0.0, 50.0, np.nan]]) if own else (("measurement",), [0, 100, 200])
+    variables = {
+        "loss": (("member", "epoch"), [[5.0, 4.0], [3.0, np.nan]]),
+        "test_loss": (each, [[1.0, 0.5, 0.25], [1.0, 0.75, np.nan]]),
+        "curvature": ((*each, "index"), [[[1.0], [2.0], [3.0]], [[4.0], [5.0], [np.nan]]]),
+        "measured_at": at,
+    }
+    write_events(Record("training", {}, variables), "events")
+    first, second = (Writer.written[f"member{i}"] for i in range(2))
+    later = 50 if own else 100
+    assert first["loss"] == [(0, 5.0), (1, 4.0)]
+    assert second["loss"] == [(0, 3.0)]
+    assert first["test_loss"] == [(0, 1.0), (100, 0.5), (200, 0.25)]
+    assert second["test_loss"] == [(0, 1.0), (later, 0.75)]
+    assert second["curvature/1"] == [(0, 4.0), (later, 5.0)]

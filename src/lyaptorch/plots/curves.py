@@ -243,7 +243,7 @@ def write_events(record: Record, folder: Path | str) -> int:
     """Write every curve of a Record as scalars, each member as a run of its own; return how many curves.
 
     A curve is a variable `(member, step)`; of one `(member, step, index)` the first, the middle and the last
-    index are written.
+    index are written. Measurements stand at the epochs of `measured_at`, where the Record has these.
 
     Raises:
         ValueError: if tensorboard is not installed.
@@ -264,8 +264,13 @@ def write_events(record: Record, folder: Path | str) -> int:
         for name, index in curves:
             values = record[name][member]
             own, tag = (values, name) if values.ndim == 1 else (values[:, index], f"{name}/{index + 1}")
+            steps = np.arange(len(own))
+            if "measured_at" in record and record.variables[name].dims[1] == "measurement":
+                at = record["measured_at"]
+                steps = at if at.ndim == 1 else at[member]
             # NaN where a member took no part
-            for step in np.flatnonzero(np.isfinite(own)):
-                writer.add_scalar(tag, float(own[step]), int(step))
+            there = np.isfinite(own) & np.isfinite(steps)
+            for step, value in zip(steps[there], own[there], strict=True):
+                writer.add_scalar(tag, float(value), int(step))
         writer.close()
     return members * len(curves)

@@ -41,9 +41,9 @@ class SpokenDigits(Stored):
 
     As frames: the logarithm of the power in 24 mel bands of 0 to 4 kHz in Hann windows of 256 samples, every
     64 samples (125 frames a second), each band with mean 0 and variance 1 over all training frames. As
-    samples: resampled to `rate` without aliases. Before either, a recording is divided by the root mean
-    square of its samples, then cut at `seconds`. Trials have the `length` of the longest; shorter ones are
-    padded, with their lengths in `Batch.lengths`, and the digit counts at the last step of each.
+    samples: resampled to `rate` without aliases. Before either, a recording is cut at `seconds`, then divided
+    by the root mean square of the samples that are left. Trials have the `length` of the longest; shorter
+    ones are padded, with their lengths in `Batch.lengths`, and the digit counts at the last step of each.
 
     Training recordings are dealt in minibatches: every `count // batch` task steps a member sees each once,
     in an order of its own, a remainder smaller than a batch aside. Test recordings come in their order,

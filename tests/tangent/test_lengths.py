@@ -331,6 +331,24 @@ class TestTraining:
                 seen.add(row)
         assert seen == {0, 1, 2, 3}
 
+    def test_a_stretch_begins_anywhere_in_its_sequence(self):
+        own, steps, epochs = torch.tensor([10, 7, 3]), 4, 1500
+        source = Sequences(
+            torch.arange(10.0).reshape(-1, 1, 1).repeat(1, 3, 1) + 100 * torch.arange(3)[:, None], own
+        )
+        counts = torch.zeros(3, 10, dtype=torch.float64)
+        for epoch in range(epochs):
+            for value in source.inputs(Draw(0, steps, 3, epoch=epoch)).inputs[0, :, 0].int().tolist():
+                counts[value // 100, value % 100] += 1
+        for row, size in zip(counts / epochs, (7, 4, 1), strict=True):
+            # five standard deviations of a share of 1500 draws
+            torch.testing.assert_close(row[:size], torch.full_like(row[:size], 1 / size), rtol=0, atol=0.06)
+            assert not row[size:].any()
+
+    def test_lengths_that_are_all_whole_change_no_draw(self):
+        x, d = torch.randn(20, 3, 2), Draw(0, 8, 3, epoch=5)
+        assert torch.equal(padded(Sequences(x, [20] * 3).inputs(d)).inputs, Sequences(x).inputs(d))
+
     def test_a_batch_leaves_out_padding(self):
         cell = lt.RateCell(M, N)
         model = lt.Model(cell, lt.Readout(N, 1), loss="mean_squared_error")

@@ -57,13 +57,15 @@ class Sequences:
                     stacklevel=3,
                 )
             inputs, lengths = inputs[:, enough], lengths[enough]
+            # all whole: as if none were given
+            lengths = None if (lengths == len(inputs)).all() else lengths
         self._inputs, self._lengths = inputs, lengths
 
     def inputs(self, d: Draw) -> Inputs | Padded:
-        """The inputs of one epoch `(d.steps, d.batch, m)`, the same for all members.
+        """The inputs of one epoch `(d.steps, d.batch, m)`, the same for all members, all from one step on.
 
-        Of sequences of different lengths they come with those of what is taken: all of a short sequence, some
-        stretch of a long one.
+        Of sequences of different lengths they come with those of what is taken: all of a short sequence, of a
+        long one a stretch that begins anywhere, independent of the others.
 
         Raises:
             ValueError: if the sequences are shorter than `d.steps`.
@@ -75,13 +77,15 @@ class Sequences:
         at = int(_checks.numbers(d.epoch).reshape(-1)[0])
         drawn = Stream(d.seed, f"{d.stream}_sequences")
         rows = drawn.permutation(b, member_ids=0, epoch=at)[torch.arange(d.batch, device="cpu") % b]
-        start = int(drawn.permutation(t - length + 1, member_ids=1, epoch=at)[0])
         rows = rows.to(self._inputs.device)
         if self._lengths is None:
+            start = int(drawn.permutation(t - length + 1, member_ids=1, epoch=at)[0])
             taken = self._inputs[start : start + length, rows]
             return taken.to(d.dtype or taken.dtype)
         own = self._lengths[rows]
-        first = start % ((own - length).clamp_min(0) + 1)
+        # floor(u * size) is uniform over 0..size-1, because u < 1; each sequence has a size of its own
+        u = drawn.uniform((d.batch,), member_ids=1, epoch=at, dtype=torch.float64).to(own.device)
+        first = (u * ((own - length).clamp_min(0) + 1)).long()
         at_step = torch.arange(length, device=own.device).unsqueeze(-1) + first
         taken = self._inputs[at_step.clamp_max(t - 1), rows].to(d.dtype or self._inputs.dtype)
         return padded(taken, (own - first).clamp_max(length))

@@ -17,6 +17,7 @@ from lyaptorch.experiments.check import THEORY, Checks, at_least, at_most, claim
 from lyaptorch.experiments.figure import Figure, Results, Study
 from lyaptorch.experiments.gradient_flossing.noise_driven import NATS, NoiseDriven
 from lyaptorch.experiments.gradient_flossing.setting import figure
+from lyaptorch.experiments.thinning import stands_for
 from lyaptorch.plots.primitives import (
     BLUE,
     GREY,
@@ -49,6 +50,10 @@ def qr_steps(record: Record) -> Picture:
     with style():
         drawn = Picture(figsize=(2.6 * steps, 5.2), layout="constrained")
         for row, n in enumerate((2, 3)):
+            # one scale for all steps, or frames of unit vectors would change their size: that of the corner
+            # farthest from 0, a sum of columns, of those of one sign where it is largest
+            found = np.concatenate([record[f"{name}{n}"] for name, *_ in FRAMES])
+            most = 1.05 * max(np.maximum(sign * found, 0).sum(-1).max() for sign in (1, -1))
             for s in range(steps):
                 keywords: dict[str, Any] = {"projection": "3d"} if n == 3 else {"aspect": "equal"}
                 axes = drawn.add_subplot(2, steps, row * steps + s + 1, **keywords)
@@ -58,8 +63,9 @@ def qr_steps(record: Record) -> Picture:
                         axes.plot(*edge, color=color, linewidth=0.7, alpha=0.6)
                     for vector in vectors.T:
                         axes.plot(*np.stack([0 * vector, vector], 1), color=color, linewidth=1.8)
-                ticks: dict[str, Any] = {name: [] for name in ("xticks", "yticks", "zticks")[:n]}
-                axes.set(**ticks, title="" if row else f"step {s + 1}")
+                sides: dict[str, Any] = {f"{axis}ticks": [] for axis in "xyz"[:n]}
+                sides |= {f"{axis}lim": (-most, most) for axis in "xyz"[:n]}
+                axes.set(**sides, title="" if row else f"step {s + 1}")
         for _, _, color, label in FRAMES:
             drawn.axes[0].plot([], [], color=color, label=label)
         drawn.axes[0].legend()
@@ -155,7 +161,12 @@ def squares(record: Record, axes: list[Axes]) -> None:
     panel.set(xlabel="flossing epoch", ylabel=r"$\sum_{i \leq k} \lambda_i^2$", title="Flossing k exponents")
     panel.legend()
     letter(panel, "C")
-    footnote(panel, f"n = {record['exponents'].shape[1]} networks each", "lines: medians; bands: 25 to 75%")
+    many, kept = (
+        f"n = {record['exponents'].shape[1]} networks each",
+        stands_for(record["exponents"].swapaxes(-1, -2)),
+    )
+    averaged = f"of exponents averaged over {kept} epochs" if kept > 1 else ""
+    footnote(panel, many, "lines: medians; bands: 25 to 75%", averaged)
 
 
 @figure(

@@ -24,7 +24,7 @@ from lyaptorch.experiments.weak_coupling.trained import (
     learned,
     steps_to,
 )
-from lyaptorch.plots.primitives import GREY, PALETTE, bundle, footnote, picture, scores
+from lyaptorch.plots.primitives import GREY, PALETTE, bundle, footnote, letter, picture, scores
 from lyaptorch.record import Record
 
 CLIPPED = (False, True)
@@ -35,6 +35,7 @@ def curves(record: Record, axes: list[Axes]) -> None:
     """By task, a row: learning curves, plain and clipped, the best score against r, and curvature."""
     for i in range(len(record["name"])):
         _row(axes[4 * i : 4 * i + 4], record, i)
+        letter(axes[4 * i], chr(ord("A") + i))
     axes[0].legend()
     counted = f"n = {record['test_loss'].shape[3]} networks for each r, each shown thin"
     footnote(axes[0], counted, "thick: median", "Hessian: one network")

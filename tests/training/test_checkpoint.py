@@ -188,6 +188,36 @@ def test_a_checkpoint_in_which_other_parameters_were_trained_is_refused(tmp_path
         run(model, *SHORT, clip=None, checkpoint=tmp_path / "a")
 
 
+def test_the_checkpoint_of_a_network_that_began_with_other_weights_is_refused(tmp_path):
+    path, model = tmp_path / "a", make(gain=2.0)
+    once(checkpoint=path)
+    before, start = path.read_bytes(), numbers(model)
+    with pytest.raises(ValueError, match="its run began with other weights; make the network again"):
+        run(model, *SHORT, clip=None, checkpoint=path)
+    assert same(numbers(model), start)
+    assert path.read_bytes() == before
+
+
+def test_a_checkpoint_of_before_the_start_was_kept_goes_on(tmp_path):
+    expected, parameters = once(checkpoint=tmp_path / "a")
+    tensors, facts = load_checkpoint(tmp_path / "a", expected.config)
+    del facts["start"]
+    save_checkpoint(tmp_path / "a", tensors, facts)
+    record, found = once(checkpoint=tmp_path / "a")
+    assert record == expected
+    assert same(found, parameters)
+
+
+def test_other_weights_on_another_machine_may_be_round_off(monkeypatch, tmp_path):
+    once(checkpoint=tmp_path / "a")
+    monkeypatch.setattr(module.platform, "machine", lambda: "another")
+    model = make()
+    with torch.no_grad():
+        model.h0.mul_(1 + 1e-6)
+    with pytest.warns(UserWarning, match=r"environment \(machine .* -> another\): equal to round-off"):
+        run(model, *SHORT, clip=None, checkpoint=tmp_path / "a")
+
+
 def test_another_number_of_threads_is_a_warning(stop_after, tmp_path):
     stop_after(3)
     with pytest.raises(Stopped):
@@ -236,7 +266,7 @@ def test_the_whole_one_is_not_refused(whole):
     path, good, config, damaged = whole
     damaged.write_bytes(good)
     tensors, facts = load_checkpoint(damaged, config)
-    assert facts == {"config": config, "stack": []}
+    assert {**facts, "start": 0} == {"config": config, "stack": [], "start": 0}
     assert torch.equal(tensors["model.cell.weight_hh"], once()[1][1])
     refused(damaged, good + b"\n", config)
     refused(path.with_name("damaged-2"), good[:-64] + good[-64:].upper(), config, "damaged-2")

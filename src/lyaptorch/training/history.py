@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import platform
@@ -201,8 +202,10 @@ def save_checkpoint(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any
     replace_file(path, sealed(save(whole, {"lyaptorch": to_json("checkpoint", head)})))
 
 
-def load_checkpoint(path: Path, config: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what `save_checkpoint` wrote for a run of this configuration.
+def load_checkpoint(
+    path: Path, config: dict[str, Any], start: dict[str, Any] | None = None
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `save_checkpoint` wrote for a run of this configuration and, where it is told, this `start`.
 
     Raises:
         ValueError: if the file is damaged, from another program, a newer version, or another run.
@@ -235,10 +238,28 @@ def load_checkpoint(path: Path, config: dict[str, Any]) -> tuple[dict[str, Tenso
             f"same configuration, or {AGAIN}"
         )
     changed = {k: (known.get(k), now) for k, now in environment().items() if known.get(k) != now}
+    # one of earlier versions tells nothing of its start. In another environment, or on another device, the
+    # initial state of the same network may differ by round-off, which a hundred steps have made large
+    begun: Any = facts.get("start", start)
+    if start and not changed and begun != start and begun["device"] == start["device"]:
+        raise ValueError(
+            f"cannot resume from {path}: its run began with other weights; make the network again as it was "
+            f"then, from the same seed, or {AGAIN}"
+        )
     if changed:
         what = ", ".join(f"{key} {old} -> {new}" for key, (old, new) in changed.items())
         warnings.warn(f"resuming in another environment ({what}): equal to round-off only", stacklevel=3)
     return tensors, facts
+
+
+def start_of(state: dict[str, Tensor], device: torch.device) -> dict[str, Any]:
+    """What tells a network about to be trained from another one."""
+    digest = hashlib.sha256()
+    for name, value in state.items():
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return {"weights": digest.hexdigest(), "device": name}
 
 
 def environment() -> dict[str, Any]:

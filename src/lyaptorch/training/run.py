@@ -91,7 +91,7 @@ class Run:
             self._part = self.all if mask.all() else self.all.select(mask)
         return self._part
 
-    def go(self, path: Path | None, config: dict[str, Any], show_progress: bool | None) -> None:
+    def go(self, path: Path | None, facts: dict[str, Any], show_progress: bool | None) -> None:
         """Run what is on the stack."""
         saved = time.monotonic()
         left = sum(self.phase(a.path).epochs - a.done for a in self.stack)
@@ -100,10 +100,10 @@ class Run:
                 for text in self.step():
                     advance(text)
                 if path is not None and time.monotonic() - saved > CHECKPOINT_SECONDS:
-                    self.save(path, config)
+                    self.save(path, facts)
                     saved = time.monotonic()
         if path is not None:
-            self.save(path, config)
+            self.save(path, facts)
 
     def step(self) -> Iterator[_Told]:
         """Epochs of the phase on top until the next look, or one change of the stack.
@@ -269,10 +269,10 @@ class Run:
             self.works = {}
         self._part = self._ready = None
 
-    def save(self, path: Path, config: dict[str, Any]) -> None:
-        """Write a checkpoint."""
+    def save(self, path: Path, facts: dict[str, Any]) -> None:
+        """Write a checkpoint, and these facts of the run."""
         self._write_back()
-        facts = {"config": config, "stack": plain([vars(a) for a in self.stack])}
+        facts = {**facts, "stack": plain([vars(a) for a in self.stack])}
         save_checkpoint(path, {**self.all.tensors(), **self.history.tensors()}, facts)
 
     def load(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:

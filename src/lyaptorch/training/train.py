@@ -22,7 +22,7 @@ from lyaptorch.tasks.batch import Draw, Task
 from lyaptorch.training.choice import chosen_in
 from lyaptorch.training.ensemble import device_of, new_ensemble
 from lyaptorch.training.epochs import between_looks
-from lyaptorch.training.history import load_checkpoint
+from lyaptorch.training.history import load_checkpoint, start_of
 from lyaptorch.training.metrics import METRICS, test_scores
 from lyaptorch.training.model import Model
 from lyaptorch.training.optim import CLIPS, Adam, Rule
@@ -90,7 +90,8 @@ def train(
         member_ids: ids of shape `*e`; equal ids see equal batches.
         generator: seeds batches and frames; None is a fixed seed.
         checkpoint: a file to resume from if it exists, and to write every 20 s (or as many
-            as the environment variable LYAPTORCH_CHECKPOINT_SECONDS says); deleted by nobody.
+            as the environment variable LYAPTORCH_CHECKPOINT_SECONDS says); deleted by nobody. Who resumes
+            makes the model as it was before the run, and calls again.
         show_progress: None shows a bar on a terminal.
 
     Returns:
@@ -146,11 +147,14 @@ def train(
             networks = new_ensemble(model, member_ids, lr, optimizer, flossings(schedule))
             run = Run(networks, task, schedule, settings)
             config = describe(run.all, task, schedule, settings)
-            if path is not None and path.exists():
-                run.load(*load_checkpoint(path, config))
-            elif path is not None:
-                writable_folder(path.parent)
-            run.go(path, config, show_progress)
+            facts = {"config": config}
+            if path is not None:
+                facts["start"] = start_of(model.state_dict(), device_of(model))
+                if path.exists():
+                    run.load(*load_checkpoint(path, **facts))
+                else:
+                    writable_folder(path.parent)
+            run.go(path, facts, show_progress)
     finally:
         model.cell = cell
     return Record("train", config, run.history.variables(cell.time_step))

@@ -189,6 +189,33 @@ def test_metrics_in_a_record_are_those_of_the_networks_before_the_step():
         assert record[name].shape == (2, 3, *value.shape[1:])
 
 
+class Normed(nn.Module):
+    """A readout that keeps running means while it trains, and drops half of what it reads."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.drop, self.out = nn.BatchNorm1d(N), nn.Dropout(0.5), nn.Linear(N, 1)
+
+    def forward(self, h):
+        return self.out(self.drop(self.norm(h.flatten(0, -2)).reshape(h.shape)))
+
+
+def test_metrics_measure_a_network_as_evaluate_does_and_leave_its_running_means():
+    names = ("test", "initial_gradient_norm", "singular_values", "effective_rank", "covariant_overlap")
+    model = lt.Model(lt.RateCell(1, N), Normed()).train()
+    expected = lt.evaluate(model, TASK, batch=ROWS, steps=LENGTH, batches=2, generator=seeded(7))
+    networks = new_ensemble(model, None, 1e-3, SGD())
+    before = {name: z.clone() for name, z in model.state_dict().items()}
+    batch = TASK.draw(Draw(0, LENGTH, ROWS))
+    found, again = (
+        metrics.measure(networks, batch, (*names, "curvature"), TASK, seed_from(seeded(7)), 2) for _ in "ab"
+    )
+    assert found["test_loss"].item() == expected["loss"].item()
+    assert all(torch.equal(found[name], again[name]) for name in found)
+    assert all(torch.equal(before[name], z) for name, z in model.state_dict().items())
+    assert all(module.training for module in model.modules())
+
+
 def test_a_cell_that_cannot_be_measured_or_penalised_says_why():
     model = lt.Model(lambda x, h: 0.5 * h + x, lt.Readout(n, 1), h0=torch.zeros(B, n))
     batch = batch_for(model)

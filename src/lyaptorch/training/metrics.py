@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lyaptorch import _checks
+from lyaptorch._caller import aside
 from lyaptorch._padded import mean_of, real
 from lyaptorch.analysis import (
     effective_rank,
@@ -199,7 +200,7 @@ METRICS: tuple[str, ...] = (
 def measure(
     networks: Ensemble, batch: Batch, names: tuple[str, ...], task: Task, seed: int, test_batches: int
 ) -> dict[str, Tensor]:
-    """The named metrics of every member; of "test" `test_loss` and `test_accuracy`."""
+    """The named metrics of every member, in `eval()`; of "test" `test_loss` and `test_accuracy`."""
     model, steps, size = networks.model, len(batch.inputs), batch.inputs.shape[-2]
     # one gradient and one decomposition serve both who ask for them
     singular = cache(lambda: recurrent_singular_values(model, batch))
@@ -212,12 +213,14 @@ def measure(
         "spectrum": lambda: measured_exponents(networks, task, seed),
         "curvature": lambda: leading_curvature(networks, task, seed, sample=min(size, SAMPLE), steps=steps),
     }
-    values = {name: known[name]() for name in names if name != "test"}
-    if "test" in names:
-        d = Draw(seed, steps, size, stream="test", dtype=networks.dtype)
-        values["test_loss"], values["test_accuracy"] = test_scores(
-            model, lambda i: networks.batch(task, replace(d, epoch=i)), test_batches
-        )
+    # a network in train() is measured as `evaluate` measures it, and its running means stay
+    with aside((model,), grad=True, evaluate=True):
+        values = {name: known[name]() for name in names if name != "test"}
+        if "test" in names:
+            d = Draw(seed, steps, size, stream="test", dtype=networks.dtype)
+            values["test_loss"], values["test_accuracy"] = test_scores(
+                model, lambda i: networks.batch(task, replace(d, epoch=i)), test_batches
+            )
     return values
 
 

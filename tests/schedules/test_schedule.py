@@ -140,10 +140,16 @@ def test_every_member_counts_its_own_epochs():
     assert [episodes(record, i) for i in (0, 1)] == [[2, 4, 5], [2]]
 
 
-def test_the_latest_value_of_a_member_is_its_own_when_others_took_the_last_steps():
-    check = FitPhase(2, triggers=(Trigger(When(ALWAYS), STILL),))
+def test_a_condition_asks_the_steps_of_its_own_fit_alone():
+    check = FitPhase(3, triggers=(Trigger(When(ALWAYS), STILL),), check_every=2)
     record = run(make((2,)), FitPhase(2), FitPhase(3, who=~FIRST), check)
-    assert [episodes(record, i) for i in (0, 1)] == [[2], [5]]
+    assert [episodes(record, i) for i in (0, 1)] == [[4], [7]]
+
+
+def test_a_later_fit_does_not_stop_by_what_an_earlier_one_told():
+    stop = When(lt.schedules.accuracy > -1.0)
+    record = run(make(), FitPhase(4, stop=stop, check_every=1), STILL, FitPhase(4, stop=stop, check_every=2))
+    assert record["loss"].shape == (1, 1 + 2)
 
 
 @pytest.mark.parametrize(

@@ -143,7 +143,8 @@ class FitPhase:
         flossing: what that loss is, its `epochs` and `lr` aside.
         triggers: what may interrupt this fit; a later one has its own.
         stop: a condition under which a member stops early; in the next phase it takes part again.
-        check_every: task epochs between two evaluations of conditions on metrics.
+        check_every: task epochs between two evaluations of conditions on metrics. Before its first step no
+            condition holds but one on `lambda1`: what earlier phases told is not asked.
         lr: learning rate of the task, a number or one for each member; that of `train` when missing.
 
     Example:

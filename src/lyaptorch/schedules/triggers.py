@@ -15,7 +15,7 @@ from lyaptorch import _checks
 from lyaptorch._types import Number
 
 Values: TypeAlias = Callable[[str], Tensor]
-"""The values `*e` of a metric by its name, NaN where there is none yet; to ask may cost a scan."""
+"""The values `*e` of a metric by its name, NaN before the first step of a fit; to ask may cost a scan."""
 
 
 @dataclass(frozen=True)

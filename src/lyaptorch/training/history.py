@@ -110,16 +110,11 @@ class History:
         unknown = torch.full(self.ensemble, torch.nan, dtype=torch.float64, device="cpu")
         self.totals.setdefault(name, unknown)[mask] = value.to(unknown)
 
-    def last(self, name: str, among: Tensor) -> Tensor:
-        """The latest value of each member where the mask is true, NaN before the first."""
-        latest = torch.full(self.ensemble, torch.nan, dtype=torch.float64, device="cpu")
-        rows = self.rows[name].values if name in self.rows else ()
-        # others may have taken the last steps
-        for step in reversed(range(len(rows))):
-            latest = torch.where(latest.isnan(), rows[step], latest)
-            if not latest[among].isnan().any():
-                break
-        return latest
+    def last(self, name: str, steps: int) -> Tensor:
+        """The values `*e` of the last of so many steps; NaN for who took no part in it, or of none."""
+        if not steps or name not in self.rows:
+            return torch.full(self.ensemble, torch.nan, dtype=torch.float64, device="cpu")
+        return self.rows[name].values[-1].double()
 
     def variables(self, time_step: float = 1.0) -> dict[str, Any]:
         """For a Record: members flattened into one dimension, each with its own epochs in a row.

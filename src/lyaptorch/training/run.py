@@ -209,7 +209,8 @@ class Run:
         def metric(name: str) -> Tensor:
             if name == "lambda1":
                 return self._leading_exponent(active.mask)
-            return self.history.last(name, active.mask)
+            # whom this fit still has took part in its every step; what an earlier one told is out of date
+            return self.history.last(name, active.done)
 
         due = active.done % phase.check_every == 0
         # all moments see the same epoch and the same metrics, whatever the episodes of the first will change;

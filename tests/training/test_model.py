@@ -64,6 +64,26 @@ def test_only_a_parameter_is_trained_but_both_are_saved():
     assert (trained.h0.grad[3] == 0).all()
 
 
+@pytest.mark.parametrize("whole", [False, True])
+def test_an_initial_state_in_parts_is_trained_when_a_part_is_a_parameter(whole):
+    parts = (nn.Parameter(torch.ones(2, 1, N)), torch.zeros(2, 1, N))
+    cell, readout = lt.LSTMCell(1, N, ensemble=(2,)), lt.Readout(N, 1, ensemble=(2,))
+    model = lt.Model(cell, readout, h0=tuple(map(nn.Parameter, parts)) if whole else parts)
+    assert "h0" in dict(model.named_parameters())
+    schedule = (lt.FlossPhase(1, k=2, who=torch.tensor([True, False])), lt.FitPhase(2))
+    lt.train(model, lt.tasks.TemporalXOR(2), schedule, batch=2, steps=12, metrics=("covariant_overlap",))
+    assert (model.h0 != torch.cat(parts, -1)).any((-2, -1)).all()
+    frozen = nn.Parameter(torch.ones(2, 1, N), requires_grad=False)
+    assert not lt.Model(cell, readout, h0=(frozen, parts[1])).h0.requires_grad
+
+
+def test_an_h0_that_looks_trained_and_is_not_is_refused():
+    start = torch.ones(4, N, requires_grad=True)
+    with pytest.raises(ValueError, match=r"h0 must be an nn\.Parameter to be trained, .* pass nn\.Parameter"):
+        make(h0=start)
+    assert not make(h0=start.detach()).h0.requires_grad
+
+
 def test_a_batch_beyond_the_rows_of_h0():
     message = "batch must be at most 4, the rows of the trained initial state, got 5; give h0 more rows"
     with pytest.raises(ValueError, match=message):

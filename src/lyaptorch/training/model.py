@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from lyaptorch import _checks
 from lyaptorch._padded import mean_of
@@ -46,12 +47,14 @@ class Model(nn.Module):
             its parameters have these leading dimensions. All of a state can be read but an LSTM's c and the
             lower layers of a stack.
         h0: initial state, `(*e, rows, n)` or its parts as `as_cell` says, with one row for each trajectory or
-            a single row for all; trained when an `nn.Parameter`; zeros when missing.
+            a single row for all; trained when an `nn.Parameter`, of parts all when one is, as the parameter
+            `h0` of the model, which is packed; zeros when missing.
         loss: "binary_cross_entropy", "cross_entropy" (targets are numbers of classes, or one-hot),
             "mean_squared_error" or "root_mean_square".
 
     Raises:
-        ValueError: for an unknown loss, or an h0 or a `Readout` that does not fit the cell.
+        ValueError: for an unknown loss, an h0 or a `Readout` that does not fit the cell, or an h0 that has
+            `requires_grad` and is no `nn.Parameter`.
 
     Example:
         >>> import lyaptorch as lt
@@ -72,7 +75,7 @@ class Model(nn.Module):
         super().__init__()
         self.cell, self.readout = as_cell(cell), readout
         self.loss_name = _checks.choice("loss", loss, LOSSES)
-        h0 = None if h0 is None else self.cell.pack(h0)
+        h0 = None if h0 is None else _start(h0, self.cell.pack(h0))
         if h0 is not None and self.cell.state_size:
             rows = h0.shape[-2] if h0.dim() > 1 else 1
             _checks.shape("h0", h0, (*self.ensemble, rows, self.cell.state_size), "(*e, rows, n)")
@@ -237,6 +240,19 @@ class Model(nn.Module):
             # what is broadcast to members is trained by none
             if view is named.get(name):
                 view[who] = new[name]
+
+
+def _start(given: Any, packed: Tensor) -> Tensor:
+    """An initial state as it was given, packed: a parameter if some part of it is one."""
+    own = [part for part in tree_leaves(given) if isinstance(part, nn.Parameter)]
+    if own and not isinstance(packed, nn.Parameter):
+        return nn.Parameter(packed.detach(), any(part.requires_grad for part in own))
+    if packed.requires_grad and not own:
+        raise ValueError(
+            "h0 must be an nn.Parameter to be trained, got a tensor with requires_grad, which training would "
+            "leave as it is; pass nn.Parameter(h0), or h0.detach() for a constant"
+        )
+    return packed
 
 
 def _classes(targets: Tensor, count: int) -> bool:

@@ -85,6 +85,15 @@ def check(schedule, factor, **kw):
     return torch.tensor(record["unstable_at"]).isfinite().tolist()
 
 
+def test_a_joint_loss_of_weight_0_is_not_computed_and_cannot_overflow():
+    joint = {"flossing_weight": torch.tensor([0.1, 0.0, 0.1]), "flossing": lt.FlossPhase(0, **SCAN)}
+    mixed, plain = networks(IDS, factor=1e12), networks(IDS, factor=1e12)
+    record = train(mixed, (fit(**joint),), IDS, unstable="raise", steps=4)
+    expected = train(plain, (fit(),), IDS, unstable="raise", steps=4)
+    np.testing.assert_allclose(record["loss"][BAD], expected["loss"][BAD], rtol=1e-10)
+    assert (record["loss"][GOOD, 1:] != expected["loss"][GOOD, 1:]).all()
+
+
 @pytest.mark.parametrize("name", PHASES)
 def test_a_network_that_explodes_ends_no_other_in_any_phase_or_trigger(name):
     assert check(PHASES[name], AT_ONCE) == [False, True, False]

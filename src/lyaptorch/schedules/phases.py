@@ -139,7 +139,8 @@ class FitPhase:
     Attributes:
         epochs: task steps, each on a fresh batch.
         who: bool `*e`, who takes part; everybody when missing.
-        flossing_weight: weight of the flossing loss; a number or one for each member.
+        flossing_weight: weight of the flossing loss; a number or one for each member. Those whose weight is 0
+            train first, and have none.
         flossing: what that loss is, its `epochs` and `lr` aside.
         triggers: what may interrupt this fit; a later one has its own.
         stop: a condition under which a member stops early; in the next phase it takes part again.

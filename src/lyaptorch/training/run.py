@@ -22,7 +22,7 @@ from lyaptorch.training.epochs import Row
 from lyaptorch.training.flossing import most_exponents, warn_of_death
 from lyaptorch.training.history import History, any_of, save_checkpoint
 from lyaptorch.training.metrics import measure, measured_exponents
-from lyaptorch.training.work import Settings, Work, drawing, work_of
+from lyaptorch.training.work import Settings, Work, apart, drawing, work_of
 
 CHECKPOINT_SECONDS = float(os.environ.get("LYAPTORCH_CHECKPOINT_SECONDS", "20"))
 """Seconds between two checkpoints: 20, or what the environment variable says."""
@@ -55,8 +55,8 @@ class Run:
             if not isinstance(phase, FitPhase | FlossPhase):
                 raise ValueError(f"a schedule holds FitPhase and FlossPhase, got {type(phase).__name__}")
             self._refuse_early(phase)
-        masks = [self._mask(phase) for phase in self.schedule]
-        self.stack = [_Active((i,), mask) for i, mask in reversed(list(enumerate(masks)))]
+        parts = [(i, m) for i, phase in enumerate(self.schedule) for m in apart(phase, self._mask(phase))]
+        self.stack = [_Active((i,), mask) for i, mask in reversed(parts)]
         self._part: Ensemble | None = None
         self.works: dict[tuple[int, ...], Work] = {}
         self._ready: Work | None = None

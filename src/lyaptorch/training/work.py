@@ -42,6 +42,17 @@ class Work(NamedTuple):
     wait: Callable[[], int] = lambda: sys.maxsize
 
 
+def apart(phase: FitPhase | FlossPhase, mask: Tensor) -> list[Tensor]:
+    """Those who take part in a phase, by whether a flossing loss is added to theirs.
+
+    Nothing is computed of a loss whose weight is 0, and nothing of it can overflow.
+    """
+    if isinstance(phase, FlossPhase):
+        return [mask]
+    weighted = _checks.numbers(phase.flossing_weight).cpu() != 0
+    return [part for part in (mask & ~weighted, mask & weighted) if part.any()]
+
+
 def work_of(phase: FitPhase | FlossPhase, part: Ensemble, task: Task, settings: Settings) -> Work:
     """The work of a phase for a part of the members, whose ensemble the phase and the settings have."""
     if isinstance(phase, FitPhase):
@@ -61,7 +72,6 @@ def _fit(phase: FitPhase, part: Ensemble, task: Task, settings: Settings) -> Wor
     n, draw = _state_size(part), drawing(task, settings, part)
     first = answerable(draw(), part.model)
     flops: dict[str, int | Tensor] = {"fit_flops": fit_flops(first, n, task.output_size)}
-    # a weight of 0 for all costs nothing; one that is 0 for some is their own loss times 0
     joint, flossing, weighted = None, None, _checks.numbers(phase.flossing_weight).cpu() != 0
     if weighted.any():
         flossing, value = _flossing(phase.flossing, part, task, settings, "joint")

@@ -235,6 +235,15 @@ def test_targets_that_do_not_vary_have_no_variance_to_explain(kind, value, monke
     torch.testing.assert_close(loss, general_loss)
     torch.testing.assert_close(right[0], general_right[0])
     assert right[1] == general_right[1] == -torch.inf
+    # not even where the answer is the constant
+    with torch.no_grad():
+        model.readout.weight.zero_()
+        model.readout.bias[1] = value
+    with general(monkeypatch):
+        expected = model.loss(batch)
+    for loss, right in (expected, model.loss(batch)):
+        assert loss[1] == 0
+        assert right[1] == -torch.inf
 
 
 @pytest.mark.parametrize("kind", ["rate", "lstm"])

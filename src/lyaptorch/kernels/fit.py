@@ -82,6 +82,7 @@ class Fitting:
             fill(handed.args, h_bar=self._bars[0])
         self._tape = reuse_buffer((tape_size("fit", args, h0.dtype),), torch.uint8)
         fill(handed.args, tape=self._tape)
+        self._squared = lesson.loss in ("mean_squared_error", "root_mean_square")
         self._loss, self._accuracy = h0.new_empty(e), h0.new_empty(e)
         fill(args, loss_of=self._loss, right_of=self._accuracy)
         self._answers(lesson.targets, lesson.counts)
@@ -112,6 +113,9 @@ class Fitting:
     def step(self) -> tuple[Tensor, Tensor]:
         """Loss and accuracy `(*e)`, the same tensors each time. Cost O(t b n^2) per network."""
         call("fit", self._args, self._h0.dtype)
+        if self._squared:
+            # a perfect answer to constant targets is 0 / 0
+            self._accuracy.masked_fill_(self._accuracy.isnan() & ~self._loss.isnan(), -torch.inf)
         return self._loss, self._accuracy
 
     def gradients(self) -> list[Tensor | None]:

@@ -141,8 +141,9 @@ class Model(nn.Module):
         """Loss and accuracy of each member, from all its states on this batch.
 
         Those since `batch.first` will do where the readout reads each step by itself. The accuracy of bits
-        and classes is the share that is right; of numbers, the share of their variance that is explained,
-        -inf where they do not vary.
+        and classes is the share that is right; of numbers, the share of their variance that is explained, of
+        all outputs, steps and trajectories as one set, so that means of outputs which differ count as
+        variance; -inf where they do not vary.
         """
         first = batch.first
         targets = batch.targets[first:]
@@ -176,7 +177,9 @@ class Model(nn.Module):
             variance = square - mean(exact).square()
             # of targets that do not vary round-off is left, of either sign
             variance = torch.where(variance <= CONSTANT * square, 0.0, variance)
-            return loss, (1 - error / variance).to(error.dtype)
+            explained = (1 - error / variance).to(error.dtype)
+            # a perfect answer to constant targets is 0 / 0
+            return loss, explained.masked_fill_(explained.isnan() & ~error.isnan(), -torch.inf)
 
     @property
     def _stepwise(self) -> bool:

@@ -104,6 +104,26 @@ def test_the_overlap_that_is_measured_is_that_of_the_whole_trial(ensemble):
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=0)
 
 
+def test_the_overlap_is_a_mean_over_trajectories_that_have_not_ended():
+    model = network()
+    batch = batch_for(model, length=30)
+    model.h0 = nn.Parameter(model.h0[:1].detach().clone())
+    batch = lt.Batch(batch.inputs[:, :1].repeat(1, 2, 1), batch.targets[:, :1].repeat(1, 2, 1), batch.mask)
+    expected = metrics.covariant_overlap(model, batch)
+    short = lt.Batch(batch.inputs, batch.targets, batch.mask, lengths=torch.tensor([30, 5]))
+    assert expected > 0
+    torch.testing.assert_close(metrics.covariant_overlap(model, short), expected)
+
+
+def test_the_overlap_of_members_that_see_the_same_inputs():
+    model = network(ensemble=(2,))
+    batch = batch_for(model, length=30)
+    own = batch.inputs[:, :1].expand_as(batch.inputs)
+    expected = metrics.covariant_overlap(model, lt.Batch(own, batch.targets, batch.mask))
+    found = metrics.covariant_overlap(model, lt.Batch(batch.inputs[:, 0], batch.targets, batch.mask))
+    torch.testing.assert_close(found, expected)
+
+
 def slopes(model, batch):
     """phi' of every step `(t, *e, b, n)`, from plain loops: at h for a rate network, at a for Elman's."""
     h, found = model.h0, []

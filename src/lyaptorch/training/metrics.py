@@ -67,7 +67,8 @@ def recurrent_singular_values(model: Model, batch: Batch) -> Tensor:
 def covariant_overlap(model: Model, batch: Batch) -> Tensor:
     """Mean |cos| `(*e)` between the first covariant vector after a third of a trial and dL/dh there.
 
-    L is the loss of the last step alone: its gradient has no shorter path than the one through all steps.
+    L is the loss of the last step alone: its gradient has no shorter path than the one through all steps. The
+    mean is over trajectories of which a step counts from there on.
 
     Source: Gradient Flossing, appendix D and eq 18.
     """
@@ -75,15 +76,16 @@ def covariant_overlap(model: Model, batch: Batch) -> Tensor:
     # in float64: over two thirds of a trial a gradient may fall below what float32 holds
     model = copy.deepcopy(model).double()
     inputs = batch.inputs.double()
-    rest = Batch(inputs[at:], batch.targets[at:].double(), _last(batch)[at:])
+    last = _last(batch)[at:]
+    rest = Batch(inputs[at:], batch.targets[at:].double(), last)
     h0 = model.initial_state(inputs.shape[-2])
     overlap = gradient_overlap(model.cell, inputs, lambda h: model.loss(rest, h)[0], at=at, h0=h0)
-    return overlap.mean((-2, -1))
+    return mean_of(overlap.squeeze(-1), last.any(0), (-1,))
 
 
 def _last(batch: Batch) -> Tensor:
     """Of the steps that count `(t, *e, b)`, the last one of each trajectory."""
-    counts = batch.counts.expand(batch.inputs.shape[:-1])
+    counts = batch.counts.expand(batch.targets.shape[:-1])
     # the last is the one from which on none counts any more
     later = counts.flip(0).cumsum(0).flip(0)
     return counts & (later == 1)

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -388,6 +389,11 @@ def test_two_processes_keep_equal_weights(tmp_path):
 
 
 # callbacks
+
+
+def test_following_a_trainer_logs_nothing_of_an_episode_without_steps():
+    trigger = lt.schedules.Trigger(lt.schedules.At(0), replace(PERIODIC, epochs=0))
+    assert Following(Flosser(rnn(), drive(), [trigger])).follow(0, {}) == {}
 
 
 def test_following_a_trainer_flosses_once_in_an_accumulated_step():

@@ -41,9 +41,10 @@ class Following:
         # no condition holds of NaN: what was not logged yet triggers nothing
         metrics = {name: float(logged.get(name, nan)) for name in self.flosser.metrics}
         for record in self.flosser.step(step, **metrics):
-            # of the last step of the episode, the mean over members
-            row["floss_loss"] = float(record["floss_loss"].mean(0)[-1])
-            row |= _named(mean_over_trajectories(torch.from_numpy(record["exponents"][:, -1])).tolist())
+            # of the last step of the episode, if it has any, the mean over members
+            if "floss_loss" in record:
+                row["floss_loss"] = float(record["floss_loss"].mean(0)[-1])
+                row |= _named(mean_over_trajectories(torch.from_numpy(record["exponents"][:, -1])).tolist())
         if self.log_every and step % self.log_every == 0:
             exponents = self.flosser.exponents(self.k)
             row |= _named(mean_over_trajectories(exponents.reshape(-1, self.k)).tolist())

@@ -129,6 +129,26 @@ def test_the_mixed_run_has_all_that_there_is():
     assert np.isfinite(record["loss"]).sum(1).tolist() == [5, 7, 6]
 
 
+def dropping():
+    return lt.Model(lt.RateCell(1, 8), torch.nn.Sequential(torch.nn.Dropout(0.5), lt.Readout(8, 1))).train()
+
+
+def test_masks_of_dropout_are_those_of_the_seed_also_in_a_run_that_goes_on(stop_after, tmp_path):
+    state = torch.get_rng_state()
+    expected = run(dropping(), *SHORT)
+    torch.rand(3)
+    assert run(dropping(), *SHORT) == expected
+    assert not np.allclose(run(dropping(), *SHORT, generator=seeded(8))["loss"], expected["loss"])
+    torch.set_rng_state(state)
+    found = None
+    while found is None:
+        stop_after(1)
+        with contextlib.suppress(Stopped):
+            found = run(dropping(), *SHORT, checkpoint=tmp_path / "a")
+    assert found == expected
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 def test_a_finished_run_returns_at_once(monkeypatch, tmp_path):
     expected, parameters = once("mixed", checkpoint=tmp_path / "a")
     monkeypatch.setattr(engine.Run, "step", lambda self: pytest.fail("it trains again"))

@@ -145,7 +145,7 @@ class Ensemble:
             ValueError: if a name or a shape is not as here.
         """
         known = self.tensors()
-        unknown = {name for name in saved if not name.startswith(("history.", "total."))} - known.keys()
+        unknown = {n for n in saved if not n.startswith(("history.", "total.", "generator."))} - known.keys()
         if unknown:
             raise ValueError(f"the checkpoint holds {', '.join(sorted(unknown))}, which this model does not")
         # one of before the automatic interval has none: nobody has looked

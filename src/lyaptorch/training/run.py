@@ -17,6 +17,7 @@ from lyaptorch._shown import progress
 from lyaptorch.schedules import FitPhase, FlossPhase, Phase, Schedule
 from lyaptorch.schedules.phases import check_per_member, plain, select
 from lyaptorch.tasks.batch import Draw, Task
+from lyaptorch.training.dropout import generators, set_generators
 from lyaptorch.training.ensemble import Ensemble, UnstableError, flossed, overflow_of, told_apart
 from lyaptorch.training.epochs import Row
 from lyaptorch.training.flossing import most_exponents, warn_of_death
@@ -252,9 +253,7 @@ class Run:
                 f"got {own.dtype} {tuple(own.shape)}"
             )
         if not own.any():
-            raise ValueError(
-                "members of a phase must not be all false: nobody would take part; drop the phase"
-            )
+            raise ValueError("members of a phase must not be all false, nobody would take part; drop it")
         return own.clone()
 
     def _write_back(self) -> None:
@@ -273,13 +272,14 @@ class Run:
     def save(self, path: Path, facts: dict[str, Any]) -> None:
         """Write a checkpoint, and these facts of the run."""
         self._write_back()
-        facts = {**facts, "stack": plain([vars(a) for a in self.stack])}
-        save_checkpoint(path, {**self.all.tensors(), **self.history.tensors()}, facts)
+        kept = {**self.all.tensors(), **self.history.tensors(), **generators(self.all.ids.device)}
+        save_checkpoint(path, kept, {**facts, "stack": plain([vars(a) for a in self.stack])})
 
     def load(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
         self.all.load(tensors)
         self.history.load(tensors)
+        set_generators(tensors, self.all.ids.device)
         self.stack = [
             _Active(tuple(a["path"]), torch.tensor(a["mask"], device="cpu"), a["done"], a["checked"])
             for a in facts["stack"]

@@ -20,6 +20,7 @@ from lyaptorch.schedules import Schedule
 from lyaptorch.schedules.phases import flossings
 from lyaptorch.tasks.batch import Draw, Task
 from lyaptorch.training.choice import chosen_in
+from lyaptorch.training.dropout import masks_from
 from lyaptorch.training.ensemble import device_of, new_ensemble
 from lyaptorch.training.epochs import between_looks
 from lyaptorch.training.history import load_checkpoint, start_of
@@ -88,7 +89,7 @@ def train(
             come when they are due. 100 on a GPU when missing, where an epoch is recorded once as a CUDA graph
             and replayed between looks; 1 elsewhere. The Record does not depend on it.
         member_ids: ids of shape `*e`; equal ids see equal batches.
-        generator: seeds batches and frames; None is a fixed seed.
+        generator: seeds batches, frames and masks of dropout; None is a fixed seed.
         checkpoint: a file to resume from if it exists, and to write every 20 s (or as many
             as the environment variable LYAPTORCH_CHECKPOINT_SECONDS says); deleted by nobody. Who resumes
             makes the model as it was before the run, and calls again.
@@ -142,7 +143,7 @@ def train(
     path, cell = None if checkpoint is None else Path(checkpoint), model.cell
     try:
         # modules and functions are trained as parameters of a cell of their own, and written back at the end
-        with owned(cell) as model.cell:
+        with owned(cell) as model.cell, masks_from(settings.seed, device_of(model)):
             schedule = chosen_in(schedule, model.cell)
             networks = new_ensemble(model, member_ids, lr, optimizer, flossings(schedule))
             run = Run(networks, task, schedule, settings)

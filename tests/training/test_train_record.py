@@ -76,6 +76,20 @@ def test_the_configuration_is_in_the_record():
     assert (fit["type"], fit["epochs"], fit["who"]) == ("FitPhase", 1, [True, False])
 
 
+def test_records_state_how_their_cell_was_made():
+    task = lt.tasks.SpikingXOR(3, cue=4, answer=4)
+    cell = lt.LIFCell(task.input_size, N, reset_grad="ignore")
+    model = lt.Model(cell, lt.Readout(cell.output_size, 2), loss=task.loss)
+    x, stated = torch.rand(60, 1, task.input_size), {"reset_grad": "ignore", "reset": "product"}
+    for config in (
+        run(model, FitPhase(1), task=task).config["model"],
+        lt.evaluate(model, task, batch=ROWS, steps=LENGTH).config["model"],
+        lt.floss(cell, x, k=2, epochs=1).config,
+        lt.diagnose(cell, x).config,
+    ):
+        assert stated.items() <= config["settings"][0].items()
+
+
 def test_a_value_is_the_one_before_its_step():
     model = make((2,))
     loss, right = model.loss(
@@ -163,7 +177,7 @@ class Odd(TemporalXOR):
         (
             (FitPhase(1), FitPhase(1, who=torch.zeros(2, dtype=bool))),
             {},
-            "nobody would take part; drop the p",
+            "nobody would take part; drop it",
         ),
         ((FitPhase(1),), {"task": Odd(4)}, "what a task holds goes into the Record, .* got object as table"),
     ],

@@ -19,6 +19,7 @@ from lyaptorch._random import seed_from
 from lyaptorch._shown import Shown
 from lyaptorch._types import Inputs, Tokens
 from lyaptorch.cells import Cell, as_cell, settle
+from lyaptorch.cells.settings import settings_of
 from lyaptorch.diagnosis.blocks import Groups
 from lyaptorch.diagnosis.findings import Finding, findings, verdict
 from lyaptorch.diagnosis.measure import Measurements, before_overflow, measurements
@@ -203,8 +204,7 @@ def diagnose(
     inputs, h, ends = fit_padded(cell, found, h0)
     if math.prod(h.shape[:-2]) != 1:
         raise ValueError(
-            f"diagnose takes one network, got an ensemble {tuple(h.shape[:-2])}; pick one, for example with "
-            "model.select(members)"
+            f"diagnose takes one network, got an ensemble {tuple(h.shape[:-2])}; pick one: model.select(who)"
         )
     n, t = h.shape[-1] - cell.travelling, len(inputs)
     k = min(n, MEASURED) if k is None else _checks.integer("k", k, 1, n)
@@ -240,6 +240,7 @@ def diagnose(
     config = {
         "name": name,
         "network": type(network).__name__,
+        "settings": settings_of(cell),
         "state_size": n,
         "k": k,
         "shape": shape,

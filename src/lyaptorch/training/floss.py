@@ -18,6 +18,7 @@ from lyaptorch._shown import progress
 from lyaptorch._types import Inputs, Number
 from lyaptorch.cells import Cell, Network, as_cell, fit, owned
 from lyaptorch.cells.ownership import named, refuse_unowned
+from lyaptorch.cells.settings import settings_of
 from lyaptorch.record import Record
 from lyaptorch.schedules import FlossPhase
 from lyaptorch.schedules.loss import check_target
@@ -167,7 +168,7 @@ def floss(
         if not all(map(_checks.all_finite, optimizer.parameters)):
             raise FloatingPointError(f"the weights overflow in flossing; lower lr={lr}")
     config = {"phase": plain(phase), "parameters": changed, "seed": seed, "cell": type(cell).__name__}
-    config |= {"member_ids": ids.tolist()}
+    config |= {"settings": settings_of(cell), "member_ids": ids.tolist()}
     return Record("floss", config, history.variables(cell.time_step))
 
 

@@ -226,6 +226,9 @@ def load_checkpoint(
     if not isinstance(known, dict) or not isinstance(facts, dict) or not isinstance(written, dict):
         raise ValueError(f"cannot load {path}: it is no checkpoint, it has no run; {AGAIN}")
     written = current_config("train", written)
+    # one of earlier versions does not tell how its cell was made
+    if isinstance(model := written.get("model"), dict):
+        written["model"] = {"settings": config.get("model", {}).get("settings"), **model}
     differing = [key for key in config if written.get(key) != json.loads(json.dumps(config[key]))]
     if differing:
         raise ValueError(

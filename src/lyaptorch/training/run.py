@@ -253,7 +253,7 @@ class Run:
                 f"got {own.dtype} {tuple(own.shape)}"
             )
         if not own.any():
-            raise ValueError("members of a phase must not be all false, nobody would take part; drop it")
+            raise ValueError("members of a phase must not be all false: nobody would take part; drop it")
         return own.clone()
 
     def _write_back(self) -> None:

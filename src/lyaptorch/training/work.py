@@ -13,6 +13,7 @@ from torch import Tensor
 from lyaptorch import _checks
 from lyaptorch._types import Number
 from lyaptorch.cells import Activation
+from lyaptorch.cells.settings import settings_of
 from lyaptorch.record import Record
 from lyaptorch.schedules import FitPhase, FlossPhase, Schedule
 from lyaptorch.schedules.phases import EXPONENTS, plain, select
@@ -202,6 +203,7 @@ def subject(model: Model, task: Task, ids: Tensor) -> dict[str, Any]:
             "cell": type(model.cell).__name__,
             "activation": [m.name for m in model.modules() if isinstance(m, Activation)],
             "state_size": model.cell.state_size,
+            "settings": settings_of(model.cell),
             "loss": model.loss_name,
         },
         "ensemble": list(ids.shape),

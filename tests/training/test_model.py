@@ -126,6 +126,21 @@ def test_the_loss_counts_the_steps_of_the_mask_alone(ensemble):
     assert not right.requires_grad
 
 
+@pytest.mark.parametrize("readout", [lt.Readout, nn.Linear])
+def test_a_state_that_overflows_in_the_padding_is_not_read_out(readout):
+    cell = lt.RateCell(1, N, activation="linear")
+    with torch.no_grad():
+        cell.weight_hh.copy_(1e3 * torch.eye(N))
+        cell.bias.zero_()
+    model = lt.Model(cell, readout(N, 1), loss="mean_squared_error").double()
+    x, y, mask = torch.ones(200, 2, 1).double(), torch.zeros(200, 2, 1).double(), torch.zeros(200, 2).bool()
+    x[:, 0], y[3], mask[3] = 0.0, 1.0, True
+    batch = lt.Batch(x, y, mask, lengths=torch.tensor([200, 4]))
+    (loss, right), (expected, _) = model.loss(batch), model.loss(lt.Batch(x[:4], y[:4], mask[:4]))
+    torch.testing.assert_close(loss, expected)
+    assert right == -torch.inf
+
+
 def test_a_readout_that_does_not_answer_like_the_targets():
     batch = Batch(torch.zeros(6, 3, M), torch.zeros(6, 3, 1), torch.ones(6, dtype=torch.bool))
     message = r"the readout must answer like the targets, \(6, 3, 1\), got \(6, 3, 2\)"

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from lyaptorch import _checks
-from lyaptorch._padded import mean_of
+from lyaptorch._padded import mean_of, real
 from lyaptorch._random import Stream, ids_of, seed_from
 from lyaptorch._types import Inputs, LastStates, PerMember, State
 from lyaptorch.cells import Cell, Network, Readout, as_cell, fit, settle, unroll
@@ -150,6 +150,10 @@ class Model(nn.Module):
         # states may be those of all steps, or of those since `first`: counted from the end they agree. What
         # does not count is not read out, unless the readout may remember it
         read = states[-len(targets) :] if self._stepwise else states
+        if batch.lengths is not None:
+            # 0 times what overflows in the padding would be NaN
+            steps = real(batch.lengths, batch.targets.shape[:-1])[-len(read) :]
+            read = torch.where(steps.unsqueeze(-1), read, 0.0)
         return self._judge(batch, self.readout(read[..., self.cell.readable])[-len(targets) :])
 
     def _judge(self, batch: Batch, outputs: Tensor) -> tuple[PerMember, PerMember]:

@@ -218,6 +218,23 @@ def test_the_checkpoint_of_a_network_that_began_with_other_weights_is_refused(tm
     assert path.read_bytes() == before
 
 
+def test_a_model_whose_run_was_interrupted_goes_on(stop_after, tmp_path):
+    """As in a notebook: the cell that trains is run again, the one that makes the network is not."""
+    expected, parameters = once()
+    model, path = make(), tmp_path / "a"
+    stop_after(3)
+    with pytest.raises(Stopped):
+        run(model, *SHORT, clip=None, checkpoint=path)
+    assert not same(numbers(model), numbers(make()))
+    record = run(model, *SHORT, clip=None, checkpoint=path)
+    assert record == expected
+    assert same(numbers(model), parameters)
+    # of another file the same model is another network
+    once(checkpoint=tmp_path / "b")
+    with pytest.raises(ValueError, match="its run began with other weights"):
+        run(model, *SHORT, clip=None, checkpoint=tmp_path / "b")
+
+
 def test_a_checkpoint_of_before_the_start_was_kept_goes_on(tmp_path):
     expected, parameters = once(checkpoint=tmp_path / "a")
     tensors, facts = load_checkpoint(tmp_path / "a", expected.config)

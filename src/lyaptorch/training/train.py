@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -32,6 +34,8 @@ from lyaptorch.training.work import Settings, describe, subject
 
 STEPS = 300
 """Steps of a trial, of a task whose trials may be of any length."""
+_STARTED: WeakKeyDictionary[Model, dict[Path, dict[str, Any]]] = WeakKeyDictionary()
+"""By checkpoint, how a model started whose weights have changed since: it may be given again to go on."""
 
 
 @trains
@@ -91,8 +95,8 @@ def train(
         member_ids: ids of shape `*e`; equal ids see equal batches.
         generator: seeds batches, frames and masks of dropout; None is a fixed seed.
         checkpoint: a file to resume from if it exists, and to write every 20 s (or as many
-            as the environment variable LYAPTORCH_CHECKPOINT_SECONDS says); deleted by nobody. Who resumes
-            makes the model as it was before the run, and calls again.
+            as the environment variable LYAPTORCH_CHECKPOINT_SECONDS says); deleted by nobody. To resume,
+            call again with the same model, or in a new process with one made as it was before the run.
         show_progress: None shows a bar on a terminal.
 
     Returns:
@@ -150,11 +154,14 @@ def train(
             config = describe(run.all, task, schedule, settings)
             facts = {"config": config}
             if path is not None:
+                started, where = _STARTED.setdefault(model, {}), path.absolute()
                 facts["start"] = start_of(model.state_dict(), device_of(model))
                 if path.exists():
+                    facts["start"] = started.get(where, facts["start"])
                     run.load(*load_checkpoint(path, **facts))
                 else:
                     writable_folder(path.parent)
+                started[where] = facts["start"]
             run.go(path, facts, show_progress)
     finally:
         model.cell = cell

@@ -178,7 +178,7 @@ def test_a_run_with_names_resumes_to_the_bit(tmp_path):
     def interrupted(run):
         steps.append(1)
         if len(steps) == 6:
-            run.save(path, lt.training.work.describe(run.all, XOR, schedule, run.settings))
+            run.save(path, {"config": lt.training.work.describe(run.all, XOR, schedule, run.settings)})
             raise KeyboardInterrupt
         return step(run)
 

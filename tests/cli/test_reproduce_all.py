@@ -102,6 +102,27 @@ def test_what_was_interrupted_goes_on_where_it_was(lyap, tmp_path, monkeypatch):
     assert "3/3 surrogate-flossing fig1d" in out
 
 
+def test_what_a_figure_took_may_be_lost(lyap, tmp_path):
+    lyap.json("reproduce", PAPER, "fig15", "--scale", "smoke")
+    for end in ("host.json", "png"):
+        (tmp_path / f"runs/{PAPER}-fig15-smoke.{end}").unlink()
+    answer = lyap.json("reproduce", PAPER, "fig15", "--scale", "smoke", "--seeds", 1)
+    assert answer["failed"] == {}
+    assert len(answer["figures"]) == 1
+
+
+def test_a_record_of_another_version_stops_no_command(lyap, tmp_path):
+    (tmp_path / "runs").mkdir(exist_ok=True)
+    made = lyap.json("reproduce", PAPER, "fig16", "--scale", "smoke")
+    record = Record.load(made["record"])
+    for name, config in (("a", {"seed": None}), ("b", {"seed": "abc"}), ("c", {"steps": None})):
+        odd = Record(record.kind, {**record.config, **config}, record.variables, record.coordinates)
+        odd.save(tmp_path / "runs" / name)
+    rows = lyap.json("reproduce", "--list")["figures"]
+    assert next(len(row["records"]) for row in rows if row["figure"] == "fig16") == 4
+    assert lyap("report", "runs")[0] == 0
+
+
 def test_several_processes_make_the_same_records(lyap, tmp_path):
     alone = lyap.json("reproduce", PAPER, "all", "--scale", "smoke", "--runs", "alone")
     shared = lyap.json("reproduce", PAPER, "all", "--scale", "smoke", "--runs", "shared", "--workers", 2)

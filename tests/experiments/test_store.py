@@ -169,6 +169,32 @@ def test_what_is_damaged_or_of_other_settings_is_refused_and_made_again(tmp_path
     assert Store(replace(FIGURE, seed=1), tmp_path).look() == ([], {})
 
 
+def test_a_copy_of_a_part_is_no_further_network(tmp_path):
+    chosen = FIGURES["gradient-flossing"]["fig15"]
+    store = Store(chosen(**chosen.scales["smoke"]), tmp_path, 2)
+    path = store.make(store.missing()[0], False)
+    for name in ("seed0 (copy).nc", "seed0.old.nc", "seed1.nc"):
+        shutil.copy(path, tmp_path / name)
+    found, refused = store.look()
+    assert len(found) == 1
+    assert sorted(p.name for p in refused) == ["seed0 (copy).nc", "seed0.old.nc", "seed1.nc"]
+    assert all("it is a copy of seed0; move it away" in why for why in refused.values())
+    # the other one is still to be made, and not by what is called like it
+    (other,) = store.missing()
+    with pytest.raises(ValueError, match=r"cannot use .*seed1.nc"):
+        store.make(other, False)
+
+
+def test_a_part_without_a_seed_is_refused(tmp_path):
+    chosen = FIGURES["gradient-flossing"]["fig15"]
+    store = Store(chosen(**chosen.scales["smoke"]), tmp_path, 1)
+    record = Record.load(store.make(store.missing()[0], False))
+    for seed in (None, "abc"):
+        Record(record.kind, {**record.config, "seed": seed}, record.variables).save(tmp_path / "seed0")
+        assert (store.look()[0], len(store.look()[1])) == ([], 1)
+        (tmp_path / "seed0.nc").unlink()
+
+
 def test_a_part_of_which_some_networks_are_there_is_made(tmp_path):
     figure = replace(FIGURE, seeds=2)
     store, (first, *_) = Store(figure, tmp_path), parts(figure)

@@ -177,7 +177,8 @@ def made_in(runs: Path) -> list[Made]:
         if isinstance(record, Record) and (figure := figure_of(record, FIGURES)) is not None:
             paper, _, name = record.kind.partition(" ")
             scale, checks = recorded_scale(record, figure), recorded_checks(record, figure)
-            # that of an earlier version of the figure may have none
-            seed = int(record.config.get("seed", seed_of(paper, name)))
+            # that of another version of the figure may have none
+            seed = record.config.get("seed")
+            seed = seed if isinstance(seed, int) else seed_of(paper, name)
             found.append(Made(paper, name, scale, seed, path, checks, host_of(path)))
     return found

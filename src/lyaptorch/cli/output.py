@@ -89,13 +89,14 @@ class Output:
         facts: Mapping[str, Any],
         parts: Iterable[RenderableType],
         files: Mapping[str, Path],
-        seconds: float,
+        seconds: float | None,
     ) -> None:
-        """Answer, and say where the files are and what they took."""
+        """Answer, and say where the files are and what they took, if that is known."""
         written = {name: str(path) for name, path in files.items()}
         lines = [f"{name.capitalize()} {path}" for name, path in written.items()]
-        facts = {**facts, **written, "seconds": round(seconds, 1)}
-        self.answer(facts, [*parts, *lines, f"{seconds:.0f} s"])
+        took = None if seconds is None else round(seconds, 1)
+        told = [] if seconds is None else [f"{seconds:.0f} s"]
+        self.answer({**facts, **written, "seconds": took}, [*parts, *lines, *told])
 
 
 @dataclass(frozen=True)

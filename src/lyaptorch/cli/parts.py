@@ -235,13 +235,14 @@ def reproduce_parts(
                 # of several figures one that cannot be gathered keeps none of the others
                 if len(figures) == 1:
                     raise
-                left.append(str(error))
+                left.append(f"{paper} {name}: {error}")
                 continue
             answers.append({"paper": paper, "name": name, **answer})
             shown += tables
         else:
             left.append(f"{paper} {name} lacks {counted(len(todo), 'part')}")
     told = answers[0] if len(figures) == 1 and answers else {"figures": answers}
+    facts |= {"left": left} if len(figures) > 1 else {}
     order.work.answer({**facts, **told}, [*shown, *left])
     if failed := facts.get("failed"):
         raise ValueError(f"{counted(len(failed), 'part')} failed, the others are saved: {', '.join(failed)}")

@@ -99,7 +99,7 @@ def reproduce(
     reasons = [Text(f"{check.outcome}, {check.sentence}: {why}") for check, why in known]
     files = {"record": made.path, "figure": made.path.with_suffix(".png")}
     facts = {"checks": [check.facts() for check in checks]}
-    work.conclude(facts, [table, *reasons], files, made.host["seconds"])
+    work.conclude(facts, [table, *reasons], files, made.cost("seconds"))
 
 
 def _chosen(paper: str, figure: str) -> list[tuple[str, str]]:
@@ -132,7 +132,9 @@ def _reproduce_all(
         name = " ".join(job[:2]) + (f" seed {job[2]}" if seeds else "")
         if isinstance(result, Made):
             done[job] = result
-            said = f"{result.standing}; {duration(result.host['seconds'])}"
+            # what it took stands beside the Record, and may be lost
+            seconds = result.cost("seconds")
+            said = result.standing + (f"; {duration(seconds)}" if seconds is not None else "")
         else:
             # the first line: some errors go on with a page of advice
             reason = [type(result).__name__, *str(result).strip().splitlines()[:1]]

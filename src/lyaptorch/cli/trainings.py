@@ -232,7 +232,9 @@ def _announce(plan: Plan, runs: int, workers: int, output: Output) -> None:
 
 def _accuracies(title: str, record: Record) -> Table:
     """Accuracy at each point, over networks."""
-    axes = {name: values for name, values in record.config["axes"].items() if name != "network"}
+    # in the order of the array: a configuration has its names sorted
+    dims, known = record.variables["final_accuracy"].dims, record.config["axes"]
+    axes = {name: known[name] for name in dims if name != "network"}
     rows, accuracy = [], record["final_accuracy"]
     for index in np.ndindex(*accuracy.shape[:-1]):
         point = [str(values[i]) for values, i in zip(axes.values(), index, strict=True)]

@@ -7,13 +7,13 @@ import hashlib
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from statistics import median
 
 from lyaptorch._files import host_of, run_path, to_json
 from lyaptorch.experiments.figure import RATE, Figure
-from lyaptorch.experiments.parts import SEEDS, fits, missing, name_of, parts, with_networks
+from lyaptorch.experiments.parts import SEEDS, fits, missing, name_of, parts, tuples, with_networks
 from lyaptorch.experiments.thinning import thinned
 from lyaptorch.record import Record
 
@@ -98,7 +98,7 @@ class Store:
             record = Record.load(path)
         except ValueError:
             return False
-        if not fits(record, part):
+        if not fits(record, part) or record.config.get("seed") != part.seed:
             raise ValueError(_other(path, part))
         # of a part that has grown since the first networks alone may be there
         return not part.cut or not missing(part, [record])
@@ -144,7 +144,13 @@ def _read(path: Path, figure: Figure) -> Record | str:
         record = Record.load(path)
     except ValueError as error:
         return str(error)
-    return record if fits(record, figure) else _other(path, figure)
+    if not fits(record, figure) or not isinstance(record.config.get("seed"), int):
+        return _other(path, figure)
+    # a copy is no further network, whatever it is called
+    known = {field.name for field in fields(figure)}
+    own = {name: tuples(value) for name, value in record.config.items() if name in known}
+    name = name_of(replace(figure, **own))
+    return record if path.stem == name else f"cannot use {path}: it is a copy of {name}; move it away"
 
 
 def _other(path: Path, figure: Figure) -> str:

@@ -141,7 +141,10 @@ def test_a_figure_that_is_not_cut_has_a_part_for_each_seed(lyap, tmp_path):
     assert answer["missing"] == ["seed1"]
     assert answer["gathered"] == {"seeds": 2, "of": 3}
     assert all(check["seeds"] == 2 for check in answer["checks"])
-    assert all(check["low"] < check["measured"] < check["high"] for check in answer["checks"])
+    # at this scale flossing does not get far: some speak of what did not happen
+    known = [check for check in answer["checks"] if check["measured"] is not None]
+    assert known
+    assert all(check["low"] < check["measured"] < check["high"] for check in known)
 
 
 def test_other_seeds_are_made_and_gathered_apart(lyap, tmp_path):

@@ -214,6 +214,11 @@ def test_rm_removes_a_record_with_all_that_stands_beside_it(lyap, runs, tmp_path
     [
         (["report", "nowhere"], "there are no Records in nowhere; make one, or name another folder"),
         (["report", "runs", "--out", "nowhere/page.html"], "cannot write nowhere/page.html"),
+        (
+            ["report", "runs", "--out", "runs/own.nc"],
+            "--out writes a page, got runs/own.nc; name a file such",
+        ),
+        (["report", "runs", "--markdown", "runs/own.host.json"], "--markdown writes a page, got runs/own.ho"),
         (["report", "runs", "--scale", "small"], "--scale and --records are of the Markdown; add --markdown"),
         (["report", "runs", "--records", "parts"], "--scale and --records are of the Markdown; add --mark"),
         (["show", "nope"], "there is no Record nope.nc, nor runs/nope.nc; in runs there are: broken, grad"),

@@ -1,5 +1,6 @@
 """`lyap reproduce all` makes what is missing, and `lyap report --markdown` tells how the checks stand."""
 
+import json
 import math
 import re
 from pathlib import Path
@@ -100,6 +101,18 @@ def test_what_was_interrupted_goes_on_where_it_was(lyap, tmp_path, monkeypatch):
     assert (status, err) == (0, "")
     assert "1 of 3 figures are made already" in out
     assert "3/3 surrogate-flossing fig1d" in out
+
+
+def test_of_two_records_of_a_figure_the_newer_counts(lyap, tmp_path):
+    lyap.json("reproduce", PAPER, "fig15", "--scale", "smoke")
+    old = tmp_path / f"runs/{PAPER}-fig15-smoke.nc"
+    lyap.json("reproduce", PAPER, "fig15", "--scale", "smoke")
+    # of another time, whose name comes later in the alphabet
+    host = json.loads(old.with_suffix(".host.json").read_text())
+    old.with_suffix(".host.json").write_text(json.dumps({**host, "time": "2020-01-01T00:00:00+00:00"}))
+    answer = lyap.json("reproduce", PAPER, "fig15", "--scale", "smoke", "--seeds", 1)
+    (row,) = answer["figures"]
+    assert row["path"].endswith("-smoke-2.nc")
 
 
 def test_what_a_figure_took_may_be_lost(lyap, tmp_path):

@@ -171,7 +171,7 @@ def records_in(folder: Path, names: str = "*.nc") -> Iterator[tuple[Path, Record
 
 
 def made_in(runs: Path) -> list[Made]:
-    """All figures whose Records are in a folder; those that cannot be read are left to `lyap list`."""
+    """All figures whose Records are in a folder, newest last; those that cannot be read `lyap list` tells."""
     found = []
     for path, record in records_in(runs):
         if isinstance(record, Record) and (figure := figure_of(record, FIGURES)) is not None:
@@ -181,4 +181,5 @@ def made_in(runs: Path) -> list[Made]:
             seed = record.config.get("seed")
             seed = seed if isinstance(seed, int) else seed_of(paper, name)
             found.append(Made(paper, name, scale, seed, path, checks, host_of(path)))
-    return found
+    # of two of one figure the newer counts, whatever the number in its name
+    return sorted(found, key=lambda made: str(made.host.get("time", "")))

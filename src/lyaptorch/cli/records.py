@@ -70,6 +70,10 @@ def report(
     """
     if markdown is None and (scale, records) != (None, None):
         raise ValueError("--scale and --records are of the Markdown; add --markdown checks.md, or drop them")
+    for option, path in (("out", out), ("markdown", markdown)):
+        # a name that a Record, or what stands beside it, may have
+        if path is not None and path.suffix in (".nc", ".json", ".png", ".pdf"):
+            raise ValueError(f"--{option} writes a page, got {path}; name a file such as page.html")
     entries, unreadable, curves, output = [], [], 0, Output(runs, json, quiet, verbose)
     for path, record in records_in(runs):
         if isinstance(record, ValueError):

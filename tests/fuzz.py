@@ -244,7 +244,7 @@ def readers(folder: Path) -> dict[str, Reader]:
         "configuration": Reader(json.dumps(CONFIG).encode(), config_text, False),
         "settings, TOML": Reader(TOML, by_path(_settings, "sweep.toml"), False),
         "settings, JSON": Reader(json.dumps(CONFIG).encode(), by_path(_settings, "sweep.json"), False),
-        "part of a figure": Reader(part(), by_path(a_part, "seed0-part.nc"), True),
+        "part of a figure": Reader(part(), by_path(a_part, "seed0-network0-1-delay2.nc"), True),
         "cost of a part": Reader(json.dumps(HOST).encode(), by_path(some_facts, "part.host.json"), False),
         **{
             f"{end} inputs": Reader(whole, by_path(functools.partial(inputs_in, name), f"inputs{end}"), False)

@@ -21,6 +21,7 @@ from lyaptorch.training import run as engine
 
 FIG4C = FIGURES["gradient-flossing"]["fig4c"]
 FIGURE = FIG4C(**FIG4C.scales["smoke"])
+OTHER = "it is no part of gradient-flossing fig4c as it is now; move it away"
 EPOCHS = 150
 """A few seconds of work."""
 SCRIPT = """
@@ -183,6 +184,15 @@ def test_a_copy_of_a_part_is_no_further_network(tmp_path):
     (other,) = store.missing()
     with pytest.raises(ValueError, match=r"cannot use .*seed1.nc"):
         store.make(other, False)
+
+
+def test_a_part_of_no_number_of_networks_is_refused(tmp_path):
+    store = Store(FIGURE, tmp_path)
+    path = store.make(store.missing()[0], False)
+    record = Record.load(path)
+    for odd in ({"seeds": "x"}, {"seeds": None}, {"delays": 3}, {"delays": []}):
+        Record(record.kind, {**record.config, **odd}, record.variables, record.coordinates).save(path)
+        assert store.look() == ([], {path: f"cannot use {path}: {OTHER}"})
 
 
 def test_a_part_without_a_seed_is_refused(tmp_path):

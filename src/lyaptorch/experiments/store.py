@@ -149,7 +149,11 @@ def _read(path: Path, figure: Figure) -> Record | str:
     # a copy is no further network, whatever it is called
     known = {field.name for field in fields(figure)}
     own = {name: tuples(value) for name, value in record.config.items() if name in known}
-    name = name_of(replace(figure, **own))
+    try:
+        name = name_of(replace(figure, **own))
+    except (TypeError, ValueError, IndexError):
+        # how many there are may be no number
+        return _other(path, figure)
     return record if path.stem == name else f"cannot use {path}: it is a copy of {name}; move it away"
 
 

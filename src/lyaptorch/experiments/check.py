@@ -213,6 +213,11 @@ def beyond_error(differences: NDArray[np.floating], least: float = 0.0) -> float
     return mean
 
 
+def as_sure(told: float, value: SupportsFloat) -> float:
+    """The value, such as an exponential of what was told, which is `WithinChance` where that is."""
+    return WithinChance(value) if isinstance(told, WithinChance) else float(value)
+
+
 def sure_median(values: NDArray[np.floating], bound: float) -> float:
     """Their median, which is `WithinChance` unless more of them than a coin makes lie on its side."""
     middle = typical(values)

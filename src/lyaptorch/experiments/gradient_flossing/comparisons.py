@@ -14,7 +14,7 @@ from lyaptorch.experiments.check import (
     LEAST_NETWORKS,
     OURS,
     Checks,
-    WithinChance,
+    as_sure,
     at_least,
     beyond_error,
     typical,
@@ -31,8 +31,7 @@ CHANCE = 0.6
 MARGIN = 0.02
 """By how much a condition must exceed another."""
 POINTS: dict[str, Any] = {
-    "kind": "question",
-    "source": "ours",
+    **OURS,
     "because": "The paper says it of the horizon, which is the claim; a delay solved by both tells nothing.",
 }
 """Of checks of single delays."""
@@ -109,7 +108,7 @@ def sooner(more: str, less: str, record: Record, source: str) -> Checks:
 def times(slow: Rows, fast: Rows) -> float:
     """Their ratio, a geometric mean; within chance where that of its logarithm may be 0."""
     log = beyond_error(np.log(slow / fast))
-    return WithinChance(math.exp(log)) if isinstance(log, WithinChance) else math.exp(log)
+    return as_sure(log, math.exp(log))
 
 
 def share(yes: Rows) -> float:

@@ -7,7 +7,16 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from lyaptorch.experiments.check import OURS, Checks, WithinChance, at_least, at_most, beyond_error, sure
+from lyaptorch.experiments.check import (
+    OURS,
+    Checks,
+    WithinChance,
+    as_sure,
+    at_least,
+    at_most,
+    beyond_error,
+    sure,
+)
 from lyaptorch.experiments.gradient_flossing.comparisons import MARGIN
 from lyaptorch.experiments.gradient_flossing.delays import BITS
 from lyaptorch.experiments.gradient_flossing.setting import (
@@ -30,7 +39,8 @@ UNCLIPPED = 1e6
 CONTROLS = ("spectral radius", "one-step Jacobians", "mean-field slope", "mean-field gain", "no clipping")
 READ_AS = {"one-step Jacobians": "one-step Jacobians (all singular values to 1)"}
 """What the paper leaves open, in the way that it is read here."""
-NULL: dict[str, Any] = {"kind": "question", "source": "ours", "because": "The claim of figure 4c, repeated."}
+NULL: dict[str, Any] = {**OURS, "because": "The claim of figure 4c, repeated."}
+"""Of the gain that controls are compared with."""
 UNSAID = CONTROLS[3:]
 """Controls that the paper does not speak of."""
 
@@ -106,5 +116,5 @@ class Controls(DelaySweep):
                 said = OURS if name in UNSAID else {**claim, "part_of": name}
                 # of twins, which have one error: whether half of the gain is reached
                 told = gain > 0 and not isinstance(gain, WithinChance)
-                beyond = type(sure(own - half, 0.0))(own.mean() / gain) if told else np.nan
+                beyond = as_sure(sure(own - half, 0.0), own.mean() / gain) if told else np.nan
                 yield at_most(f"{name}, d {delay}", sentence, 0.5, beyond, **said)

@@ -14,7 +14,7 @@ from lyaptorch.analysis import effective_rank, onset
 from lyaptorch.experiments.check import (
     OURS,
     Checks,
-    WithinChance,
+    as_sure,
     at_least,
     at_most,
     claimed,
@@ -196,7 +196,7 @@ class Fig11(Fig10):
 def ratio_of(logs: Rows, bound: float) -> float:
     """The geometric mean of ratios, by their logarithms; within chance where it may be the bound."""
     mean = sure(logs, math.log(bound))
-    return WithinChance(math.exp(mean)) if isinstance(mean, WithinChance) else math.exp(mean)
+    return as_sure(mean, math.exp(mean))
 
 
 def _effective(values: Rows) -> Rows:

@@ -62,7 +62,7 @@ def test_jumps_are_those_at_the_episodes():
 def test_the_checks_of_figure_8():
     def found(height, small, learns, twins=(NEVER, NEVER)):
         none = np.full((2, len(AT)), small)
-        return told(Fig8(**SETTING).checks(given("gradient_norm", none, spiking(height), [twins, learns])))
+        return told(Fig8(**SETTING).claims(given("gradient_norm", none, spiking(height), [twins, learns])))
 
     both = (learner(300), learner(400))
     assert found(50.0, 1e-8, both) == "++++"
@@ -73,7 +73,7 @@ def test_the_checks_of_figure_8():
     # a spike of both is none of flossing
     rows = spiking(50.0)
     made = given("gradient_norm", rows, rows, [(NEVER, NEVER), both])
-    assert told(Fig8(**SETTING).checks(made), "spike") == "-"
+    assert told(Fig8(**SETTING).claims(made), "spike") == "-"
 
 
 def growing(until, decades, base=-4.0):
@@ -90,7 +90,7 @@ def test_the_checks_of_figure_9():
     def found(flossed, none, accuracies=None, at=400):
         accuracies = accuracies or [never, learns]
         made = given("gradient_norm", np.stack([none] * 3), np.stack([flossed] * 3), accuracies, config)
-        return told(figure.checks(made), "flossed grows", "lead", "precedes", "none grows")
+        return told(figure.claims(made), "flossed grows", "lead", "precedes", "none grows")
 
     flat = growing(400, 0.0)
     assert found(growing(390, 2.0), flat) == "+++?"
@@ -146,41 +146,41 @@ def directions(heights, none=0.01, grown=(0.0, 0.0, 0.0), twins_learn=False, lea
 def test_the_checks_of_figure_10():
     figure = Fig10(**SETTING, ranks=RANKS)
     peaks = ("jump 2", "jump 3", "jump 1")
-    assert told(figure.checks(directions((1.1, 4.0, 4.0))), *peaks) == "+++"
-    assert told(figure.checks(directions((8.0, 4.0, 1.2))), *peaks) == "+--"
+    assert told(figure.claims(directions((1.1, 4.0, 4.0))), *peaks) == "+++"
+    assert told(figure.claims(directions((8.0, 4.0, 1.2))), *peaks) == "+--"
     low = ("small 2", "small 3", "leading alike")
-    assert told(figure.checks(directions((1.1, 4.0, 4.0))), *low) == "+++"
-    assert told(figure.checks(directions((1.1, 4.0, 4.0), none=0.5)), *low) == "--+"
-    assert told(figure.checks(directions((1.1, 4.0, 4.0), twins_learn=True)), *low) == "???"
+    assert told(figure.claims(directions((1.1, 4.0, 4.0))), *low) == "+++"
+    assert told(figure.claims(directions((1.1, 4.0, 4.0), none=0.5)), *low) == "--+"
+    assert told(figure.claims(directions((1.1, 4.0, 4.0), twins_learn=True)), *low) == "???"
     larger = directions((1.1, 4.0, 4.0), none=1.0, grown=(1.0, 0.0, 0.0), learns=(120, 120, 120))
-    assert told(figure.checks(larger), "leading alike") == "-"
+    assert told(figure.claims(larger), "leading alike") == "-"
     before = ("rises before 2", "rises before 3")
-    assert told(figure.checks(directions((1.1, 4.0, 4.0), grown=(0.0, 1.0, 0.1))), *before) == "+-"
-    assert told(figure.checks(directions((1.1, 4.0, 4.0), learns=(None, None, None))), *before) == "??"
+    assert told(figure.claims(directions((1.1, 4.0, 4.0), grown=(0.0, 1.0, 0.1))), *before) == "+-"
+    assert told(figure.claims(directions((1.1, 4.0, 4.0), learns=(None, None, None))), *before) == "??"
     # one that learns says nothing of others
     alone = directions((1.1, 4.0, 4.0), grown=(0.0, 1.0, 0.1), learns=(400, None, None))
-    assert told(figure.checks(alone), *before) == "??"
+    assert told(figure.claims(alone), *before) == "??"
     # what the twin does as well is no effect of an episode
     alike = directions((1.1, 4.0, 4.0))["singular_values"][1, 0]
     same = given("singular_values", alike, alike, [(NEVER,) * 3] * 2)
-    assert told(figure.checks(same), "jump 2", "rank") == "-?"
-    assert told(figure.checks(directions((1.1, 4.0, 4.0))), "rank") == "+"
+    assert told(figure.claims(same), "jump 2", "rank") == "-?"
+    assert told(figure.claims(directions((1.1, 4.0, 4.0))), "rank") == "+"
     # the rank of a matrix with one direction is 1, whatever its size
     even = directions((1.1, 4.0, 4.0), none=10.0)
-    assert told(figure.checks(even), "rank") == "-"
+    assert told(figure.claims(even), "rank") == "-"
     # what has been learned before the first later episode is no effect of it
     learned = directions((1.1, 4.0, 4.0), learns=(30, 30, 30))
-    assert told(figure.checks(learned), "rank") == "?"
+    assert told(figure.claims(learned), "rank") == "?"
 
 
 def test_figure_11_is_of_the_network_that_learns_last():
     figure = Fig11(**SETTING, ranks=RANKS)
     grown = directions((1.1, 4.0, 4.0), grown=(0.0, 1.0, 0.1))
-    assert told(figure.checks(grown)) == "++"
-    assert {check.kind for check in figure.checks(grown)} == {"question"}
-    assert told(figure.checks(directions((1.1, 4.0, 4.0), learns=(150, 150)))) == "--"
-    assert told(figure.checks(directions((1.1, 4.0, 4.0), learns=(None, 400)))) == "+?"
-    assert told(figure.checks(directions((1.1, 4.0, 4.0), learns=(None, None)))) == "??"
+    assert told(figure.claims(grown)) == "++"
+    assert {check.kind for check in figure.claims(grown)} == {"question"}
+    assert told(figure.claims(directions((1.1, 4.0, 4.0), learns=(150, 150)))) == "--"
+    assert told(figure.claims(directions((1.1, 4.0, 4.0), learns=(None, 400)))) == "+?"
+    assert told(figure.claims(directions((1.1, 4.0, 4.0), learns=(None, None)))) == "??"
 
 
 def test_figures_10_and_11_draw_the_first_and_the_last_to_learn():
@@ -205,7 +205,7 @@ def test_the_checks_of_the_overlap_with_covariant_vectors():
     def found(before, after, accuracies):
         rows = np.where(AT < 400, before, after) * null
         rows = np.stack([rows, 1.01 * rows])
-        return told(figure.checks(given("overlap", rows, rows, accuracies)))
+        return told(figure.claims(given("overlap", rows, rows, accuracies)))
 
     assert found(1.0, 4.0, [(NEVER, NEVER), learns]) == "??++"
     assert found(4.0, 3.0, [learns, learns]) == "-+-+"
@@ -229,7 +229,7 @@ def test_the_checks_of_figure_12():
         accuracy = np.stack([chance, twin, throughout])[:, None, None]
         made = {"accuracy": accuracy, "gradient_norm": np.stack([norms, norms, others])[:, None, None]}
         made["loss"] = 2.0 - accuracy if loss is None else loss
-        return told(figure.checks(record({**made, "measured_at": AT})), *keys)
+        return told(figure.claims(record({**made, "measured_at": AT})), *keys)
 
     assert found(dips(0.95)) == "+++++"
     assert found(dips(1.0)) == "++--+"

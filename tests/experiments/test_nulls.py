@@ -21,6 +21,7 @@ from lyaptorch.experiments.check import (
     typical,
     where,
 )
+from lyaptorch.experiments.over_seeds import over_seeds
 from lyaptorch.record import Record
 
 
@@ -89,8 +90,46 @@ def test_a_difference_counts_beyond_its_interval():
     # it may be 0, but not as much as is claimed
     assert not isinstance(beyond_error(scatter, least=1.01 * half), WithinChance)
     assert isinstance(beyond_error(scatter, least=0.99 * half), WithinChance)
-    # of two pairs nothing is said
-    assert math.isnan(beyond_error(np.array([0.5, 0.51])))
+    # two pairs decide nothing, and one has no interval; none has no mean
+    for few in ([0.5, 0.51], [0.5]):
+        for found in (
+            beyond_error(np.array(few)),
+            beyond_error(np.array(few), 0.9),
+            sure(np.array(few), 0.0),
+        ):
+            assert isinstance(found, WithinChance)
+            assert found == pytest.approx(np.mean(few))
+    assert math.isnan(beyond_error(np.array([])))
+
+
+@pytest.mark.parametrize(("networks", "outcome"), [(1, UNDECIDED), (2, UNDECIDED), (3, HOLDS)])
+def test_few_networks_decide_nothing_and_count_in_the_mean_over_seeds(networks, outcome):
+    figure = FIGURES["weak-coupling"]["images"](seeds=networks, permuted=(False,), compared=("rotation",))
+    dims = ("order", "condition", "lr", "seed")
+    power = np.ones((1, 100))
+    power[0, 28] = 60.0
+    names = ["rotation", "0.5 w0", "1.5 w0"]
+
+    def checks(seed):
+        scores = np.array([0.9, 0.6, 0.7])[None, :, None, None] + 0.001 * np.arange(seed, seed + networks)
+        variables = {
+            "best_accuracy": (dims, scores),
+            "iterations_to_minimal": (dims, np.full_like(scores, 10.0)),
+            "power": (("order", "bin"), power),
+        }
+        known = {"condition": (("condition",), names), "permuted": (("order",), [False])}
+        return figure.checks(
+            Record("x", {}, variables, {**known, "measured_at": (("measurement",), [0.0, 20.0])})
+        )
+
+    found = {check.key: check for check in checks(0)}
+    assert found["rotation"].measured == pytest.approx(0.2)
+    assert found["rotation"].outcome == outcome
+    # what no network has a part in
+    assert found["frequency"].outcome == HOLDS
+    over = {one.checks[0].key: one for one in over_seeds([checks(seed) for seed in range(5)])}
+    assert over["rotation"].outcome == HOLDS
+    assert over["rotation"].undecided == (5 if networks < 3 else 0)
 
 
 def test_a_median_counts_where_a_coin_would_not_make_it():

@@ -50,7 +50,7 @@ def test_the_rate_of_gradients_is_lambda_1():
     def made(rates, measured):
         exponents = np.asarray(measured)[:, None] * np.ones(3)
         logs = (np.asarray(rates)[:, None, None] + wiggle) * back
-        return figure.checks(record({"log_norm": logs, "lambda_1": exponents}, {"gain": figure.gains}))
+        return figure.claims(record({"log_norm": logs, "lambda_1": exponents}, {"gain": figure.gains}))
 
     assert told(made(rates, rates)) == "+++++"
     assert told(made(rates + 0.2, rates)) == "---++"
@@ -70,7 +70,7 @@ def test_the_checks_of_figure_1():
     def reached(before, first, second):
         old, new = rows.copy(), rows.copy()
         old[..., 0], new[0, :, 0], new[1, :, 0] = before, first, second
-        return told(Fig1b().checks(record({"target": [-1.0, 0.25], **spectra(old, new)})))
+        return told(Fig1b().claims(record({"target": [-1.0, 0.25], **spectra(old, new)})))
 
     assert reached(-3.0, [-1.0, -1.04, 5.0], -0.01) == "++"
     assert reached(-3.0, -0.9, 0.01) == "--"
@@ -80,14 +80,14 @@ def test_the_checks_of_figure_1():
     for factor, expected in ((0.09, "++"), (0.11, "--")):
         # the third exponent is nobody's business
         old, new = (np.array([z, z, 7.0, 7.0]) * np.ones((2, 3, 1)) for z in (1.0, factor))
-        assert told(Fig1c().checks(record({"k": [1, 2], **spectra(old, new)}))) == expected
+        assert told(Fig1c().claims(record({"k": [1, 2], **spectra(old, new)}))) == expected
 
     def flossed(before, after, vary=1.0):
         old, new = np.full((2, 3, 4), before), np.full((2, 3, 4), -3.0)
         new[0, :, :1], new[1, :, :2] = after, after
         new[..., 2:] += vary * np.array([-1.0, 0.0, 1.0])[:, None]
         new[..., :2] += 0.01 * np.array([-1.0, 0.0, 1.0])[:, None]
-        found = Fig1d().checks(record({"k": [1, 2], **spectra(old, new)}))
+        found = Fig1d().claims(record({"k": [1, 2], **spectra(old, new)}))
         return told(found, *(f"k {k} {what}" for k in (1, 2) for what in ("flossed", "number", "vary")))
 
     assert flossed(-1.0, 0.05) == "++++++"
@@ -126,7 +126,7 @@ def test_the_checks_of_figure_2a():
             "exponents": exponents,
             "bits": [650, 180],
         }
-        return told(Fig2a(networks=3).checks(record(made, {"time": time, "group": ["random", "flossed"]})))
+        return told(Fig2a(networks=3).claims(record(made, {"time": time, "group": ["random", "flossed"]})))
 
     assert found() == "++++++++"
     assert found(faster=0.1) == "-++-++++"
@@ -142,7 +142,7 @@ def test_usable_dimensions_are_measured_and_foretold():
     along = {"kappa": [10.0, 1e4], "group": ["random", "flossed"]}
 
     def found(measured, said, *keys):
-        return told(figure.checks(record({"usable": said, "usable_measured": measured}, along)), *keys)
+        return told(figure.claims(record({"usable": said, "usable_measured": measured}, along)), *keys)
 
     usable = np.array([[[1, 2], [1, 4]], [[2, 4], [2, 4]]])
     keys = ("kappa 1e+01", "kappa 1e+04")
@@ -154,14 +154,14 @@ def test_usable_dimensions_are_measured_and_foretold():
     assert found(usable, usable, *foretold) == "+++?"
     assert found(usable, usable - 3, *foretold) == "----"
     given = record({"usable": usable, "usable_measured": usable}, along)
-    kinds = {c.key: c.kind for c in figure.checks(given)}
+    kinds = {c.key: c.kind for c in figure.claims(given)}
     assert [kinds[key] for key in foretold] == ["question", "claim"] * 2
 
 
 def test_the_checks_of_figure_2c():
     gap = np.array([[2.0, 2.2, 2.4], [4.0, 4.2, 4.4]])
     for rate, expected in ((gap, "++++"), (gap[:, ::-1], "-+-+"), (1.2 * gap, "+-+-")):
-        assert told(Fig2c().checks(record({"gap": gap, "rate": rate}, {"size": [8, 16]}))) == expected
+        assert told(Fig2c().claims(record({"gap": gap, "rate": rate}, {"size": [8, 16]}))) == expected
 
 
 def test_the_checks_of_figure_3():
@@ -177,7 +177,7 @@ def test_the_checks_of_figure_3():
         ([[0.9, 0.9, 0.9], [0.9, 0.8, 0.1]], "--"),
     ):
         made = sweep(table, [10, 30, 40], ((50,), (20,)), NAMES[:2])
-        assert told(Fig3c().checks(made), "longest delay", "longest delay, ratio") == expected
+        assert told(Fig3c().claims(made), "longest delay", "longest delay, ratio") == expected
 
 
 def test_the_ordering_of_figures_4_and_14():
@@ -196,7 +196,7 @@ def test_the_ordering_of_figures_4_and_14():
         ([[1.0, 1.0, 1.0, 1]] * 3, early, "????"),
     ):
         for figure in (Fig4d(), Fig14d()):
-            assert told(figure.checks(sweep(table, delays, learns)), *keys) == expected
+            assert told(figure.claims(sweep(table, delays, learns)), *keys) == expected
     assert Fig14d().weights == "orthogonal"
 
 
@@ -219,19 +219,19 @@ def test_the_longest_delay_of_each_network_decides_about_the_horizon():
 def test_figure_4c_against_an_independent_run_and_the_paper():
     table = np.array([[0.5, 0.5, 0.5], [0.9, 0.7, 0.5], [1.0, 0.95, 0.9]])
     keys = ("none, d 40", "before, d 40", "before and during, d 40", "before and during, d 70")
-    assert told(Fig4c().checks(sweep(table, [40, 60, 70])), *keys) == "++++"
+    assert told(Fig4c().claims(sweep(table, [40, 60, 70])), *keys) == "++++"
     table[:, 0] -= 0.2
     table[2, 2] = 0.79
-    assert told(Fig4c().checks(sweep(table, [40, 60, 70])), *keys) == "----"
+    assert told(Fig4c().claims(sweep(table, [40, 60, 70])), *keys) == "----"
     fails = ("none fails", "before fails")
-    assert told(Fig4c().checks(sweep(table, [40, 60, 70])), *fails) == "++"
+    assert told(Fig4c().claims(sweep(table, [40, 60, 70])), *fails) == "++"
     table[1, 2] = 0.9
-    assert told(Fig4c().checks(sweep(table, [40, 60, 70])), *fails) == "+-"
+    assert told(Fig4c().claims(sweep(table, [40, 60, 70])), *fails) == "+-"
     table[1:, 2] = 0.5
-    assert told(Fig4c().checks(sweep(table, [40, 60, 70])), *fails) == "??"
+    assert told(Fig4c().claims(sweep(table, [40, 60, 70])), *fails) == "??"
     # one of three networks that stays at chance leaves the mean unknown
     made = sweep([[0.5], [0.5], [0.9]], [70], scatter=[-0.4, 0.1, 0.1])
-    assert told(Fig4c().checks(made), keys[-1]) == "?"
+    assert told(Fig4c().claims(made), keys[-1]) == "?"
 
 
 def test_where_both_learn_one_is_sooner():
@@ -261,7 +261,7 @@ def test_more_exponents_for_longer_delays():
         ([[0.6, 0.7], [0.8, 0.7], [1.0, 0.75]], "??--"),
         ([[0.6, 0.5], [0.8, 0.5], [1.0, 0.5]], "????"),
     ):
-        assert told(figure.checks(sweep(table, [20, 40], ((20,),) * 3)), *more) == expected
+        assert told(figure.claims(sweep(table, [20, 40], ((20,),) * 3)), *more) == expected
     assert [c.k for c in figure.conditions()] == [1, 16, 75]
 
 
@@ -278,10 +278,10 @@ def test_flossing_before_training_does_not_replace_that_during_it():
     ):
         table = [[0.6, 0.5, 0.5], [1.0, *during], [0.6, 0.5, 0.5], [1.0, *before]]
         made = sweep(table, delays, ((20,),) * 4, ["a", "b", "c", "d"])
-        assert told(both.checks(made), *keys, "before, hardest") == expected
+        assert told(both.claims(made), *keys, "before, hardest") == expected
         reach = [min(len([x for x in z if x >= 0.9]), 2) for z in (during, before)]
         further = "?" if reach[0] == reach[1] else "+-"[reach[0] < reach[1]]
-        assert told(both.checks(made), horizon) == further
+        assert told(both.claims(made), horizon) == further
 
 
 def test_the_checks_of_figure_6():
@@ -296,7 +296,7 @@ def test_the_checks_of_figure_6():
         before, after = during[:, :, 0], during[:, :, -1].copy()
         before[0, 3], after[1, 3] = -1e-3, last
         made = record({"lambda_1": during, "before": before, "after": after}, units)
-        return told(Fig6().checks(made))
+        return told(Fig6().claims(made))
 
     assert found(0.09, 0.04) == "+++++"
     assert found(0.11, 0.06) == "-----"
@@ -311,7 +311,7 @@ def test_the_checks_of_figure_13():
     def found(unsolved, *keys, solved=law, accuracy=accuracy, name="before"):
         exponents = np.stack([solved] * 3 + [unsolved] * 3, -1)[None] + wiggle
         made = {"final_accuracy": accuracy, "exponents": exponents[..., None] * np.array([1.0, 2.0])}
-        return told(figure.checks(record(made, {"delay": delays, "condition": [name]})), *keys)
+        return told(figure.claims(record(made, {"delay": delays, "condition": [name]})), *keys)
 
     assert found(law - 0.1, *keys) == "++"
     assert found(law + 0.1, *keys) == "--"
@@ -333,7 +333,7 @@ def test_the_checks_of_figure_13():
     apart = np.array([[[1.0] * 6], [[0.5] * 6]])
     made = {"final_accuracy": apart, "exponents": np.zeros((2, 1, 6, 2))}
     given = record(made, {"delay": [10], "condition": NAMES[:2]})
-    assert told(figure.checks(given), "lambda_1, alike") == "?"
+    assert told(figure.claims(given), "lambda_1, alike") == "?"
 
 
 def test_permutations_stay_within_rows():
@@ -357,7 +357,7 @@ def test_the_checks_of_appendix_e():
     ):
         final = np.repeat(np.array([copy, xor])[..., None], 3, -1)
         made = record({"final_accuracy": final}, {"condition": NAMES[:2]})
-        assert told(LinearNetworks().checks(made)) == expected
+        assert told(LinearNetworks().claims(made)) == expected
 
 
 def test_the_checks_of_the_controls():
@@ -373,10 +373,10 @@ def test_the_checks_of_the_controls():
         ([0.4] + [0.5] * 6 + [0.5], "-" + "?" * 5),
     ):
         final = np.repeat(np.array(means)[:, None, None], 4, -1)
-        assert told(Controls().checks(record({"final_accuracy": final}, names))) == expected
+        assert told(Controls().claims(record({"final_accuracy": final}, names))) == expected
     # one network of four that learns
     final[0, 0] = [1.0, 0.5, 0.5, 0.5]
-    assert told(Controls().checks(record({"final_accuracy": final}, names))) == "?" * 6
+    assert told(Controls().claims(record({"final_accuracy": final}, names))) == "?" * 6
 
 
 def test_the_smallest_network_that_solves_a_delay():
@@ -387,7 +387,7 @@ def test_the_smallest_network_that_solves_a_delay():
         share = np.array([0.0, 0.1])[None, :, None, None] * np.ones((2, 2, 1, 2))
         made = {"accuracy": curves, "final_accuracy": curves[..., -1], "floss_share": share}
         config = {"epochs": 200}
-        return told(figure.checks(record({**made, "epoch_flops": flops}, None, config)))
+        return told(figure.claims(record({**made, "epoch_flops": flops}, None, config)))
 
     assert found([[None, 50], [100, 20]]) == "+++"
     assert found([[20, None], [20, 150]]) == "---"
@@ -401,7 +401,7 @@ def test_the_checks_of_table_1():
     def found(flossing=0.5, steps=(1.0, 3.0), **more):
         made = {"power": [1.8, 1.5, -0.2, 0.1], "theory": [2.0, 1.0, 0.0, 0.0], "step_seconds": steps}
         made |= {"flossing_epoch": flossing, "task_epoch": 1.0}
-        return Table1(**more).checks(record(made, names))
+        return Table1(**more).claims(record(made, names))
 
     assert told(found()) == "+-+-++"
     assert told(found(flossing=1.0, steps=(3.0, 1.0)))[-2:] == "--"
@@ -417,7 +417,7 @@ def test_the_checks_of_the_frames():
     made = {"exponents": exponents, "final_accuracy": final}
     for error, expected in ((0.1, "++-++-"), (0.5, "+++++-"), (np.inf, "?+?+?-")):
         given = record({**made, "error": np.full((3, 1, 4, 2), error)}, {"mode": list(MODES)})
-        assert told(Frames().checks(given)) == expected
+        assert told(Frames().claims(given)) == expected
 
 
 def test_conditions_are_compared_where_there_is_something_to_compare():

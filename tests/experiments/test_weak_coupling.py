@@ -23,11 +23,11 @@ from lyaptorch.training import run as engine
 
 
 def holds(experiment, record):
-    return [check.holds for check in experiment.checks(record)]
+    return [check.holds for check in experiment.claims(record)]
 
 
 def outcomes(experiment, record):
-    return {check.key: check.outcome for check in experiment.checks(record)}
+    return {check.key: check.outcome for check in experiment.claims(record)}
 
 
 def test_minimal_performance_is_reached_first_or_at_the_end():
@@ -301,7 +301,7 @@ def test_the_networks_of_figure_6_differ_by_kind_decay_and_angle():
 def turned(best, permuted, phase=(0.5, 0.2, 0.9, 0.2, 0.9, 0.2, 0.9), until=None):
     """Best accuracy over the angles 0 to 3 w0 in steps of a half, and as much of each step in phase."""
     names = ["0 w0", "0.5 w0", "1 w0", "1.5 w0", "2 w0", "2.5 w0", "3 w0"]
-    scores = np.array([best, permuted])[:, :, None, None]
+    scores = np.array([best, permuted])[:, :, None, None].repeat(3, -1)
     until = np.full(7, -1.0) if until is None else np.array(until)
     part = np.ones((7, 100))
     for row, share in zip(part, phase, strict=True):

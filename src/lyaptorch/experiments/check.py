@@ -176,7 +176,12 @@ def beyond_chance(measured: SupportsFloat, by_chance: NDArray[np.floating], shar
 
 
 LEAST_NETWORKS = 3
-"""Below which nothing is said of networks."""
+"""Fewer decide nothing of others; what was measured of them is shown, and counts in a mean over seeds."""
+
+
+def of_enough(networks: int, measured: SupportsFloat) -> float:
+    """What was measured of so many networks; `WithinChance` of fewer than `LEAST_NETWORKS`."""
+    return where(True, measured) if networks >= LEAST_NETWORKS else WithinChance(measured)
 
 
 def half_width(values: NDArray[np.floating]) -> float:
@@ -190,14 +195,14 @@ def half_width(values: NDArray[np.floating]) -> float:
 
 
 def sure(values: NDArray[np.floating], bound: float) -> float:
-    """Their mean, which is `WithinChance` where its interval of 95% holds the bound.
+    """Their mean, one for each network; `WithinChance` where its interval of 95% holds the bound.
 
-    Of fewer than `LEAST_NETWORKS` it is NaN: as many say nothing of others.
+    So it is of fewer than `LEAST_NETWORKS`, and NaN of none.
     """
-    if values.size < LEAST_NETWORKS:
-        return math.nan
-    mean = float(values.mean())
-    return WithinChance(mean) if abs(mean - bound) <= half_width(values) else mean
+    mean = float(values.mean()) if values.size else math.nan
+    # of one the interval is NaN: nothing is beyond it
+    told = abs(mean - bound) > half_width(values)
+    return of_enough(values.size, mean if told else WithinChance(mean))
 
 
 def beyond_error(differences: NDArray[np.floating], least: float = 0.0) -> float:
@@ -209,7 +214,7 @@ def beyond_error(differences: NDArray[np.floating], least: float = 0.0) -> float
     # below 0 it may be, and yet be less than what is claimed
     if isinstance(mean, WithinChance) or mean < 0:
         told = mean + half_width(differences) < least
-        return float(mean) if told else WithinChance(mean)
+        return of_enough(differences.size, float(mean) if told else WithinChance(mean))
     return mean
 
 

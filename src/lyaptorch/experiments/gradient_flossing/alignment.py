@@ -10,12 +10,12 @@ import torch
 from matplotlib.axes import Axes
 
 from lyaptorch.analysis import aligned, onset
-from lyaptorch.experiments.check import LEAST_NETWORKS, OURS, Checks, at_least, typical, where
+from lyaptorch.experiments.check import OURS, Checks, at_least, of_enough, typical
 from lyaptorch.experiments.gradient_flossing.comparisons import (
     DOUBLED,
     SOLVED,
     leaves_chance,
-    of_enough,
+    median_of,
     rise,
     share,
 )
@@ -121,13 +121,13 @@ class Fig9(Fig8):
         grows = f"decades by which |dL/dh0| grows in up to {self.rising} epochs before learning"
         # the null: the twin without flossing, in the same epochs
         twin = rise(none, at, chance[1], self.episodes, self.rising)
-        above = of_enough(rise(flossed, at, chance[1], self.episodes, self.rising) - twin)
+        above = median_of(rise(flossed, at, chance[1], self.episodes, self.rising) - twin)
         sentence, source = f"flossed: {grows}, above those of the twin, median", self.source
         yield at_least("flossed grows", sentence, DOUBLED, above, source=source)
         # a network without flossing has no twin: the null is the same one, as many epochs earlier
         earlier = np.where(chance[0] > self.rising, chance[0] - self.rising, np.nan)
         before = rise(none, at, earlier, (), self.rising)
-        above = of_enough(rise(none, at, chance[0], (), self.rising) - before)
+        above = median_of(rise(none, at, chance[0], (), self.rising) - before)
         sentence = f"not flossed: {grows}, above those of as many epochs before, median"
         yield at_least("none grows", sentence, DOUBLED, above, **OURS)
         # which is late, of networks that were small once: others have no such epoch. Where an episode ended
@@ -135,12 +135,12 @@ class Fig9(Fig8):
         two = 2 * (at[1] - at[0])
         between = [np.searchsorted(self.episodes, small[1] + later, "right") for later in (0, two)]
         ended = between[0] != between[1]
-        lead = of_enough(np.where(ended, np.nan, chance[1] - small[1]))
+        lead = median_of(np.where(ended, np.nan, chance[1] - small[1]))
         sentence = "flossed: epochs from the last small gradient to the last at chance, median"
         yield at_least("lead", sentence, float(self.every), lead, source=source)
         reliably = "flossed: of networks that learn, share whose gradient is above small before"
         first = (small[1] < chance[1])[np.isfinite(small[1]) & ~ended]
-        told = where(first.size >= LEAST_NETWORKS, share(first))
+        told = of_enough(first.size, share(first))
         yield at_least("precedes", reliably, 0.9, told, source=source)
 
 

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from lyaptorch.analysis import onset
 from lyaptorch.experiments.check import (
-    LEAST_NETWORKS,
     OURS,
     Checks,
     as_sure,
     at_least,
     beyond_error,
+    of_enough,
     typical,
     where,
 )
@@ -116,9 +116,9 @@ def share(yes: Rows) -> float:
     return float(yes.mean()) if yes.size else float("nan")
 
 
-def of_enough(values: Rows) -> float:
-    """The median of those that are finite; NaN of too few networks."""
-    return where(np.isfinite(values).sum() >= LEAST_NETWORKS, typical(values))
+def median_of(values: Rows) -> float:
+    """Of the networks of which it is finite; of too few it is `WithinChance`."""
+    return of_enough(int(np.isfinite(values).sum()), typical(values))
 
 
 def leaves_chance(accuracy: Rows, episodes: tuple[int, ...], level: float = CHANCE) -> Rows:

@@ -25,7 +25,7 @@ from lyaptorch.experiments.gradient_flossing.comparisons import (
     CHANCE,
     DOUBLED,
     leaves_chance,
-    of_enough,
+    median_of,
     rise,
 )
 from lyaptorch.experiments.gradient_flossing.episodes import (
@@ -168,7 +168,7 @@ class Fig10(Episodes):
                 "learning, above those of the twin, median"
             )
             said = claimed(self.source, "rises")
-            yield at_least(f"rises before {rank}", sentence, DOUBLED, of_enough(rises[0] - rises[1]), **said)
+            yield at_least(f"rises before {rank}", sentence, DOUBLED, median_of(rises[0] - rises[1]), **said)
 
 
 @figure(

@@ -14,7 +14,7 @@ from lyaptorch._random import Stream
 from lyaptorch.analysis import fading_memory, gradient_norms, hessian_spectrum
 from lyaptorch.cells import ResidualCell, residuals
 from lyaptorch.cells.residuals import HasFrequency
-from lyaptorch.experiments.check import Checks, at_least, at_most, beyond_error, typical, where
+from lyaptorch.experiments.check import Checks, at_least, at_most, where
 from lyaptorch.experiments.figure import Along, Results, Study, numbers, stacked
 from lyaptorch.experiments.weak_coupling.edge import nearest
 from lyaptorch.experiments.weak_coupling.image_runs import (
@@ -22,10 +22,13 @@ from lyaptorch.experiments.weak_coupling.image_runs import (
     SOMETHING,
     Conditions,
     ImageRun,
+    ahead,
     best_scores,
-    later,
+    earlier,
     learning_curves,
+    scores_of,
     seeded,
+    steps_of,
 )
 from lyaptorch.experiments.weak_coupling.trained import AUTHORS, MINIMAL, figure, network
 from lyaptorch.plots.primitives import GREY, PALETTE, letters, level, picture, scores
@@ -160,21 +163,19 @@ class Fig5(ImageRun):
     def _trained_claims(self, record: Record, names: list[str]) -> Checks:
         """A moderate spread is better than none, and than the strongest; seed by seed, which start alike."""
         least = partial(at_least, source=f"{AUTHORS}, section 4.3")
-        scores = np.nan_to_num(record["best_accuracy"][0])
-        # each at the rate that is best on average
-        of = {name: rows[rows.mean(-1).argmax()] for name, rows in zip(names, scores, strict=True)}
+        of, steps = scores_of(record), steps_of(record)
         # r + delta < 1: no unit's memory grows
         moderate = [name for name in names if 0 < float(name) < 1 - self.decay]
         known = max(rows.mean() for rows in of.values()) > SOMETHING
         # their mean: the best of several would be better than a single one by luck alone
-        mean = np.mean([of[name] for name in moderate], 0) if moderate else np.nan
+        for rows in (of, steps):
+            rows.update({"moderate": np.mean([rows[name] for name in moderate], 0)} if moderate else {})
         for key, other, words in (("moderate", "0", "none"), ("strongest", names[-1], "the strongest")):
             sentence = f"moderate spreads are better than {words}: mean gain beyond two standard errors"
-            told = known and moderate and other in of
-            yield least(key, sentence, 0.0, beyond_error(mean - of[other]) if told else np.nan)
+            yield least(key, sentence, 0.0, where(known, ahead(of, "moderate", (other,))))
         sentence = "moderate spreads are earlier at minimal performance than none, by steps on average"
-        ahead = [later(record, name, ("0",)) for name in moderate if "0" in of]
-        yield least("efficiency", sentence, 0.0, typical(np.array(ahead), np.mean))
+        gain = earlier(steps, record["measured_at"][-1], "moderate", ("0",))
+        yield least("efficiency", sentence, 0.0, gain)
 
 
 KINDS = ("A", "B")

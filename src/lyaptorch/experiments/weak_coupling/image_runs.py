@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from types import SimpleNamespace
 from typing import Any, ClassVar, TypeAlias
@@ -16,10 +17,10 @@ from torch import Tensor
 from lyaptorch.analysis import PowerSpectrum, best_so_far, characteristic_frequency, iterations_to
 from lyaptorch.cells import ResidualCell, residuals
 from lyaptorch.cells.residuals import HasFrequency
-from lyaptorch.experiments.check import ByName, Checks, at_least, at_most, near, where
+from lyaptorch.experiments.check import ByName, Checks, at_least, at_most, near, sure, where
 from lyaptorch.experiments.figure import Along, Results, Scales, Study, numbers, stacked
 from lyaptorch.experiments.weak_coupling.trained import AUTHORS, MINIMAL, Trained, learned, network
-from lyaptorch.plots.primitives import GREY, PALETTE, Picture, bundle, footnote, level, picture, scores
+from lyaptorch.plots.primitives import GREY, PALETTE, Picture, Rows, bundle, footnote, level, picture, scores
 from lyaptorch.record import Record
 from lyaptorch.tasks import SequentialImages
 from lyaptorch.tasks.batch import Draw
@@ -181,21 +182,39 @@ def best_of(record: Record, order: int = 0) -> ByName:
     return ByName(record["condition"], best_scores(record)[order].tolist())
 
 
-def quickest_of(record: Record, order: int = 0) -> ByName:
-    """By condition, task steps to minimal performance at the quickest rate, a mean over seeds.
+def scores_of(record: Record, order: int = 0) -> dict[str, Rows]:
+    """By condition the best accuracy of each network, at the learning rate that is best on average."""
+    best = np.nan_to_num(record["best_accuracy"][order])
+    return _at_rate(record, best, np.argmax)
+
+
+def steps_of(record: Record, order: int = 0) -> dict[str, Rows]:
+    """By condition the task steps of each network to minimal performance, at the quickest rate.
 
     Of those that never reach it the steps of the training, as in the paper.
     """
     until, last = record["iterations_to_minimal"][order], record["measured_at"][-1]
-    mean = np.where(until < 0, last, until).mean(-1).min(-1)
-    return ByName(record["condition"], mean.tolist())
+    return _at_rate(record, np.where(until < 0, last, until), np.argmin)
 
 
-def later(record: Record, own: str, others: Sequence[str], order: int = 0) -> float:
-    """By how many task steps the quickest of others is later than `own`; NaN where none gets there."""
-    steps = quickest_of(record, order)
-    soonest = min((steps[name] for name in others), default=np.nan)
-    return where(min(soonest, steps[own]) < record["measured_at"][-1], soonest - steps[own])
+def _at_rate(record: Record, values: Rows, choose: Callable[[Rows], Any]) -> dict[str, Rows]:
+    """By condition, of values `(condition, lr, seed)` those at the rate that is chosen by the mean."""
+    names = map(str, record["condition"])
+    return {name: rows[choose(rows.mean(-1))] for name, rows in zip(names, values, strict=True)}
+
+
+def ahead(of: Mapping[str, Rows], own: str, others: Iterable[str], bound: float = 0.0) -> float:
+    """By how much networks are above their twins of the best other condition, a mean; NaN without both."""
+    there = [of[name] for name in others if name in of]
+    if own not in of or not there:
+        return math.nan
+    return sure(of[own] - max(there, key=np.mean), bound)
+
+
+def earlier(steps: Mapping[str, Rows], last: float, own: str, others: Sequence[str]) -> float:
+    """By how many task steps networks are ahead of their twins; NaN where all take the `last` one."""
+    some = min((steps[name].mean() for name in (own, *others) if name in steps), default=last) < last
+    return where(some, ahead({name: -rows for name, rows in steps.items()}, own, others))
 
 
 def spectrum_checks(record: Record) -> Checks:

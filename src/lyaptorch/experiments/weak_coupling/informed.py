@@ -21,14 +21,17 @@ from lyaptorch.experiments.weak_coupling.image_runs import (
     ROTATION,
     Conditions,
     ImageRun,
+    ahead,
     beside_spectra,
     best_of,
     best_scores,
-    later,
+    earlier,
     learning_curves,
     least,
+    scores_of,
     seeded,
     spectrum_checks,
+    steps_of,
 )
 from lyaptorch.experiments.weak_coupling.rotations import OFF, off_of
 from lyaptorch.experiments.weak_coupling.trained import AUTHORS, MINIMAL, figure
@@ -97,14 +100,13 @@ class Images(ImageRun):
             yield table(f"{before}heterogeneity", sentence, 0.01, lag)
             if permuted:
                 continue
-            beside = off_of(best)
-            gain = best["rotation"] - max((best[name] for name in beside), default=np.nan)
+            beside, of = off_of(best), scores_of(record, order)
+            gain = ahead(of, "rotation", beside)
             sentence = "rotation at w0 beats that at half and three halves of it in accuracy, by"
             yield least("rotation", sentence, 0.0, where(known, gain))
-            later_by = later(record, "rotation", beside, order)
-            yield least(
-                "efficiency", "and reaches minimal performance earlier, by so many steps", 0.0, later_by
-            )
+            gain = earlier(steps_of(record, order), record["measured_at"][-1], "rotation", beside)
+            sentence = "and reaches minimal performance earlier, by so many steps"
+            yield least("efficiency", sentence, 0.0, gain)
             sentence = "a random orthonormal residual is as good as informed heterogeneity, to 0.05"
             away = best[ORTHONORMAL] - best["heterogeneous"]
             yield near("orthonormal", sentence, 0.0, where(known, away), 0.05, source=ROTATION)
@@ -113,9 +115,7 @@ class Images(ImageRun):
 
 def lag_of(record: Record, order: int) -> float:
     """By how much heterogeneous networks are below their twins of the best homogeneous residual."""
-    best = np.nan_to_num(record["best_accuracy"][order])
-    # of each residual its networks at its best rate
-    rows = {str(n): own[own.mean(-1).argmax()] for n, own in zip(record["condition"], best, strict=True)}
+    rows = scores_of(record, order)
     informed, even = rows.pop("heterogeneous", None), [z for n, z in rows.items() if n != ORTHONORMAL]
     if informed is None or not even:
         return math.nan

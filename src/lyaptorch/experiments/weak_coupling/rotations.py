@@ -18,13 +18,16 @@ from lyaptorch.experiments.weak_coupling.image_runs import (
     SOMETHING,
     Conditions,
     ImageRun,
+    ahead,
     best_at_angles,
     best_of,
-    later,
+    earlier,
     least,
     most,
+    scores_of,
     seeded,
     spectrum_checks,
+    steps_of,
 )
 from lyaptorch.experiments.weak_coupling.trained import AUTHORS, MINIMAL, figure, network
 from lyaptorch.plots.primitives import GREY, PALETTE, bundle, footnote, letters, level, picture
@@ -133,17 +136,22 @@ class Fig4(ImageRun):
         sentence = "the characteristic frequency beats no rotation by 0.1"
         # both must have left chance
         still = min(best["0 w0"], best["1 w0"]) > SOMETHING
-        yield least("no rotation", sentence, 0.1, where(still, best["1 w0"] - best["0 w0"]))
-        gain = best["1 w0"] - max((best[name] for name in beside), default=np.nan)
+        each = scores_of(record, order)
+        yield least("no rotation", sentence, 0.1, where(still, ahead(each, "1 w0", ("0 w0",), 0.1)))
+        gain = ahead(each, "1 w0", beside)
         sentence = "the characteristic frequency beats half and three halves of it in accuracy, by"
         yield least("rotation", sentence, 0.0, where(known, gain))
         sentence = "and is earlier at minimal performance, by steps"
-        yield least("efficiency", sentence, 0.0, later(record, "1 w0", beside, order))
-        between, harmonics = ([n for n in names if n in best] for names in (("1.5 w0", "2.5 w0"), HARMONICS))
-        told = known and len(between) == 2 and len(harmonics) == 2
-        of, beyond = (sum(best[n] for n in names) / 2 for names in (harmonics, between))
+        gain = earlier(steps_of(record, order), record["measured_at"][-1], "1 w0", beside)
+        yield least("efficiency", sentence, 0.0, gain)
+        # of each network the mean over those that were tried
+        means = {}
+        for kind, names in (("harmonics", HARMONICS), ("between", BETWEEN)):
+            if tried := [each[name] for name in names if name in each]:
+                means[kind] = np.mean(tried, 0)
         sentence = "twice and three times it beat what lies between, by"
-        yield least("harmonics", sentence, 0.0, where(told, of - beyond))
+        gain = ahead(means, "harmonics", ("between",))
+        yield least("harmonics", sentence, 0.0, where(known, gain))
         # the share of what steps contribute that is left when all are added: 1 if all have one sign
         part = record["contributions"]
         phase = np.abs(part.sum(-1)) / np.abs(part).sum(-1)
@@ -154,6 +162,7 @@ class Fig4(ImageRun):
 
 
 HARMONICS = ("2 w0", "3 w0")
+BETWEEN = ("1.5 w0", "2.5 w0")
 
 
 @picture(2, width=4.0)

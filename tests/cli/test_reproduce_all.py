@@ -191,9 +191,9 @@ def test_the_page_of_checks_says_what_held_what_is_missed_and_what_was_not_run(l
     assert "Markdown checks.md" in out
     page = (tmp_path / "checks.md").read_text()
     line = (
-        "**Claims of the papers**: at paper scale, in 0 of 3 figures, 0 reproduced, 0 not reproduced, "
-        "0 not decided, 3 figures not run; at small scale, in 1 of 3 figures, 1 reproduced, "
-        "1 not reproduced, 1 not decided, 2 figures not run."
+        "**Claims of the papers**: at paper scale 0 reproduced, 0 not reproduced, 0 not decided "
+        "(0 of 3 figures, 3 not run); at small scale 1 reproduced, 1 not reproduced, 1 not decided "
+        "(1 of 3 figures, 2 not run)."
     )
     assert line in page
     assert line in " ".join(out.split())
@@ -206,18 +206,18 @@ def test_the_page_of_checks_says_what_held_what_is_missed_and_what_was_not_run(l
     assert [row[0] for row in paper if NOT_RUN in row] == ["fig15", "fig16", "fig1d"]
     assert [row[0] for row in checks if NOT_RUN in row] == ["fig16", "fig1d"]
     assert [row[1] for row in checks if row[-1] == "1 holds, 1 does not, 1 not decided"] == ["fig15"]
-    one = "1 of 1 seeds"
+    one = "holds in 1 of 1 seeds"
     assert [
         "fig15",
         "&#124;a&#124; is so",
         "1 ± 0.5",
         "2",
-        "0 of 1 seeds",
+        "holds in 0 of 1 seeds",
         "**does not hold**: It was too short.",
         "claim",
     ] in checks
     assert ["fig15", "it is so", "1 ± 0.5", "1", one, "holds", "claim"] in checks
-    none = "0 of 1 seeds, 1 not decided"
+    none = "holds in 0 of 1 seeds, 1 not decided"
     assert ["fig15", "c", "≥ 3", "nan", none, "not decided: It was too small.", "claim"] in checks
     # at another scale nobody knows why
     assert "too short" not in lyap("reproduce", PAPER, "fig15", "--scale", "smoke")[1]

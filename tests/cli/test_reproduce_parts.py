@@ -178,10 +178,10 @@ def test_all_figures_share_their_parts(lyap, tmp_path):
     page = (tmp_path / "checks.md").read_text()
     paper, small = page.split("\n## Small scale, over seeds\n")
     rows = [line.strip("| ").split(" | ") for line in paper.splitlines() if line.startswith("|")]
-    assert {row[4] for row in rows if row[0] == "fig4d" and len(row) == 7} == {"2 of 5"}
+    assert {row[4] for row in rows if row[0] == "fig4d" and len(row) == 7} == {"2 of 5 networks"}
     told = answer["figures"][-1]["checks"]
     assert [row[4].partition(",")[0] for row in rows if row[0] == "fig1b"] == [
-        f"{check['held']} of 2 seeds" for check in told
+        f"holds in {check['held']} of 2 seeds" for check in told
     ]
     assert {row[0] for row in rows if row[-2:] == ["not run", ""]} == set()
     assert [line.split(" | ")[0] for line in small.splitlines() if "not run" in line] == [
@@ -206,7 +206,7 @@ def test_a_figure_that_cannot_be_gathered_stops_no_other(lyap, tmp_path):
         "| fig4d |  |  |  |  | not run: of gradient-flossing fig13 no network is there at every point;"
         in page
     )
-    assert "at paper scale, in 1 of 4 figures" in page
+    assert "(1 of 4 figures, 3 not run)" in page
 
 
 @pytest.mark.usefixtures("blank")

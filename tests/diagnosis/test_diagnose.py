@@ -778,13 +778,13 @@ def newton(cell: lt.RateCell, inputs: Tensor) -> int:
     return len(inputs) + 1
 
 
-@pytest.mark.parametrize(("gain", "word"), [(0.9, "yes"), (3.0, "no")])
+@pytest.mark.parametrize(("gain", "word"), [(0.9, "possible"), (3.0, "not useful")])
 def test_what_it_says_of_evaluation_in_parallel_holds(gain, word):
     cell, inputs = lt.RateCell(1, 30, gain=gain, generator=seeded()).double(), noise(b=1).double()
     with torch.no_grad():
         short, long = newton(cell, inputs[:40]), newton(cell, inputs)
-    assert words(lt.diagnose(cell, inputs, k=4))["parallel"].startswith(f"In parallel: {word}.")
-    assert long <= short + 2 < 15 if word == "yes" else long > 2 * short > 30
+    assert words(lt.diagnose(cell, inputs, k=4))["parallel"].startswith(f"Parallel over time: {word}.")
+    assert long <= short + 2 < 15 if word == "possible" else long > 2 * short > 30
 
 
 def without_error(found, **more):
@@ -814,7 +814,7 @@ def test_a_network_whose_growth_has_no_error_still_gets_its_verdict():
     )
     assert "Measure longer" not in titles(found)
     assert "Start by mixing" in titles(found)
-    assert words(found)["parallel"].startswith("In parallel: yes.")
+    assert words(found)["parallel"].startswith("Parallel over time: possible.")
     assert words(found)["explosion"].startswith("Risk of explosion: low")
 
 
@@ -828,7 +828,9 @@ def test_without_an_error_the_stretches_of_all_trajectories_decide():
     # some stretches gain, so that there is a doubt, and the words have it
     assert rates.min() < 0 < rates.max()
     assert unsettled(without_error(found))
-    assert said(without_error(found))["parallel"].startswith("In parallel: not known, on so few independent")
+    assert said(without_error(found))["parallel"].startswith(
+        "Parallel over time: not known, on so few independent"
+    )
     assert "the run is too short to be sure" in said(without_error(found))["reliability"]
     # stretches are those of the horizon, where that is shorter
     short = without_error(found, horizon=5)
@@ -881,11 +883,11 @@ def test_only_networks_with_gates_are_told_of_them():
 
 def test_a_target_below_zero_makes_evaluation_in_parallel_possible():
     cell = linear(rotation(4))
-    assert words(lt.diagnose(cell, noise()))["parallel"].startswith("In parallel: not known, λ₁ is 0")
+    assert words(lt.diagnose(cell, noise()))["parallel"].startswith("Parallel over time: not known, λ₁ is 0")
     cell.weight_hh.data *= 1.02
-    assert "flossing with target < 0 makes it so" in words(lt.diagnose(cell, noise()))["parallel"]
+    assert "flossing with target < 0 makes it possible" in words(lt.diagnose(cell, noise()))["parallel"]
     lt.floss(cell, noise(), target=-0.05, epochs=20, lr=5e-3)
-    assert words(lt.diagnose(cell, noise()))["parallel"].startswith("In parallel: yes.")
+    assert words(lt.diagnose(cell, noise()))["parallel"].startswith("Parallel over time: possible.")
 
 
 def test_numbers_without_tangents_are_no_units():

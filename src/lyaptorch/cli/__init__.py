@@ -42,8 +42,8 @@ exit codes:
   0    done
   1    a bug, with its traceback
   2    what was asked cannot be done; one sentence on stderr says why
-  130  interrupted; what was kept is said, and the same command resumes
-  141  whoever read the output has gone
+  130  interrupted; a message says what was saved, and the same command resumes
+  141  the reader of the output closed it
 """
 
 

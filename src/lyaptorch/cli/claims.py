@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from lyaptorch._brief import FAILS, HOLDS, UNDECIDED, counted, tally
+from lyaptorch._brief import FAILS, HOLDS, UNDECIDED, tally
 from lyaptorch.cli.figures import Made
 from lyaptorch.cli.output import markdown, measured
 from lyaptorch.cli.parts import PAPER, PaperOrder, checked
@@ -22,7 +22,7 @@ from lyaptorch.plots.pages import duration
 NOT_RUN, SMALL = "not run", "small"
 NO_PAPER = "beyond"
 """Where figures are ours, which claim nothing of a paper."""
-CHECKED = ("figure", "check", "expected", "measured", "seeds", "outcome", "kind")
+CHECKED = ("figure", "check", "expected", "measured", "networks or seeds", "outcome", "kind")
 COSTS = ("", "figure", "shows", "processor time", "time on the clock", "checks")
 """The columns of the tables."""
 IN_PART = "in part"
@@ -70,7 +70,7 @@ def at_paper_scale(order: PaperOrder) -> dict[tuple[str, str], Standing]:
             known = [len(own) for own in there.seeds.values() if own]
             places = f", {len(known)} of {len(there.seeds)} points" if len(known) < len(there.seeds) else ""
             # the networks of a figure that is cut decide together; others are made once for each seed
-            seeds = f"{min(known, default=0)} of {there.of}{places}" if chosen.cut else ""
+            seeds = f"{min(known, default=0)} of {there.of} networks{places}" if chosen.cut else ""
             try:
                 told = over_seeds(checked(chosen, store, records)[1])
             except ValueError as error:
@@ -96,7 +96,7 @@ def over_runs(made: Sequence[Made], scale: str) -> dict[tuple[str, str], Standin
 
 
 def headline(standings: Standings) -> str:
-    """Of the claims of the papers: "in 3 of 5 figures, 12 reproduced, 1 not reproduced, ...".
+    """Of the claims of the papers: "12 reproduced, 1 not reproduced, ... (3 of 5 figures, 2 not run)".
 
     A sentence that is checked at several points is one claim.
 
@@ -106,14 +106,12 @@ def headline(standings: Standings) -> str:
     made = sum(name in standings and not standings[name].refused for name in papers)
     counts = Counter(REPRODUCED[_of_sentence(rows)] for rows in _sentences(standings).values())
     words = [
-        f"in {made} of {len(papers)} figures",
-        *(
-            f"{counts[word]} {word}"
-            for word in REPRODUCED.values()
-            if counts[word] or word != REPRODUCED[IN_PART]
-        ),
+        f"{counts[word]} {word}"
+        for word in REPRODUCED.values()
+        if counts[word] or word != REPRODUCED[IN_PART]
     ]
-    return ", ".join([*words, *[f"{counted(len(papers) - made, 'figure')} {NOT_RUN}"] * (made < len(papers))])
+    left = len(papers) - made
+    return f"{', '.join(words)} ({made} of {len(papers)} figures{f', {left} {NOT_RUN}' * (left > 0)})"
 
 
 def checks_page(paper: Standings, small: Standings, scale: str, folder: Path) -> str:
@@ -125,17 +123,21 @@ def checks_page(paper: Standings, small: Standings, scale: str, folder: Path) ->
         "# All checks",
         badge(paper, small, scale),
         *_missed(paper),
-        "`lyap report --markdown checks.md` makes this page: at paper scale of the figures of which there "
-        f"are parts, at {scale} scale over the seeds with which each was made. There a check holds if it "
-        "does in most of those that decide it; it is not decided if no more than half do, nor where they "
-        "disagree as a coin would and the interval of the mean is on neither side. Measured is then "
-        "the mean, with its interval of 95%; where each seed expects a number of its own, what lies beyond "
-        "that. Expected is a value that must be met to within ±, or a bound "
-        "from one side, ≥ or ≤. A check is not decided where what it speaks of did not occur, or lies within "
-        "chance, and then says what was measured all the same. Only claims, the sentences of a paper, are "
-        "counted above, each once: where one is checked at several points the last column names it, and it "
-        "is reproduced if no point speaks against it and at least half are decided. Of the others that "
-        "column says why they are none.",
+        "`lyap report --markdown checks.md` makes this page: at paper scale from the finished parts of each "
+        f"figure, at {scale} scale over the seeds with which each was made.",
+        "- *Expected*: a value with its tolerance, ±, or a bound, ≥ or ≤.\n"
+        "- *Measured*: the mean over seeds with its 95% interval; measured - expected where the expected "
+        "value differs between seeds.\n"
+        "- *Networks or seeds*: how many of the published number of networks were trained, which decide "
+        "together; or, of figures that are made once for each seed, in how many the check holds.\n"
+        "- *Outcome*: over seeds a check holds, or does not, as most of the seeds that decide it say. It is "
+        "not decided if at most half of them decide it, or if they disagree no more clearly than coin flips, "
+        "unless the whole interval lies on one side of the bound. A single run decides nothing if the "
+        "situation did not occur (nan), if the value is within chance of the bound, or if there are fewer "
+        "than three networks.\n"
+        "- *Kind*: only claims, the sentences of a paper, are counted above, each once. Checks of one "
+        "sentence at several points are counted together, under the name given: reproduced if none fails "
+        "and at least half hold. For the others the column says why they are not claims.",
     ]
     titles = {PAPER: "Paper scale", scale: f"{scale.capitalize()} scale, over seeds"}
     for at, standings in ((PAPER, paper), (scale, small)):
@@ -152,7 +154,7 @@ def checks_page(paper: Standings, small: Standings, scale: str, folder: Path) ->
 def badge(paper: Standings, small: Standings, scale: str) -> str:
     """The claims of the papers in a line, for a README."""
     told = {PAPER: paper, **({scale: small} if small else {})}
-    words = (f"at {at} scale, {headline(standings)}" for at, standings in told.items())
+    words = (f"at {at} scale {headline(standings)}" for at, standings in told.items())
     return f"**Claims of the papers**: {'; '.join(words)}."
 
 
@@ -204,8 +206,9 @@ def _rows(paper: str, name: str, standings: Standings, scale: str) -> list[tuple
         # what is known is that of small scale
         why = reason(paper, name, check) if scale == SMALL and outcome != HOLDS else ""
         shown = ": ".join(filter(None, (f"**{FAILS}**" if outcome == FAILS else outcome, why)))
-        kind = ": ".join(filter(None, (check.kind, check.because or check.part_of)))
-        seeds = standing.seeds or over.standing
+        together = f"counted together as “{check.part_of}”" if check.part_of else ""
+        kind = ": ".join(filter(None, (check.kind, check.because or together)))
+        seeds = standing.seeds or f"holds in {over.standing}"
         rows.append((name, check.sentence, check.bound, measured(over), seeds, shown, kind))
     return rows
 

@@ -103,7 +103,7 @@ def diagnose(
     dt: float | None = None,
     work: Works,
 ) -> None:
-    """Say what ails the gradients of a network, and what to try, in words and on a page of HTML.
+    """Say what is wrong with the gradients of a network, and what to try, in words and on a page of HTML.
 
     Args:
         subject: The network, and what drives it.

@@ -41,8 +41,8 @@ class Parts:
 
     Attributes:
         records: Folder of finished parts; RUNS/records when missing.
-        budget: Time after which no part is begun that would not fit, such as 2h or 30min.
-        gather: Make nothing: draw and check what is there, and say what is missing.
+        budget: Time limit, such as 2h or 30min: a part starts only if it should finish within it.
+        gather: Compute nothing: draw and check the figure from finished parts, and list missing ones.
     """
 
     records: Path | None = None

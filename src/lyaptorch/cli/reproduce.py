@@ -50,12 +50,12 @@ def reproduce(
         paper: Such as gradient-flossing, or all.
         figure: Such as fig1b, or all.
         scale: smoke (seconds), small (minutes, shows the effect) or paper (the published size).
-        seed: Of networks and batches; the figure's own when missing. Others go to files of their own.
-        seeds: Make it with so many seeds from there on, and say of each check with how many it holds; at
-            paper scale of a figure that trains, networks at each point.
+        seed: Random seed (default: the figure's own); results of other seeds are saved separately.
+        seeds: Repeat with this many consecutive seeds, and count in how many each check holds; at paper
+            scale, for figures that train: networks under each condition.
         list: List all figures, what they cost, and the checks of those made already, and stop.
         data_dir: Folder of images and sounds; else that in LYAPTORCH_DATA, or a cache filled from the net.
-        workers: Processes that make all figures.
+        workers: Figures that are made in parallel, each in a process of its own.
         dry_run: Measure a few epochs of what would be trained, print what all would take, and stop.
         parts: Of paper scale.
         work: Where the results go, and how.

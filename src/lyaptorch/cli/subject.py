@@ -74,7 +74,7 @@ class Subject:
         cell: rate, leaky, elman, lstm or gru.
         n: Units; for a module or function of your own, the size of its state.
         gain: Scale of the initial recurrent weights.
-        leak: Share of the state that a step replaces, its time; of leaky.
+        leak: Fraction of the state that a step replaces (cell leaky).
         activation: tanh, relu or linear; of rate, leaky and elman.
         weights: gaussian, uniform, orthogonal, mixing, identity or shifted_mean; empty for the default.
         inputs: noise, zero, the name of a task, or a file .npy, .npz, .pt or .csv of shape (t, m) or

@@ -2,7 +2,7 @@
 
     lyap spectrum mynet.py:network                             its Lyapunov spectrum, on white noise
     lyap spectrum mynet.py:network --inputs mynet.py:inputs    the same on your inputs
-    lyap diagnose mynet.py:network --inputs mynet.py:inputs    what ails its gradients, and what to try
+    lyap diagnose mynet.py:network --inputs mynet.py:inputs    what is wrong, and what to try
     lyap diagnose mynet.py:step --n 32 --inputs mynet.py:inputs    the same of a step of your own
 
 `network` may have any name, and there may be many: lyap loads this file, and measures the one that you name.

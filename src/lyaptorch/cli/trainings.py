@@ -58,7 +58,7 @@ def demo(
     *,
     work: Works,
 ) -> None:
-    """See flossing make an untrainable network trainable, in about a minute; resumes where it was killed.
+    """See flossing make an untrainable network trainable, within a minute; resumes where it was killed.
 
     Copies of the same networks, plain and preflossed, learn the XOR of two bits up to `delay` steps ago.
 
@@ -116,19 +116,19 @@ def sweep(
 ) -> None:
     """Train networks over a grid of settings; finished runs are never repeated, the same command resumes.
 
-    Networks that can be trained at once share an ensemble: those that differ in delay, k, lr, gain,
-    floss_clip and their number alone.
+    Networks that differ in nothing but delay, k, lr, gain, floss_clip and their random weights are trained
+    together, as one ensemble.
 
     Args:
         config: A TOML or JSON file of what `lyap train` takes, such as task = "temporal_xor".
         over: A setting and its values, delay=10:80:10 (both ends included) or k=1,16,75; may be repeated.
         seeds: Independent networks at each point of the grid.
         seed: Determines everything; that of the file, or 0, when missing.
-        group: Most networks of an ensemble.
+        group: Maximum number of networks that are trained together.
         workers: Processes on this machine.
         address: Ray cluster instead: local to start one here, auto, host:port or ray://host:port.
-        cpus: CPUs of an ensemble on Ray.
-        gpus: GPUs of an ensemble on Ray.
+        cpus: CPUs reserved for each ensemble on Ray.
+        gpus: GPUs reserved for each ensemble on Ray.
         retries: How often an ensemble is started again whose process or machine died.
         dry_run: Say what would be done and what it would cost, from a few measured steps.
         work: Where the result goes, and how; the Records of ensembles go to the folder sweep in there.

@@ -157,11 +157,11 @@ def _mixed(trial: Trial, driven: Tensor | None) -> Suggestion | None:
     if driven is not None:
         given = ", inputs=inputs" if len(driven) == len(trial.inputs) else f", inputs=inputs[:{SEARCHED}]"
     code = f"lt.weights.mixing_({trial.cell_name}, horizon={T}{given})"
-    what = "Orthogonal recurrent weights hand on all that comes by turning it:"
+    what = "Orthogonal recurrent weights rotate the state, which keeps inputs of different times apart:"
     if _gates(trial):
         what = (
-            "Orthogonal weights of the candidate hand on all that comes by turning it, where a gate keeps it "
-            "by standing still:"
+            "Orthogonal weights of the candidate rotate the state, which keeps inputs of different times "
+            "apart, where an open gate only sums them:"
         )
     reason = what, " in a copy. They replace what was learned, so train again."
 

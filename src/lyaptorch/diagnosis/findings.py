@@ -115,10 +115,10 @@ def _headline(measured: Measurements, word: str) -> str:
         )
     if word == "integrating":
         return (
-            f"The network integrates: gradients survive {T} by standing still, and the state does not "
-            f"resolve time. Of what came between {steps(measured.horizon / 2)} and {T} ago it holds "
-            f"{measured.memory.held:.2g} numbers, and telling two times apart takes "
-            f"{measured.memory.needed:g}: {first}."
+            f"The network integrates: gradients survive {T} because the state hardly changes. It sums its "
+            f"inputs and cannot tell when they came: of those between {steps(measured.horizon / 2)} and {T} "
+            f"ago it holds {measured.memory.held:.2g} numbers, where telling two times apart takes "
+            f"{measured.memory.needed:g}. {first}."
         )
     memory = measured.memory
     deaf = "" if memory.why or memory.reached else ", but a linear readout recovers nothing of the inputs"
@@ -148,8 +148,8 @@ def _directions(measured: Measurements) -> str:
     of = "" if k == measured.state_size else f" (the state has {measured.state_size} dimensions)"
     return (
         f"{measured.surviving} of {counted(k, 'measured direction')}{of} keep more than a thousandth of a "
-        f"perturbation over {measured.clock.duration(measured.horizon)}; {wide} can be told apart from "
-        "round-off beside the strongest."
+        f"perturbation over {measured.clock.duration(measured.horizon)}; {wide} stay above "
+        "round-off relative to the strongest."
     )
 
 
@@ -184,13 +184,13 @@ def _parts(measured: Measurements) -> str:
         verb = "kills" if len(found) == 1 else "kill"
         share = [f"{parts.mean(parts.silent)[i]:.0%}" for i in found]
         return (
-            f"{names} {verb} the signal. A perturbation held to one part only: {told}. Share of its units "
+            f"{names} {verb} the signal. A perturbation restricted to one part: {told}. Share of its units "
             f"that are silent: {', '.join(share)}."
         )
     if not parts.separate:
         best = int(parts.rates.argmax())
-        return f"{parts.names[best]} carries the memory. A perturbation held to one variable only: {told}."
-    return f"No part stands out. A perturbation held to one part only: {told}."
+        return f"{parts.names[best]} carries the memory. A perturbation restricted to one variable: {told}."
+    return f"No part stands out. A perturbation restricted to one part: {told}."
 
 
 def _silence(measured: Measurements) -> str:
@@ -254,18 +254,20 @@ def _parallel(measured: Measurements) -> str:
     (least, most), round_off = between(measured), 16 / measured.round_off
     if most + round_off < 0:
         return (
-            "In parallel: yes. λ₁ < 0 on these inputs, so that Newton iterations over all steps at once take "
-            "few, however long the sequence."
+            "Parallel over time: possible. λ₁ < 0 on these inputs, so that the number of Newton "
+            "iterations over all steps at once does not grow with the length of the sequence."
         )
-    mend = "flossing with target < 0 makes it so"
+    mend = "flossing with target < 0 makes it possible"
     if least - round_off > 0:
         return (
-            "In parallel: no. λ₁ > 0 on these inputs, so that Newton iterations over all steps at once take "
-            f"more, the longer the sequence; {mend}."
+            "Parallel over time: not useful. λ₁ > 0 on these inputs, so that the number of Newton "
+            f"iterations over all steps at once grows with the length of the sequence; {mend}."
         )
     if not measured.known:
-        return "In parallel: not known, on so few independent steps λ₁ has no error; pass longer inputs."
-    return f"In parallel: not known, λ₁ is 0 within its error; below 0 it could be, and {mend}."
+        return (
+            "Parallel over time: not known, on so few independent steps λ₁ has no error; pass longer inputs."
+        )
+    return f"Parallel over time: not known, λ₁ is 0 within its error; {mend}."
 
 
 def _value(measured: Measurements) -> str:

@@ -136,15 +136,18 @@ def told(memory: Memory, steps: str, half: str) -> str:
     """In words, of a horizon and half of it as such."""
     if memory.why:
         return f"Memory capacity: not measured, {memory.why}."
-    probe = f"Memory: of a white probe, {PROBE:g} times as large as the inputs vary, a linear readout"
+    added = f"white noise ({PROBE:g} standard deviations of the inputs)"
+    probe = f"Memory: {added} was added to the inputs; a linear readout"
     if not memory.reached:
-        return f"{probe} recovers nothing at any lag (± {2 * memory.error:.1%}): it does not reach the state."
+        return (
+            f"{probe} recovers none of it at any lag (± {2 * memory.error:.1%}): it does not reach the state."
+        )
     share, error = memory.at_horizon, 2 * memory.error
     if share > error:
         # of the best readout the answer to one step is R^2 high and R^2 in squares: it is 1 / R^2 wide
-        end = f"recovers {share:.1%} ± {error:.1%} after {steps}, smeared over {1 / share:.2g} steps"
+        end = f"recovers {share:.1%} ± {error:.1%} of it after {steps}, smeared over {1 / share:.2g} steps"
     else:
-        end = f"recovers nothing after {steps} that stands above chance (± {error:.1%})"
+        end = f"recovers no more of it than by chance after {steps} (± {error:.1%})"
     held = f"{memory.held:.2g} ± {2 * memory.held_error:.1g}"
     if not (memory.integrates or memory.resolves):
         # an error falls with the root of the steps
@@ -152,6 +155,6 @@ def told(memory: Memory, steps: str, half: str) -> str:
         more = int(memory.steps * (2 * memory.held_error / gap) ** 2)
         held += f" (too near to {memory.needed:g} to say whether it tells when; {more:.2g} states would do)"
     return (
-        f"{probe} {end}. Summed over lags the state holds {memory.total:.2g} numbers; of what is older than "
+        f"{probe} {end}. Memory capacity (R² summed over lags): {memory.total:.2g} numbers; of lags above "
         f"{half}, {held}."
     )

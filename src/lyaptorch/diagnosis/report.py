@@ -1,4 +1,4 @@
-"""`lt.diagnose`: what ails the gradients of a network, in data, words and pictures."""
+"""`lt.diagnose`: what is wrong with the gradients of a network, in data, words and pictures."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ MEASURED = 32
 
 @dataclass(frozen=True)
 class Diagnosis(Shown):
-    """What ails the gradients of a network; `print` it, `plot` it, or `save` its page.
+    """What is wrong with the gradients of a network; `print` it, `plot` it, or `save` its page.
 
     Attributes:
         verdict: "healthy", "vanishing", "exploding", "chaotic", "narrow" (the gradient survives along few

@@ -20,7 +20,7 @@ FLOSS_STEPS = 55
 
 @torch.no_grad()
 def suggestions(trial: Trial) -> tuple[Suggestion, ...]:
-    """What to try, the most direct first; empty where nothing ails the network."""
+    """What to try, the most direct first; empty where nothing is wrong."""
     word, revived = verdict(trial.measured), _revive(trial)
     other = residual(trial) if word in ("vanishing", "narrow", "integrating") else None
     # a network of its own comes last, but where nothing makes the units of this one mix

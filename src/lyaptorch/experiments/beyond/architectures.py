@@ -89,10 +89,10 @@ class FlossedCells(Learning):
         """Flossing brings the exponents of each kind to zero; where they were far from it, it helps."""
         for i, kind in enumerate(record["kind"]):
             plain, flossed = (float((record["exponents"][i, j] ** 2).mean()) for j in (0, 1))
-            sentence = f"{kind}: mean square exponent, flossed over plain"
+            sentence = f"{kind}: mean square of the first {self.k} exponents, flossed / not flossed"
             yield asks_at_most(f"{kind} exponents", sentence, 0.5, flossed / plain)
             before, after = record["final_accuracy"][i].mean((1, 2))
-            sentence = f"{kind}: accuracy that flossing adds"
+            sentence = f"{kind}: mean accuracy, flossed − not flossed"
             # where nobody leaves chance there is nothing to add to
             told = where(record["final_accuracy"][i].max() > LEARNED, after - before)
             yield asks_at_least(f"{kind} accuracy", sentence, 0.0, told, 0.02)
@@ -240,9 +240,10 @@ class UnitParameters(Learning):
         squares = (record["exponents"][..., : self.k] ** 2).mean((1, 2))
         mean = record["final_accuracy"].mean((1, 2))
         for i, name in enumerate(FLOSSED[1:], 1):
-            sentence, share = f"{name}: mean square exponent over that before", squares[i] / squares[0]
+            share = squares[i] / squares[0]
+            sentence = f"{name}: mean square of the first {self.k} exponents, flossed / not flossed"
             yield asks_at_most(f"{name} exponents", sentence, 0.5, share)
-            sentence = f"{name}: accuracy added to that without flossing"
+            sentence = f"{name}: mean accuracy, flossed − not flossed"
             known = record["final_accuracy"].max() > LEARNED
             yield asks_at_least(f"{name} accuracy", sentence, 0.1, where(known, mean[i] - mean[0]))
 

@@ -90,7 +90,7 @@ class InputSuppressesChaos(Figure):
             for j, gain in enumerate(self.gains):
                 name, key = f"{kind} input, g = {gain:g}", f"{kind} g {gain:g}"
                 silent = float(record["lambda_1"][i, j, 0].mean())
-                sentence = f"{name}: lambda_1 without input"
+                sentence = f"{name}: mean lambda_1 without input"
                 yield at_least(f"{key} chaos", sentence, 0.0, silent, **THEORY)
                 # 20% beyond, because at finite n lambda_1 crosses 0 with a spread
                 critical = record["critical"][j]
@@ -99,11 +99,11 @@ class InputSuppressesChaos(Figure):
                     # where no strength that was tried is beyond it, nothing is told
                     top = float(record["lambda_1"][i, j, beyond].max(initial=-np.inf))
                     top = where(beyond.any(), top)
-                    sentence = f"{name}: lambda_1 beyond the critical s = {critical:.2f}"
+                    sentence = f"{name}: largest lambda_1 at s > 1.2 x the critical {critical:.2f}"
                     yield at_most(f"{key} order", sentence, 0.0, top, **THEORY)
                 # networks differ from theory, and from each other, by terms of order n^(-1/2)
                 off, away = float(np.abs(error[j]).max()), 0.5 / self.hidden_size**0.5
-                sentence = f"{name}: largest distance from theory"
+                sentence = f"{name}: largest |mean lambda_1 − theory| over s"
                 yield near(f"{key} theory", sentence, 0.0, off, away, **THEORY)
 
     @torch.no_grad()

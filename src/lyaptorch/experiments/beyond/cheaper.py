@@ -117,7 +117,7 @@ class CheapFlossing(Learning):
         ways = record["way"].tolist()
         gained = record["final_accuracy"].mean((1, 2)) - record["final_accuracy"][0].mean()
         full = ways.index("published")
-        sentence = "accuracy that published flossing adds"
+        sentence = "mean accuracy, published flossing − not flossed"
         # where unflossed networks learn all, or flossed ones nothing, flossing has nothing to add
         finals = record["final_accuracy"].mean((1, 2))
         tells = finals[0] < SOLVED and record["final_accuracy"][[0, full]].max() > LEARNED
@@ -126,12 +126,16 @@ class CheapFlossing(Learning):
         kept = gained / gained[full] if tells and gained[full] > 0 else np.full(len(ways), np.nan)
         for share, way in zip(kept, ways, strict=True):
             if way not in ("none", "published"):
-                yield asks_at_least(way, f"{way}: share of it that remains", self.fewest, share)
+                sentence = f"{way}: gain in accuracy / gain of published flossing"
+                yield asks_at_least(way, sentence, self.fewest, share)
         enough = [i for i in range(1, len(ways)) if kept[i] >= self.fewest]
         for name, kind in (("flops", "question"), ("seconds", "timing")):
             # not decided where none keeps enough
             share = record[name][enough].min() / record[name][full] if enough else np.nan
-            sentence = f"{name} of the cheapest that keeps it, over published"
+            sentence = (
+                f"{name} of the cheapest flossing that keeps {self.fewest:.0%} of the published gain / of "
+                "published flossing"
+            )
             yield at_most(f"cheapest {name}", sentence, 0.5, share, **{**OURS, "kind": kind})
 
 
@@ -264,11 +268,11 @@ class AutoFlossing(Learning):
             none, published, auto = (float(value) for value in mean[i])
             key, name = f"g {gain:g}", f"g = {gain:g}"
             known = record["final_accuracy"][i].max() > LEARNED
-            sentence = f"{name}: accuracy, chosen minus published"
+            sentence = f"{name}: accuracy, chosen − published flossing"
             yield asks_at_least(f"{key} published", sentence, 0.0, where(known, auto - published), 0.05)
-            sentence = f"{name}: accuracy, chosen minus not flossed"
+            sentence = f"{name}: accuracy, chosen flossing − not flossed"
             yield asks_at_least(f"{key} none", sentence, 0.1, where(known and none < SOLVED, auto - none))
-            sentence = f"{name}: operations of flossing, chosen over published"
+            sentence = f"{name}: operations of flossing, chosen / published"
             share = record["flops"][i, 2] / record["flops"][i, 1]
             yield asks_at_most(f"{key} operations", sentence, 1.0, share)
 

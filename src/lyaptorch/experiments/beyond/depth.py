@@ -107,17 +107,18 @@ class Depths(Figure):
         accuracy = record["accuracy"][..., -max(1, self.epochs // 10) :].mean((-1, -2))
         for i, kind in enumerate(self.kinds):
             plain, flossed = np.sqrt((exponents[i] ** 2).mean((-1, -2)))
-            sentence = f"{kind}: rms exponent, flossed over plain"
+            sentence = f"{kind}: rms of the first {exponents.shape[-1]} exponents, flossed / not flossed"
             yield asks_at_most(f"{kind} exponents", sentence, 0.5, flossed / plain)
-            sentence, gain = f"{kind}: accuracy that flossing adds", np.diff(accuracy[i])[0]
+            sentence = f"{kind}: accuracy, flossed − not flossed (mean of the last tenth of steps)"
+            gain = np.diff(accuracy[i])[0]
             # where both stay at chance nothing is told
             told = where(accuracy[i].max() > LEARNED, gain)
             yield asks_at_least(f"{kind} accuracy", sentence, 0.0, told, 0.05)
         for kind in (kind for kind in ("tanh", "binary") if kind in self.kinds):
             lost, left = reaching[self.kinds.index(kind)]
-            name = f"{kind}: log of the part of the gradient that reaches the first block"
-            yield asks_at_most(f"{kind} gradient plain", name, -5.0, lost)
-            yield asks_at_least(f"{kind} gradient flossed", f"{name}, flossed", -3.0, left)
+            part = "mean log (gradient norm at the input of the first block / output of the last)"
+            yield asks_at_most(f"{kind} gradient plain", f"{kind}, not flossed: {part}", -5.0, lost)
+            yield asks_at_least(f"{kind} gradient flossed", f"{kind}, flossed: {part}", -3.0, left)
 
     def _network(self, kind: str, flossed: bool, seed: int) -> tuple[Tensor, Tensor, Tensor]:
         """One network: exponents and gradients before training, and its accuracy while it learns."""

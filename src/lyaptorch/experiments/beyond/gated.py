@@ -140,7 +140,8 @@ class Gated(Figure):
                 continue
             least = float((own[name] - own["open gates"]).min())
             bound = DEMANDED.get((kind, task, delay), ADDED)
-            sentence = f"{point}: {name}, adds to open gates, least of {len(own[name])} networks"
+            gain = f"{point}: accuracy, [{name}] − [open gates]"
+            sentence = f"{gain} (smallest of {len(own[name])} networks)"
             # who is nearly perfect leaves nothing to add
             room = learned and own["open gates"].mean() < 1 - bound
             key = f"{kind} {task} {delay} {name} over gates"
@@ -150,9 +151,8 @@ class Gated(Figure):
                 continue
             difference = own[name] - own[base]
             told = where(learned, beyond_error(difference))
-            yield asks_at_least(
-                f"{kind} {task} {delay} {name}", f"{point}: {name}, adds to {base}, mean", 0.0, told
-            )
+            sentence = f"{point}: accuracy, [{name}] − [{base}] (mean over networks)"
+            yield asks_at_least(f"{kind} {task} {delay} {name}", sentence, 0.0, told)
 
     def _at(self, kind: str, delay: int, study: Study) -> dict[str, Any]:
         """What is measured of the networks of one kind that are to learn one delay."""

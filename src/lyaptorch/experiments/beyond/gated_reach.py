@@ -68,8 +68,9 @@ class GatedReach(Gated):
                 own = float(accuracy[name][farthest])
                 # who learns the longest delay may reach farther, which cannot make up for a miss
                 known = farthest >= 0 and (farthest < len(delays) - 1 or own < SOLVED)
-                best = f"{FARTHER} times the longest delay that {', '.join(REFERENCE)} learn"
-                sentence = f"{kind}: accuracy of {name} at {best}"
+                any_of = ", ".join(f"[{reference}]" for reference in REFERENCE)
+                best = f"{FARTHER} times the longest delay that any of {any_of} learns"
+                sentence = f"{kind}: mean accuracy of [{name}] at {best}"
                 yield asks_at_least(f"{kind} {name}", sentence, SOLVED, where(known, own))
 
     def _at(self, kind: str, delay: int, study: Study) -> dict[str, Any]:

@@ -83,13 +83,15 @@ class ItemsByDelay(Learning):
         needed, best = exponents_needed(record), record["final_accuracy"].mean(-1).max(-1)
         # last minus first along one axis, averaged over the other
         items, delay = (float(np.diff(needed.mean(axis)[[0, -1]])[0]) for axis in (1, 0))
-        difference = "difference by items minus difference by delay"
-        yield asks_at_least("best", "best accuracy with most items, longest delay", 0.6, best[-1, -1])
+        sentence = "mean accuracy at the best k, most items and longest delay"
+        yield asks_at_least("best", sentence, 0.6, best[-1, -1])
         # what is needed is known where something is learned: k = 0 is enough for nothing
         known = (record["final_accuracy"].mean(-1).max(-1) > LEARNED).all()
-        sentence = "exponents needed, with most items minus with fewest"
+        more = "most − fewest items"
+        sentence = f"exponents needed, {more} (mean over delays)"
         yield asks_at_least("items", sentence, 1.0, where(known, items))
-        yield asks_at_least("items and delay", difference, 0.0, where(known, items - delay))
+        sentence = f"exponents needed, ({more}) − (longest − shortest delay)"
+        yield asks_at_least("items and delay", sentence, 0.0, where(known, items - delay))
 
 
 def exponents_needed(record: Record) -> NDArray[np.float64]:

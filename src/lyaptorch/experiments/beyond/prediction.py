@@ -103,7 +103,7 @@ def gap(record: Record) -> tuple[float, float]:
 
 @figure(
     "prediction",
-    "what the exponents and the memory capacity of a start tell of what it learns",
+    "how well exponents and memory capacity before training predict accuracy",
     cost=("5 s", "2 min", "15 min"),
     smoke={
         "delay": 4,
@@ -184,20 +184,21 @@ class Prediction(Figure):
         # where nobody learns nothing is predicted
         some = accuracy.max() > LEARNED
         at_chance = where(some, (accuracy < CHANCE).mean())
-        yield asks_at_most("chance", f"share of {len(accuracy)} starts at chance", 1 / 3, at_chance)
+        sentence = f"share of {len(accuracy)} starts with mean accuracy below {CHANCE}"
+        yield asks_at_most("chance", sentence, 1 / 3, at_chance)
         own = {name: rank_correlation(x, accuracy) for name, x in predictors(record).items()}
-        yield asks_at_least(
-            "both", "rank correlation of both together with accuracy", 0.8, where(some, own["both"])
-        )
-        sentence = "both together minus the better of lambda_1 and surviving directions, lower end of 95%"
+        both = "rank correlation with accuracy, surviving directions and mean recall combined"
+        yield asks_at_least("both", both, 0.8, where(some, own["both"]))
+        ends = "lower end of 95% bootstrap interval"
+        sentence = f"{both} − better of lambda_1 and surviving directions ({ends})"
         yield asks_at_least("gap", sentence, 0.0, where(some, gap(record)[0]))
         words = {
             "lambda1": "lambda_1",
             "surviving": "surviving directions",
-            "capacity": "capacity at the lag",
+            "capacity": "memory capacity at the delay",
         }
         for name, word in {**words, "recall": "mean recall"}.items():
-            sentence = f"rank correlation of both together minus that of {word} alone"
+            sentence = f"{both} − {word} alone"
             yield asks_at_least(name, sentence, 0.0, where(some, own["both"] - own[name]))
 
     def _of_kind(self, kind: str, study: Study) -> dict[str, NDArray[Any]]:

@@ -111,15 +111,16 @@ class HorizonPerCost(Learning):
             trained = np.isfinite(record["accuracy"][:, 0, 0]).sum(-1)
             # plain networks train for SURPLUS times the operations: how much of the budget that was
             share = (once + trained * each) / (once[0] + self.epochs * each[0])
-            for i, name in enumerate(record["network"][1:], 1):
+            own, *others = record["network"]
+            for i, name in enumerate(others, 1):
                 # so fast that its training ended before
-                short = f", which spent {share[i]:.0%} of it" if share[i] < 0.99 else ""
-                sentence = f"equal {what}: delay reached flossed, minus that of {name}{short}"
+                short = f" (which used {share[i]:.0%} of the budget)" if share[i] < 0.99 else ""
+                sentence = f"equal {what}: longest delay reached, [{own}] − [{name}]{short}"
                 ahead = float(horizon[0] - horizon[i])
                 # who reaches nothing is not ahead of who reaches nothing
                 told = where(max(horizon[0], horizon[i]) > 0, ahead)
                 yield at_least(f"{what} {name} delay", sentence, 0.0, told, kind=kind, **asked)
-            sentence = f"equal {what}: mean accuracy flossed, minus the best other"
+            sentence = f"equal {what}: mean accuracy over delays, [{own}] − best other"
             ahead = float(reached[0].mean()) - float(reached[1:].mean(-1).max())
             told = where(reached.max() > LEARNED, ahead)
             yield at_least(f"{what} accuracy", sentence, 0.0, told, kind=kind, **asked)
@@ -196,7 +197,7 @@ def limit(record: Record, axes: list[Axes]) -> None:
 
 @figure(
     "memory-limit",
-    "accuracy against delay for n = 80, under the best schedule found",
+    "accuracy against delay, under the best schedule found",
     cost=("2 s", "20 s", "70 min"),
     smoke={"delays": (4, 8), "k": 8, "episodes": (2,), "every": 3},
     small={"delays": (20, 24, 28, 32), "epochs": 2000, "k": 32, "every": 1000},
@@ -247,9 +248,8 @@ class MemoryLimit(Learning):
         mean = record["final_accuracy"].mean(-1)
         for reached, delay in zip(mean, record["delay"].tolist(), strict=True):
             key, share = f"d {delay}", delay / n
+            sentence = f"mean accuracy at d = {delay} ({share:.0%} of n = {n})"
             if share <= CLAIMED / 80:
-                sentence = f"accuracy at d = {delay}, {share:.0%} of n = {n}"
                 yield at_least(key, sentence, 0.8, reached, **other)
             else:
-                sentence = f"better than chance at d = {delay}, {share:.0%} of n"
                 yield asks_at_least(key, sentence, 0.55, reached)

@@ -247,7 +247,8 @@ def _rescued(task: str, scores: dict[str, NDArray[Any]]) -> Any:
     lost = [kind for kind in ADVISED if kind in scores and scores[kind].mean() < AT_CHANCE]
     advised = [scores[name].mean() for kind in lost for name in ADVISED[kind] if name in scores]
     best = max((score for score in advised if np.isfinite(score)), default=math.nan)
-    sentence = f"{task}: accuracy with what is advised, of a kind that stays below {AT_CHANCE} as it starts"
+    lowest = f"kinds of network below {AT_CHANCE} with their default start"
+    sentence = f"{task}: best mean accuracy with an advised start, among {lowest}"
     return asks_at_least(f"{task} rescued", sentence, LEARNED, best)
 
 
@@ -269,4 +270,5 @@ def _compared(task: str, scores: dict[str, NDArray[Any]]) -> Checks:
             both = np.stack([scores[own], scores[null]])
             # equal batches; nothing is told within two standard errors, nor where both stay at chance
             told = where(both.mean(1).max() > AT_CHANCE, beyond_error(both[0] - both[1]))
-            yield asks_at_least(f"{task} {own} {null}", f"{task}: {own} above {null}", 0.0, told)
+            sentence = f"{task}: accuracy, [{own}] − [{null}] (mean over networks)"
+            yield asks_at_least(f"{task} {own} {null}", sentence, 0.0, told)

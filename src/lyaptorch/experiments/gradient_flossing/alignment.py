@@ -14,6 +14,7 @@ from lyaptorch.experiments.check import OURS, Checks, at_least, of_enough, typic
 from lyaptorch.experiments.gradient_flossing.comparisons import (
     DOUBLED,
     SOLVED,
+    in_words,
     leaves_chance,
     median_of,
     rise,
@@ -118,17 +119,17 @@ class Fig9(Fig8):
         """Gradients grow before accuracy leaves chance, and accuracy leaves it after they are small."""
         chance, small = ends(record)
         at, (none, flossed) = record["measured_at"], record["gradient_norm"]
-        grows = f"decades by which |dL/dh0| grows in up to {self.rising} epochs before learning"
+        grows = f"increase of log10 |dL/dh0| in the last (at most) {self.rising} epochs at chance"
         # the null: the twin without flossing, in the same epochs
         twin = rise(none, at, chance[1], self.episodes, self.rising)
         above = median_of(rise(flossed, at, chance[1], self.episodes, self.rising) - twin)
-        sentence, source = f"flossed: {grows}, above those of the twin, median", self.source
+        sentence, source = f"{grows}, flossed − not flossed (same epochs; median)", self.source
         yield at_least("flossed grows", sentence, DOUBLED, above, source=source)
         # a network without flossing has no twin: the null is the same one, as many epochs earlier
         earlier = np.where(chance[0] > self.rising, chance[0] - self.rising, np.nan)
         before = rise(none, at, earlier, (), self.rising)
         above = median_of(rise(none, at, chance[0], (), self.rising) - before)
-        sentence = f"not flossed: {grows}, above those of as many epochs before, median"
+        sentence = f"not flossed: {grows} − in the {self.rising} epochs before (median)"
         yield at_least("none grows", sentence, DOUBLED, above, **OURS)
         # which is late, of networks that were small once: others have no such epoch. Where an episode ended
         # that, within two measurements, the lead is the time from it to learning, and says nothing
@@ -136,9 +137,12 @@ class Fig9(Fig8):
         between = [np.searchsorted(self.episodes, small[1] + later, "right") for later in (0, two)]
         ended = between[0] != between[1]
         lead = median_of(np.where(ended, np.nan, chance[1] - small[1]))
-        sentence = "flossed: epochs from the last small gradient to the last at chance, median"
+        low = f"|dL/dh0| <= {self.norm_level:g}"
+        sentence = f"flossed: epochs from the last with {low} before success to the last at chance (median)"
         yield at_least("lead", sentence, float(self.every), lead, source=source)
-        reliably = "flossed: of networks that learn, share whose gradient is above small before"
+        reliably = (
+            f"flossed: share of learning networks whose last epoch with {low} precedes the last at chance"
+        )
         first = (small[1] < chance[1])[np.isfinite(small[1]) & ~ended]
         told = of_enough(first.size, share(first))
         yield at_least("precedes", reliably, 0.9, told, source=source)
@@ -187,7 +191,7 @@ class CovariantOverlap(Episodes):
         at, source = record["measured_at"], "Gradient Flossing, appendix D"
         null = random_overlap(self.hidden_size)
         for i, condition in enumerate(record["condition"]):
-            episodes = () if condition == "none" else self.episodes
+            episodes, words = () if condition == "none" else self.episodes, in_words(condition)
             left = leaves_chance(record["accuracy"][i], episodes).reshape(-1)
             # nothing is before or after NaN, the epoch of a network that never learns
             since, rows = at - left[:, None], record["overlap"][i].reshape(-1, len(at))
@@ -196,9 +200,11 @@ class CovariantOverlap(Episodes):
             change = (after - before)[np.isfinite(after - before)]
             error = change.std(ddof=1) / math.sqrt(change.size) if change.size > 1 else math.nan
             steps = typical(change, np.mean) / error
-            sentence = f"{condition}: rise of the overlap around leaving chance, in its standard errors"
+            sentence = (
+                f"{words}: mean change of |cos(dL/dh, v_1)| when accuracy leaves chance / its standard error"
+            )
             yield at_least(f"{condition} rise", sentence, 2.0, steps, source=source)
-            sentence = f"{condition}: overlap after leaving chance, over that of random directions, median"
+            sentence = f"{words}: |cos(dL/dh, v_1)| after leaving chance (median) / that of random directions"
             yield at_least(f"{condition} above random", sentence, 2.0, typical(after) / null, source=source)
 
 

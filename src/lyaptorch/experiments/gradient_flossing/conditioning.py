@@ -35,6 +35,8 @@ COLORS = (BLUE, ORANGE)
 PAPER_BITS = 256
 PER_DECADE = 1 / np.log(10)
 """From natural logarithms to decimal ones."""
+GAP = "lambda_1 − lambda_n"
+"""In sentences."""
 HALF = 1e4
 """The condition number from which on it is that of some arithmetic: half precision has three digits."""
 BELOW: dict[str, Any] = {
@@ -178,20 +180,25 @@ class Fig2a(NoiseDriven):
             # O(1) settles as the directions part, in 1 / gap steps, and may change by 1 in so short a time
             error = 2 * (slope[i] - gap[i]).std(ddof=1) / math.sqrt(self.networks) + 1 / self.horizon
             sentence = (
-                f"{group}: slope of log kappa is lambda_1 - lambda_n, within 2 standard errors and a nat in "
-                f"{self.horizon} steps"
+                f"{group}: mean slope of log kappa per step (theory: {GAP}; "
+                f"tolerance 2 standard errors + 1 nat / {self.horizon} steps)"
             )
             yield near(f"{group} slope", sentence, gap[i].mean(), slope[i].mean(), error, **THEORY)
             enough, plain = record["log_kappa_enough_bits"][i, -1], record["log_kappa"][i, 0, -1]
-            sentence = f"{group}: log kappa at the end, float64 against as many bits as it takes"
+            sentence = (
+                f"{group}: log kappa at the last step, from QR factors in float64 "
+                "(expected: product in sufficient precision)"
+            )
             yield near(f"{group} enough bits", sentence, enough, plain, 1e-3, **THEORY)
             # rounding to p bits leaves a floor of 2^-p sigma_1 times a constant under sigma_n, so that
             # log kappa stops at p ln 2 and a constant
             most, limit = record["log_kappa_paper_bits"][i].max(), PAPER_BITS * math.log(2)
-            sentence = f"{group}: log kappa multiplied out with {PAPER_BITS} bits stays below their range"
+            sentence = (
+                f"{group}: largest log kappa of the product in {PAPER_BITS} bits (limit: {PAPER_BITS} ln 2)"
+            )
             yield at_most(f"{group} few bits", sentence, limit, most, 15.0, **THEORY)
         random, flossed = record["log_kappa"][..., -1].mean(1)
-        sentence = "flossed: mean log kappa at the end is at most half that of the random networks"
+        sentence = "flossed: mean log kappa at the last step (bound: half that of the random networks)"
         source = "Gradient Flossing, figure 2a"
         yield at_most("flossed over random", sentence, random / 2, flossed, source=source)
         # a factor that is exponential in time has a logarithm that is proportional to it
@@ -199,7 +206,10 @@ class Fig2a(NoiseDriven):
         half = np.abs(time - time[-1] / 2).argmin()
         gain = (more - less)[[half, -1]]
         twice = time[-1] / time[half]
-        sentence = "the logarithm of the factor gained by flossing, at the end over that at half the time"
+        sentence = (
+            "difference in mean log kappa, random − flossed: last step / half the time "
+            "(theory: ratio of the times)"
+        )
         ratio = where(gain[0] > 0, gain[1] / gain[0])
         follows = {**THEORY, "because": "It follows from the two slopes above, wherever they differ."}
         yield near("exponential gain", sentence, twice, ratio, 0.2 * twice, **follows)
@@ -219,7 +229,7 @@ class Fig2b(Fig2a):
         """Flossing leaves more at every condition number, and as many as the exponents say."""
         source, measured = "Gradient Flossing, figure 2b", record["usable_measured"]
         for kappa, random, flossed in zip(record["kappa"], *measured.mean(1), strict=True):
-            sentence = f"kappa = {kappa:.0e}: more dimensions than without flossing"
+            sentence = f"kappa = {kappa:.0e}: mean usable dimensions, flossed (bound: random networks + 1)"
             # where all are usable in random networks, too, there are no more to gain
             room = random + 1 <= self.hidden_size
             more = where(room, flossed)
@@ -228,7 +238,10 @@ class Fig2b(Fig2a):
         for group, found, expected in zip(record["group"], measured, record["usable"], strict=True):
             off = np.abs(found - expected).mean(0)
             for kappa, away in zip(record["kappa"], off, strict=True):
-                sentence = f"{group}, kappa = {kappa:.0e}: dimensions that the exponents foretell, off by"
+                sentence = (
+                    f"{group}, kappa = {kappa:.0e}: mean absolute error of the usable dimensions "
+                    "predicted from the exponents"
+                )
                 # the paper's kappa is the level of noise or of round-off, and its times are long
                 said = claimed(source, "foretold") if kappa >= HALF else BELOW
                 # where all arrive, and are foretold to, nothing is told
@@ -278,8 +291,8 @@ class Fig2c(NoiseDriven):
         for n, gap, rate in zip(record["size"], record["gap"], record["rate"], strict=True):
             both = np.corrcoef(gap, rate)[0, 1]
             said = claimed("Gradient Flossing, figure 2c", "predicted")
-            sentence = f"n = {n}: correlation of measured and predicted"
+            sentence = f"n = {n}: correlation over networks of log kappa / t with {GAP}"
             yield at_least(f"n {n} correlation", sentence, 0.7, both, **said)
-            sentence, expected = f"n = {n}: mean of log kappa over t is lambda_1 - lambda_n", gap.mean()
+            sentence, expected = f"n = {n}: mean log kappa / t (theory: {GAP})", gap.mean()
             # log kappa / t = lambda_1 - lambda_n + O(1) / t: a tenth is for the O(1)
             yield near(f"n {n} mean", sentence, expected, rate.mean(), 0.1 * expected, **THEORY)

@@ -69,9 +69,9 @@ def conditions(record: Record, axes: list[Axes]) -> None:
 @figure(
     "controls",
     "penalties on single steps, gain and clipping in place of flossing; joint loss",
-    cost=("2 s", "2 min"),
+    cost=("2 s", "3 min"),
     smoke={"delays": (4,)},
-    small={"delays": (30,), "seeds": 2, "epochs": 1000, "floss_epochs": 400},
+    small={"delays": (30,), "seeds": 3, "epochs": 1000, "floss_epochs": 400},
     draw=conditions,
 )
 class Controls(DelaySweep):
@@ -108,11 +108,11 @@ class Controls(DelaySweep):
         for j, delay in enumerate(record["delay"].tolist()):
             final = dict(zip(record["condition"].tolist(), record["final_accuracy"][:, j], strict=True))
             gain = beyond_error(final["flossing before"] - final["none"], MARGIN)
-            sentence = f"d = {delay}: accuracy that flossing before training gains"
+            sentence = f"d = {delay}: mean accuracy, flossed before training − not flossed"
             yield at_least(f"flossing before, d {delay}", sentence, MARGIN, gain, **NULL)
             for name in CONTROLS:
                 own, half = final[name] - final["none"], (final["flossing before"] - final["none"]) / 2
-                sentence = f"d = {delay}: share of that which {READ_AS.get(name, name)} gains"
+                sentence = f"d = {delay}: increase in accuracy with {READ_AS.get(name, name)} / with flossing"
                 said = OURS if name in UNSAID else {**claim, "part_of": name}
                 # of twins, which have one error: whether half of the gain is reached
                 told = gain > 0 and not isinstance(gain, WithinChance)

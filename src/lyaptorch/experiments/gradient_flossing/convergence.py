@@ -102,6 +102,8 @@ class Fig16(Figure):
         # their correlation times
         late = time >= self.steps / 100
         power = slopes(np.log(time[late]), np.log(geometric_mean(spread[late], -1)))
-        falls, source = "spread over initial states, power of t", "Gradient Flossing, figure 16"
+        falls = "standard deviation of running exponents over initial states: fitted power of t"
+        source = "Gradient Flossing, figure 16"
         yield near("power", falls, -0.5, power, 0.15, **THEORY)
-        yield at_most("end", "spread of lambda_1 at the end", 0.02, spread[-1, 0], source=source)
+        end = f"standard deviation of lambda_1 over initial states after {self.steps} steps"
+        yield at_most("end", end, 0.02, spread[-1, 0], source=source)

@@ -215,19 +215,22 @@ class Table1(Figure):
             key, theory, power = f"{part} {size}", record["theory"][i], record["power"][i]
             if size == "interval":
                 # a longer interval saves QR and leaves D Q: theory names a sign, no power
-                sentence = "flossing: time falls with the interval, power"
+                sentence = "flossing: processor time, power of the QR interval (last doubling)"
                 yield at_most(key, sentence, 0.0, power, **timing)
             else:
-                sentence = f"{part}: time grows with {size}, power"
+                sentence = f"{part}: processor time, power of {size} (last doubling)"
                 yield near(key, sentence, theory, power, 0.3, **timing)
         floss = self.floss_epochs * float(record["flossing_epoch"])
         fit = self.task_epochs * float(record["task_epoch"])
         few, many = f"{self.floss_epochs} flossing steps", f"{self.task_epochs} task steps"
-        sentence, (most, slack) = f"share of {few} in a training of {many}", self.share
+        sentence, (most, slack) = (
+            f"share of processor time spent on {few}, in a training with {many}",
+            self.share,
+        )
         timing["source"] = "Gradient Flossing, appendix F"
         yield at_most("share", sentence, most, floss / (floss + fit), slack, **timing)
         jacobian, factoring = record["step_seconds"]
-        sentence = "QR is the bottleneck: its share of a step of D Q and QR, n = 80, k = 75, forwards"
+        sentence = "share of QR in the processor time of D Q + QR, forward (n = 80, k = 75)"
         timing["source"] = "Gradient Flossing, section 4"
         yield at_least("bottleneck", sentence, 0.5, factoring / (jacobian + factoring), **timing)
 

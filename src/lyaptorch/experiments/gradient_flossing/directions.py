@@ -121,11 +121,12 @@ class Fig10(Episodes):
         logs = np.median(np.log(peaks / still), 2)
         peak = np.exp(np.median(logs, (0, 1)))
         for rank in self.ranks:
-            sentence = f"singular value {rank}: median jump at an episode, over that of the twin"
+            sentence = f"sigma_{rank} of dL/dW: jump factor at an episode, flossed / not flossed (median)"
             said = claimed(source, "jumps")
             yield at_least(f"jump {rank}", sentence, 1.5, peak[rank - 1], **said)
         slight = (logs[..., 0] - logs[..., ranks].mean(-1)).ravel()
-        sentence = "singular value 1: its jump over that of the others (geometric means) is slight"
+        others = f"sigma_{', '.join(map(str, self.ranks))}"
+        sentence = f"sigma_1 of dL/dW: this jump factor / that of {others} (geometric means)"
         yield at_most("jump 1", sentence, 0.5, ratio_of(slight, 0.5), source=source)
         yield from self._ranks(record, none, flossed)
         # of networks that never learn without flossing, from the first later episode on
@@ -133,11 +134,17 @@ class Fig10(Episodes):
         late = [values[never][:, at >= min(self.episodes)] for values in (none, flossed)]
         below = np.median(np.log(late[0] / late[1]), 1)
         for rank in self.ranks:
-            sentence = f"singular value {rank}, not flossed and never learning: over that of the twin"
+            sentence = (
+                f"sigma_{rank} of dL/dW from epoch {min(self.episodes)} on, not flossed / flossed, networks "
+                "that never learn without flossing (geometric mean)"
+            )
             small = ratio_of(below[:, rank - 1], 1 / ROSE)
             yield at_most(f"small {rank}", sentence, 1 / ROSE, small, source=source, part_of="small")
         nearer = np.abs(below[:, 0]) - np.abs(below[:, ranks]).min(-1, initial=np.inf)
-        sentence = "singular value 1: factor between the same two, over the least of the others"
+        sentence = (
+            "sigma_1 of dL/dW: factor between not flossed and flossed (>= 1) / the smallest such factor of "
+            f"{others} (same networks; geometric mean)"
+        )
         yield at_most("leading alike", sentence, 1.0, ratio_of(nearer, 1.0), source=source)
         yield from self._before(record)
 
@@ -150,7 +157,10 @@ class Fig10(Episodes):
             # of a network that learns before there is nothing
             warnings.simplefilter("ignore", RuntimeWarning)
             ratios = np.nanmedian(np.where(waits, own / twin, np.nan), -1).ravel()
-        sentence = "effective rank of dL/dW from the first later episode to learning, over that of the twin"
+        sentence = (
+            f"effective rank of dL/dW, flossed / not flossed, from epoch {min(self.episodes)} until learning "
+            "(mean over networks)"
+        )
         larger = sure(ratios[np.isfinite(ratios)], 1.0)
         yield at_least("rank", sentence, 1.0, larger, source=self.source)
 
@@ -164,8 +174,8 @@ class Fig10(Episodes):
                 for values in (flossed, none)
             ]
             sentence = (
-                f"singular value {rank}: decades by which it grows in up to {self.rising} epochs before "
-                "learning, above those of the twin, median"
+                f"sigma_{rank} of dL/dW: increase of log10 in the last (at most) {self.rising} epochs at "
+                "chance, flossed − not flossed (same epochs; median)"
             )
             said = claimed(self.source, "rises")
             yield at_least(f"rises before {rank}", sentence, DOUBLED, median_of(rises[0] - rises[1]), **said)
@@ -186,10 +196,13 @@ class Fig11(Fig10):
         known = left[np.isfinite(left)]
         latest = known.max(initial=-np.inf)
         said = {**OURS, "because": "It is how the network is chosen; what is claimed of it is in figure 10."}
-        sentence = "epoch at which the last network leaves chance, after the last episode"
+        sentence = "flossed: epoch at which the last network leaves chance (bound: last episode)"
         yield at_least("late", sentence, max(self.episodes), where(known.size, latest), **said)
         later = where(known.size > 1, latest - known.min(initial=np.inf))
-        sentence = "that, after the first network that no episode threw back, epochs"
+        sentence = (
+            "flossed: epochs between the first and the last network leaving chance "
+            "(without those an episode threw back)"
+        )
         yield at_least("later", sentence, float(self.every), later, **said)
 
 

@@ -190,17 +190,23 @@ class Fig8(Episodes):
         learned = np.isfinite(onset(torch.from_numpy(record["accuracy"]), which="last").numpy())
         # the null: what the gradient does over the same epochs without an episode
         spikes, still = (jumps(rows, record["measured_at"], self.episodes) for rows in (flossed, none))
-        spike = "median jump of |dL/dh0| at an episode, over that of the twin without it"
+        spike = "jump factor of |dL/dh0| at a flossing episode, flossed / not flossed (same epochs; median)"
         yield at_least("spike", spike, ROSE, np.median(spikes / still), source=source)
         # of networks that never learn; the first epochs are those of a new readout
-        later = record["measured_at"] >= min(self.episodes)
+        later, since = record["measured_at"] >= min(self.episodes), f"from epoch {min(self.episodes)} on"
         largest = none[..., later].max(-1)[~learned[0]]
-        small = "without flossing, of networks that never learn: largest |dL/dh0| after the first episode"
+        small = f"largest |dL/dh0| {since}, not flossed, networks that never learn"
         yield at_most("small", small, SMALL, typical(largest, np.max), source=source)
         twins = typical(flossed[..., later].min(-1)[~learned[0]] / largest)
-        above = "the smallest of their flossed twins over that, median"
+        above = (
+            f"smallest |dL/dh0| flossed / largest not flossed, {since} "
+            "(median over networks that never learn without flossing)"
+        )
         yield at_least("above twins", above, ROSE, twins, source=source)
-        leave, more = learned.reshape(2, -1).mean(1), "share of networks that learn, flossed above not"
+        leave = learned.reshape(2, -1).mean(1)
+        more = (
+            "share of networks that learn, flossed − not flossed (delays that not all learn without flossing)"
+        )
         # both solve what is easy: of a delay at which all learn there is no more
         hard = ~learned[0].all(-1)
         gain = where(hard.any(), typical(learned[1][hard], np.mean) - typical(learned[0][hard], np.mean))

@@ -127,12 +127,13 @@ class Fig15(Figure):
         for n in (2, 3):
             frames, evolved, factors = (record[f"{name}{n}"] for name in ("frames", "evolved", "factors"))
             off = np.abs(frames.swapaxes(-1, -2) @ frames - np.eye(n)).max()
-            yield at_most(f"n {n} orthonormal", f"n = {n}: |Q^T Q - 1|", 1e-13, off, **THEORY)
+            sentence = f"n = {n}: largest element of |Q^T Q − I|"
+            yield at_most(f"n {n} orthonormal", sentence, 1e-13, off, **THEORY)
             # D Q = Q' R and |det Q'| = 1, so |det D Q| = prod_i R_ii in each step
             volume = np.abs(np.linalg.det(evolved)).prod()
             diagonal = np.diagonal(factors, axis1=-2, axis2=-1).prod()
-            key, sentence = f"n {n} volume", f"n = {n}: growth of volume is the product of R_ii"
-            yield near(key, sentence, volume, diagonal, 1e-12 * float(volume), **THEORY)
+            sentence = f"n = {n}: product of all R_ii (theory: growth of volume)"
+            yield near(f"n {n} volume", sentence, volume, diagonal, 1e-12 * float(volume), **THEORY)
 
 
 @single
@@ -217,15 +218,15 @@ class Fig1b(NoiseDriven):
         for group, target in enumerate(record["target"].tolist()):
             before, after = (record[name][group, :, 0] for name in ("before", "after"))
             reached = np.median(after)
+            sentence = f"median lambda_1 after {self.epochs} flossing epochs, target {target:+.2f}"
             if target <= 0:
-                sentence = f"median lambda_1 is {target:+.2f} after {self.epochs} epochs"
                 # the null: without flossing it is not there
                 away = abs(np.median(before) - target) > 0.05
                 reached = where(away, reached)
                 said = claimed(self.source, "targets")
                 yield near(f"target {target:g}", sentence, target, reached, 0.05, **said)
             else:
-                sentence = f"target {target:+.2f} is not reached: median lambda_1 comes to 0, and not above"
+                sentence = f"{sentence} (paper: stays at or below 0)"
                 # the null: without flossing it is below 0, too, and far from it
                 reached = where(reached > -0.1, reached)
                 yield at_most(f"target {target:g}", sentence, 0.0, reached, source=self.source)
@@ -252,5 +253,8 @@ class Fig1c(Fig1b):
             # and the square of a mean is less than the mean of squares
             before, after = ((record[name][group, :, :k] ** 2).sum(-1) for name in ("before", "after"))
             ratio = float(np.median(before / after))
-            sentence = f"k = {k}: the sum of squares falls by 100 (median)"
+            sentence = (
+                f"k = {k}: sum of the squares of the first k exponents, before / after flossing "
+                "(median over networks)"
+            )
             yield at_least(f"k {k}", sentence, 100.0, ratio, source=self.source, part_of="falls")

@@ -107,12 +107,13 @@ class Frames(Setting):
             spread = first.std(-1, ddof=1).mean() if first.shape[-1] > 1 else np.nan
             # equal inputs are measured on: what is left of their length is the error of one measurement
             error = record["error"][i, ..., 0].mean()
-            sentence = f"{mode}: standard deviation of lambda_1 over frames, in errors of one measurement"
+            deviation = f"{mode}: standard deviation of lambda_1 over initial frames"
             ratio = where(np.isfinite(error), spread / error)
+            sentence = f"{deviation} / standard error of one measurement"
             yield at_most(f"{mode} spread", sentence, 1.0, ratio, **OURS)
             final = record["final_accuracy"][i]
             success = where(np.isfinite(final).all(), (final > SOLVED).mean())
-            sentence = f"{mode}: share of frames after which the task is solved"
+            sentence = f"{mode}: share of initial frames after which the network solves the task"
             yield at_least(f"{mode} solved", sentence, 0.5, success, **OURS)
 
     def _floss(self, networks: Networks) -> None:

@@ -160,18 +160,21 @@ class Fig6(NoiseDriven):
         for unit, during, before, after in zip(*(record[name] for name in names), strict=True):
             # of medians, not of each network: one that starts at 0 has nowhere to fall
             falls = _median_square(during[:, 0]) / _median_square(during[:, -10:])
-            sentence = f"{unit}: the median square of lambda_1 falls by 100 within {during.shape[1]} epochs"
+            sentence = f"{unit}: median lambda_1^2, at the first / in the last 10 of {during.shape[1]} epochs"
             said = claimed(source, f"{unit} falls")
             yield at_least(f"{unit} while flossed", sentence, 100.0, falls, **said)
             falls = _median_square(before) / _median_square(after)
-            sentence = f"{unit}: so it does in a long run with other inputs"
+            sentence = f"{unit}: median lambda_1^2, before / after flossing, long runs on other inputs"
             yield at_least(f"{unit} afterwards", sentence, 100.0, falls, **said)
             if unit != "ReLU":
                 # of LSTMs the paper does not say it: none is unstable
                 continue
             # a network that falls silent, as rectified ones may, is not stabilised: it is dead
             stays = (before > 0) & np.isfinite(after)
-            sentence = f"{unit}: of networks with lambda_1 > 0 the largest afterwards"
+            sentence = (
+                f"{unit}: largest lambda_1 after flossing, networks that began with lambda_1 > 0 "
+                "(without those that fell silent)"
+            )
             largest = after[stays].max(initial=-np.inf)
             yield at_most(f"{unit} unstable", sentence, 0.05, where(stays.any(), largest), source=source)
 

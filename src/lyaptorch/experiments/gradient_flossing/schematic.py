@@ -90,13 +90,15 @@ class Fig1a(NoiseDriven):
             slope, rate = slopes(back[late], logs[:, late]), exponents.mean()
             error = 3 * (slope - exponents).std(ddof=1) / math.sqrt(self.networks)
             sentence = (
-                f"g = {gain:g}: slope of log |dL/dh| back in time is lambda_1, within 3 standard errors"
+                f"g = {gain:g}: mean slope of log |dL/dh| per step back in time "
+                "(theory: lambda_1; tolerance 3 standard errors)"
             )
             yield near(f"g {gain:g} rate", sentence, rate, slope.mean(), error, **THEORY)
         first, last = record["lambda_1"][[0, -1]].mean(1)
         follows: dict[str, Any] = {**THEORY, "because": "It follows from the rates above and their sign."}
         fades, grows = (record["log_norm"][i, :, -1].mean() for i in (0, -1))
-        sentence = f"lambda_1 < 0 (g = {self.gains[0]:g}): log |dL/dh| after {self.horizon} steps back"
+        change = f"mean log |dL/dh|, {self.horizon} steps back − last step"
+        sentence = f"lambda_1 < 0 (g = {self.gains[0]:g}): {change}"
         yield at_most("vanishes", sentence, -math.log(10), where(first < 0, fades), **follows)
-        sentence = f"lambda_1 > 0 (g = {self.gains[-1]:g}): log |dL/dh| after {self.horizon} steps back"
+        sentence = f"lambda_1 > 0 (g = {self.gains[-1]:g}): {change}"
         yield at_least("explodes", sentence, math.log(10), where(last > 0, grows), **follows)

@@ -59,7 +59,10 @@ class Fig1d(Fig1c):
                     np.isfinite(after).all(0), np.where(np.isfinite(after), after, 0.0).std(0), np.nan
                 )
                 ratio = where(len(after) > 1, typical(spread[k:]) / max(typical(spread[:k]), TINY))
-                sentence = f"k = {k}: the others vary more from network to network, times (medians)"
+                sentence = (
+                    f"k = {k}: standard deviation of lambda_i over networks, after flossing, "
+                    f"i > {k} / i <= {k} (medians over i)"
+                )
                 said = claimed(f"{self.source}, caption", "others vary")
                 yield at_least(f"k {k} vary", sentence, 2.0, ratio, **said)
         yield from dimensions_left(record)
@@ -70,11 +73,11 @@ def selected(k: int, before: Rows, after: Rows, source: str) -> Checks:
     middle, twin = np.median(after, 0), np.median(before, 0)
     # the null: without flossing they are not there
     away = np.abs(twin[:k]).max() > NEAR
-    sentence = f"k = {k}: |lambda_i| <= {NEAR} for i <= {k}, median network"
+    sentence = f"k = {k}: largest |lambda_i|, i <= {k}, of the median spectrum after flossing"
     worst = where(away, np.abs(middle[:k]).max())
     yield at_most(f"k {k} flossed", sentence, NEAR, worst, source=source, part_of=f"k {k}")
     if k < len(middle):
-        sentence = f"k = {k}: so many exponents of the median network are within {NEAR} of 0"
+        sentence = f"k = {k}: number of exponents with |lambda_i| <= {NEAR}, median spectrum after flossing"
         number = where(away, (np.abs(middle) <= NEAR).sum())
         # two neighbours of the last one may be on the wrong side of the limit
         yield near(f"k {k} number", sentence, k, number, 2.0, source=source, part_of=f"k {k}")
@@ -86,5 +89,8 @@ def dimensions_left(record: Record) -> Checks:
         known = not np.isnan([before, after]).any()
         spectra = (torch.from_numpy(np.nan_to_num(z, nan=0.0, neginf=-np.inf)) for z in (before, after))
         few, more = (usable_dimensions(z, FAR, FLOAT32).double().mean() for z in spectra)
-        sentence = f"k = {k}: dimensions usable over {FAR} steps at a condition number of 1e7, gained"
+        sentence = (
+            f"k = {k}: usable gradient dimensions, after − before flossing "
+            f"({FAR} steps, condition number 1e7; mean over networks)"
+        )
         yield at_least(f"k {k} dimensions", sentence, 0.0, where(known, more - few), **OURS)

@@ -51,9 +51,9 @@ def by_schedule(record: Record, delay: int, axes: list[Axes]) -> None:
 @figure(
     "fig12",
     "flossing every 100 epochs to the end: accuracy, error, |dL/dh0| (a-c)",
-    cost=("10 s", "1 min"),
+    cost=("10 s", "90 s"),
     smoke={"period": 4},
-    small={"delays": (30,), "seeds": 2, "epochs": 1200, "floss_epochs": 200},
+    small={"delays": (30,), "seeds": 3, "epochs": 1200, "floss_epochs": 200},
     draw=by_schedule,
 )
 class Fig12(Episodes):
@@ -92,20 +92,23 @@ class Fig12(Episodes):
         by_chance = share(drop[0][above[0]])
         drops = where(above[1].any(), share(drop[1][above[1]]) - (0 if math.isnan(by_chance) else by_chance))
         lead = float(early[:, -few:].mean() - throughout[:, -few:].mean())
-        lower = "share of late episodes after which accuracy is lower by 0.05, above that of early ones alone"
-        end = "accuracy at the end, early episodes alone above episodes to the end by"
+        late_only, both = "episodes to the end", "episodes to the end − early episodes only"
+        lower = f"share of late episodes followed by a drop in accuracy > 0.05, {both} (same epochs)"
+        end = f"mean accuracy in the last {few} epochs, early episodes only − {late_only}"
         yield at_least("drops", lower, 0.8, drops, source=self.source, part_of="drops")
-        sentence = f"median accuracy in the {few} epochs after a late episode, of those above chance before"
+        sentence = (
+            f"median accuracy in the {few} epochs after a late episode (networks above chance before it)"
+        )
         close = typical(after[1][above[1]])
         yield at_most("drops to chance", sentence, CHANCE, close, source=self.source, part_of="drops")
         loss = record["loss"][1:].reshape(2, -1, self.epochs)
         jump = np.stack([loss[..., e : e + few].mean(-1) / loss[..., e - few : e].mean(-1) for e in late], 1)
         up = typical(jump[1][above[1]]) / typical(jump[0][above[0]])
-        sentence = "the loss jumps up then, times, over what it does with early episodes alone, medians"
+        sentence = f"jump factor of the loss at late episodes, {late_only} / early episodes only (medians)"
         yield at_least("error jumps", sentence, 2.0, up, source=self.source)
         # what it was before an episode against what it is before the next one, where it dropped
         back = (before[1, 1:] > before[1, :-1] - 0.05)[(above & drop)[1, :-1]]
-        sentence = "share of drops at late episodes after which accuracy is back before the next one"
+        sentence = "share of drops > 0.05 at late episodes recovered (to within 0.05) before the next episode"
         yield at_least("recovers", sentence, 0.8, share(back), source=self.source)
         learn = max(early[:, -few:].mean(), throughout[:, -few:].mean()) > CHANCE
         yield at_least("end", end, 0.02, where(learn, lead), source=self.source)
@@ -121,8 +124,10 @@ class Fig12(Episodes):
             for rows in (early, throughout)
         ]
         reaches = best[0] >= ALL_RIGHT
-        sentence = f"share of late periods that reach {ALL_RIGHT} over {few} epochs, of those that"
-        sentence = f"{sentence} do with early episodes alone"
+        sentence = (
+            f"share of late periods with {few}-epoch accuracy >= {ALL_RIGHT}, among those in which the "
+            "network with early episodes only reaches it"
+        )
         reached = share((best[1] >= ALL_RIGHT)[reaches])
         yield at_most("never", sentence, 0.0, reached, source=self.source)
 
@@ -133,5 +138,8 @@ class Fig12(Episodes):
         places = np.searchsorted(at, late) - 1
         solved = np.isfinite(onset(torch.from_numpy(record["accuracy"][1:]), SOLVED).numpy()).all(0)
         ratio = np.maximum(throughout, TINY)[solved][:, places] / np.maximum(early, TINY)[solved][:, places]
-        sentence = "decades between |dL/dh0| before late episodes and that of early episodes alone, median"
+        sentence = (
+            "|log10 ratio| of |dL/dh0| before late episodes, episodes to the end / early episodes only "
+            "(median over networks that solve the task in both)"
+        )
         yield at_most("norms alike", sentence, 0.5, typical(np.abs(np.log10(ratio))), source=self.source)

@@ -79,9 +79,9 @@ def exponents(record: Record, axes: list[Axes]) -> None:
 @figure(
     "fig13",
     "exponents after training on spatial XOR against delay, solved or not (a-d)",
-    cost=("2 s", "2 min"),
+    cost=("2 s", "3 min"),
     smoke={"measure": 60},
-    small={"delays": (10, 20, 40), "seeds": 2, "epochs": 1000},
+    small={"delays": (10, 20, 40), "seeds": 3, "epochs": 1000},
     draw=exponents,
 )
 class Fig13(Fig4d):
@@ -114,15 +114,18 @@ class Fig13(Fig4d):
             # of delays of which both are known: the mean, and its error
             gap = typical(np.array([gap for gap, _ in gaps]), np.mean)
             error = math.sqrt(sum(e**2 for _, e in gaps if math.isfinite(e))) / max(len(known), 1)
-            sentence = f"lambda_{i} of networks that solve a delay above that of those at chance, mean over d"
-            sentence = f"{sentence} = {', '.join(map(str, known)) or 'none'}"
+            over = f"mean over d = {', '.join(map(str, known)) or 'none'}"
+            sentence = f"lambda_{i}, networks that solve d − networks at chance ({over})"
             told = gap if abs(gap) > 2 * error else WithinChance(gap)
             yield at_least(f"lambda_{i} above", sentence, 0.0, told, source=source)
             # flossing alone raises exponents: of what success has to do with it only networks tell that
             # were treated alike
             flat = (-1, self.seeds)
             p = stratified(values.reshape(flat), solved.reshape(flat), failed.reshape(flat), self.seed)
-            sentence = f"lambda_{i}, networks of one delay that were treated alike: by chance the same, p"
+            sentence = (
+                f"lambda_{i}, networks that solve d > networks at chance, of equal delay and flossing: "
+                "p of a permutation test"
+            )
             yield at_most(f"lambda_{i}, alike", sentence, 0.05, p if p <= 0.05 else WithinChance(p), **OURS)
 
     def _power_law(self, record: Record, solved: NDArray[np.bool_]) -> Checks:
@@ -131,7 +134,9 @@ class Fig13(Fig4d):
         lambda_1, delays = record["exponents"][..., 0], record["delay"]
         every = np.broadcast_to(delays[:, None], solved.shape)
         power, error, _ = power_law(every[flossed], lambda_1[flossed])
-        sentence = f"flossed and solved: lambda_1 = -c d^-p, p over its standard error ({error:.2g})"
+        sentence = (
+            f"fit lambda_1 = -c d^-p, flossed networks that solve d: p / its standard error ({error:.2g})"
+        )
         yield at_least("power law", sentence, 2.0, power / error, source=self.source)
         # of each network, what is left of its logarithms about both fits to all: x is log d, or d
         fits = flossed & (lambda_1 < 0)
@@ -141,7 +146,7 @@ class Fig13(Fig4d):
             line = np.polyval(np.polyfit(x[fits], logs[fits], 1), x) if enough else np.full(x.shape, np.nan)
             squares, number = np.where(fits, (logs - line) ** 2, 0.0).sum((0, 1)), fits.sum((0, 1))
             left.append(squares[number > 0] / number[number > 0])
-        sentence = "its square residuals, in logarithms, below those of an exponential, mean over networks"
+        sentence = "mean squared residual of log |lambda_1|, exponential − power law (over networks)"
         yield at_least("power law, exponential", sentence, 0.0, beyond_error(left[1] - left[0]), **OURS)
 
 

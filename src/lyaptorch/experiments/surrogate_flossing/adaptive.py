@@ -43,6 +43,8 @@ from lyaptorch.tasks import OneHotXOR
 
 WEIGHTS = ("none", "adaptive", "none, same weights")
 """Binary networks: not flossed, flossed, and the twins of the latter, which start alike and are not."""
+WORDS = {"none": "not flossed", "adaptive": "flossed before and during training"}
+"""The first two in sentences."""
 SHOWN = 18
 """The delay at which the paper draws learning, if it is there; the longest elsewhere."""
 
@@ -181,26 +183,33 @@ class Fig3(BinaryLearning):
             name, others = f"d = {delay}", max(plain.max(), twin.max())
             if delay == 14:
                 for condition, final in (("none", plain), ("adaptive", flossed)):
-                    sentence = f"{name}, {condition}: median accuracy"
+                    sentence = f"{name}, {WORDS[condition]}: median accuracy"
                     yield least(f"d 14 {condition}", sentence, 0.95, sure_median(final, 0.95), part_of="d 14")
             if delay == SHOWN:
-                middle = sure_median(flossed, 0.9)
-                yield least("d 18 adaptive", f"{name}, adaptive: median accuracy", 0.9, middle)
+                middle, sentence = sure_median(flossed, 0.9), f"{name}, {WORDS['adaptive']}: median accuracy"
+                yield least("d 18 adaptive", sentence, 0.9, middle)
             if delay >= SHOWN:
-                sentence = f"{name}, not flossed: best accuracy, twins among them"
+                sentence = (
+                    f"{name}: best accuracy of any unflossed network (own settings, or the flossed networks' "
+                    "initial weights and sharpness)"
+                )
                 # where flossed networks fail as well, their failure says nothing
                 failed = failing(np.median(flossed) > 0.6, others, 0.6)
                 yield most(f"d {delay} none", sentence, 0.6, failed, part_of="none beyond")
             if delay > 14:
                 best = plain if plain.mean() > twin.mean() else twin
-                sentence = f"{name}: mean accuracy with flossing, over that without"
+                sentence = f"{name}: mean accuracy, flossed − better of two unflossed conditions"
                 # where most networks of all kinds stay at chance nothing is told
                 learned = max(np.median(flossed), np.median(best)) > 0.6
                 gain = where(learned, beyond_error(flossed - best, 0.1))
                 yield least(f"d {delay} gain", sentence, 0.1, gain, part_of="longer delays")
         # as in the paper, averaged over epochs; the mean of logarithms, because the norms span decades
         plain, flossed, twin = arrived(record)[:, shown(record)]
-        sentence = f"d = {delays[shown(record)]}: log10 of |dL/dh0| with flossing over without"
+        name = f"d = {delays[shown(record)]}"
+        sentence = (
+            f"{name}: log10 |dL/dh0| (mean over epochs and networks), flossed − larger of two "
+            "unflossed conditions"
+        )
         yield least("gradient", sentence, 4.0, flossed - max(plain, twin))
 
 
@@ -232,7 +241,7 @@ class Fig3Printed(Fig3):
         """Flossed networks solve both delays."""
         for delay, final in zip(record["delay"].tolist(), record["final_accuracy"][1], strict=True):
             sentence, bound = (
-                f"d = {delay}, schedule as printed: median accuracy",
+                f"d = {delay}, flossed by the printed schedule: median accuracy",
                 0.95 if delay < 18 else 0.9,
             )
             said = claimed(f"{TITLE}, figure 3 and section 5", "printed")

@@ -122,16 +122,20 @@ class Fig1ac(Figure):
     def claims(self, record: Record) -> Checks:
         """The slope peaks at 1; the loss jumps; products vanish where g is large and explode where small."""
         peak = record["slope"].max(-1)
-        yield near("peak", "surrogate slopes at 0", 1.0, peak[np.abs(peak - 1).argmax()], 1e-12, **THEORY)
+        sentence = "peak of the surrogate slope (g at which it is farthest from 1)"
+        yield near("peak", sentence, 1.0, peak[np.abs(peak - 1).argmax()], 1e-12, **THEORY)
         jumps = np.abs(np.diff(record["error"])).max(-1)
-        sentence = "largest jump of the loss between two angles, over that of the smooth twin"
+        sentence = "largest change of the loss between neighbouring angles, binary / smooth network"
         # the smooth twin's largest step falls with the distance of angles, a jump does not
         yield at_least("rugged", sentence, 10.0, jumps[0] / jumps[1], **THEORY)
         rates = slopes(np.arange(record["log_norm"].shape[-1]), record["log_norm"])
-        words = f"a step, g = {self.sharpness[0]:g} and weights of {self.gain:g} / sqrt(n)"
-        yield at_least("explodes", f"growth of a product of Jacobians {words}", 0.0, rates[0], **THEORY)
-        words = f"a step, g = {self.sharpness[-1]:g}"
-        yield at_most("vanishes", f"growth of a product of Jacobians {words}", 0.0, rates[-1], **THEORY)
+        weights = f"weights of standard deviation {self.gain:g} / sqrt(n)"
+        explodes, vanishes = (
+            f"log growth per step of a product of surrogate Jacobians, g = {g:g}, {weights}"
+            for g in (self.sharpness[0], self.sharpness[-1])
+        )
+        yield at_least("explodes", explodes, 0.0, rates[0], **THEORY)
+        yield at_most("vanishes", vanishes, 0.0, rates[-1], **THEORY)
 
 
 @picture(3)
@@ -204,4 +208,5 @@ class Fig1d(Figure):
     def claims(self, record: Record) -> Checks:
         """The share of columns with |h| < 1/g is that of a standard normal h."""
         expected, measured = record["expected"][0], record["active"].mean()
-        yield near("active", "share of active columns, |h| < 1/g", expected, measured, 0.01, **THEORY)
+        sentence = "share of active columns, |h| < 1/g (theory: standard normal h)"
+        yield near("active", sentence, expected, measured, 0.01, **THEORY)

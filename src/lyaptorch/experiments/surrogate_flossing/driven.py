@@ -109,7 +109,7 @@ def first_exponent(record: Record, axes: list[Axes]) -> None:
 
 @figure(
     "fig2a",
-    "the first surrogate exponent against flossing epochs, for sharpness 0.5 and 1",
+    "the first surrogate exponent against flossing epochs, for sharpness 0.5 to 20",
     cost=("1 s", "2 s", "30 s"),
     smoke={"networks": 2, "hidden_size": 12, "epochs": 5, "measure": 50},
     small={"networks": 5, "measure": 500},
@@ -132,21 +132,21 @@ class Fig2a(Control):
                     "kind": "question",
                     "because": "It is read off the figure: mean-field theory says it.",
                 }
-                yield close("g 1 before", "g = 1: mean lambda_1 before", -0.49, first, **said)
+                yield close("g 1 before", "g = 1: mean lambda_1 before flossing", -0.49, first, **said)
             if g <= 1.0:
-                sentence = f"g = {g:g}: mean lambda_1 after {self.epochs} epochs"
+                sentence = f"g = {g:g}: mean lambda_1 after {self.epochs} flossing epochs"
                 # where it was there before, flossing has nothing to show
                 last = where(abs(first) > 0.05, last)
                 yield close(f"g {g:g} after", sentence, 0.0, last, part_of="small g")
         left = after / before
         # the null: where flossing moves no network at all, large g are no exception
         moves = left.min() < 0.5
-        sentence = "the larger g, the more of lambda_1 is left: least step of the share"
+        sentence = "mean lambda_1 after / before flossing: smallest increase from one g to the next"
         # two that have both arrived are alike
         step = np.diff(left).min(initial=np.inf)
         yield least("slower", sentence, 0.0, where(len(left) > 1 and moves, step), 0.05, part_of="large g")
         far = [share for g, share in zip(sharpness, left, strict=True) if g >= 5]
-        sentence = "g of 5 and more do not converge: least share of lambda_1 that is left"
+        sentence = "smallest mean lambda_1 after / before flossing, g >= 5 (paper: no convergence)"
         rest = where(far and moves, min(far, default=math.nan))
         yield least("large g", sentence, 0.5, rest, part_of="large g")
 
@@ -229,7 +229,7 @@ class Driven(RandomNetworks):
             error = sure_of_all * away.std(ddof=1) / math.sqrt(len(away))
             # an error as large as half of the rate could not tell growth from none
             told = error < 0.5 * abs(record[self.slope][group].mean())
-            sentence = f"g = {g:g}: slope of {self.difference}, within its error (99% of runs)"
+            sentence = f"g = {g:g}: {self.difference}, mean over networks (tolerance: 99% confidence)"
             yield sure(f"g {g:g}", sentence, 0.0, where(told, away.mean()), error)
 
 
@@ -243,7 +243,8 @@ class Driven(RandomNetworks):
 class AppF(Driven):
     """The norm of a gradient with respect to the initial state against the steps it travelled."""
 
-    measured, slope, difference = "log_norm", "lambda1", "log |dL/dh0| - lambda_1"
+    measured, slope = "log_norm", "lambda1"
+    difference = "[slope of log |dL/dh0| against T] − lambda_1"
 
     def run(self, study: Study) -> Results:
         """Logarithms of norms, and lambda_1."""
@@ -284,7 +285,8 @@ class AppG(Driven):
     m: int = 10
     horizons: tuple[int, ...] = tuple(range(200, 1001, 100))
 
-    measured, slope, difference = "log_kappa", "spread", "log kappa - (lambda_1 - lambda_m)"
+    measured, slope = "log_kappa", "spread"
+    difference = "[slope of log kappa_m against T] − (lambda_1 − lambda_m)"
 
     def run(self, study: Study) -> Results:
         """Logarithms of condition numbers, and lambda_1 - lambda_m."""

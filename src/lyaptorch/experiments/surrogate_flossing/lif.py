@@ -131,12 +131,14 @@ class Fig7(Figure):
         ratio, first = np.exp(np.log(fixed / random).mean()), fixed[0] / random[0]
         less = partial(at_most, source=f"{TITLE}, figures 7 and 8", part_of="scatter")
         chance = shuffled_ratios(record["running"][:, -1])
-        sentence = "scatter, fixed over random weights, geometric mean of all exponents"
+        scatter = "standard deviation of exponents over realisations, fixed"
+        sentence = f"{scatter} / random weights (geometric mean over exponents)"
         yield less("scatter", sentence, 1.0, beyond_chance(ratio, geometric_mean(chance, -1)))
-        sentence = "scatter of lambda_1, fixed over random weights"
+        sentence = "standard deviation of lambda_1 over realisations, fixed / random weights"
         yield less("scatter lambda_1", sentence, 1.0, beyond_chance(first, chance[:, 0]))
         # means over t steps, whose correlations die out, scatter as t^-1/2
-        yield near("power", "scatter with fixed weights, power of t", -0.5, power, 0.15, **THEORY)
+        sentence = f"{scatter} weights: fitted power of t (mean over exponents)"
+        yield near("power", sentence, -0.5, power, 0.15, **THEORY)
 
 
 def shuffled_ratios(last: NDArray[np.floating], times: int = 1000) -> NDArray[np.floating]:
@@ -160,7 +162,7 @@ class Fig8(Fig7):
 
 @figure(
     "table1",
-    "measured cost of LIF, Jacobian and QR steps against sizes, share of flossing",
+    "measured cost of LIF, Jacobian and QR steps against size; share of training spent flossing",
     cost=("2 s", "2 s", "1 min"),
 )
 class Table1(cost.Table1):

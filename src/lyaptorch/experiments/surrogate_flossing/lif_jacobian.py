@@ -104,11 +104,14 @@ class Fig4(Figure):
         """The step's Jacobian is that of autodiff, and its products are what backpropagation computes."""
         because = "Both are the same derivative: they differ only if the code is wrong."
         exact = partial(at_most, kind="identity", source="autodiff", because=because)
-        errors = (record["jacobian_error"], record["product_error"])
+        errors, over = (record["jacobian_error"], record["product_error"]), f"{self.steps} steps"
         for mode, step, product in zip(record["mode"], *errors, strict=True):
-            sentence = f"{mode}: largest entry of analytic - automatic Jacobian"
+            sentence = f"{mode}: largest |analytic − autodiff| Jacobian entry ({over})"
             yield exact(f"{mode}, step", sentence, 1e-14, step)
-            sentence = f"{mode}: backpropagation through {self.steps} steps - product, relative"
+            sentence = (
+                f"{mode}: relative difference, gradient by backpropagation vs by product of Jacobians "
+                f"({over})"
+            )
             yield exact(f"{mode}, product", sentence, 1e-12, product)
 
     def _mode(

@@ -220,7 +220,7 @@ class Fig1b(RandomNetworks):
         for group, g in enumerate(record["sharpness"].tolist()):
             if g <= 10:
                 measured, expected = record["lambda1"][group].mean(), record["theory"][group]
-                sentence = f"g = {g:g}: lambda_1 of n = {self.hidden_size}"
+                sentence = f"g = {g:g}: mean lambda_1, n = {self.hidden_size} (theory: mean field)"
                 yield near(f"g {g:g} lambda_1", sentence, expected, measured, 0.02, **THEORY)
             if g <= 5:
                 yield self._law(record, group, g)
@@ -228,22 +228,26 @@ class Fig1b(RandomNetworks):
                 # beyond float64 exponents are dead
                 for key, share, what, kind in (
                     ("all", 1.0, "all", EDGE),
-                    ("most", 0.99, "the first 99%", THEORY),
+                    ("most", 0.99, "first 99%", THEORY),
                 ):
                     part = away[: round(share * len(away))]
                     part = part[np.isfinite(part)]
-                    sentence = f"g = {g:g}: rms distance from free probability, {what} of n = {len(away)}"
+                    sentence = (
+                        f"g = {g:g}: rms difference between simulation and free-probability theory, "
+                        f"{what} of {len(away)} exponents (finite ones)"
+                    )
                     rms, bound = np.sqrt((part**2).mean()), 0.02 if g <= 2 else 0.04
                     yield at_most(f"g {g:g} {key}", sentence, bound, rms, **kind)
         # of each law and of what was simulated, the share that is lost altogether
         cut, dead = ((~np.isfinite(record[name])).mean(-1) for name in ("triangle", "spectrum"))
         away, source = np.abs(cut - dead).max(), f"{TITLE}, appendix C, equation 6"
-        sentence = "beyond p n exponents are -inf: largest difference of that share to simulation"
+        sentence = "share of exponents at −inf: largest |equation 6 − simulation| over g"
         # where all is lost it is not a cut
         told = where(np.isfinite(record["spectrum"]).any(), away)
         yield at_most("eq 6 cut", sentence, 0.05, told, source=source)
         middle = np.median(record["spectrum"], -1)
-        sentence, source = "most exponents fall with g: largest step of the median", f"{TITLE}, section 2"
+        sentence = "median exponent: largest change from one g to the next larger (paper: falls)"
+        source = f"{TITLE}, section 2"
         step = np.diff(middle[np.argsort(record["sharpness"])]).max(initial=-np.inf)
         yield at_most("median", sentence, 0.0, where(len(middle) > 1, step), source=source)
 
@@ -253,7 +257,10 @@ class Fig1b(RandomNetworks):
         inside = np.flatnonzero(np.isfinite(law) & np.isfinite(found))
         inside = inside[: round(0.9 * len(inside))]
         off = law[inside] - found[inside]
-        sentence = f"g = {g:g}: rms distance from equation 6, the first 90% before its cut"
+        sentence = (
+            f"g = {g:g}: rms difference between simulation and equation 6, leading 90% of the exponents "
+            "finite in both"
+        )
         said, rms = claimed(f"{TITLE}, appendix C, equation 6", "eq 6"), np.sqrt((off**2).mean())
         return at_most(f"g {g:g} eq 6", sentence, 0.1, rms, **said)
 

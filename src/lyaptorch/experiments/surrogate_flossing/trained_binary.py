@@ -218,7 +218,7 @@ class AppCCopy(BinaryLearning):
         delays, least = record["delay"], partial(at_least, source=f"{TITLE}, appendix C")
         # 0 where none is solved
         longest, reached = (float(delays[row >= SOLVED].max(initial=0)) for row in (plain, flossed))
-        sentence = "longest delay solved with flossing, beyond that without, both at their best setting"
+        sentence = "longest delay solved, flossed before training (bound: not flossed + 1; best settings)"
         # where both solve nothing, or the longest, neither is beyond the other
         told = where(max(longest, reached) > 0 and min(longest, reached) < delays.max(), reached)
         yield least("longest delay", sentence, longest + 1, told)
@@ -226,7 +226,8 @@ class AppCCopy(BinaryLearning):
         tells = (np.maximum(plain, flossed) > 0.6) & (np.minimum(plain, flossed) < SOLVED)
         # seed by seed, which start alike
         gains = (finals[1] - finals[0])[tells]
-        sentence = "gain in accuracy, mean over delays that tell, beyond two standard errors"
+        over = "mean over delays that either learns and not both solve"
+        sentence = f"accuracy, flossed before training − not flossed ({over})"
         told = beyond_error(gains.mean(0)) if tells.any() else np.nan
         yield least("mean gain", sentence, 0.0, told)
 
@@ -247,14 +248,14 @@ def limits(record: Record, axes: list[Axes]) -> None:
 
 @figure(
     "limits-g",
-    "the sharpness collapses when flossing trains it: copy is learned, XOR is not",
+    "accuracy on copy and XOR after flossing has trained the sharpness, which collapses",
     cost=("2 s", "40 s", "10 min"),
     smoke={"delay": 2, "floss_epochs": 5, "k": 10},
     small={"seeds": 4},
     draw=limits,
 )
 class LimitsG(BinaryLearning):
-    """Flossing that trains the sharpness makes it small: the copy is still learned, the XOR is not.
+    """Accuracy on copy and XOR after flossing that trains the sharpness, which makes it small.
 
     Attributes:
         delay: longest lag of both tasks.
@@ -289,9 +290,10 @@ class LimitsG(BinaryLearning):
         # over the last 50 epochs, of 16 trials each, and over seeds
         copy, xor = (record[name][..., -50:].mean(-1).mean(-1) for name in ("copy", "xor"))
         least, most = (partial(side, source=f"{TITLE}, section 6") for side in (at_least, at_most))
-        yield most("sharpness", "flossed: mean sharpness, from 1", 0.5, record["sharpness"][1].mean())
-        yield least("flossed copy", "flossed: accuracy of the copy", 0.95, copy[1])
+        flossed, mean = "flossed before training", record["sharpness"][1].mean()
+        yield most("sharpness", f"{flossed}: mean final sharpness (initial: 1)", 0.5, mean)
+        yield least("flossed copy", f"{flossed}: mean accuracy on copy", 0.95, copy[1])
         # a network that has lost the copy, too, or a task that nobody learns, says nothing of the XOR
         told = failing(min(copy[1], xor[0]) >= 0.95, xor[1], 0.75)
-        yield most("flossed xor", "flossed: accuracy of the XOR where the copy is learned", 0.75, told)
-        yield least("plain xor", "not flossed: accuracy of the XOR", 0.95, xor[0])
+        yield most("flossed xor", f"{flossed}: mean accuracy on XOR, where copy is learned", 0.75, told)
+        yield least("plain xor", "not flossed: mean accuracy on XOR", 0.95, xor[0])

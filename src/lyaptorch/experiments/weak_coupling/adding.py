@@ -164,18 +164,22 @@ class Fig2(Trained):
             slope = np.polyfit(np.arange(len(norms)), norms[::-1], 1)[0]
             largest, error = max(0.1 * abs(rate), bound), abs(slope - rate)
             drift = np.abs(record["after"][i] - record["before"][i]).max()
-            sentence = f"{name}: the gradient changes by log r a step, to 10% or 0.6 eps"
-            moved = f"{name}: {self.iterations} task steps move no exponent by more than 0.05"
-            yield theory(f"r {r:g} exponents", f"{name}: exponents are log r, to 0.6 eps / r", bound / r, off)
+            sentence = f"{name}: largest |lambda_i − log r| before training (bound: 0.6 eps / r)"
+            yield theory(f"r {r:g} exponents", sentence, bound / r, off)
+            sentence = f"{name}: |(slope of log |dL/dh_s| per step back) − log r| (bound: 10% or 0.6 eps)"
             yield theory(f"r {r:g} gradient", sentence, largest, error)
-            yield at_most(f"r {r:g} training", moved, 0.05, drift, **HARDLY)
+            sentence = f"{name}: largest |change| of an exponent in {self.iterations} task steps"
+            yield at_most(f"r {r:g} training", sentence, 0.05, drift, **HARDLY)
         leading = np.abs(record["hessian"][:, 0])
         factor = (leading[1:] / leading[:-1]).min()
-        sentence = "the leading Hessian eigenvalue grows with r: its least factor"
+        sentence = "|leading Hessian eigenvalue|: smallest ratio, next larger r / r"
         yield at_least("curvature", sentence, 1.0, factor, source=source)
         # what arrives at a step is about r^(T - s): early ones count the more, the larger r
         middle = centre(np.abs(record["contributions"]))[np.argsort(self.decays)]
-        sentence = "the larger r, the earlier are steps that make up curvature: largest shift of their mean"
+        sentence = (
+            "mean time step, weighted by |contribution| to the leading Hessian eigenvalue: largest shift "
+            "from one r to the next larger (negative: earlier)"
+        )
         shift = np.diff(middle).max(initial=-np.inf)
         source = f"{AUTHORS}, equation 15"
         yield at_most("contributions", sentence, 0.0, where(len(middle) > 1, shift), source=source)

@@ -155,18 +155,18 @@ class Table1(Trained):
         homogeneous, heterogeneous, elman = record["best_loss"]
         best = min(homogeneous.min(), heterogeneous.min())
         low = partial(at_most, **SMALLER)
-        sentence = f"the best residual network gets below minimal performance, {self.threshold:g}"
+        sentence = "best RMS error of any residual network (bound: minimal performance)"
         yield low("residual", sentence, self.threshold, best)
         # where nobody adds, kinds do not differ
         solved = best <= self.threshold
         apart = np.median(heterogeneous) - np.median(homogeneous)
-        sentence = "median RMS of heterogeneous residuals, beyond that of homogeneous ones"
+        sentence = "median best RMS error, heterogeneous − homogeneous residuals"
         yield low("heterogeneous", sentence, 0.0, where(solved, apart), 0.02)
         at = record["measured_at"]
         first = steps_to(record["test_loss"], at, self.threshold, falls=True)
         other, own = np.median(first[:2], -1)
-        sentence = "task steps to minimal performance, median, heterogeneous over homogeneous"
+        sentence = "task steps to minimal performance, heterogeneous / homogeneous residuals (medians)"
         yield low("efficiency", sentence, 1.0, where(min(own, other) < at[-1], own / other))
-        sentence = "RMS of Elman networks, the best one: near the mean's 0.408"
+        sentence = "best RMS error of any Elman network (predicting the mean: 0.408)"
         told = failing(solved, elman.min(), MEAN_PREDICTOR - 0.05, below=False)
         yield at_least("Elman", sentence, MEAN_PREDICTOR, told, 0.05, **SMALLER)

@@ -165,7 +165,7 @@ class Fig3(SeveralTasks):
             short, long = off[min(off)], off[max(off)]
             inside = all(r.min() < best < r.max() for best in (short, long))
             nearer = abs(1 - short) - abs(1 - long)
-            sentence = "the longer the sum, the nearer the best r is to 1: by how much"
+            sentence = "|1 − best r|, shortest − longest sum"
             # |1 - 0.98| and |1 - 1.02| may differ by round-off
             told = where(inside and abs(nearer) > 1e-6, nearer)
             yield at_least("length", sentence, 0.0, told, source=f"{AUTHORS}, section 4.1")
@@ -173,13 +173,11 @@ class Fig3(SeveralTasks):
         best = known_scores(record).max(-1)[:, :, r > 1]
         both, lost = (best > SOMETHING).all(1), unsteadiness(record)[:, :, r > 1]
         plain, clipped = (lost[:, i][both].mean() if both.any() else np.nan for i in (0, 1))
-        sentence, source = (
-            "how far clipped networks with r > 1 fall back, beyond others",
-            f"{AUTHORS}, section 4.1",
-        )
+        sentence = "mean drop of the score below its best so far, r > 1, clipped − not clipped"
+        source = f"{AUTHORS}, section 4.1"
         yield at_most("clipped", sentence, 0.0, clipped - plain, source=source)
         over = (record["unstable_at"][:, :, r > 1] >= 0).sum((0, 2, 3))
-        sentence = "clipped, fewer networks with r > 1 overflow: their number over that without"
+        sentence = "number of networks with r > 1 that overflow, clipped / not clipped"
         yield at_most("overflow", sentence, 0.5, where(over[0], over[1] / max(over[0], 1)), source=source)
 
     def _best(self, record: Record, task: int) -> float:
@@ -201,22 +199,27 @@ class Fig3(SeveralTasks):
         # to chance, or to overflow, curvature says nothing of learning
         changes = np.abs(record["curvature"][i, :, -1] / record["curvature"][i, :, 0])
         below, above = (typical(changes[side & learned]) for side in (r < 1, r >= 1))
-        yield least(f"{name} growth", f"{name}: curvature grows where r < 1: its median factor", 1.0, below)
-        yield most(f"{name} decline", f"{name}: and shrinks elsewhere: its median factor", 1.0, above)
+        leading = f"{name}: |leading Hessian eigenvalue|, after / before training"
+        yield least(f"{name} growth", f"{leading}, r < 1 (median over r that learn)", 1.0, below)
+        yield most(f"{name} decline", f"{leading}, r >= 1 (median over r that learn)", 1.0, above)
         # the larger, the better
         best = np.median(np.nan_to_num((-1 if falls else 1) * curves, nan=-np.inf).max(-1), -1)
         below, above = (max(best[side], default=np.nan) for side in (r < 1, r > 1))
         gain = below - above if falls else above - below
-        side = "r < 1 is better than r > 1" if falls else "r > 1 is better than r < 1"
-        yield least(f"{name} side", f"{name}: {side}, by", 0.0, where(learned[r != 1].any(), gain))
+        of = f"{name}: best {'RMS error' if falls else 'accuracy'}"
+        sentence = f"{of}, r > 1 − r < 1"
+        yield least(f"{name} side", sentence, 0.0, where(learned[r != 1].any(), gain))
         order = np.argsort(r)
         # the farthest below 1 and the nearest, which are one where there is one
         far, near = steps[order[r[order] < 1]][[0, -1]] if (r < 1).any() else (np.nan, np.nan)
-        sentence = f"{name}: the farther r is below 1, the later minimal performance: by how many steps"
+        until = f"{name}: task steps to minimal performance"
+        sentence = f"{until}, r farthest below 1 − r nearest below 1"
         yield least(f"{name} efficiency", sentence, 0.0, where(min(far, near) < never, far - near))
         # as many near the edge as at the ends: the best of more would be better by luck alone
         ends, inner = (max(best[at], default=np.nan) for at in (order[[0, -1]], nearest(r)))
-        sentence = f"{name}: near the edge networks are better than at both ends of what was tried, by"
+        at_ends, at_edge = "smallest and largest r", "r nearest 1"
+        more, less = (at_ends, at_edge) if falls else (at_edge, at_ends)
+        sentence = f"{of}, {more} − {less}"
         yield least(f"{name} edge", sentence, 0.0, where(learned.any(), inner - ends))
 
 

@@ -30,6 +30,7 @@ from lyaptorch.experiments.weak_coupling.image_runs import (
     seeded,
     steps_of,
 )
+from lyaptorch.experiments.weak_coupling.rotations import BESIDE
 from lyaptorch.experiments.weak_coupling.trained import AUTHORS, MINIMAL, figure, network
 from lyaptorch.plots.primitives import GREY, PALETTE, letters, level, picture, scores
 from lyaptorch.record import Record
@@ -151,11 +152,11 @@ class Fig5(ImageRun):
         curvature = np.log(np.abs(record["hessian"][..., 0])).mean(-1)
         names = [str(name) for name in record["condition"]]
         least = partial(at_least, source=f"{AUTHORS}, section 4.3")
-        arriving, least_rise = norms[:, 0] - norms[:, -1], "least rise of its logarithm"
+        arriving, rise = norms[:, 0] - norms[:, -1], "smallest increase from one spread to the next"
         for key, sentence, values in (
-            ("exponents", "lambda_1 rises with the spread: its least rise", leading),
-            ("gradient", f"more of the gradient arrives at the first step: {least_rise}", arriving),
-            ("curvature", f"the leading Hessian eigenvalue rises: {least_rise}", curvature),
+            ("exponents", f"mean lambda_1 before training: {rise}", leading),
+            ("gradient", f"log (|dL/dh_s| at the first / last step) before training: {rise}", arriving),
+            ("curvature", f"log |leading Hessian eigenvalue| before training: {rise}", curvature),
         ):
             yield least(key, sentence, 0.0, np.diff(values).min() if len(values) > 1 else np.nan)
         yield from self._trained_claims(record, names)
@@ -170,10 +171,10 @@ class Fig5(ImageRun):
         # their mean: the best of several would be better than a single one by luck alone
         for rows in (of, steps):
             rows.update({"moderate": np.mean([rows[name] for name in moderate], 0)} if moderate else {})
-        for key, other, words in (("moderate", "0", "none"), ("strongest", names[-1], "the strongest")):
-            sentence = f"moderate spreads are better than {words}: mean gain beyond two standard errors"
+        for key, other, words in (("moderate", "0", "none"), ("strongest", names[-1], "strongest")):
+            sentence = f"accuracy, moderate spreads (r + delta < 1) − {words} (mean)"
             yield least(key, sentence, 0.0, where(known, ahead(of, "moderate", (other,))))
-        sentence = "moderate spreads are earlier at minimal performance than none, by steps on average"
+        sentence = "task steps to minimal performance, no spread − moderate spreads (mean)"
         gain = earlier(steps, record["measured_at"][-1], "moderate", ("0",))
         yield least("efficiency", sentence, 0.0, gain)
 
@@ -267,27 +268,28 @@ class Fig6(ImageRun):
         for kind, accuracy in zip(KINDS, best_scores(record)[:, 0], strict=True):
             by_decay, turned, drawn = np.split(accuracy, [len(r), len(r) + len(self.multiples)])
             below, above = by_decay[r < 1].max(), by_decay[r > 1].max()
-            better, worse, words = (below, above, "r < 1") if kind == "A" else (above, below, "r > 1")
+            of = f"kind {kind}: best accuracy"
+            better, worse = (below, above) if kind == "A" else (above, below)
+            words = "r < 1 − r > 1" if kind == "A" else "r > 1 − r < 1"
             # who has not learned to tell digits does so on neither side
             known = by_decay.max() >= MINIMAL[False]
-            side = f"kind {kind}: {words} is better than the other side, by"
-            yield least(f"kind {kind} side", side, 0.0, where(known, better - worse))
+            yield least(f"kind {kind} side", f"{of}, {words}", 0.0, where(known, better - worse))
             # as many near the edge as at the ends: the best of more would be better by luck alone
             ends, inner = max(by_decay[0], by_decay[-1]), max(by_decay[nearest(r)], default=np.nan)
-            sentence = f"kind {kind}: networks near the edge are better than at both ends, by"
+            sentence = f"{of}, r nearest 1 − smallest and largest r"
             yield least(f"kind {kind} edge", sentence, 0.0, where(known, inner - ends))
             at = dict(zip(self.multiples, turned.tolist(), strict=True))
             beside = max((at[m] for m in (0.5, 1.5) if m in at), default=np.nan)
             learned.append(turned.max() >= MINIMAL[False])
-            sentence = f"kind {kind}: the characteristic frequency beats half and three halves of it, by"
+            sentence = f"{of}, w0 − better of {BESIDE}"
             yield least(f"kind {kind} rotation", sentence, 0.0, where(learned[-1], at[1.0] - beside))
             lag = max(by_decay.max(), turned.max()) - drawn[0]
-            sentence = f"kind {kind}: heterogeneity is within 0.05 of the best homogeneous residual"
-            source = f"{AUTHORS}, section 4.4"
+            sentence, source = f"{of}, homogeneous residuals − heterogeneous", f"{AUTHORS}, section 4.4"
             yield at_most(
                 f"kind {kind} heterogeneity", sentence, 0.05, where(learned[-1], lag), source=source
             )
             # among rotations, as in figure 4
             spans.append(np.ptp(turned))
         told = where(all(learned), spans[1] - spans[0])
-        yield least("sensitivity", "B is more sensitive to the angle than A, by", 0.0, told)
+        sentence = "range of accuracy over rotation angles, kind B − kind A"
+        yield least("sensitivity", sentence, 0.0, told)

@@ -224,14 +224,15 @@ def spectrum_checks(record: Record) -> Checks:
         power = record["power"][order][1:]
         ratio = power / power.mean()
         if permuted:
-            sentence = "permuted, no bin exceeds 5 times the mean"
+            sentence = "permuted pixels: largest power / mean power (bins above 0)"
             yield at_most("permuted spectrum", sentence, 5.0, ratio.max(), **DATA)
         else:
             # what goes on from row to row, of 28 of the 784 pixels, has 784 / 28 = 28 periods
-            sentence = "the largest bin above zero is 28"
+            sentence = "pixels in order: bin of largest power (above 0)"
             largest = where(np.isfinite(ratio).all(), ratio.argmax() + 1)
             yield near("frequency", sentence, 28.0, largest, 0.0, **DATA)
-            yield at_least("peak", "it is 30 times the mean", 30.0, ratio.max(), **DATA)
+            sentence = "pixels in order: largest power / mean power (bins above 0)"
+            yield at_least("peak", sentence, 30.0, ratio.max(), **DATA)
 
 
 CHANCE = 0.1

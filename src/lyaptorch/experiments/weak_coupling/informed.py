@@ -33,7 +33,7 @@ from lyaptorch.experiments.weak_coupling.image_runs import (
     spectrum_checks,
     steps_of,
 )
-from lyaptorch.experiments.weak_coupling.rotations import OFF, off_of
+from lyaptorch.experiments.weak_coupling.rotations import BESIDE, OFF, off_of
 from lyaptorch.experiments.weak_coupling.trained import AUTHORS, MINIMAL, figure
 from lyaptorch.plots.primitives import PALETTE, level, scores, single
 from lyaptorch.record import Record
@@ -94,20 +94,22 @@ class Images(ImageRun):
         table = partial(at_most, source=f"{AUTHORS}, table 1")
         for order, permuted in enumerate(record["permuted"]):
             best, before = best_of(record, order), "permuted " if permuted else ""
+            pixels = "permuted pixels" if permuted else "pixels in order"
             known = max(best.values()) >= MINIMAL[bool(permuted)]
             lag = where(known, lag_of(record, order))
-            sentence = f"{before}heterogeneity is within 0.01 of the best homogeneous residual"
+            sentence = f"{pixels}: accuracy, best homogeneous residual − heterogeneous"
             yield table(f"{before}heterogeneity", sentence, 0.01, lag)
             if permuted:
                 continue
             beside, of = off_of(best), scores_of(record, order)
             gain = ahead(of, "rotation", beside)
-            sentence = "rotation at w0 beats that at half and three halves of it in accuracy, by"
+            sentence = f"{pixels}: accuracy, rotation by w0 − better of {BESIDE}"
             yield least("rotation", sentence, 0.0, where(known, gain))
             gain = earlier(steps_of(record, order), record["measured_at"][-1], "rotation", beside)
-            sentence = "and reaches minimal performance earlier, by so many steps"
+            until = f"{pixels}: task steps to minimal performance"
+            sentence = f"{until}, quicker of {BESIDE} − w0"
             yield least("efficiency", sentence, 0.0, gain)
-            sentence = "a random orthonormal residual is as good as informed heterogeneity, to 0.05"
+            sentence = f"{pixels}: accuracy, {ORTHONORMAL} − informed heterogeneous"
             away = best[ORTHONORMAL] - best["heterogeneous"]
             yield near("orthonormal", sentence, 0.0, where(known, away), 0.05, source=ROTATION)
         yield from spectrum_checks(record)
@@ -178,6 +180,6 @@ class SizesAndBatches(ImageRun):
         """At every size and batch the characteristic frequency is the better one."""
         best = best_scores(record)[:, 0]
         gains = best[:, 0] - best[:, 1]
-        sentence = "w0 beats half of it at every number of units and batch: least gain in accuracy"
+        sentence = "accuracy, w0 − w0/2: smallest over network and batch sizes"
         told = where((best.max(-1) >= MINIMAL[False]).all(), gains.min())
         yield at_least("sizes", sentence, 0.0, told, source=f"{AUTHORS}, section 4")

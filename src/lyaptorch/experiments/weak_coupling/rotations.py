@@ -37,6 +37,8 @@ from lyaptorch.tasks.batch import Draw
 
 OFF = ("0.5 w0", "1.5 w0")
 """Angles beside the characteristic frequency, where a rotation has nothing to be in phase with."""
+BESIDE = "w0/2 and 3 w0/2"
+"""The same in sentences."""
 
 
 def off_of(names: Any) -> list[str]:
@@ -126,22 +128,24 @@ class Fig4(ImageRun):
                 yield from self._in_order(record, best, order)
         if len(spans) == 2:
             # among rotations: who does not turn at all has no phase to be right or wrong
-            sentence = "permuted, the angle of a rotation matters less than half as much"
+            sentence = "range of accuracy over rotation angles, permuted / in order"
             share = spans[True] / max(spans[False], 1e-9)
             yield most("permuted angle", sentence, 0.5, where(all(known.values()), share))
 
     def _in_order(self, record: Record, best: ByName, order: int) -> Checks:
         """What is said of digits in order."""
         beside, known = off_of(best), max(best.values()) >= MINIMAL[False]
-        sentence = "the characteristic frequency beats no rotation by 0.1"
+        of = "pixels in order: accuracy"
+        sentence = f"{of}, rotation by w0 − no rotation"
         # both must have left chance
         still = min(best["0 w0"], best["1 w0"]) > SOMETHING
         each = scores_of(record, order)
         yield least("no rotation", sentence, 0.1, where(still, ahead(each, "1 w0", ("0 w0",), 0.1)))
         gain = ahead(each, "1 w0", beside)
-        sentence = "the characteristic frequency beats half and three halves of it in accuracy, by"
+        sentence = f"{of}, rotation by w0 − better of {BESIDE}"
         yield least("rotation", sentence, 0.0, where(known, gain))
-        sentence = "and is earlier at minimal performance, by steps"
+        until = "pixels in order: task steps to minimal performance"
+        sentence = f"{until}, quicker of {BESIDE} − w0"
         gain = earlier(steps_of(record, order), record["measured_at"][-1], "1 w0", beside)
         yield least("efficiency", sentence, 0.0, gain)
         # of each network the mean over those that were tried
@@ -149,7 +153,7 @@ class Fig4(ImageRun):
         for kind, names in (("harmonics", HARMONICS), ("between", BETWEEN)):
             if tried := [each[name] for name in names if name in each]:
                 means[kind] = np.mean(tried, 0)
-        sentence = "twice and three times it beat what lies between, by"
+        sentence = f"{of}, 2 w0 and 3 w0 − 1.5 w0 and 2.5 w0 (means of those that were tried)"
         gain = ahead(means, "harmonics", ("between",))
         yield least("harmonics", sentence, 0.0, where(known, gain))
         # the share of what steps contribute that is left when all are added: 1 if all have one sign
@@ -157,7 +161,10 @@ class Fig4(ImageRun):
         phase = np.abs(part.sum(-1)) / np.abs(part).sum(-1)
         phases = ByName(record["condition"], phase.tolist())
         gain = phases["1 w0"] - max((phases[name] for name in beside), default=np.nan)
-        sentence = "contributions of steps are more in phase at it than beside it: share that is left, by"
+        sentence = (
+            "|sum| / sum of |contributions| of steps to the leading Hessian eigenvalue before training, "
+            f"w0 − larger of {BESIDE}"
+        )
         yield least("phase", sentence, 0.0, gain)
 
 
@@ -187,7 +194,7 @@ def rates(record: Record, axes: list[Axes]) -> None:
 
 @figure(
     "coupling",
-    "the coupling eps beside the learning rate: what doubling one or quadrupling the other does",
+    "accuracy when doubling eps or quadrupling the learning rate",
     cost=("5 s", "2 min"),
     smoke={"couplings": (0.02, 0.04), "learning_rates": (1e-3, 4e-3)},
     small={"couplings": (0.03, 0.06), "learning_rates": (7.5e-4, 3e-3)},
@@ -225,7 +232,7 @@ class Coupling(ImageRun):
         steps = np.where(until < 0, last, until).mean(-1)
         # at the smallest rate, where none is too large
         first, strongest = steps[0, 0], steps[-1, 0]
-        sentence = "more coupling reaches minimal performance earlier, by so many steps"
+        sentence = "task steps to minimal performance, smallest − largest eps (smallest learning rate)"
         gain = where(min(first, strongest) < last, first - strongest)
         yield at_least("efficiency", sentence, 0.0, gain, source=source)
         curves = record["test_accuracy"][0].mean(-2)
@@ -234,5 +241,7 @@ class Coupling(ImageRun):
         base, (doubled, quadrupled) = curves[0, 0], ([*own, beside][1] for own in (curves[:, 0], curves[0]))
         effect = np.abs(doubled - base).mean() + np.abs(quadrupled - base).mean()
         share = np.abs(doubled - quadrupled).mean() / max(effect / 2, 1e-9)
-        sentence = "twice eps and four times the rate do alike: their difference over what either does"
+        sentence = (
+            "mean |accuracy at 2 eps − accuracy at 4 x learning rate| over training / mean |change| by either"
+        )
         yield at_most("rate", sentence, 0.5, where(effect / 2 > 0.05, share), source=source)

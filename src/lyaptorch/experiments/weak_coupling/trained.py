@@ -251,8 +251,12 @@ class Fig1(Figure):
         sizes = np.hypot(*np.moveaxis(record["eigenvalues"], -1, 0))
         off = np.abs(sizes - np.array([self.decay, 1.0, self.decay, 1.0])[:, None]).max(-1)
         same, total = float(abs(ordered - permuted).max()), float(record["sum"])
-        yield at_most("pixels", "permuted, the pixels are the same ones", 0.0, same, **THEORY)
-        yield near("sum", "the sum is that of the cued numbers", numbers @ cues, total, 1e-12, **THEORY)
-        yield at_most("decays", "homogeneous decays: |eigenvalues| are r", 1e-6, off[0], **THEORY)
-        yield at_most("turns", "rotations and orthogonal ones: they are 1", 1e-6, off[1::2].max(), **THEORY)
-        yield near("spread", "heterogeneous ones: they reach r + delta", self.spread, off[2], 1e-6, **THEORY)
+        sentence = "largest |difference| of the sorted pixels, in order vs permuted"
+        yield at_most("pixels", sentence, 0.0, same, **THEORY)
+        sentence = "target of the adding task (expected: sum of the cued numbers)"
+        yield near("sum", sentence, numbers @ cues, total, 1e-12, **THEORY)
+        yield at_most("decays", "homogeneous decay: largest ||eigenvalue| − r|", 1e-6, off[0], **THEORY)
+        sentence = "rotation and random orthogonal residual: largest ||eigenvalue| − 1|"
+        yield at_most("turns", sentence, 1e-6, off[1::2].max(), **THEORY)
+        sentence = "heterogeneous decays: largest ||eigenvalue| − r| (expected: delta)"
+        yield near("spread", sentence, self.spread, off[2], 1e-6, **THEORY)

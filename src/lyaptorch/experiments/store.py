@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields, replace
@@ -16,6 +15,7 @@ from lyaptorch.experiments.figure import RATE, Figure
 from lyaptorch.experiments.parts import SEEDS, fits, missing, name_of, parts, tuples, with_networks
 from lyaptorch.experiments.thinning import thinned
 from lyaptorch.record import Record
+from lyaptorch.training.checkpoint import begin, checkpoints_of, cost
 
 LARGEST = 1e30
 """Of what a part can have taken, in seconds or operations."""
@@ -82,13 +82,11 @@ class Store:
                 return None
             # another process may have made it since this one looked
             if not self._there(path, part):
-                begun, start, cpu = self._checkpoints(checkpoint), time.monotonic(), time.process_time()
+                start = begin(checkpoint)
                 record = thinned(part.raw(show_progress, checkpoint))
-                cost = {"seconds": time.monotonic() - start, "cpu_seconds": time.process_time() - cpu}
-                # what was begun by another process says nothing of the rate
-                record.save(path, host=cost if begun else {**cost, "operations": part.operations()})
+                record.save(path, host={**cost(start), "operations": part.operations()})
             # after the Record is there: killed in between, the next call finds the part done
-            for left in self._checkpoints(checkpoint):
+            for left in checkpoints_of(checkpoint):
                 left.unlink(missing_ok=True)
         return path
 
@@ -102,10 +100,6 @@ class Store:
             raise ValueError(_other(path, part))
         # of a part that has grown since the first networks alone may be there
         return not part.cut or not missing(part, [record])
-
-    def _checkpoints(self, first: Path) -> list[Path]:
-        """Those of a part: one for each of its trainings."""
-        return list(self.folder.glob(f"{first.name}*"))
 
     def seconds(self, part: Figure, rough: float) -> float:
         """What a part will take on one core: its operations by the rate at which others were made.

@@ -126,7 +126,8 @@ def sweep(
             else:
                 record, seconds = _labelled(result[0], name, group), result[1]
                 # before the checkpoint goes: killed in between, the next call finds the pack finished
-                record.save(folder / f"{group.id}.nc", host={"seconds": seconds})
+                host = {} if seconds is None else {"seconds": seconds}
+                record.save(folder / f"{group.id}.nc", host=host)
                 _checkpoint(folder, group).unlink(missing_ok=True)
                 done.add(group.id)
                 plan.finished.update({run: (record, i) for i, run in enumerate(group.ids)})
@@ -143,10 +144,12 @@ def sweep(
     return Plan(plan.folder, plan.finished, [])
 
 
-def _work(function: Function, folder: Path, group: Group) -> tuple[Record, float]:
-    """What a worker does: the Record of a pack, and the seconds it took."""
-    start = time.monotonic()
-    return function(group.configs, _checkpoint(folder, group)), time.monotonic() - start
+def _work(function: Function, folder: Path, group: Group) -> tuple[Record, float | None]:
+    """What a worker does: the Record of a pack, and the seconds it took; None if it was begun before."""
+    checkpoint, start = _checkpoint(folder, group), time.monotonic()
+    begun = checkpoint.exists()
+    record = function(group.configs, checkpoint)
+    return record, None if begun else time.monotonic() - start
 
 
 def _checkpoint(folder: Path, group: Group) -> Path:

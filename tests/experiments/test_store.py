@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from command import forked
+from lyaptorch import record as record_module
 from lyaptorch._files import host_of
 from lyaptorch.experiments import FIGURES
 from lyaptorch.experiments.parts import name_of, parts
@@ -246,6 +247,26 @@ def test_a_part_of_which_some_networks_are_there_is_made(tmp_path):
     assert first in store.missing()
     assert store.make(first, False) == path
     assert Record.load(path) == whole
+
+
+def test_a_part_of_a_newer_lyaptorch_is_not_replaced(tmp_path, monkeypatch):
+    store, (first, *_) = Store(FIGURE, tmp_path), parts(FIGURE)
+    with monkeypatch.context() as patch:
+        patch.setattr(record_module, "_VERSION", 99)
+        path = store.make(first, False)
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="format_version must be 1 or 2, got 99; update lyaptorch"):
+        store.make(first, False)
+    assert path.read_bytes() == before
+
+
+def test_what_is_no_part_costs_nothing(tmp_path):
+    store, (first, *_) = Store(FIGURE, tmp_path), parts(FIGURE)
+    path = store.make(first, False)
+    spent = store.spent()
+    for name in ("another.nc", f"{path.stem}-copy.nc"):
+        Record.load(path).save(tmp_path / name, host={"seconds": 1e6, "cpu_seconds": 1e6})
+    assert store.spent() == spent
 
 
 def test_what_a_part_will_cost(tmp_path):

@@ -294,12 +294,18 @@ def test_a_record_of_a_newer_version_is_not_overwritten(tmp_path, monkeypatch):
     assert saved(tmp_path) == before
 
 
-def test_a_damaged_record_is_named(tmp_path):
+def test_a_damaged_record_is_named_and_made_again(tmp_path):
     go(tmp_path, together=one)
     (path,) = tmp_path.glob("*.nc")
-    path.write_bytes(path.read_bytes()[:-9] + b"123456789")
-    with pytest.raises(ValueError, match=r"cannot load .*: it is damaged"):
-        go(tmp_path, together=one)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-9] + b"123456789")
+    (tmp_path / "another.nc").write_bytes(b"")
+    plan = go(tmp_path, together=one)
+    assert sorted("another.nc" in why for why in plan.refused) == [False, True]
+    assert any("it is damaged" in why for why in plan.refused)
+    # its runs are made again, and what is of no pack of this sweep stays
+    assert path.read_bytes() == whole
+    assert (tmp_path / "another.nc").read_bytes() == b""
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,7 @@ class Work(Output):
     def prepare(self) -> None:
         """Let torch and the memory of this process work as asked for."""
         # before anything is computed: sums depend on how many threads share them
-        torch.set_num_threads(_checks.integer("threads", self.threads, 1))
+        torch.set_num_threads(_checks.threads(self.threads))
         keep_pages()
 
     def job(self, name: str, options: Mapping[str, Any] | None = None) -> Job:

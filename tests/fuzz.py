@@ -42,7 +42,7 @@ from lyaptorch.experiments.parts import gathered, parts
 from lyaptorch.experiments.store import Store
 from lyaptorch.record import Record
 from lyaptorch.tasks import archives, recordings
-from lyaptorch.training.history import load_checkpoint, save_checkpoint
+from lyaptorch.training.checkpoint import load_checkpoint, save_checkpoint
 
 PATIENCE = 20.0
 """Seconds of computing after which an input counts as a hang."""

@@ -26,7 +26,7 @@ from lyaptorch.integrations import Sequences
 from lyaptorch.record import Record
 from lyaptorch.tasks import archives
 from lyaptorch.tasks.batch import Draw
-from lyaptorch.training.history import load_checkpoint
+from lyaptorch.training.checkpoint import load_checkpoint
 
 READERS = (
     "IDX",

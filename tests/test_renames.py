@@ -9,7 +9,7 @@ import lyaptorch as lt
 from lyaptorch._files import sealed
 from lyaptorch._renames import current_config
 from lyaptorch.record import Record
-from lyaptorch.training.history import load_checkpoint, save_checkpoint
+from lyaptorch.training.checkpoint import load_checkpoint, save_checkpoint
 
 
 def save_first(record, path, checksum=None):

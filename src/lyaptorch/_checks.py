@@ -27,6 +27,16 @@ def integer(name: str, value: object, low: int, high: int | None = None, *, do: 
     return whole
 
 
+def seed(value: object) -> int:
+    """Return `value` if it is one that every generator takes, or raise."""
+    return integer("seed", value, 0, 2**63 - 1)
+
+
+def threads(value: object) -> int:
+    """Return `value`, or raise: where so many threads cannot be started, OpenMP ends the process."""
+    return integer("threads", value, 1, 1024)
+
+
 def _whole(value: Any) -> int | None:
     """An integer, such as numpy's, as an int; None for truth values and all else."""
     # truth values are integers to Python, and a tensor of one number is to torch: mostly a slip

@@ -202,8 +202,9 @@ class Record:
                 if str(data.attrs["format_version"]) != str(_VERSION):
                     record = record._current()
         except Exception as error:  # h5py and xarray raise almost any type on a malformed file
-            reason = str(error) if type(error) is ValueError else f"it is damaged, {error!r}; {_files.AGAIN}"
-            raise ValueError(f"cannot load {path}: {reason}") from error
+            known = type(error) if type(error) in (ValueError, NewerError) else None
+            reason = str(error) if known else f"it is damaged, {error!r}; {_files.AGAIN}"
+            raise (known or ValueError)(f"cannot load {path}: {reason}") from error
         return record
 
     def _current(self) -> Record:
@@ -245,6 +246,10 @@ class Record:
         return f"sha256:{hashlib.sha256(head.encode() + b''.join(data)).hexdigest()}"
 
 
+class NewerError(ValueError):
+    """A Record of a newer lyaptorch: it may be whole, and is not to be made again in its place."""
+
+
 class Renderer(Protocol):
     """Draws Records of every kind."""
 
@@ -273,7 +278,7 @@ def _check_format(attributes: Mapping[str, Any]) -> None:
     for name, known in (("format", [_FORMAT]), ("format_version", range(1, _VERSION + 1))):
         if str(attributes[name]) not in map(str, known):
             of = " or ".join(map(repr, known))
-            raise ValueError(f"{name} must be {of}, got {attributes[name]!s:.80}; update lyaptorch")
+            raise NewerError(f"{name} must be {of}, got {attributes[name]!s:.80}; update lyaptorch")
 
 
 def _from_xarray(variable: xarray.Variable) -> Given:

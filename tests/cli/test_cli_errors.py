@@ -25,12 +25,27 @@ WRONG = [
     (["--inputs", "temporal_xor", "--delay", "3"], "delay must be even, got 3"),
     (["--k", "7"], "k must be an integer in 1..6, got 7"),
     (["--k", "0"], "k must be an integer in 1..6, got 0"),
-    (["--n", "0"], "hidden_size must be an integer >= 1, got 0"),
+    (["--n", "0"], "n must be an integer >= 1, got 0"),
     (["--dt", "0"], "dt must be a finite number above 0, got 0.0"),
     (["--steps", "0"], "steps must be an integer >= 1, got 0"),
     (["--steps", "-100"], "steps must be an integer >= 1, got -100"),
     (["--trajectories", "0"], "trajectories must be an integer >= 1, got 0"),
-    (["--threads", "0"], "threads must be an integer >= 1, got 0"),
+    (["--threads", "0"], "threads must be an integer in 1..1024, got 0"),
+    (["--leak", "0.5"], "--leak is of --cell leaky, got 0.5; drop it"),
+    (["--delay", "4"], "--delay is of a task, and the inputs are noise, got 4; drop it"),
+    (
+        ["--inputs", "recall", "--channels", "2"],
+        "--channels is of noise and zero, and the inputs are recall, g",
+    ),
+    (["--inputs", "temporal_xor", "--items", "2"], "--items is of --inputs recall, got 2; drop it"),
+    (
+        ["net.py:rnn", "--gain", "2"],
+        "--gain is of a network that lyap makes, and net.py:rnn is given, got 2.0",
+    ),
+    (
+        ["net.py:rnn", "--inputs", "a.npy", "--trajectories", "2"],
+        "--trajectories is of inputs that lyap draw",
+    ),
     (["--segments", "30"], "segments must be in 1.."),
     (["--runs", "net.py"], "cannot write to the folder net.py"),
     (["--runs", "net.py/deep"], "cannot write to the folder net.py/deep"),
@@ -84,6 +99,11 @@ def test_a_demo_that_cannot_be(lyap):
     assert "k must be an integer in 1..8, got 9" in lyap.fails("demo", *TINY, "--k", "9")
     assert "delay must be below the length" in lyap.fails("demo", *TINY, "--delay", "20")
     assert "floss_epochs must be an integer >= 1" in lyap.fails("demo", *TINY, "--floss-epochs", "0")
+    for name in ("seeds", "batch", "measure", "length"):
+        assert f"{name} must be an integer >= 1, got -1" in lyap.fails("demo", *TINY, f"--{name}", "-1")
+    assert "floss_clip must be finite and at least 0, got nan" in lyap.fails(
+        "demo", *TINY, "--floss-clip", "nan"
+    )
     assert "cannot write to the folder net.py" in lyap.fails("demo", *TINY, "--runs", "net.py")
 
 

@@ -142,6 +142,19 @@ def test_a_bug_keeps_its_traceback_and_a_wrong_option_is_status_2(lyap, monkeypa
     assert ended.value.code == 2
 
 
+def test_a_stream_that_was_closed_at_the_start_is_none_that_stops_a_command(lyap, monkeypatch):
+    for closed in ("stdout", "stderr"):
+        for arguments, expected in ((["list"], 0), (["show", "nope"], 2)):
+            with monkeypatch.context() as patch:
+                patch.setattr(sys, closed, None)
+                status, out, err = lyap(*arguments)
+                getattr(sys, closed).close()
+            assert status == expected
+            # what is said on one is not said on the other
+            assert (out == "") == (closed == "stdout" or status == 2)
+            assert (err == "") == (closed == "stderr" or status == 0)
+
+
 @pytest.mark.slow
 def test_who_reads_the_output_may_go(tmp_path):
     read, write = os.pipe()

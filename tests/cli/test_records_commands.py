@@ -190,6 +190,32 @@ def test_diff_says_in_what_two_records_differ(lyap, runs):
     assert lyap.json("diff", "a", "c")["values"]["loss"] is None
 
 
+def test_records_of_equal_numbers_that_differ_are_told_in_what(lyap, tmp_path):
+    x = np.array([0.0, 1.0])
+    own = {"": ("k", {"x": 1}, {"v": (("i",), x)})}
+    own["type"] = ("k", {"x": 1}, {"v": (("i",), x.astype(np.float32))})
+    own["bits"] = ("k", {"x": 1}, {"v": (("i",), np.array([-0.0, 1.0]))})
+    own["unit"] = ("k", {"x": 1}, {"v": (("i",), x, {"units": "s"})})
+    own["dims"] = ("k", {"x": 1}, {"v": (("j",), x)})
+    own["role"] = ("k", {"x": 1}, {}, {"v": (("i",), x)})
+    own["none"] = ("k", {"x": 1, "y": None}, {"v": (("i",), x)})
+    own["real"] = ("k", {"x": 1.0}, {"v": (("i",), x)})
+    for name, given in own.items():
+        Record(*given).save(tmp_path / "runs" / f"a{name}")
+    told = {
+        "type": "equal, but of type float64 and of type float32",
+        "bits": "equal, but not to the bit",
+        "unit": "equal, but with attributes {} and with attributes {'units': 's'}",
+        "dims": "equal, but along i and along j",
+        "role": "equal, but a variable and a coordinate",
+    }
+    for name, words in told.items():
+        assert lyap.json("diff", "a", f"a{name}")["values"] == {"v": words}
+    assert lyap.json("diff", "a", "anone")["settings"] == {"y": [None, None]}
+    assert "missing" in lyap("diff", "a", "anone")[1]
+    assert lyap.json("diff", "a", "areal")["settings"] == {"x": [1, 1.0]}
+
+
 def test_rm_removes_a_record_with_all_that_stands_beside_it(lyap, runs, tmp_path, monkeypatch):
     for end in (".png", ".html"):
         (runs / f"training{end}").touch()

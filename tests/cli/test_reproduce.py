@@ -70,6 +70,36 @@ def test_a_dry_run_of_paper_scale_counts_what_is_made(lyap, monkeypatch):
     assert networks["fig1b"] == 8
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--list", "--seed", 3], "all figures are listed, whatever --seed may say; drop it"),
+        (
+            ["--scale", "paper", "--workers", 2],
+            "all figures are listed, whatever --scale, --workers may say; dro",
+        ),
+        (
+            ["gradient-flossing", "--list"],
+            "all figures are listed, whatever gradient-flossing may say; drop it",
+        ),
+        (
+            ["gradient-flossing", "fig1b", "--dry-run", "--workers", 2],
+            "--dry-run makes nothing, whatever --workers may",
+        ),
+        (
+            ["gradient-flossing", "fig4c", "--scale", "paper", "--gather", "--budget", "2h"],
+            "--gather makes nothing, whatever --budget may say; drop it",
+        ),
+        (
+            ["gradient-flossing", "fig1b", "--seed", 2**64],
+            "seed must be an integer in 0..9223372036854775807",
+        ),
+    ],
+)
+def test_options_that_would_change_nothing_are_refused(lyap, arguments, message):
+    assert message in lyap.fails("reproduce", *arguments)
+
+
 @pytest.mark.parametrize("option", [("--gather",), ("--budget", "2h"), ("--records", "elsewhere")])
 def test_what_is_of_paper_scale_is_refused_elsewhere(lyap, tmp_path, option):
     message = "--records, --budget and --gather are of paper scale; add --scale paper, or drop them"
@@ -129,7 +159,7 @@ TINY += ["--batch", 2, "--length", 20]
         (["reproduce", "gradient-flossing"], "unknown figure '';"),
         (
             ["reproduce", "gradient-flossing", "fig1b", "--threads", 0],
-            "threads must be an integer >= 1, got 0",
+            "threads must be an integer in 1..1024, got 0",
         ),
         (
             ["reproduce", "gradient-flossing", "fig1b", "--scale", "smoke", "--workers", 2],
@@ -150,7 +180,27 @@ TINY += ["--batch", 2, "--length", 20]
         (["train", "temporal_xor", *TINY, "--seeds", 0], "seeds must be an integer >= 1, got 0"),
         (["train", "temporal_xor", *TINY, "--epochs", -1], "epochs must be an integer >= 0, got -1"),
         (["train", "temporal_xor", *TINY, "--lr", -1.0], "lr must be finite and at least 0"),
-        (["train", "temporal_xor", *TINY, "--threads", 0], "threads must be an integer >= 1, got 0"),
+        (["train", "temporal_xor", *TINY, "--threads", 0], "threads must be an integer in 1..1024, got 0"),
+        (
+            ["train", "temporal_xor", *TINY, "--threads", 100_000],
+            "threads must be an integer in 1..1024, got 1",
+        ),
+        (["train", "temporal_xor", *TINY, "--batch", 0], "batch must be an integer >= 1, got 0"),
+        (["train", "temporal_xor", *TINY, "--length", 0], "length must be an integer >= 1, got 0"),
+        (
+            ["train", "temporal_xor", *TINY, "--floss-epochs", -1],
+            "floss_epochs must be an integer >= 0, got -1",
+        ),
+        (
+            ["train", "temporal_xor", *TINY, "--floss-clip", -1],
+            "floss_clip must be finite and at least 0, got -1",
+        ),
+        (["train", "temporal_xor", *TINY, "--lr", "nan"], "lr must be finite and at least 0, got nan"),
+        (["train", "temporal_xor", *TINY, "--gain", "inf"], "gain must be finite, got inf; correct it"),
+        (
+            ["train", "temporal_xor", *TINY, "--seed", 2**64],
+            "seed must be an integer in 0..92233720368547758",
+        ),
     ],
     ids=lambda value: " ".join(map(str, value[:3] + value[-2:])) if isinstance(value, list) else "",
 )
@@ -184,6 +234,9 @@ def test_train_is_the_training_of_the_library(lyap):
     schedule = lt.schedules.SCHEDULES["joint"](3, lt.FlossPhase(2, k=4))
     settings = {"batch": 2, "steps": 20}
     record = lt.train(model, task, schedule, lr=0.01, generator=seeded(5), **settings)
-    assert Record.load(summary["record"]) == record
+    found = Record.load(summary["record"])
+    # beside what the library tells, how the networks were drawn
+    drawn = {"preset": "gf2023", "gain": 1.0, "weights": "gaussian"}
+    assert found == Record(record.kind, {**record.config, **drawn}, record.variables, record.coordinates)
     scores = lt.evaluate(model, task, **settings)
     assert all(summary[name] == scores[name].tolist() for name in ("loss", "accuracy"))

@@ -190,6 +190,33 @@ def test_all_figures_share_their_parts(lyap, tmp_path):
 
 
 @pytest.mark.usefixtures("blank")
+def test_fewer_networks_are_gathered_into_a_file_of_their_own(lyap, tmp_path):
+    lyap.json(*SETTING)
+    whole = (tmp_path / "runs" / f"{PAPER}-fig4d-paper.nc").read_bytes()
+    answer = lyap.json(*SETTING, "--gather", "--seeds", 2)
+    assert answer["record"].endswith(f"{PAPER}-fig4d-paper-seeds2.nc")
+    assert Record.load(tmp_path / answer["record"]).config["seeds"] == 2
+    assert (tmp_path / "runs" / f"{PAPER}-fig4d-paper.nc").read_bytes() == whole
+    # as many as the paper has are the paper's
+    assert lyap.json(*SETTING, "--gather", "--seeds", 5)["record"].endswith(f"{PAPER}-fig4d-paper.nc")
+    # and what is damaged is named wherever parts are counted
+    damaged = tmp_path / "runs" / "records" / PAPER / "fig13" / "seed0-network4-delay4.nc"
+    damaged.write_bytes(damaged.read_bytes()[:-9])
+    (why,) = lyap.json("reproduce", "--list")["refused"]
+    assert damaged.name in why
+    assert f"refused: {why}\n" in lyap("reproduce", "--list")[1]
+    assert lyap.json("report", "--markdown", "checks.md")["refused"] == [why]
+    assert f"refused: {why}\n" in lyap("report", "--markdown", "checks.md")[1]
+
+
+def test_more_networks_than_a_figure_has_at_a_point_are_refused(lyap, monkeypatch):
+    monkeypatch.setattr(FIGURES[PAPER]["fig13"], "cut", FIGURES[PAPER]["fig13"].cut[1:])
+    message = f"{PAPER} fig4d has one network at each point, got --seeds 3; drop it, or give another --seed"
+    for more in ((), ("--gather",), ("--dry-run",)):
+        assert message in lyap.fails(*SETTING, "--seeds", 3, *more)
+
+
+@pytest.mark.usefixtures("blank")
 def test_a_figure_that_cannot_be_gathered_stops_no_other(lyap, tmp_path):
     lyap.json("reproduce", PAPER, "fig1b", "--scale", "paper", "--seeds", 2)
     lyap.json(*SETTING)

@@ -128,6 +128,18 @@ def test_parts_come_in_the_order_of_their_worth_and_have_names():
     assert [name_of(p) for p in parts(whole, 2)] == ["seed3", "seed4"]
 
 
+def test_of_a_part_that_grew_what_is_left_is_made():
+    few, many = (FIG4C(delays=(10, 70), seeds=seeds) for seeds in (2, 5))
+    records = list(map(made_up, parts(few)))
+    assert missing(few, records) == []
+    left = missing(many, records)
+    ends = [(part.delays, part.first, part.seeds) for part in left]
+    assert ends == [((10,), 2, 2), ((70,), 2, 2), ((10,), 4, 1), ((70,), 4, 1)]
+    assert missing(many, [*records, *map(made_up, left)]) == []
+    # and what is there of more is there of fewer
+    assert missing(few, list(map(made_up, parts(many)))) == []
+
+
 @pytest.mark.parametrize(("paper", "name"), CUT)
 def test_every_part_has_a_file_of_its_own(paper, name, tmp_path):
     every = parts(FIGURES[paper][name]())

@@ -11,13 +11,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from command import forked
+from lyaptorch import record as record_module
+from lyaptorch._files import host_of
 from lyaptorch.experiments import FIGURES
 from lyaptorch.experiments.parts import name_of, parts
 from lyaptorch.experiments.store import RATE, Store, _taken
 from lyaptorch.record import Record
+from lyaptorch.training import history
 from lyaptorch.training import run as engine
+from lyaptorch.training.checkpoint import begin, clocks
 
 FIG4C = FIGURES["gradient-flossing"]["fig4c"]
 FIGURE = FIG4C(**FIG4C.scales["smoke"])
@@ -71,6 +76,33 @@ def test_a_part_that_was_killed_goes_on(tmp_path):
     assert path == store.path(part)
     assert Record.load(path) == Record.load(unbroken.make(part, False))
     assert {p.name for p in folder.iterdir()} == {f"{name_of(part)}.nc", f"{name_of(part)}.host.json"}
+
+
+def test_what_a_part_took_counts_what_was_done_before_it_was_stopped(tmp_path, monkeypatch):
+    store, part = Store(FIGURE, tmp_path), parts(FIGURE)[1]
+    step, left = engine.Run.step, [3]
+
+    def stopped(self):
+        left[0] -= 1
+        if left[0] == 0:
+            raise KeyboardInterrupt
+        return step(self)
+
+    monkeypatch.setattr(engine, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(engine.Run, "step", stopped)
+    # as if the first steps had taken so long
+    monkeypatch.setattr(history, "clocks", lambda: clocks() * torch.tensor([1e6, 1e3]))
+    with pytest.raises(KeyboardInterrupt):
+        store.make(part, False)
+    monkeypatch.undo()
+    (checkpoint,) = tmp_path.glob(".*.checkpoint*")
+    before = (clocks() - begin(checkpoint)).tolist()
+    host = host_of(store.make(part, False))
+    assert before[0] < host["seconds"] < before[0] + 60
+    assert before[1] < host["cpu_seconds"] < before[1] + 60
+    assert before[0] > 100
+    # and so they tell the rate
+    assert host["operations"] == part.operations()
 
 
 KILLS = 20
@@ -215,6 +247,26 @@ def test_a_part_of_which_some_networks_are_there_is_made(tmp_path):
     assert first in store.missing()
     assert store.make(first, False) == path
     assert Record.load(path) == whole
+
+
+def test_a_part_of_a_newer_lyaptorch_is_not_replaced(tmp_path, monkeypatch):
+    store, (first, *_) = Store(FIGURE, tmp_path), parts(FIGURE)
+    with monkeypatch.context() as patch:
+        patch.setattr(record_module, "_VERSION", 99)
+        path = store.make(first, False)
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="format_version must be 1 or 2, got 99; update lyaptorch"):
+        store.make(first, False)
+    assert path.read_bytes() == before
+
+
+def test_what_is_no_part_costs_nothing(tmp_path):
+    store, (first, *_) = Store(FIGURE, tmp_path), parts(FIGURE)
+    path = store.make(first, False)
+    spent = store.spent()
+    for name in ("another.nc", f"{path.stem}-copy.nc"):
+        Record.load(path).save(tmp_path / name, host={"seconds": 1e6, "cpu_seconds": 1e6})
+    assert store.spent() == spent
 
 
 def test_what_a_part_will_cost(tmp_path):

@@ -294,12 +294,18 @@ def test_a_record_of_a_newer_version_is_not_overwritten(tmp_path, monkeypatch):
     assert saved(tmp_path) == before
 
 
-def test_a_damaged_record_is_named(tmp_path):
+def test_a_damaged_record_is_named_and_made_again(tmp_path):
     go(tmp_path, together=one)
     (path,) = tmp_path.glob("*.nc")
-    path.write_bytes(path.read_bytes()[:-9] + b"123456789")
-    with pytest.raises(ValueError, match=r"cannot load .*: it is damaged"):
-        go(tmp_path, together=one)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-9] + b"123456789")
+    (tmp_path / "another.nc").write_bytes(b"")
+    plan = go(tmp_path, together=one)
+    assert sorted("another.nc" in why for why in plan.refused) == [False, True]
+    assert any("it is damaged" in why for why in plan.refused)
+    # its runs are made again, and what is of no pack of this sweep stays
+    assert path.read_bytes() == whole
+    assert (tmp_path / "another.nc").read_bytes() == b""
 
 
 @pytest.mark.parametrize(
@@ -500,12 +506,12 @@ def test_the_command_resumes_an_ensemble_that_was_stopped(lyap, tmp_path, monkey
         (["xor.toml", "--over", "k=1", "--over", "k=2"], "an axis must be given once, got k twice"),
         (["xor.toml", "--over", "network=1"], "an axis must be given once, got network twice"),
         (["xor.toml", "--seeds", 0], "seeds must be an integer >= 1, got 0"),
-        (["xor.toml", "--group", 0], "most must be an integer >= 1, got 0"),
+        (["xor.toml", "--group", 0], "group must be an integer >= 1, got 0"),
         (["xor.toml", "--workers", 0], "workers must be an integer >= 1, got 0"),
         (["xor.toml", "--workers", 2, "--address", "auto"], "Ray decides how many workers there are"),
         (["xor.toml", "--runs", "net.py"], "cannot write to the folder net.py"),
         (["xor.toml", "--runs", "/proc/nowhere"], "cannot write to the folder /proc/nowhere"),
-        (["xor.toml", "--threads", 0], "threads must be an integer >= 1, got 0"),
+        (["xor.toml", "--threads", 0], "threads must be an integer in 1..1024, got 0"),
     ],
     ids=lambda value: " ".join(map(str, value)) if isinstance(value, list) else "",
 )

@@ -18,9 +18,9 @@ from lyaptorch import FitPhase, FlossPhase
 from lyaptorch._files import sealed
 from lyaptorch.schedules import At, Scale, Trigger, When
 from lyaptorch.tasks import TemporalXOR
-from lyaptorch.training import history as module
+from lyaptorch.training import checkpoint as module
 from lyaptorch.training import run as engine
-from lyaptorch.training.history import load_checkpoint, save_checkpoint
+from lyaptorch.training.checkpoint import SPENT, begin, cost, load_checkpoint, save_checkpoint
 from trained import SCAN, make, numbers, run, same, seeded
 
 A, B, C = torch.eye(3, dtype=torch.bool)
@@ -265,6 +265,62 @@ def test_another_number_of_threads_is_a_warning(stop_after, tmp_path):
             once(checkpoint=tmp_path / "a")
     finally:
         torch.set_num_threads(1)
+
+
+def test_a_checkpoint_of_another_release_is_refused(monkeypatch, tmp_path):
+    path, installed = tmp_path / "a", {"lyaptorch": "0.2.1"}
+    monkeypatch.setattr(module, "host_facts", lambda: installed)
+    once(checkpoint=path)
+    before = path.read_bytes()
+    installed["lyaptorch"] = "0.3.0.dev7"
+    message = (
+        r"cannot resume from .*a: lyaptorch 0\.2\.1 wrote it, and 0\.3\.0 may train to other numbers; "
+        r"install 0\.2\.1 to end the run, or delete it to start again"
+    )
+    with pytest.raises(ValueError, match=message):
+        once(checkpoint=path)
+    assert path.read_bytes() == before
+    path.unlink()
+    once(checkpoint=path)
+    # the source of a release in the making is one
+    installed["lyaptorch"] = "0.3.0.dev8"
+    once(checkpoint=path)
+
+
+def test_what_led_to_a_checkpoint_counts(stop_after, tmp_path):
+    path = tmp_path / "a"
+    assert 0 <= cost(begin(path))["cpu_seconds"] < 60
+    stop_after(3)
+    with pytest.raises(Stopped):
+        once(checkpoint=path)
+    assert cost(begin(path))["seconds"] > 0
+    expected = once()[0]
+    tensors, facts = load_checkpoint(path, expected.config)
+    save_checkpoint(path, {**tensors, SPENT: torch.tensor([1000.0, 500.0], dtype=torch.float64)}, facts)
+    assert once(checkpoint=path)[0] == expected
+    # of a second training, and half of one that was being written
+    save_checkpoint(tmp_path / "a-fit", tensors, facts)
+    (tmp_path / "a.0.tmp").write_bytes(b"half")
+    assert 1000 < cost(begin(path))["seconds"] < 1060
+    assert 500 < cost(begin(path))["cpu_seconds"] < 560
+    del tensors[SPENT]
+    save_checkpoint(tmp_path / "a-fit", tensors, facts)
+    assert cost(begin(path)) == {}
+    (tmp_path / "a-fit").write_bytes(b"damaged")
+    assert cost(begin(path)) == {}
+
+
+@pytest.mark.parametrize("seconds", ["abc", "", "nan"])
+def test_seconds_between_checkpoints_that_are_no_number_are_refused(seconds, monkeypatch, tmp_path):
+    monkeypatch.setattr(engine, "CHECKPOINT_SECONDS", seconds)
+    model = make()
+    start = numbers(model)
+    with pytest.raises(
+        ValueError, match=f"LYAPTORCH_CHECKPOINT_SECONDS must be a number of seconds, got '{seconds}'; corr"
+    ):
+        run(model, *SHORT, clip=None, checkpoint=tmp_path / "a")
+    assert same(numbers(model), start)
+    assert not (tmp_path / "a").exists()
 
 
 @pytest.fixture(scope="module")

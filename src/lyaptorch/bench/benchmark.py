@@ -53,7 +53,7 @@ class Benchmark:
             raise ValueError(f"rows must be parts of the names {names}, got {', '.join(self.rows)}")
         if self.threads is None:
             return found
-        _checks.integer("threads", self.threads, 1)
+        _checks.threads(self.threads)
         # rows that differ in threads alone have become one
         return list(dict.fromkeys(replace(row, threads=self.threads) for row in found))
 
@@ -69,6 +69,7 @@ class Benchmark:
             ValueError: if no row is chosen, or there are no compiled kernels.
         """
         _checks.integer("rounds", self.rounds, 1)
+        _checks.seed(self.seed)
         cpu, rows = kernels.available()["cpu"], self.chosen()
         if not cpu.available:
             raise ValueError(f"the compiled kernels are what is timed, and {cpu.detail}")

@@ -49,6 +49,8 @@ exit codes:
 
 def main() -> int:
     """Run the command line; errors end in one sentence, an interrupt in status 130."""
+    # started with a stream closed, as by >&-, Python has none; without stderr, print would take stdout
+    sys.stdout, sys.stderr = (s or open(os.devnull, "w") for s in (sys.stdout, sys.stderr))  # noqa: SIM115
     if sys.argv[1:] == ["--version"]:
         print(f"lyap {lyaptorch.__version__}")
         return 0

@@ -56,13 +56,15 @@ Standings: TypeAlias = Mapping[tuple[str, str], Standing]
 """Of figures, by paper and name."""
 
 
-def at_paper_scale(order: PaperOrder) -> dict[tuple[str, str], Standing]:
-    """Those of the figures of which there are parts."""
-    found = {}
+def at_paper_scale(order: PaperOrder) -> tuple[dict[tuple[str, str], Standing], dict[Path, str]]:
+    """Those of the figures of which there are parts; and why other Records among these are refused."""
+    found: dict[tuple[str, str], Standing] = {}
+    refused: dict[Path, str] = {}
     for paper, figures in FIGURES.items():
         for name in figures:
             store = order.store(paper, name)
-            records = store.look()[0]
+            records, others = store.look()
+            refused |= others
             if not records:
                 continue
             chosen = order.figure(paper, name)
@@ -77,7 +79,7 @@ def at_paper_scale(order: PaperOrder) -> dict[tuple[str, str], Standing]:
                 found[paper, name] = Standing((), refused=str(error))
                 continue
             found[paper, name] = Standing(told, seeds, store.spent())
-    return found
+    return found, refused
 
 
 def over_runs(made: Sequence[Made], scale: str) -> dict[tuple[str, str], Standing]:

@@ -68,7 +68,7 @@ class Made:
 
 def seed_of(paper: str, figure: str, seed: int | None = None) -> int:
     """The seed that is asked for, or the figure's own."""
-    return _checks.integer("seed", FIGURES[paper][figure]().seed if seed is None else seed, 0)
+    return _checks.seed(FIGURES[paper][figure]().seed if seed is None else seed)
 
 
 def other_seed(paper: str, figure: str, seed: int | None) -> str:

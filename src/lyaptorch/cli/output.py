@@ -6,10 +6,9 @@ import hashlib
 import json
 import math
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
@@ -18,6 +17,7 @@ import tyro
 from rich.console import Console, RenderableType
 from rich.table import Column, Table
 from rich.text import Text
+from torch import Tensor
 
 from lyaptorch import _checks
 from lyaptorch._brief import FAILS, HOLDS, UNDECIDED, tally
@@ -27,6 +27,7 @@ from lyaptorch.experiments import Check
 from lyaptorch.experiments.over_seeds import OverSeeds
 from lyaptorch.kernels import available
 from lyaptorch.record import Record
+from lyaptorch.training.checkpoint import begin, checkpoints_of, cost
 from lyaptorch.training.epochs import keep_pages
 
 Quiet: TypeAlias = Annotated[bool, tyro.conf.arg(aliases=("-q",)), tyro.conf.FlagCreatePairsOff]
@@ -112,7 +113,7 @@ class Work(Output):
     def prepare(self) -> None:
         """Let torch and the memory of this process work as asked for."""
         # before anything is computed: sums depend on how many threads share them
-        torch.set_num_threads(_checks.integer("threads", self.threads, 1))
+        torch.set_num_threads(_checks.threads(self.threads))
         keep_pages()
 
     def job(self, name: str, options: Mapping[str, Any] | None = None) -> Job:
@@ -120,7 +121,8 @@ class Work(Output):
         self.prepare()
         # a checkpoint of other settings must never be resumed, so its name holds a digest of them all
         digest = hashlib.sha256(to_json("options", dict(options or {})).encode()).hexdigest()[:12]
-        job = Job(self, run_path(self.runs, name), self.runs / f".{name}-{digest}.checkpoint")
+        path, checkpoint = run_path(self.runs, name), self.runs / f".{name}-{digest}.checkpoint"
+        job = Job(self, path, checkpoint, begin(checkpoint))
         self.note(f"{host_facts()}; kernels: {available()['cpu'].detail}")
         self.note(f"resumes from {', '.join(map(str, job.checkpoints())) or 'nothing'}; {job.path}")
         return job
@@ -138,34 +140,33 @@ class Job:
         output: how it answers.
         path: where its Record goes.
         checkpoint: how the names of its checkpoints begin; an experiment has one for each of its trainings.
-        start: when it began, on the clock and in processor time.
+        start: when it began, by the clocks.
     """
 
     output: Output
     path: Path
     checkpoint: Path
-    start: tuple[float, float] = field(default_factory=lambda: (time.monotonic(), time.process_time()))
+    start: Tensor
 
     def checkpoints(self) -> list[Path]:
         """Those that there are."""
-        return list(self.checkpoint.parent.glob(f"{self.checkpoint.name}*"))
+        return checkpoints_of(self.checkpoint)
 
-    def save(self, record: Record, *, fresh: bool = True) -> tuple[Path, float]:
+    def save(self, record: Record, *, fresh: bool = True) -> tuple[Path, float | None]:
         """Write the Record at the next free name and remove the checkpoints; return where, and the seconds.
+
+        They count what led to the checkpoints from which it went on; None where nobody knows.
 
         If not `fresh`, an equal Record that is there already stays, with what it cost.
         """
-        path, (start, cpu) = self.path, self.start
-        seconds = time.monotonic() - start
+        path, taken = self.path, cost(self.start)
         if fresh or not path.exists() or Record.load(path) != record:
-            host = {"seconds": seconds}
             # a sweep, which alone is not fresh, has its work done by others: they say what it cost them
-            host |= {"cpu_seconds": time.process_time() - cpu} if fresh else {}
-            path = record.save(path, host=host, fresh=fresh)
+            path = record.save(path, host=taken if fresh else {}, fresh=fresh)
         # only now: killed before, it still has what it needs to resume
         for done in self.checkpoints():
             done.unlink(missing_ok=True)
-        return path, seconds
+        return path, taken.get("seconds")
 
     def conclude(
         self,

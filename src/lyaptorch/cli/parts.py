@@ -6,7 +6,7 @@ import functools
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
@@ -19,7 +19,7 @@ from lyaptorch.cli.output import Output, Work, check_table, draw, seeds_table, t
 from lyaptorch.experiments import FIGURES, Check
 from lyaptorch.experiments.figure import SCALES, Figure
 from lyaptorch.experiments.over_seeds import OverSeeds, over_seeds
-from lyaptorch.experiments.parts import SEEDS, Coverage, completed, coverage, gathered, name_of
+from lyaptorch.experiments.parts import SEEDS, Coverage, completed, coverage, gathered, name_of, networks_of
 from lyaptorch.experiments.recorded import as_recorded, gathered_checks
 from lyaptorch.experiments.store import Store
 from lyaptorch.experiments.thinning import restored
@@ -93,6 +93,22 @@ class PaperOrder:
         if seeds is None and not measured.cut:
             seeds = SEEDS if rough_seconds(measured.costs()[PAPER]) < LONG else 1
         return Store.below(self.folder, measured, seeds)
+
+    def called(self, paper: str, name: str) -> str:
+        """What the files of the figure are called: of other networks than the paper's they are others."""
+        usual, own = (order.store(paper, name).figure for order in (replace(self, seeds=None), self))
+        other = "" if usual == own else f"-seeds{self.seeds}"
+        return f"{paper}-{name}-{PAPER}{other_seed(paper, name, self.seed)}{other}"
+
+
+def refuse_seeds(paper: str, name: str, order: PaperOrder) -> None:
+    """Raise if a figure has one network at each point, however many are asked for."""
+    figure = order.figure(paper, FIGURES[paper][name].measured_by)
+    if figure.cut and networks_of(figure) is None:
+        raise ValueError(
+            f"{paper} {name} has one network at each point, got --seeds {order.seeds}; drop it, or give "
+            "another --seed"
+        )
 
 
 def make_parts(
@@ -170,7 +186,7 @@ def gather(paper: str, name: str, order: PaperOrder) -> tuple[dict[str, Any], li
         why = "".join(f"; {reason}" for reason in refused.values())
         raise ValueError(f"no part of {title} is in {store.folder}; make some without --gather{why}")
     record, runs = checked(chosen, store, records)
-    path = record.save(order.work.runs / f"{paper}-{name}-{PAPER}{other_seed(paper, name, order.seed)}.nc")
+    path = record.save(order.work.runs / f"{order.called(paper, name)}.nc")
     files = {"record": str(path), "figure": str(draw(record, path))}
     heading = f"{title}, {PAPER} scale"
     checks: Sequence[Check | OverSeeds]
@@ -248,7 +264,8 @@ def reproduce_parts(
         raise ValueError(f"{counted(len(failed), 'part')} failed, the others are saved: {', '.join(failed)}")
 
 
-def coverage_of(paper: str, name: str, order: PaperOrder) -> Coverage:
-    """How much of a figure is there."""
+def coverage_of(paper: str, name: str, order: PaperOrder) -> tuple[Coverage, dict[Path, str]]:
+    """How much of a figure is there, and why other Records among its parts are refused."""
     store = order.store(paper, name)
-    return coverage(store.figure, store.look()[0], store.seeds)
+    records, refused = store.look()
+    return coverage(store.figure, records, store.seeds), refused

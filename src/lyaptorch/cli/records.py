@@ -11,7 +11,7 @@ import tyro
 from numpy.typing import NDArray
 
 from lyaptorch._brief import tally
-from lyaptorch._files import host_of, replace_file
+from lyaptorch._files import host_of, replace_file, to_json
 from lyaptorch.cells import ACTIVATIONS, WEIGHTS
 from lyaptorch.cli.claims import at_paper_scale, badge, checks_page, over_runs
 from lyaptorch.cli.figures import made_in, records_in
@@ -90,7 +90,8 @@ def report(
         # before anything is written: it may be refused
         order = PaperOrder(Parts(records).folder(output), None, None, Work(runs))
         scale = scale or "small"
-        told = at_paper_scale(order), over_runs(made_in(runs), scale), scale
+        paper, refused = at_paper_scale(order)
+        told = paper, over_runs(made_in(runs), scale), scale
         text = checks_page(*told, markdown.parent)
     out = runs / "report.html" if out is None else out
     replace_file(out, runs_page(f"Records in {runs}", entries, unreadable).encode())
@@ -104,7 +105,8 @@ def report(
         lines.append(f"TensorBoard {tensorboard}, {curves} curves")
     if markdown is not None:
         replace_file(markdown, text.encode())
-        facts |= {"markdown": str(markdown)}
+        facts |= {"markdown": str(markdown), "refused": list(refused.values())}
+        lines += [f"refused: {why}" for why in refused.values()]
         lines += [f"Markdown {markdown}", badge(*told)]
     output.answer(facts, [*lines, f"Page {out}"])
 
@@ -157,10 +159,12 @@ def diff(
     a, b = (Record.load(_find(path, output.runs)) for path in (first, second))
     kept = [{"kind": record.kind, **record.config} for record in (a, b)]
     names = ["kind", *sorted({*a.config, *b.config} - {"kind"})]
-    settings = {n: [c.get(n) for c in kept] for n in names if kept[0].get(n) != kept[1].get(n)}
+    # as text: 1, 1.0 and true are equal in Python, and one that is missing is not null
+    texts = [{n: to_json(n, value) for n, value in c.items()} for c in kept]
+    settings = {n: [c.get(n) for c in kept] for n in names if texts[0].get(n) != texts[1].get(n)}
     values = {name: _difference(name, a, b) for name in dict.fromkeys((*a, *b))}
     # values that agree are left out of the table, but not of JSON
-    rows = [(name, shortened(left), shortened(right)) for name, (left, right) in settings.items()]
+    rows = [(n, *(shortened(c.get(n, "missing")) for c in kept)) for n in settings]
     for name, found in values.items():
         if found != 0.0:
             rows.append((name, found if isinstance(found, str) else f"at most {found:.3g} apart", ""))
@@ -243,13 +247,27 @@ def _difference(name: str, a: Record, b: Record) -> float | str:
         return f"sizes {' by '.join(map(str, x.shape))} and {' by '.join(map(str, y.shape))}"
     if "U" in x.dtype.kind + y.dtype.kind:
         # words have no distance
-        return 0.0 if (x == y).all() else "other words"
+        return _otherwise(name, a, b) if (x == y).all() else "other words"
     x, y = x.astype(float), y.astype(float)
     # two NaN, or two equal infinities, are no difference; where one is alone the distance is NaN: infinite
     same = np.isclose(x, y, rtol=0.0, atol=0.0, equal_nan=True)
     with np.errstate(invalid="ignore"):
         apart = np.nan_to_num(np.abs(x - y), nan=np.inf)
-    return float(np.where(same, 0.0, apart).max(initial=0.0))
+    return float(np.where(same, 0.0, apart).max(initial=0.0)) or _otherwise(name, a, b)
+
+
+def _otherwise(name: str, a: Record, b: Record) -> float | str:
+    """In what else equal values differ; 0 if in nothing."""
+    told = []
+    for record in (a, b):
+        dims, values, attributes = {**record.variables, **record.coordinates}[name]
+        role = "a variable" if name in record.variables else "a coordinate"
+        words = (role, f"along {', '.join(dims)}", f"of type {values.dtype}", f"with attributes {attributes}")
+        told.append((*words, values.tobytes()))
+    for one, other in zip(*told, strict=True):
+        if one != other:
+            return "equal, but not to the bit" if isinstance(one, bytes) else f"equal, but {one} and {other}"
+    return 0.0
 
 
 def list_all(*, output: Outputs) -> None:

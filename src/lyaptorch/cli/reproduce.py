@@ -15,7 +15,15 @@ from lyaptorch import _checks
 from lyaptorch.cli.figures import Made, Order, drawn, made_in, make, make_all, seed_of
 from lyaptorch.cli.foresee import foresee
 from lyaptorch.cli.output import Work, Works, check_table, counted, resumable, seeds_table
-from lyaptorch.cli.parts import PAPER, PaperOrder, Parts, PartsOptions, coverage_of, reproduce_parts
+from lyaptorch.cli.parts import (
+    PAPER,
+    PaperOrder,
+    Parts,
+    PartsOptions,
+    coverage_of,
+    refuse_seeds,
+    reproduce_parts,
+)
 from lyaptorch.experiments import FIGURES, SCALES
 from lyaptorch.experiments.over_seeds import over_seeds
 from lyaptorch.plots.pages import duration
@@ -23,6 +31,8 @@ from lyaptorch.tasks.archives import VARIABLE
 
 ALL = "all"
 """The name of every figure of a paper, or of all papers."""
+MEASURED = ("--scale", "--seed", "--seeds", "--data-dir")
+"""Options that say what is made."""
 
 
 def reproduce(
@@ -60,18 +70,37 @@ def reproduce(
         parts: Of paper scale.
         work: Where the results go, and how.
     """
+    given = {
+        "--scale": scale != "small",
+        "--seed": seed is not None,
+        "--seeds": seeds is not None,
+        "--data-dir": data_dir is not None,
+        "--workers": workers != 1,
+        "--threads": work.threads != 1,
+        "--dry-run": dry_run,
+        "--records": parts.records is not None,
+        "--budget": parts.budget != "",
+        "--gather": parts.gather,
+    }
     if list or not paper:
+        _refuse_idle("all figures are listed", given, but=("--records",), named=paper)
         _list(work, parts)
         return
     if seeds is not None:
         _checks.integer("seeds", seeds, 1)
-    _checks.integer("threads", work.threads, 1)
+    _checks.threads(work.threads)
     _checks.integer("workers", workers, 1)
     if scale != PAPER and parts != Parts():
         raise ValueError(
             "--records, --budget and --gather are of paper scale; add --scale paper, or drop them"
         )
+    if dry_run:
+        _refuse_idle("--dry-run makes nothing", given, but=(*MEASURED, "--threads", "--dry-run"))
+    elif parts.gather:
+        _refuse_idle("--gather makes nothing", given, but=(*MEASURED, "--threads", "--records", "--gather"))
     chosen = _chosen(paper, figure)
+    if scale == PAPER and seeds is not None and len(chosen) == 1:
+        refuse_seeds(*chosen[0], PaperOrder(parts.folder(work), seed, seeds, work))
     # through the environment: processes that make figures inherit it
     if data_dir is not None:
         os.environ[VARIABLE] = str(data_dir)
@@ -100,6 +129,16 @@ def reproduce(
     files = {"record": made.path, "figure": made.path.with_suffix(".png")}
     facts = {"checks": [check.facts() for check in checks]}
     work.conclude(facts, [table, *reasons], files, made.cost("seconds"))
+
+
+def _refuse_idle(why: str, given: Mapping[str, bool], but: tuple[str, ...], named: str = "") -> None:
+    """Raise for options that would change nothing, and for names."""
+    idle = [option for option, there in given.items() if there and option not in but]
+    idle += [named] if named else []
+    if idle:
+        raise ValueError(
+            f"{why}, whatever {', '.join(idle)} may say; drop {'it' if len(idle) == 1 else 'them'}"
+        )
 
 
 def _chosen(paper: str, figure: str) -> list[tuple[str, str]]:
@@ -160,11 +199,13 @@ def _list(work: Work, parts: Parts) -> None:
     """All figures, what they cost, how the checks stand of those whose Records are there, and their parts."""
     made, rows, order = made_in(work.runs), [], PaperOrder(parts.folder(work), None, None, work)
     parts_there: dict[tuple[str, str], str] = {}
+    refused: dict[Path, str] = {}
     for paper, figures in FIGURES.items():
         for name, figure in figures.items():
             records = [_facts(m) for m in made if (m.paper, m.figure) == (paper, name)]
             facts = {"paper": paper, "figure": name, "shows": figure.shows, "cost": figure.costs()}
-            there = coverage_of(paper, name, order)
+            there, others = coverage_of(paper, name, order)
+            refused |= others
             counts = {"gathered": {"seeds": there.common, "of": there.of}, "left_out": len(there.left_out)}
             rows.append({**facts, "records": records, **counts})
             if there.common:
@@ -172,7 +213,8 @@ def _list(work: Work, parts: Parts) -> None:
                 parts_there[paper, name] = f"paper: {there.common} of {there.of} seeds{told}"
     tables = [_figures(paper, [m for m in made if m.paper == paper], parts_there) for paper in FIGURES]
     note = f"* measured, from a Record in {work.runs}; the other costs are rough"
-    work.answer({"figures": rows}, [*tables, note])
+    named = [f"refused: {why}" for why in refused.values()]
+    work.answer({"figures": rows, "refused": list(refused.values())}, [*tables, note, *named])
 
 
 def _figures(paper: str, made: list[Made], parts_there: Mapping[tuple[str, str], str]) -> Table:

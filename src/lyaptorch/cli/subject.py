@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
-import inspect
-import sys
-import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, fields
 from types import ModuleType
 from typing import Any, Literal, NamedTuple
 
@@ -16,15 +11,16 @@ import numpy as np
 import torch
 import tyro
 from rich.text import Text
-from torch import Tensor, nn
+from torch import Tensor
 
 from lyaptorch import _checks
 from lyaptorch._padded import padded
 from lyaptorch._random import Stream
 from lyaptorch.cells import Cell, ElmanCell, GRUCell, LeakyRateCell, LSTMCell, RateCell, as_cell
 from lyaptorch.cli.files import is_file, read, shaped
+from lyaptorch.cli.loading import load
 from lyaptorch.diagnosis.trial import cell_of
-from lyaptorch.tasks import TASKS, Task, make_task
+from lyaptorch.tasks import TASKS, Recall, Task, make_task
 from lyaptorch.tasks.batch import Draw
 
 CELLS: dict[str, Callable[..., Cell]] = {
@@ -114,13 +110,15 @@ class Subject:
 
     def prepare(self) -> Driven:
         """Load or make the network, and its inputs."""
-        least = {"steps": 1, "transient": 0, "tangent_transient": 0, "trajectories": 1, "channels": 1}
+        least = {"n": 1, "steps": 1, "transient": 0, "tangent_transient": 0, "trajectories": 1, "channels": 1}
         for name, low in least.items():
             if getattr(self, name) is not None:
                 _checks.integer(name, getattr(self, name), low)
+        _checks.seed(self.seed)
         kind, from_python = getattr(torch, self.dtype), ".py:" in self.inputs
         given = from_python or is_file(self.inputs)
         task = None if given else _task(self.inputs, self.delay, self.items)
+        self._refuse_unused(given, task)
         channels = task.input_size if task else self.channels
         modules: dict[str, ModuleType] = {}
         network = load(self.target, modules) if self.target else self._make(channels)
@@ -149,11 +147,34 @@ class Subject:
         }
         return Driven(network, cell, arguments, said)
 
+    def _refuse_unused(self, given: bool, task: Task | None) -> None:
+        """Raise for an option that would change nothing, beside another one."""
+        of: dict[str, str] = {}
+        if self.target:
+            words = f"of a network that lyap makes, and {self.target} is given"
+            of |= dict.fromkeys(("cell", "gain", "leak", "activation", "weights"), words)
+        elif self.cell != "leaky":
+            of["leak"] = "of --cell leaky"
+        if given:
+            words = f"of inputs that lyap draws, and {self.inputs} is given"
+            of |= dict.fromkeys(("channels", "trajectories", "delay", "items"), words)
+        elif task is None:
+            of |= dict.fromkeys(("delay", "items"), f"of a task, and the inputs are {self.inputs}")
+        else:
+            of["channels"] = f"of noise and zero, and the inputs are {self.inputs}"
+            of |= {} if isinstance(task, Recall) else {"items": "of --inputs recall"}
+        default = {field.name: field.default for field in fields(self)}
+        for name, words in of.items():
+            if getattr(self, name) != default[name]:
+                raise ValueError(f"--{name} is {words}, got {getattr(self, name)}; drop it")
+
     def config(self, driven: Driven) -> dict[str, Any]:
         """What a Record says of it."""
         made = [] if self.target else ["n", "gain", "activation", "weights"]
         made += ["leak"] if made and self.cell == "leaky" else []
-        own = {name: getattr(self, name) for name in ("inputs", "dtype", "seed", *made)}
+        made += ["delay"] if self.inputs in TASKS else []
+        made += ["items"] if TASKS.get(self.inputs) is Recall else []
+        own = {name: getattr(self, name) for name in ("inputs", "input_scale", "dtype", "seed", *made)}
         shape = list(driven.arguments["inputs"].shape)
         return {"target": self.target or self.cell, "shape": shape, **own, **driven.transients()}
 
@@ -222,71 +243,3 @@ def _named(target: str, channels: int, modules: dict[str, ModuleType]) -> Tensor
     if not isinstance(found, np.ndarray):
         raise ValueError(f"{target} must be a tensor or an array, got {type(found).__name__}")
     return shaped(found, target, channels)
-
-
-def load(target: str, modules: dict[str, ModuleType] | None = None) -> Any:
-    """What `module:name`, `file.py:name` or `file.py:name.part` names.
-
-    A function without arguments, or a class, is called: at the end, and where a part of what it makes is
-    named.
-
-    Args:
-        target: the name.
-        modules: those that were loaded before, which are not loaded again; added to.
-
-    Raises:
-        ValueError: if there is no such name, or the user's code fails.
-    """
-    where, colon, names = target.rpartition(":")
-    if not colon:
-        raise ValueError(f"target must be module:name or file.py:name, got {target!r}")
-    modules = {} if modules is None else modules
-    try:
-        if where not in modules:
-            modules[where] = _module(where)
-    except (ImportError, OSError) as error:
-        raise ValueError(f"cannot load {target}: {error}; check the module and the name") from error
-    except Exception as error:  # whatever the user's module raises
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        at = "" if isinstance(error, SyntaxError) else f" in line {last.lineno} of {last.filename}"
-        raise ValueError(f"cannot load {target}: {type(error).__name__}: {error}{at}; correct it") from error
-    found: Any = modules[where]
-    # what is called on the way to a part, a class or `make`, is called once: whole.rnn of make()
-    for name in names.split("."):
-        try:
-            found = getattr(found if hasattr(found, name) else _made(found, target), name)
-        except AttributeError as error:
-            raise ValueError(f"cannot load {target}: {error}; check the module and the name") from error
-    return _made(found, target)
-
-
-def _made(found: Any, target: str) -> Any:
-    """What a function without arguments, or a class, makes; all else as it is."""
-    if isinstance(found, nn.Module) or not callable(found):
-        return found
-    parameters = inspect.signature(found).parameters.values()
-    # a function that needs arguments is a step; keyword-only ones no step is ever given
-    if any(p.default is p.empty and p.kind <= p.POSITIONAL_OR_KEYWORD for p in parameters):
-        return found
-    try:
-        return found()
-    except Exception as error:  # whatever the user's function raises
-        raise ValueError(f"{target}() failed: {error!r}; it must do its work without arguments") from error
-
-
-def _module(where: str) -> ModuleType:
-    """A module by its name, or by its file whatever other module has that name."""
-    if not where.endswith(".py"):
-        # as `python -m` does: a command on the path does not look into the folder where it is called
-        sys.path.insert(0, "")
-        return importlib.import_module(where)
-    path = Path(where).resolve()
-    sys.path.insert(0, str(path.parent))
-    # under a name of its own, or a user's json.py would be found loaded already: the library's
-    spec = importlib.util.spec_from_file_location(f"_lyap_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{where} is no Python file")
-    # entered before it runs: its dataclasses look themselves up there
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module

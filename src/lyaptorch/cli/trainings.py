@@ -41,12 +41,16 @@ def train(
         work: Where the result goes, and how.
     """
     _checks.integer("seeds", seeds, 1)
+    config.check()
     options = {**asdict(config), "seeds": seeds, "threads": work.threads}
     job = work.job(f"train-{config.task}-{config.schedule}", options)
     with resumable(job.checkpoints):
         networks = [config] * seeds, range(seeds)
         record, model, task = train_networks(*networks, job.checkpoint, work.show_progress)
         scores = evaluate(model, task, batch=config.batch, steps=config.length)
+    # that of the run holds what was trained, but not how the networks were drawn
+    drawn = {name: getattr(config, name) for name in ("preset", "gain", "weights")}
+    record = Record(record.kind, {**record.config, **drawn}, record.variables, record.coordinates)
     title = f"{config.task}, delay {config.delay}, schedule {config.schedule}, {config.epochs} epochs"
     rows = [(str(i), f"{scores['loss'][i]:.4f}", f"{scores['accuracy'][i]:.3f}") for i in range(seeds)]
     facts = {name: scores[name].tolist() for name in ("loss", "accuracy")}
@@ -66,6 +70,7 @@ def demo(
         config: The experiment.
         work: Where the result goes, and how.
     """
+    config.check()
     job = work.job("demo", asdict(config))
     with resumable(job.checkpoints):
         record = config.run(work.show_progress, job.checkpoint)
@@ -134,6 +139,8 @@ def sweep(
         work: Where the result goes, and how; the Records of ensembles go to the folder sweep in there.
     """
     work.prepare()
+    _checks.integer("group", group, 1)
+    _checks.integer("retries", retries, 0)
     at_once = _workers(workers, address, cpus, gpus, retries)
     common, axes = _settings(config), _axes(over, _checks.integer("seeds", seeds, 1))
     # an axis of seeds, --over seed=1,2, wins over both
@@ -156,8 +163,9 @@ def sweep(
             **settings,
         )
     record = gather(plan, common, axes, name=NAME)
-    facts = {"runs": len(configs), "accuracy": record["final_accuracy"].tolist()}
-    job.conclude(record, facts, [_accuracies(config.stem, record)], fresh=False)
+    facts = {"runs": len(configs), "accuracy": record["final_accuracy"].tolist(), "refused": plan.refused}
+    lines = [f"made again or passed over: {why}" for why in plan.refused]
+    job.conclude(record, facts, [_accuracies(config.stem, record), *lines], fresh=False)
 
 
 def _settings(path: Path) -> dict[str, Any]:
@@ -222,8 +230,15 @@ def _announce(plan: Plan, runs: int, workers: int, output: Output) -> None:
     todo = sum(len(group.ids) for group in plan.todo)
     with_all = f"{duration(seconds / workers)} with {workers} worker{'s' * (workers > 1)}"
     output.answer(
-        {"runs": runs, "finished": finished, "ensembles": ensembles, "seconds": seconds},
+        {
+            "runs": runs,
+            "finished": finished,
+            "ensembles": ensembles,
+            "seconds": seconds,
+            "refused": plan.refused,
+        },
         [
+            *(f"to be made again or passed over: {why}" for why in plan.refused),
             f"{runs} runs, {finished} of them finished; {todo} to do, in {ensembles} ensembles",
             f"about {duration(seconds)} of computing, {with_all}",
         ],

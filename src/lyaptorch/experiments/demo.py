@@ -55,6 +55,14 @@ class Demo:
     measure: int = 500
     seed: int = 1
 
+    def check(self) -> None:
+        """Raise before any work what would be raised in the middle of it."""
+        for name in ("seeds", "hidden_size", "floss_epochs", "batch", "length", "measure"):
+            _checks.integer(name, getattr(self, name), 1)
+        _checks.integer("epochs", self.epochs, 0)
+        _checks.rate("floss_clip", self.floss_clip)
+        _checks.seed(self.seed)
+
     def run(self, show_progress: bool | None = None, checkpoint: Path | None = None) -> Record:
         """Floss one group, measure both spectra, train all together; resume from `checkpoint` if it exists.
 
@@ -63,7 +71,7 @@ class Demo:
             `spectrum`, `spectrum_error (member, rank)` before training, `final_accuracy (member)` on fresh
             batches, and the coordinates `flossed`, `network (member)`.
         """
-        _checks.integer("floss_epochs", self.floss_epochs, 1)
+        self.check()
         study = Study(self.seed, show_progress, checkpoint)
         # the same ids in both groups, and so the same weights and batches
         networks = torch.arange(self.seeds).repeat(2, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import product
 from typing import Any, TypeAlias
@@ -37,9 +38,14 @@ def with_labels(figure: Figure, along: Along, chosen: Sequence[Any]) -> Figure:
     return _with(figure, {along.field: tuple(chosen)})
 
 
+def networks_of(figure: Figure) -> Along | None:
+    """Along what its networks stand, if it is cut into networks."""
+    return next((along for along in figure.cut if _counts(figure, along)), None)
+
+
 def with_networks(figure: Figure, count: int) -> Figure:
     """The figure with so many networks at each point; as it is, if it is not cut into networks."""
-    own = next((along for along in figure.cut if _counts(figure, along)), None)
+    own = networks_of(figure)
     return figure if own is None else _with(figure, {own.field: count})
 
 
@@ -104,12 +110,24 @@ def cells(record: Record, figure: Figure) -> set[Labels]:
 
 
 def missing(figure: Figure, records: Sequence[Record], seeds: int = SEEDS) -> list[Figure]:
-    """The parts of a figure that are not there, or not wholly."""
+    """The parts of a figure that are not there; of one that is there in part, what is left of it."""
     if not figure.cut:
         there = {record.config["seed"] for record in records}
         return [part for part in parts(figure, seeds) if part.seed not in there]
     made = set().union(*(cells(record, figure) for record in records))
-    return [p for p in parts(figure) if not made.issuperset(product(*(labels(p, a) for a in p.cut)))]
+    return [left for part in parts(figure) if (left := _left(part, made)) is not None]
+
+
+def _left(part: Figure, made: AbstractSet[Labels]) -> Figure | None:
+    """What of a part is not made: along each dimension from the first to the last label that is not."""
+    lacking = set(product(*(labels(part, along) for along in part.cut))) - made
+    if not lacking:
+        return None
+    for i, along in enumerate(part.cut):
+        own, there = labels(part, along), {cell[i] for cell in lacking}
+        places = [place for place, label in enumerate(own) if label in there]
+        part = with_labels(part, along, own[places[0] : places[-1] + 1])
+    return part
 
 
 @dataclass(frozen=True)
@@ -182,37 +200,6 @@ def gathered(figure: Figure, records: Sequence[Record]) -> Record:
         if _counts(figure, along):
             coordinates[along.dim] = ((along.dim,), np.array(own))
     return Record(f"{figure.paper} {figure.figure}", asdict(whole), variables, coordinates)
-
-
-def stretched(figure: Figure, record: Record, place: int = 0) -> Record:
-    """A gathered Record with all points of the figure: those that are not there hold what another does.
-
-    It is good for nothing but to ask what the figure would claim of them, and which claims depend on them.
-
-    Args:
-        figure: the whole.
-        record: of some of its points.
-        place: of the point along each dimension whose values the others get.
-    """
-    groups: list[dict[str, Given]] = [dict(record.variables), dict(record.coordinates)]
-    config = dict(record.config)
-    for along, own in zip(figure.cut, own_labels(record, figure), strict=True):
-        if not _counts(figure, along):
-            every = labels(figure, along)
-            groups = [_taken(group, along.dim, own, every, place) for group in groups]
-            config[along.field] = list(every)
-    return Record(record.kind, config, *groups)
-
-
-def _taken(group: dict[str, Given], dim: str, own: Labels, every: Labels, place: int) -> dict[str, Given]:
-    places = [own.index(label) if label in own else place for label in every]
-    found: dict[str, Given] = {}
-    for name, (dims, values, *attributes) in group.items():
-        if dim in dims:
-            labelled = tuple(dims) == (dim,) and values.tolist() == list(own)
-            values = np.array(every) if labelled else values.take(places, list(dims).index(dim))
-        found[name] = (dims, values, *attributes)
-    return found
 
 
 def completed(figure: Figure, raw: Record) -> Record:

@@ -6,10 +6,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
 
+import numpy as np
+
 from lyaptorch.experiments.check import Check
 from lyaptorch.experiments.figure import SCALES, Figure
-from lyaptorch.experiments.parts import stretched, tuples
-from lyaptorch.record import Record
+from lyaptorch.experiments.parts import Labels, labels, networks_of, own_labels, tuples
+from lyaptorch.record import Given, Record
 
 
 def figure_of(record: Record, figures: Mapping[str, Mapping[str, type[Figure]]]) -> type[Figure] | None:
@@ -56,6 +58,37 @@ def gathered_checks(record: Record, whole: Figure) -> list[Check]:
             if not all(math.isclose(one, other, rel_tol=1e-9) for one, other in numbers):
                 found[check.key] = replace(own, measured=math.nan)
     return list(found.values())
+
+
+def stretched(figure: Figure, record: Record, place: int = 0) -> Record:
+    """A gathered Record with all points of the figure: those that are not there hold what another does.
+
+    It is good for nothing but to ask what the figure would claim of them, and which claims depend on them.
+
+    Args:
+        figure: the whole.
+        record: of some of its points.
+        place: of the point along each dimension whose values the others get.
+    """
+    groups: list[dict[str, Given]] = [dict(record.variables), dict(record.coordinates)]
+    config = dict(record.config)
+    for along, own in zip(figure.cut, own_labels(record, figure), strict=True):
+        if along != networks_of(figure):
+            every = labels(figure, along)
+            groups = [_taken(group, along.dim, own, every, place) for group in groups]
+            config[along.field] = list(every)
+    return Record(record.kind, config, *groups)
+
+
+def _taken(group: dict[str, Given], dim: str, own: Labels, every: Labels, place: int) -> dict[str, Given]:
+    places = [own.index(label) if label in own else place for label in every]
+    found: dict[str, Given] = {}
+    for name, (dims, values, *attributes) in group.items():
+        if dim in dims:
+            labelled = tuple(dims) == (dim,) and values.tolist() == list(own)
+            values = np.array(every) if labelled else values.take(places, list(dims).index(dim))
+        found[name] = (dims, values, *attributes)
+    return found
 
 
 def recorded_scale(record: Record, figure: type[Figure]) -> str:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -15,7 +14,8 @@ from lyaptorch._files import host_of, run_path, to_json
 from lyaptorch.experiments.figure import RATE, Figure
 from lyaptorch.experiments.parts import SEEDS, fits, missing, name_of, parts, tuples, with_networks
 from lyaptorch.experiments.thinning import thinned
-from lyaptorch.record import Record
+from lyaptorch.record import NewerError, Record
+from lyaptorch.training.checkpoint import begin, checkpoints_of, cost
 
 LARGEST = 1e30
 """Of what a part can have taken, in seconds or operations."""
@@ -49,7 +49,12 @@ class Store:
 
     def look(self) -> tuple[list[Record], dict[Path, str]]:
         """The parts that are there, and why other Records in the folder are refused."""
-        found, refused = [], {}
+        found, refused = self._found()
+        return list(found.values()), refused
+
+    def _found(self) -> tuple[dict[Path, Record], dict[Path, str]]:
+        """The same with where they are."""
+        found, refused = {}, {}
         # of a figure that is cut parts of other seeds are those of another whole
         mine = f"seed{self.figure.seed}-*.nc" if self.figure.cut else "seed*.nc"
         seeds = {part.seed for part in parts(self.figure, self.seeds)}
@@ -57,7 +62,7 @@ class Store:
             record = _read(path, self.figure)
             if isinstance(record, Record):
                 if record.config["seed"] in seeds:
-                    found.append(record)
+                    found[path] = record
             else:
                 refused[path] = record
         return found, refused
@@ -72,7 +77,8 @@ class Store:
         None where another process is at it. A Record that is damaged, or lacks networks, is replaced.
 
         Raises:
-            ValueError: if the folder cannot be written, or a Record of other settings is there.
+            ValueError: if the folder cannot be written, or a Record of other settings or of a newer lyaptorch
+                is there.
         """
         path = run_path(self.folder, name_of(part))
         digest = hashlib.sha256(to_json("part", asdict(part)).encode()).hexdigest()[:12]
@@ -82,13 +88,11 @@ class Store:
                 return None
             # another process may have made it since this one looked
             if not self._there(path, part):
-                begun, start, cpu = self._checkpoints(checkpoint), time.monotonic(), time.process_time()
+                start = begin(checkpoint)
                 record = thinned(part.raw(show_progress, checkpoint))
-                cost = {"seconds": time.monotonic() - start, "cpu_seconds": time.process_time() - cpu}
-                # what was begun by another process says nothing of the rate
-                record.save(path, host=cost if begun else {**cost, "operations": part.operations()})
+                record.save(path, host={**cost(start), "operations": part.operations()})
             # after the Record is there: killed in between, the next call finds the part done
-            for left in self._checkpoints(checkpoint):
+            for left in checkpoints_of(checkpoint):
                 left.unlink(missing_ok=True)
         return path
 
@@ -96,16 +100,14 @@ class Store:
         """Whether a part is done."""
         try:
             record = Record.load(path)
+        except NewerError:
+            raise
         except ValueError:
             return False
         if not fits(record, part) or record.config.get("seed") != part.seed:
             raise ValueError(_other(path, part))
         # of a part that has grown since the first networks alone may be there
         return not part.cut or not missing(part, [record])
-
-    def _checkpoints(self, first: Path) -> list[Path]:
-        """Those of a part: one for each of its trainings."""
-        return list(self.folder.glob(f"{first.name}*"))
 
     def seconds(self, part: Figure, rough: float) -> float:
         """What a part will take on one core: its operations by the rate at which others were made.
@@ -115,7 +117,8 @@ class Store:
             rough: seconds of the whole figure, of one whose operations are not known.
         """
         work = part.operations()
-        hosts = self._costs()
+        # a rate is one, whatever other part of the figure it is of
+        hosts = _costs(self.folder.glob("*.nc"))
         if work is None:
             known = [host["seconds"] for host in hosts if "seconds" in host]
             return median(known) if known else rough / len(parts(self.figure, self.seeds))
@@ -124,18 +127,18 @@ class Store:
 
     def spent(self) -> tuple[float | None, float | None]:
         """Seconds that its parts took together, of all cores and on the clock; None where nobody knows."""
-        hosts = self._costs()
+        hosts = _costs(self._found()[0])
         cpu, clock = ([h[name] for h in hosts if name in h] for name in ("cpu_seconds", "seconds"))
         return sum(cpu) if cpu else None, sum(clock) if clock else None
 
-    def _costs(self) -> list[dict[str, float]]:
-        """What parts took, as far as the files beside them say so in numbers above 0."""
-        hosts = [host_of(path) for path in self.folder.glob("*.nc")]
-        numbers = (int, float)
-        return [
-            {k: float(v) for k, v in host.items() if isinstance(v, numbers) and 0 < v < LARGEST}
-            for host in hosts
-        ]
+
+def _costs(paths: Iterable[Path]) -> list[dict[str, float]]:
+    """What Records took, as far as the files beside them say so in numbers above 0."""
+    numbers = (int, float)
+    return [
+        {k: float(v) for k, v in host.items() if isinstance(v, numbers) and 0 < v < LARGEST}
+        for host in map(host_of, paths)
+    ]
 
 
 def _read(path: Path, figure: Figure) -> Record | str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -98,11 +99,16 @@ class Training:
         """Raise before any work what would be raised in the middle of it."""
         _checks.choice("preset", self.preset, PRESETS)
         _checks.choice("weights", self.weights, WEIGHTS)
-        for name in ("hidden_size", "batch", "length"):
-            _checks.integer(name, getattr(self, name), 1)
+        for name in ("hidden_size", "batch", "length", "epochs", "floss_epochs"):
+            _checks.integer(name, getattr(self, name), 0 if "epochs" in name else 1)
+        _checks.seed(self.seed)
         _checks.rate("lr", self.lr)
+        if self.floss_clip is not None:
+            _checks.rate("floss_clip", self.floss_clip)
         if isinstance(self.gain, str):
             _checks.choice("gain", self.gain, ("mean-field",))
+        elif not math.isfinite(self.gain):
+            raise ValueError(f"gain must be finite, got {self.gain}; correct it")
         n = self.hidden_size
         # without flossing k is not looked at, and its default may exceed n
         if self.schedule != "none":

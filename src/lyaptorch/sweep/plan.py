@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from lyaptorch._files import run_path
 from lyaptorch._shown import progress
-from lyaptorch.record import Record
+from lyaptorch.record import NewerError, Record
 from lyaptorch.sweep.grid import Axes, Config, Group, grid, packs, run_id
 from lyaptorch.sweep.workers import Serial, Workers
 
@@ -30,6 +30,7 @@ class Plan:
         folder: where the Records are.
         finished: by the id of each finished run of the sweep, its Record and its place in there.
         todo: packs of the others.
+        refused: why Records in the folder cannot be read; their runs, if they are of this sweep, are to do.
 
     Example:
         >>> Plan(Path("runs"), {}, []).todo
@@ -39,6 +40,7 @@ class Plan:
     folder: Path
     finished: dict[str, tuple[Record, int]]
     todo: list[Group]
+    refused: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -53,17 +55,24 @@ class Plan:
         """Look what is there; arguments as those of `sweep`.
 
         Raises:
-            ValueError: if a Record in the folder cannot be read.
+            ValueError: if a Record in the folder is of a newer lyaptorch.
         """
-        folder, known = Path(folder), {}
-        for record in map(Record.load, sorted(folder.glob("*.nc"))):
+        folder, known, refused = Path(folder), {}, []
+        for path in sorted(folder.glob("*.nc")):
+            try:
+                record = Record.load(path)
+            except NewerError:
+                raise
+            except ValueError as error:
+                refused.append(str(error))
+                continue
             ids = record.config.get("sweep", {}).get("ids", [])
             known.update({run: (record, i) for i, run in enumerate(ids)})
         groups = packs(name, configs, together, most)
         mine = {run: known[run] for group in groups for run in group.ids if run in known}
         # packs of all runs, then what is left of each: what is finished moves no run to another pack
         left = [group.without(frozenset(mine)) for group in groups]
-        return cls(folder, mine, [group for group in left if group.ids])
+        return cls(folder, mine, [group for group in left if group.ids], tuple(refused))
 
 
 def sweep(
@@ -99,8 +108,8 @@ def sweep(
         The plan, with all runs finished.
 
     Raises:
-        ValueError: if the folder cannot be written, a Record in it cannot be read, or runs failed; the others
-            are done and saved.
+        ValueError: if the folder cannot be written, a Record in it is of a newer lyaptorch, or runs failed;
+            the others are done and saved.
 
     Example:
         >>> import tempfile
@@ -126,7 +135,8 @@ def sweep(
             else:
                 record, seconds = _labelled(result[0], name, group), result[1]
                 # before the checkpoint goes: killed in between, the next call finds the pack finished
-                record.save(folder / f"{group.id}.nc", host={"seconds": seconds})
+                host = {} if seconds is None else {"seconds": seconds}
+                record.save(folder / f"{group.id}.nc", host=host)
                 _checkpoint(folder, group).unlink(missing_ok=True)
                 done.add(group.id)
                 plan.finished.update({run: (record, i) for i, run in enumerate(group.ids)})
@@ -140,13 +150,15 @@ def sweep(
             f"{count} of {len(configs)} runs failed, the others are saved; the first with "
             f"{type(error).__name__}: {error} (it was {dict(group.configs[0])})"
         ) from error
-    return Plan(plan.folder, plan.finished, [])
+    return Plan(plan.folder, plan.finished, [], plan.refused)
 
 
-def _work(function: Function, folder: Path, group: Group) -> tuple[Record, float]:
-    """What a worker does: the Record of a pack, and the seconds it took."""
-    start = time.monotonic()
-    return function(group.configs, _checkpoint(folder, group)), time.monotonic() - start
+def _work(function: Function, folder: Path, group: Group) -> tuple[Record, float | None]:
+    """What a worker does: the Record of a pack, and the seconds it took; None if it was begun before."""
+    checkpoint, start = _checkpoint(folder, group), time.monotonic()
+    begun = checkpoint.exists()
+    record = function(group.configs, checkpoint)
+    return record, None if begun else time.monotonic() - start
 
 
 def _checkpoint(folder: Path, group: Group) -> Path:

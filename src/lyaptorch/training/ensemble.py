@@ -145,8 +145,8 @@ class Ensemble:
             ValueError: if a name or a shape is not as here.
         """
         known = self.tensors()
-        unknown = {n for n in saved if not n.startswith(("history.", "total.", "generator."))} - known.keys()
-        if unknown:
+        others = ("history.", "total.", "generator.", "spent.")
+        if unknown := {n for n in saved if not n.startswith(others)} - known.keys():
             raise ValueError(f"the checkpoint holds {', '.join(sorted(unknown))}, which this model does not")
         # one of before the automatic interval has none: nobody has looked
         saved = {"allowed": torch.zeros_like(self.allowed), **saved}

@@ -1,24 +1,18 @@
-"""History of a run: its rows, as variables of a Record, and checkpoints from which it goes on."""
+"""History of a run: its rows, as variables of a Record, and what it took."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-import platform
-import warnings
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from lyaptorch import _checks, kernels
-from lyaptorch._files import replace_file, sealed, to_json, unsealed
-from lyaptorch._renames import current_config
+from lyaptorch import _checks
 from lyaptorch._units import Clock
+from lyaptorch.training.checkpoint import SPENT, clocks
 from lyaptorch.training.metrics import METRICS
 
 RATES = ("exponents", "spectrum")
@@ -79,6 +73,7 @@ class History:
         self.ensemble = ensemble
         self.rows: dict[str, Rows] = {}
         self.totals: dict[str, Tensor] = {}
+        self._start = clocks()
 
     def add(self, values: dict[str, Tensor], mask: Tensor) -> None:
         """One step's values `(count, ...)` of the members where `mask` is true."""
@@ -145,7 +140,8 @@ class History:
     def tensors(self) -> dict[str, Tensor]:
         """To be saved."""
         rows = {f"history.{name}": rows.values for name, rows in self.rows.items()}
-        return {**rows, **{f"total.{name}": total for name, total in self.totals.items()}}
+        totals = {f"total.{name}": total for name, total in self.totals.items()}
+        return {**rows, **totals, SPENT: clocks() - self._start}
 
     def load(self, saved: dict[str, Tensor]) -> None:
         """From what `tensors` returned."""
@@ -155,6 +151,8 @@ class History:
                 self.rows[own] = Rows(value)
             elif kind == "total":
                 self.totals[own] = value
+        # as if it had begun so much earlier; one of earlier versions does not tell
+        self._start -= saved.get(SPENT, torch.nan)
 
 
 @lru_cache(maxsize=4)
@@ -182,90 +180,3 @@ def _own_epochs(rows: Tensor, took_part: Tensor) -> Tensor:
     # whatever step of the run that was
     own = [rows[there, member] for member, there in enumerate(took_part.unbind(1))]
     return pad_sequence(own, batch_first=True, padding_value=torch.nan)
-
-
-FORMAT, VERSION = "lyaptorch checkpoint", 1
-AGAIN = "delete it to start again"
-
-
-def save_checkpoint(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-    """Write tensors and JSON facts atomically, as safetensors with a checksum behind."""
-    from safetensors.torch import save
-
-    head = {"format": FORMAT, "version": VERSION, "environment": environment(), "facts": facts}
-    whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    replace_file(path, sealed(save(whole, {"lyaptorch": to_json("checkpoint", head)})))
-
-
-def load_checkpoint(
-    path: Path, config: dict[str, Any], start: dict[str, Any] | None = None
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what `save_checkpoint` wrote for a run of this configuration and, where it is told, this `start`.
-
-    Raises:
-        ValueError: if the file is damaged, from another program, a newer version, or another run.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    body = unsealed(path, "checkpoint", AGAIN)
-    try:
-        # safetensors: 8 bytes that tell the length of a JSON head, which names the tensors, and our metadata
-        length = int.from_bytes(body[:8], "little")
-        head = dict(json.loads(json.loads(body[8 : 8 + length])["__metadata__"]["lyaptorch"]))
-        tensors = load(body)
-    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"cannot load {path}: it is no checkpoint, {error!r}; {AGAIN}") from error
-    if head.get("format") != FORMAT or head.get("version") != VERSION:
-        raise ValueError(
-            f"cannot load {path}: it must be {FORMAT!r} version {VERSION}, got {head.get('format')!r} "
-            f"{head.get('version')!r}; update lyaptorch, or {AGAIN}"
-        )
-    known, facts = head.get("environment"), head.get("facts")
-    written = facts.get("config") if isinstance(facts, dict) else None
-    if not isinstance(known, dict) or not isinstance(facts, dict) or not isinstance(written, dict):
-        raise ValueError(f"cannot load {path}: it is no checkpoint, it has no run; {AGAIN}")
-    written = current_config("train", written)
-    # one of earlier versions does not tell how its cell was made
-    if isinstance(model := written.get("model"), dict):
-        written["model"] = {"settings": config.get("model", {}).get("settings"), **model}
-    differing = [key for key in config if written.get(key) != json.loads(json.dumps(config[key]))]
-    if differing:
-        raise ValueError(
-            f"cannot resume from {path}: it is of a run with another {', '.join(differing)}; run with the "
-            f"same configuration, or {AGAIN}"
-        )
-    changed = {k: (known.get(k), now) for k, now in environment().items() if known.get(k) != now}
-    # one of earlier versions tells nothing of its start. In another environment, or on another device, the
-    # initial state of the same network may differ by round-off, which a hundred steps have made large
-    begun: Any = facts.get("start", start)
-    if start and not changed and begun != start and begun["device"] == start["device"]:
-        raise ValueError(
-            f"cannot resume from {path}: its run began with other weights; make the network again as it was "
-            f"then, from the same seed, or {AGAIN}"
-        )
-    if changed:
-        what = ", ".join(f"{key} {old} -> {new}" for key, (old, new) in changed.items())
-        warnings.warn(f"resuming in another environment ({what}): equal to round-off only", stacklevel=3)
-    return tensors, facts
-
-
-def start_of(state: dict[str, Tensor], device: torch.device) -> dict[str, Any]:
-    """What tells a network about to be trained from another one."""
-    digest = hashlib.sha256()
-    for name, value in state.items():
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        digest.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    return {"weights": digest.hexdigest(), "device": name}
-
-
-def environment() -> dict[str, Any]:
-    """What must be equal for a resumed run to be equal to the bit."""
-    return {
-        "torch": str(torch.__version__),
-        "threads": torch.get_num_threads(),
-        "machine": platform.machine(),
-        "capability": torch.backends.cpu.get_cpu_capability(),
-        "kernels": kernels.available()["cpu"].detail,
-    }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,16 +16,14 @@ from lyaptorch._shown import progress
 from lyaptorch.schedules import FitPhase, FlossPhase, Phase, Schedule
 from lyaptorch.schedules.phases import check_per_member, plain, select
 from lyaptorch.tasks.batch import Draw, Task
+from lyaptorch.training.checkpoint import CHECKPOINT_SECONDS, save_checkpoint, seconds_between
 from lyaptorch.training.dropout import generators, set_generators
 from lyaptorch.training.ensemble import Ensemble, UnstableError, flossed, overflow_of, told_apart
 from lyaptorch.training.epochs import Row
 from lyaptorch.training.flossing import most_exponents, warn_of_death
-from lyaptorch.training.history import History, any_of, save_checkpoint
+from lyaptorch.training.history import History, any_of
 from lyaptorch.training.metrics import measure, measured_exponents
 from lyaptorch.training.work import Settings, Work, apart, drawing, work_of
-
-CHECKPOINT_SECONDS = float(os.environ.get("LYAPTORCH_CHECKPOINT_SECONDS", "20"))
-"""Seconds between two checkpoints: 20, or what the environment variable says."""
 
 
 @dataclass
@@ -94,13 +91,13 @@ class Run:
 
     def go(self, path: Path | None, facts: dict[str, Any], show_progress: bool | None) -> None:
         """Run what is on the stack."""
-        saved = time.monotonic()
+        saved, between = time.monotonic(), seconds_between(CHECKPOINT_SECONDS)
         left = sum(self.phase(a.path).epochs - a.done for a in self.stack)
         with progress("training", left, show_progress) as advance:
             while self.stack:
                 for text in self.step():
                     advance(text)
-                if path is not None and time.monotonic() - saved > CHECKPOINT_SECONDS:
+                if path is not None and time.monotonic() - saved > between:
                     self.save(path, facts)
                     saved = time.monotonic()
         if path is not None:

@@ -21,11 +21,11 @@ from lyaptorch.record import Record
 from lyaptorch.schedules import Schedule
 from lyaptorch.schedules.phases import flossings
 from lyaptorch.tasks.batch import Draw, Task
+from lyaptorch.training.checkpoint import load_checkpoint, start_of
 from lyaptorch.training.choice import chosen_in
 from lyaptorch.training.dropout import masks_from
 from lyaptorch.training.ensemble import device_of, new_ensemble
 from lyaptorch.training.epochs import between_looks
-from lyaptorch.training.history import load_checkpoint, start_of
 from lyaptorch.training.metrics import METRICS, test_scores
 from lyaptorch.training.model import Model
 from lyaptorch.training.optim import CLIPS, Adam, Rule

@@ -124,7 +124,7 @@ def test_threads_and_rows_are_chosen():
     assert len(Benchmark().chosen()) == len(ROWS)
     with pytest.raises(ValueError, match="rows must be parts of the names exponents n 80"):
         Benchmark(rows=("MGU",)).chosen()
-    with pytest.raises(ValueError, match="threads must be an integer in 1..1024"):
+    with pytest.raises(ValueError, match=r"threads must be an integer in 1\.\.1024"):
         Benchmark(threads=0).chosen()
 
 

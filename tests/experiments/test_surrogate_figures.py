@@ -167,9 +167,10 @@ def adaptively(none, flossed, twin, ratio, overflowed=0.0):
 
 def test_figure_3_wants_d_18_solved_by_flossing_alone_and_gradients_to_arrive():
     keys = ["d 14 none", "d 14 adaptive", "d 18 adaptive", "d 18 none", "d 18 gain", "gradient"]
+    at_each = ["d 14 gradient", "d 18 gradient"]
     low, high = [0.5] * 8, [0.9] * 8
     found = outcomes(sf.Fig3(), adaptively(low, [0.95] * 7 + [0.7], low, 1.1e4, overflowed=0.4))
-    assert found == dict.fromkeys(keys, HOLDS)
+    assert found == dict.fromkeys(keys + at_each, HOLDS)
     # two of eight below, whatever the median is
     found = outcomes(sf.Fig3(), adaptively(low, [0.95] * 6 + [0.7] * 2, low, 1.1e4))
     assert found["d 18 adaptive"] == UNDECIDED
@@ -177,9 +178,13 @@ def test_figure_3_wants_d_18_solved_by_flossing_alone_and_gradients_to_arrive():
     for none, twin in ((high, low), (low, high)):
         found = outcomes(sf.Fig3(), adaptively(none, [0.7, 0.7, 0.5, 0.5] * 2, twin, 9e3))
         assert [found[key] for key in keys[2:]] == [FAILS] * 4
+        # less than was asked for, and more than without
+        assert [found[key] for key in at_each] == [HOLDS] * 2
+    found = outcomes(sf.Fig3(), adaptively(low, high, low, 0.5))
+    assert [found[key] for key in at_each] == [FAILS] * 2
     # nobody leaves chance, most gradients overflow
     found = outcomes(sf.Fig3(), adaptively(low, low, low, 1e9, overflowed=0.8))
-    assert (found["d 18 gain"], found["gradient"]) == (UNDECIDED, UNDECIDED)
+    assert {found[key] for key in ("d 18 gain", "gradient", *at_each)} == {UNDECIDED}
 
 
 def test_figure_4_wants_round_off():

@@ -20,6 +20,7 @@ from lyaptorch.experiments.check import (
     claimed,
     failing,
     sure_median,
+    typical,
     where,
 )
 from lyaptorch.experiments.figure import Results, Study, coordinates
@@ -61,8 +62,11 @@ def arrived(record: Record) -> NDArray[np.floating]:
     Of those that are finite; NaN where more than half are not.
     """
     norms = record["gradient_norm"]
+    return _mean_log(norms.reshape(*norms.shape[:2], -1))
+
+
+def _mean_log(norms: NDArray[np.floating]) -> NDArray[np.floating]:
     logs = np.where(np.isfinite(norms), np.log10(np.maximum(norms, TINY)), np.nan)
-    logs = logs.reshape(*logs.shape[:2], -1)
     return np.where(np.isfinite(logs).mean(-1) > 0.5, finite_mean(logs, -1), np.nan)
 
 
@@ -211,6 +215,13 @@ class Fig3(BinaryLearning):
             "unflossed conditions"
         )
         yield least("gradient", sentence, 4.0, flossed - max(plain, twin))
+        # panel D: of each network, against its twin
+        for delay, *own in zip(delays, *_mean_log(record["gradient_norm"]), strict=True):
+            plain, flossed, twin = own
+            gain = flossed - max(plain, twin, key=lambda rows: typical(rows, np.mean))
+            sentence = f"d = {delay}: log10 |dL/dh0| (mean over epochs), flossed − larger of two unflossed"
+            told = beyond_error(gain[np.isfinite(gain)])
+            yield least(f"d {delay} gradient", sentence, 0.0, told, part_of="gradient at every delay")
 
 
 @figure(

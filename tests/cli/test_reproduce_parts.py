@@ -96,6 +96,9 @@ def test_a_figure_is_gathered_from_what_is_there(lyap, tmp_path):
     answer = lyap.json(*SETTING, "--records", "store", "--gather")
     assert answer["gathered"] == {"seeds": 0, "of": 5}
     assert Record.load(answer["record"])["delay"].tolist() == [2]
+    told = " ".join(lyap(*SETTING, "--records", "store", "--gather")[1].split())
+    assert "delays" in told
+    assert "1 other point │ none" in told
     # the same command without it makes what is missing, and what is damaged
     out = lyap(*SETTING, "--records", "store", "--seeds", 4)[1]
     assert "1 part to make" in out

@@ -199,8 +199,11 @@ def gather(paper: str, name: str, order: PaperOrder) -> tuple[dict[str, Any], li
     called = {point: ", ".join(map(str, point)) or "all" for point in there.seeds}
     points = {called[at]: len(own) for at, own in there.seeds.items() if at not in there.left_out}
     left_out = [name for at, name in called.items() if at in there.left_out]
-    rows = [(point, f"{number} of {there.of}") for point, number in points.items()]
+    rows = [(point, f"{number} of {there.of}") for point, number in points.items() if number]
     rows += [(point, "left out") for point in left_out]
+    if empty := list(points.values()).count(0):
+        rows.append((counted(empty, "other point"), "none"))
+    along = ", ".join(a.field for a in store.figure.cut if a != networks_of(store.figure)) or "at"
     lines = [f"refused: {why}" for why in refused.values()]
     # of hundreds the names of some say how they are called; JSON has all
     more = f" and {len(todo) - FEW} more" * (len(todo) > FEW)
@@ -217,7 +220,7 @@ def gather(paper: str, name: str, order: PaperOrder) -> tuple[dict[str, Any], li
         "refused": list(refused.values()),
         **files,
     }
-    return facts, [table, tabulated(("at", "networks"), rows, words=("at",)), *lines]
+    return facts, [table, tabulated((along, "networks"), rows, words=(along,)), *lines]
 
 
 def checked(chosen: Figure, store: Store, records: Sequence[Record]) -> tuple[Record, list[list[Check]]]:

@@ -46,7 +46,7 @@ def off_of(names: Any) -> list[str]:
     return [name for name in OFF if name in names]
 
 
-@picture(5, width=3.2)
+@picture(lambda record: 2 * len(record["permuted"]) + 1, width=3.2)
 def angles(record: Record, axes: list[Axes]) -> None:
     """For each order best accuracy against the angle, and the data's spectrum; steps in phase."""
     panels = iter(axes)
@@ -60,10 +60,10 @@ def angles(record: Record, axes: list[Axes]) -> None:
     for color, name in zip(PALETTE, ("0 w0", *OFF, "1 w0"), strict=False):
         if name in record["condition"]:
             part = record["contributions"][record["condition"].tolist().index(name)]
-            axes[4].plot(np.cumsum(part) / np.abs(part).sum(), color=color, label=name)
-    axes[4].set(xlabel="step", ylabel="sum of contributions", title="In phase, before training")
-    axes[4].legend()
-    letters(axes, "A A B" if len(record["permuted"]) == 2 else "A")
+            axes[-1].plot(np.cumsum(part) / np.abs(part).sum(), color=color, label=name)
+    axes[-1].set(xlabel="step", ylabel="sum of contributions", title="In phase, before training")
+    axes[-1].legend()
+    letters(axes, "A A B" if len(record["permuted"]) == 2 else "A B")
     seeded(axes[0], record)
 
 

@@ -336,6 +336,19 @@ def test_figure_4_wants_the_frequency_of_the_data_and_its_harmonics():
     assert {key for key, outcome in chance.items() if outcome == UNDECIDED} == undecided
 
 
+def test_of_one_order_of_pixels_no_panel_is_empty():
+    record = made("weak-coupling", "fig4")
+    variables = {
+        name: (dims, values[:1] if dims[0] == "order" else values)
+        for name, (dims, values, *_) in record.variables.items()
+    }
+    along = {name: (dims, values) for name, (dims, values, *_) in record.coordinates.items()}
+    one = Record(record.kind, record.config, variables, {**along, "permuted": (("order",), [False])})
+    for panels, shown in ((5, record), (3, one)):
+        drawn = rotations.Fig4.draw(shown)
+        assert [axes.has_data() for axes in drawn.axes] == [True] * panels
+
+
 def informed_by_data(best, permuted, orthonormal, until=(-1.0, 10.0, 10.0, 20.0, 20.0)):
     names = ["identity", "rotation", "heterogeneous", "0.5 w0", "1.5 w0", "random orthonormal"]
     scores = np.array([[*best, orthonormal], [*permuted, orthonormal]])[:, :, None, None].repeat(3, -1)

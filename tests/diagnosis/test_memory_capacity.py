@@ -69,7 +69,7 @@ def test_a_delay_line_holds_a_number_for_each_step_and_a_sum_holds_one():
     assert held.held == pytest.approx(expected, abs=2 * held.held_error)
     assert (leaky.verdict, held.integrates) == ("integrating", True)
     assert words(leaky)["verdict"].startswith(
-        "The network integrates: gradients survive 20 steps by standing"
+        "The network integrates: gradients survive 20 steps because the state hardly changes"
     )
 
 
@@ -145,7 +145,7 @@ def test_inputs_that_do_not_reach_the_state_are_no_verdict():
     cell.weight_ih.data.zero_()
     found = lt.diagnose(cell, bits(), horizon=T)
     assert found.verdict == "healthy"
-    assert "recovers nothing at any lag" in words(found)["memory"]
+    assert "recovers none of it at any lag" in words(found)["memory"]
     # who reads the first sentence alone is told, too
     assert words(found)["verdict"].endswith(", but a linear readout recovers nothing of the inputs.")
 

@@ -160,11 +160,11 @@ def coverage(figure: Figure, records: Sequence[Record], seeds: int = SEEDS) -> C
     # beside the dimension of networks; without one there is one network at each point, called 0
     points = [labels(figure, along) for along in figure.cut if not _counts(figure, along)]
     seeds_at: dict[Labels, frozenset[Any]] = {point: frozenset() for point in product(*points)}
-    own = [labels(figure, along) for along in figure.cut]
-    for cell in made & set(product(*own)):
+    for cell in made & set(product(*(labels(figure, along) for along in figure.cut))):
         point, number = _apart(figure, cell)
         seeds_at[point] |= {number}
-    of = next((len(labels(figure, along)) for along in figure.cut if _counts(figure, along)), 1)
+    own = networks_of(figure)
+    of = 1 if own is None else len(labels(figure, own))
     return Coverage(seeds_at, of, frozenset(filter(figure.left_out, seeds_at)))
 
 

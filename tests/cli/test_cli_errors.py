@@ -46,6 +46,8 @@ WRONG = [
         ["net.py:rnn", "--inputs", "a.npy", "--trajectories", "2"],
         "--trajectories is of inputs that lyap draw",
     ),
+    (["net.py:rnn", "--n", "7"], "--n must be 6, that of net.py:rnn, got 7; drop it"),
+    (["net.py:rnn", "--channels", "3"], "--channels must be 2, that of net.py:rnn, got 3; drop it"),
     (["--segments", "30"], "segments must be in 1.."),
     (["--runs", "net.py"], "cannot write to the folder net.py"),
     (["--runs", "net.py/deep"], "cannot write to the folder net.py/deep"),

@@ -464,6 +464,11 @@ def test_the_command_trains_a_grid(lyap, tmp_path):
     assert "24 runs, 12 of them finished; 12 to do, in 2 ensembles" in out
 
 
+def test_one_worker_of_this_process_is_not_started_again(lyap):
+    message = "--retries is of processes that may die, and there is one worker, got 0"
+    assert message in lyap.fails("sweep", "xor.toml", "--retries", 0, "--dry-run")
+
+
 def test_a_seed_is_that_of_the_file_unless_it_is_given(lyap, tmp_path):
     own, given = (lyap.json("sweep", "xor.toml", "--seeds", 1, *seed) for seed in ([], ["--seed", 5]))
     own, given = (Record.load(summary["record"]) for summary in (own, given))

@@ -123,6 +123,7 @@ class Subject:
         modules: dict[str, ModuleType] = {}
         network = load(self.target, modules) if self.target else self._make(channels)
         cell = as_cell(cell_of(network)).to(kind)
+        self._refuse_other_sizes(cell)
         channels = cell.input_size or channels
         if given:
             x = _named(self.inputs, channels, modules) if from_python else read(self.inputs, channels)
@@ -163,10 +164,21 @@ class Subject:
         else:
             of["channels"] = f"of noise and zero, and the inputs are {self.inputs}"
             of |= {} if isinstance(task, Recall) else {"items": "of --inputs recall"}
-        default = {field.name: field.default for field in fields(self)}
         for name, words in of.items():
-            if getattr(self, name) != default[name]:
+            if self._asked(name):
                 raise ValueError(f"--{name} is {words}, got {getattr(self, name)}; drop it")
+
+    def _refuse_other_sizes(self, cell: Cell) -> None:
+        """Raise for sizes that a network of the user's does not have."""
+        for name, own in (("n", cell.state_size), ("channels", cell.input_size)):
+            if self.target and own and self._asked(name) and getattr(self, name) != own:
+                raise ValueError(
+                    f"--{name} must be {own}, that of {self.target}, got {getattr(self, name)}; drop it"
+                )
+
+    def _asked(self, name: str) -> bool:
+        """Whether an option is not left at its default."""
+        return getattr(self, name) != next(field.default for field in fields(self) if field.name == name)
 
     def config(self, driven: Driven) -> dict[str, Any]:
         """What a Record says of it."""

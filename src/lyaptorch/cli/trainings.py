@@ -23,6 +23,8 @@ from lyaptorch.sweep import Plan, Processes, Ray, Serial, Workers, axis, gather,
 from lyaptorch.sweep import sweep as run_sweep
 from lyaptorch.training import evaluate
 
+RETRIES = 3
+"""How often an ensemble is started again."""
 NAME = "train"
 """Of what a sweep of the command line does."""
 
@@ -115,7 +117,7 @@ def sweep(
     address: str | None = None,
     cpus: float = 1.0,
     gpus: float = 0.0,
-    retries: int = 3,
+    retries: int = RETRIES,
     dry_run: bool = False,
     work: Works,
 ) -> None:
@@ -202,7 +204,14 @@ def _workers(count: int, address: str | None, cpus: float, gpus: float, retries:
             raise ValueError(
                 "--cpus and --gpus are what an ensemble takes on Ray; add --address, or drop them"
             )
-        return Serial() if count == 1 else Processes(count, retries)
+        if count > 1:
+            return Processes(count, retries)
+        if retries != RETRIES:
+            raise ValueError(
+                f"--retries is of processes that may die, and there is one worker, got {retries}; "
+                "add --workers or --address, or drop it"
+            )
+        return Serial()
     # on Ray as many ensembles run at once as the cluster has room for
     if count > 1:
         raise ValueError(

@@ -11,8 +11,8 @@ from typing import TypeAlias
 
 from lyaptorch._brief import FAILS, HOLDS, UNDECIDED, tally
 from lyaptorch.cli.figures import Made
-from lyaptorch.cli.output import markdown, measured
 from lyaptorch.cli.parts import PAPER, PaperOrder, checked
+from lyaptorch.cli.tables import markdown, measured
 from lyaptorch.experiments import FIGURES
 from lyaptorch.experiments.check import reason
 from lyaptorch.experiments.over_seeds import OverSeeds, over_seeds

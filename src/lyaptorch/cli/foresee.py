@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from lyaptorch.cli.figures import Order, seed_of
-from lyaptorch.cli.output import tabulated
 from lyaptorch.cli.parts import PAPER, PaperOrder
+from lyaptorch.cli.tables import tabulated
 from lyaptorch.experiments import FIGURES
 from lyaptorch.experiments.forecast import Forecast, forecast
 from lyaptorch.plots.pages import duration

@@ -11,8 +11,9 @@ from rich.text import Text
 from torch import nn
 
 from lyaptorch.bench import METHODS, Benchmark, summary
-from lyaptorch.cli.output import Outputs, Work, Works, markdown, tabulated
+from lyaptorch.cli.output import Outputs, Work, Works
 from lyaptorch.cli.subject import Subject
+from lyaptorch.cli.tables import markdown, tabulated
 from lyaptorch.diagnosis import diagnose as diagnosed
 from lyaptorch.record import Record
 from lyaptorch.tangent import Spectrum, lyapunov_spectrum, mean_over_trajectories

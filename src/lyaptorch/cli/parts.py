@@ -15,7 +15,8 @@ from rich.console import RenderableType
 
 from lyaptorch._brief import counted
 from lyaptorch.cli.figures import UNITS, other_seed, rough_seconds, seed_of
-from lyaptorch.cli.output import Output, Work, check_table, draw, seeds_table, tabulated
+from lyaptorch.cli.output import Output, Work, draw
+from lyaptorch.cli.tables import check_table, seeds_table, tabulated
 from lyaptorch.experiments import FIGURES, Check
 from lyaptorch.experiments.figure import SCALES, Figure
 from lyaptorch.experiments.over_seeds import OverSeeds, over_seeds

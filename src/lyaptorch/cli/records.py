@@ -15,20 +15,10 @@ from lyaptorch._files import host_of, replace_file, to_json
 from lyaptorch.cells import ACTIVATIONS, WEIGHTS
 from lyaptorch.cli.claims import at_paper_scale, badge, checks_page, over_runs
 from lyaptorch.cli.figures import made_in, records_in
-from lyaptorch.cli.output import (
-    Output,
-    Outputs,
-    Quiet,
-    Verbose,
-    Work,
-    check_table,
-    counted,
-    pairs,
-    shortened,
-    tabulated,
-)
+from lyaptorch.cli.output import Output, Outputs, Quiet, Verbose, Work
 from lyaptorch.cli.parts import PaperOrder, Parts
 from lyaptorch.cli.subject import CELLS
+from lyaptorch.cli.tables import check_table, counted, pairs, shortened, tabulated
 from lyaptorch.experiments import FIGURES, Check
 from lyaptorch.experiments.recorded import figure_of, recorded_checks
 from lyaptorch.plots.curves import write_events

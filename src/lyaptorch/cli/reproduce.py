@@ -14,7 +14,7 @@ from rich.text import Text
 from lyaptorch import _checks
 from lyaptorch.cli.figures import Made, Order, drawn, made_in, make, make_all, seed_of
 from lyaptorch.cli.foresee import foresee
-from lyaptorch.cli.output import Work, Works, check_table, counted, resumable, seeds_table
+from lyaptorch.cli.output import Work, Works, resumable
 from lyaptorch.cli.parts import (
     PAPER,
     PaperOrder,
@@ -24,6 +24,7 @@ from lyaptorch.cli.parts import (
     refuse_seeds,
     reproduce_parts,
 )
+from lyaptorch.cli.tables import check_table, counted, seeds_table
 from lyaptorch.experiments import FIGURES, SCALES
 from lyaptorch.experiments.over_seeds import over_seeds
 from lyaptorch.plots.pages import duration

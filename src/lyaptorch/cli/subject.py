@@ -178,7 +178,7 @@ class Subject:
 
     def _asked(self, name: str) -> bool:
         """Whether an option is not left at its default."""
-        return getattr(self, name) != next(field.default for field in fields(self) if field.name == name)
+        return bool(getattr(self, name) != getattr(type(self), name))
 
     def config(self, driven: Driven) -> dict[str, Any]:
         """What a Record says of it."""

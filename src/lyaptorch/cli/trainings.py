@@ -14,7 +14,8 @@ import tyro
 from rich.table import Table
 
 from lyaptorch import _checks
-from lyaptorch.cli.output import Output, Works, resumable, tabulated
+from lyaptorch.cli.output import Output, Works, resumable
+from lyaptorch.cli.tables import tabulated
 from lyaptorch.experiments import Demo, Training, train_networks
 from lyaptorch.experiments.trainings import alike, check_run, cost, train_runs
 from lyaptorch.plots.pages import duration

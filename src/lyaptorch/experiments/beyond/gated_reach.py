@@ -42,7 +42,7 @@ def reach(record: Record, axes: list[Axes]) -> None:
     "the longest delay that gated networks learn under several starts",
     cost=("3 s", "1 min", "15 min"),
     smoke={**SMOKE, "starts": ("torch", "open gates", "orthogonal", "mixing")},
-    small={"delays": (10, 20), "seeds": 2, "rates": (3e-3,), "epochs": 900, "floss_epochs": 30},
+    small={"delays": (10, 20), "seeds": 3, "rates": (3e-3,), "epochs": 900, "floss_epochs": 30},
     draw=reach,
 )
 class GatedReach(Gated):

@@ -91,7 +91,7 @@ def xor(record: Record, axes: list[Axes]) -> None:
 @figure(
     "fig3",
     "adaptive surrogate flossing against none: accuracy and |dL/dh0| over delays",
-    cost=("3 s", "13 min", "2 hours"),
+    cost=("3 s", "12 min", "2 hours"),
     smoke={
         "delays": (2, 4),
         "late": 10,
@@ -100,7 +100,7 @@ def xor(record: Record, axes: list[Axes]) -> None:
         "every": 5,
         "check_every": 5,
     },
-    small={"delays": (14, 18), "seeds": 5},
+    small={"delays": (14, 18), "seeds": 3},
     draw=xor,
 )
 class Fig3(BinaryLearning):
@@ -227,8 +227,8 @@ class Fig3(BinaryLearning):
 @figure(
     "fig3-printed",
     "figure 3 with the schedule as the paper prints it: accuracy and |dL/dh0| at two delays",
-    cost=("3 s", "4 min", "10 min"),
-    small={"seeds": 5},
+    cost=("3 s", "3 min", "10 min"),
+    small={"seeds": 3},
 )
 class Fig3Printed(Fig3):
     """Figure 3 with the paper's schedule: flossing to 0, every 100 epochs until 500, then beyond its bounds.

@@ -1,6 +1,7 @@
 """One thread, public shapes checked, and what every test finds: here, and nowhere else."""
 
 import functools
+import gc
 import importlib.util
 import warnings
 from collections.abc import Iterator
@@ -30,8 +31,15 @@ with warnings.catch_warnings():
     torch.func.jvp(torch.sin, (torch.zeros(()),), (torch.ones(()),))
 
 
+def pytest_collection_finish() -> None:
+    """What is imported stays: to look through all of torch for garbage takes half a second each time."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """What is marked `gpu` has one, or is skipped."""
+    shapes.begin_test()
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("no GPU that torch can use")
 

@@ -1,8 +1,9 @@
 """Public shapes checked at run time: jaxtyping and beartype, asked once for calls that look the same.
 
 A check sees types, shapes, dtypes and, of a Literal, values. Where all of these have passed before, the
-answer is known; asking again at every step of every scan took half of the time of all tests. Signatures are
-read at the first call and not at import.
+answer is known; asking again at every step of every scan took half of the time of all tests. Even to look at
+every call took a quarter: in each test the first calls of a function are looked at, and then a few of many.
+Signatures are read at the first call and not at import.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from beartype.roar import BeartypeDecorHintPep3119Exception
 
 FIRST = 64
 """Of a container as many entries are looked at; beartype asks one."""
+EVERY, THEN = 8, 16
+"""Of a function in a test so many calls are looked at, and then one of so many."""
 
 _jaxtyped = jaxtyping.jaxtyped
 _plain: set[type] = set()
@@ -75,6 +78,14 @@ class Checks(threading.local):
         self.targets: list[Callable[..., Any]] = []
         self.passed: dict[Any, set[Any]] = {}
         self.check: Callable[..., Any] | None = None
+        self.test, self.calls = 0, 0
+
+    def idle(self) -> bool:
+        """Whether this call is one of those that are not looked at."""
+        if self.test != _tests[0]:
+            self.test, self.calls = _tests[0], 0
+        self.calls += 1
+        return self.calls > EVERY and self.calls % THEN != 0
 
     def __call__(
         self, function: types.FunctionType, target: Callable[..., Any], args: Any, kwargs: Any
@@ -97,6 +108,13 @@ class Checks(threading.local):
 
 
 _checks: dict[int, Checks] = {}
+_tests = [0]
+"""How many have begun."""
+
+
+def begin_test() -> None:
+    """From now on the first calls are looked at again."""
+    _tests[0] += 1
 
 
 def jaxtyped(function: Any = None, *, typechecker: Any = None) -> Any:
@@ -120,7 +138,7 @@ def _once(function: types.FunctionType) -> Callable[..., Any]:
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
-        if jaxtyping.config.jaxtyping_disable:
+        if jaxtyping.config.jaxtyping_disable or checks.idle():
             return function(*args, **kwargs)
         try:
             given = looks((*args, *kwargs, *kwargs.values()) if kwargs else args)

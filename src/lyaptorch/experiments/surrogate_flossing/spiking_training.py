@@ -62,7 +62,7 @@ def learned(record: Record, axes: list[Axes]) -> None:
 @figure(
     "spiking",
     "LIF networks, flossed and not, on the delayed XOR and on spike patterns",
-    cost=("5 s", "3 min", "20 min"),
+    cost=("5 s", "5 min", "20 min"),
     smoke={
         "delays": (3, 4),
         "pattern_delay": 3,
@@ -76,7 +76,7 @@ def learned(record: Record, axes: list[Axes]) -> None:
         "batch": 2,
         "every": 2,
     },
-    small={"delays": (60, 80), "seeds": 3},
+    small={"delays": (60, 80), "seeds": 5},
     draw=learned,
 )
 class Spiking(Learning):

@@ -15,9 +15,10 @@ from lyaptorch.experiments.figure import Study
 from lyaptorch.experiments.weak_coupling import adding_table, comparison, heterogeneity, informed, rotations
 from lyaptorch.experiments.weak_coupling.edge import Fig3, unsteadiness
 from lyaptorch.experiments.weak_coupling.several_tasks import named
-from lyaptorch.experiments.weak_coupling.trained import steps_to
+from lyaptorch.experiments.weak_coupling.trained import network, steps_to
 from lyaptorch.record import Record
 from lyaptorch.tasks import Adding, SequentialImages
+from lyaptorch.tasks.batch import Draw
 from lyaptorch.training import SGD
 from lyaptorch.training import run as engine
 
@@ -299,20 +300,17 @@ def test_the_networks_of_figure_6_differ_by_kind_decay_and_angle():
 
 
 def turned(best, permuted, phase=(0.5, 0.2, 0.9, 0.2, 0.9, 0.2, 0.9), until=None):
-    """Best accuracy over the angles 0 to 3 w0 in steps of a half, and as much of each step in phase."""
+    """Best accuracy over the angles 0 to 3 w0 in steps of a half, and how much is in phase."""
     names = ["0 w0", "0.5 w0", "1 w0", "1.5 w0", "2 w0", "2.5 w0", "3 w0"]
     scores = np.array([best, permuted])[:, :, None, None].repeat(3, -1)
     until = np.full(7, -1.0) if until is None else np.array(until)
-    part = np.ones((7, 100))
-    for row, share in zip(part, phase, strict=True):
-        row[: round(50 * (1 - share))] = -1.0
     power = np.ones((2, 100))
     power[0, 28] = 60.0
     dims = ("order", "condition", "lr", "seed")
     variables = {
         "best_accuracy": (dims, scores),
         "iterations_to_minimal": (dims, np.broadcast_to(until[None, :, None, None], scores.shape)),
-        "contributions": (("condition", "step"), part),
+        "in_phase": (("condition", "seed"), np.repeat(np.array(phase)[:, None], 3, 1)),
         "power": (("order", "bin"), power),
     }
     known = {"condition": (("condition",), names), "permuted": (("order",), [False, True])}
@@ -324,16 +322,41 @@ def test_figure_4_wants_the_frequency_of_the_data_and_its_harmonics():
     sharp, soon = [0.3, 0.6, 0.9, 0.6, 0.8, 0.6, 0.8], [-1, 20.0, 10.0, 30.0, 20.0, 20.0, 20.0]
     found = outcomes(figure, turned(sharp, flat, until=soon))
     assert found == dict.fromkeys(found, HOLDS)
-    assert len(found) == 9
+    assert len(found) == 10
     blunt, late = [0.85, 0.9, 0.8, 0.9, 0.6, 0.9, 0.6], [-1, 10.0, 30.0, 10.0, 20.0, 20.0, 20.0]
-    bad = outcomes(figure, turned(blunt, blunt, phase=[0.5] * 7, until=late))
+    bad = outcomes(figure, turned(blunt, blunt, phase=[0.5, 0.9, 0.5, 0.6, 0.4, 0.6, 0.4], until=late))
     failed = {"no rotation", "rotation", "efficiency", "harmonics", "permuted angle"}
+    failed |= {"phase", "phase harmonics"}
     assert {key for key, outcome in bad.items() if outcome == FAILS} == failed
-    out = outcomes(figure, turned(sharp, flat, phase=(0.5, 0.8, 0.2, 0.8, 0.2, 0.2, 0.2), until=soon))
-    assert out["phase"] == FAILS
+    out = outcomes(figure, turned(sharp, flat, phase=(0.5, 0.8, 0.2, 0.3, 0.9, 0.2, 0.9), until=soon))
+    assert (out["phase"], out["phase harmonics"]) == (FAILS, HOLDS)
     chance = outcomes(figure, turned([0.1] * 7, [0.1] * 7))
     undecided = {"no rotation", "rotation", "efficiency", "harmonics", "permuted angle"}
     assert {key for key, outcome in chance.items() if outcome == UNDECIDED} == undecided
+
+
+def test_what_is_in_phase_is_the_sum_over_the_steps_of_the_gradient():
+    """Against weights of its own for every step, by autograd."""
+    figure = smoke("weak-coupling", "fig4")
+    study, ids = Study(0, False, None), torch.zeros(2, 1, dtype=torch.int64)
+    conditions = figure.conditions(study, SimpleNamespace(frequency=0.3), torch.arange(1))
+    cell = figure.cell(study, conditions, ids).double()
+    task = SequentialImages("mnist")
+    model = network(study, cell, task, ids).double()
+    batch = task.draw(Draw(0, task.length, 3, member_ids=ids, dtype=torch.float64))
+    found = rotations.in_phase(cell, model, batch)
+    V = cell.weight_ih.detach()
+    each = [V.unsqueeze(-3).repeat(1, 1, 3, 1, 1).requires_grad_() for _ in batch.inputs]
+    h, states = torch.zeros(2, 1, 3, 4, dtype=torch.float64), []
+    for own, x in zip(each, batch.inputs, strict=True):
+        # V x of these weights in the place of that of the cell's
+        more = ((own - V.unsqueeze(-3)) @ x.unsqueeze(-1)).squeeze(-1)
+        h = cell.form().step(cell.form().drive(x) + more, h)
+        states.append(h)
+    g = torch.stack(torch.autograd.grad(model.score(batch, torch.stack(states))[0].sum(), each)).flatten(-2)
+    expected = (g.sum(0).norm(dim=-1) / g.norm(dim=-1).sum(0)).mean(-1)
+    torch.testing.assert_close(found, expected)
+    assert ((found > 0) & (found < 1)).all()
 
 
 def test_of_one_order_of_pixels_no_panel_is_empty():

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from numpy.typing import NDArray
 from torch import Tensor
 
-from lyaptorch.analysis import hessian_spectrum
+from lyaptorch.cells import Cell
+from lyaptorch.cells.form import Form
 from lyaptorch.cells.residuals import HasFrequency
 from lyaptorch.experiments.check import ByName, Checks, at_least, at_most, where
-from lyaptorch.experiments.figure import Along, Study
+from lyaptorch.experiments.figure import Along, Study, numbers
 from lyaptorch.experiments.weak_coupling.image_runs import (
     CUT,
     SOMETHING,
@@ -30,10 +33,11 @@ from lyaptorch.experiments.weak_coupling.image_runs import (
     steps_of,
 )
 from lyaptorch.experiments.weak_coupling.trained import AUTHORS, MINIMAL, figure, network
-from lyaptorch.plots.primitives import GREY, PALETTE, bundle, footnote, letters, level, picture
+from lyaptorch.plots.primitives import BLUE, GREY, PALETTE, bundle, footnote, letters, level, picture, scores
 from lyaptorch.record import Record
 from lyaptorch.tasks import SequentialImages
-from lyaptorch.tasks.batch import Draw
+from lyaptorch.tasks.batch import Batch, Draw
+from lyaptorch.training import Model
 
 OFF = ("0.5 w0", "1.5 w0")
 """Angles beside the characteristic frequency, where a rotation has nothing to be in phase with."""
@@ -48,7 +52,7 @@ def off_of(names: Any) -> list[str]:
 
 @picture(lambda record: 2 * len(record["permuted"]) + 1, width=3.2)
 def angles(record: Record, axes: list[Axes]) -> None:
-    """For each order best accuracy against the angle, and the data's spectrum; steps in phase."""
+    """For each order best accuracy against the angle, and the data's spectrum; what is in phase."""
     panels = iter(axes)
     for order, permuted in enumerate(record["permuted"]):
         title = "permuted" if permuted else "in order"
@@ -57,12 +61,10 @@ def angles(record: Record, axes: list[Axes]) -> None:
         panel.semilogy(np.arange(1, len(power) + 1), power / power.mean(), color=GREY, linewidth=0.8)
         level(panel, 1.0)
         panel.set(xlabel="bin", ylabel="power / mean", title=f"Spectrum, {title}")
-    for color, name in zip(PALETTE, ("0 w0", *OFF, "1 w0"), strict=False):
-        if name in record["condition"]:
-            part = record["contributions"][record["condition"].tolist().index(name)]
-            axes[-1].plot(np.cumsum(part) / np.abs(part).sum(), color=color, label=name)
-    axes[-1].set(xlabel="step", ylabel="sum of contributions", title="In phase, before training")
-    axes[-1].legend()
+    at = [float(name.split()[0]) for name in record["condition"]]
+    scores(axes[-1], at, record["in_phase"], BLUE, "")
+    level(axes[-1], 0.0)
+    axes[-1].set(xlabel="angle / w0", ylabel="|sum| / sum of |steps|", title="Gradient before training")
     letters(axes, "A A B" if len(record["permuted"]) == 2 else "A B")
     seeded(axes[0], record)
 
@@ -71,8 +73,8 @@ def angles(record: Record, axes: list[Axes]) -> None:
     "fig4",
     "accuracy against rotation angle on digits in order and permuted; data's spectrum",
     cost=("5 s", "5 min"),
-    smoke={"multiples": (0.0, 1.0), "sample": 2, "hessian_steps": 2},
-    small={"multiples": (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0), "sample": 8},
+    smoke={"multiples": (0.0, 1.0), "sample": 2},
+    small={"multiples": (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0), "sample": 32},
     draw=angles,
     cut=(*CUT, Along("condition", "multiples")),
 )
@@ -81,8 +83,7 @@ class Fig4(ImageRun):
 
     Attributes:
         multiples: angles, relative to the characteristic frequency.
-        sample: images of the curvature before training.
-        hessian_steps: of the Lanczos iteration.
+        sample: images of the gradient before training.
     """
 
     permuted: tuple[bool, ...] = (False, True)
@@ -91,7 +92,6 @@ class Fig4(ImageRun):
     learning_rates: tuple[float, ...] = (3e-3,)
     multiples: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0)
     sample: int = 64
-    hessian_steps: int = 12
 
     def conditions(self, study: Study, spectrum: HasFrequency, ids: Tensor) -> Conditions:
         """A rotation for each multiple."""
@@ -100,20 +100,12 @@ class Fig4(ImageRun):
         return self.common(names, torch.ones_like(angles), angles, ids)
 
     def more(self, study: Study, conditions: Conditions) -> dict[str, Any]:
-        """Before training, the steps' shares of the leading Hessian eigenvalue, for digits in order."""
-        names, *settings = conditions
-        ids = torch.zeros(len(names), dtype=torch.int64)
-        first: Conditions = (names, settings[0][:, 0], settings[1][:, 0], settings[2][:, 0])
-        task, cell = SequentialImages(self.images), self.cell(study, first, ids)
-        model = network(study, cell, task, ids).double()
-        draw = Draw(self.seed, task.length, self.sample, member_ids=ids, stream="test", dtype=torch.float64)
-        batch = task.draw(draw)
-
-        def loss(states: Tensor) -> Tensor:
-            return model.score(batch, states)[0]
-
-        found = hessian_spectrum(cell, batch.inputs, loss, k=1, steps=self.hessian_steps)
-        return {"contributions": (("condition", "step"), found.contributions[..., 0].mT)}
+        """`in_phase (condition, seed)`, of digits in order before training: see `in_phase`."""
+        ids = numbers(self.first, self.seeds).expand(len(conditions[0]), -1)
+        task, cell = SequentialImages(self.images), self.cell(study, conditions, ids)
+        model = network(study, cell, task, ids)
+        draw = Draw(self.seed, task.length, self.sample, member_ids=ids, stream="test")
+        return {"in_phase": (("condition", "seed"), in_phase(cell, model, task.draw(draw)))}
 
     def claims(self, record: Record) -> Checks:
         """The characteristic frequency and its harmonics help in order; permuted, the angle matters less."""
@@ -148,28 +140,46 @@ class Fig4(ImageRun):
         sentence = f"{until}, quicker of {BESIDE} − w0"
         gain = earlier(steps_of(record, order), record["measured_at"][-1], "1 w0", beside)
         yield least("efficiency", sentence, 0.0, gain)
-        # of each network the mean over those that were tried
-        means = {}
-        for kind, names in (("harmonics", HARMONICS), ("between", BETWEEN)):
-            if tried := [each[name] for name in names if name in each]:
-                means[kind] = np.mean(tried, 0)
-        sentence = f"{of}, 2 w0 and 3 w0 − 1.5 w0 and 2.5 w0 (means of those that were tried)"
-        gain = ahead(means, "harmonics", ("between",))
-        yield least("harmonics", sentence, 0.0, where(known, gain))
-        # the share of what steps contribute that is left when all are added: 1 if all have one sign
-        part = record["contributions"]
-        phase = np.abs(part.sum(-1)) / np.abs(part).sum(-1)
-        phases = ByName(record["condition"], phase.tolist())
-        gain = phases["1 w0"] - max((phases[name] for name in beside), default=np.nan)
-        sentence = (
-            "|sum| / sum of |contributions| of steps to the leading Hessian eigenvalue before training, "
-            f"w0 − larger of {BESIDE}"
-        )
-        yield least("phase", sentence, 0.0, gain)
+        between = "2 w0 and 3 w0 − 1.5 w0 and 2.5 w0 (means of those that were tried)"
+        yield least("harmonics", f"{of}, {between}", 0.0, where(known, _harmonics(each)))
+        phases = dict(zip(map(str, record["condition"]), record["in_phase"], strict=True))
+        of = "gradient of the input weights before training, |sum over steps| / sum of |steps|"
+        sentence = f"{of}, w0 − larger of {BESIDE}"
+        yield least("phase", sentence, 0.0, ahead(phases, "1 w0", beside), part_of="phase")
+        yield least("phase harmonics", f"{of}, {between}", 0.0, _harmonics(phases), part_of="phase")
 
 
 HARMONICS = ("2 w0", "3 w0")
 BETWEEN = ("1.5 w0", "2.5 w0")
+
+
+def _harmonics(each: Mapping[str, NDArray[np.floating]]) -> float:
+    """By how much networks are ahead at harmonics of w0, each in its mean over those that were tried."""
+    means = {}
+    for kind, names in (("harmonics", HARMONICS), ("between", BETWEEN)):
+        if tried := [each[name] for name in names if name in each]:
+            means[kind] = np.mean(tried, 0)
+    return ahead(means, "harmonics", ("between",))
+
+
+def in_phase(cell: Cell, model: Model, batch: Batch) -> Tensor:
+    """How much of a trial's gradient of the input weights is left when its steps are added, `*e`.
+
+    |sum of g_s| / sum of |g_s|, with g_s what the weights do to the loss at step s: 1 if all steps point the
+    same way, 0 if they cancel; a mean over trials. Cost: one backpropagation through time.
+    """
+    form = cell.form()
+    assert isinstance(form, Form)
+    drives, states = form.drive(batch.inputs).detach().requires_grad_(), []
+    h = cell.rest(batch.inputs[0])
+    for drive in drives:
+        h = form.step(drive, h)
+        states.append(h)
+    (g,) = torch.autograd.grad(model.score(batch, torch.stack(states))[0].sum(), drives)
+    # (dL/da) x^T of a pixel x, which is a number
+    steps = g * batch.inputs
+    share: Tensor = steps.sum(0).norm(dim=-1) / steps.norm(dim=-1).sum(0)
+    return share.mean(-1)
 
 
 @picture(2, width=4.0)

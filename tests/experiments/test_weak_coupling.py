@@ -330,6 +330,8 @@ def test_figure_4_wants_the_frequency_of_the_data_and_its_harmonics():
     assert {key for key, outcome in bad.items() if outcome == FAILS} == failed
     out = outcomes(figure, turned(sharp, flat, phase=(0.5, 0.8, 0.2, 0.3, 0.9, 0.2, 0.9), until=soon))
     assert (out["phase"], out["phase harmonics"]) == (FAILS, HOLDS)
+    tied = outcomes(figure, turned(sharp, flat, until=[-1, *[10.0] * 6]))
+    assert tied["efficiency"] == UNDECIDED
     chance = outcomes(figure, turned([0.1] * 7, [0.1] * 7))
     undecided = {"no rotation", "rotation", "efficiency", "harmonics", "permuted angle"}
     assert {key for key, outcome in chance.items() if outcome == UNDECIDED} == undecided

@@ -212,9 +212,11 @@ def ahead(of: Mapping[str, Rows], own: str, others: Iterable[str], bound: float 
 
 
 def earlier(steps: Mapping[str, Rows], last: float, own: str, others: Sequence[str]) -> float:
-    """By how many task steps networks are ahead of their twins; NaN where all take the `last` one."""
+    """By how many task steps networks are ahead of their twins; NaN if all take as many, or the `last`."""
     some = min((steps[name].mean() for name in (own, *others) if name in steps), default=last) < last
-    return where(some, ahead({name: -rows for name, rows in steps.items()}, own, others))
+    gap = ahead({name: -rows for name, rows in steps.items()}, own, others)
+    # measured now and then, those that learn before the first time are as quick as each other
+    return where(some and gap != 0, gap)
 
 
 def spectrum_checks(record: Record) -> Checks:

@@ -64,7 +64,8 @@ def angles(record: Record, axes: list[Axes]) -> None:
     at = [float(name.split()[0]) for name in record["condition"]]
     scores(axes[-1], at, record["in_phase"], BLUE, "")
     level(axes[-1], 0.0)
-    axes[-1].set(xlabel="angle / w0", ylabel="|sum| / sum of |steps|", title="Gradient before training")
+    axes[-1].set(xlabel=r"angle / $\omega_0$", title="In phase, before training")
+    axes[-1].set_ylabel("gradient: |sum| / sum of |steps|")
     letters(axes, "A A B" if len(record["permuted"]) == 2 else "A B")
     seeded(axes[0], record)
 

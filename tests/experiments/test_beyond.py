@@ -9,6 +9,7 @@ import torch
 
 import lyaptorch as lt
 from figures import made
+from lyaptorch._brief import HOLDS, UNDECIDED
 from lyaptorch.experiments import FIGURES
 from lyaptorch.experiments.beyond.architectures import UnitCell
 from lyaptorch.experiments.beyond.chaos import InputSuppressesChaos
@@ -105,6 +106,14 @@ def test_exponents_needed_are_the_fewest_with_nine_tenths_of_the_best_gain():
     assert exponents_needed(record).tolist() == [[1.0], [10.0]]
     found = holds(ItemsByDelay().checks(record))
     assert found == dict.fromkeys(found, True)
+    # items and delays that ask for as many exponents
+    alike = np.full((2, 2, 4, 3), 0.5)
+    alike[..., 2:, :] = 1.0
+    alike[1, 1, 2] = 0.5
+    record = Record("x", {}, {"final_accuracy": (("items", "delay", "k", "seed"), alike)}, k)
+    assert exponents_needed(record).tolist() == [[5.0, 5.0], [5.0, 10.0]]
+    outcomes = {check.key: check.outcome for check in ItemsByDelay().checks(record)}
+    assert (outcomes["items"], outcomes["items and delay"]) == (HOLDS, UNDECIDED)
 
 
 @pytest.mark.parametrize(("last", "kept"), [(0.98, True), (0.8, False)])
@@ -148,6 +157,10 @@ def test_plain_networks_are_read_where_they_have_spent_as_much():
     np.testing.assert_allclose(record["at_equal_flops"][1], np.mean(np.arange(130, 150) / 199))
     np.testing.assert_allclose(record["at_equal_seconds"][1], np.mean(np.arange(100, 120) / 199))
     assert all(holds(figure.checks(record)).values())
+    # as far as each other
+    record = Record("x", {}, *figure._results(names, np.ones_like(curves), costs))
+    outcomes = {check.key: check.outcome for check in figure.checks(record) if check.key.endswith("delay")}
+    assert set(outcomes.values()) == {UNDECIDED}
     worse = curves[:, ::-1] * [[[[0.8]]], [[[2.0]]]]
     record = Record("x", {}, *figure._results(names, worse, costs))
     assert not any(holds(figure.checks(record)).values())

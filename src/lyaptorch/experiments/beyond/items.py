@@ -91,7 +91,8 @@ class ItemsByDelay(Learning):
         sentence = f"exponents needed, {more} (mean over delays)"
         yield asks_at_least("items", sentence, 1.0, where(known, items))
         sentence = f"exponents needed, ({more}) − (longest − shortest delay)"
-        yield asks_at_least("items and delay", sentence, 0.0, where(known, items - delay))
+        # both may ask for as many
+        yield asks_at_least("items and delay", sentence, 0.0, where(known and items != delay, items - delay))
 
 
 def exponents_needed(record: Record) -> NDArray[np.float64]:

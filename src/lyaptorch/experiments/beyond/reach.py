@@ -117,8 +117,8 @@ class HorizonPerCost(Learning):
                 short = f" (which used {share[i]:.0%} of the budget)" if share[i] < 0.99 else ""
                 sentence = f"equal {what}: longest delay reached, [{own}] − [{name}]{short}"
                 ahead = float(horizon[0] - horizon[i])
-                # who reaches nothing is not ahead of who reaches nothing
-                told = where(max(horizon[0], horizon[i]) > 0, ahead)
+                # who reaches as far is neither ahead nor behind
+                told = where(ahead != 0, ahead)
                 yield at_least(f"{what} {name} delay", sentence, 0.0, told, kind=kind, **asked)
             sentence = f"equal {what}: mean accuracy over delays, [{own}] − best other"
             ahead = float(reached[0].mean()) - float(reached[1:].mean(-1).max())

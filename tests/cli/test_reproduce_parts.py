@@ -183,9 +183,9 @@ def test_all_figures_share_their_parts(lyap, tmp_path):
     rows = [line.strip("| ").split(" | ") for line in paper.splitlines() if line.startswith("|")]
     assert {row[4] for row in rows if row[0] == "fig4d" and len(row) == 7} == {"2 of 5 networks"}
     told = answer["figures"][-1]["checks"]
-    assert [row[4].partition(",")[0] for row in rows if row[0] == "fig1b"] == [
-        f"holds in {check['held']} of 2 seeds" for check in told
-    ]
+    alone = [f"holds in {check['held']} of 2 seeds" for check in told]
+    standings = [row[4].partition(",")[0] for row in rows if row[0] == "fig1b"]
+    assert all(row in (one, "2 seeds together") for row, one in zip(standings, alone, strict=True))
     assert {row[0] for row in rows if row[-2:] == ["not run", ""]} == set()
     assert [line.split(" | ")[0] for line in small.splitlines() if "not run" in line] == [
         f"| {name}" for name in ("fig4d", "fig13", "fig15", "fig1b")
@@ -293,7 +293,7 @@ def test_a_check_over_seeds():
     runs.append([at_least("a", "a", 1.0, math.nan)])
     first, second = over_seeds(runs)
     assert (first.held, first.undecided, first.seeds) == (2, 1, 4)
-    assert first.standing == "2 of 4 seeds, 1 not decided"
+    assert first.standing == "holds in 2 of 4 seeds, 1 not decided"
     assert first.mean == 1.5
     # t(0.975, 2) = 4.303, s = 1
     assert first.interval == pytest.approx((1.5 - 4.3027 / 3**0.5, 1.5 + 4.3027 / 3**0.5), rel=1e-4)
@@ -305,7 +305,7 @@ def test_a_check_over_seeds():
     assert (second.held, second.undecided) == (3, 1)
     one = OverSeeds((at_least("a", "a", 1.0, 2.0),), 1)
     assert all(map(math.isnan, one.interval))
-    assert one.standing == "1 of 1 seeds"
+    assert one.standing == "holds in 1 of 1 seeds"
     assert math.isnan(OverSeeds((at_least("a", "a", 1.0, math.nan),), 1).mean)
 
 
@@ -331,9 +331,11 @@ def test_seeds_that_chance_may_have_made_decide_together():
     runs = [[at_least("a", "a", 1.0, WithinChance(2.0 + 0.1 * i))] for i in range(5)]
     (over,) = over_seeds([*runs, [at_least("a", "a", 1.0, 9.0)]])
     assert (over.held, over.undecided, over.mean) == (1, 5, pytest.approx((11.0 + 9.0) / 6))
-    assert over_seeds(runs)[0].outcome == HOLDS
+    (alone,) = over_seeds(runs)
+    assert (alone.outcome, alone.standing) == (HOLDS, "5 seeds together")
     near_it = [[at_least("a", "a", 2.1, WithinChance(2.0 + 0.1 * i))] for i in range(5)]
     assert over_seeds(near_it)[0].outcome == UNDECIDED
+    assert over_seeds(near_it)[0].standing == "holds in 0 of 5 seeds, 5 not decided"
     # where half of them have nothing to say, or one alone speaks
     silent = [[at_least("a", "a", 1.0, math.nan)]]
     assert over_seeds([*runs, *5 * silent])[0].outcome == UNDECIDED

@@ -131,7 +131,8 @@ def checks_page(paper: Standings, small: Standings, scale: str, folder: Path) ->
         "- *Measured*: the mean over seeds with its 95% interval; measured - expected where the expected "
         "value differs between seeds.\n"
         "- *Networks or seeds*: how many of the published number of networks were trained, which decide "
-        "together; or, of figures that are made once for each seed, in how many the check holds.\n"
+        "together; or, of figures that are made once for each seed, in how many the check holds, and "
+        "“together” where single seeds decide nothing but their mean does.\n"
         "- *Outcome*: over seeds a check holds, or does not, as most of the seeds that decide it say. It is "
         "not decided if at most half of them decide it, or if they disagree no more clearly than coin flips, "
         "unless the whole interval lies on one side of the bound. A single run decides nothing if the "
@@ -210,7 +211,7 @@ def _rows(paper: str, name: str, standings: Standings, scale: str) -> list[tuple
         shown = ": ".join(filter(None, (f"**{FAILS}**" if outcome == FAILS else outcome, why)))
         together = f"counted together as “{check.part_of}”" if check.part_of else ""
         kind = ": ".join(filter(None, (check.kind, check.because or together)))
-        seeds = standing.seeds or f"holds in {over.standing}"
+        seeds = standing.seeds or over.standing
         rows.append((name, check.sentence, check.bound, measured(over), seeds, shown, kind))
     return rows
 

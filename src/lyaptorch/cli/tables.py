@@ -86,13 +86,13 @@ def check_table(title: str, checks: Sequence[Check]) -> Table:
 
 
 def seeds_table(title: str, checks: Sequence[OverSeeds]) -> Table:
-    """Checks over seeds as a table: what was measured, with an interval of 95%, and how often each holds."""
+    """Checks over seeds as a table: what was measured, with an interval of 95%, and what comes of it."""
     rows = []
     for over in checks:
         first = over.checks[0]
-        rows.append([first.sentence, first.bound, measured(over), over.standing, first.kind])
-    header = ("check", "expected", "measured", "holds", "kind")
-    return tabulated(header, rows, title, words=("check", "holds", "kind"))
+        rows.append([first.sentence, first.bound, measured(over), over.standing, over.outcome, first.kind])
+    header = ("check", "expected", "measured", "seeds", "outcome", "kind")
+    return tabulated(header, rows, title, words=("check", "seeds", "outcome", "kind"))
 
 
 def measured(over: OverSeeds) -> str:

@@ -43,7 +43,7 @@ class OverSeeds:
         of 95% of the mean lies on their side.
         """
         decided = self.seeds - self.undecided
-        if 2 * decided <= self.seeds:
+        if self._few_decide:
             # what is within chance in single runs may be beyond it in most of them together
             (word, *others) = self._ends
             return UNDECIDED if others or 2 * len(self._values()) <= self.seeds else word
@@ -52,15 +52,22 @@ class OverSeeds:
         return word if alike or self._ends == {word} else UNDECIDED
 
     @property
+    def _few_decide(self) -> bool:
+        """Whether at most half of the runs decide it."""
+        return 2 * (self.seeds - self.undecided) <= self.seeds
+
+    @property
     def _ends(self) -> set[str]:
         """What both ends of the interval of the mean would say."""
         return {self.checks[0].outcome_of(end) for end in self.interval}
 
     @property
     def standing(self) -> str:
-        """In words: "4 of 5 seeds, 1 not decided"."""
+        """In words: "holds in 4 of 5 seeds, 1 not decided"; "5 seeds together" if only their mean decides."""
+        if self._few_decide and self.outcome != UNDECIDED:
+            return f"{len(self._values())} seeds together"
         rest = f", {self.undecided} not decided" if self.undecided else ""
-        return f"{self.held} of {self.seeds} seeds{rest}"
+        return f"holds in {self.held} of {self.seeds} seeds{rest}"
 
     @property
     def mean(self) -> float:

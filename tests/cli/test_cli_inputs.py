@@ -203,7 +203,7 @@ def test_more_steps_than_a_file_holds(lyap, data, tmp_path):
     ],
 )
 def test_a_part_of_a_network_has_a_name(lyap, target, size):
-    summary = lyap.json("spectrum", target, *SMALL)
+    summary = lyap.json("spectrum", target, *SMALL, "--n", size)
     assert np.shape(summary["exponents"]) == (1, size)
 
 

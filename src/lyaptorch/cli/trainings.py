@@ -24,8 +24,6 @@ from lyaptorch.sweep import Plan, Processes, Ray, Serial, Workers, axis, gather,
 from lyaptorch.sweep import sweep as run_sweep
 from lyaptorch.training import evaluate
 
-RETRIES = 3
-"""How often an ensemble is started again."""
 NAME = "train"
 """Of what a sweep of the command line does."""
 
@@ -118,7 +116,7 @@ def sweep(
     address: str | None = None,
     cpus: float = 1.0,
     gpus: float = 0.0,
-    retries: int = RETRIES,
+    retries: int = Processes.retries,
     dry_run: bool = False,
     work: Works,
 ) -> None:
@@ -207,7 +205,7 @@ def _workers(count: int, address: str | None, cpus: float, gpus: float, retries:
             )
         if count > 1:
             return Processes(count, retries)
-        if retries != RETRIES:
+        if retries != Processes.retries:
             raise ValueError(
                 f"--retries is of processes that may die, and there is one worker, got {retries}; "
                 "add --workers or --address, or drop it"

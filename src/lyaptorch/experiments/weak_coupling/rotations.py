@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.axes import Axes
-from numpy.typing import NDArray
 from torch import Tensor
 
 from lyaptorch.cells import Cell
@@ -33,7 +32,18 @@ from lyaptorch.experiments.weak_coupling.image_runs import (
     steps_of,
 )
 from lyaptorch.experiments.weak_coupling.trained import AUTHORS, MINIMAL, figure, network
-from lyaptorch.plots.primitives import BLUE, GREY, PALETTE, bundle, footnote, letters, level, picture, scores
+from lyaptorch.plots.primitives import (
+    BLUE,
+    GREY,
+    PALETTE,
+    Rows,
+    bundle,
+    footnote,
+    letters,
+    level,
+    picture,
+    scores,
+)
 from lyaptorch.record import Record
 from lyaptorch.tasks import SequentialImages
 from lyaptorch.tasks.batch import Batch, Draw
@@ -154,7 +164,7 @@ HARMONICS = ("2 w0", "3 w0")
 BETWEEN = ("1.5 w0", "2.5 w0")
 
 
-def _harmonics(each: Mapping[str, NDArray[np.floating]]) -> float:
+def _harmonics(each: Mapping[str, Rows]) -> float:
     """By how much networks are ahead at harmonics of w0, each in its mean over those that were tried."""
     means = {}
     for kind, names in (("harmonics", HARMONICS), ("between", BETWEEN)):

@@ -109,7 +109,7 @@ def test_python_that_is_named_is_run_and_no_other(lyap, tmp_path):
     lyap("spectrum", *SMALL)
     lyap("show", "spectrum")
     assert not (tmp_path / "sprung").exists()
-    assert lyap("spectrum", "mynet.py:rnn", *SMALL)[0] == 0
+    assert lyap("spectrum", "mynet.py:rnn", *SMALL[2:])[0] == 0
     assert (tmp_path / "sprung").exists()
 
 

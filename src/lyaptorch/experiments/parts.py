@@ -93,6 +93,10 @@ def fits(record: Record, figure: Figure) -> bool:
     config = Record(record.kind, asdict(figure), {}).config
     common = (config.keys() & record.config.keys()) - free
     alike = all(config[name] == record.config[name] for name in common)
+    # how many there are is a number, and along what they are compared a list
+    alike &= all(
+        type(config[name]) is type(record.config.get(name, config[name])) for name in free & config.keys()
+    )
     return alike and record.kind == f"{figure.paper} {figure.figure}"
 
 

@@ -10,7 +10,7 @@ from figures import outcomes, record, told
 from lyaptorch._brief import FAILS
 from lyaptorch.experiments.gradient_flossing.comparisons import exceeds, further, rise, sooner
 from lyaptorch.experiments.gradient_flossing.conditioning import Fig2a, Fig2b, Fig2c
-from lyaptorch.experiments.gradient_flossing.controls import Controls
+from lyaptorch.experiments.gradient_flossing.controls import Controls, fallen
 from lyaptorch.experiments.gradient_flossing.cost import Table1
 from lyaptorch.experiments.gradient_flossing.counts import Fig5, Fig7, LinearNetworks
 from lyaptorch.experiments.gradient_flossing.delays import Fig3c, Fig4c, Fig4d, Fig14d
@@ -377,6 +377,23 @@ def test_the_checks_of_the_controls():
     # one network of four that learns
     final[0, 0] = [1.0, 0.5, 0.5, 0.5]
     assert told(Controls().claims(record({"final_accuracy": final}, names))) == "?" * 6
+
+
+def test_whether_a_penalty_fell_is_told():
+    """Beyond chance over networks, of conditions that are flossed before training."""
+    names = {"condition": [c.name for c in Controls().conditions()], "delay": [40]}
+    penalty = np.ones((8, 1, 4, 2))
+    penalty[0, ..., 1], penalty[2, ..., 1] = 0.1, 1.5
+    penalty[3, 0, :, 1] = [0.5, 1.5, 0.7, 1.3]
+    made = record({"final_accuracy": np.full((8, 1, 4), 0.5), "penalty": penalty}, names)
+    # before, spectral radius, one-step Jacobians, slope
+    assert told(list(Controls().claims(made))[6:]) == "+-??"
+
+
+def test_a_penalty_is_the_mean_of_the_first_and_the_last_tenth_of_its_steps():
+    losses = np.arange(40.0).reshape(2, 20)
+    np.testing.assert_allclose(fallen(losses), [[0.5, 18.5], [20.5, 38.5]])
+    np.testing.assert_allclose(fallen(losses[:, :3]), [[0.0, 2.0], [20.0, 22.0]])
 
 
 def test_the_smallest_network_that_solves_a_delay():

@@ -6,9 +6,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from lyaptorch.plots.curves import write_events
-from lyaptorch.plots.primitives import smooth
+from lyaptorch.plots.primitives import footnote, smooth
 from lyaptorch.record import Record
 
 
@@ -113,3 +114,10 @@ def test_measurements_stand_at_their_epochs(monkeypatch, own):
     assert first["test_loss"] == [(0, 1.0), (100, 0.5), (200, 0.25)]
     assert second["test_loss"] == [(0, 1.0), (later, 0.75)]
     assert second["curvature/1"] == [(0, 4.0), (later, 5.0)]
+
+
+def test_one_network_is_no_networks():
+    for number, said in ((1, "n = 1 network each; mean"), (11, "n = 11 networks each; mean")):
+        figure = Figure()
+        footnote(figure.subplots(), f"n = {number} networks each", "mean")
+        assert figure.get_supxlabel() == said

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import re
 import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -192,8 +193,10 @@ def footnote(axes: Axes, *said: str) -> None:
     """Below a whole picture: how many networks there are, and what lines, bands and dots mean."""
     figure = axes.get_figure(root=True)
     assert figure is not None
+    # whatever is counted may be one
+    text = re.sub(r"\b1 networks\b", "1 network", "; ".join(filter(None, said)))
     # letters of this size are some 1/16 of an inch wide
-    text = textwrap.fill("; ".join(filter(None, said)), round(16 * figure.get_figwidth()))
+    text = textwrap.fill(text, round(16 * figure.get_figwidth()))
     figure.supxlabel(text, fontsize=7.5, color=GREY)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from numpy.typing import NDArray
 
 from lyaptorch.experiments.check import (
     OURS,
@@ -17,9 +18,11 @@ from lyaptorch.experiments.check import (
     beyond_error,
     sure,
 )
+from lyaptorch.experiments.figure import Results, Study, coordinates
 from lyaptorch.experiments.gradient_flossing.comparisons import MARGIN
 from lyaptorch.experiments.gradient_flossing.delays import BITS
 from lyaptorch.experiments.gradient_flossing.setting import (
+    DIMS,
     SMOOTH,
     Condition,
     DelaySweep,
@@ -41,8 +44,16 @@ READ_AS = {"one-step Jacobians": "one-step Jacobians (all singular values to 1)"
 """What the paper leaves open, in the way that it is read here."""
 NULL: dict[str, Any] = {**OURS, "because": "The claim of figure 4c, repeated."}
 """Of the gain that controls are compared with."""
+MOMENTS = ("first", "last")
+"""Tenths of the steps of a penalty, over which it is averaged."""
 UNSAID = CONTROLS[3:]
 """Controls that the paper does not speak of."""
+
+
+def fallen(losses: NDArray[np.floating]) -> NDArray[np.floating]:
+    """`(member, floss_epoch)` as means over the first and the last tenth, `(member, 2)`."""
+    tenth = max(1, losses.shape[-1] // 10)
+    return np.stack([losses[:, :tenth].mean(-1), losses[:, -tenth:].mean(-1)], -1)
 
 
 @picture(lambda record: 2 * len(record["delay"]), width=3.6, height=3.3)
@@ -102,8 +113,26 @@ class Controls(DelaySweep):
             Condition("joint loss", flossing_weight=self.joint_weight),
         )
 
+    def run(self, study: Study) -> Results:
+        """As of all sweeps, and `penalty (condition, delay, seed, moment)`, NaN where nothing is flossed."""
+        variables, networks, record = self.swept(study)
+        penalty = fallen(record["floss_loss"]).reshape(*networks.ids.shape, len(MOMENTS))
+        variables["penalty"] = ((*DIMS, "moment"), penalty)
+        return self.compared(variables, **coordinates(moment=MOMENTS))
+
     def claims(self, record: Record) -> Checks:
-        """Flossing is an improvement, and controls do not yield half of it."""
+        """Flossing is an improvement, controls do not yield half of it, and their penalties did fall."""
+        yield from self._accuracies(record)
+        # Records that were made before penalties were kept
+        for i, condition in enumerate(self.conditions() if "penalty" in record else ()):
+            for j, delay in enumerate(record["delay"].tolist() if condition.before else ()):
+                first, last = record["penalty"][i, j].T
+                fall = sure(np.log(last / first), 0.0)
+                sentence = f"d = {delay}: penalty after / before its steps, {condition.name} (geometric mean)"
+                key = f"penalty of {condition.name}, d {delay}"
+                yield at_most(key, sentence, 1.0, as_sure(fall, np.exp(fall)), **OURS)
+
+    def _accuracies(self, record: Record) -> Checks:
         claim: dict[str, Any] = {"source": "Gradient Flossing, section 7"}
         for j, delay in enumerate(record["delay"].tolist()):
             final = dict(zip(record["condition"].tolist(), record["final_accuracy"][:, j], strict=True))

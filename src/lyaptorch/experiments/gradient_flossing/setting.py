@@ -272,15 +272,15 @@ class DelaySweep(Setting):
         """`accuracy`, `loss (condition, delay, seed, epoch)`, `final_accuracy`, `final_loss (...)`."""
         return self.compared(self.swept(study)[0])
 
-    def swept(self, study: Study) -> tuple[dict[str, Given], Networks]:
-        """What every Record of a sweep holds, and the trained networks."""
+    def swept(self, study: Study) -> tuple[dict[str, Given], Networks, Record]:
+        """What every Record of a sweep holds, the trained networks, and the Record of `lt.train`."""
         networks = self.networks(self.conditions())
         record, variables = study.learn(*networks, DIMS, ("accuracy", "loss"), **self.treatment())
         # a Record has no flossing where no phase flosses
         flops = record["floss_flops"] if "floss_flops" in record else 0 * record["fit_flops"]
         share = flops / (flops + record["fit_flops"])
         variables["floss_share"] = (DIMS, share.reshape(networks.ids.shape))
-        return variables, networks
+        return variables, networks, record
 
 
 def bundles(axes: Axes, values: Rows, names: Iterable[object], **more: Any) -> None:

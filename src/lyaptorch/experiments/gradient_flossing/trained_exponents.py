@@ -97,7 +97,7 @@ class Fig13(Fig4d):
 
     def run(self, study: Study) -> Results:
         """That of figure 4d, and `exponents (condition, delay, seed, index)`."""
-        variables, networks = self.swept(study)
+        variables, networks, _ = self.swept(study)
         values = self.spectrum(*networks, self.measure, max(self.indices)).exponents[..., 0, :]
         variables["exponents"] = ((*DIMS, "index"), values, {"units": "nats per step"})
         return self.compared(variables)

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import lyaptorch as lt
+from lyaptorch.cells.mixing_gain import CLOSE, CUTS, crossing
 
 pytestmark = pytest.mark.usefixtures("double", "unchecked")
 
@@ -86,6 +87,40 @@ def test_with_inputs_the_leading_exponent_is_minus_one_over_the_horizon(kind):
     spectrum = lt.lyapunov_spectrum(module, x, k=1, tangent_transient=20)
     assert chosen.exponents["weight_hh_l0"] == pytest.approx(-1 / H, abs=1e-3)
     assert spectrum.exponents.mean().item() == pytest.approx(-1 / H, abs=0.01)
+
+
+def excess(gain):
+    """Smooth and straight, bent, infinite at first, a leap, never below, NaN never."""
+    x = torch.stack([gain.log() - 0.3, gain**4 - 3, gain.log() - 0.5, gain, gain])
+    x[2] = x[2].where(gain > 1.1, -torch.inf)
+    x[3] = torch.where(gain > 1.4, 5.0, -1.0)
+    return x
+
+
+@pytest.mark.parametrize("members", [[0], [1], [2], [3], [4], [0, 1, 2, 3, 4]])
+def test_each_member_crosses_where_it_would_alone(members):
+    calls = []
+
+    def measured(gain):
+        calls.append(gain)
+        return torch.stack([excess(g)[i] for g, i in zip(gain, members, strict=True)])
+
+    low = torch.ones(len(members))
+    ends = [(gain, measured(gain)) for gain in (low, 2 * low)]
+    calls.clear()
+    found = dict(zip(members, zip(*crossing(measured, *ends, CLOSE), strict=True), strict=True))
+    for i, root in enumerate((math.exp(0.3), 3**0.25, math.exp(0.5))):
+        if i in found:
+            gain, missed = found[i]
+            assert 0 <= missed <= CLOSE
+            assert gain == pytest.approx(root, rel=CLOSE)
+    # a leap is narrowed down from above, to the end
+    if 3 in found:
+        assert found[3][0] == pytest.approx(1.4, rel=0.01)
+        assert (found[3][0] > 1.4, found[3][1], len(calls)) == (True, 5.0, CUTS)
+    if 4 in found:
+        assert found[4] == (2.0, 2.0)
+    assert members not in ([0], [4]) or len(calls) == {0: 1, 4: 0}[members[0]]
 
 
 def test_the_second_layer_is_driven_by_the_first():

@@ -93,7 +93,7 @@ def mixing_(
         generator: seeds the weights; None is a fixed seed.
 
     Returns:
-        The gains, and with inputs lambda_1 at them. Cost: with inputs about 30 runs of t steps.
+        The gains, and with inputs lambda_1 at them. Cost: with inputs some 10 to 15 runs of t steps a layer.
 
     Raises:
         ValueError: for other networks, with the reason, a horizon below 1, inputs that do not fit, or

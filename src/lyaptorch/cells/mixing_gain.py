@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -17,8 +18,10 @@ from lyaptorch.cells.matrices import per_matrix, random_frame
 
 RATIOS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
 """Gains that are tried first, in units of that of the gates' mean."""
-HALVINGS = 10
-"""Of the interval between two of them, in which lambda_1 crosses its target."""
+CUTS = 10
+"""At most, of the interval between two of them, in which lambda_1 crosses its target."""
+CLOSE = 2e-3
+"""How near to its target lambda_1 ends the search, in units of the target."""
 EXCESS = 1.05
 """Of the gain of gated networks over the one that keeps a direction's length at rest."""
 DRAWS = 4
@@ -120,23 +123,54 @@ def searched(
     chosen, W = gain, orthogonal(layer, stream, ids)
     for draw in range(DRAWS):
         Q = orthogonal(layer, stream, ids, draw)
-        exponents = torch.stack([measured(g) for g in tried])
-        crossed = (exponents[:-1] < target) & (exponents[1:] >= target)
+        above = [measured(tried[0]) - target]
+        for g in tried[1:]:
+            above.append(measured(g) - target)
+            excess = torch.stack(above)
+            crossed = (excess[:-1] < 0) & (excess[1:] >= 0)
+            if (crossed.any(0) | done).all():
+                break
         # argmax of 0 / 1 gives the first 1
         at = crossed.int().argmax(0).unsqueeze(0)
-        low, high = tried.gather(0, at)[0], tried.gather(0, at + 1)[0]
-        for _ in range(HALVINGS):
-            middle = (low * high).sqrt()
-            above = measured(middle) >= target
-            low, high = torch.where(above, low, middle), torch.where(above, middle, high)
+        start, end = ((tried.gather(0, i)[0], excess.gather(0, i)[0]) for i in (at, at + 1))
+        high, missed = crossing(lambda g: measured(g) - target, start, end, -CLOSE * target)
         # where units fall into saturation together lambda_1 leaps, and may pass the target by far
-        fine = crossed.any(0) & ((measured(high) - target).abs() <= -target / 2) & ~done
+        fine = crossed.any(0) & (missed.abs() <= -target / 2) & ~done
         chosen = torch.where(fine, high, chosen)
         W = torch.where(fine[..., None, None], per_matrix(high, Q) * Q, W)
         done = done | fine
         if done.all():
             return chosen, W
-    raise _out_of_reach(layer, tried, exponents, done, target)
+    raise _out_of_reach(layer, tried, excess + target, done, target)
+
+
+End: TypeAlias = tuple[Tensor, Tensor]
+"""Gains, and what is measured there."""
+
+
+def crossing(measured: Callable[[Tensor], Tensor], start: End, end: End, close: float) -> End:
+    """Gains between two ends, of each member, at which something measured is between 0 and `close`, if it is.
+
+    The cut is where a line between the ends is 0; the end that stays twice counts half (the Illinois
+    algorithm), so that both move. Where an end is infinite it is in the middle.
+    """
+    (low, a), (high, above) = ((gain.log(), value) for gain, value in (start, end))
+    b, last = above, torch.zeros_like(above)
+    for _ in range(CUTS):
+        # each member by itself: one that is there stays there, whatever the others need; nor can one be that
+        # does not begin below
+        going = (above > close) & (a < 0)
+        if not going.any():
+            break
+        share = a / (a - b)
+        middle = low + torch.where(a.isfinite() & b.isfinite(), share, 0.5) * (high - low)
+        value = measured(middle.exp())
+        up = value >= 0
+        a = torch.where(up, torch.where(last > 0, a / 2, a), value)
+        b = torch.where(up, value, torch.where(last < 0, b / 2, b))
+        low, last = torch.where(up, low, middle), torch.where(up, 1.0, -1.0)
+        high, above = (torch.where(going & up, new, old) for new, old in ((middle, high), (value, above)))
+    return high.exp(), above
 
 
 def leading_exponent(cell: Cell, inputs: Tensor, stream: Stream, ids: Tensor) -> tuple[Tensor, Tensor]:

@@ -94,6 +94,10 @@ def test_the_checks_of_figure_9():
 
     flat = growing(400, 0.0)
     assert found(growing(390, 2.0), flat) == "+++?"
+    # three of which one hardly grows are too few
+    rows = np.stack([growing(390, decades) for decades in (1.9, 0.07, 0.6)])
+    mixed = given("gradient_norm", np.stack([flat] * 3), rows, [never, learns], config)
+    assert told(figure.claims(mixed), "flossed grows") == "?"
     # the twin's gradient grows over the same epochs, too
     assert found(growing(390, 2.0), growing(390, 2.0)) == "-++?"
     # accuracy leaves chance while the gradient is still small

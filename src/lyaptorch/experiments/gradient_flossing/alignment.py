@@ -16,7 +16,7 @@ from lyaptorch.experiments.gradient_flossing.comparisons import (
     SOLVED,
     in_words,
     leaves_chance,
-    median_of,
+    mean_of,
     rise,
     share,
 )
@@ -122,23 +122,23 @@ class Fig9(Fig8):
         grows = f"increase of log10 |dL/dh0| in the last (at most) {self.rising} epochs at chance"
         # the null: the twin without flossing, in the same epochs
         twin = rise(none, at, chance[1], self.episodes, self.rising)
-        above = median_of(rise(flossed, at, chance[1], self.episodes, self.rising) - twin)
-        sentence, source = f"{grows}, flossed − not flossed (same epochs; median)", self.source
+        above = mean_of(rise(flossed, at, chance[1], self.episodes, self.rising) - twin, DOUBLED)
+        sentence, source = f"{grows}, flossed − not flossed (same epochs; mean)", self.source
         yield at_least("flossed grows", sentence, DOUBLED, above, source=source)
         # a network without flossing has no twin: the null is the same one, as many epochs earlier
         earlier = np.where(chance[0] > self.rising, chance[0] - self.rising, np.nan)
         before = rise(none, at, earlier, (), self.rising)
-        above = median_of(rise(none, at, chance[0], (), self.rising) - before)
-        sentence = f"not flossed: {grows} − in the {self.rising} epochs before (median)"
+        above = mean_of(rise(none, at, chance[0], (), self.rising) - before, DOUBLED)
+        sentence = f"not flossed: {grows} − in the {self.rising} epochs before (mean)"
         yield at_least("none grows", sentence, DOUBLED, above, **OURS)
         # which is late, of networks that were small once: others have no such epoch. Where an episode ended
         # that, within two measurements, the lead is the time from it to learning, and says nothing
         two = 2 * (at[1] - at[0])
         between = [np.searchsorted(self.episodes, small[1] + later, "right") for later in (0, two)]
         ended = between[0] != between[1]
-        lead = median_of(np.where(ended, np.nan, chance[1] - small[1]))
+        lead = mean_of(np.where(ended, np.nan, chance[1] - small[1]), float(self.every))
         low = f"|dL/dh0| <= {self.norm_level:g}"
-        sentence = f"flossed: epochs from the last with {low} before success to the last at chance (median)"
+        sentence = f"flossed: epochs from the last with {low} before success to the last at chance (mean)"
         yield at_least("lead", sentence, float(self.every), lead, source=source)
         reliably = (
             f"flossed: share of learning networks whose last epoch with {low} precedes the last at chance"

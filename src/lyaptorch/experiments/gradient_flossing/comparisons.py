@@ -16,8 +16,7 @@ from lyaptorch.experiments.check import (
     as_sure,
     at_least,
     beyond_error,
-    of_enough,
-    typical,
+    sure,
     where,
 )
 from lyaptorch.experiments.thinning import resolution
@@ -131,9 +130,9 @@ def share(yes: Rows) -> float:
     return float(yes.mean()) if yes.size else float("nan")
 
 
-def median_of(values: Rows) -> float:
-    """Of the networks of which it is finite; of too few it is `WithinChance`."""
-    return of_enough(int(np.isfinite(values).sum()), typical(values))
+def mean_of(values: Rows, bound: float) -> float:
+    """The mean of the networks of which it is finite, as `sure` of the bound."""
+    return sure(values[np.isfinite(values)], bound)
 
 
 def leaves_chance(accuracy: Rows, episodes: tuple[int, ...], level: float = CHANCE) -> Rows:

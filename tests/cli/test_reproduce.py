@@ -1,13 +1,14 @@
 """The commands `lyap reproduce` and `lyap train`."""
 
+import numpy as np
 import pytest
 import torch
 
 import lyaptorch as lt
 from command import command, files
-from figures import NAMES, smoke
+from figures import NAMES, made, smoke
 from lyaptorch.cli import foresee
-from lyaptorch.experiments import SCALES
+from lyaptorch.experiments import FIGURES, SCALES
 from lyaptorch.experiments.forecast import Forecast, Stretch
 from lyaptorch.record import Record
 from lyaptorch.tasks import archives
@@ -120,6 +121,38 @@ def test_reproduce_as_json_is_the_figure_of_the_library(lyap, tmp_path):
     assert len(summary["checks"]) == 4
     names = {p.name for p in files(tmp_path / "runs")}
     assert names == {f"gradient-flossing-fig1b-smoke.{end}" for end in ("nc", "png", "pdf", "host.json")}
+
+
+PAPER = "gradient-flossing"
+
+
+@pytest.mark.parametrize(
+    ("name", "other"), [("fig1d", "fig1c"), ("fig2b", "fig2a"), ("fig9", "fig8"), ("fig11", "fig10")]
+)
+def test_what_another_figure_measured_is_not_measured_again(lyap, tmp_path, monkeypatch, name, other):
+    def measured(self, study):
+        raise FloatingPointError("measured again")
+
+    theirs = made(PAPER, other)
+    expected = made(PAPER, name)
+    path = tmp_path / "runs" / f"{PAPER}-{other}-smoke.nc"
+    path.parent.mkdir()
+    monkeypatch.setattr(FIGURES[PAPER][name], "run", measured)
+    order = ("reproduce", PAPER, name, "--scale", "smoke")
+    assert "measured again" in lyap.fails(*order)
+    # of another version, and of other settings
+    Record(theirs.kind, {**theirs.config, "new": 1}, theirs.variables, theirs.coordinates).save(path)
+    assert "measured again" in lyap.fails(*order)
+    theirs.save(path)
+    assert "measured again" in lyap.fails(*order, "--seed", 77)
+    found = Record.load(lyap.json(*order)["record"])
+    assert (found.kind, found.config) == (expected.kind, Record(expected.kind, expected.config, {}).config)
+    assert list(found) == list(expected)
+    for key in expected:
+        if expected[key].dtype.kind == "f":
+            np.testing.assert_allclose(found[key], expected[key], atol=1e-3, err_msg=key)
+        else:
+            np.testing.assert_array_equal(found[key], expected[key])
 
 
 def test_reproduce_prints_a_table_and_null_for_what_is_not_known(lyap):

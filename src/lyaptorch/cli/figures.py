@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from lyaptorch._files import host_of
 from lyaptorch.cli.output import Work, draw, resumable
 from lyaptorch.experiments import FIGURES, Check
 from lyaptorch.experiments.check import reason
+from lyaptorch.experiments.figure import Figure
+from lyaptorch.experiments.parts import completed
 from lyaptorch.experiments.recorded import figure_of, recorded_checks, recorded_scale
 from lyaptorch.record import Record
 from lyaptorch.sweep import Group, Processes, Serial
@@ -105,8 +107,10 @@ def make(paper: str, figure: str, order: Order, show_progress: bool | None) -> M
     job = order.work.job(f"{paper}-{figure}-{scale}{other}", config)
     path, record = _undrawn(job.path, f"{paper} {figure}", config)
     if record is None:
-        with resumable(job.checkpoints):
-            record = experiment.record(show_progress, job.checkpoint)
+        record = _measured(experiment, order.work.runs)
+        if record is None:
+            with resumable(job.checkpoints):
+                record = experiment.record(show_progress, job.checkpoint)
         path, _ = job.save(record)
     # a vector picture for print; the other, which the docs show, comes last, as it says that all is drawn
     draw(record, path, (".pdf", ".png"))
@@ -123,6 +127,25 @@ def _undrawn(path: Path, kind: str, config: Mapping[str, Any]) -> tuple[Path, Re
         if (record.kind, record.config) == (kind, config):
             return made, record
     return path, None
+
+
+def _measured(figure: Figure, runs: Path) -> Record | None:
+    """Its Record from that of another figure which measures the same, if that was made with its settings."""
+    if figure.measured_by == figure.figure:
+        return None
+    other = FIGURES[figure.paper][figure.measured_by]
+    # as a Record has it: JSON turns tuples into lists
+    config, known = Record(figure.figure, asdict(figure), {}).config, {field.name for field in fields(other)}
+    for _, record in records_in(runs, f"{other.paper}-{other.figure}-*.nc"):
+        # one of another version has other fields
+        if (
+            isinstance(record, Record)
+            and figure_of(record, FIGURES) is other
+            and set(record.config) == known
+            and all(record.config[name] == config[name] for name in known & config.keys())
+        ):
+            return completed(figure, record)
+    return None
 
 
 def drawn(path: Path) -> bool:

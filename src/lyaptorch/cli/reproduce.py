@@ -53,9 +53,10 @@ def reproduce(
 ) -> None:
     """Reproduce a figure of a paper and check what it claims; training resumes where it was killed.
 
-    For `all` figures of a paper, or of `all` papers, it makes those of which there is no Record yet. At paper
-    scale a figure is made in parts, some of its networks each: in any order, on any machines, as far as the
-    budget goes; with --gather it is drawn and checked from those that are there.
+    For `all` figures of a paper, or of `all` papers, it makes those of which there is no Record yet. What
+    another figure measured with the same settings, as figure 8 for figure 9, is taken from its Record. At
+    paper scale a figure is made in parts, some of its networks each: in any order, on any machines, as far as
+    the budget goes; with --gather it is drawn and checked from those that are there.
 
     Args:
         paper: Such as gradient-flossing, or all.

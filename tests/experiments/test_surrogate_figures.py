@@ -331,7 +331,8 @@ def test_limits_g_wants_the_copy_without_the_xor():
 def test_spiking_wants_the_xor_solved_by_flossing_alone():
     def record(none, flossed, gains):
         dims = ("condition", "seed")
-        patterns = np.array([[0.5] * 3, 0.5 + np.array(gains), [0.9] * 3])
+        half = np.full(len(gains), 0.5)
+        patterns = np.array([half, half + gains, half + 0.4])
         return given(
             {
                 "xor9_final": (dims, np.array([none, flossed, flossed])),
@@ -343,8 +344,11 @@ def test_spiking_wants_the_xor_solved_by_flossing_alone():
     spiking = sf.Spiking(delays=(5, 9))
     good = outcomes(spiking, record([0.5, 0.6, 0.5], [0.95, 1.0, 1.0], [0.2, 0.21, 0.2]))
     assert set(good.values()) == {HOLDS}
-    bad = outcomes(spiking, record([0.8, 0.9, 0.9], [0.6, 1.0, 0.8], [-0.2, -0.21, -0.2]))
+    bad = outcomes(spiking, record([0.8, 0.9] * 3, [0.5, 0.8] * 3, [-0.2, -0.21] * 3))
     assert set(bad.values()) == {FAILS}
+    # three of which one learns are too few to say
+    few = outcomes(spiking, record([0.5, 0.6, 0.5], [0.6, 1.0, 0.8], [-0.2, -0.21, -0.2]))
+    assert (few["xor before"], few["xor adaptive"]) == (UNDECIDED, UNDECIDED)
     # nobody learns; a gain of one seed and a loss of the other
     none = outcomes(spiking, record([0.5] * 3, [0.5] * 3, [0.2, -0.1, 0.0]))
     assert [none[key] for key in ("xor none", "poisson gain", "latency gain")] == [UNDECIDED] * 3

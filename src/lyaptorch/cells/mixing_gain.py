@@ -18,7 +18,7 @@ from lyaptorch.cells.matrices import per_matrix, random_frame
 
 RATIOS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
 """Gains that are tried first, in units of that of the gates' mean."""
-CUTS = 10
+CUTS = 16
 """At most, of the interval between two of them, in which lambda_1 crosses its target."""
 CLOSE = 2e-3
 """How near to its target lambda_1 ends the search, in units of the target."""

@@ -90,7 +90,7 @@ def test_with_inputs_the_leading_exponent_is_minus_one_over_the_horizon(kind):
 
 
 def excess(gain):
-    """Smooth and straight, bent, infinite at first, a leap, never below, NaN never."""
+    """Smooth and straight, bent, infinite at first, a leap, never below."""
     x = torch.stack([gain.log() - 0.3, gain**4 - 3, gain.log() - 0.5, gain, gain])
     x[2] = x[2].where(gain > 1.1, -torch.inf)
     x[3] = torch.where(gain > 1.4, 5.0, -1.0)

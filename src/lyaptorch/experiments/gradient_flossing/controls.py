@@ -32,7 +32,7 @@ from lyaptorch.experiments.gradient_flossing.setting import (
     smoothed,
 )
 from lyaptorch.experiments.trainings import mean_field_gain
-from lyaptorch.plots.primitives import GREY, footnote, label_accuracy, look, picture, smooth
+from lyaptorch.plots.primitives import GREY, TINY, footnote, label_accuracy, look, picture, smooth
 from lyaptorch.record import Record
 from lyaptorch.tasks import make_task
 
@@ -126,7 +126,7 @@ class Controls(DelaySweep):
         # Records that were made before penalties were kept
         for i, condition in enumerate(self.conditions() if "penalty" in record else ()):
             for j, delay in enumerate(record["delay"].tolist() if condition.before else ()):
-                first, last = record["penalty"][i, j].T
+                first, last = np.maximum(record["penalty"][i, j], TINY).T
                 fall = sure(np.log(last / first), 0.0)
                 sentence = f"d = {delay}: penalty after / before its steps, {condition.name} (geometric mean)"
                 key = f"penalty of {condition.name}, d {delay}"

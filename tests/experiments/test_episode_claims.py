@@ -203,15 +203,17 @@ def test_the_overlap_of_random_directions():
 
 
 def test_the_checks_of_the_overlap_with_covariant_vectors():
-    figure, learns = CovariantOverlap(**SETTING), (learner(400), learner(450))
+    figure, learns = CovariantOverlap(**SETTING), (learner(400), learner(420), learner(450))
     null = random_overlap(80)
 
     def found(before, after, accuracies):
         rows = np.where(AT < 400, before, after) * null
-        rows = np.stack([rows, 1.01 * rows])
+        rows = np.stack([rows, 1.01 * rows, 1.02 * rows])
         return told(figure.claims(given("overlap", rows, rows, accuracies)))
 
-    assert found(1.0, 4.0, [(NEVER, NEVER), learns]) == "??++"
+    assert found(1.0, 4.0, [(NEVER,) * 3, learns]) == "??++"
+    # of three of which two learn nothing is said
+    assert found(1.0, 4.0, [(NEVER,) * 3, (*learns[:2], NEVER)]) == "????"
     assert found(4.0, 3.0, [learns, learns]) == "-+-+"
     # a rise among random directions is none
     assert found(0.5, 1.5, [learns, learns]) == "+-+-"

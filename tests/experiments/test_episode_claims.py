@@ -221,7 +221,7 @@ def test_the_checks_of_the_overlap_with_covariant_vectors():
 
 def test_the_checks_of_figure_12():
     epochs, period = 600, 100
-    figure = Fig12(delays=(4,), seeds=1, epochs=epochs, episodes=(100, 200), period=period)
+    figure = Fig12(delays=(4,), seeds=3, epochs=epochs, episodes=(100, 200), period=period)
     time = np.arange(epochs)
     chance, early = np.full(epochs, 0.5), np.where(time < 250, 0.5, 1.0)
     norms = np.full(len(AT), 1e-2)
@@ -232,16 +232,21 @@ def test_the_checks_of_figure_12():
     asked = ("drops", "recovers", "end", "never", "norms alike")
 
     def found(throughout, others=norms, twin=early, keys=asked, loss=None):
-        accuracy = np.stack([chance, twin, throughout])[:, None, None]
-        made = {"accuracy": accuracy, "gradient_norm": np.stack([norms, norms, others])[:, None, None]}
+        accuracy, gradient = (
+            np.stack([np.broadcast_to(row, (1, 3, row.shape[-1])) for row in rows])
+            for rows in ((chance, twin, throughout), (norms, norms, others))
+        )
+        made = {"accuracy": accuracy, "gradient_norm": gradient}
         made["loss"] = 2.0 - accuracy if loss is None else loss
         return told(figure.claims(record({**made, "measured_at": AT})), *keys)
 
     assert found(dips(0.95)) == "+++++"
     assert found(dips(1.0)) == "++--+"
+    # one of three that ends lower says nothing of others
+    assert found(np.stack([dips(0.6), early, early]), keys=("end",)) == "?"
     # by a tenth is not to chance; an error that jumps by half is not doubled
     few = ("drops", "drops to chance", "error jumps")
-    error = np.ones((3, 1, 1, epochs))
+    error = np.ones((3, 1, 3, epochs))
     error[2] += 1.5 * (dips(1.0) == 0.5)
     assert found(dips(0.95), keys=few, loss=error) == "+++"
     shallow = np.where(dips(1.0) == 0.5, 0.85, 0.95)

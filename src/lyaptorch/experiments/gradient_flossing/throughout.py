@@ -10,7 +10,7 @@ import torch
 from matplotlib.axes import Axes
 
 from lyaptorch.analysis import onset
-from lyaptorch.experiments.check import Checks, at_least, at_most, typical, where
+from lyaptorch.experiments.check import Checks, at_least, at_most, beyond_error, typical, where
 from lyaptorch.experiments.gradient_flossing.comparisons import CHANCE, SOLVED, share
 from lyaptorch.experiments.gradient_flossing.episodes import (
     Episodes,
@@ -91,7 +91,7 @@ class Fig12(Episodes):
         # the null: how often the twin drops, whose episodes are over
         by_chance = share(drop[0][above[0]])
         drops = where(above[1].any(), share(drop[1][above[1]]) - (0 if math.isnan(by_chance) else by_chance))
-        lead = float(early[:, -few:].mean() - throughout[:, -few:].mean())
+        lead = early[:, -few:].mean(-1) - throughout[:, -few:].mean(-1)
         late_only, both = "episodes to the end", "episodes to the end − early episodes only"
         lower = f"share of late episodes followed by a drop in accuracy > 0.05, {both} (same epochs)"
         end = f"mean accuracy in the last {few} epochs, early episodes only − {late_only}"
@@ -111,7 +111,7 @@ class Fig12(Episodes):
         sentence = "share of drops > 0.05 at late episodes recovered (to within 0.05) before the next episode"
         yield at_least("recovers", sentence, 0.8, share(back), source=self.source)
         learn = max(early[:, -few:].mean(), throughout[:, -few:].mean()) > CHANCE
-        yield at_least("end", end, 0.02, where(learn, lead), source=self.source)
+        yield at_least("end", end, 0.02, where(learn, beyond_error(lead, 0.02)), source=self.source)
         yield from self._never(early, throughout, late, few)
         yield from self._alike(record, late)
 

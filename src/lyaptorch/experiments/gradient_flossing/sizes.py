@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 
 from lyaptorch.analysis import onset
 from lyaptorch.experiments.check import OURS, Checks, at_least, where
-from lyaptorch.experiments.figure import Results, Study, coordinates, stacked
+from lyaptorch.experiments.figure import Along, Results, Study, coordinates, stacked
 from lyaptorch.experiments.gradient_flossing.comparisons import SOLVED
 from lyaptorch.experiments.gradient_flossing.delays import points
 from lyaptorch.experiments.gradient_flossing.setting import DelaySweep, figure, number
@@ -57,6 +57,7 @@ def operations(record: Record) -> Rows:
     smoke={"delays": (4,), "sizes": (12, 16)},
     small={"delays": (20,), "sizes": (20, 40, 80, 160), "seeds": 3, "epochs": 1000},
     draw=by_size,
+    cut=(Along("seed", "seeds", 4), Along("size", "sizes"), Along("delay", "delays")),
 )
 class AppendixF(DelaySweep):
     """Networks of several sizes on the binary temporal XOR of one delay, flossed before training or not.

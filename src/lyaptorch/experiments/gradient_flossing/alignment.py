@@ -10,7 +10,7 @@ import torch
 from matplotlib.axes import Axes
 
 from lyaptorch.analysis import aligned, onset
-from lyaptorch.experiments.check import OURS, Checks, at_least, of_enough
+from lyaptorch.experiments.check import OURS, Checks, at_least, claimed, of_enough
 from lyaptorch.experiments.gradient_flossing.comparisons import (
     DOUBLED,
     SOLVED,
@@ -198,10 +198,11 @@ class CovariantOverlap(Episodes):
             before = finite_mean(np.where((since < 0) & (since >= -self.around), rows, np.nan), -1)
             after = finite_mean(np.where((since >= 0) & (since <= self.around), rows, np.nan), -1)
             sentence = f"{words}: change of |cos(dL/dh, v_1)| when accuracy leaves chance (mean)"
-            yield at_least(f"{condition} rise", sentence, 0.0, mean_of(after - before, 0.0), source=source)
+            said = claimed(source, str(condition))
+            yield at_least(f"{condition} rise", sentence, 0.0, mean_of(after - before, 0.0), **said)
             sentence = f"{words}: |cos(dL/dh, v_1)| after leaving chance / that of random directions (mean)"
             above = mean_of(after / null, 2.0)
-            yield at_least(f"{condition} above random", sentence, 2.0, above, source=source)
+            yield at_least(f"{condition} above random", sentence, 2.0, above, **said)
 
 
 def random_overlap(n: int) -> float:

@@ -249,14 +249,14 @@ def test_a_state_of_parts_is_packed_and_unpacked(kind, output):
         torch.randn(3, N),
         reference.random_frame(8, 4),
     )
-    expected = lt.lyapunov_spectrum(LSTM, inputs, h0=(h, c), frame=frame)
+    expected = lt.lyapunov_spectrum(LSTM, inputs, k=4, h0=(h, c), frame=frame)
     for cell, h0 in (
         (step, make(h, c)),
         (lt.as_cell(step), make(h, c)),
         (lt.as_cell(step, state=make(h, c)), torch.cat([h, c], -1)),
         (lt.as_cell(step, output=output), make(h, c)),
     ):
-        spec = lt.lyapunov_spectrum(cell, inputs, h0=h0, frame=frame)
+        spec = lt.lyapunov_spectrum(cell, inputs, k=4, h0=h0, frame=frame)
         torch.testing.assert_close(spec.growth.log_r, expected.growth.log_r, rtol=0, atol=1e-10)
     last = take(lt.as_cell(step, state=make(h, c)).unpack(spec.final_state))
     torch.testing.assert_close(torch.cat(last, -1), expected.final_state, rtol=0, atol=1e-12)

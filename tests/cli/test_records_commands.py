@@ -66,7 +66,7 @@ def test_a_record_says_again_what_it_is(made):
     assert figure_of(Record("gradient-flossing fig99", {}, {}), FIGURES) is None
 
 
-def test_report_is_one_page_that_loads_nothing(lyap, runs):
+def test_report_is_one_page_that_loads_nothing(lyap, runs, monkeypatch):
     facts = lyap.json("report", "runs")
     assert (facts["page"], facts["records"], facts["unreadable"]) == ("runs/report.html", 3, ["broken.nc"])
     assert facts["checks"] == facts["held"] > 0
@@ -92,6 +92,11 @@ def test_report_is_one_page_that_loads_nothing(lyap, runs):
     status, out, err = lyap("report", "runs", "--out", "page.html")
     assert (status, err) == (0, "")
     assert "Page page.html" in out
+    # of many Records figures take the time
+    monkeypatch.delattr(Record, "plot")
+    assert lyap.json("report", "runs", "--no-figures") == facts
+    page = Reader((runs / "report.html").read_text())
+    assert (len(page.of("figure")), page.texts.count("Figures were left out.")) == (0, 3)
 
 
 def test_a_check_that_does_not_hold_is_said_so(lyap, runs, monkeypatch):

@@ -33,6 +33,7 @@ def lyap(tmp_path, monkeypatch, capsys, unchecked):
         yield run
 
 
+@pytest.mark.usefixtures("blank")
 def test_parts_are_made_and_gathered(lyap, tmp_path, monkeypatch):
     status, out, err = lyap(*SETTING)
     assert (status, err) == (0, "")

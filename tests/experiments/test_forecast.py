@@ -59,7 +59,7 @@ def test_time_is_that_of_many_epochs(monkeypatch):
         # asks what flossing took
         ("horizon-per-cost", ["floss", "fit", "fit", "fit"]),
         # compares the curves of several trainings
-        ("flossed-cells", ["floss", "fit"] * 3),
+        pytest.param("flossed-cells", ["floss", "fit"] * 3, marks=pytest.mark.slow),
     ],
 )
 def test_figures_of_several_trainings_are_foreseen_to_their_end(name, trainings):

@@ -58,7 +58,7 @@ def double():
 
 
 # every fourth always, but for the longest; all where there is time
-LONG = {("weak-coupling", "fig3"), ("weak-coupling", "fig4")}
+LONG = {("weak-coupling", name) for name in ("fig3", "fig4", "table2")}
 EACH = [
     pytest.param(*c, marks=[pytest.mark.slow] if i % 4 or c in LONG else [], id=" ".join(c))
     for i, c in enumerate(CUT)

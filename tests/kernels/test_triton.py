@@ -281,6 +281,7 @@ def test_epochs_on_these_kernels_are_recorded_and_replayed(name, monkeypatch):
     assert all(torch.equal(a, b) for a, b in zip(weights, others, strict=True))
 
 
+@pytest.mark.slow
 def test_the_benchmark_runs(capsys, monkeypatch):
     path = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
     monkeypatch.setattr("sys.argv", [str(path), "--smoke"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import tyro
@@ -27,6 +27,9 @@ from lyaptorch.record import Record
 from lyaptorch.tasks import TASKS
 from lyaptorch.training import PRESETS
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 ENDINGS = (".nc", ".host.json", ".png", ".pdf", ".html")
 """A Record, and what stands beside it under the same name."""
 
@@ -40,6 +43,7 @@ def report(
     markdown: Path | None = None,
     scale: Literal["smoke", "small"] | None = None,
     records: Path | None = None,
+    figures: bool = True,
     json: bool = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -54,6 +58,7 @@ def report(
             from finished parts, and at a smaller one over the seeds that are among the Records.
         scale: The smaller one, of the Markdown; small when missing.
         records: Folder of finished parts, for the Markdown; RUNS/records when missing.
+        figures: Draw every Record, which takes about a second each.
         json: Print one JSON object.
         quiet: Print nothing, errors and JSON aside.
         verbose: Say on stderr where an error arose.
@@ -69,7 +74,7 @@ def report(
         if isinstance(record, ValueError):
             unreadable.append((path.name, str(record)))
             continue
-        entries.append(_entry(path, record))
+        entries.append(_entry(path, record, figures))
         if tensorboard is not None:
             curves += write_events(record, tensorboard / path.stem)
     # a folder of damaged Records alone has its page, which says so
@@ -203,12 +208,14 @@ def _find(path: Path, runs: Path) -> Path:
     raise ValueError(f"there is no Record {named}, nor {runs / named}; in {runs} there are: {known}")
 
 
-def _entry(path: Path, record: Record) -> Entry:
-    try:
-        drawn = record.plot()
-    except (ValueError, KeyError, IndexError):
-        # of a kind without a figure, or made by another version of it
-        drawn = None
+def _entry(path: Path, record: Record, figures: bool) -> Entry:
+    drawn: Figure | str = "Figures were left out."
+    if figures:
+        try:
+            drawn = record.plot()
+        except (ValueError, KeyError, IndexError):
+            # of a kind without a figure, or made by another version of it
+            drawn = "This version of lyaptorch draws no figure of it."
     claims = [Claim(c.sentence, c.bound, c.measured, c.outcome, c.kind) for c in _checks_of(record)]
     return Entry(path.stem, record, drawn, claims, host_of(path))
 

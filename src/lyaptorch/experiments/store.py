@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import hashlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -141,11 +142,18 @@ def _costs(paths: Iterable[Path]) -> list[dict[str, float]]:
     ]
 
 
+@functools.lru_cache(maxsize=128)
+def _loaded(path: Path, inode: int, size: int, written: int) -> Record:
+    """The Record of a file that is still the same; what is done with a figure reads its parts many times."""
+    return Record.load(path)
+
+
 def _read(path: Path, figure: Figure) -> Record | str:
     """The Record of a part, or why it is none of this figure's."""
     try:
-        record = Record.load(path)
-    except ValueError as error:
+        stat = path.stat()
+        record = _loaded(path, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+    except (ValueError, OSError) as error:
         return str(error)
     if not fits(record, figure) or not isinstance(record.config.get("seed"), int):
         return _other(path, figure)

@@ -110,14 +110,14 @@ class Entry(NamedTuple):
     Attributes:
         name: of its file.
         record: itself.
-        drawn: its figure, if it has one.
+        drawn: its figure, or why there is none.
         checks: what the figure claims, and what came of it.
         host: seconds, versions and other volatile facts.
     """
 
     name: str
     record: Record
-    drawn: Figure | None
+    drawn: Figure | str
     checks: Sequence[Claim]
     host: Mapping[str, Any]
 
@@ -175,11 +175,11 @@ def _contents(entries: Sequence[Entry]) -> str:
 
 def _body(number: int, entry: Entry) -> str:
     record, parts = entry.record, [f'<div id="record{number}"></div>']
-    if entry.drawn is not None:
+    if isinstance(entry.drawn, str):
+        parts.append(html.paragraph(entry.drawn))
+    else:
         alt = f"The figure of {entry.name}, a Record of {record.kind}."
         parts.append(html.figure(Drawing(f"f{number}", entry.drawn, "", alt, *_sizes(record))))
-    else:
-        parts.append(html.paragraph("This version of lyaptorch draws no figure of it."))
     if entry.checks:
         parts.append(html.table(Claim._fields, entry.checks))
     parts.append(html.folded("Configuration", _configuration(record)))

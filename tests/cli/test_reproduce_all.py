@@ -136,6 +136,7 @@ def test_a_record_of_another_version_stops_no_command(lyap, tmp_path):
     assert lyap("report", "runs")[0] == 0
 
 
+@pytest.mark.slow
 def test_several_processes_make_the_same_records(lyap, tmp_path):
     alone = lyap.json("reproduce", PAPER, "all", "--scale", "smoke", "--runs", "alone")
     shared = lyap.json("reproduce", PAPER, "all", "--scale", "smoke", "--runs", "shared", "--workers", 2)

@@ -338,7 +338,7 @@ def intervals(monkeypatch):
 SCANNED = {"k": 8, "steps": 40, "tangent_transient": 10, "batch": 2, "show_progress": False}
 
 
-@pytest.mark.parametrize("kind", [lt.RateCell, lt.ElmanCell, lt.LSTMCell])
+@pytest.mark.parametrize("kind", [lt.RateCell, pytest.param(lt.LSTMCell, marks=pytest.mark.slow)])
 def test_an_automatic_interval_changes_nothing_but_round_off(kind, double, monkeypatch):
     found = []
     for interval in (1, "auto"):

@@ -24,7 +24,7 @@ from lyaptorch.experiments.parts import (
     with_networks,
 )
 from lyaptorch.experiments.recorded import gathered_checks
-from lyaptorch.experiments.thinning import LARGE, POINTS, restored, stands_for, thinned
+from lyaptorch.experiments.thinning import LARGE, MANY, POINTS, restored, stands_for, thinned
 from lyaptorch.record import Record
 from lyaptorch.training.metrics import floss_flops
 
@@ -305,6 +305,17 @@ def test_curves_are_thinned_to_means_and_held_between(epochs, stride, dim):
     np.testing.assert_array_equal(whole["final"], record["final"])
     # what is drawn says so
     assert (stands_for(whole["accuracy"]), stands_for(rising)) == (stride, 1)
+
+
+def test_of_very_many_curves_fewer_points_are_kept():
+    values = np.random.default_rng(0).normal(size=(200, MANY // 200 + 1))
+    thin = thinned(Record("made up", {}, {"exponents": (("floss_epoch", "index"), values)}))
+    np.testing.assert_allclose(thin["exponents"], values.reshape(100, 2, -1).mean(1), rtol=1e-6, atol=1e-7)
+    whole = restored(thin)
+    assert whole["exponents"].shape == values.shape
+    assert stands_for(whole["exponents"].T) == 2
+    # parts that are thinned again, after a rule has changed, stay as they are
+    assert thinned(whole) == thin
 
 
 def test_large_variables_are_kept_with_seven_digits():

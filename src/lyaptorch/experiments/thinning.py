@@ -14,6 +14,8 @@ from lyaptorch.record import Given, Record
 
 POINTS = 300
 """Most points of a part along epochs."""
+MANY, FEWER = 100_000, 100
+"""Of a curve of more numbers, such as of all exponents, so many points are kept."""
 LARGE = 20_000
 """Variables of more numbers than these are kept with seven digits."""
 EPOCHS = ("epoch", "floss_epoch")
@@ -26,10 +28,15 @@ def thinned(record: Record) -> Record:
     """The same with at most `POINTS` points along epochs: means of 2, 5, 10, 20, ... epochs each.
 
     Of measurements that were made every so many epochs every second, fifth, ... stays. Large variables are
-    kept in single precision.
+    kept in single precision, and very large ones with fewer points.
     """
     size = {dim: n for v in record.variables.values() for dim, n in zip(v.dims, v.values.shape, strict=True)}
-    stride: dict[str, int] = {dim: resolution(size[dim]) for dim in (*EPOCHS, "measurement") if dim in size}
+    many = {dim for v in record.variables.values() if v.values.size > MANY for dim in v.dims}
+    stride: dict[str, int] = {
+        dim: resolution(size[dim], FEWER if dim in many and dim in EPOCHS else POINTS)
+        for dim in (*EPOCHS, "measurement")
+        if dim in size
+    }
 
     def few(variable: Variable) -> Given:
         values = variable.values
@@ -74,24 +81,24 @@ def restored(record: Record) -> Record:
     return Record(record.kind, record.config, variables, coordinates)
 
 
-def resolution(length: int) -> int:
+def resolution(length: int, most: int = POINTS) -> int:
     """Epochs that a kept point of a curve of so many stands for.
 
-    The smallest of 1, 2, 5, 10, 20, ... that leaves at most `POINTS`.
+    The smallest of 1, 2, 5, 10, 20, ... that leaves at most so many.
     """
     # such blocks begin where things happen, at epochs that are multiples of a hundred
     nice: Iterator[int] = (step * 10**power for power in count() for step in (1, 2, 5))
-    return next(stride for stride in nice if -(-length // stride) <= POINTS)
+    return next(stride for stride in nice if -(-length // stride) <= most)
 
 
 def stands_for(curves: NDArray[Any]) -> int:
     """Epochs that a point of restored curves `(..., epoch)` stands for; 1 of such as were not thinned."""
-    step = resolution(curves.shape[-1])
-    whole = curves[..., : curves.shape[-1] // step * step]
-    blocks = whole.reshape(*whole.shape[:-1], -1, step)
-    return (
-        step if np.array_equal(blocks, np.broadcast_to(blocks[..., :1], blocks.shape), equal_nan=True) else 1
-    )
+    for step in (resolution(curves.shape[-1], most) for most in (FEWER, POINTS)):
+        whole = curves[..., : curves.shape[-1] // step * step]
+        blocks = whole.reshape(*whole.shape[:-1], -1, step)
+        if np.array_equal(blocks, np.broadcast_to(blocks[..., :1], blocks.shape), equal_nan=True):
+            return step
+    return 1
 
 
 def _every(values: NDArray[Any], stride: int, axis: int) -> NDArray[Any]:

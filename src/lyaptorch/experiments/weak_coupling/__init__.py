@@ -6,8 +6,9 @@ from lyaptorch.experiments.weak_coupling.adding import Fig2
 from lyaptorch.experiments.weak_coupling.adding_table import Table1
 from lyaptorch.experiments.weak_coupling.comparison import Table2
 from lyaptorch.experiments.weak_coupling.edge import Fig3
-from lyaptorch.experiments.weak_coupling.heterogeneity import Fig5, Fig6
+from lyaptorch.experiments.weak_coupling.heterogeneity import Fig5
 from lyaptorch.experiments.weak_coupling.informed import Images, SizesAndBatches
+from lyaptorch.experiments.weak_coupling.nonlinear import Fig6
 from lyaptorch.experiments.weak_coupling.rotations import Coupling, Fig4
 from lyaptorch.experiments.weak_coupling.trained import Fig1
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lyaptorch.analysis import gradient_norms, hessian_spectrum
 from lyaptorch.cells import ResidualCell, residuals, unroll
-from lyaptorch.experiments.check import Checks, at_least, at_most, where
+from lyaptorch.experiments.check import Checks, at_least, at_most, claimed
 from lyaptorch.experiments.figure import Results, Study
 from lyaptorch.experiments.weak_coupling.trained import AUTHORS, Trained, figure, network
 from lyaptorch.plots.primitives import PALETTE, footnote, letters, picture
@@ -168,18 +168,18 @@ class Fig2(Trained):
             yield theory(f"r {r:g} exponents", sentence, bound / r, off)
             sentence = f"{name}: |(slope of log |dL/dh_s| per step back) − log r| (bound: 10% or 0.6 eps)"
             yield theory(f"r {r:g} gradient", sentence, largest, error)
-            sentence = f"{name}: largest |change| of an exponent in {self.iterations} task steps"
-            yield at_most(f"r {r:g} training", sentence, 0.05, drift, **HARDLY)
+            # less than what theory leaves open, which is a ninth of what tells the three residuals apart
+            sentence = f"{name}: largest |change| of an exponent in {self.iterations} task steps (0.6 eps)"
+            yield at_most(f"r {r:g} training", sentence, bound, drift, **HARDLY)
         leading = np.abs(record["hessian"][:, 0])
         factor = (leading[1:] / leading[:-1]).min()
         sentence = "|leading Hessian eigenvalue|: smallest ratio, next larger r / r"
         yield at_least("curvature", sentence, 1.0, factor, source=source)
         # what arrives at a step is about r^(T - s): early ones count the more, the larger r
-        middle = centre(np.abs(record["contributions"]))[np.argsort(self.decays)]
-        sentence = (
-            "mean time step, weighted by |contribution| to the leading Hessian eigenvalue: largest shift "
-            "from one r to the next larger (negative: earlier)"
-        )
-        shift = np.diff(middle).max(initial=-np.inf)
-        source = f"{AUTHORS}, equation 15"
-        yield at_most("contributions", sentence, 0.0, where(len(middle) > 1, shift), source=source)
+        middle, order = centre(np.abs(record["contributions"])), sorted(self.decays)
+        shifts = np.diff(middle[np.argsort(self.decays)])
+        of = "mean time step, weighted by |contribution| to the leading Hessian eigenvalue: shift"
+        same = claimed(f"{AUTHORS}, equation 15", "contributions")
+        for less, more, shift in zip(order[:-1], order[1:], shifts, strict=True):
+            sentence = f"{of} from r = {less:g} to {more:g} (negative: earlier)"
+            yield at_most(f"contributions {more:g}", sentence, 0.0, shift, **same)

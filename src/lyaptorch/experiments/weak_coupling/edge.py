@@ -169,6 +169,7 @@ class Fig3(SeveralTasks):
             # |1 - 0.98| and |1 - 1.02| may differ by round-off
             told = where(inside and abs(nearer) > 1e-6, nearer)
             yield at_least("length", sentence, 0.0, told, source=f"{AUTHORS}, section 4.1")
+        yield from self._all_tasks(record)
         # twins of which both have learned something: who never leaves chance is steady, too
         best = known_scores(record).max(-1)[:, :, r > 1]
         both, lost = (best > SOMETHING).all(1), unsteadiness(record)[:, :, r > 1]
@@ -179,6 +180,23 @@ class Fig3(SeveralTasks):
         over = (record["unstable_at"][:, :, r > 1] >= 0).sum((0, 2, 3))
         sentence = "number of networks with r > 1 that overflow, clipped / not clipped"
         yield at_most("overflow", sentence, 0.5, where(over[0], over[1] / max(over[0], 1)), source=source)
+
+    def _all_tasks(self, record: Record) -> Checks:
+        """Of all tasks together: where learning is unsteady, and which residual is the best overall."""
+        least, r = partial(at_least, source=f"{AUTHORS}, section 4.1"), record["r"]
+        # not clipped, of those that have learned something
+        lost = np.where(known_scores(record).max(-1) > SOMETHING, unsteadiness(record), np.nan)[:, 0]
+        above, below = (typical(lost[:, side], np.mean) for side in (r > 1, r < 1))
+        sentence = "mean drop of the score below its best so far, not clipped, r > 1 − r < 1"
+        yield least("unsteady", sentence, 0.0, above - below)
+        each = known_scores(record)[:, -1].max(-1).mean((0, 2))
+        near = np.flatnonzero(r == max(r[r < 1], default=np.nan))
+        others = np.delete(each, near)
+        sentence = (
+            "accuracy or explained variance, mean over tasks, clipped: r nearest below 1 − best of all others"
+        )
+        told = near.size and others.size and each.max() > SOMETHING
+        yield least("overall", sentence, 0.0, where(told, each[near].max(initial=0) - others.max(initial=0)))
 
     def _best(self, record: Record, task: int) -> float:
         """The r of the best median score of clipped networks; NaN where none reaches minimal performance."""

@@ -1,4 +1,4 @@
-"""Decays that differ between units (figure 5), and residuals inside the non-linearity (figure 6)."""
+"""Decays that differ between units (figure 5)."""
 
 from __future__ import annotations
 
@@ -12,27 +12,24 @@ from torch import Tensor
 
 from lyaptorch._random import Stream
 from lyaptorch.analysis import fading_memory, gradient_norms, hessian_spectrum
-from lyaptorch.cells import ResidualCell, residuals
+from lyaptorch.cells import ResidualCell
 from lyaptorch.cells.residuals import HasFrequency
-from lyaptorch.experiments.check import Checks, at_least, at_most, where
-from lyaptorch.experiments.figure import Along, Results, Study, numbers, stacked
-from lyaptorch.experiments.weak_coupling.edge import nearest
+from lyaptorch.experiments.check import Checks, at_least, where
+from lyaptorch.experiments.figure import Along, Study, numbers
+from lyaptorch.experiments.weak_coupling.edge import unsteadiness
 from lyaptorch.experiments.weak_coupling.image_runs import (
-    CHANCE,
     SOMETHING,
     Conditions,
     ImageRun,
     ahead,
-    best_scores,
     earlier,
     learning_curves,
     scores_of,
     seeded,
     steps_of,
 )
-from lyaptorch.experiments.weak_coupling.rotations import BESIDE
-from lyaptorch.experiments.weak_coupling.trained import AUTHORS, MINIMAL, figure, network
-from lyaptorch.plots.primitives import GREY, PALETTE, letters, level, picture, scores
+from lyaptorch.experiments.weak_coupling.trained import AUTHORS, figure, network
+from lyaptorch.plots.primitives import PALETTE, letters, picture
 from lyaptorch.record import Record
 from lyaptorch.tangent import lyapunov_spectrum
 from lyaptorch.tasks import SequentialImages
@@ -149,17 +146,31 @@ class Fig5(ImageRun):
         leading = record["exponents"][..., 0].mean(-1)
         # logarithms, because gradients and curvature of the groups differ by decades
         norms = np.log(record["gradient_norm"]).mean(1)
-        curvature = np.log(np.abs(record["hessian"][..., 0])).mean(-1)
-        names = [str(name) for name in record["condition"]]
-        least = partial(at_least, source=f"{AUTHORS}, section 4.3")
+        # sizes in order, so that if each is larger more of them are above any threshold
+        sizes = np.log(np.sort(np.abs(record["hessian"]), -1)).mean(1)
         arriving, rise = norms[:, 0] - norms[:, -1], "smallest increase from one spread to the next"
-        for key, sentence, values in (
-            ("exponents", f"mean lambda_1 before training: {rise}", leading),
-            ("gradient", f"log (|dL/dh_s| at the first / last step) before training: {rise}", arriving),
-            ("curvature", f"log |leading Hessian eigenvalue| before training: {rise}", curvature),
+        scaled: dict[str, Any] = {
+            "kind": "identity",
+            "because": "Spreads are the same draws, scaled: log(r + delta max u) rises with delta.",
+        }
+        for key, sentence, values, more in (
+            ("exponents", f"mean lambda_1 before training: {rise}", leading, scaled),
+            (
+                "gradient",
+                f"log (|dL/dh_s| at the first / last step) before training: {rise}",
+                arriving,
+                scaled,
+            ),
+            (
+                "curvature",
+                f"log |each of the leading Hessian eigenvalues| before training: {rise}",
+                sizes,
+                {},
+            ),
         ):
-            yield least(key, sentence, 0.0, np.diff(values).min() if len(values) > 1 else np.nan)
-        yield from self._trained_claims(record, names)
+            told = np.diff(values, axis=0).min() if len(values) > 1 else np.nan
+            yield at_least(key, sentence, 0.0, told, source=f"{AUTHORS}, section 4.3", **more)
+        yield from self._trained_claims(record, [str(name) for name in record["condition"]])
 
     def _trained_claims(self, record: Record, names: list[str]) -> Checks:
         """A moderate spread is better than none, and than the strongest; seed by seed, which start alike."""
@@ -174,122 +185,12 @@ class Fig5(ImageRun):
         for key, other, words in (("moderate", "0", "none"), ("strongest", names[-1], "strongest")):
             sentence = f"accuracy, moderate spreads (r + delta < 1) − {words} (mean)"
             yield least(key, sentence, 0.0, where(known, ahead(of, "moderate", (other,))))
+        # of all rates, so that none is chosen
+        dropped = dict(zip(names, unsteadiness(record)[0].mean(1), strict=True))
+        if moderate:
+            dropped["moderate"] = np.mean([dropped[name] for name in moderate], 0)
+        sentence = "mean drop of accuracy below its best so far, strongest − moderate spreads (mean)"
+        yield least("unsteady", sentence, 0.0, where(known, ahead(dropped, names[-1], ("moderate",))))
         sentence = "task steps to minimal performance, no spread − moderate spreads (mean)"
         gain = earlier(steps, record["measured_at"][-1], "moderate", ("0",))
         yield least("efficiency", sentence, 0.0, gain)
-
-
-KINDS = ("A", "B")
-
-
-@picture(lambda record: 2 * len(record["permuted"]))
-def sides(record: Record, axes: list[Axes]) -> None:
-    """Best accuracy of kinds A and B against r, and against the angle at r = 1."""
-    r, multiples, label = record.config["decays"], record.config["multiples"], "best test accuracy"
-    for order, permuted in enumerate(record["permuted"]):
-        left, right = axes[2 * order : 2 * order + 2]
-        for i, kind in enumerate(record["kind_name"]):
-            # over learning rates, of each seed
-            best = np.nan_to_num(record["best_accuracy"][i, order]).max(1)
-            # the angle 0 is not trained again: it is r = 1
-            at_rest = best[r.index(1.0)] if 1.0 in r else np.full(best.shape[-1], np.nan)
-            turned = np.concatenate([at_rest[None], best[len(r) : len(r) + len(multiples)]])
-            right.axhline(best[-1].mean(), color=PALETTE[i], linestyle="--", linewidth=1)
-            scores(left, r, best[: len(r)], PALETTE[i], f"kind {kind}", alpha=0.4)
-            scores(right, [0.0, *multiples], turned, PALETTE[i], alpha=0.4)
-        title = "permuted" if permuted else "in order"
-        left.axvline(1.0, color=GREY, linestyle=":", linewidth=0.8)
-        left.set(xlabel="$r$", ylabel=label, title=f"Decay, {title}", ylim=(0, 1.03))
-        right.set(xlabel=r"angle / $\omega_0$", ylabel=label, title=f"Rotation, {title}", ylim=(0, 1.03))
-        level(left, CHANCE)
-        level(right, CHANCE)
-        right.plot([], [], "--", color=GREY, label="heterogeneous, mean")
-        right.legend()
-        left.legend()
-    letters(axes, "AB")
-    seeded(axes[0], record)
-
-
-@figure(
-    "fig6",
-    "kinds A and B: accuracy against r, and against the angle of a rotation",
-    cost=("3 s", "2 min"),
-    smoke={"decays": (0.9, 1.0, 1.1), "multiples": (1.0,)},
-    small={
-        "learning_rates": (1e-2,),
-        "batch": 32,
-        "iterations": 2500,
-        "measure_every": 250,
-        "decays": (0.95, 0.99, 1.0, 1.01, 1.05),
-        "multiples": (0.5, 1.0, 1.5),
-    },
-    draw=sides,
-)
-class Fig6(ImageRun):
-    """Kinds A, phi(A h) + eps phi(a), and B, phi(A h + eps a): over decays r, and over angles at r = 1.
-
-    Attributes:
-        decays: r of networks without rotation.
-        multiples: angles of networks with r = 1, relative to the characteristic frequency; 0 is r = 1 above.
-    """
-
-    iterations: int = 23_400
-    decays: tuple[float, ...] = (0.95, 0.98, 0.99, 1.0, 1.01, 1.02, 1.05)
-    multiples: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
-
-    def conditions(self, study: Study, spectrum: HasFrequency, ids: Tensor) -> Conditions:
-        """First the decays, then the angles, then informed heterogeneity, as in `images`."""
-        decays = torch.tensor([*self.decays, *[1.0] * len(self.multiples)])
-        angles = spectrum.frequency * torch.tensor([*[0.0] * len(self.decays), *self.multiples])
-        names = [f"r = {d:g}" for d in self.decays] + [f"{m:g} w0" for m in self.multiples]
-        names, *even = self.common(names, decays, angles, ids)
-        drawn = residuals.informed(spectrum, self.hidden_size, **study.ensemble(ids))
-        w, r, eps = (
-            torch.cat([z, own[None]])
-            for z, own in zip(even, (drawn.angles, drawn.decays, drawn.couplings), strict=True)
-        )
-        return [*names, "heterogeneous"], w, r, eps
-
-    def operations(self) -> float:
-        """Of both kinds."""
-        return len(KINDS) * super().operations()
-
-    def run(self, study: Study) -> Results:
-        """As `ImageRun.run`, each variable with a dimension `kind` in front."""
-        parts = [self.trained(study.part(kind), kind) for kind in KINDS]
-        variables = stacked("kind", [variables for variables, _ in parts])
-        return variables, {**parts[0][1], "kind_name": (("kind",), list(KINDS))}
-
-    def claims(self, record: Record) -> Checks:
-        """A wants r < 1 and B r > 1, and B minds the angle more; heterogeneity does as well as the best."""
-        r, spans, learned = np.array(self.decays), [], []
-        least = partial(at_least, source=f"{AUTHORS}, section 4.4")
-        # of digits in order
-        for kind, accuracy in zip(KINDS, best_scores(record)[:, 0], strict=True):
-            by_decay, turned, drawn = np.split(accuracy, [len(r), len(r) + len(self.multiples)])
-            below, above = by_decay[r < 1].max(), by_decay[r > 1].max()
-            of = f"kind {kind}: best accuracy"
-            better, worse = (below, above) if kind == "A" else (above, below)
-            words = "r < 1 − r > 1" if kind == "A" else "r > 1 − r < 1"
-            # who has not learned to tell digits does so on neither side
-            known = by_decay.max() >= MINIMAL[False]
-            yield least(f"kind {kind} side", f"{of}, {words}", 0.0, where(known, better - worse))
-            # as many near the edge as at the ends: the best of more would be better by luck alone
-            ends, inner = max(by_decay[0], by_decay[-1]), max(by_decay[nearest(r)], default=np.nan)
-            sentence = f"{of}, r nearest 1 − smallest and largest r"
-            yield least(f"kind {kind} edge", sentence, 0.0, where(known, inner - ends))
-            at = dict(zip(self.multiples, turned.tolist(), strict=True))
-            beside = max((at[m] for m in (0.5, 1.5) if m in at), default=np.nan)
-            learned.append(turned.max() >= MINIMAL[False])
-            sentence = f"{of}, w0 − better of {BESIDE}"
-            yield least(f"kind {kind} rotation", sentence, 0.0, where(learned[-1], at[1.0] - beside))
-            lag = max(by_decay.max(), turned.max()) - drawn[0]
-            sentence, source = f"{of}, homogeneous residuals − heterogeneous", f"{AUTHORS}, section 4.4"
-            yield at_most(
-                f"kind {kind} heterogeneity", sentence, 0.05, where(learned[-1], lag), source=source
-            )
-            # among rotations, as in figure 4
-            spans.append(np.ptp(turned))
-        told = where(all(learned), spans[1] - spans[0])
-        sentence = "range of accuracy over rotation angles, kind B − kind A"
-        yield least("sensitivity", sentence, 0.0, told)

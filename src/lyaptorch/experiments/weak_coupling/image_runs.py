@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from types import SimpleNamespace
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -31,6 +31,13 @@ ROTATION = f"{AUTHORS}, section 4.2"
 least, most = (partial(side, source=ROTATION) for side in (at_least, at_most))
 DATA: dict[str, Any] = {"kind": "identity", "source": ROTATION, "because": "It is a property of the images."}
 """Of checks that no network has a part in."""
+
+
+class Measured(Protocol):
+    """What is measured, by name: a Record, or what a part of one holds."""
+
+    def __getitem__(self, name: str, /) -> Any:
+        """Values."""
 
 
 CUT = (Along("seed", "seeds"), Along("order", "permuted"), Along("lr", "learning_rates"))
@@ -182,13 +189,13 @@ def best_of(record: Record, order: int = 0) -> ByName:
     return ByName(record["condition"], best_scores(record)[order].tolist())
 
 
-def scores_of(record: Record, order: int = 0) -> dict[str, Rows]:
+def scores_of(record: Measured, order: int = 0) -> dict[str, Rows]:
     """By condition the best accuracy of each network, at the learning rate that is best on average."""
     best = np.nan_to_num(record["best_accuracy"][order])
     return _at_rate(record, best, np.argmax)
 
 
-def steps_of(record: Record, order: int = 0) -> dict[str, Rows]:
+def steps_of(record: Measured, order: int = 0) -> dict[str, Rows]:
     """By condition the task steps of each network to minimal performance, at the quickest rate.
 
     Of those that never reach it the steps of the training, as in the paper.
@@ -197,7 +204,7 @@ def steps_of(record: Record, order: int = 0) -> dict[str, Rows]:
     return _at_rate(record, np.where(until < 0, last, until), np.argmin)
 
 
-def _at_rate(record: Record, values: Rows, choose: Callable[[Rows], Any]) -> dict[str, Rows]:
+def _at_rate(record: Measured, values: Rows, choose: Callable[[Rows], Any]) -> dict[str, Rows]:
     """By condition, of values `(condition, lr, seed)` those at the rate that is chosen by the mean."""
     names = map(str, record["condition"])
     return {name: rows[choose(rows.mean(-1))] for name, rows in zip(names, values, strict=True)}

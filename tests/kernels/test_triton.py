@@ -256,7 +256,8 @@ def test_an_overflow_while_a_graph_is_captured_is_no_number(monkeypatch):
 
 
 @pytest.mark.skipif(DEVICE != "cpu", reason="tests of epochs record real graphs on a GPU")
-@pytest.mark.parametrize("name", ["rate-tanh", pytest.param("lif-full", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["rate-tanh", "lif-full"])
 def test_epochs_on_these_kernels_are_recorded_and_replayed(name, monkeypatch):
     from lyaptorch.kernels.triton import form_kernels, frame_kernels, lif_kernels
 

@@ -182,6 +182,7 @@ def test_processes_do_what_this_one_does_even_if_one_dies(tmp_path):
         assert saved(tmp_path / folder) == saved(tmp_path / "here")
 
 
+@pytest.mark.slow
 def test_a_process_that_always_dies_takes_no_other_run_with_it(tmp_path):
     message = r"1 of 3 runs failed, the others are saved; .*its process died 1 time; is there.*'x': 1"
     with pytest.raises(ValueError, match=message):

@@ -269,7 +269,6 @@ torch.distributed.destroy_process_group()
 
 @compiled
 @pytest.mark.slow
-@pytest.mark.slow
 def test_compiled_networks_train_in_two_processes(tmp_path):
     command = [sys.executable, "-W", "ignore", "-c", PARALLEL]
     running = [

@@ -9,7 +9,7 @@ import torch
 from figures import NAMES
 from lyaptorch._brief import FAILS, HOLDS, UNDECIDED
 from lyaptorch._files import run_path
-from lyaptorch.experiments import FIGURES
+from lyaptorch.experiments import FIGURES, thinning
 from lyaptorch.experiments.parts import (
     SEEDS,
     completed,
@@ -314,8 +314,19 @@ def test_of_very_many_curves_fewer_points_are_kept():
     whole = restored(thin)
     assert whole["exponents"].shape == values.shape
     assert stands_for(whole["exponents"].T) == 2
-    # parts that are thinned again, after a rule has changed, stay as they are
-    assert thinned(whole) == thin
+    np.testing.assert_array_equal(thin["floss_epoch"], np.arange(2, 201, 2))
+    assert thinned(thin) == thin
+
+
+def test_what_was_thinned_is_thinned_again_by_another_rule(monkeypatch):
+    curves = np.random.default_rng(0).normal(size=(1000, 3))
+    whole = Record("made up", {}, {"exponents": (("floss_epoch", "index"), curves)})
+    once = thinned(whole)
+    assert once["floss_epoch"][0] == 5
+    monkeypatch.setattr(thinning, "MANY", 100)
+    again = thinned(once)
+    np.testing.assert_array_equal(again["floss_epoch"], np.arange(10, 1001, 10))
+    np.testing.assert_allclose(again["exponents"], thinned(whole)["exponents"], rtol=1e-12)
 
 
 def test_large_variables_are_kept_with_seven_digits():

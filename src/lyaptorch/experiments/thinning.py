@@ -28,8 +28,10 @@ def thinned(record: Record) -> Record:
     """The same with at most `POINTS` points along epochs: means of 2, 5, 10, 20, ... epochs each.
 
     Of measurements that were made every so many epochs every second, fifth, ... stays. Large variables are
-    kept in single precision, and very large ones with fewer points.
+    kept in single precision, and very large ones with fewer points. What is thinned already counts its epochs
+    as before, and so may be thinned by a rule that has changed.
     """
+    record = restored(record)
     size = {dim: n for v in record.variables.values() for dim, n in zip(v.dims, v.values.shape, strict=True)}
     many = {dim for v in record.variables.values() if v.values.size > MANY for dim in v.dims}
     stride: dict[str, int] = {

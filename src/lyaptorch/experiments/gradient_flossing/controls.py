@@ -40,7 +40,7 @@ from lyaptorch.tasks import make_task
 UNCLIPPED = 1e6
 """A norm that no gradient reaches."""
 CONTROLS = ("spectral radius", "one-step Jacobians", "mean-field slope", "mean-field gain", "no clipping")
-READ_AS = {"one-step Jacobians": "one-step Jacobians (all singular values to 1)"}
+READ_AS = {"one-step Jacobians": "one-step Jacobians (leading k singular values to 1)"}
 """What the paper leaves open, in the way that it is read here."""
 NULL: dict[str, Any] = {**OURS, "because": "The claim of figure 4c, repeated."}
 """Of the gain that controls are compared with."""

@@ -134,9 +134,9 @@ class Fig13(Fig4d):
         lambda_1, delays = record["exponents"][..., 0], record["delay"]
         every = np.broadcast_to(delays[:, None], solved.shape)
         power, error, _ = power_law(every[flossed], lambda_1[flossed])
-        sentence = (
-            f"fit lambda_1 = -c d^-p, flossed networks that solve d: p / its standard error ({error:.2g})"
-        )
+        # the paper's formula is lost: this asks whether it falls, and the next check whether as a power
+        of = "|lambda_1| of flossed networks that solve d falls with d"
+        sentence = f"{of}: p of a fit c d^-p / its standard error ({error:.2g})"
         yield at_least("power law", sentence, 2.0, power / error, source=self.source)
         # of each network, what is left of its logarithms about both fits to all: x is log d, or d
         fits = flossed & (lambda_1 < 0)

@@ -277,6 +277,9 @@ def test_figure_5_decides_nothing_at_chance_or_within_its_scatter():
     figure, keys = heterogeneity.Fig5(), ("moderate", "strongest", "efficiency")
     chance = outcomes(figure, spread([0.11, 0.15, 0.1], *RISING, until=(-1.0, -1.0, -1.0)))
     assert [chance[key] for key in keys] == [UNDECIDED] * 3
+    # a spread with which nobody learns is as steady as can be
+    lost = outcomes(figure, spread([0.3, 0.5, 0.12], *RISING, drops=[0.0, 0.2, 0.0]))
+    assert (lost["strongest"], lost["unsteady"]) == (HOLDS, UNDECIDED)
     # seed by seed, which start alike
     scattered = spread([0.5, 0.5, 0.5], *RISING, scatter=(0.1, -0.1, 0.05))
     found = outcomes(figure, scattered)

@@ -190,7 +190,9 @@ class Fig5(ImageRun):
         if moderate:
             dropped["moderate"] = np.mean([dropped[name] for name in moderate], 0)
         sentence = "mean drop of accuracy below its best so far, strongest − moderate spreads (mean)"
-        yield least("unsteady", sentence, 0.0, where(known, ahead(dropped, names[-1], ("moderate",))))
+        # who never leaves chance is steady, too
+        both = all(name in of and of[name].mean() > SOMETHING for name in ("moderate", names[-1]))
+        yield least("unsteady", sentence, 0.0, where(both, ahead(dropped, names[-1], ("moderate",))))
         sentence = "task steps to minimal performance, no spread − moderate spreads (mean)"
         gain = earlier(steps, record["measured_at"][-1], "moderate", ("0",))
         yield least("efficiency", sentence, 0.0, gain)

@@ -168,7 +168,7 @@ class Fig2(Trained):
             yield theory(f"r {r:g} exponents", sentence, bound / r, off)
             sentence = f"{name}: |(slope of log |dL/dh_s| per step back) − log r| (bound: 10% or 0.6 eps)"
             yield theory(f"r {r:g} gradient", sentence, largest, error)
-            # less than what theory leaves open, which is a ninth of what tells the three residuals apart
+            # less than what theory leaves open, which is an eighth of what tells the three residuals apart
             sentence = f"{name}: largest |change| of an exponent in {self.iterations} task steps (0.6 eps)"
             yield at_most(f"r {r:g} training", sentence, bound, drift, **HARDLY)
         leading = np.abs(record["hessian"][:, 0])

@@ -532,7 +532,8 @@ def test_too_large_an_eps_is_unsteady_and_so_is_too_large_a_rate():
 )
 def test_at_every_size_the_frequency_of_the_data_is_better(best, expected):
     scores = np.array(best)[:, None, :, None, None].repeat(3, -1)
-    record = Record("x", {}, {"best_accuracy": (("size", "order", "condition", "lr", "seed"), scores)})
+    given = {"best_accuracy": (("size", "order", "condition", "lr", "seed"), scores)}
+    record = Record("x", {}, given, {"condition": (("condition",), ["1 w0", "0.5 w0"])})
     assert outcomes(informed.SizesAndBatches(), record) == {"sizes": expected}
 
 

@@ -200,8 +200,13 @@ def steps_of(record: Measured, order: int = 0) -> dict[str, Rows]:
 
     Of those that never reach it the steps of the training, as in the paper.
     """
+    return _at_rate(record, steps_at_rates(record, order), np.argmin)
+
+
+def steps_at_rates(record: Measured, order: int = 0) -> Rows:
+    """The same `(condition, lr, seed)`, at every learning rate."""
     until, last = record["iterations_to_minimal"][order], record["measured_at"][-1]
-    return _at_rate(record, np.where(until < 0, last, until), np.argmin)
+    return np.asarray(np.where(until < 0, last, until))
 
 
 def _at_rate(record: Measured, values: Rows, choose: Callable[[Rows], Any]) -> dict[str, Rows]:

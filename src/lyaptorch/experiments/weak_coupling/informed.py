@@ -185,11 +185,9 @@ class SizesAndBatches(ImageRun):
 
     def claims(self, record: Record) -> Checks:
         """At every size and batch the characteristic frequency is the better one."""
-        best = np.nan_to_num(record["best_accuracy"])[:, 0]
-        # of each network at the rate that is best on average, `(size, condition, seed)`
-        rate = best.mean(-1).argmax(-1)
-        best = np.take_along_axis(best, rate[..., None, None], 2)[:, :, 0]
-        gains = [sure(own[0] - own[1], 0.0) for own in best]
+        names = record["condition"]
+        each = [scores_of({"best_accuracy": own, "condition": names}) for own in record["best_accuracy"]]
         sentence = "accuracy, w0 − w0/2: smallest over network and batch sizes"
-        told = where((best.mean(-1).max(-1) >= MINIMAL[False]).all(), min(gains))
+        learned = all(max(rows.mean() for rows in of.values()) >= MINIMAL[False] for of in each)
+        told = where(learned, min(ahead(of, "1 w0", ("0.5 w0",)) for of in each))
         yield at_least("sizes", sentence, 0.0, told, source=f"{AUTHORS}, section 4")

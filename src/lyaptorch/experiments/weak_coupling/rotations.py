@@ -30,6 +30,7 @@ from lyaptorch.experiments.weak_coupling.image_runs import (
     scores_of,
     seeded,
     spectrum_checks,
+    steps_at_rates,
     steps_of,
 )
 from lyaptorch.experiments.weak_coupling.trained import AUTHORS, MINIMAL, figure, network
@@ -254,8 +255,7 @@ class Coupling(ImageRun):
     def claims(self, record: Record) -> Checks:
         """More coupling learns earlier, and too much of it unsteadily, as at a larger rate."""
         source = f"{AUTHORS}, section 4.1"
-        until, last = record["iterations_to_minimal"][0], record["measured_at"][-1]
-        steps = np.where(until < 0, last, until)
+        steps, last = steps_at_rates(record), record["measured_at"][-1]
         # at the smallest rate, and the smallest eps: neither is too large
         few, more = steps[:2, 0] if len(steps) > 1 else np.full((2, 1), last)
         sentence = "task steps to minimal performance, smallest eps − twice that (smallest learning rate)"
